@@ -1,0 +1,4805 @@
+/* cnn.h - convolutional neural networks in one C header.
+
+   Do this:
+       #define CNN_IMPLEMENTATION
+   before you include this file in *one* C or C++ file to create the implementation:
+       cc -O2 program.c -lm                 (add -fopenmp for threads: the same bits, sooner)
+   Every other file includes it plainly.
+
+   A whole program:
+
+       #define CNN_IMPLEMENTATION
+       #include "cnn.h"
+
+       int main(void)
+       {
+           cnn_data *train = cnn_load_mnist("data/mnist", "train");
+           cnn_data *test  = cnn_load_mnist("data/mnist", "t10k");
+           cnn_net  *net   = cnn_new(1, 28, 28);
+           cnn_conv2d(net, .out_channels = 6, .kernel_size = 5, .padding = 2);
+           cnn_relu(net);
+           cnn_max_pool2d(net, .kernel_size = 2);
+           cnn_flatten(net);
+           cnn_linear(net, .out_features = 10);
+           cnn_adam(net, .lr = 1e-3f);
+           cnn_fit(net, train, test, .epochs = 3, .batch_size = 128, .log = stdout);
+           if (cnn_error(net)) puts(cnn_error(net));
+           cnn_free(net); cnn_data_free(train); cnn_data_free(test);
+           return 0;
+       }
+
+   CONTENTS (search for the tag)
+
+       >>api        all types and functions, and the backend table; the rest is how they work
+       >>error      one sentence that stays until it is read
+       >>memory     allocation whose sizes cannot wrap around
+       >>random     Philox4x32-10: random numbers as a pure function
+       >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
+       >>gemm       `gemm`: the same operations as matrix products on vectors and threads
+       >>net        building, running, training
+       >>data       IDX, CIFAR-10, one's own arrays, the loader
+       >>file       state dicts (.safetensors, .pth) and checkpoints
+       >>look       summary, gradient check, explain, curves, report, doctor
+
+   CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
+
+       CNN_MALLOC(bytes), CNN_FREE(pointer)   the allocator; both or neither
+       CNN_ON_ERROR(sentence)                 run once for each new error, e.g. (puts(sentence), exit(1)).
+                                              Without it the library never prints or exits.
+
+   CONVENTIONS
+
+       Numbers are float32. Tensors are row-major (batch, channels, height, width), "NCHW"; a kernel
+       tensor is (out_channels, in_channels / groups, kernel_height, kernel_width). So weights travel
+       to and from PyTorch as they are, and names and defaults are PyTorch's.
+       "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel is
+       not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
+       dx is the gradient of the loss with respect to x. Outputs come before inputs in every call.
+       Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
+       and dropout masks on every backend and for any number of threads.
+
+   WHAT IT DOES NOT DO
+
+       No graphs with branches: a network is a chain of layers. No normalisation layers, no recurrence,
+       no transposed convolution. No float16 or int8 arithmetic. No distributed training.
+       -ffast-math is refused: it may not keep NaN, infinity and the order of sums.
+*/
+#ifndef CNN_H
+#define CNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __FAST_MATH__
+#error "cnn.h: compile without -ffast-math; it breaks NaN checks and reproducible sums, and is not needed for speed"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================
+   >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
+           the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
+           C++ fills the struct and calls the function that ends in _with.
+   ============================================================================================ */
+
+typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model               */
+typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches                        */
+typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section    */
+
+/* ---- building a network: a chain of layers, each fitted to the shape that arrives ---- */
+
+typedef enum cnn_padding_mode { CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR } cnn_padding_mode;
+typedef enum cnn_activation { CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH } cnn_activation;
+typedef enum cnn_init {                     /* how weights begin; fan_in = inputs of one output value */
+    CNN_INIT_DEFAULT,                       /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
+    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU          */
+    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out)   */
+} cnn_init;
+
+enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
+
+typedef struct cnn_conv2d_options {
+    int out_channels;                       /* number of kernels = number of feature maps             */
+    int kernel_size, kernel_height, kernel_width;        /* one number for both, or height and width   */
+    int stride, stride_height, stride_width;             /* default 1                                  */
+    int padding, padding_height, padding_width;          /* default 0; CNN_SAME                        */
+    int dilation, dilation_height, dilation_width;       /* default 1                                  */
+    int groups;                                          /* default 1                                  */
+    cnn_padding_mode padding_mode;                       /* default CNN_ZEROS                          */
+    int no_bias;
+    cnn_init init;
+    int in_channels;                        /* may be given as a check; otherwise taken from the input */
+} cnn_conv2d_options;
+
+typedef struct cnn_pool2d_options {
+    int kernel_size, kernel_height, kernel_width;
+    int stride, stride_height, stride_width;             /* default: the kernel size                   */
+    int padding, padding_height, padding_width;          /* at most half the kernel                    */
+    int ceil_mode;                                       /* round the output size up                   */
+    int exclude_padding;                                 /* average only: PyTorch's count_include_pad = False */
+} cnn_pool2d_options;
+
+typedef struct cnn_linear_options {
+    int out_features;
+    int no_bias;
+    cnn_init init;
+    int in_features;                        /* may be given as a check                                */
+} cnn_linear_options;
+
+typedef struct cnn_leaky_relu_options { float negative_slope; /* default 0.01 */ } cnn_leaky_relu_options;
+typedef struct cnn_dropout_options { float p; /* share of values set to 0, default 0.5 */ } cnn_dropout_options;
+
+cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
+void cnn_free(cnn_net *net);
+
+/* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1       */
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c sum_y sum_x z u   (6.2) */
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window                */
+void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
+void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b                           */
+void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x            */
+void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x))                 */
+void cnn_tanh(cnn_net *net);                                   /* y = tanh x                            */
+void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k)       */
+void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w)                  */
+void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);    /* training: y = x m / (1-p), m = 0 with probability p */
+
+void cnn_block(cnn_net *net, const char *name); /* a building block (section 6.2.3.1): the layers that follow
+                                                   are name.0, name.1, ... as in nn.Sequential           */
+void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone                            */
+
+#ifndef __cplusplus
+#define cnn_conv2d(net, ...)     cnn_conv2d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
+#define cnn_conv1d(net, ...)     cnn_conv1d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
+#define cnn_max_pool2d(net, ...) cnn_max_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_avg_pool2d(net, ...) cnn_avg_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
+#define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
+#define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
+#define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
+#define cnn_adam(net, ...)       cnn_adam_with(net, (cnn_adam_options){ __VA_ARGS__ })
+#define cnn_adamw(net, ...)      cnn_adamw_with(net, (cnn_adam_options){ __VA_ARGS__ })
+#define cnn_step_lr(net, ...)    cnn_step_lr_with(net, (cnn_step_lr_options){ __VA_ARGS__ })
+#define cnn_cosine_lr(net, ...)  cnn_cosine_lr_with(net, (cnn_cosine_lr_options){ __VA_ARGS__ })
+#define cnn_one_cycle_lr(net, ...) cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
+#define cnn_loader_new(data, ...) cnn_loader_new_with(data, (cnn_loader_options){ __VA_ARGS__ })
+#define cnn_data_new(...)        cnn_data_new_with((cnn_data_options){ __VA_ARGS__ })
+#define cnn_fit(net, train, test, ...) cnn_fit_with(net, train, test, (cnn_fit_options){ __VA_ARGS__ })
+#endif
+
+/* ---- errors: the first mistake is kept as one sentence, and later calls do nothing ---- */
+
+const char *cnn_error(const cnn_net *net);  /* NULL while all is well                                  */
+void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
+                                               failed stays in error                                   */
+
+/* ---- where and how it computes; before the first forward pass ---- */
+
+void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "direct", "cuda" when linked  */
+void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
+const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
+void cnn_set_num_threads(cnn_net *net, int threads);  /* default: all cores; changes no result           */
+void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
+
+/* ---- data ---- */
+
+typedef struct cnn_data {                   /* samples in memory; read it freely                        */
+    int count, channels, height, width;     /* count may be lowered, to use the first samples only      */
+    int classes;                            /* labels are 0 .. classes-1; 0: no labels                  */
+    int outputs;                            /* length of one target; 0: no targets                      */
+    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or            */
+    const float *floats;                    /* the same as floats                                       */
+    const int *labels;                      /* (count)                                                  */
+    const float *targets;                   /* (count, outputs), for the mean squared error             */
+    const char *const *class_names;         /* (classes), or NULL                                       */
+    const float *scale, *shift;             /* (channels): the network sees  scale x + shift            */
+    const char *name;                       /* where it came from, for messages                         */
+    const char *error;                      /* one sentence if it could not be read, else NULL          */
+    struct cnn__data_memory *memory;        /* what cnn_data_free releases                              */
+} cnn_data;
+
+typedef struct cnn_data_options {           /* your own arrays; they are used in place, so keep them    */
+    int count, channels, height, width, classes, outputs;
+    const unsigned char *bytes;             /* one of these two                                         */
+    const float *floats;
+    const int *labels;                      /* either or both                                           */
+    const float *targets;
+    const char *const *class_names;
+} cnn_data_options;
+
+/* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
+   given such data takes the sentence over. */
+cnn_data *cnn_load_mnist(const char *directory, const char *split);    /* "train" or "t10k"              */
+cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* the same, with class names */
+cnn_data *cnn_load_cifar10(const char *directory, const char *split);  /* "train" or "test"              */
+cnn_data *cnn_load_idx(const char *images, const char *labels, int classes); /* IDX files by path        */
+cnn_data *cnn_data_new_with(cnn_data_options o);
+void cnn_data_free(cnn_data *data);
+
+/* bytes become (x / 255 - mean[c]) / std[c], floats (x - mean[c]) / std[c]; without this call bytes
+   become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels).                      */
+void cnn_normalize(cnn_data *data, const float *mean, const float *std);
+
+/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation).  */
+void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second);
+
+typedef struct cnn_batch {                  /* some samples of a data set                               */
+    const cnn_data *data;
+    const int *order;                       /* (size): which ones                                       */
+    int size;
+} cnn_batch;
+
+typedef struct cnn_loader_options {
+    int batch_size;                         /* default 1                                                */
+    int shuffle;                            /* a new order each epoch                                   */
+    int drop_last;                          /* leave an incomplete last batch out                       */
+    uint64_t seed;                          /* of the shuffle                                           */
+} cnn_loader_options;
+
+cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
+int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the end of the epoch, after
+                                                         which the next call begins a new one           */
+void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone        */
+int cnn_batches(const cnn_loader *loader);            /* batches in an epoch                             */
+const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well                       */
+void cnn_loader_free(cnn_loader *loader);
+
+/* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
+
+typedef struct cnn_sgd_options { float lr /* 1e-3 */, momentum, weight_decay; int nesterov; } cnn_sgd_options;
+typedef struct cnn_adam_options {
+    float lr /* 1e-3 */, beta1 /* 0.9 */, beta2 /* 0.999 */, eps /* 1e-8 */, weight_decay /* adam 0, adamw 0.01 */;
+} cnn_adam_options;
+
+void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
+void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015)       */
+void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w first       (Loshchilov, Hutter 2019) */
+
+/* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
+   epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False. */
+typedef struct cnn_step_lr_options { int step_size; float gamma /* 0.1 */; } cnn_step_lr_options;
+typedef struct cnn_cosine_lr_options { int t_max; float eta_min; } cnn_cosine_lr_options;
+typedef struct cnn_one_cycle_lr_options { float max_lr; int total_steps; float pct_start /* 0.3 */, div_factor /* 25 */,
+                                          final_div_factor /* 1e4 */; } cnn_one_cycle_lr_options;
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr gamma^floor(t / step_size)      */
+void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
+void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
+void cnn_scheduler_step(cnn_net *net);
+void cnn_set_lr(cnn_net *net, float lr);
+float cnn_lr(const cnn_net *net);
+
+void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in            */
+void cnn_eval(cnn_net *net);                /* dropout off                                              */
+void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x)                       */
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n] */
+void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);       /* 1/(N K) sum (pred - target)^2; labels
+                                                                  without targets become one-hot vectors */
+void cnn_zero_grad(cnn_net *net);
+void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does                   */
+float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g|     */
+void cnn_step(cnn_net *net);
+float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample                       */
+int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's */
+
+/* ---- training, all at once ---- */
+
+typedef enum cnn_loss_kind { CNN_CROSS_ENTROPY, CNN_MSE } cnn_loss_kind;
+typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples    */
+typedef struct cnn_epoch {                  /* one line of the history                                  */
+    int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone            */
+} cnn_epoch;
+
+typedef struct cnn_fit_options {
+    int epochs, batch_size;                 /* default 1 and 128                                        */
+    int test_batch_size;                    /* default 256                                              */
+    cnn_loss_kind loss;
+    float clip_grad_norm;                   /* 0: no clipping                                           */
+    int keep_order, keep_last;              /* default: shuffled, the incomplete last batch dropped      */
+    FILE *log;                              /* one line an epoch, e.g. stdout                           */
+    FILE *progress;                         /* e.g. stderr                                              */
+    int progress_bar;                       /* redraw one line (a terminal) instead of writing several   */
+    void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user); void *user;
+} cnn_fit_options;
+
+/* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
+int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o);
+const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far             */
+cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
+/* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
+int cnn_predict(cnn_net *net, float *y, const float *x, int count);
+/* classes: (data->count), probability: (data->count) of that class by softmax, or NULL                      */
+int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size);
+
+/* ---- every number by name ---- */
+
+/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", and "input_layer.0" for what that layer put
+   out in the last forward pass. Returns the number of floats; copies them if `values` has room for all
+   (NULL: only count). 0 and an error if there is no such thing. */
+size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0      */
+int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error   */
+const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
+size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
+const char *cnn_layer_name(const cnn_net *net, int i);         /* NULL past the last layer                  */
+
+/* ---- looking ---- */
+
+void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes */
+
+/* Compares the backend's gradients with central differences of the textbook's forward pass in double
+   precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
+   element that sits at a kink of ReLU or max pooling has no gradient and is counted apart.            */
+typedef struct cnn_gradcheck_result { int checked, failed, kinks; double worst; const char *where; } cnn_gradcheck_result;
+cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out /* or NULL */);
+
+/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all.       */
+int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title);
+int cnn_save_curves_csv(cnn_net *net, const char *path);
+void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters      */
+
+/* ---- the backend table: every operation, to be filled by `direct`, `gemm`, `cuda` or by you ---- */
+
+/* One operation may fuse several layers: a convolution with its activation and its max pooling, a linear
+   layer with its activation. `direct` composes them from its cards; others may do them in one pass.     */
+
+typedef struct cnn_pool2d_shape {
+    int batch, channels, in_height, in_width, out_height, out_width;
+    int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int average, exclude_padding;           /* average: 0 for max pooling                               */
+} cnn_pool2d_shape;
+
+typedef struct cnn_conv2d_shape {
+    int batch, in_channels, in_height, in_width;
+    int out_channels, out_height, out_width;             /* of the convolution, before any pooling       */
+    int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
+    int pad_top, pad_left, pad_bottom, pad_right, groups;
+    cnn_padding_mode padding_mode;
+    cnn_activation activation; float slope;              /* applied to the sum                           */
+    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0   */
+} cnn_conv2d_shape;
+
+typedef struct cnn_linear_shape {
+    int batch, in_features, out_features;
+    cnn_activation activation; float slope;
+} cnn_linear_shape;
+
+typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
+
+/* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
+   recorded step can be replayed.                                                                        */
+typedef struct cnn_counters {
+    uint64_t seed;
+    uint64_t pass;                          /* training passes so far: keys the dropout masks            */
+    uint64_t step;                          /* optimizer steps so far: Adam's t                          */
+    double lr;
+    double loss, loss_sum;                  /* last batch: mean; since the last reset: sum over samples   */
+    double grad_norm;                       /* of the last clipping                                      */
+    int correct;                            /* last batch                                                */
+    int correct_sum, seen;                  /* since the last reset                                      */
+} cnn_counters;
+
+enum { CNN_BACKEND_VERSION = 1 };
+
+/* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
+   the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
+   entry overwrites its outputs, but for dweight and dbias, to which it adds. dx may be NULL: not needed. A
+   backend is made by copying cnn_find_backend("direct") and replacing entries, or filled completely. Entries
+   marked (optional) may be NULL; a network refuses a backend in which another one is missing, by name.    */
+struct cnn_backend {
+    int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
+    const char *name;
+    void *context;                          /* yours, or what `open` returned; handed to every entry      */
+    /* open may fail: then it returns NULL and has written one sentence                                   */
+    void *(*open)(int threads, char *sentence, size_t room);                                /* (optional) */
+    void (*close)(void *context);                                                           /* (optional) */
+    /* memory: alloc returns 64-byte aligned bytes or NULL                                                */
+    void *(*alloc)(void *context, size_t bytes);
+    void (*free)(void *context, void *memory);
+    void (*upload)(void *context, void *to, const void *host, size_t bytes);
+    void (*download)(void *context, void *host, const void *from, size_t bytes);
+    void (*zero)(void *context, void *memory, size_t bytes);
+    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong                 */
+    int reads_host;                         /* 1: the samples of a data set are read where they lie       */
+
+    /* y: (n, k, h', w') after activation and pooling; index: (n, k, h', w'), the winner's place in its window,
+       row * kernel_width + column (NULL: not wanted, or no pooling); x: (n, c, h, w);
+       weight: (k, c / groups, kh, kw); bias: (k) or NULL                                                 */
+    size_t (*conv2d_work)(void *context, const cnn_conv2d_shape *s);
+    void (*conv2d_forward)(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+                           const float *x, const float *weight, const float *bias, void *work);
+    void (*conv2d_backward)(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+                            const float *dy, const float *y, const unsigned char *index,
+                            const float *x, const float *weight, void *work);
+    /* y: (n, c, h', w'); x: (n, c, h, w) */
+    void (*pool2d_forward)(void *context, const cnn_pool2d_shape *s, float *y, const float *x);
+    void (*pool2d_backward)(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x);
+    /* y: (n, out); x: (n, in); weight: (out, in); bias: (out) or NULL */
+    size_t (*linear_work)(void *context, const cnn_linear_shape *s);
+    void (*linear_forward)(void *context, const cnn_linear_shape *s, float *y, const float *x, const float *weight,
+                           const float *bias, void *work);
+    void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+                            const float *dy, const float *y, const float *x, const float *weight, void *work);
+    /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
+    void (*activation_forward)(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n);
+    void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n);
+    /* x, y: (batch, channels, pixels), over the channels of each pixel */
+    void (*softmax_forward)(void *context, const cnn_map_shape *s, float *y, const float *x);
+    void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y);
+    /* x, y: (n). The mask is a function of (c->seed, layer, c->pass, element): backward makes it again. */
+    void (*dropout_forward)(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n);
+    void (*dropout_backward)(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n);
+    /* the loss and its gradient: dy, y: (batch, outputs); labels: (batch); adds to c's sums. dy NULL: not wanted. */
+    void (*softmax_cross_entropy)(void *context, cnn_counters *c, float *dy, const float *y, const int *labels, int batch, int outputs);
+    /* target: (batch, outputs), or NULL for the one-hot vectors of labels; labels: (batch) or NULL */
+    void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs);
+    /* x: (batch, channels, pixels) = scale[c] * sample[order[n]] + shift[c]; samples: bytes or floats (the other NULL) */
+    void (*gather)(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+                   const int *order, const float *scale, const float *shift);
+    /* to: (batch, width) = from[order[n]]: labels and targets, 4 bytes a value */
+    void (*gather_rows)(void *context, void *to, const void *from, const int *order, int batch, int width);
+    void (*next_pass)(void *context, cnn_counters *c);     /* c->pass += 1: a new training pass, new dropout masks */
+    /* one flat block of all parameters: w, g, v, m: (n); v of the momentum may be NULL when there is none */
+    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, float max_norm);
+    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n);
+    void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
+                      const float *g, size_t n);
+    void (*step_begin)(void *context);      /* (optional) a recorded training step begins ...             */
+    void (*step_end)(void *context);        /* (optional) ... and ends                                    */
+};
+
+/* Makes a backend known to cnn_to() by its name. cnn_cuda.cu calls it before main() begins.              */
+int cnn_register_backend(const cnn_backend *backend);
+
+/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function.    */
+void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* CNN_H */
+
+/* ==================== stop here if you only want to use it ==================================== */
+
+#if defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED) && !defined(CNN__ISA)
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifndef _WIN32
+#include <sys/time.h>
+#include <unistd.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#if defined(CNN_MALLOC) != defined(CNN_FREE)
+#error "cnn.h: define both CNN_MALLOC and CNN_FREE, or neither"
+#endif
+#ifndef CNN_MALLOC
+#define CNN_MALLOC(bytes) malloc(bytes)
+#define CNN_FREE(pointer) free(pointer)
+#endif
+#ifndef CNN_ON_ERROR
+#define CNN_ON_ERROR(sentence) ((void)0)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================
+   >>error   The first mistake is kept as one sentence. Whoever holds one is in error; its calls do
+             nothing from then on. There is no global state: each network has its own sentence.
+   ============================================================================================ */
+
+typedef struct cnn__text { char s[512]; } cnn__text;
+
+#if defined(__GNUC__)
+#define CNN__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define CNN__PRINTF(text, first)
+#endif
+
+static void cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
+static void cnn__say(cnn__text *error, const char *format, ...)
+{
+    va_list arguments;
+    if (!error || error->s[0]) return;                     /* the first one is the cause */
+    va_start(arguments, format);
+    vsnprintf(error->s, sizeof error->s, format, arguments);
+    va_end(arguments);
+    CNN_ON_ERROR(error->s);
+}
+
+/* ============================================================================================
+   >>memory   Sizes are products of what a caller or a file says: each is checked before it is
+              allocated. Blocks are zeroed and begin at a multiple of 64 bytes, a cache line.
+   ============================================================================================ */
+
+static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b does not fit */
+{
+    if (b && a > (size_t)-1 / b) return 0;
+    *product = a * b;
+    return 1;
+}
+
+static void *cnn__alloc(size_t count, size_t size)
+{
+    size_t bytes;
+    unsigned char *block, *aligned;
+    if (!cnn__mul(&bytes, count, size) || bytes > (size_t)-1 / 2) return NULL;
+    block = (unsigned char *)CNN_MALLOC(bytes + 64 + sizeof(void *));
+    if (!block) return NULL;
+    aligned = (unsigned char *)(((uintptr_t)block + sizeof(void *) + 63) & ~(uintptr_t)63);
+    memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* where the block really begins */
+    memset(aligned, 0, bytes);
+    return aligned;
+}
+
+static void cnn__free(void *memory)
+{
+    void *block;
+    if (!memory) return;
+    memcpy(&block, (unsigned char *)memory - sizeof(void *), sizeof(void *));
+    CNN_FREE(block);
+}
+
+/* ============================================================================================
+   >>random   Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3;
+              2011): ten rounds of multiply and swap turn a counter into four random words. No state:
+              whoever knows (seed, stream, step, index) knows the number, on any backend and thread.
+   ============================================================================================ */
+
+enum {                                                     /* streams 0 .. 2^16 - 1: dropout, by layer */
+    CNN__STREAM_INIT = 0x10000, CNN__STREAM_SHUFFLE, CNN__STREAM_SPLIT, CNN__STREAM_CHECK
+};
+
+void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index)
+{
+    uint32_t c0 = index, c1 = stream, c2 = (uint32_t)step, c3 = (uint32_t)(step >> 32);
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    int round;
+    for (round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
+}
+
+static float cnn__unit(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }    /* [0, 1) */
+
+/* the i-th random word of a stream */
+static uint32_t cnn__word(uint64_t seed, uint32_t stream, uint64_t step, size_t i)
+{
+    uint32_t out[4];
+    cnn_random(out, seed, stream, step, (uint32_t)(i / 4));
+    return out[i % 4];
+}
+
+static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, uint64_t step)  /* Fisher, Yates */
+{
+    int i;
+    for (i = count - 1; i > 0; i--) {
+        int j = (int)(((uint64_t)cnn__word(seed, stream, step, (size_t)i) * (uint64_t)(i + 1)) >> 32);
+        int swap = order[i]; order[i] = order[j]; order[j] = swap;
+    }
+}
+
+/* ============================================================================================
+   >>textbook   The backend `direct`: the specification of every operation, one card a layer. A card has
+             the equation, the shapes, one output value as the equation gives it (in double, named
+             _at), then forward and backward as plain loops. No threads, no vectors, no tricks: the
+             other backends are proved against these lines.
+   ============================================================================================ */
+
+/* --------------------------------------------------------------------------------------------
+   Padding: what lies beyond the border of a row  z(0) ... z(n-1)
+       zeros        0 0 | a b c d | 0 0          reflect      c b | a b c d | c b
+       replicate    a a | a b c d | d d          circular     c d | a b c d | a b
+   Returns which value stands at place i, or -1 for a zero.
+   -------------------------------------------------------------------------------------------- */
+static int cnn__border(int i, int n, cnn_padding_mode mode)
+{
+    if (i >= 0 && i < n) return i;
+    switch (mode) {
+    case CNN_REPLICATE: return i < 0 ? 0 : n - 1;
+    case CNN_REFLECT:   return i < 0 ? -i : 2 * (n - 1) - i;
+    case CNN_CIRCULAR:  return i < 0 ? i + n : i - n;
+    default:            return -1;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Convolution (6.1), (6.2): slide a kernel u over the input z; each output is their linear combination.
+
+       1D    f(i)      =       sum_x z(i+x)      u(x)                                        (6.1)
+       2D    f(j,i)    = sum_y sum_x z(j+y, i+x) u(y,x)                                      (6.2)
+       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
+
+   with stride s, dilation d and padding p; the lecture counts y and x from the kernel's centre, this
+   code from its corner, and p makes up for it. k kernels, each as deep as its input, give k feature
+   maps (figure 6-7). With g groups, each kernel sees only its group's c / g input channels.
+
+       f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
+       h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
+
+   Each product z u of the sum has two partial derivatives, so, over all products:
+       du += df z        dz += df u        db(k) += df
+   -------------------------------------------------------------------------------------------- */
+static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const float *u, const float *b,
+                             int n, int k, int j, int i)
+{
+    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth;
+    double f = b ? b[k] : 0;
+    int c, y, x;
+    for (c = 0; c < depth; c++) {
+        const float *map = z + ((size_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
+        const float *kernel = u + ((size_t)k * depth + c) * s->kernel_height * s->kernel_width;
+        for (y = 0; y < s->kernel_height; y++) {
+            int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height, s->padding_mode);
+            if (row < 0) continue;
+            for (x = 0; x < s->kernel_width; x++) {
+                int column = cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width, s->padding_mode);
+                if (column < 0) continue;
+                f += (double)map[(size_t)row * s->in_width + column] * kernel[y * s->kernel_width + x];
+            }
+        }
+    }
+    return f;
+}
+
+static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float *z, const float *u, const float *b)
+{
+    int n, k, j, i;
+    for (n = 0; n < s->batch; n++)
+        for (k = 0; k < s->out_channels; k++)
+            for (j = 0; j < s->out_height; j++)
+                for (i = 0; i < s->out_width; i++)
+                    *f++ = (float)cnn__conv2d_at(s, z, u, b, n, k, j, i);
+}
+
+static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
+                                 const float *df, const float *z, const float *u)
+{
+    int depth = s->in_channels / s->groups;
+    size_t in_map = (size_t)s->in_height * s->in_width, out_map = (size_t)s->out_height * s->out_width;
+    int n, k, c, y, x, j, i;
+    if (dz) memset(dz, 0, sizeof *dz * s->batch * s->in_channels * in_map);
+    for (k = 0; k < s->out_channels; k++) {
+        int first = k / (s->out_channels / s->groups) * depth;
+        double sum = 0;
+        for (n = 0; db && n < s->batch; n++)
+            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + i];
+        if (db) db[k] += (float)sum;
+        for (c = 0; c < depth; c++)
+            for (y = 0; y < s->kernel_height; y++)
+                for (x = 0; x < s->kernel_width; x++) {
+                    size_t at = (((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
+                    sum = 0;
+                    for (n = 0; n < s->batch; n++) {
+                        const float *g = df + ((size_t)n * s->out_channels + k) * out_map;
+                        size_t map = ((size_t)n * s->in_channels + first + c) * in_map;
+                        for (j = 0; j < s->out_height; j++) {
+                            int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height, s->padding_mode);
+                            if (row < 0) continue;
+                            for (i = 0; i < s->out_width; i++) {
+                                int column = cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width, s->padding_mode);
+                                size_t place = map + (size_t)row * s->in_width + column;
+                                if (column < 0) continue;
+                                sum += (double)g[(size_t)j * s->out_width + i] * z[place];
+                                if (dz) dz[place] += g[(size_t)j * s->out_width + i] * u[at];
+                            }
+                        }
+                    }
+                    du[at] += (float)sum;
+                }
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Activation (6.3): each element of the feature map on its own, y = tau(x).
+
+       relu        max(0, x)             tau' = y > 0 ? 1 : 0
+       leaky relu  x > 0 ? x : a x       tau' = y > 0 ? 1 : a          (a >= 0)
+       sigmoid     1 / (1 + exp(-x))     tau' = y (1 - y)
+       tanh        tanh x                tau' = 1 - y^2
+
+   All derivatives are written with y, so x need not be kept.      dx = dy tau'
+   -------------------------------------------------------------------------------------------- */
+static double cnn__activation_at(cnn_activation tau, double slope, double x)
+{
+    switch (tau) {
+    case CNN_RELU:       return x <= 0 ? 0 : x;                    /* NaN stays NaN */
+    case CNN_LEAKY_RELU: return x <= 0 ? slope * x : x;
+    case CNN_SIGMOID:    return 1 / (1 + exp(-x));
+    case CNN_TANH:       return tanh(x);
+    default:             return x;
+    }
+}
+
+static double cnn__activation_slope(cnn_activation tau, double slope, double y)
+{
+    switch (tau) {
+    case CNN_RELU:       return y > 0 ? 1 : 0;
+    case CNN_LEAKY_RELU: return y > 0 ? 1 : slope;
+    case CNN_SIGMOID:    return y * (1 - y);
+    case CNN_TANH:       return 1 - y * y;
+    default:             return 1;
+    }
+}
+
+static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = (float)cnn__activation_at(tau, slope, x[i]);
+}
+
+static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy, const float *y, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) dx[i] = (float)(dy[i] * cnn__activation_slope(tau, slope, y[i]));
+}
+
+/* --------------------------------------------------------------------------------------------
+   Pooling (figure 6-8): a summary of each window, its largest value or its mean.
+
+       max       y(j,i) = x(winner),  the first largest value of the window      dx(winner) += dy
+       average   y(j,i) = 1/m sum x   over the window                            dx += dy / m
+
+       y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
+
+   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded. With
+   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m.
+   -------------------------------------------------------------------------------------------- */
+typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* rows top .. bottom-1 */
+
+static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
+{
+    cnn__window w;
+    w.top = j * s->stride_height - s->pad_height;
+    w.left = i * s->stride_width - s->pad_width;
+    w.bottom = w.top + s->kernel_height;
+    w.right = w.left + s->kernel_width;
+    if (w.bottom > s->in_height + s->pad_height) w.bottom = s->in_height + s->pad_height;
+    if (w.right > s->in_width + s->pad_width) w.right = s->in_width + s->pad_width;
+    w.count = (w.bottom - w.top) * (w.right - w.left);
+    if (w.top < 0) w.top = 0;
+    if (w.left < 0) w.left = 0;
+    if (w.bottom > s->in_height) w.bottom = s->in_height;
+    if (w.right > s->in_width) w.right = s->in_width;
+    if (s->exclude_padding) w.count = (w.bottom - w.top) * (w.right - w.left);
+    return w;
+}
+
+static size_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cnn__window w)
+{
+    size_t winner = (size_t)w.top * s->in_width + w.left;
+    int row, column;
+    for (row = w.top; row < w.bottom; row++)
+        for (column = w.left; column < w.right; column++) {
+            size_t at = (size_t)row * s->in_width + column;
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at;      /* a NaN wins, as in PyTorch */
+        }
+    return winner;
+}
+
+static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j, int i)
+{
+    cnn__window w = cnn__pool2d_window(s, j, i);
+    double sum = 0;
+    int row, column;
+    if (!s->average) return map[cnn__pool2d_winner(s, map, w)];
+    for (row = w.top; row < w.bottom; row++)
+        for (column = w.left; column < w.right; column++) sum += map[(size_t)row * s->in_width + column];
+    return sum / w.count;
+}
+
+static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
+{
+    int m, j, i;
+    for (m = 0; m < s->batch * s->channels; m++, x += (size_t)s->in_height * s->in_width)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++)
+                *y++ = (float)cnn__pool2d_at(s, x, j, i);
+}
+
+static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+{
+    size_t map = (size_t)s->in_height * s->in_width;
+    int m, j, i, row, column;
+    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
+    for (m = 0; m < s->batch * s->channels; m++, x += map, dx += map)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, dy++) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                if (!s->average) dx[cnn__pool2d_winner(s, x, w)] += *dy;
+                else
+                    for (row = w.top; row < w.bottom; row++)
+                        for (column = w.left; column < w.right; column++)
+                            dx[(size_t)row * s->in_width + column] += *dy / (float)w.count;
+            }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Linear, "fully connected": every output sees every input.
+
+       y(n,o) = b(o) + sum_i W(o,i) x(n,i)         y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
+
+       dW(o,i) += sum_n dy(n,o) x(n,i)      db(o) += sum_n dy(n,o)      dx(n,i) = sum_o dy(n,o) W(o,i)
+   -------------------------------------------------------------------------------------------- */
+static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w, const float *b, int n, int o)
+{
+    double y = b ? b[o] : 0;
+    int i;
+    for (i = 0; i < s->in_features; i++)
+        y += (double)w[(size_t)o * s->in_features + i] * x[(size_t)n * s->in_features + i];
+    return y;
+}
+
+static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w, const float *b)
+{
+    int n, o;
+    for (n = 0; n < s->batch; n++)
+        for (o = 0; o < s->out_features; o++) *y++ = (float)cnn__linear_at(s, x, w, b, n, o);
+}
+
+static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
+                                 const float *dy, const float *x, const float *w)
+{
+    int n, o, i;
+    for (o = 0; o < s->out_features; o++) {
+        double sum = 0;
+        for (n = 0; db && n < s->batch; n++) sum += dy[(size_t)n * s->out_features + o];
+        if (db) db[o] += (float)sum;
+        for (i = 0; i < s->in_features; i++) {
+            sum = 0;
+            for (n = 0; n < s->batch; n++)
+                sum += (double)dy[(size_t)n * s->out_features + o] * x[(size_t)n * s->in_features + i];
+            dw[(size_t)o * s->in_features + i] += (float)sum;
+        }
+    }
+    for (n = 0; dx && n < s->batch; n++)
+        for (i = 0; i < s->in_features; i++) {
+            double sum = 0;
+            for (o = 0; o < s->out_features; o++)
+                sum += (double)dy[(size_t)n * s->out_features + o] * w[(size_t)o * s->in_features + i];
+            dx[(size_t)n * s->in_features + i] = (float)sum;
+        }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Softmax over the channels c of each pixel: positive, and sums to 1.
+
+       y_c = exp(x_c - max x) / sum_k exp(x_k - max x)         x, y  (n, channels, pixels)
+
+   Taking the largest x out changes nothing but keeps exp within range.
+       dx_c = y_c (dy_c - sum_k dy_k y_k)
+   -------------------------------------------------------------------------------------------- */
+static double cnn__softmax_at(const cnn_map_shape *s, const float *x, int n, int c, int pixel)
+{
+    double largest = -HUGE_VAL, sum = 0;
+    int k;
+    x += (size_t)n * s->channels * s->pixels + pixel;
+    for (k = 0; k < s->channels; k++) if (x[(size_t)k * s->pixels] > largest) largest = x[(size_t)k * s->pixels];
+    for (k = 0; k < s->channels; k++) sum += exp(x[(size_t)k * s->pixels] - largest);
+    return exp(x[(size_t)c * s->pixels] - largest) / sum;
+}
+
+static void cnn__softmax_forward(const cnn_map_shape *s, float *y, const float *x)
+{
+    int n, c, p;
+    for (n = 0; n < s->batch; n++)
+        for (c = 0; c < s->channels; c++)
+            for (p = 0; p < s->pixels; p++) *y++ = (float)cnn__softmax_at(s, x, n, c, p);
+}
+
+static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+{
+    int n, c, p;
+    for (n = 0; n < s->batch; n++)
+        for (p = 0; p < s->pixels; p++) {
+            size_t first = (size_t)n * s->channels * s->pixels + p;
+            double sum = 0;
+            for (c = 0; c < s->channels; c++) sum += (double)dy[first + (size_t)c * s->pixels] * y[first + (size_t)c * s->pixels];
+            for (c = 0; c < s->channels; c++) {
+                size_t at = first + (size_t)c * s->pixels;
+                dx[at] = (float)(y[at] * (dy[at] - sum));
+            }
+        }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Dropout (Srivastava et al. 2014), in training only: each value is dropped with probability p, and
+   those that stay grow by 1 / (1 - p), so that the expected sum is the same.
+
+       y = m x / (1 - p)     m = 0 with probability p, else 1          dx = m dy / (1 - p)
+
+   The mask m is a function of (seed, layer, pass, element): backward asks for the same one again.
+   -------------------------------------------------------------------------------------------- */
+static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x, size_t i)
+{
+    int keep = cnn__unit(cnn__word(c->seed, (uint32_t)layer, c->pass, i)) >= p;
+    return keep ? x / (1.0 - p) : 0;
+}
+
+static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = (float)cnn__dropout_at(c, layer, p, x[i], i);
+}
+
+static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+{
+    cnn__dropout_forward(c, layer, p, dx, dy, n);
+}
+
+/* --------------------------------------------------------------------------------------------
+   Cross-entropy of the softmax: how surprised the network is by the true label t.
+
+       loss = -1/N sum_n log softmax(y_n)[t_n]         dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+
+   Mean squared error:
+       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+
+       y, dy, target  (N, K)       labels t  (N);  without targets, the one-hot vector of t is the target
+   -------------------------------------------------------------------------------------------- */
+static int cnn__argmax(const float *y, int count)
+{
+    int best = 0, o;
+    for (o = 1; o < count; o++) if (y[o] > y[best]) best = o;
+    return best;
+}
+
+static void cnn__count_loss(cnn_counters *c, double loss, int correct, int batch)
+{
+    c->loss = loss;
+    c->correct = correct;
+    c->loss_sum += loss * batch;
+    c->correct_sum += correct;
+    c->seen += batch;
+}
+
+static void cnn__softmax_cross_entropy(cnn_counters *c, float *dy, const float *y, const int *labels, int batch, int outputs)
+{
+    double loss = 0;
+    int correct = 0, n, o;
+    for (n = 0; n < batch; n++, y += outputs) {
+        double largest = y[cnn__argmax(y, outputs)], sum = 0;
+        for (o = 0; o < outputs; o++) sum += exp(y[o] - largest);
+        loss += log(sum) - (y[labels[n]] - largest);
+        correct += cnn__argmax(y, outputs) == labels[n];
+        for (o = 0; dy && o < outputs; o++)
+            *dy++ = (float)((exp(y[o] - largest) / sum - (o == labels[n])) / batch);
+    }
+    cnn__count_loss(c, loss / batch, correct, batch);
+}
+
+static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs)
+{
+    double loss = 0, count = (double)batch * outputs;
+    int correct = 0, n, o;
+    for (n = 0; n < batch; n++, y += outputs) {
+        correct += labels && cnn__argmax(y, outputs) == labels[n];
+        for (o = 0; o < outputs; o++) {
+            double error = y[o] - (target ? target[(size_t)n * outputs + o] : (double)(o == labels[n]));
+            loss += error * error;
+            if (dy) *dy++ = (float)(2 * error / count);
+        }
+    }
+    cnn__count_loss(c, loss / count, correct, batch);
+}
+
+/* --------------------------------------------------------------------------------------------
+   Optimizers: one step on the flat block of all parameters w with gradients g, t = 1, 2, 3, ...
+
+       SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v      (Nesterov: w - lr (g + momentum v))
+       Adam    g = g + decay w;   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
+               w = w - lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
+       AdamW   the same without g + decay w, but first  w = w - lr decay w
+
+   Clipping: |g| is the length of the block as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
+   -------------------------------------------------------------------------------------------- */
+static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n)
+{
+    float lr = (float)c->lr;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float d = g[i] + o->weight_decay * w[i];
+        if (v) {
+            v[i] = o->momentum * v[i] + d;
+            d = o->nesterov ? d + o->momentum * v[i] : v[i];
+        }
+        w[i] -= lr * d;
+    }
+    c->step++;
+}
+
+typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
+
+static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_adam_options *o, int decoupled)
+{
+    cnn__adam_factors f;                                   /* what is the same for every parameter */
+    double t = (double)(c->step + 1);
+    f.shrink = decoupled ? (float)(1 - c->lr * o->weight_decay) : 1;
+    f.decay = decoupled ? 0 : o->weight_decay;
+    f.lr = (float)(c->lr / (1 - pow(o->beta1, t)));        /* lr and the correction of m */
+    f.root = (float)(1 / sqrt(1 - pow(o->beta2, t)));      /* the correction of sqrt(v) */
+    return f;
+}
+
+static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
+                           const float *g, size_t n)
+{
+    cnn__adam_factors f = cnn__adam_at_step(c, o, decoupled);
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float d = g[i] + f.decay * w[i];
+        m[i] = o->beta1 * m[i] + (1 - o->beta1) * d;
+        v[i] = o->beta2 * v[i] + (1 - o->beta2) * d * d;
+        w[i] = w[i] * f.shrink - f.lr * m[i] / (sqrtf(v[i]) * f.root + o->eps);
+    }
+    c->step++;
+}
+
+static void cnn__clip_grad_norm(cnn_counters *c, float *g, size_t n, float max_norm)
+{
+    double sum = 0, factor;
+    size_t i;
+    for (i = 0; i < n; i++) sum += (double)g[i] * g[i];
+    c->grad_norm = sqrt(sum);
+    factor = max_norm / (c->grad_norm + 1e-6);
+    for (i = 0; factor < 1 && i < n; i++) g[i] *= (float)factor;
+}
+
+/* --------------------------------------------------------------------------------------------
+   Gathering a batch: the chosen samples, scaled to what the network sees.
+       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)
+   -------------------------------------------------------------------------------------------- */
+static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+                        const int *order, const float *scale, const float *shift)
+{
+    int n, c, p;
+    for (n = 0; n < s->batch; n++)
+        for (c = 0; c < s->channels; c++) {
+            size_t first = ((size_t)order[n] * s->channels + c) * s->pixels;
+            for (p = 0; p < s->pixels; p++)
+                *x++ = scale[c] * (bytes ? (float)bytes[first + p] : floats[first + p]) + shift[c];
+        }
+}
+
+/* --------------------------------------------------------------------------------------------
+   The table `direct`. A fused entry is its cards one after the other: convolution, activation, pooling.
+   Backward, with y = max of the window of tau(f): only the winner is moved, so  df(winner) += dy tau'(y).
+   -------------------------------------------------------------------------------------------- */
+static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
+{
+    return (size_t)s->batch * s->out_channels * s->out_height * s->out_width;
+}
+
+static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
+{
+    return (size_t)s->batch * s->channels * s->out_height * s->out_width;
+}
+
+static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
+{
+    size_t map = (size_t)s->in_height * s->in_width;
+    int m, j, i;
+    for (m = 0; m < s->batch * s->channels; m++, x += map)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++) {
+                size_t winner = cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i));
+                int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
+                int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
+                *index++ = (unsigned char)(row * s->kernel_width + column);
+            }
+}
+
+static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
+{
+    size_t map = (size_t)s->in_height * s->in_width;
+    int m, j, i;
+    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
+    for (m = 0; m < s->batch * s->channels; m++, dx += map)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, index++, dy++) {
+                int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
+                int column = i * s->stride_width - s->pad_width + *index % s->kernel_width;
+                dx[(size_t)row * s->in_width + column] += *dy;
+            }
+}
+
+static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
+{
+    (void)context;
+    return sizeof(float) * (cnn__conv2d_outputs(s) + (s->pool.kernel_height ? cnn__pool2d_outputs(&s->pool) : 0));
+}
+
+static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+                                       const float *x, const float *weight, const float *bias, void *work)
+{
+    float *f = s->pool.kernel_height ? (float *)work : y;
+    (void)context;
+    cnn__conv2d_forward(s, f, x, weight, bias);
+    if (s->activation) cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
+    if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, f);
+    if (s->pool.kernel_height && index) cnn__pool2d_index(&s->pool, index, f);
+}
+
+static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+                                        const float *dy, const float *y, const unsigned char *index,
+                                        const float *x, const float *weight, void *work)
+{
+    float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
+    (void)context;
+    if (s->pool.kernel_height) {
+        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, cnn__pool2d_outputs(&s->pool));
+        cnn__pool2d_unpool(&s->pool, df, dpooled, index);
+    } else
+        cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__conv2d_outputs(s));
+    cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
+}
+
+static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
+{
+    (void)context;
+    return sizeof(float) * s->batch * s->out_features;
+}
+
+static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
+                                       const float *weight, const float *bias, void *work)
+{
+    (void)context; (void)work;
+    cnn__linear_forward(s, y, x, weight, bias);
+    if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)s->batch * s->out_features);
+}
+
+static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+                                        const float *dy, const float *y, const float *x, const float *weight, void *work)
+{
+    float *df = (float *)work;
+    (void)context;
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
+    cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
+}
+
+/* The other entries are one card each. */
+static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
+{ (void)context; cnn__pool2d_forward(s, y, x); }
+
+static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+{ (void)context; cnn__pool2d_backward(s, dx, dy, x); }
+
+static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+{ (void)context; cnn__activation_forward(f, slope, y, x, n); }
+
+static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
+                                            const float *y, size_t n)
+{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
+
+static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
+{ (void)context; cnn__softmax_forward(s, y, x); }
+
+static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+{ (void)context; cnn__softmax_backward(s, dx, dy, y); }
+
+static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+{ (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
+
+static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+{ (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
+
+static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, float *dy, const float *y, const int *labels,
+                                              int batch, int outputs)
+{ (void)context; cnn__softmax_cross_entropy(c, dy, y, labels, batch, outputs); }
+
+static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
+                            int batch, int outputs)
+{ (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
+
+static void cnn__direct_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+                               const int *order, const float *scale, const float *shift)
+{ (void)context; cnn__gather(s, x, bytes, floats, order, scale, shift); }
+
+static void cnn__direct_gather_rows(void *context, void *to, const void *from, const int *order, int batch, int width)
+{
+    int n;
+    (void)context;
+    for (n = 0; n < batch; n++)
+        memcpy((char *)to + (size_t)n * width * 4, (const char *)from + (size_t)order[n] * width * 4, (size_t)width * 4);
+}
+
+static void cnn__direct_next_pass(void *context, cnn_counters *c) { (void)context; c->pass++; }
+
+static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
+{ (void)context; cnn__clip_grad_norm(c, g, n, max_norm); }
+
+static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n)
+{ (void)context; cnn__sgd_step(c, o, w, v, g, n); }
+
+static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
+                                  float *v, const float *g, size_t n)
+{ (void)context; cnn__adam_step(c, o, decoupled, w, m, v, g, n); }
+
+static void *cnn__host_alloc(void *context, size_t bytes) { (void)context; return cnn__alloc(bytes, 1); }
+static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
+static void cnn__host_copy(void *context, void *to, const void *from, size_t bytes) { (void)context; memcpy(to, from, bytes); }
+static void cnn__host_zero(void *context, void *memory, size_t bytes) { (void)context; memset(memory, 0, bytes); }
+
+static cnn_backend cnn__direct(void)
+{
+    cnn_backend b;
+    memset(&b, 0, sizeof b);
+    b.version = CNN_BACKEND_VERSION;
+    b.name = "direct";
+    b.alloc = cnn__host_alloc;
+    b.free = cnn__host_free;
+    b.upload = b.download = cnn__host_copy;
+    b.zero = cnn__host_zero;
+    b.reads_host = 1;
+    b.conv2d_work = cnn__direct_conv2d_work;
+    b.conv2d_forward = cnn__direct_conv2d_forward;
+    b.conv2d_backward = cnn__direct_conv2d_backward;
+    b.pool2d_forward = cnn__direct_pool2d_forward;
+    b.pool2d_backward = cnn__direct_pool2d_backward;
+    b.linear_work = cnn__direct_linear_work;
+    b.linear_forward = cnn__direct_linear_forward;
+    b.linear_backward = cnn__direct_linear_backward;
+    b.activation_forward = cnn__direct_activation_forward;
+    b.activation_backward = cnn__direct_activation_backward;
+    b.softmax_forward = cnn__direct_softmax_forward;
+    b.softmax_backward = cnn__direct_softmax_backward;
+    b.dropout_forward = cnn__direct_dropout_forward;
+    b.dropout_backward = cnn__direct_dropout_backward;
+    b.softmax_cross_entropy = cnn__direct_softmax_cross_entropy;
+    b.mse = cnn__direct_mse;
+    b.gather = cnn__direct_gather;
+    b.gather_rows = cnn__direct_gather_rows;
+    b.next_pass = cnn__direct_next_pass;
+    b.clip_grad_norm = cnn__direct_clip_grad_norm;
+    b.sgd_step = cnn__direct_sgd_step;
+    b.adam_step = cnn__direct_adam_step;
+    return b;
+}
+
+#endif /* CNN_IMPLEMENTATION, first part: the vector kernels stand between the two */
+
+/* ============================================================================================
+   >>gemm   The backend `gemm`: convolutions and linear layers as products of matrices. The cards above
+             say what is computed; this section only changes the order and the place of the sums.
+
+             1. The vector kernels, the innermost loops. This part of the file is included once for each
+                instruction set (cnn.h includes itself); the best one is chosen when a network starts.
+             2. Threads: work in pieces that do not depend on how many threads there are, so that the
+                results do not either.
+             3. Convolution: the windows of the input, one a column, form a matrix ("im2col"), and
+                f = u * windows. It is never built whole: a panel of columns that fits the cache is
+                packed, multiplied with all kernels, and forgotten.
+             4. The linear layer, and what works value by value.
+   ============================================================================================ */
+
+#ifdef CNN__ISA                             /* the name of the instruction set that this pass is for */
+
+#define CNN__K(name) CNN__JOIN(name, CNN__ISA)
+
+#if CNN__LANES > 1
+typedef float CNN__K(cnn__v) __attribute__((vector_size(4 * CNN__LANES)));
+typedef float CNN__K(cnn__vu) __attribute__((vector_size(4 * CNN__LANES), aligned(4), may_alias));     /* at any address */
+typedef int32_t CNN__K(cnn__vi) __attribute__((vector_size(4 * CNN__LANES)));
+#else
+typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
+#endif
+
+/* max(0, y) that lets NaN through, as the card's */
+#if CNN__LANES > 1
+#define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))
+#else
+#define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
+#endif
+
+/* C = init + A B as outer products: a tile of ROWS rows and `vectors` vectors stays in registers.
+       a[r]  row r of A, its values `step` apart         b  (depth) rows of B, `pitch` apart
+       c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
+   A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
+   init is bias[r], or what c holds (accumulate), or 0.                                                */
+static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
+                                             float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+{
+    CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
+    size_t at = 0;
+    int k, r, v;
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
+    for (k = 0; k < depth; k++, b += pitch, at += step) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + v * CNN__LANES);
+        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+            float value = a[r][at];
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += line[v] * value;
+        }
+    }
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(c + (size_t)r * ldc + v * CNN__LANES);
+            if (r >= rows) break;
+            if (accumulate) sum[r][v] += *to;
+            *to = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
+        }
+}
+
+static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
+                              float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+{
+    if (vectors == 1) CNN__K(cnn__tile_of)(1, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
+    else if (vectors == 2) CNN__K(cnn__tile_of)(2, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
+    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
+}
+
+/* C(r,q) += sum_k a[r][k] b[q][k], for DOT_ROWS x DOT_COLUMNS pairs of rows that lie along k: no packing, but LANES
+   partial sums for each pair, added up at the end. c: rows `ldc` apart; only rows x columns are written.             */
+static void CNN__K(cnn__dots)(int depth, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns)
+{
+    CNN__K(cnn__v) sum[CNN__DOT_ROWS][CNN__DOT_COLUMNS], left[CNN__DOT_ROWS], zero = { 0 };
+    float rest[CNN__DOT_ROWS][CNN__DOT_COLUMNS];
+    int k, r, q, l;
+    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
+        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) sum[r][q] = zero;
+    for (k = 0; k + CNN__LANES <= depth; k += CNN__LANES) {
+        CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + k);
+        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
+            CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + k);
+            CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r][q] += left[r] * right;
+        }
+    }
+    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
+        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
+            const float *lanes = (const float *)&sum[r][q];
+            float s = 0;
+            for (l = 0; l < CNN__LANES; l++) s += lanes[l];
+            rest[r][q] = s;
+        }
+    for (; k < depth; k++)
+        for (r = 0; r < rows; r++)
+            for (q = 0; q < columns; q++) rest[r][q] += a[r][k] * b[q][k];
+    for (r = 0; r < rows; r++)
+        for (q = 0; q < columns; q++) c[(size_t)r * ldc + q] += rest[r][q];
+}
+
+/* Loops that the compiler turns into this instruction set's vectors by itself. */
+
+static void CNN__K(cnn__relu_forward)(float *y, const float *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
+}
+
+static void CNN__K(cnn__relu_backward)(float *dx, const float *dy, const float *y, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void CNN__K(cnn__sum_into)(float *to, const float *from, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) to[i] += from[i];
+}
+
+static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
+}
+
+static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g, size_t n)
+{
+    float b1 = o->beta1, b2 = o->beta2, eps = o->eps;
+    cnn__adam_factors a = *f;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float d = g[i] + a.decay * w[i];
+        m[i] = b1 * m[i] + (1 - b1) * d;
+        v[i] = b2 * v[i] + (1 - b2) * d * d;
+        w[i] = w[i] * a.shrink - a.lr * m[i] / (CNN__SQRT(v[i]) * a.root + eps);
+    }
+}
+
+/* max pooling 2 x 2, stride 2, of two rows into n values; index may be NULL */
+static void CNN__K(cnn__max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
+        float ab = b > a ? b : a, cd = d > c ? d : c;
+        y[i] = cd > ab ? cd : ab;
+    }
+    for (i = 0; index && i < n; i++) {
+        float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
+        float ab = b > a ? b : a, cd = d > c ? d : c;
+        index[i] = (unsigned char)(cd > ab ? 2 + (d > c) : (b > a));
+    }
+}
+
+static const cnn__kernels CNN__K(cnn__kernels) = {
+    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
+    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into),
+    CNN__K(cnn__scale_bytes), CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2)
+};
+
+#undef CNN__K
+#undef CNN__RELU
+#undef CNN__ISA
+#undef CNN__LANES
+#undef CNN__ROWS
+#undef CNN__VECTORS
+#undef CNN__DOT_ROWS
+#undef CNN__DOT_COLUMNS
+#elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)        /* second part */
+#define CNN__IMPLEMENTED
+
+/* ---- the kernels of each instruction set ---- */
+
+#define CNN__JOIN_(name, isa) name##_##isa
+#define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
+#define CNN__TEXT_(isa) #isa
+#define CNN__TEXT(isa) CNN__TEXT_(isa)
+
+#if defined(__GNUC__)
+#define CNN__INLINE inline __attribute__((always_inline))
+#else
+#define CNN__INLINE
+#endif
+#if defined(__clang__)
+#define CNN__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define CNN__UNROLL _Pragma("GCC unroll 8")
+#else
+#define CNN__UNROLL
+#endif
+#if defined(__GNUC__)
+#define CNN__SQRT(x) __builtin_sqrtf(x)
+#else
+#define CNN__SQRT(x) sqrtf(x)
+#endif
+
+typedef struct cnn__kernels {
+    const char *name;
+    int lanes, rows, vectors, dot_rows, dot_columns;
+    void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
+                 float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
+    void (*dots)(int depth, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns);
+    void (*relu_forward)(float *y, const float *x, size_t n);
+    void (*relu_backward)(float *dx, const float *dy, const float *y, size_t n);
+    void (*sum_into)(float *to, const float *from, size_t n);
+    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n);
+    void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g, size_t n);
+    void (*max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n);
+} cnn__kernels;
+
+enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("O3", "fp-contract=fast", "no-math-errno", "no-trapping-math")
+#endif
+
+#if defined(__GNUC__)
+#define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
+#define CNN__LANES 4
+#if defined(__aarch64__)
+#define CNN__ROWS 8
+#define CNN__VECTORS 3
+#define CNN__DOT_ROWS 4
+#define CNN__DOT_COLUMNS 4
+#else
+#define CNN__ROWS 4
+#define CNN__VECTORS 2
+#define CNN__DOT_ROWS 2
+#define CNN__DOT_COLUMNS 4
+#endif
+#else                                       /* a compiler without vector extensions: one float is a vector */
+#define CNN__ISA baseline
+#define CNN__LANES 1
+#define CNN__ROWS 4
+#define CNN__VECTORS 2
+#define CNN__DOT_ROWS 2
+#define CNN__DOT_COLUMNS 4
+#endif
+#include "cnn.h"
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define CNN__X86
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define CNN__ISA avx2
+#define CNN__LANES 8
+#define CNN__ROWS 4
+#define CNN__VECTORS 3
+#define CNN__DOT_ROWS 3
+#define CNN__DOT_COLUMNS 4
+#include "cnn.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+#define CNN__ISA avx512
+#define CNN__LANES 16
+#define CNN__ROWS 8
+#define CNN__VECTORS 3
+#define CNN__DOT_ROWS 4
+#define CNN__DOT_COLUMNS 6
+#include "cnn.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
+
+/* The best that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
+static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
+{
+    const cnn__kernels *list[3];
+    const char *asked = getenv("CNN_ISA");
+    int count = 0, i;
+    list[count++] = &cnn__kernels_baseline;
+#ifdef CNN__X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__kernels_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        list[count++] = &cnn__kernels_avx512;
+#endif
+    if (!asked || !*asked) return list[count - 1];
+    for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
+    snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked, " baseline", count > 1 ? ", " : "",
+             count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
+    return NULL;
+}
+
+/* ---- threads ---- */
+
+typedef struct cnn__gemm_context { int threads; const cnn__kernels *kernels; } cnn__gemm_context;
+
+/* Runs job(arguments, piece, thread) for every piece. Which thread takes which piece changes no result. */
+static void cnn__parallel(int threads, int pieces, void (*job)(void *arguments, int piece, int thread), void *arguments)
+{
+    int i;
+    if (threads > pieces) threads = pieces;
+#ifdef _OPENMP
+    if (threads > 1) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+        for (i = 0; i < pieces; i++) job(arguments, i, omp_get_thread_num());
+        return;
+    }
+#endif
+    for (i = 0; i < pieces; i++) job(arguments, i, 0);
+}
+
+static int cnn__smaller(int a, int b) { return a < b ? a : b; }
+static int cnn__round_up(int n, int to) { return (n + to - 1) / to * to; }
+static int cnn__pieces(int n, int size) { return (n + size - 1) / size; }
+
+/* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
+static int cnn__rows(const float **rows, int most, const float *matrix, size_t ld, int first, int count)
+{
+    int r, there = cnn__smaller(most, count - first);
+    for (r = 0; r < most; r++) rows[r] = matrix + ld * (size_t)(first + (r < there ? r : there - 1));
+    return there;
+}
+
+/* ---- convolution ---- */
+
+/* A plan: the sizes that forward and backward share. A unit is some images, so many that small maps fill panels. */
+typedef struct cnn__conv_plan {
+    int depth;                              /* c/g kh kw: the length of one kernel                        */
+    int group_in, group_out;                /* channels of one group                                      */
+    int high, wide;                         /* of a padded map                                            */
+    int pixels, per_unit, units, chunks;    /* outputs of one map; images in a unit; units; see backward  */
+    int unit_pixels, ld;                    /* outputs of one map of the unit; the same, to full panels   */
+    int panel;                              /* columns of a panel                                         */
+    size_t padded, col, z;                  /* floats: padded images of a unit; all its windows; its maps */
+    size_t per_thread;
+} cnn__conv_plan;
+
+enum { CNN__UNIT_PIXELS = 256, CNN__CHUNKS = 16, CNN__SLACK = 64 };        /* slack: a vector may read past the end */
+
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g)
+{
+    cnn__conv_plan p;
+    const cnn__kernels *k = g->kernels;
+    memset(&p, 0, sizeof p);
+    p.group_in = s->in_channels / s->groups;
+    p.group_out = s->out_channels / s->groups;
+    p.depth = p.group_in * s->kernel_height * s->kernel_width;
+    p.high = s->in_height + s->pad_top + s->pad_bottom;
+    p.wide = s->in_width + s->pad_left + s->pad_right;
+    p.pixels = s->out_height * s->out_width;
+    p.per_unit = cnn__smaller(s->batch, cnn__pieces(CNN__UNIT_PIXELS, p.pixels));
+    p.units = cnn__pieces(s->batch, p.per_unit);
+    p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
+    p.unit_pixels = p.per_unit * p.pixels;
+    p.panel = k->lanes * k->vectors;
+    p.ld = cnn__round_up(p.unit_pixels, p.panel);
+    p.padded = (size_t)p.per_unit * s->in_channels * p.high * p.wide + CNN__SLACK;
+    p.col = (size_t)p.depth * p.ld + CNN__SLACK;
+    p.z = (size_t)s->out_channels * p.ld + CNN__SLACK;
+    p.per_thread = 2 * p.padded + p.col + p.z + CNN__SLACK;
+    return p;
+}
+
+/* to: (images, channels, high, wide) = the images with their borders, as the card's cnn__border says */
+static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *to, const float *x, int images)
+{
+    int m, j, i;
+    for (m = 0; m < images * s->in_channels; m++, x += (size_t)s->in_height * s->in_width)
+        for (j = 0; j < p->high; j++, to += p->wide) {
+            int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
+            if (row < 0) { memset(to, 0, sizeof *to * p->wide); continue; }
+            for (i = 0; i < s->pad_left; i++) {
+                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
+                to[i] = column < 0 ? 0 : x[(size_t)row * s->in_width + column];
+            }
+            memcpy(to + s->pad_left, x + (size_t)row * s->in_width, sizeof *to * s->in_width);
+            for (i = s->pad_left + s->in_width; i < p->wide; i++) {
+                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
+                to[i] = column < 0 ? 0 : x[(size_t)row * s->in_width + column];
+            }
+        }
+}
+
+/* The reverse: each padded value's gradient goes to the value that it was copied from. */
+static void cnn__unpad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *dx, const float *padded, int images)
+{
+    int m, j, i;
+    memset(dx, 0, sizeof *dx * images * s->in_channels * s->in_height * s->in_width);
+    for (m = 0; m < images * s->in_channels; m++, dx += (size_t)s->in_height * s->in_width)
+        for (j = 0; j < p->high; j++, padded += p->wide) {
+            int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
+            for (i = 0; row >= 0 && i < p->wide; i++) {
+                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
+                if (column >= 0) dx[(size_t)row * s->in_width + column] += padded[i];
+            }
+        }
+}
+
+/* col: (depth, ld), for one group: column (n, j, i) is the window of output (j, i) of image n. im2col. */
+static void cnn__im2col(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *col, const float *padded, int group, int images)
+{
+    int c, y, x, n, j, i;
+    for (c = 0; c < p->group_in; c++)
+        for (y = 0; y < s->kernel_height; y++)
+            for (x = 0; x < s->kernel_width; x++, col += p->ld) {
+                float *to = col;
+                for (n = 0; n < images; n++)
+                    for (j = 0; j < s->out_height; j++, to += s->out_width) {
+                        const float *from = padded + (((size_t)n * s->in_channels + group * p->group_in + c) * p->high
+                                            + j * s->stride_height + y * s->dilation_height) * p->wide + x * s->dilation_width;
+                        if (s->stride_width == 1) memcpy(to, from, sizeof *to * s->out_width);
+                        else for (i = 0; i < s->out_width; i++) to[i] = from[(size_t)i * s->stride_width];
+                    }
+                memset(to, 0, sizeof *to * (size_t)(p->ld - (to - col)));
+            }
+}
+
+/* The reverse: adds each window's gradient to the padded places that it came from. col2im. */
+static void cnn__col2im(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *padded, const float *col, int group, int images)
+{
+    int c, y, x, n, j, i;
+    for (c = 0; c < p->group_in; c++)
+        for (y = 0; y < s->kernel_height; y++)
+            for (x = 0; x < s->kernel_width; x++, col += p->ld) {
+                const float *from = col;
+                for (n = 0; n < images; n++)
+                    for (j = 0; j < s->out_height; j++, from += s->out_width) {
+                        float *to = padded + (((size_t)n * s->in_channels + group * p->group_in + c) * p->high
+                                    + j * s->stride_height + y * s->dilation_height) * p->wide + x * s->dilation_width;
+                        for (i = 0; i < s->out_width; i++) to[(size_t)i * s->stride_width] += from[i];
+                    }
+            }
+}
+
+/* C(m, n) = [relu] (bias + A(m, depth) B(depth, n)), panel by panel. B and C have rows of full panels. */
+static void cnn__product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda, size_t step,
+                         const float *b, size_t ldb, const float *bias, int accumulate, int relu)
+{
+    int row, column;
+    for (column = 0; column < n; column += k->lanes * k->vectors)
+        for (row = 0; row < m; row += k->rows) {
+            const float *rows[CNN__MOST_ROWS];
+            float b8[CNN__MOST_ROWS];
+            int there = cnn__rows(rows, k->rows, a, lda, row, m), r;
+            for (r = 0; bias && r < k->rows; r++) b8[r] = bias[row + (r < there ? r : 0)];
+            k->tile(cnn__smaller(k->vectors, cnn__pieces(n - column, k->lanes)), depth, rows, step, b + column, ldb,
+                    c + (size_t)row * ldc + column, ldc, there, bias ? b8 : NULL, accumulate, relu);
+        }
+}
+
+typedef struct cnn__conv_job {
+    const cnn__gemm_context *g;
+    const cnn_conv2d_shape *s;
+    cnn__conv_plan p;
+    float *y; unsigned char *index;                        /* forward */
+    const float *bias;
+    float *dx; const float *dy, *yc; const unsigned char *winner;          /* backward */
+    float *dweight, *dbias, *flipped;                      /* the chunks' partial sums; the weights transposed */
+    const float *x, *weight;
+    float *scratch;
+} cnn__conv_job;
+
+static void cnn__pool_unit(const cnn__conv_job *job, const float *z, int first, int images)
+{
+    const cnn_pool2d_shape *pool = &job->s->pool;
+    const cnn__kernels *k = job->g->kernels;
+    int n, c, j, i, plain = pool->kernel_height == 2 && pool->kernel_width == 2 && pool->stride_height == 2 && pool->stride_width == 2
+                            && !pool->pad_height && !pool->pad_width && 2 * pool->out_height <= pool->in_height && 2 * pool->out_width <= pool->in_width;
+    size_t out = (size_t)pool->out_height * pool->out_width;
+    for (n = 0; n < images; n++)
+        for (c = 0; c < pool->channels; c++) {
+            const float *map = z + (size_t)c * job->p.ld + (size_t)n * job->p.pixels;
+            size_t at = ((size_t)(first + n) * pool->channels + c) * out;
+            if (plain) {
+                for (j = 0; j < pool->out_height; j++)
+                    k->max_2x2(job->y + at + (size_t)j * pool->out_width, job->index ? job->index + at + (size_t)j * pool->out_width : NULL,
+                               map + (size_t)2 * j * pool->in_width, map + (size_t)(2 * j + 1) * pool->in_width, pool->out_width);
+                continue;
+            }
+            for (j = 0; j < pool->out_height; j++)
+                for (i = 0; i < pool->out_width; i++, at++) {
+                    size_t winner = cnn__pool2d_winner(pool, map, cnn__pool2d_window(pool, j, i));
+                    job->y[at] = map[winner];
+                    if (job->index)
+                        job->index[at] = (unsigned char)(((int)(winner / pool->in_width) - (j * pool->stride_height - pool->pad_height)) * pool->kernel_width
+                                                         + (int)(winner % pool->in_width) - (i * pool->stride_width - pool->pad_width));
+                }
+        }
+}
+
+/* The card of convolution, for one unit of images:  z = bias + weight * windows, activation, pooling. */
+static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv_plan *p = &job->p;
+    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), group, n, c;
+    float *padded = job->scratch + p->per_thread * thread, *col = padded + p->padded, *z = col + p->col;
+    cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
+    for (group = 0; group < s->groups; group++) {
+        cnn__im2col(s, p, col, padded, group, images);
+        cnn__product(job->g->kernels, z + (size_t)group * p->group_out * p->ld, p->ld, p->group_out, images * p->pixels, p->depth,
+                     job->weight + (size_t)group * p->group_out * p->depth, p->depth, 1, col, p->ld,
+                     job->bias ? job->bias + group * p->group_out : NULL, 0, s->activation == CNN_RELU);
+    }
+    if (s->activation && s->activation != CNN_RELU)
+        for (c = 0; c < s->out_channels; c++) cnn__activation_forward(s->activation, s->slope, z + (size_t)c * p->ld, z + (size_t)c * p->ld, (size_t)images * p->pixels);
+    if (s->pool.kernel_height) cnn__pool_unit(job, z, first, images);
+    else
+        for (n = 0; n < images; n++)
+            for (c = 0; c < s->out_channels; c++)
+                memcpy(job->y + ((size_t)(first + n) * s->out_channels + c) * p->pixels, z + (size_t)c * p->ld + (size_t)n * p->pixels, sizeof *z * p->pixels);
+}
+
+/* df: (out_channels, ld), the gradient of the unit's maps before activation and pooling. */
+static void cnn__conv_df_unit(const cnn__conv_job *job, float *df, int first, int images)
+{
+    const cnn_conv2d_shape *s = job->s;
+    const cnn_pool2d_shape *pool = &s->pool;
+    int n, c, j, i;
+    size_t out = pool->kernel_height ? (size_t)pool->out_height * pool->out_width : (size_t)job->p.pixels;
+    for (c = 0; c < s->out_channels; c++) {
+        float *row = df + (size_t)c * job->p.ld;
+        memset(row + (size_t)images * job->p.pixels, 0, sizeof *row * (size_t)(job->p.ld - images * job->p.pixels));
+        for (n = 0; n < images; n++, row += job->p.pixels) {
+            size_t at = ((size_t)(first + n) * s->out_channels + c) * out;
+            const float *dy = job->dy + at, *y = job->yc + at;
+            if (!pool->kernel_height) {
+                if (s->activation == CNN_RELU) job->g->kernels->relu_backward(row, dy, y, out);
+                else if (!s->activation) memcpy(row, dy, sizeof *row * out);
+                else cnn__activation_backward(s->activation, s->slope, row, dy, y, out);
+                continue;
+            }
+            memset(row, 0, sizeof *row * job->p.pixels);
+            for (j = 0; j < pool->out_height; j++)
+                for (i = 0; i < pool->out_width; i++, at++) {
+                    int winner = job->winner[at];
+                    int to = (j * pool->stride_height - pool->pad_height + winner / pool->kernel_width) * pool->in_width
+                             + i * pool->stride_width - pool->pad_width + winner % pool->kernel_width;
+                    row[to] += s->activation == CNN_RELU ? (job->yc[at] > 0 ? job->dy[at] : 0)
+                             : (float)(job->dy[at] * cnn__activation_slope(s->activation, s->slope, job->yc[at]));
+                }
+        }
+    }
+}
+
+/* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
+   of dweight and dbias, which are added up in order at the end.   du = df windows^T,  dwindows = u^T df. */
+static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv_plan *p = &job->p;
+    const cnn__kernels *k = job->g->kernels;
+    size_t weights = (size_t)s->out_channels * p->depth;
+    float *padded = job->scratch + p->per_thread * thread, *col = padded + p->padded, *df = col + p->col, *dpadded = df + p->z;
+    float *dweight = job->dweight + weights * chunk, *dbias = job->dbias + (size_t)s->out_channels * chunk;
+    int unit, group, c, i, row, column;
+    memset(dweight, 0, sizeof *dweight * weights);
+    memset(dbias, 0, sizeof *dbias * s->out_channels);
+    for (unit = (int)((long)chunk * p->units / p->chunks); unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
+        int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = images * p->pixels;
+        cnn__conv_df_unit(job, df, first, images);
+        for (c = 0; c < s->out_channels; c++) {
+            float sum = 0;
+            for (i = 0; i < pixels; i++) sum += df[(size_t)c * p->ld + i];
+            dbias[c] += sum;
+        }
+        cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
+        if (job->dx) memset(dpadded, 0, sizeof *dpadded * p->padded);
+        for (group = 0; group < s->groups; group++) {
+            const float *group_df = df + (size_t)group * p->group_out * p->ld;
+            float *to = dweight + (size_t)group * p->group_out * p->depth;
+            cnn__im2col(s, p, col, padded, group, images);
+            for (row = 0; row < p->group_out; row += k->dot_rows)
+                for (column = 0; column < p->depth; column += k->dot_columns) {
+                    const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
+                    int there = cnn__rows(rows, k->dot_rows, group_df, p->ld, row, p->group_out);
+                    int across = cnn__rows(columns, k->dot_columns, col, p->ld, column, p->depth);
+                    k->dots(pixels, rows, columns, to + (size_t)row * p->depth + column, p->depth, there, across);
+                }
+            if (!job->dx) continue;
+            cnn__product(k, col, p->ld, p->depth, pixels, p->group_out, job->weight + (size_t)group * p->group_out * p->depth, 1, p->depth,
+                         group_df, p->ld, NULL, 0, 0);
+            cnn__col2im(s, p, dpadded, col, group, images);
+        }
+        if (job->dx) cnn__unpad_images(s, p, job->dx + (size_t)first * s->in_channels * s->in_height * s->in_width, dpadded, images);
+    }
+}
+
+static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
+{
+    const cnn__gemm_context *g = (const cnn__gemm_context *)context;
+    cnn__conv_plan p = cnn__plan_conv(s, g);
+    return sizeof(float) * (p.per_thread * g->threads + (size_t)p.chunks * s->out_channels * (p.depth + 1));
+}
+
+static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+                                     const float *x, const float *weight, const float *bias, void *work)
+{
+    cnn__conv_job job;
+    memset(&job, 0, sizeof job);
+    job.g = (const cnn__gemm_context *)context;
+    job.s = s;
+    job.p = cnn__plan_conv(s, job.g);
+    job.y = y; job.index = index; job.x = x; job.weight = weight; job.bias = bias;
+    job.scratch = (float *)work;
+    cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
+}
+
+static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+                                      const float *dy, const float *y, const unsigned char *index,
+                                      const float *x, const float *weight, void *work)
+{
+    cnn__conv_job job;
+    size_t weights;
+    int chunk;
+    memset(&job, 0, sizeof job);
+    job.g = (const cnn__gemm_context *)context;
+    job.s = s;
+    job.p = cnn__plan_conv(s, job.g);
+    job.dx = dx; job.dy = dy; job.yc = y; job.winner = index; job.x = x; job.weight = weight;
+    job.scratch = (float *)work;
+    weights = (size_t)s->out_channels * job.p.depth;
+    job.dweight = job.scratch + job.p.per_thread * job.g->threads;
+    job.dbias = job.dweight + weights * job.p.chunks;
+    cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
+    for (chunk = 0; chunk < job.p.chunks; chunk++) {
+        job.g->kernels->sum_into(dweight, job.dweight + weights * chunk, weights);
+        if (dbias) job.g->kernels->sum_into(dbias, job.dbias + (size_t)s->out_channels * chunk, (size_t)s->out_channels);
+    }
+}
+
+/* ---- the linear layer ---- */
+
+typedef struct cnn__linear_job {
+    const cnn__gemm_context *g;
+    const cnn_linear_shape *s;
+    float *y, *dx, *dweight, *scratch;
+    const float *df, *x, *weight, *bias;
+} cnn__linear_job;
+
+enum { CNN__LINEAR_ROWS = 32, CNN__LINEAR_COLUMNS = 48, CNN__LINEAR_DEPTH = 1024 };       /* a piece; how much of the depth fits the cache */
+
+/* The card of the linear layer, for one block of y: x and W both lie along the sum, so each value is a dot product. */
+static void cnn__linear_forward_block(void *arguments, int block, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__kernels *k = job->g->kernels;
+    int across = cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS);
+    int n0 = block / across * CNN__LINEAR_ROWS, n1 = cnn__smaller(n0 + CNN__LINEAR_ROWS, s->batch);
+    int o0 = block % across * CNN__LINEAR_COLUMNS, o1 = cnn__smaller(o0 + CNN__LINEAR_COLUMNS, s->out_features);
+    int n, o, i;
+    (void)thread;
+    for (n = n0; n < n1; n++)
+        for (o = o0; o < o1; o++) job->y[(size_t)n * s->out_features + o] = job->bias ? job->bias[o] : 0;
+    for (i = 0; i < s->in_features; i += CNN__LINEAR_DEPTH)
+        for (o = o0; o < o1; o += k->dot_columns)
+            for (n = n0; n < n1; n += k->dot_rows) {
+                const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
+                int there = cnn__rows(rows, k->dot_rows, job->x + i, s->in_features, n, n1);
+                int wide = cnn__rows(columns, k->dot_columns, job->weight + i, s->in_features, o, o1);
+                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), rows, columns, job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
+            }
+    if (s->activation)
+        for (n = n0; n < n1; n++)
+            cnn__activation_forward(s->activation, s->slope, job->y + (size_t)n * s->out_features + o0, job->y + (size_t)n * s->out_features + o0, (size_t)(o1 - o0));
+}
+
+/* Backward for one panel of inputs:  dW = df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
+static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__kernels *k = job->g->kernels;
+    int panel = k->lanes * k->vectors, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
+    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r;
+    float *packed = job->scratch + (size_t)thread * 2 * panel * longest, *result = packed + (size_t)panel * longest;
+    for (pass = 0; pass < (job->dx ? 2 : 1); pass++) {
+        int depth = pass ? s->out_features : s->batch, rows = pass ? s->batch : s->out_features;
+        const float *from = (pass ? job->weight : job->x) + first;
+        float *to = (pass ? job->dx : job->dweight) + first;
+        for (r = 0; r < depth; r++) {
+            memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
+            memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
+        }
+        cnn__product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1, pass ? 1 : s->out_features, packed, panel, NULL, 0, 0);
+        for (r = 0; r < rows; r++) {
+            float *line = to + (size_t)r * s->in_features;
+            if (pass) memcpy(line, result + (size_t)r * panel, sizeof *line * width);
+            else k->sum_into(line, result + (size_t)r * panel, (size_t)width);
+        }
+    }
+}
+
+static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
+{
+    const cnn__gemm_context *g = (const cnn__gemm_context *)context;
+    int longest = s->batch > s->out_features ? s->batch : s->out_features;
+    return sizeof(float) * ((size_t)s->batch * s->out_features + 16 + (size_t)g->threads * 2 * CNN__MOST_PANEL * longest);
+}
+
+static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
+                                     const float *weight, const float *bias, void *work)
+{
+    cnn__linear_job job;
+    (void)work;
+    memset(&job, 0, sizeof job);
+    job.g = (const cnn__gemm_context *)context;
+    job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
+    cnn__parallel(job.g->threads, cnn__pieces(s->batch, CNN__LINEAR_ROWS) * cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS), cnn__linear_forward_block, &job);
+}
+
+static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+                                      const float *dy, const float *y, const float *x, const float *weight, void *work)
+{
+    cnn__linear_job job;
+    float *df = (float *)work;
+    int n;
+    memset(&job, 0, sizeof job);
+    job.g = (const cnn__gemm_context *)context;
+    job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
+    for (n = 0; dbias && n < s->batch; n++) job.g->kernels->sum_into(dbias, df + (size_t)n * s->out_features, (size_t)s->out_features);
+    job.df = df;
+    job.scratch = df + cnn__round_up(s->batch * s->out_features, 16);
+    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, job.g->kernels->lanes * job.g->kernels->vectors), cnn__linear_backward_panel, &job);
+}
+
+/* ---- value by value, in pieces of a fixed size ---- */
+
+enum { CNN__PIECE = 1 << 14 };
+
+typedef struct cnn__each_job {
+    const cnn__gemm_context *g;
+    size_t n;
+    float *y; const float *x, *dy;
+    cnn_activation activation; float slope;
+    const cnn_counters *c; int layer; float p;
+    cnn__adam_factors factors; const cnn_adam_options *adam; float *w, *m, *v;
+    const cnn_map_shape *map; const unsigned char *bytes; const float *floats; const int *order; const float *scale, *shift;
+    const cnn_pool2d_shape *pool;
+} cnn__each_job;
+
+static size_t cnn__piece_of(const cnn__each_job *job, int piece, size_t *first)
+{
+    *first = (size_t)piece * CNN__PIECE;
+    return job->n - *first < CNN__PIECE ? job->n - *first : CNN__PIECE;
+}
+
+static void cnn__each(cnn__each_job *job, void *context, size_t n, void (*part)(void *, int, int))
+{
+    job->g = (const cnn__gemm_context *)context;
+    job->n = n;
+    cnn__parallel(job->g->threads, (int)((n + CNN__PIECE - 1) / CNN__PIECE), part, job);
+}
+
+static void cnn__activation_forward_part(void *arguments, int piece, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    size_t first, n = cnn__piece_of(job, piece, &first);
+    (void)thread;
+    if (job->activation == CNN_RELU) job->g->kernels->relu_forward(job->y + first, job->x + first, n);
+    else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, n);
+}
+
+static void cnn__gemm_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.activation = f; job.slope = slope; job.y = y; job.x = x;
+    cnn__each(&job, context, n, cnn__activation_forward_part);
+}
+
+static void cnn__activation_backward_part(void *arguments, int piece, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    size_t first, n = cnn__piece_of(job, piece, &first);
+    (void)thread;
+    if (job->activation == CNN_RELU) job->g->kernels->relu_backward(job->y + first, job->dy + first, job->x + first, n);
+    else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, n);
+}
+
+static void cnn__gemm_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.activation = f; job.slope = slope; job.y = dx; job.dy = dy; job.x = y;
+    cnn__each(&job, context, n, cnn__activation_backward_part);
+}
+
+static void cnn__dropout_part(void *arguments, int piece, int thread)      /* the card's mask, four words at a time */
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    size_t first, n = cnn__piece_of(job, piece, &first), i, j;
+    float grow = (float)(1 / (1.0 - job->p));
+    (void)thread;
+    for (i = first; i < first + n; i += 4) {
+        uint32_t word[4];
+        cnn_random(word, job->c->seed, (uint32_t)job->layer, job->c->pass, (uint32_t)(i / 4));
+        for (j = 0; j < 4 && i + j < first + n; j++) job->y[i + j] = cnn__unit(word[j]) >= job->p ? job->x[i + j] * grow : 0;
+    }
+}
+
+static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.c = c; job.layer = layer; job.p = p; job.y = y; job.x = x;
+    cnn__each(&job, context, n, cnn__dropout_part);
+}
+
+static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+{
+    cnn__gemm_dropout_forward(context, c, layer, p, dx, dy, n);
+}
+
+static void cnn__adam_step_part(void *arguments, int piece, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    size_t first, n = cnn__piece_of(job, piece, &first);
+    (void)thread;
+    job->g->kernels->adam_part(&job->factors, job->adam, job->w + first, job->m + first, job->v + first, job->x + first, n);
+}
+
+static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
+                                const float *g, size_t n)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.factors = cnn__adam_at_step(c, o, decoupled);
+    job.adam = o; job.w = w; job.m = m; job.v = v; job.x = g;
+    cnn__each(&job, context, n, cnn__adam_step_part);
+    c->step++;
+}
+
+static void cnn__gather_sample(void *arguments, int n, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    const cnn_map_shape *s = job->map;
+    int c, p;
+    (void)thread;
+    for (c = 0; c < s->channels; c++) {
+        size_t from = ((size_t)job->order[n] * s->channels + c) * s->pixels;
+        float *to = job->y + ((size_t)n * s->channels + c) * s->pixels;
+        if (job->bytes) job->g->kernels->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], (size_t)s->pixels);
+        else for (p = 0; p < s->pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
+    }
+}
+
+static void cnn__gemm_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+                             const int *order, const float *scale, const float *shift)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.g = (const cnn__gemm_context *)context;
+    job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.order = order; job.scale = scale; job.shift = shift;
+    cnn__parallel(job.g->threads, s->batch, cnn__gather_sample, &job);
+}
+
+static void cnn__pool_forward_sample(void *arguments, int n, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    cnn_pool2d_shape one = *job->pool;
+    (void)thread;
+    one.batch = 1;
+    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one), job->x + (size_t)n * one.channels * one.in_height * one.in_width);
+}
+
+static void cnn__gemm_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.pool = s; job.y = y; job.x = x;
+    cnn__parallel(((const cnn__gemm_context *)context)->threads, s->batch, cnn__pool_forward_sample, &job);
+}
+
+static void cnn__pool_backward_sample(void *arguments, int n, int thread)
+{
+    cnn__each_job *job = (cnn__each_job *)arguments;
+    cnn_pool2d_shape one = *job->pool;
+    size_t in = (size_t)n * one.channels * one.in_height * one.in_width;
+    (void)thread;
+    one.batch = 1;
+    cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in);
+}
+
+static void cnn__gemm_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+{
+    cnn__each_job job;
+    memset(&job, 0, sizeof job);
+    job.pool = s; job.y = dx; job.dy = dy; job.x = x;
+    cnn__parallel(((const cnn__gemm_context *)context)->threads, s->batch, cnn__pool_backward_sample, &job);
+}
+
+/* ---- the table `gemm`: `direct`, with what is faster in its place ---- */
+
+static void *cnn__gemm_open(int threads, char *sentence, size_t room)
+{
+    const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
+    cnn__gemm_context *g = kernels ? (cnn__gemm_context *)cnn__alloc(1, sizeof *g) : NULL;
+    if (kernels && !g) snprintf(sentence, room, "out of memory");
+    if (!g) return NULL;
+    g->threads = threads;
+    g->kernels = kernels;
+    return g;
+}
+
+static void cnn__gemm_close(void *context) { cnn__free(context); }
+
+static cnn_backend cnn__gemm(void)
+{
+    cnn_backend b = cnn__direct();
+    b.name = "gemm";
+    b.open = cnn__gemm_open;
+    b.close = cnn__gemm_close;
+    b.conv2d_work = cnn__gemm_conv2d_work;
+    b.conv2d_forward = cnn__gemm_conv2d_forward;
+    b.conv2d_backward = cnn__gemm_conv2d_backward;
+    b.pool2d_forward = cnn__gemm_pool2d_forward;
+    b.pool2d_backward = cnn__gemm_pool2d_backward;
+    b.linear_work = cnn__gemm_linear_work;
+    b.linear_forward = cnn__gemm_linear_forward;
+    b.linear_backward = cnn__gemm_linear_backward;
+    b.activation_forward = cnn__gemm_activation_forward;
+    b.activation_backward = cnn__gemm_activation_backward;
+    b.dropout_forward = cnn__gemm_dropout_forward;
+    b.dropout_backward = cnn__gemm_dropout_backward;
+    b.gather = cnn__gemm_gather;
+    b.adam_step = cnn__gemm_adam_step;
+    return b;
+}
+
+/* ============================================================================================
+   >>net   Building a chain of layers, running it forward and backward, training it. The net owns
+           everything: one block of parameters, one of gradients, the outputs of each operation.
+   ============================================================================================ */
+
+static uint64_t cnn__data_serial(const cnn_data *data);    /* at >>data: tells one data set from another at the same address */
+static size_t cnn__data_count(const cnn_data *data);       /* samples in its arrays, however `count` was lowered */
+
+typedef enum cnn__kind {
+    CNN__CONV2D, CNN__POOL2D, CNN__LINEAR, CNN__ACTIVATION, CNN__SOFTMAX, CNN__FLATTEN, CNN__DROPOUT
+} cnn__kind;
+
+typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;     /* flat: (channels, 1, 1), a vector */
+
+typedef struct cnn__layer {
+    cnn__kind kind;
+    const char *type;                       /* "conv2d", "max_pool2d", ... for messages and tables       */
+    char name[96];
+    int named;                              /* by the caller, so that messages repeat it                 */
+    cnn__dims in, out;
+    cnn_conv2d_options conv_options; int conv1d;
+    cnn_pool2d_options pool_options; int average, global;
+    cnn_linear_options linear_options;
+    cnn_conv2d_shape conv;                  /* fitted to the input, batch still 0                        */
+    cnn_pool2d_shape pool;
+    cnn_linear_shape linear;
+    cnn_activation activation; float slope;
+    float p;
+} cnn__layer;
+
+typedef struct cnn__tensor {                /* one parameter                                             */
+    char key[112];
+    int layer, ndim, shape[4];
+    size_t offset, count;                   /* in the blocks of parameters and gradients                 */
+    size_t fan_in, fan_out;
+    cnn_init init;                          /* biases: CNN_INIT_DEFAULT                                  */
+} cnn__tensor;
+
+typedef struct cnn__op {                    /* the layers first .. last, run as one operation            */
+    int first, last;
+    cnn_conv2d_shape conv;
+    cnn_linear_shape linear;
+    float *output;                          /* (batch, out), the op's own memory                         */
+    unsigned char *index;                   /* of fused max pooling                                      */
+    const float *x;                         /* of the last forward pass: what came in                    */
+    float *y;                               /* what went out: output, or x where the op did nothing      */
+} cnn__op;
+
+typedef struct cnn__resident { const void *host; uint64_t serial; void *memory; } cnn__resident;
+
+typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
+typedef enum cnn__schedule { CNN__CONSTANT, CNN__STEP_LR, CNN__COSINE_LR, CNN__ONE_CYCLE_LR } cnn__schedule;
+
+struct cnn_net {
+    cnn__text error;
+    int broken;                             /* building failed: the error stays                          */
+    /* layers */
+    cnn__dims input;
+    cnn__layer *layers; int layer_count, layer_room;
+    char block[64], next_name[96]; int block_layers;
+    /* backend */
+    cnn_backend backend; int opened, threads;
+    uint64_t seed;
+    /* parameters: there once `ready` */
+    int ready;
+    cnn__tensor *tensors; int tensor_count;
+    size_t parameter_count;                 /* floats in each block, gaps between tensors included       */
+    float *parameters, *gradients, *moment1, *moment2;
+    cnn_counters *counters;                 /* in backend memory                                         */
+    cnn__op *ops; int op_count;
+    /* for batches of up to `capacity` samples */
+    int capacity, index_capacity, backward_capacity;
+    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
+    int *labels, *order;
+    float *scale, *shift;
+    void *work; size_t work_size;
+    cnn__resident *resident; int resident_count;
+    /* state */
+    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
+    cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
+    float base_lr;
+    cnn__schedule schedule; long schedule_steps;
+    cnn_step_lr_options step_lr; cnn_cosine_lr_options cosine_lr; cnn_one_cycle_lr_options one_cycle_lr;
+    cnn_epoch *history; int history_count, history_room;
+};
+
+const char *cnn_error(const cnn_net *net)
+{
+    if (!net) return "out of memory for the network";
+    return net->error.s[0] ? net->error.s : NULL;
+}
+
+void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 0; }
+
+static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
+
+static size_t cnn__size(cnn__dims d) { return (size_t)d.channels * d.height * d.width; }
+
+cnn_net *cnn_new(int channels, int height, int width)
+{
+    cnn_net *net = (cnn_net *)cnn__alloc(1, sizeof *net);
+    if (!net) return NULL;
+    net->input.channels = channels; net->input.height = height; net->input.width = width;
+    net->backend = *cnn_find_backend("gemm");
+    if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
+        net->broken = 1;
+        cnn__say(&net->error, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
+                 "and their product at most %d", channels, height, width, INT_MAX);
+    }
+    return net;
+}
+
+/* ---- layers: each is fitted to the shape that arrives ---- */
+
+/* `layer 7 (linear "classifier")` */
+static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *text)
+{
+    snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type, layer->name);
+    return text->s;
+}
+
+static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
+{
+    if (d.flat) snprintf(text->s, sizeof text->s, "%d", d.channels);
+    else snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
+    return text->s;
+}
+
+/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. */
+static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int stride,
+                            int ceil_mode, const char *label, cnn__text *error)
+{
+    double span = (double)in + pad_before + pad_after - (double)dilation * (kernel - 1) - 1;
+    int out = span < 0 ? 0 : (int)(span / stride) + 1;
+    if (span >= 0 && ceil_mode && (int)span % stride && (double)out * stride < (double)in + pad_before) out++;
+    if (out < 1)
+        cnn__say(error, "%s: its window does not fit: output %s = floor((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
+                 "floor((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
+                 label, side, in, pad_before + pad_after, dilation, kernel, stride);
+    return out;
+}
+
+static int cnn__either(int one, int both, int otherwise) { return one ? one : both ? both : otherwise; }
+
+static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *error)
+{
+    const cnn_conv2d_options *o = &layer->conv_options;
+    cnn_conv2d_shape *s = &layer->conv;
+    int same = o->padding == CNN_SAME, pad_height, pad_width;
+    memset(s, 0, sizeof *s);
+    s->in_channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
+    s->out_channels = o->out_channels;
+    s->kernel_height = layer->conv1d ? 1 : cnn__either(o->kernel_height, o->kernel_size, 0);
+    s->kernel_width = cnn__either(o->kernel_width, o->kernel_size, 0);
+    s->stride_height = layer->conv1d ? 1 : cnn__either(o->stride_height, o->stride, 1);
+    s->stride_width = cnn__either(o->stride_width, o->stride, 1);
+    s->dilation_height = layer->conv1d ? 1 : cnn__either(o->dilation_height, o->dilation, 1);
+    s->dilation_width = cnn__either(o->dilation_width, o->dilation, 1);
+    s->groups = cnn__either(o->groups, 0, 1);
+    s->padding_mode = o->padding_mode;
+    if (layer->in.flat)
+        return cnn__say(error, "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before cnn_flatten",
+                        label, layer->in.channels), 0;
+    if (layer->conv1d && layer->in.height != 1)
+        return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use conv2d for images", label,
+                        layer->in.channels, layer->in.height, layer->in.width), 0;
+    if (s->out_channels < 1 || s->kernel_height < 1 || s->kernel_width < 1)
+        return cnn__say(error, "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and a kernel of %d x %d",
+                        label, s->out_channels, s->kernel_height, s->kernel_width), 0;
+    if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
+        return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
+                        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
+    if (o->in_channels && o->in_channels != s->in_channels)
+        return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels), 0;
+    if (s->groups < 1 || s->in_channels % s->groups || s->out_channels % s->groups)
+        return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label,
+                        s->groups, s->in_channels, s->out_channels), 0;
+    if ((unsigned)s->padding_mode > CNN_CIRCULAR)
+        return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label, (int)s->padding_mode), 0;
+    if (same) {
+        double total_height = (double)s->dilation_height * (s->kernel_height - 1), total_width = (double)s->dilation_width * (s->kernel_width - 1);
+        if (s->stride_height != 1 || s->stride_width != 1)
+            return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label, s->stride_height, s->stride_width), 0;
+        if (total_height > INT_MAX / 4 || total_width > INT_MAX / 4)
+            return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, total_height + 1, total_width + 1), 0;
+        s->pad_top = (int)total_height / 2; s->pad_bottom = (int)total_height - s->pad_top;
+        s->pad_left = (int)total_width / 2; s->pad_right = (int)total_width - s->pad_left;
+    } else {
+        pad_height = layer->conv1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
+        pad_width = cnn__either(o->padding_width, o->padding, 0);
+        if (pad_height < 0 || pad_width < 0 || pad_height > INT_MAX / 4 || pad_width > INT_MAX / 4)
+            return cnn__say(error, "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
+                            label, pad_height, pad_width), 0;
+        s->pad_top = s->pad_bottom = pad_height;
+        s->pad_left = s->pad_right = pad_width;
+    }
+    if (s->padding_mode != CNN_ZEROS) {     /* reflect leaves the border value out, circular goes around once */
+        int less = s->padding_mode == CNN_REFLECT;
+        int most = s->padding_mode == CNN_REPLICATE ? INT_MAX : 0;
+        if ((most ? most : s->in_height - less) < s->pad_bottom || (most ? most : s->in_width - less) < s->pad_right)
+            return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label, less ? "reflect" : "circular",
+                            s->pad_bottom, s->pad_right, s->in_height, s->in_width), 0;
+    }
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height, s->stride_height, 0, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width, s->stride_width, 0, label, error);
+    layer->out.channels = s->out_channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
+    return s->out_height > 0 && s->out_width > 0;
+}
+
+static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *error)
+{
+    const cnn_pool2d_options *o = &layer->pool_options;
+    cnn_pool2d_shape *s = &layer->pool;
+    memset(s, 0, sizeof *s);
+    s->channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
+    s->kernel_height = layer->global ? s->in_height : cnn__either(o->kernel_height, o->kernel_size, 0);
+    s->kernel_width = layer->global ? s->in_width : cnn__either(o->kernel_width, o->kernel_size, 0);
+    s->stride_height = cnn__either(o->stride_height, o->stride, s->kernel_height);
+    s->stride_width = cnn__either(o->stride_width, o->stride, s->kernel_width);
+    s->pad_height = cnn__either(o->padding_height, o->padding, 0);
+    s->pad_width = cnn__either(o->padding_width, o->padding, 0);
+    s->average = layer->average;
+    s->exclude_padding = o->exclude_padding;
+    if (layer->in.flat)
+        return cnn__say(error, "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before cnn_flatten",
+                        label, layer->in.channels), 0;
+    if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
+        return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
+                        s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
+    if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2 || s->pad_width > s->kernel_width / 2)
+        return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d", label,
+                        s->pad_height, s->pad_width, s->kernel_height, s->kernel_width), 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height, s->stride_height, o->ceil_mode, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, s->stride_width, o->ceil_mode, label, error);
+    layer->out.channels = s->channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
+    return s->out_height > 0 && s->out_width > 0;
+}
+
+static int cnn__fit_linear(cnn__layer *layer, const char *label, cnn__text *error)
+{
+    int in_features = layer->linear_options.in_features;
+    cnn__text dims;
+    if (!layer->in.flat && (layer->in.height != 1 || layer->in.width != 1))
+        return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label, cnn__dims_text(layer->in, &dims)), 0;
+    if (layer->linear_options.out_features < 1)
+        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features), 0;
+    memset(&layer->linear, 0, sizeof layer->linear);
+    layer->linear.in_features = layer->in.channels;
+    layer->linear.out_features = layer->linear_options.out_features;
+    layer->out.channels = layer->linear.out_features; layer->out.height = layer->out.width = 1; layer->out.flat = 1;
+    return !in_features || in_features == layer->in.channels;      /* cnn__add has the sentence: it knows the layer before */
+}
+
+/* Fits a layer to its input: fills its shape and its output in. 0 and an error (NULL: quietly) if it cannot be. */
+static int cnn__fit_layer(cnn__layer *layer, cnn__dims in, const char *label, cnn__text *error)
+{
+    layer->in = layer->out = in;
+    switch (layer->kind) {
+    case CNN__CONV2D:  return cnn__fit_conv2d(layer, label, error);
+    case CNN__POOL2D:  return cnn__fit_pool2d(layer, label, error);
+    case CNN__LINEAR:  return cnn__fit_linear(layer, label, error);
+    case CNN__FLATTEN:
+        layer->out.channels = (int)cnn__size(in); layer->out.height = layer->out.width = 1; layer->out.flat = 1;
+        return 1;
+    case CNN__ACTIVATION:
+        if (layer->slope >= 0) return 1;
+        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, layer->slope), 0;
+    case CNN__DROPOUT:
+        if (layer->p >= 0 && layer->p <= 1) return 1;
+        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, layer->p), 0;
+    default:           return 1;
+    }
+}
+
+/* The square input size with which the last layer would get `features` values; 0 if none. */
+static int cnn__size_that_fits(const cnn_net *net, int features)
+{
+    int size, i;
+    for (size = 1; size <= 512; size++) {
+        cnn__dims d = net->input;
+        d.height = d.width = size;
+        for (i = 0; i < net->layer_count; i++) {
+            cnn__layer layer = net->layers[i];
+            if (!cnn__fit_layer(&layer, d, "", NULL)) break;
+            d = layer.out;
+        }
+        if (i == net->layer_count && d.channels == features) return size;
+    }
+    return 0;
+}
+
+static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const char *label)
+{
+    int count = net->layer_count, before = count - 1, size = cnn__size_that_fits(net, layer->linear_options.in_features);
+    cnn__text source = { "the input" }, dims, guess = { "" };
+    if (count) {
+        cnn__label(&net->layers[before], count, &source);
+        if (net->layers[before].kind == CNN__FLATTEN && !net->layers[before].in.flat)
+            cnn__dims_text(net->layers[before].in, &dims);
+        else
+            dims.s[0] = 0;
+    } else
+        dims.s[0] = 0;
+    if (size)
+        snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
+                 net->input.height, net->input.width, size, size);
+    cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features, source.s,
+             dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
+}
+
+static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
+{
+    if (net->next_name[0]) {
+        snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
+        layer->named = 1;
+        net->next_name[0] = 0;
+    } else if (net->block[0]) {
+        snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
+        layer->named = 1;
+    } else
+        snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
+}
+
+static void cnn__add(cnn_net *net, cnn__layer *layer)
+{
+    cnn__text label;
+    int i;
+    if (cnn__stopped(net)) return;
+    net->broken = 1;                                       /* until the layer is in its place */
+    cnn__name_layer(net, layer);
+    cnn__label(layer, net->layer_count + 1, &label);
+    if (net->ready) {
+        cnn__say(&net->error, "%s: the network is already in use; add all layers before the first forward pass or look at its parameters", label.s);
+        return;
+    }
+    for (i = 0; i < net->layer_count; i++)
+        if (!strcmp(net->layers[i].name, layer->name)) {
+            cnn__say(&net->error, "%s: there is a layer of that name already, layer %d", label.s, i + 1);
+            return;
+        }
+    if (!cnn__fit_layer(layer, net->layer_count ? net->layers[net->layer_count - 1].out : net->input, label.s, &net->error)) {
+        if (layer->kind == CNN__LINEAR && !net->error.s[0]) cnn__features_differ(net, layer, label.s);
+        return;
+    }
+    if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX) {
+        cnn__say(&net->error, "%s: its output of %d x %d x %d is larger than %d values a sample", label.s,
+                 layer->out.channels, layer->out.height, layer->out.width, INT_MAX);
+        return;
+    }
+    if (net->layer_count == net->layer_room) {
+        int room = net->layer_room ? 2 * net->layer_room : 16;
+        cnn__layer *larger = (cnn__layer *)cnn__alloc((size_t)room, sizeof *larger);
+        if (!larger) { cnn__say(&net->error, "%s: out of memory", label.s); return; }
+        if (net->layers) memcpy(larger, net->layers, sizeof *larger * net->layer_count);
+        cnn__free(net->layers);
+        net->layers = larger;
+        net->layer_room = room;
+    }
+    net->layers[net->layer_count++] = *layer;
+    net->broken = 0;
+}
+
+static cnn__layer cnn__layer_of(cnn__kind kind, const char *type)
+{
+    cnn__layer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.kind = kind;
+    layer.type = type;
+    return layer;
+}
+
+static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, int conv1d)
+{
+    cnn__layer layer = cnn__layer_of(CNN__CONV2D, conv1d ? "conv1d" : "conv2d");
+    layer.conv_options = o;
+    layer.conv1d = conv1d;
+    cnn__add(net, &layer);
+}
+
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average, int global)
+{
+    cnn__layer layer = cnn__layer_of(CNN__POOL2D, type);
+    layer.pool_options = o;
+    layer.average = average;
+    layer.global = global;
+    cnn__add(net, &layer);
+}
+
+static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type, float slope)
+{
+    cnn__layer layer = cnn__layer_of(CNN__ACTIVATION, type);
+    layer.activation = activation;
+    layer.slope = slope;
+    cnn__add(net, &layer);
+}
+
+static void cnn__add_plain(cnn_net *net, cnn__kind kind, const char *type)
+{
+    cnn__layer layer = cnn__layer_of(kind, type);
+    cnn__add(net, &layer);
+}
+
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 0); }
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 1); }
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0); }
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
+void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
+void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
+void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
+void cnn_softmax(cnn_net *net) { cnn__add_plain(net, CNN__SOFTMAX, "softmax"); }
+void cnn_flatten(cnn_net *net) { cnn__add_plain(net, CNN__FLATTEN, "flatten"); }
+
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
+{
+    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope != 0 ? o.negative_slope : 0.01f);
+}
+
+void cnn_global_avg_pool2d(cnn_net *net)
+{
+    cnn_pool2d_options o;
+    memset(&o, 0, sizeof o);
+    cnn__add_pool(net, o, "global_avg_pool2d", 1, 1);
+}
+
+void cnn_linear_with(cnn_net *net, cnn_linear_options o)
+{
+    cnn__layer layer = cnn__layer_of(CNN__LINEAR, "linear");
+    layer.linear_options = o;
+    cnn__add(net, &layer);
+}
+
+void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
+{
+    cnn__layer layer = cnn__layer_of(CNN__DROPOUT, "dropout");
+    layer.p = o.p != 0 ? o.p : 0.5f;
+    cnn__add(net, &layer);
+}
+
+static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
+{
+    if (cnn__stopped(net)) return 0;
+    if (name && name[0] && strlen(name) < 60) return 1;
+    net->broken = 1;
+    cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
+    return 0;
+}
+
+void cnn_block(cnn_net *net, const char *name)
+{
+    if (!cnn__usable_name(net, "cnn_block", name)) return;
+    strcpy(net->block, name);
+    net->block_layers = 0;
+}
+
+void cnn_name(cnn_net *net, const char *name)
+{
+    if (cnn__usable_name(net, "cnn_name", name)) strcpy(net->next_name, name);
+}
+
+/* ---- the backend of a net ---- */
+
+enum { CNN__BACKENDS = 8 };
+
+static cnn_backend *cnn__backends(int *count)              /* filled before main() by those that are linked in */
+{
+    static cnn_backend list[CNN__BACKENDS];
+    static int filled;
+    if (!filled) {
+        list[0] = cnn__direct();
+        list[1] = cnn__gemm();
+        filled = 2;
+    }
+    if (*count > filled) filled = *count;
+    *count = filled;
+    return list;
+}
+
+int cnn_register_backend(const cnn_backend *backend)
+{
+    int count = 0;
+    cnn_backend *list = cnn__backends(&count);
+    if (count == CNN__BACKENDS) return 0;
+    list[count++] = *backend;
+    cnn__backends(&count);
+    return 1;
+}
+
+const cnn_backend *cnn_find_backend(const char *name)
+{
+    int count = 0, i;
+    const cnn_backend *list = cnn__backends(&count);
+    for (i = 0; i < count; i++) if (!strcmp(list[i].name, name)) return &list[i];
+    return NULL;
+}
+
+static int cnn__still_open(cnn_net *net, const char *call)
+{
+    if (cnn__stopped(net)) return 0;
+    if (net->ready) cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
+    return !net->ready;
+}
+
+void cnn_to(cnn_net *net, const char *name)
+{
+    const cnn_backend *backend = cnn_find_backend(name);
+    cnn__text known = { "" };
+    int count = 0, i;
+    const cnn_backend *list = cnn__backends(&count);
+    if (!cnn__still_open(net, "cnn_to")) return;
+    if (backend) { net->backend = *backend; return; }
+    for (i = 0; i < count; i++)
+        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "", list[i].name);
+    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name, known.s,
+             strcmp(name, "cuda") ? "" : " (link cnn_cuda.o: make CUDA=1)");
+}
+
+void cnn_use_backend(cnn_net *net, const cnn_backend *backend)
+{
+    if (cnn__still_open(net, "cnn_use_backend")) net->backend = *backend;
+}
+
+void cnn_set_num_threads(cnn_net *net, int threads)
+{
+    if (!cnn__still_open(net, "cnn_set_num_threads")) return;
+    if (threads < 1) cnn__say(&net->error, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
+    else net->threads = threads;
+}
+
+void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cnn_manual_seed")) net->seed = seed; }
+
+static const char *cnn__missing_entry(const cnn_backend *b)
+{
+#define CNN__NEEDS(entry) if (!b->entry) return #entry;
+    CNN__NEEDS(alloc) CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero)
+    CNN__NEEDS(conv2d_work) CNN__NEEDS(conv2d_forward) CNN__NEEDS(conv2d_backward)
+    CNN__NEEDS(pool2d_forward) CNN__NEEDS(pool2d_backward)
+    CNN__NEEDS(linear_work) CNN__NEEDS(linear_forward) CNN__NEEDS(linear_backward)
+    CNN__NEEDS(activation_forward) CNN__NEEDS(activation_backward) CNN__NEEDS(softmax_forward) CNN__NEEDS(softmax_backward)
+    CNN__NEEDS(dropout_forward) CNN__NEEDS(dropout_backward) CNN__NEEDS(softmax_cross_entropy) CNN__NEEDS(mse)
+    CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(next_pass) CNN__NEEDS(clip_grad_norm) CNN__NEEDS(sgd_step) CNN__NEEDS(adam_step)
+#undef CNN__NEEDS
+    return NULL;
+}
+
+static int cnn__open_backend(cnn_net *net)
+{
+    cnn_backend *b = &net->backend;
+    const char *missing;
+    char sentence[256] = "";
+    int threads = net->threads;
+    if (b->version != CNN_BACKEND_VERSION) {
+        cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
+                 b->name, b->version, CNN_BACKEND_VERSION);
+        return 0;
+    }
+    missing = cnn__missing_entry(b);
+    if (missing) {
+        cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries", b->name, missing);
+        return 0;
+    }
+#ifdef _OPENMP
+    if (!threads) threads = omp_get_max_threads();
+#else
+    threads = 1;
+#endif
+    if (b->open) {
+        b->context = b->open(threads, sentence, sizeof sentence);
+        if (!b->context) {
+            cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
+            return 0;
+        }
+    }
+    net->opened = 1;
+    return 1;
+}
+
+static int cnn__sync(cnn_net *net)
+{
+    const char *wrong = net->backend.sync ? net->backend.sync(net->backend.context) : NULL;
+    if (wrong) cnn__say(&net->error, "backend \"%s\": %s", net->backend.name, wrong);
+    return !wrong;
+}
+
+static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const char *what)
+{
+    size_t bytes;
+    void *memory = cnn__mul(&bytes, count, size) && bytes <= (size_t)-1 / 2 ? net->backend.alloc(net->backend.context, bytes ? bytes : 1) : NULL;
+    if (!memory)
+        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch",
+                 what, (double)count * (double)size / 1e6, net->backend.name);
+    return memory;
+}
+
+static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
+{
+    void *memory;
+    memcpy(&memory, pointer_to_pointer, sizeof memory);
+    if (memory) net->backend.free(net->backend.context, memory);
+    memset(pointer_to_pointer, 0, sizeof memory);
+}
+
+static cnn_counters cnn__read_counters(cnn_net *net)
+{
+    cnn_counters c;
+    net->backend.download(net->backend.context, &c, net->counters, sizeof c);
+    return c;
+}
+
+static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
+{
+    net->backend.upload(net->backend.context, net->counters, c, sizeof *c);
+}
+
+/* ---- ready: parameters in one block, layers fused into operations ---- */
+
+static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndim, const int *shape, size_t fan_in, size_t fan_out, cnn_init init)
+{
+    cnn__tensor *t = &net->tensors[net->tensor_count++];
+    int i;
+    snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
+    t->layer = layer;
+    t->ndim = ndim;
+    t->count = 1;
+    for (i = 0; i < ndim; i++) {
+        t->shape[i] = shape[i];
+        if (!cnn__mul(&t->count, t->count, (size_t)shape[i])) t->count = (size_t)-1 / 64;
+    }
+    t->fan_in = fan_in;
+    t->fan_out = fan_out;
+    t->init = init;
+    t->offset = net->parameter_count;
+    net->parameter_count += (t->count + 15) / 16 * 16;     /* each tensor begins at a cache line */
+    if (net->parameter_count > (size_t)-1 / 64) net->parameter_count = (size_t)-1 / 64;
+}
+
+static void cnn__list_tensors(cnn_net *net)
+{
+    int i, shape[4];
+    for (i = 0; i < net->layer_count; i++) {
+        const cnn__layer *l = &net->layers[i];
+        if (l->kind == CNN__CONV2D) {
+            size_t area = (size_t)l->conv.kernel_height * l->conv.kernel_width;
+            size_t fan_in = (size_t)(l->conv.in_channels / l->conv.groups) * area, fan_out = (size_t)l->conv.out_channels * area;
+            shape[0] = l->conv.out_channels; shape[1] = l->conv.in_channels / l->conv.groups;
+            shape[2] = l->conv1d ? l->conv.kernel_width : l->conv.kernel_height; shape[3] = l->conv.kernel_width;
+            cnn__add_tensor(net, i, "weight", l->conv1d ? 3 : 4, shape, fan_in, fan_out, l->conv_options.init);
+            if (!l->conv_options.no_bias) cnn__add_tensor(net, i, "bias", 1, shape, fan_in, fan_out, CNN_INIT_DEFAULT);
+        } else if (l->kind == CNN__LINEAR) {
+            shape[0] = l->linear.out_features; shape[1] = l->linear.in_features;
+            cnn__add_tensor(net, i, "weight", 2, shape, (size_t)shape[1], (size_t)shape[0], l->linear_options.init);
+            if (!l->linear_options.no_bias) cnn__add_tensor(net, i, "bias", 1, shape, (size_t)shape[1], (size_t)shape[0], CNN_INIT_DEFAULT);
+        }
+    }
+}
+
+/* One parameter's first values: a function of (seed, number of the tensor, element). */
+static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
+{
+    double bound = 1 / sqrt((double)t->fan_in), deviation = 0;             /* PyTorch: kaiming_uniform(a = sqrt 5) */
+    size_t i;
+    switch (t->init) {
+    case CNN_KAIMING_UNIFORM: bound = sqrt(6.0 / (double)t->fan_in); break;
+    case CNN_XAVIER_UNIFORM:  bound = sqrt(6.0 / (double)(t->fan_in + t->fan_out)); break;
+    case CNN_KAIMING_NORMAL:  deviation = sqrt(2.0 / (double)t->fan_in); break;
+    case CNN_XAVIER_NORMAL:   deviation = sqrt(2.0 / (double)(t->fan_in + t->fan_out)); break;
+    default: break;
+    }
+    for (i = 0; i < t->count; i++) {
+        uint32_t r[4];
+        cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
+        if (deviation > 0)                                                 /* Box, Muller */
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - cnn__unit(r[0]))) * cos(6.283185307179586 * cnn__unit(r[1])));
+        else
+            w[i] = (float)(bound * (2.0 * cnn__unit(r[0]) - 1));
+    }
+}
+
+static int cnn__init_parameters(cnn_net *net)
+{
+    float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
+    int i;
+    if (!host) {
+        cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
+        return 0;
+    }
+    net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
+    net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
+    net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    if (!cnn__stopped(net)) {
+        cnn_counters c;
+        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
+        net->backend.upload(net->backend.context, net->parameters, host, sizeof *host * net->parameter_count);
+        net->backend.zero(net->backend.context, net->gradients, sizeof *host * net->parameter_count);
+        memset(&c, 0, sizeof c);
+        c.seed = net->seed;
+        c.lr = net->base_lr;
+        cnn__write_counters(net, &c);
+    }
+    cnn__free(host);
+    return !cnn__stopped(net);
+}
+
+static int cnn__fusible_pool(const cnn__layer *l)          /* the winner's place must fit one byte */
+{
+    return l->kind == CNN__POOL2D && !l->average && (double)l->pool.kernel_height * l->pool.kernel_width <= 256;
+}
+
+/* conv + activation + max pooling become one operation, and so do linear + activation. Flatten is none. */
+static void cnn__fuse(cnn_net *net)
+{
+    int i = 0;
+    while (i < net->layer_count) {
+        const cnn__layer *l = &net->layers[i];
+        cnn__op *op = &net->ops[net->op_count];
+        if (l->kind == CNN__FLATTEN) { i++; continue; }
+        memset(op, 0, sizeof *op);
+        op->first = op->last = i;
+        op->conv = l->conv;
+        op->linear = l->linear;
+        if (l->kind == CNN__CONV2D || l->kind == CNN__LINEAR) {
+            if (i + 1 < net->layer_count && l[1].kind == CNN__ACTIVATION) {
+                op->conv.activation = op->linear.activation = l[1].activation;
+                op->conv.slope = op->linear.slope = l[1].slope;
+                op->last++;
+            }
+            if (l->kind == CNN__CONV2D && op->last + 1 < net->layer_count && cnn__fusible_pool(&net->layers[op->last + 1]))
+                op->conv.pool = net->layers[++op->last].pool;
+        }
+        i = op->last + 1;
+        net->op_count++;
+    }
+}
+
+static int cnn__ready(cnn_net *net)
+{
+    if (cnn__stopped(net)) return 0;
+    if (net->ready) return 1;
+    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers"), 0;
+    net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
+    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
+    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
+    if (!cnn__open_backend(net)) return 0;
+    cnn__list_tensors(net);
+    cnn__fuse(net);
+    net->ready = cnn__init_parameters(net);
+    net->broken = !net->ready;
+    return net->ready;
+}
+
+/* ---- memory for batches ---- */
+
+static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[net->layer_count - 1].out); }
+
+static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
+{
+    (void)net;
+    op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
+}
+
+static int cnn__need_work(cnn_net *net, size_t bytes)
+{
+    if (bytes <= net->work_size) return 1;
+    cnn__backend_free(net, &net->work);
+    net->work = cnn__backend_alloc(net, bytes, 1, "the scratch memory");
+    net->work_size = net->work ? bytes : 0;
+    return net->work != NULL;
+}
+
+static void cnn__free_batch_memory(cnn_net *net)
+{
+    int i;
+    cnn__backend_free(net, &net->x);
+    cnn__backend_free(net, &net->dloss);
+    cnn__backend_free(net, &net->targets);
+    cnn__backend_free(net, &net->labels);
+    cnn__backend_free(net, &net->order);
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
+    net->capacity = 0;
+}
+
+static void cnn__free_backward_memory(cnn_net *net)
+{
+    cnn__backend_free(net, &net->dflow[0]);
+    cnn__backend_free(net, &net->dflow[1]);
+    net->backward_capacity = 0;
+}
+
+static void cnn__free_index_memory(cnn_net *net)
+{
+    int i;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].index);
+    net->index_capacity = 0;
+}
+
+/* Room for a forward pass of `batch` samples; nothing happens while batches do not grow. */
+static int cnn__reserve(cnn_net *net, int batch)
+{
+    size_t b = (size_t)batch, size, work = 0;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    if (batch > net->capacity) {
+        cnn__free_batch_memory(net);
+        net->x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
+        net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
+        net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
+        net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+        net->order = (int *)cnn__backend_alloc(net, b, sizeof(int), "the samples' numbers");
+        for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
+            cnn__op *op = &net->ops[i];
+            op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
+        }
+        if (!net->scale) {
+            net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
+            net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
+        }
+        if (cnn__stopped(net)) return 0;
+        for (i = 0; i < net->op_count; i++) {
+            cnn__op *op = &net->ops[i];
+            cnn__op_batch(net, op, batch);
+            size = net->layers[op->first].kind == CNN__CONV2D ? net->backend.conv2d_work(net->backend.context, &op->conv)
+                 : net->layers[op->first].kind == CNN__LINEAR ? net->backend.linear_work(net->backend.context, &op->linear) : 0;
+            if (size > work) work = size;
+        }
+        if (!cnn__need_work(net, work)) return 0;
+        net->capacity = batch;
+    }
+    if (!net->no_grad && batch > net->index_capacity) {
+        cnn__free_index_memory(net);
+        for (i = 0; i < net->op_count; i++) {
+            cnn__op *op = &net->ops[i];
+            if (!op->conv.pool.kernel_height) continue;
+            op->index = (unsigned char *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, 1, "the pooling indices");
+            if (!op->index) return 0;
+        }
+        net->index_capacity = batch;
+    }
+    return 1;
+}
+
+static int cnn__reserve_backward(cnn_net *net)
+{
+    size_t most = 1;
+    int i;
+    if (net->batch <= net->backward_capacity) return 1;
+    cnn__free_backward_memory(net);
+    for (i = 1; i < net->op_count; i++) {
+        size_t size = cnn__size(net->layers[net->ops[i].first].in);
+        if (size > most) most = size;
+    }
+    for (i = 0; i < 2; i++) {
+        net->dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->batch, sizeof(float), "the gradients");
+        if (!net->dflow[i]) return 0;
+    }
+    net->backward_capacity = net->batch;
+    return 1;
+}
+
+void cnn_free(cnn_net *net)
+{
+    int i;
+    if (!net) return;
+    if (net->opened) {
+        cnn__free_batch_memory(net);
+        cnn__free_backward_memory(net);
+        cnn__free_index_memory(net);
+        cnn__backend_free(net, &net->work);
+        cnn__backend_free(net, &net->scale);
+        cnn__backend_free(net, &net->shift);
+        cnn__backend_free(net, &net->parameters);
+        cnn__backend_free(net, &net->gradients);
+        cnn__backend_free(net, &net->moment1);
+        cnn__backend_free(net, &net->moment2);
+        cnn__backend_free(net, &net->counters);
+        for (i = 0; i < net->resident_count; i++) cnn__backend_free(net, &net->resident[i].memory);
+        if (net->backend.close) net->backend.close(net->backend.context);
+    }
+    cnn__free(net->resident);
+    cnn__free(net->layers);
+    cnn__free(net->tensors);
+    cnn__free(net->ops);
+    cnn__free(net->history);
+    cnn__free(net);
+}
+
+/* ---- forward and backward ---- */
+
+static float *cnn__parameter(cnn_net *net, int layer, const char *suffix, float *block)    /* NULL: a layer without bias */
+{
+    int i;
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__tensor *t = &net->tensors[i];
+        if (t->layer == layer && !strcmp(t->key + strlen(t->key) - strlen(suffix), suffix)) return block + t->offset;
+    }
+    return NULL;
+}
+
+static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)
+{
+    return l->kind == CNN__DROPOUT && net->evaluating;
+}
+
+/* Runs an operation on backend memory: y = op(x). op->index is filled where gradients will be wanted. */
+static void cnn__op_forward(cnn_net *net, cnn__op *op, float *y, const float *x, int batch)
+{
+    const cnn_backend *b = &net->backend;
+    const cnn__layer *l = &net->layers[op->first];
+    const float *weight = cnn__parameter(net, op->first, "weight", net->parameters);
+    const float *bias = cnn__parameter(net, op->first, "bias", net->parameters);
+    size_t n = cnn__size(l->out) * (size_t)batch;
+    cnn_pool2d_shape pool = l->pool;
+    cnn_map_shape map;
+    cnn__op_batch(net, op, batch);
+    pool.batch = map.batch = batch;
+    map.channels = l->in.channels;
+    map.pixels = l->in.height * l->in.width;
+    switch (l->kind) {
+    case CNN__CONV2D:     b->conv2d_forward(b->context, &op->conv, y, net->no_grad ? NULL : op->index, x, weight, bias, net->work); break;
+    case CNN__POOL2D:     b->pool2d_forward(b->context, &pool, y, x); break;
+    case CNN__LINEAR:     b->linear_forward(b->context, &op->linear, y, x, weight, bias, net->work); break;
+    case CNN__ACTIVATION: b->activation_forward(b->context, l->activation, l->slope, y, x, n); break;
+    case CNN__SOFTMAX:    b->softmax_forward(b->context, &map, y, x); break;
+    case CNN__DROPOUT:    b->dropout_forward(b->context, net->counters, op->first, l->p, y, x, n); break;
+    case CNN__FLATTEN:    break;                           /* is no operation */
+    }
+}
+
+/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of its parameters. */
+static void cnn__op_backward(cnn_net *net, cnn__op *op, float *dx, const float *dy, const float *y, const float *x, int batch)
+{
+    const cnn_backend *b = &net->backend;
+    const cnn__layer *l = &net->layers[op->first];
+    const float *weight = cnn__parameter(net, op->first, "weight", net->parameters);
+    float *dweight = cnn__parameter(net, op->first, "weight", net->gradients);
+    float *dbias = cnn__parameter(net, op->first, "bias", net->gradients);
+    size_t n = cnn__size(l->out) * (size_t)batch;
+    cnn_pool2d_shape pool = l->pool;
+    cnn_map_shape map;
+    cnn__op_batch(net, op, batch);
+    pool.batch = map.batch = batch;
+    map.channels = l->in.channels;
+    map.pixels = l->in.height * l->in.width;
+    switch (l->kind) {
+    case CNN__CONV2D:     b->conv2d_backward(b->context, &op->conv, dx, dweight, dbias, dy, y, op->index, x, weight, net->work); break;
+    case CNN__POOL2D:     b->pool2d_backward(b->context, &pool, dx, dy, x); break;
+    case CNN__LINEAR:     b->linear_backward(b->context, &op->linear, dx, dweight, dbias, dy, y, x, weight, net->work); break;
+    case CNN__ACTIVATION: b->activation_backward(b->context, l->activation, l->slope, dx, dy, y, n); break;
+    case CNN__SOFTMAX:    b->softmax_backward(b->context, &map, dx, dy, y); break;
+    case CNN__DROPOUT:    b->dropout_backward(b->context, net->counters, op->first, l->p, dx, dy, n); break;
+    case CNN__FLATTEN:    break;
+    }
+}
+
+static void cnn__run(cnn_net *net, int batch)              /* from net->x through all operations */
+{
+    const float *x = net->x;
+    int i;
+    net->batch = batch;
+    net->has_loss = 0;
+    if (!net->evaluating) net->backend.next_pass(net->backend.context, net->counters);
+    for (i = 0; i < net->op_count; i++) {
+        cnn__op *op = &net->ops[i];
+        op->x = x;
+        op->y = cnn__does_nothing(net, &net->layers[op->first]) ? (float *)x : op->output;
+        if (op->y == op->output) cnn__op_forward(net, op, op->y, x, batch);
+        x = op->y;
+    }
+}
+
+static float *cnn__last_output(cnn_net *net) { return net->op_count ? net->ops[net->op_count - 1].y : net->x; }
+
+/* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
+static const void *cnn__reside(cnn_net *net, const void *host, uint64_t serial, size_t bytes)
+{
+    cnn__resident *larger;
+    int i;
+    if (net->backend.reads_host || !host) return host;
+    for (i = 0; i < net->resident_count; i++)
+        if (net->resident[i].host == host && net->resident[i].serial == serial) return net->resident[i].memory;
+    larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
+    if (!larger) return cnn__say(&net->error, "out of memory for the data set"), (const void *)NULL;
+    if (net->resident) memcpy(larger, net->resident, sizeof *larger * net->resident_count);
+    cnn__free(net->resident);
+    net->resident = larger;
+    larger += net->resident_count;
+    larger->host = host;
+    larger->serial = serial;
+    larger->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
+    if (!larger->memory) return NULL;
+    net->backend.upload(net->backend.context, larger->memory, host, bytes);
+    net->resident_count++;
+    return larger->memory;
+}
+
+static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_data *data = batch ? batch->data : NULL;
+    if (cnn__stopped(net)) return 0;
+    if (!data || !batch->order || batch->size < 1)
+        return cnn__say(&net->error, "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1"), 0;
+    if (data->error) return cnn__say(&net->error, "%s", data->error), 0;
+    if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
+        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d", data->name,
+                        data->channels, data->height, data->width, net->input.channels, net->input.height, net->input.width), 0;
+    return 1;
+}
+
+void cnn_forward(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_backend *b;
+    const cnn_data *data;
+    cnn_map_shape map;
+    size_t values, channels;
+    const unsigned char *bytes;
+    const float *floats;
+    if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
+    b = &net->backend;
+    data = batch->data;
+    map.batch = batch->size; map.channels = data->channels; map.pixels = data->height * data->width;
+    channels = (size_t)data->channels;
+    values = cnn__data_count(data) * channels * (size_t)map.pixels;
+    bytes = (const unsigned char *)cnn__reside(net, data->bytes, cnn__data_serial(data), values);
+    floats = (const float *)cnn__reside(net, data->floats, cnn__data_serial(data), values * sizeof(float));
+    if (cnn__stopped(net)) return;
+    b->upload(b->context, net->order, batch->order, sizeof(int) * (size_t)batch->size);
+    b->upload(b->context, net->scale, data->scale, sizeof(float) * channels);
+    b->upload(b->context, net->shift, data->shift, sizeof(float) * channels);
+    b->gather(b->context, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
+    cnn__run(net, batch->size);
+}
+
+static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
+{
+    if (cnn__stopped(net)) return 0;
+    if (!batch || net->batch != batch->size || !batch->data)
+        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call), 0;
+    return 1;
+}
+
+static const int *cnn__batch_labels(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_data *data = batch->data;
+    const void *labels = cnn__reside(net, data->labels, cnn__data_serial(data), cnn__data_count(data) * sizeof(int));
+    if (!labels) return NULL;
+    net->backend.gather_rows(net->backend.context, net->labels, labels, net->order, batch->size, 1);
+    return net->labels;
+}
+
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
+{
+    const int *labels;
+    int outputs;
+    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch)) return;
+    outputs = (int)cnn__outputs(net);
+    if (!batch->data->labels) {
+        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels; use cnn_mse_loss for targets", batch->data->name);
+        return;
+    }
+    if (batch->data->classes > outputs) {
+        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", batch->data->name, batch->data->classes, outputs);
+        return;
+    }
+    labels = cnn__batch_labels(net, batch);
+    if (cnn__stopped(net)) return;
+    net->backend.softmax_cross_entropy(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), labels, batch->size, outputs);
+    net->has_loss = 1;
+}
+
+void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_data *data;
+    const int *labels;
+    const float *targets = NULL;
+    int outputs;
+    if (!cnn__usable_loss(net, "cnn_mse_loss", batch)) return;
+    data = batch->data;
+    outputs = (int)cnn__outputs(net);
+    if (data->targets ? data->outputs != outputs : (!data->labels || data->classes > outputs)) {
+        cnn__say(&net->error, "cnn_mse_loss: the network has %d outputs, but %s has %d targets and %d classes a sample", outputs, data->name,
+                 data->outputs, data->classes);
+        return;
+    }
+    labels = cnn__batch_labels(net, batch);
+    if (data->targets) {
+        targets = (const float *)cnn__reside(net, data->targets, cnn__data_serial(data), cnn__data_count(data) * (size_t)outputs * sizeof(float));
+        if (cnn__stopped(net)) return;
+        net->backend.gather_rows(net->backend.context, net->targets, targets, net->order, batch->size, outputs);
+        targets = net->targets;
+    }
+    if (cnn__stopped(net)) return;
+    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->has_loss = 1;
+}
+
+void cnn_zero_grad(cnn_net *net)
+{
+    if (!cnn__ready(net)) return;
+    net->backend.zero(net->backend.context, net->gradients, sizeof(float) * net->parameter_count);
+}
+
+void cnn_backward(cnn_net *net)
+{
+    const float *dy;
+    int i, first = 0;
+    if (cnn__stopped(net)) return;
+    if (!net->has_loss || net->no_grad) {
+        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
+        return;
+    }
+    if (!cnn__reserve_backward(net)) return;
+    while (first < net->op_count && !cnn__parameter(net, net->ops[first].first, "weight", net->parameters)) first++;
+    dy = net->dloss;
+    for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first parameters */
+        cnn__op *op = &net->ops[i];
+        float *dx = i == first ? NULL : net->dflow[dy == net->dflow[0]];
+        if (op->y != op->output) continue;                 /* did nothing: dx = dy */
+        cnn__op_backward(net, op, dx, dy, op->y, op->x, net->batch);
+        dy = dx;
+    }
+    net->has_loss = 0;
+}
+
+/* ---- optimizers and schedules ---- */
+
+static void cnn__set_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr, float weight_decay)
+{
+    if (cnn__stopped(net)) return;
+    if (!(lr > 0) || !(weight_decay >= 0)) {
+        cnn__say(&net->error, "the optimizer needs a learning rate above 0 and a weight decay of at least 0, not %g and %g", lr, weight_decay);
+        return;
+    }
+    net->optimizer = optimizer;
+    net->base_lr = lr;
+    if (net->opened) {
+        cnn__backend_free(net, &net->moment1);
+        cnn__backend_free(net, &net->moment2);
+    }
+    cnn_set_lr(net, lr);
+}
+
+static float cnn__or(float value, float otherwise) { return value != 0 ? value : otherwise; }
+
+void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
+{
+    o.lr = cnn__or(o.lr, 1e-3f);
+    if (!cnn__stopped(net)) {
+        if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
+            cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g", o.momentum);
+            return;
+        }
+        net->sgd = o;
+    }
+    cnn__set_optimizer(net, CNN__SGD, o.lr, o.weight_decay);
+}
+
+static void cnn__set_adam(cnn_net *net, cnn__optimizer optimizer, cnn_adam_options o)
+{
+    o.lr = cnn__or(o.lr, 1e-3f);
+    o.beta1 = cnn__or(o.beta1, 0.9f);
+    o.beta2 = cnn__or(o.beta2, 0.999f);
+    o.eps = cnn__or(o.eps, 1e-8f);
+    if (cnn__stopped(net)) return;
+    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps > 0)) {
+        cnn__say(&net->error, "cnn_adam: beta1 and beta2 must be in [0, 1) and eps above 0, but are %g, %g and %g", o.beta1, o.beta2, o.eps);
+        return;
+    }
+    net->adam = o;
+    cnn__set_optimizer(net, optimizer, o.lr, o.weight_decay);
+}
+
+void cnn_adam_with(cnn_net *net, cnn_adam_options o) { cnn__set_adam(net, CNN__ADAM, o); }
+
+void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
+{
+    o.weight_decay = cnn__or(o.weight_decay, 0.01f);
+    cnn__set_adam(net, CNN__ADAMW, o);
+}
+
+void cnn_set_lr(cnn_net *net, float lr)
+{
+    if (cnn__stopped(net)) return;
+    if (!(lr >= 0)) { cnn__say(&net->error, "cnn_set_lr: the learning rate must be at least 0, not %g", lr); return; }
+    if (net->ready) {
+        cnn_counters c = cnn__read_counters(net);
+        c.lr = lr;
+        cnn__write_counters(net, &c);
+    } else
+        net->base_lr = lr;
+}
+
+float cnn_lr(const cnn_net *net)
+{
+    if (cnn__stopped(net)) return 0;
+    return net->ready ? (float)cnn__read_counters((cnn_net *)net).lr : net->base_lr;
+}
+
+static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
+{
+    return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2;
+}
+
+static double cnn__scheduled_lr(const cnn_net *net, long t)
+{
+    double lr = net->base_lr;
+    if (net->schedule == CNN__STEP_LR) return lr * pow(net->step_lr.gamma, (double)(t / net->step_lr.step_size));
+    if (net->schedule == CNN__COSINE_LR) return cnn__cosine(lr, net->cosine_lr.eta_min, (double)t / net->cosine_lr.t_max);
+    if (net->schedule == CNN__ONE_CYCLE_LR) {
+        const cnn_one_cycle_lr_options *o = &net->one_cycle_lr;
+        double start = o->max_lr / o->div_factor, end = start / o->final_div_factor;
+        double top = o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
+        if (t >= last) return end;
+        return t <= top ? cnn__cosine(start, o->max_lr, t / top) : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
+    }
+    return lr;
+}
+
+static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
+{
+    net->schedule = schedule;
+    net->schedule_steps = 0;
+    cnn_set_lr(net, (float)cnn__scheduled_lr(net, 0));
+}
+
+/* cnn_set_lr before `ready` sets base_lr itself, from which a schedule is computed: so a network gets ready first */
+static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
+{
+    if (cnn__stopped(net)) return 0;
+    if (!net->optimizer || !possible) return cnn__say(&net->error, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"), 0;
+    return cnn__ready(net);
+}
+
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
+{
+    o.gamma = cnn__or(o.gamma, 0.1f);
+    if (!cnn__schedulable(net, o.step_size > 0, "cnn_step_lr: needs .step_size of at least 1")) return;
+    net->step_lr = o;
+    cnn__set_schedule(net, CNN__STEP_LR);
+}
+
+void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
+{
+    if (!cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0, "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0")) return;
+    net->cosine_lr = o;
+    cnn__set_schedule(net, CNN__COSINE_LR);
+}
+
+void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
+{
+    o.pct_start = cnn__or(o.pct_start, 0.3f);
+    o.div_factor = cnn__or(o.div_factor, 25);
+    o.final_div_factor = cnn__or(o.final_div_factor, 1e4f);
+    if (!cnn__schedulable(net, o.max_lr > 0 && o.total_steps > 1 && o.pct_start > 0 && o.pct_start < 1 && o.div_factor > 0 && o.final_div_factor > 0,
+                          "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2 and .pct_start between 0 and 1")) return;
+    net->one_cycle_lr = o;
+    cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
+}
+
+void cnn_scheduler_step(cnn_net *net)
+{
+    if (cnn__stopped(net)) return;
+    if (!net->schedule) { cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr"); return; }
+    cnn_set_lr(net, (float)cnn__scheduled_lr(net, ++net->schedule_steps));
+}
+
+float cnn_clip_grad_norm(cnn_net *net, float max_norm)
+{
+    if (!cnn__ready(net)) return 0;
+    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", max_norm); return 0; }
+    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, max_norm);
+    return (float)cnn__read_counters(net).grad_norm;
+}
+
+static int cnn__need_moment(cnn_net *net, float **moment)
+{
+    if (*moment) return 1;
+    *moment = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the optimizer's moments");
+    if (*moment) net->backend.zero(net->backend.context, *moment, sizeof(float) * net->parameter_count);
+    return *moment != NULL;
+}
+
+void cnn_step(cnn_net *net)
+{
+    const cnn_backend *b;
+    if (!cnn__ready(net)) return;
+    b = &net->backend;
+    switch (net->optimizer) {
+    case CNN__NO_OPTIMIZER:
+        cnn__say(&net->error, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        break;
+    case CNN__SGD:
+        if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
+        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients, net->parameter_count);
+        break;
+    default:
+        if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
+        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1, net->moment2,
+                     net->gradients, net->parameter_count);
+    }
+}
+
+void cnn_train(cnn_net *net) { if (net) net->evaluating = 0; }
+void cnn_eval(cnn_net *net) { if (net) net->evaluating = 1; }
+
+float cnn_loss(cnn_net *net)
+{
+    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
+    return (float)cnn__read_counters(net).loss;
+}
+
+int cnn_correct(cnn_net *net)
+{
+    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
+    return cnn__read_counters(net).correct;
+}
+
+/* ---- training, all at once ---- */
+
+static double cnn__seconds(void)                           /* wall clock */
+{
+#if defined(_WIN32)
+    return (double)clock() / CLOCKS_PER_SEC;               /* on Windows this is wall-clock time */
+#else
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#endif
+}
+
+static cnn_score cnn__read_score(cnn_net *net)
+{
+    cnn_score score = { 0, 0, 0 };
+    cnn_counters c;
+    if (cnn__stopped(net) || !cnn__sync(net)) return score;
+    c = cnn__read_counters(net);
+    score.count = c.seen;
+    if (c.seen) {
+        score.loss = c.loss_sum / c.seen;
+        score.accuracy = (double)c.correct_sum / c.seen;
+    }
+    return score;
+}
+
+static void cnn__reset_score(cnn_net *net)
+{
+    cnn_counters c;
+    if (!cnn__ready(net)) return;
+    c = cnn__read_counters(net);
+    c.loss_sum = 0;
+    c.correct_sum = c.seen = 0;
+    cnn__write_counters(net, &c);
+}
+
+static void cnn__take_loss(cnn_net *net, const cnn_batch *batch, cnn_loss_kind loss)
+{
+    if (loss == CNN_MSE) cnn_mse_loss(net, batch);
+    else cnn_cross_entropy(net, batch);
+}
+
+/* All of data in order, without dropout or gradients; each batch goes to `look` (or NULL). */
+static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size, void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
+{
+    int evaluating, no_grad;
+    cnn_loader_options o;
+    cnn_loader *loader;
+    cnn_batch batch;
+    if (cnn__stopped(net)) return;
+    memset(&o, 0, sizeof o);
+    o.batch_size = batch_size ? batch_size : 256;
+    loader = cnn_loader_new_with(data, o);
+    if (cnn_loader_error(loader)) cnn__say(&net->error, "%s", cnn_loader_error(loader));
+    evaluating = net->evaluating;
+    no_grad = net->no_grad;
+    net->evaluating = net->no_grad = 1;
+    while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
+        cnn_forward(net, &batch);
+        if (!cnn__stopped(net)) look(net, &batch, user);
+    }
+    net->evaluating = evaluating;
+    net->no_grad = no_grad;
+    net->has_loss = 0;
+    cnn_loader_free(loader);
+}
+
+static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *loss)
+{
+    cnn__take_loss(net, batch, *(cnn_loss_kind *)loss);
+}
+
+cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
+{
+    cnn__reset_score(net);
+    cnn__each_batch(net, data, batch_size, cnn__take_batch_loss, &loss);
+    return cnn__read_score(net);
+}
+
+typedef struct cnn__classified { int *classes; float *probability; int done; } cnn__classified;
+
+static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user)
+{
+    cnn__classified *to = (cnn__classified *)user;
+    int n, outputs = (int)cnn__outputs(net);
+    float *y = (float *)cnn__alloc((size_t)batch->size * outputs, sizeof *y);
+    if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
+    net->backend.download(net->backend.context, y, cnn__last_output(net), sizeof *y * batch->size * outputs);
+    for (n = 0; n < batch->size; n++, to->done++) {
+        int best = cnn__argmax(y + (size_t)n * outputs, outputs);
+        cnn_map_shape one = { 1, 0, 1 };
+        one.channels = outputs;
+        to->classes[to->done] = best;
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (size_t)n * outputs, 0, best, 0);
+    }
+    cnn__free(y);
+}
+
+int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size)
+{
+    cnn__classified to = { NULL, NULL, 0 };
+    to.classes = classes;
+    to.probability = probability;
+    cnn__each_batch(net, data, batch_size, cnn__classify_batch, &to);
+    return !cnn__stopped(net);
+}
+
+int cnn_predict(cnn_net *net, float *y, const float *x, int count)
+{
+    int evaluating, no_grad, done, most = 256;
+    if (cnn__stopped(net)) return 0;
+    if (!x || !y || count < 1) return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count), 0;
+    evaluating = net->evaluating;
+    no_grad = net->no_grad;
+    net->evaluating = net->no_grad = 1;
+    for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
+        int size = count - done < most ? count - done : most;
+        size_t in = cnn__size(net->input), out = cnn__outputs(net);
+        net->backend.upload(net->backend.context, net->x, x + in * done, sizeof *x * in * size);
+        cnn__run(net, size);
+        net->backend.download(net->backend.context, y + out * done, cnn__last_output(net), sizeof *y * out * size);
+    }
+    net->evaluating = evaluating;
+    net->no_grad = no_grad;
+    return !cnn__stopped(net) && cnn__sync(net);
+}
+
+static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
+{
+    if (net->history_count == net->history_room) {
+        int room = net->history_room ? 2 * net->history_room : 32;
+        cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
+        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history"), 0;
+        if (net->history) memcpy(larger, net->history, sizeof *larger * net->history_count);
+        cnn__free(net->history);
+        net->history = larger;
+        net->history_room = room;
+    }
+    net->history[net->history_count++] = *epoch;
+    return 1;
+}
+
+const cnn_epoch *cnn_history(const cnn_net *net, int *count)
+{
+    *count = net ? net->history_count : 0;
+    return net ? net->history : NULL;
+}
+
+typedef struct cnn__progress { double begun, shown; int quarter; } cnn__progress;
+
+static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__progress *p, int epoch, int done, int all, int batch_size)
+{
+    double now = cnn__seconds(), share = (double)done / all, spent = now - p->begun, left = spent / done * (all - done);
+    cnn_score score;
+    char bar[25];
+    int i;
+    if (o->progress_bar ? now - p->shown < 0.1 && done < all : (int)(4 * share) == p->quarter) return;
+    p->shown = now;
+    p->quarter = (int)(4 * share);
+    score = cnn__read_score(net);
+    for (i = 0; i < 24; i++) bar[i] = i < (int)(24 * share) ? '=' : i == (int)(24 * share) ? '>' : ' ';
+    bar[24] = 0;
+    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s", o->progress_bar ? "\r" : "", epoch, o->epochs,
+            o->progress_bar ? "[" : "", o->progress_bar ? bar : "", o->progress_bar ? "]" : "", 100 * share,
+            spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60, (int)left % 60, score.loss, 100 * score.accuracy,
+            o->progress_bar ? " \033[K" : "\n");
+    if (o->progress_bar && done == all) fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
+    fflush(o->progress);
+}
+
+static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested)
+{
+    fprintf(log, "epoch %d/%d train_loss %.4f train_acc %.2f%%", e->epoch, epochs, e->train.loss, 100 * e->train.accuracy);
+    if (tested) fprintf(log, " test_loss %.4f test_acc %.2f%%", e->test.loss, 100 * e->test.accuracy);
+    fprintf(log, " seconds %.1f\n", e->seconds);
+    fflush(log);
+}
+
+static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch)
+{
+    cnn__progress progress = { 0, 0, 0 };
+    cnn_batch batch;
+    int done = 0, all = cnn_batches(loader);
+    progress.begun = progress.shown = cnn__seconds();
+    cnn__reset_score(net);
+    cnn_train(net);
+    while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
+        cnn_forward(net, &batch);
+        cnn__take_loss(net, &batch, o->loss);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        if (o->clip_grad_norm > 0) cnn_clip_grad_norm(net, o->clip_grad_norm);
+        cnn_step(net);
+        if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
+        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, ++done, all, o->batch_size);
+    }
+}
+
+int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
+{
+    cnn_loader *loader;
+    cnn_loader_options lo;
+    if (cnn__stopped(net)) return 0;
+    if (!o.epochs) o.epochs = 1;
+    if (!o.batch_size) o.batch_size = 128;
+    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 1, not %d", o.epochs), 0;
+    if (!net->optimizer) return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
+    if (test && test->error) return cnn__say(&net->error, "%s", test->error), 0;
+    memset(&lo, 0, sizeof lo);
+    lo.batch_size = o.batch_size;
+    lo.shuffle = !o.keep_order;
+    lo.drop_last = !o.keep_last;
+    lo.seed = net->seed;
+    loader = cnn_loader_new_with(train, lo);
+    if (cnn_loader_error(loader)) cnn__say(&net->error, "%s", cnn_loader_error(loader));
+    while (!cnn__stopped(net) && net->history_count < o.epochs) {
+        cnn_epoch e;
+        double begun = cnn__seconds();
+        memset(&e, 0, sizeof e);
+        e.epoch = net->history_count + 1;
+        e.lr = cnn_lr(net);
+        cnn_set_epoch(loader, e.epoch - 1);
+        cnn__train_epoch(net, loader, &o, e.epoch);
+        e.train = cnn__read_score(net);
+        e.seconds = cnn__seconds() - begun;
+        if (test) e.test = cnn_evaluate(net, test, o.test_batch_size, o.loss);
+        if (cnn__stopped(net)) break;
+        if (net->schedule == CNN__STEP_LR || net->schedule == CNN__COSINE_LR) cnn_scheduler_step(net);
+        if (!cnn__remember_epoch(net, &e)) break;
+        if (o.log) cnn__log_epoch(o.log, &e, o.epochs, test != NULL);
+        if (o.each_epoch) o.each_epoch(net, &e, o.user);
+    }
+    cnn_loader_free(loader);
+    return !cnn__stopped(net);
+}
+
+/* ---- every number by name ---- */
+
+static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
+{
+    int i;
+    for (i = 0; i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
+    return -1;
+}
+
+static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
+{
+    size_t length = strlen(key);
+    int i;
+    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
+    if (*gradient) length -= 5;
+    for (i = 0; i < net->tensor_count; i++)
+        if (strlen(net->tensors[i].key) == length && !strncmp(net->tensors[i].key, key, length)) return &net->tensors[i];
+    return NULL;
+}
+
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *key)
+{
+    cnn__text known = { "" };
+    int i;
+    for (i = 0; i < net->tensor_count && strlen(known.s) < 200; i++)
+        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "", net->tensors[i].key);
+    cnn__say(&net->error, "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names", call, key, known.s,
+             i < net->tensor_count ? ", ..." : "");
+}
+
+/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
+   *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
+static const float *cnn__activation_of(cnn_net *net, int i, float **own)
+{
+    int k, layer;
+    const float *x = net->x;
+    *own = NULL;
+    for (k = 0; k < net->op_count && net->ops[k].last <= i; k++) x = net->ops[k].y;
+    if (k == net->op_count || net->ops[k].first > i) return x;             /* the end of an operation, or a flatten after it */
+    for (layer = net->ops[k].first; layer <= i; layer++) {
+        cnn__op one;
+        const cnn__layer *l = &net->layers[layer];
+        float *y = (float *)cnn__backend_alloc(net, cnn__size(l->out) * (size_t)net->batch, sizeof(float), "the activations");
+        if (!y) break;
+        memset(&one, 0, sizeof one);
+        one.first = one.last = layer;
+        one.conv = l->conv;
+        one.linear = l->linear;
+        cnn__op_batch(net, &one, net->batch);
+        if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &one.conv))) {
+            cnn__backend_free(net, &y);
+            break;
+        }
+        cnn__op_forward(net, &one, y, *own ? *own : x, net->batch);
+        cnn__backend_free(net, own);
+        *own = y;
+    }
+    if (layer <= i) cnn__backend_free(net, own);
+    return *own;
+}
+
+size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
+{
+    const cnn__tensor *t;
+    const float *from;
+    float *own = NULL;
+    size_t count;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    layer = t ? -1 : cnn__find_layer(net, key);
+    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", key); return 0; }
+    if (!t && !net->batch) { cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key); return 0; }
+    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
+    if (!values) return count;
+    if (room < count) {
+        cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count, (double)room);
+        return 0;
+    }
+    from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
+    if (!from || !cnn__sync(net)) return 0;
+    net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    cnn__backend_free(net, &own);
+    return count;
+}
+
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
+{
+    const cnn__tensor *t;
+    int gradient;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (!t || gradient) return cnn__no_such_key(net, "cnn_set", key), 0;
+    if (count != t->count)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count, (double)count), 0;
+    net->backend.upload(net->backend.context, net->parameters + t->offset, values, sizeof *values * count);
+    return 1;
+}
+
+int cnn_shape(cnn_net *net, const char *key, int shape[4])
+{
+    const cnn__tensor *t;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (t) {
+        memcpy(shape, t->shape, sizeof t->shape);
+        return t->ndim;
+    }
+    layer = cnn__find_layer(net, key);
+    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", key), 0;
+    shape[0] = net->batch;
+    shape[1] = net->layers[layer].out.channels;
+    shape[2] = net->layers[layer].out.height;
+    shape[3] = net->layers[layer].out.width;
+    return net->layers[layer].out.flat ? 2 : 4;
+}
+
+const char *cnn_key(cnn_net *net, int i)
+{
+    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
+}
+
+size_t cnn_num_parameters(cnn_net *net)
+{
+    size_t sum = 0;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
+    return sum;
+}
+
+const char *cnn_layer_name(const cnn_net *net, int i)
+{
+    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
+}
+
+/* ============================================================================================
+   >>data   Samples in memory and the loader that deals them out. A data set that could not be read
+            exists all the same, with the reason in ->error, so that one check at the end is enough.
+   ============================================================================================ */
+
+struct cnn__data_memory {
+    cnn__text error, name;
+    uint64_t serial;
+    int count;
+    void *bytes, *floats, *labels, *targets, *scale, *shift;      /* those that belong to the data set */
+};
+
+static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
+static const char *const cnn__fashion_names[10] = {
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot" };
+static const char *const cnn__cifar10_names[10] = {
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
+
+static uint64_t cnn__data_serial(const cnn_data *data) { return data->memory ? data->memory->serial : 0; }
+static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (size_t)data->memory->count : (size_t)data->count; }
+
+static cnn_data *cnn__data_empty(const char *name)
+{
+    static cnn_data none;                                  /* when there is no memory even for the error */
+    static uint64_t serial;
+    cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
+    struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
+    if (!data || !memory) {
+        cnn__free(data);
+        cnn__free(memory);
+        none.error = "out of memory for a data set";
+        none.name = "";
+        return &none;
+    }
+    data->memory = memory;
+    memory->serial = ++serial;
+    snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
+    data->name = memory->name.s;
+    return data;
+}
+
+void cnn_data_free(cnn_data *data)
+{
+    if (!data || !data->memory) return;
+    cnn__free(data->memory->bytes);
+    cnn__free(data->memory->floats);
+    cnn__free(data->memory->labels);
+    cnn__free(data->memory->targets);
+    cnn__free(data->memory->scale);
+    cnn__free(data->memory->shift);
+    cnn__free(data->memory);
+    cnn__free(data);
+}
+
+static cnn_data *cnn__data_fails(cnn_data *data)           /* after cnn__say to its error */
+{
+    if (data->memory) data->error = data->memory->error.s;
+    data->count = 0;
+    return data;
+}
+
+static cnn_data *cnn__data_without_memory(cnn_data *data, double bytes)
+{
+    if (data->memory) cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+    return cnn__data_fails(data);
+}
+
+/* Checks the labels, makes room for the scaling. What a reader calls last. */
+static cnn_data *cnn__data_complete(cnn_data *data)
+{
+    float *scale, *shift;
+    int i;
+    data->memory->count = data->count;
+    for (i = 0; data->labels && i < data->count; i++)
+        if (data->labels[i] < 0 || data->labels[i] >= data->classes) {
+            cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d", data->name, data->labels[i], i, data->classes - 1);
+            return cnn__data_fails(data);
+        }
+    scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
+    shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
+    data->memory->scale = scale;
+    data->memory->shift = shift;
+    if (!scale || !shift) return cnn__data_without_memory(data, 8.0 * data->channels);
+    for (i = 0; i < data->channels; i++) scale[i] = data->bytes ? 1.0f / 255 : 1;
+    data->scale = scale;
+    data->shift = shift;
+    return data;
+}
+
+void cnn_normalize(cnn_data *data, const float *mean, const float *std)
+{
+    int c;
+    if (!data || data->error) return;
+    for (c = 0; c < data->channels; c++)
+        if (!(std[c] > 0)) {
+            cnn__say(&data->memory->error, "cnn_normalize: the deviation of channel %d must be above 0, not %g", c, std[c]);
+            cnn__data_fails(data);
+            return;
+        }
+    for (c = 0; c < data->channels; c++) {
+        ((float *)data->memory->scale)[c] = (data->bytes ? 1.0f / 255 : 1) / std[c];
+        ((float *)data->memory->shift)[c] = -mean[c] / std[c];
+    }
+}
+
+cnn_data *cnn_data_new_with(cnn_data_options o)
+{
+    cnn_data *data = cnn__data_empty("your data set");
+    if (!data->memory) return data;
+    data->count = o.count; data->channels = o.channels; data->height = o.height; data->width = o.width;
+    data->classes = o.labels ? o.classes : 0;
+    data->outputs = o.targets ? o.outputs : 0;
+    data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
+    data->class_names = o.class_names;
+    if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1 || (double)o.channels * o.height * o.width > INT_MAX)
+        cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1", o.count, o.channels, o.height, o.width);
+    else if (!o.bytes == !o.floats)
+        cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
+    else if ((!o.labels && !o.targets) || (o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
+        cnn__say(&data->memory->error, "cnn_data_new: needs .labels with .classes of at least 1, or .targets with .outputs of at least 1");
+    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
+}
+
+/* ---- files ---- */
+
+static uint32_t cnn__big_endian(const unsigned char *b) { return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]; }
+
+/* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
+static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
+{
+    unsigned char *bytes = NULL;
+    long length = -1;
+    FILE *file = fopen(path, "rb");
+    if (!file) {
+        cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+        return NULL;
+    }
+    if (!fseek(file, 0, SEEK_END)) length = ftell(file);
+    if (length < 0 || length == LONG_MAX || fseek(file, 0, SEEK_SET))
+        cnn__say(error, "%.300s: cannot be read as a file", path);
+    else if (!(bytes = (unsigned char *)cnn__alloc((size_t)length + 1, 1)))        /* + 1: ends in 0, for text */
+        cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, length / 1e6);
+    else if (fread(bytes, 1, (size_t)length, file) != (size_t)length) {
+        cnn__say(error, "%.300s: cannot be read to its end: %s", path, strerror(errno));
+        cnn__free(bytes);
+        bytes = NULL;
+    }
+    fclose(file);
+    *size = (size_t)length;
+    return bytes;
+}
+
+static int cnn__exists(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (file) fclose(file);
+    return file != NULL;
+}
+
+/* An IDX file (LeCun's MNIST format): 0, 0, type 8 for bytes, number of dimensions; each size as 4 bytes,
+   highest first; the values. Returns the whole file and the sizes, or NULL and a sentence. */
+static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[3], cnn__text *error)
+{
+    unsigned char *file;
+    size_t size, expected = 1;
+    char packed[420];
+    int i;
+    snprintf(packed, sizeof packed, "%.400s.gz", path);
+    if (!cnn__exists(path) && cnn__exists(packed)) {
+        cnn__say(error, "%.200s is missing, but there is the packed %.200s; unpack it: gzip -dk %.40s", path, packed, strrchr(packed, '/') ? strrchr(packed, '/') + 1 : packed);
+        return NULL;
+    }
+    file = cnn__read_file(path, &size, error);
+    if (!file) return NULL;
+    if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b)
+        cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.100s %.100s.gz && gzip -d %.100s.gz", path, path, path, path);
+    else if (size < 4 + 4 * (size_t)dimensions)
+        cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path, (double)size);
+    else if (file[0] || file[1] || file[2] != 8 || file[3] != dimensions)
+        cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x", path, file[0], file[1], file[2], file[3],
+                 dimensions == 3 ? "images" : "labels", dimensions);
+    else {
+        for (i = 0; i < dimensions; i++) {
+            uint32_t n = cnn__big_endian(file + 4 + 4 * i);
+            sizes[i] = n > INT_MAX ? 0 : (int)n;
+            if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
+        }
+        for (i = 0; i < dimensions; i++)
+            if (sizes[i] < 1) cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)cnn__big_endian(file + 4 + 4 * i));
+        expected += 4 + 4 * (size_t)dimensions;
+        if (expected != size)
+            cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path, (double)expected, (double)size);
+    }
+    if (error->s[0]) {
+        cnn__free(file);
+        return NULL;
+    }
+    return file;
+}
+
+cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
+{
+    cnn_data *data = cnn__data_empty(images);
+    unsigned char *label_file;
+    int sizes[3], label_count[3], i, *numbers;
+    if (!data->memory) return data;
+    data->memory->bytes = cnn__read_idx(images, 3, sizes, &data->memory->error);
+    if (!data->memory->bytes) return cnn__data_fails(data);
+    label_file = cnn__read_idx(labels, 1, label_count, &data->memory->error);
+    if (!label_file) return cnn__data_fails(data);
+    if (label_count[0] != sizes[0]) {
+        cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, label_count[0], images, sizes[0]);
+        cnn__free(label_file);
+        return cnn__data_fails(data);
+    }
+    data->memory->labels = numbers = (int *)cnn__alloc((size_t)sizes[0], sizeof *numbers);
+    for (i = 0; numbers && i < sizes[0]; i++) numbers[i] = label_file[8 + i];
+    cnn__free(label_file);
+    if (!numbers) return cnn__data_without_memory(data, 4.0 * sizes[0]);
+    data->count = sizes[0];
+    data->channels = 1; data->height = sizes[1]; data->width = sizes[2];
+    data->classes = classes;
+    data->bytes = (unsigned char *)data->memory->bytes + 16;
+    data->labels = numbers;
+    return cnn__data_complete(data);
+}
+
+static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, const char *const *class_names)
+{
+    char images[420], labels[420];
+    cnn_data *data;
+    snprintf(images, sizeof images, "%.300s/%.80s-images-idx3-ubyte", directory, split);
+    snprintf(labels, sizeof labels, "%.300s/%.80s-labels-idx1-ubyte", directory, split);
+    data = cnn_load_idx(images, labels, 10);
+    if (data->memory) data->class_names = class_names;
+    return data;
+}
+
+cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist_like(directory, split, cnn__digit_names); }
+
+/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of Fashion-MNIST's. */
+cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
+{
+    cnn_data *data = cnn__load_mnist_like(directory, split, cnn__fashion_names);
+    size_t i, zeros = 0, all;
+    if (data->error) return data;
+    all = (size_t)data->count * data->height * data->width;
+    for (i = 0; i < all; i++) zeros += !data->bytes[i];
+    if ((double)zeros < 0.7 * (double)all) return data;
+    cnn__say(&data->memory->error, "%.200s holds MNIST's digits (%.0f %% of the pixels are 0), not Fashion-MNIST (50 %%); the files have the same names", directory, 100.0 * (double)zeros / (double)all);
+    return cnn__data_fails(data);
+}
+
+/* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */
+cnn_data *cnn_load_cifar10(const char *directory, const char *split)
+{
+    enum { ROW = 3073, ROWS = 10000 };
+    int training = !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
+    cnn_data *data = cnn__data_empty(directory);
+    unsigned char *bytes;
+    if (!data->memory) return data;
+    if (!training && strcmp(split, "test")) {
+        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"", split);
+        return cnn__data_fails(data);
+    }
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * ROWS * (ROW - 1), 1);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * ROWS, sizeof *labels);
+    if (!bytes || !labels) return cnn__data_without_memory(data, (double)files * ROWS * ROW);
+    for (f = 0; f < files; f++) {
+        char path[420], batch[32];
+        unsigned char *file;
+        size_t size;
+        snprintf(batch, sizeof batch, training ? "data_batch_%d.bin" : "test_batch.bin", f + 1);
+        snprintf(path, sizeof path, "%.350s/%s", directory, batch);
+        file = cnn__read_file(path, &size, &data->memory->error);
+        if (!file) return cnn__data_fails(data);
+        if (size != (size_t)ROW * ROWS) {
+            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?", path, (double)size, ROW * ROWS);
+            cnn__free(file);
+            return cnn__data_fails(data);
+        }
+        for (i = 0; i < ROWS; i++) {
+            labels[f * ROWS + i] = file[(size_t)i * ROW];
+            memcpy(bytes + ((size_t)f * ROWS + i) * (ROW - 1), file + (size_t)i * ROW + 1, ROW - 1);
+        }
+        cnn__free(file);
+    }
+    data->count = files * ROWS;
+    data->channels = 3; data->height = data->width = 32;
+    data->classes = 10;
+    data->bytes = bytes;
+    data->labels = labels;
+    data->class_names = cnn__cifar10_names;
+    return cnn__data_complete(data);
+}
+
+/* A new data set of the samples order[0 .. count-1]. */
+static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
+{
+    cnn_data *data = cnn__data_empty(from->name);
+    size_t values = (size_t)from->channels * from->height * from->width, bytes = from->bytes ? 1 : sizeof(float);
+    const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
+    unsigned char *copy;
+    int i, *labels, c;
+    float *targets;
+    if (!data->memory) return data;
+    data->count = count;
+    data->channels = from->channels; data->height = from->height; data->width = from->width;
+    data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
+    copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
+    labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
+    targets = (float *)cnn__alloc((size_t)count * from->outputs, sizeof *targets);
+    *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
+    data->memory->labels = labels;
+    data->memory->targets = targets;
+    if (!copy || !labels || !targets) return cnn__data_without_memory(data, (double)count * (double)(values * bytes));
+    for (i = 0; i < count; i++) {
+        memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
+        if (from->labels) labels[i] = from->labels[order[i]];
+        if (from->targets) memcpy(targets + (size_t)i * from->outputs, from->targets + (size_t)order[i] * from->outputs, sizeof *targets * from->outputs);
+    }
+    data->bytes = (unsigned char *)data->memory->bytes;
+    data->floats = (float *)data->memory->floats;
+    data->labels = from->labels ? labels : NULL;
+    data->targets = from->targets ? targets : NULL;
+    cnn__data_complete(data);
+    for (c = 0; !data->error && c < data->channels; c++) {
+        ((float *)data->memory->scale)[c] = from->scale[c];
+        ((float *)data->memory->shift)[c] = from->shift[c];
+    }
+    return data;
+}
+
+void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second)
+{
+    int *order = NULL, i;
+    if (!data->error && count > 0 && count < data->count) order = (int *)cnn__alloc((size_t)data->count, sizeof *order);
+    if (!order) {
+        *first = cnn__data_empty(data->name);
+        *second = cnn__data_empty(data->name);
+        for (i = 0; i < 2; i++) {
+            cnn_data *d = i ? *second : *first;
+            if (!d->memory) continue;
+            if (data->error) cnn__say(&d->memory->error, "%s", data->error);
+            else cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count, data->count);
+            cnn__data_fails(d);
+        }
+        return;
+    }
+    for (i = 0; i < data->count; i++) order[i] = i;
+    cnn__shuffle(order, data->count, seed, CNN__STREAM_SPLIT, 0);
+    *first = cnn__data_pick(data, order + count, data->count - count);
+    *second = cnn__data_pick(data, order, count);
+    cnn__free(order);
+}
+
+/* ---- the loader ---- */
+
+struct cnn_loader {
+    const cnn_data *data;
+    cnn_loader_options options;
+    int *order;
+    int epoch, at;                          /* the epoch that is being dealt out, and how far             */
+    int begun;
+    cnn__text error;
+};
+
+cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
+{
+    cnn_loader *loader = (cnn_loader *)cnn__alloc(1, sizeof *loader);
+    if (!loader) return NULL;
+    loader->data = data;
+    loader->options = o;
+    if (!loader->options.batch_size) loader->options.batch_size = 1;
+    if (!data) cnn__say(&loader->error, "cnn_loader_new: there is no data set");
+    else if (data->error) cnn__say(&loader->error, "%s", data->error);
+    else if (o.batch_size < 0) cnn__say(&loader->error, "cnn_loader_new: batch_size must be at least 1, not %d", o.batch_size);
+    else if (data->count < 1 || (o.drop_last && o.batch_size > data->count))
+        cnn__say(&loader->error, "cnn_loader_new: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
+                 data->count, loader->options.batch_size);
+    else if (!(loader->order = (int *)cnn__alloc((size_t)data->count, sizeof *loader->order)))
+        cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+    return loader;
+}
+
+const char *cnn_loader_error(const cnn_loader *loader)
+{
+    if (!loader) return "out of memory for the loader";
+    return loader->error.s[0] ? loader->error.s : NULL;
+}
+
+void cnn_set_epoch(cnn_loader *loader, int epoch)
+{
+    if (!loader) return;
+    loader->epoch = epoch;
+    loader->begun = 0;
+}
+
+int cnn_batches(const cnn_loader *loader)
+{
+    int count, size;
+    if (cnn_loader_error(loader)) return 0;
+    count = loader->data->count;
+    size = loader->options.batch_size;
+    return count / size + (!loader->options.drop_last && count % size);
+}
+
+int cnn_next(cnn_loader *loader, cnn_batch *batch)
+{
+    int left, i;
+    memset(batch, 0, sizeof *batch);
+    if (cnn_loader_error(loader)) return 0;
+    if (!loader->begun) {
+        for (i = 0; i < loader->data->count; i++) loader->order[i] = i;
+        if (loader->options.shuffle) cnn__shuffle(loader->order, loader->data->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
+        loader->at = 0;
+        loader->begun = 1;
+    }
+    left = loader->data->count - loader->at;
+    if (left < 1 || (loader->options.drop_last && left < loader->options.batch_size)) {
+        cnn_set_epoch(loader, loader->epoch + 1);
+        return 0;
+    }
+    batch->data = loader->data;
+    batch->order = loader->order + loader->at;
+    batch->size = left < loader->options.batch_size ? left : loader->options.batch_size;
+    loader->at += batch->size;
+    return 1;
+}
+
+void cnn_loader_free(cnn_loader *loader)
+{
+    if (!loader) return;
+    cnn__free(loader->order);
+    cnn__free(loader);
+}
+
+/* ============================================================================================
+   >>file   What is written to disk. A file is written beside its place, flushed, and renamed: whatever
+            happens, the path holds the old file or the new one, whole.
+   ============================================================================================ */
+
+typedef struct cnn__writer { FILE *file; char path[480], part[500]; } cnn__writer;
+
+#if !defined(_WIN32) && !defined(__cplusplus) && defined(__STRICT_ANSI__)
+int fsync(int descriptor);                                 /* POSIX; strict C99 hides them */
+int fileno(FILE *file);
+#endif
+
+static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
+{
+    if (!path || strlen(path) >= sizeof w->path) return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
+    strcpy(w->path, path);
+    snprintf(w->part, sizeof w->part, "%s.part", path);
+    w->file = fopen(w->part, "wb");
+    if (!w->file) cnn__say(error, "%.300s: cannot be written: %s", path, strerror(errno));
+    return w->file != NULL;
+}
+
+static int cnn__end_file(cnn__writer *w, cnn__text *error)
+{
+    int good = !ferror(w->file) && !fflush(w->file);
+#ifndef _WIN32
+    good = good && !fsync(fileno(w->file));
+#endif
+    good = !fclose(w->file) && good;
+#ifdef _WIN32
+    if (good) remove(w->path);                             /* rename does not replace there */
+#endif
+    if (good && !rename(w->part, w->path)) return 1;
+    cnn__say(error, "%.300s: cannot be written: %s", w->path, strerror(errno));
+    remove(w->part);
+    return 0;
+}
+
+/* ============================================================================================
+   >>look   Seeing what a network is and does: summary, gradient check, learning curves.
+   ============================================================================================ */
+
+/* ---- summary ---- */
+
+static size_t cnn__layer_parameters(const cnn_net *net, int layer)
+{
+    size_t sum = 0;
+    int i;
+    for (i = 0; i < net->tensor_count; i++) if (net->tensors[i].layer == layer) sum += net->tensors[i].count;
+    return sum;
+}
+
+static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
+{
+    if (l->kind == CNN__CONV2D)
+        return (double)cnn__size(l->out) * (l->conv.in_channels / l->conv.groups) * l->conv.kernel_height * l->conv.kernel_width;
+    return l->kind == CNN__LINEAR ? (double)l->in.channels * l->out.channels : 0;
+}
+
+static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
+{
+    char digits[64];
+    int length = snprintf(digits, sizeof digits, "%.0f", n), i, to = 0;
+    for (i = 0; i < length; i++) {
+        if (i && (length - i) % 3 == 0) text->s[to++] = ',';
+        text->s[to++] = digits[i];
+    }
+    text->s[to] = 0;
+    return text->s;
+}
+
+void cnn_summary(cnn_net *net, FILE *out)
+{
+    cnn__text dims, parameters, work, bytes, label;
+    double all_work = 0, all_bytes;
+    int i, width = 12;
+    if (!cnn__ready(net)) return;
+    for (i = 0; i < net->layer_count; i++) {
+        int length = snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
+        if (length > width) width = length;
+    }
+    all_bytes = 4.0 * (double)cnn__size(net->input);
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "", cnn__thousands(all_bytes, &bytes));
+    for (i = 0; i < net->layer_count; i++) {
+        const cnn__layer *l = &net->layers[i];
+        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
+        fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims), p > 0 ? cnn__thousands(p, &parameters) : "",
+                m > 0 ? cnn__thousands(m, &work) : "", cnn__thousands(values, &bytes));
+        all_work += m;
+        all_bytes += values;
+    }
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "", cnn__thousands((double)cnn_num_parameters(net), &parameters),
+            cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
+}
+
+/* ---- gradient check ---- */
+
+typedef struct cnn__check {
+    cnn_net *net;
+    const cnn__layer *layer;
+    int number, batch;
+    float *x, *weight, *bias, *dy;          /* on the host; one value at a time is moved                 */
+    cnn_counters counters;
+} cnn__check;
+
+/* sum of dy * layer(x), in double, over the samples n0 .. n1-1: the loss whose gradients backward should give */
+static double cnn__check_loss(const cnn__check *c, int n0, int n1)
+{
+    const cnn__layer *l = c->layer;
+    size_t in = cnn__size(l->in), out = cnn__size(l->out), i = out * n0;
+    cnn_map_shape map;
+    double sum = 0;
+    int n, k, row, column;
+    map.batch = c->batch; map.channels = l->in.channels; map.pixels = l->in.height * l->in.width;
+    for (n = n0; n < n1; n++)
+        for (k = 0; k < l->out.channels; k++)
+            for (row = 0; row < l->out.height; row++)
+                for (column = 0; column < l->out.width; column++, i++) {
+                    double y = 0;
+                    switch (l->kind) {
+                    case CNN__CONV2D:     y = cnn__conv2d_at(&l->conv, c->x, c->weight, c->bias, n, k, row, column); break;
+                    case CNN__POOL2D:     y = cnn__pool2d_at(&l->pool, c->x + in * n + (size_t)k * l->in.height * l->in.width, row, column); break;
+                    case CNN__LINEAR:     y = cnn__linear_at(&l->linear, c->x, c->weight, c->bias, n, k); break;
+                    case CNN__ACTIVATION: y = cnn__activation_at(l->activation, l->slope, c->x[i]); break;
+                    case CNN__SOFTMAX:    y = cnn__softmax_at(&map, c->x, n, k, row * l->out.width + column); break;
+                    case CNN__DROPOUT:    y = c->net->evaluating ? c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i); break;
+                    case CNN__FLATTEN:    y = c->x[i]; break;
+                    }
+                    sum += c->dy[i] * y;
+                }
+    return sum;
+}
+
+static void cnn__check_tensor(cnn__check *c, const char *what, float *values, const float *gradient, size_t count, int samples,
+                              cnn_gradcheck_result *result, FILE *out)
+{
+    int checked = 0, kinks = 0, failed = 0, s, is_x = values == c->x;
+    int has_kinks = c->layer->activation == CNN_RELU || c->layer->activation == CNN_LEAKY_RELU || (c->layer->kind == CNN__POOL2D && !c->layer->average);
+    double scale = 0, worst = 0;
+    size_t i, per_sample = cnn__size(c->layer->in);
+    for (i = 0; i < count; i++) if (fabs(gradient[i]) > scale) scale = fabs(gradient[i]);
+    for (s = 0; s < samples && (size_t)s < count; s++) {
+        size_t at = (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
+        float value = values[at], h = 0.0009765625f * (1 + (float)fabs(value));
+        double here, above, below, slope, up, down, error;
+        volatile float higher = value + h, lower = value - h;              /* as floats: the step that is really taken */
+        here = cnn__check_loss(c, n0, n1);
+        values[at] = higher; above = cnn__check_loss(c, n0, n1);
+        values[at] = lower;  below = cnn__check_loss(c, n0, n1);
+        values[at] = value;
+        up = (above - here) / ((double)higher - value);
+        down = (here - below) / ((double)value - lower);
+        slope = (above - below) / ((double)higher - lower);
+        if (has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }       /* these layers are straight elsewhere */
+        error = fabs(gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
+        checked++;
+        if (!(error <= 1)) failed++;
+        if (!(error <= worst)) worst = error;
+    }
+    if (out) fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what, checked, kinks, failed, worst);
+    result->checked += checked;
+    result->kinks += kinks;
+    result->failed += failed;
+    if (!(worst <= result->worst)) {
+        result->worst = worst;
+        result->where = c->layer->name;
+    }
+}
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
+{
+    float *copy = (float *)cnn__alloc(count, sizeof *copy);
+    if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
+    else cnn__say(&net->error, "out of memory");
+    return copy;
+}
+
+static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
+{
+    const cnn__layer *l = &net->layers[number];
+    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, weights = 0, biases = 0, i;
+    const float *from = net->x;
+    float *own = NULL, *x, *y = NULL, *dx = NULL, *dy = NULL, *dx_host = NULL, *gradients = NULL, *parameters = NULL;
+    cnn__check c;
+    cnn__op op;
+    if (number) from = cnn__activation_of(net, number - 1, &own);
+    if (!from) return;
+    memset(&c, 0, sizeof c);
+    memset(&op, 0, sizeof op);
+    op.first = op.last = number;
+    op.conv = l->conv;
+    op.linear = l->linear;
+    cnn__op_batch(net, &op, net->batch);
+    if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &op.conv))) return;
+    c.net = net; c.layer = l; c.number = number; c.batch = net->batch;
+    c.counters = cnn__read_counters(net);
+    c.x = cnn__download(net, from, in);
+    c.dy = (float *)cnn__alloc(outs, sizeof *c.dy);
+    x = (float *)cnn__backend_alloc(net, in, sizeof *x, "the gradient check");
+    y = (float *)cnn__backend_alloc(net, outs, sizeof *y, "the gradient check");
+    dx = (float *)cnn__backend_alloc(net, in, sizeof *dx, "the gradient check");
+    dy = (float *)cnn__backend_alloc(net, outs, sizeof *dy, "the gradient check");
+    cnn__backend_free(net, &own);
+    if (!c.dy) cnn__say(&net->error, "out of memory");
+    if (!cnn__stopped(net)) {
+        const cnn_backend *b = &net->backend;
+        for (i = 0; i < outs; i++) c.dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
+        b->upload(b->context, x, c.x, sizeof *x * in);
+        b->upload(b->context, dy, c.dy, sizeof *dy * outs);
+        b->zero(b->context, net->gradients, sizeof(float) * net->parameter_count);
+        cnn__op_forward(net, &op, y, x, net->batch);
+        cnn__op_backward(net, &op, dx, dy, y, x, net->batch);
+        dx_host = cnn__download(net, dx, in);
+        gradients = cnn__download(net, net->gradients, net->parameter_count);
+        parameters = cnn__download(net, net->parameters, net->parameter_count);
+    }
+    if (!cnn__stopped(net)) {
+        const float *dweight = cnn__parameter(net, number, "weight", gradients), *dbias = cnn__parameter(net, number, "bias", gradients);
+        int t;
+        for (t = 0; t < net->tensor_count; t++)
+            if (net->tensors[t].layer == number) *(weights ? &biases : &weights) = net->tensors[t].count;
+        c.weight = cnn__parameter(net, number, "weight", parameters);
+        c.bias = cnn__parameter(net, number, "bias", parameters);
+        cnn__check_tensor(&c, "input", c.x, dx_host, in, samples, result, out);
+        if (c.weight) cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
+        if (c.bias) cnn__check_tensor(&c, "bias", c.bias, dbias, biases, samples, result, out);
+    }
+    cnn__free(c.x); cnn__free(c.dy); cnn__free(dx_host); cnn__free(gradients); cnn__free(parameters);
+    cnn__backend_free(net, &x); cnn__backend_free(net, &y); cnn__backend_free(net, &dx); cnn__backend_free(net, &dy);
+}
+
+cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
+{
+    cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
+    int i;
+    cnn_forward(net, batch);
+    for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
+        if (net->layers[i].kind != CNN__FLATTEN && !cnn__does_nothing(net, &net->layers[i]))
+            cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
+    cnn_zero_grad(net);
+    if (net) net->has_loss = 0;
+    if (cnn__stopped(net)) result.failed++;
+    return result;
+}
+
+/* ---- learning curves ---- */
+
+typedef enum cnn__curve { CNN__TRAIN_LOSS, CNN__TEST_LOSS, CNN__TRAIN_ACCURACY, CNN__TEST_ACCURACY } cnn__curve;
+
+static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
+{
+    const cnn_epoch *e = &net->history[i];
+    switch (curve) {
+    case CNN__TRAIN_LOSS:     return e->train.loss;
+    case CNN__TEST_LOSS:      return e->test.loss;
+    case CNN__TRAIN_ACCURACY: return 100 * e->train.accuracy;
+    default:                  return 100 * e->test.accuracy;
+    }
+}
+
+static int cnn__has_test(const cnn_net *net) { return net->history_count && net->history[0].test.count; }
+
+/* Round numbers for an axis: the step is 1, 2 or 5 times a power of ten, about four to a side. */
+static double cnn__axis_step(double low, double high)
+{
+    double raw = (high - low) / 4, power = pow(10, floor(log10(raw > 1e-9 ? raw : 1e-9)));
+    return raw / power > 5 ? 10 * power : raw / power > 2 ? 5 * power : raw / power > 1 ? 2 * power : power;
+}
+
+static void cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
+{
+    int i, c;
+    double step;
+    *low = HUGE_VAL;
+    *high = -HUGE_VAL;
+    for (c = 0; c < 1 + cnn__has_test(net); c++)
+        for (i = 0; i < net->history_count; i++) {
+            double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            if (!(v - v == 0)) continue;                                   /* NaN, infinity */
+            if (v < *low) *low = v;
+            if (v > *high) *high = v;
+        }
+    if (!(*low <= *high)) *low = 0, *high = 1;
+    if (*high - *low < 1e-6) *high = *low + 1e-3;
+    step = cnn__axis_step(*low, *high);
+    *low = floor(*low / step) * step;
+    *high = ceil(*high / step) * step;
+}
+
+static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them */
+{
+    for (; *text; text++)
+        if (*text == '<') fputs("&lt;", f);
+        else if (*text == '>') fputs("&gt;", f);
+        else if (*text == '&') fputs("&amp;", f);
+        else if (*text == '"') fputs("&quot;", f);
+        else fputc(*text, f);
+}
+
+enum { CNN__PLOT_WIDTH = 320, CNN__PLOT_HEIGHT = 220 };
+
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
+{
+    static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
+    double low, high, step, v;
+    int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
+    cnn__curve_range(net, first, &low, &high);
+    step = cnn__axis_step(low, high);
+    fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n", left, top, CNN__PLOT_WIDTH / 2, title);
+    for (v = low; v <= high + step / 2; v += step) {
+        double y = CNN__PLOT_HEIGHT * (high - v) / (high - low);
+        fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">%.*f</text>\n",
+                CNN__PLOT_WIDTH, y, y, y + 4, step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
+    }
+    for (i = 0; i < n; i++) {
+        double x = n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2;
+        if (i % every && i != n - 1) continue;
+        if (i != n - 1 && n - 1 - i < every && i) continue;                /* no room before the last number */
+        fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%d</text>\n",
+                x, x, CNN__PLOT_HEIGHT, x, CNN__PLOT_HEIGHT + 18, net->history[i].epoch);
+    }
+    fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
+               "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+            CNN__PLOT_WIDTH, CNN__PLOT_HEIGHT, CNN__PLOT_WIDTH / 2, CNN__PLOT_HEIGHT + 38, CNN__PLOT_HEIGHT / 2, unit);
+    for (c = 0; c < 1 + cnn__has_test(net); c++) {
+        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : CNN__PLOT_HEIGHT - 30 + 18 * c;
+        fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
+        for (i = 0; i < n; i++) {
+            v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            if (v - v == 0)
+                fprintf(f, "%.1f,%.1f ", n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2, CNN__PLOT_HEIGHT * (high - v) / (high - low));
+        }
+        fprintf(f, "\"/>\n");
+        for (i = 0; n < 2 && i < n; i++)
+            fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", CNN__PLOT_WIDTH / 2,
+                    CNN__PLOT_HEIGHT * (high - cnn__curve_at(net, (cnn__curve)(first + c), i)) / (high - low), colour[c]);
+        fprintf(f, "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" y=\"%d\">%s</text>\n",
+                CNN__PLOT_WIDTH - 80, CNN__PLOT_WIDTH - 56, at, at, colour[c], CNN__PLOT_WIDTH - 48, at + 4, legend[c]);
+    }
+    fprintf(f, "</g>\n");
+}
+
+static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
+{
+    int width = 2 * CNN__PLOT_WIDTH + 180, height = CNN__PLOT_HEIGHT + 130;
+    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+               "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
+               "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">", width, height, width, height, width / 2);
+    cnn__svg_text(f, title);
+    fprintf(f, "</text>\n");
+    cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
+    cnn__svg_plot(f, net, 70 + CNN__PLOT_WIDTH + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
+    fprintf(f, "</svg>\n");
+}
+
+static int cnn__has_history(cnn_net *net, const char *call)
+{
+    if (cnn__stopped(net)) return 0;
+    if (!net->history_count) cnn__say(&net->error, "%s: there are no epochs to draw; call cnn_fit first", call);
+    return net->history_count;
+}
+
+int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title)
+{
+    cnn__writer w;
+    if (!cnn__has_history(net, "cnn_save_curves_svg") || !cnn__begin_file(&w, path, &net->error)) return 0;
+    cnn__write_curves_svg(w.file, net, title);
+    return cnn__end_file(&w, &net->error);
+}
+
+int cnn_save_curves_csv(cnn_net *net, const char *path)
+{
+    cnn__writer w;
+    int i;
+    if (!cnn__has_history(net, "cnn_save_curves_csv") || !cnn__begin_file(&w, path, &net->error)) return 0;
+    fprintf(w.file, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n");
+    for (i = 0; i < net->history_count; i++) {
+        const cnn_epoch *e = &net->history[i];
+        fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
+        if (e->test.count) fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
+        else fprintf(w.file, ",");
+        fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
+    }
+    return cnn__end_file(&w, &net->error);
+}
+
+static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
+{
+    enum { WIDTH = 60, HEIGHT = 9 };
+    char cell[HEIGHT][WIDTH + 1];
+    double low, high;
+    int c, row, column;
+    cnn__curve_range(net, first, &low, &high);
+    for (row = 0; row < HEIGHT; row++) {
+        memset(cell[row], ' ', WIDTH);
+        cell[row][WIDTH] = 0;
+    }
+    for (c = 0; c < 1 + cnn__has_test(net); c++)
+        for (column = 0; column < WIDTH; column++) {
+            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (WIDTH - 1) + 0.5) : 0;
+            double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            if (!(v - v == 0)) continue;
+            row = (int)((high - v) / (high - low) * (HEIGHT - 1) + 0.5);
+            if (row < 0 || row >= HEIGHT) continue;
+            cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
+        }
+    fprintf(out, "%s\n", title);
+    for (row = 0; row < HEIGHT; row++)
+        if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
+            fprintf(out, "%9.*f |%s\n", high - low < 0.1 ? 4 : 2, high - (high - low) * row / (HEIGHT - 1), cell[row]);
+        else
+            fprintf(out, "          |%s\n", cell[row]);
+    fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n", net->history[0].epoch, WIDTH - 9,
+            net->history[net->history_count - 1].epoch);
+}
+
+void cnn_print_curves(const cnn_net *net, FILE *out)
+{
+    if (cnn__stopped(net) || !net->history_count) return;
+    cnn__sketch(net, out, CNN__TRAIN_LOSS, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
+    cnn__sketch(net, out, CNN__TRAIN_ACCURACY, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* CNN_IMPLEMENTATION */
+
+/* ============================================================================================
+   Licence: MIT
+
+   Copyright (c) 2026 the cnn.h authors
+
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so, subject to the following conditions:
+
+   The above copyright notice and this permission notice shall be included in all copies or
+   substantial portions of the Software.
+
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
+   OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+   CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+   ============================================================================================ */
