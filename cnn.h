@@ -799,6 +799,14 @@ static size_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cn
     return winner;
 }
 
+/* A place within its window, as the byte that the table's `index` holds */
+static unsigned char cnn__pool2d_place(const cnn_pool2d_shape *s, size_t winner, int j, int i)
+{
+    int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
+    int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
+    return (unsigned char)(row * s->kernel_width + column);
+}
+
 static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j, int i)
 {
     cnn__window w = cnn__pool2d_window(s, j, i);
@@ -1103,12 +1111,8 @@ static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, c
     int m, j, i;
     for (m = 0; m < s->batch * s->channels; m++, x += map)
         for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++) {
-                size_t winner = cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i));
-                int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
-                int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
-                *index++ = (unsigned char)(row * s->kernel_width + column);
-            }
+            for (i = 0; i < s->out_width; i++)
+                *index++ = cnn__pool2d_place(s, cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i)), j, i);
 }
 
 static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
@@ -1350,34 +1354,92 @@ static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, siz
     else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
 }
 
-/* C(r,q) += sum_k a[r][k] b[q][k], for DOT_ROWS x DOT_COLUMNS pairs of rows that lie along k: no packing, but LANES
-   partial sums for each pair, added up at the end. c: rows `ldc` apart; only rows x columns are written.             */
-static void CNN__K(cnn__dots)(int depth, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns)
+/* C(r,q) += sum_k a[r][k] b[q][k] for DOT_ROWS x DOT_COLUMNS pairs of rows that lie along k, and that for `count` such
+   pieces, the next ones a_jump and b_jump further on. Nothing is packed, but each pair has LANES partial sums, which are
+   added up at the end. c: rows `ldc` apart; only rows x columns are written. */
+static void CNN__K(cnn__dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b,
+                              float *c, size_t ldc, int rows, int columns)
 {
     CNN__K(cnn__v) sum[CNN__DOT_ROWS][CNN__DOT_COLUMNS], left[CNN__DOT_ROWS], zero = { 0 };
-    float rest[CNN__DOT_ROWS][CNN__DOT_COLUMNS];
-    int k, r, q, l;
+    float rest[CNN__DOT_ROWS][CNN__DOT_COLUMNS], lanes[CNN__LANES];
+    int n, k, r, q, l, half, whole = depth / CNN__LANES * CNN__LANES;
     CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
-        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) sum[r][q] = zero;
-    for (k = 0; k + CNN__LANES <= depth; k += CNN__LANES) {
-        CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + k);
-        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
-            CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + k);
-            CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r][q] += left[r] * right;
+        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) { sum[r][q] = zero; rest[r][q] = 0; }
+    for (n = 0; n < count; n++) {
+        size_t a_at = n * a_jump, b_at = n * b_jump;
+        for (k = 0; k < whole; k += CNN__LANES, a_at += CNN__LANES, b_at += CNN__LANES) {
+            CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + a_at);
+            CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
+                CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + b_at);
+                CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r][q] += left[r] * right;
+            }
         }
+        for (; k < depth; k++, a_at++, b_at++)
+            for (r = 0; r < rows; r++)
+                for (q = 0; q < columns; q++) rest[r][q] += a[r][a_at] * b[q][b_at];
     }
     CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
         CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
-            const float *lanes = (const float *)&sum[r][q];
-            float s = 0;
-            for (l = 0; l < CNN__LANES; l++) s += lanes[l];
-            rest[r][q] = s;
+            *(CNN__K(cnn__vu) *)lanes = sum[r][q];
+            CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
+                for (l = 0; l < half; l++) lanes[l] += lanes[l + half];
+            if (r < rows && q < columns) c[(size_t)r * ldc + q] += lanes[0] + rest[r][q];
         }
-    for (; k < depth; k++)
-        for (r = 0; r < rows; r++)
-            for (q = 0; q < columns; q++) rest[r][q] += a[r][k] * b[q][k];
-    for (r = 0; r < rows; r++)
-        for (q = 0; q < columns; q++) c[(size_t)r * ldc + q] += rest[r][q];
+}
+
+/* The windows of a panel of outputs: row (c, y, x) of `to` is what that tap sees at each of them. Copies whole vectors: what
+   goes past a segment's end is overwritten by the next one. */
+static void CNN__K(cnn__pack)(const cnn__correlation *g, float *to, const float *from, const cnn__segment *segments, int count)
+{
+    int c, y, x, s, i, panel = CNN__LANES * CNN__VECTORS;
+    for (c = 0; c < g->in_channels; c++)
+        for (y = 0; y < g->kernel_height; y++)
+            for (x = 0; x < g->kernel_width; x++, to += panel) {
+                const float *tap = from + ((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + x * g->dilation_width;
+                for (s = 0; s < count; s++) {
+                    const float *in = tap + segments[s].from;
+                    float *out = to + segments[s].to;
+                    if (g->stride_width == 1)
+                        for (i = 0; i < segments[s].length; i += CNN__LANES) *(CNN__K(cnn__vu) *)(out + i) = *(const CNN__K(cnn__vu) *)(in + i);
+                    else
+                        for (i = 0; i < segments[s].length; i++) out[i] = in[(size_t)i * g->stride_width];
+                }
+            }
+}
+
+/* Row (c, y, x) of col (taps, ld) is what that tap of the kernel sees at each output of each image: im2col. Or backwards, col2im:
+   each value of col is added to the place that it was copied from. */
+static void CNN__K(cnn__im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images, int backwards)
+{
+    int c, y, x, n, j, i, s = g->stride_width, width = g->out_width;
+    for (c = 0; c < g->in_channels; c++)
+        for (y = 0; y < g->kernel_height; y++)
+            for (x = 0; x < g->kernel_width; x++, col += ld) {
+                float *row = col;
+                for (n = 0; n < images; n++) {
+                    float *map = padded + (((size_t)n * g->groups + group) * g->in_channels + c) * g->high * g->wide
+                                 + (size_t)y * g->dilation_height * g->wide + x * g->dilation_width;
+                    for (j = 0; j < g->out_height; j++, row += width, map += (size_t)g->stride_height * g->wide)
+                        if (backwards && s == 1) for (i = 0; i < width; i++) map[i] += row[i];
+                        else if (backwards) for (i = 0; i < width; i++) map[(size_t)i * s] += row[i];
+                        else if (s == 1) for (i = 0; i < width; i++) row[i] = map[i];
+                        else for (i = 0; i < width; i++) row[i] = map[(size_t)i * s];
+                }
+            }
+}
+
+static float CNN__K(cnn__total)(const float *x, size_t n)
+{
+    CNN__K(cnn__v) sum[4] = { { 0 } };
+    float total = 0;
+    size_t i;
+    int v, l;
+    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += *(const CNN__K(cnn__vu) *)(x + i + v * CNN__LANES);
+    for (v = 0; v < 4; v++)
+        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i < n; i++) total += x[i];
+    return total;
 }
 
 /* Loops that the compiler turns into this instruction set's vectors by itself. */
@@ -1435,10 +1497,57 @@ static void CNN__K(cnn__max_2x2)(float *y, unsigned char *index, const float *to
     }
 }
 
+/* its way back, with ReLU's: each value's gradient goes to the winner of its four, the others get 0 */
+static void CNN__K(cnn__unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index, int relu, int n)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        float g = relu && !(y[i] > 0) ? 0 : dy[i];
+        int winner = index[i];
+        top[2 * i] = winner == 0 ? g : 0;
+        top[2 * i + 1] = winner == 1 ? g : 0;
+        bottom[2 * i] = winner == 2 ? g : 0;
+        bottom[2 * i + 1] = winner == 3 ? g : 0;
+    }
+}
+
+/* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
+static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
+                                      uint32_t limit, float grow)
+{
+    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
+    size_t at, i, left;
+    int l, round;
+    for (at = 0; at < n; at += left, index += CNN__LANES) {
+        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
+        for (l = 0; l < CNN__LANES; l++) {
+            c0[l] = index + (uint32_t)l;
+            c1[l] = stream;
+            c2[l] = (uint32_t)step;
+            c3[l] = (uint32_t)(step >> 32);
+        }
+        for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (l = 0; l < CNN__LANES; l++) {
+                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
+                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+                c1[l] = (uint32_t)p1;
+                c3[l] = (uint32_t)p0;
+            }
+        for (l = 0; l < CNN__LANES; l++) {
+            words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
+        }
+        for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
+    }
+}
+
 static const cnn__kernels CNN__K(cnn__kernels) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
-    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into),
-    CNN__K(cnn__scale_bytes), CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2)
+    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__pack), CNN__K(cnn__im2col), CNN__K(cnn__total), CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward),
+    CNN__K(cnn__sum_into),
+    CNN__K(cnn__scale_bytes), CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2),
+    CNN__K(cnn__unpool_2x2), CNN__K(cnn__dropout_part)
 };
 
 #undef CNN__K
@@ -1477,18 +1586,34 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #define CNN__SQRT(x) sqrtf(x)
 #endif
 
+/* A correlation: every output is the sum over taps (c, y, x) of  weight(k, c, y, x) in(c, j s + y d, i s + x d), without
+   borders, because the maps of `in` are padded beforehand. The forward pass is one; so is the way back to the input. */
+typedef struct cnn__correlation {
+    int groups, in_channels, out_channels;                 /* of one group */
+    int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
+    int high, wide;                                        /* of a padded map; rows may be wider than needed */
+    int out_height, out_width;
+} cnn__correlation;
+
+typedef struct cnn__segment { size_t from; int to, length; } cnn__segment; /* a piece of an output row within a panel */
+
 typedef struct cnn__kernels {
     const char *name;
     int lanes, rows, vectors, dot_rows, dot_columns;
     void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
                  float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*dots)(int depth, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns);
+    void (*dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns);
+    void (*pack)(const cnn__correlation *g, float *to, const float *from, const cnn__segment *segments, int count);
+    void (*im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images, int backwards);
+    float (*total)(const float *x, size_t n);
     void (*relu_forward)(float *y, const float *x, size_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, size_t n);
     void (*sum_into)(float *to, const float *from, size_t n);
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n);
     void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g, size_t n);
     void (*max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n);
+    void (*unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index, int relu, int n);
+    void (*dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index, uint32_t limit, float grow);
 } cnn__kernels;
 
 enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
@@ -1617,276 +1742,347 @@ static int cnn__rows(const float **rows, int most, const float *matrix, size_t l
 
 /* ---- convolution ---- */
 
-/* A plan: the sizes that forward and backward share. A unit is some images, so many that small maps fill panels. */
+static int cnn__taps(const cnn__correlation *g) { return g->in_channels * g->kernel_height * g->kernel_width; }
+static int cnn__maps_pixels(const cnn__correlation *g) { return g->out_height * g->out_width; }
+static size_t cnn__plane(const cnn__correlation *g) { return (size_t)g->high * g->wide; }
+
+/* The plan for a shape. Images are worked on in units, so many that small maps fill the panels. */
 typedef struct cnn__conv_plan {
-    int depth;                              /* c/g kh kw: the length of one kernel                        */
-    int group_in, group_out;                /* channels of one group                                      */
-    int high, wide;                         /* of a padded map                                            */
-    int pixels, per_unit, units, chunks;    /* outputs of one map; images in a unit; units; see backward  */
-    int unit_pixels, ld;                    /* outputs of one map of the unit; the same, to full panels   */
-    int panel;                              /* columns of a panel                                         */
-    size_t padded, col, z;                  /* floats: padded images of a unit; all its windows; its maps */
+    cnn__correlation there, back;           /* forward; from df to dx (if `mirrored`)                     */
+    int mirrored;                           /* stride 1 and zeros: dx is df correlated with mirrored kernels */
+    int flat;                               /* dweight from whole padded maps, without im2col             */
+    int df_top, df_left, df_high;           /* where the gradient lies in its padded map                   */
+    int per_unit, units, chunks, panel, ld; /* images in a unit; units; see backward; columns; a row of z  */
+    size_t padded, df, z, packed, col;      /* floats of each scratch array of one thread                  */
     size_t per_thread;
 } cnn__conv_plan;
 
-enum { CNN__UNIT_PIXELS = 256, CNN__CHUNKS = 16, CNN__SLACK = 64 };        /* slack: a vector may read past the end */
+enum { CNN__UNIT_PIXELS = 256, CNN__FLAT_PIXELS = 1536, CNN__CHUNKS = 16, CNN__SLACK = 64 };   /* slack: vectors read past the end */
 
-static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g)
+static size_t cnn__line_up(size_t floats) { return (floats + CNN__SLACK + 15) / 16 * 16; }
+
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
 {
     cnn__conv_plan p;
-    const cnn__kernels *k = g->kernels;
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), depth, pixels;
     memset(&p, 0, sizeof p);
-    p.group_in = s->in_channels / s->groups;
-    p.group_out = s->out_channels / s->groups;
-    p.depth = p.group_in * s->kernel_height * s->kernel_width;
-    p.high = s->in_height + s->pad_top + s->pad_bottom;
-    p.wide = s->in_width + s->pad_left + s->pad_right;
-    p.pixels = s->out_height * s->out_width;
-    p.per_unit = cnn__smaller(s->batch, cnn__pieces(CNN__UNIT_PIXELS, p.pixels));
+    p.panel = g->kernels->lanes * g->kernels->vectors;
+    p.there.groups = s->groups;
+    p.there.in_channels = s->in_channels / s->groups;
+    p.there.out_channels = s->out_channels / s->groups;
+    p.there.kernel_height = s->kernel_height; p.there.kernel_width = s->kernel_width;
+    p.there.stride_height = s->stride_height; p.there.stride_width = s->stride_width;
+    p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
+    p.there.high = s->in_height + s->pad_top + s->pad_bottom;
+    p.there.wide = s->in_width + s->pad_left + s->pad_right;
+    p.there.out_height = s->out_height; p.there.out_width = s->out_width;
+    p.mirrored = s->stride_height == 1 && s->stride_width == 1 && s->padding_mode == CNN_ZEROS
+                 && s->pad_top <= rows && s->pad_bottom <= rows && s->pad_left <= columns && s->pad_right <= columns
+                 && 4 * (p.panel / s->in_width + 1) <= p.there.in_channels;                /* packing costs as much as 4 channels a segment */
+    p.df_high = s->out_height;
+    if (p.mirrored) {
+        p.back = p.there;
+        p.back.in_channels = p.there.out_channels;
+        p.back.out_channels = p.there.in_channels;
+        p.back.out_height = s->in_height; p.back.out_width = s->in_width;
+        p.df_top = rows - s->pad_top; p.df_left = columns - s->pad_left;
+        p.df_high = p.back.high = s->in_height + rows;
+        if (p.there.wide < s->in_width + columns) p.there.wide = s->in_width + columns;
+        p.back.wide = p.there.wide;
+    }
+    depth = cnn__taps(&p.there);
+    pixels = cnn__maps_pixels(&p.there);
+    /* whole maps waste the borders' share of the work; im2col costs about as much as 10 output channels do */
+    p.flat = s->stride_height == 1 && s->stride_width == 1 && (p.there.wide - s->out_width) * p.there.out_channels < 10 * s->out_width;
+    p.per_unit = cnn__smaller(s->batch, cnn__pieces(backward && p.flat ? CNN__FLAT_PIXELS : CNN__UNIT_PIXELS, pixels));
     p.units = cnn__pieces(s->batch, p.per_unit);
     p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
-    p.unit_pixels = p.per_unit * p.pixels;
-    p.panel = k->lanes * k->vectors;
-    p.ld = cnn__round_up(p.unit_pixels, p.panel);
-    p.padded = (size_t)p.per_unit * s->in_channels * p.high * p.wide + CNN__SLACK;
-    p.col = (size_t)p.depth * p.ld + CNN__SLACK;
-    p.z = (size_t)s->out_channels * p.ld + CNN__SLACK;
-    p.per_thread = 2 * p.padded + p.col + p.z + CNN__SLACK;
+    p.padded = cnn__line_up((size_t)p.per_unit * s->in_channels * cnn__plane(&p.there));
+    p.packed = cnn__line_up((size_t)depth * p.panel);
+    p.ld = cnn__round_up(p.per_unit * pixels, p.panel);
+    p.z = cnn__line_up((size_t)s->out_channels * p.ld);
+    if (backward) {
+        p.df = cnn__line_up((size_t)p.per_unit * s->out_channels * p.df_high * p.there.wide);
+        p.col = p.flat && p.mirrored ? 0 : cnn__line_up((size_t)depth * p.ld);
+        if (p.mirrored) {
+            size_t in_z = cnn__line_up((size_t)s->in_channels * cnn__round_up(p.per_unit * cnn__maps_pixels(&p.back), p.panel));
+            size_t in_packed = cnn__line_up((size_t)cnn__taps(&p.back) * p.panel);
+            if (p.z < in_z) p.z = in_z;
+            if (p.packed < in_packed) p.packed = in_packed;
+        }
+    }
+    p.per_thread = 2 * p.padded + p.df + p.z + p.packed + p.col;
     return p;
 }
 
 /* to: (images, channels, high, wide) = the images with their borders, as the card's cnn__border says */
 static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *to, const float *x, int images)
 {
-    int m, j, i;
+    int m, j, i, wide = p->there.wide, right = s->pad_left + s->in_width, edge = right + s->pad_right;
     for (m = 0; m < images * s->in_channels; m++, x += (size_t)s->in_height * s->in_width)
-        for (j = 0; j < p->high; j++, to += p->wide) {
+        for (j = 0; j < p->there.high; j++, to += wide) {
             int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-            if (row < 0) { memset(to, 0, sizeof *to * p->wide); continue; }
-            for (i = 0; i < s->pad_left; i++) {
-                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                to[i] = column < 0 ? 0 : x[(size_t)row * s->in_width + column];
+            const float *from = x + (size_t)(row < 0 ? 0 : row) * s->in_width;
+            if (row < 0) { memset(to, 0, sizeof *to * wide); continue; }
+            for (i = 0; i < wide; i = i < s->pad_left - 1 || i >= right - 1 ? i + 1 : right) {
+                int column = i < edge ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
+                to[i] = column < 0 ? 0 : from[column];
             }
-            memcpy(to + s->pad_left, x + (size_t)row * s->in_width, sizeof *to * s->in_width);
-            for (i = s->pad_left + s->in_width; i < p->wide; i++) {
-                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                to[i] = column < 0 ? 0 : x[(size_t)row * s->in_width + column];
-            }
+            memcpy(to + s->pad_left, from, sizeof *to * s->in_width);
         }
+    memset(to, 0, sizeof *to * CNN__SLACK);
 }
 
 /* The reverse: each padded value's gradient goes to the value that it was copied from. */
 static void cnn__unpad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *dx, const float *padded, int images)
 {
-    int m, j, i;
+    int m, j, i, edge = s->pad_left + s->in_width + s->pad_right;
     memset(dx, 0, sizeof *dx * images * s->in_channels * s->in_height * s->in_width);
     for (m = 0; m < images * s->in_channels; m++, dx += (size_t)s->in_height * s->in_width)
-        for (j = 0; j < p->high; j++, padded += p->wide) {
+        for (j = 0; j < p->there.high; j++, padded += p->there.wide) {
             int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-            for (i = 0; row >= 0 && i < p->wide; i++) {
+            for (i = 0; row >= 0 && i < edge; i++) {
                 int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
                 if (column >= 0) dx[(size_t)row * s->in_width + column] += padded[i];
             }
         }
 }
 
-/* col: (depth, ld), for one group: column (n, j, i) is the window of output (j, i) of image n. im2col. */
-static void cnn__im2col(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *col, const float *padded, int group, int images)
+/* C(m, n) = [relu] (bias + A(m, depth) B(depth, n)) for one panel of B, its rows `ldb` apart */
+static void cnn__panel_product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda, size_t step,
+                               const float *b, size_t ldb, const float *bias, int relu)
 {
-    int c, y, x, n, j, i;
-    for (c = 0; c < p->group_in; c++)
-        for (y = 0; y < s->kernel_height; y++)
-            for (x = 0; x < s->kernel_width; x++, col += p->ld) {
-                float *to = col;
-                for (n = 0; n < images; n++)
-                    for (j = 0; j < s->out_height; j++, to += s->out_width) {
-                        const float *from = padded + (((size_t)n * s->in_channels + group * p->group_in + c) * p->high
-                                            + j * s->stride_height + y * s->dilation_height) * p->wide + x * s->dilation_width;
-                        if (s->stride_width == 1) memcpy(to, from, sizeof *to * s->out_width);
-                        else for (i = 0; i < s->out_width; i++) to[i] = from[(size_t)i * s->stride_width];
-                    }
-                memset(to, 0, sizeof *to * (size_t)(p->ld - (to - col)));
-            }
+    int row, r;
+    for (row = 0; row < m; row += k->rows) {
+        const float *rows[CNN__MOST_ROWS];
+        float begin[CNN__MOST_ROWS];
+        int there = cnn__rows(rows, k->rows, a, lda, row, m);
+        for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
+        k->tile(cnn__pieces(n, k->lanes), depth, rows, step, b, ldb, c + (size_t)row * ldc, ldc, there, bias ? begin : NULL, 0, relu);
+    }
 }
 
-/* The reverse: adds each window's gradient to the padded places that it came from. col2im. */
-static void cnn__col2im(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *padded, const float *col, int group, int images)
+/* z: (groups * out_channels, ld) = [relu] (bias + weight * windows of the padded images), panel by panel: the windows of
+   `panel` outputs are packed side by side, column by column, and multiplied with all kernels while they are in the cache. */
+static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *z, size_t ld, const float *padded, int images,
+                           const float *weight, const float *bias, int relu, float *packed)
 {
-    int c, y, x, n, j, i;
-    for (c = 0; c < p->group_in; c++)
-        for (y = 0; y < s->kernel_height; y++)
-            for (x = 0; x < s->kernel_width; x++, col += p->ld) {
-                const float *from = col;
-                for (n = 0; n < images; n++)
-                    for (j = 0; j < s->out_height; j++, from += s->out_width) {
-                        float *to = padded + (((size_t)n * s->in_channels + group * p->group_in + c) * p->high
-                                    + j * s->stride_height + y * s->dilation_height) * p->wide + x * s->dilation_width;
-                        for (i = 0; i < s->out_width; i++) to[(size_t)i * s->stride_width] += from[i];
-                    }
-            }
-}
-
-/* C(m, n) = [relu] (bias + A(m, depth) B(depth, n)), panel by panel. B and C have rows of full panels. */
-static void cnn__product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda, size_t step,
-                         const float *b, size_t ldb, const float *bias, int accumulate, int relu)
-{
-    int row, column;
-    for (column = 0; column < n; column += k->lanes * k->vectors)
-        for (row = 0; row < m; row += k->rows) {
-            const float *rows[CNN__MOST_ROWS];
-            float b8[CNN__MOST_ROWS];
-            int there = cnn__rows(rows, k->rows, a, lda, row, m), r;
-            for (r = 0; bias && r < k->rows; r++) b8[r] = bias[row + (r < there ? r : 0)];
-            k->tile(cnn__smaller(k->vectors, cnn__pieces(n - column, k->lanes)), depth, rows, step, b + column, ldb,
-                    c + (size_t)row * ldc + column, ldc, there, bias ? b8 : NULL, accumulate, relu);
+    cnn__segment segments[CNN__MOST_PANEL];
+    int panel = k->lanes * k->vectors, pixels = cnn__maps_pixels(g), depth = cnn__taps(g), first, group;
+    size_t image = (size_t)g->groups * g->in_channels * cnn__plane(g);
+    for (first = 0; first < images * pixels; first += panel) {
+        int width = cnn__smaller(panel, images * pixels - first), count = 0, done = 0;
+        while (done < width) {
+            int pixel = (first + done) % pixels, i = pixel % g->out_width, j = pixel / g->out_width;
+            segments[count].to = done;
+            segments[count].length = cnn__smaller(g->out_width - i, width - done);
+            segments[count].from = (size_t)((first + done) / pixels) * image + (size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width;
+            done += segments[count++].length;
         }
+        for (group = 0; group < g->groups; group++) {
+            k->pack(g, packed, padded + (size_t)group * g->in_channels * cnn__plane(g), segments, count);
+            cnn__panel_product(k, z + (size_t)group * g->out_channels * ld + first, ld, g->out_channels, width, depth,
+                               weight + (size_t)group * g->out_channels * depth, depth, 1, packed, panel,
+                               bias ? bias + group * g->out_channels : NULL, relu);
+        }
+    }
+}
+
+/* to: (images, channels, pixels) from z: (channels, ld) */
+static void cnn__from_z(float *to, const float *z, size_t ld, int images, int channels, int pixels)
+{
+    int n, c;
+    for (n = 0; n < images; n++)
+        for (c = 0; c < channels; c++, to += pixels) memcpy(to, z + (size_t)c * ld + (size_t)n * pixels, sizeof *to * pixels);
 }
 
 typedef struct cnn__conv_job {
     const cnn__gemm_context *g;
     const cnn_conv2d_shape *s;
     cnn__conv_plan p;
-    float *y; unsigned char *index;                        /* forward */
+    float *out; unsigned char *place;                      /* forward: y and index */
     const float *bias;
-    float *dx; const float *dy, *yc; const unsigned char *winner;          /* backward */
-    float *dweight, *dbias, *flipped;                      /* the chunks' partial sums; the weights transposed */
+    float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
+    float *dweight, *dbias, *mirrored;                     /* the chunks' sums; the mirrored kernels */
     const float *x, *weight;
     float *scratch;
 } cnn__conv_job;
 
+static int cnn__halves(const cnn_pool2d_shape *p)          /* the usual pooling, 2 x 2 with stride 2: no window overlaps or hangs over */
+{
+    return p->kernel_height == 2 && p->kernel_width == 2 && p->stride_height == 2 && p->stride_width == 2 && !p->pad_height && !p->pad_width
+           && 2 * p->out_height <= p->in_height && 2 * p->out_width <= p->in_width;
+}
+
 static void cnn__pool_unit(const cnn__conv_job *job, const float *z, int first, int images)
 {
     const cnn_pool2d_shape *pool = &job->s->pool;
-    const cnn__kernels *k = job->g->kernels;
-    int n, c, j, i, plain = pool->kernel_height == 2 && pool->kernel_width == 2 && pool->stride_height == 2 && pool->stride_width == 2
-                            && !pool->pad_height && !pool->pad_width && 2 * pool->out_height <= pool->in_height && 2 * pool->out_width <= pool->in_width;
+    int n, c, j, i, pixels = pool->in_height * pool->in_width, halves = cnn__halves(pool);
     size_t out = (size_t)pool->out_height * pool->out_width;
     for (n = 0; n < images; n++)
         for (c = 0; c < pool->channels; c++) {
-            const float *map = z + (size_t)c * job->p.ld + (size_t)n * job->p.pixels;
+            const float *map = z + (size_t)c * job->p.ld + (size_t)n * pixels;
             size_t at = ((size_t)(first + n) * pool->channels + c) * out;
-            if (plain) {
-                for (j = 0; j < pool->out_height; j++)
-                    k->max_2x2(job->y + at + (size_t)j * pool->out_width, job->index ? job->index + at + (size_t)j * pool->out_width : NULL,
-                               map + (size_t)2 * j * pool->in_width, map + (size_t)(2 * j + 1) * pool->in_width, pool->out_width);
-                continue;
-            }
-            for (j = 0; j < pool->out_height; j++)
+            for (j = 0; halves && j < pool->out_height; j++, at += pool->out_width)
+                job->g->kernels->max_2x2(job->out + at, job->place ? job->place + at : NULL, map + (size_t)2 * j * pool->in_width,
+                                         map + (size_t)(2 * j + 1) * pool->in_width, pool->out_width);
+            for (j = 0; !halves && j < pool->out_height; j++)
                 for (i = 0; i < pool->out_width; i++, at++) {
                     size_t winner = cnn__pool2d_winner(pool, map, cnn__pool2d_window(pool, j, i));
-                    job->y[at] = map[winner];
-                    if (job->index)
-                        job->index[at] = (unsigned char)(((int)(winner / pool->in_width) - (j * pool->stride_height - pool->pad_height)) * pool->kernel_width
-                                                         + (int)(winner % pool->in_width) - (i * pool->stride_width - pool->pad_width));
+                    job->out[at] = map[winner];
+                    if (job->place) job->place[at] = cnn__pool2d_place(pool, winner, j, i);
                 }
         }
 }
 
-/* The card of convolution, for one unit of images:  z = bias + weight * windows, activation, pooling. */
+/* The card of convolution for one unit of images: pad, correlate, activate, pool. */
 static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
-    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), group, n, c;
-    float *padded = job->scratch + p->per_thread * thread, *col = padded + p->padded, *z = col + p->col;
+    const cnn__kernels *k = job->g->kernels;
+    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = cnn__maps_pixels(&p->there), c;
+    float *padded = job->scratch + p->per_thread * thread, *z = padded + 2 * p->padded, *packed = z + p->z;
+    float *out = job->out + (size_t)first * s->out_channels * pixels;
+    int straight = !s->pool.kernel_height && p->per_unit == 1 && pixels % k->lanes == 0;   /* whole vectors: z is the output */
+    size_t ld = straight ? (size_t)pixels : (size_t)p->ld;
+    if (straight) z = out;
     cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
-    for (group = 0; group < s->groups; group++) {
-        cnn__im2col(s, p, col, padded, group, images);
-        cnn__product(job->g->kernels, z + (size_t)group * p->group_out * p->ld, p->ld, p->group_out, images * p->pixels, p->depth,
-                     job->weight + (size_t)group * p->group_out * p->depth, p->depth, 1, col, p->ld,
-                     job->bias ? job->bias + group * p->group_out : NULL, 0, s->activation == CNN_RELU);
-    }
-    if (s->activation && s->activation != CNN_RELU)
-        for (c = 0; c < s->out_channels; c++) cnn__activation_forward(s->activation, s->slope, z + (size_t)c * p->ld, z + (size_t)c * p->ld, (size_t)images * p->pixels);
+    cnn__correlate(k, &p->there, z, ld, padded, images, job->weight, job->bias, s->activation == CNN_RELU, packed);
+    for (c = 0; s->activation && s->activation != CNN_RELU && c < s->out_channels; c++)
+        cnn__activation_forward(s->activation, s->slope, z + c * ld, z + c * ld, (size_t)images * pixels);
     if (s->pool.kernel_height) cnn__pool_unit(job, z, first, images);
-    else
-        for (n = 0; n < images; n++)
-            for (c = 0; c < s->out_channels; c++)
-                memcpy(job->y + ((size_t)(first + n) * s->out_channels + c) * p->pixels, z + (size_t)c * p->ld + (size_t)n * p->pixels, sizeof *z * p->pixels);
+    else if (!straight) cnn__from_z(out, z, ld, images, s->out_channels, pixels);
 }
 
-/* df: (out_channels, ld), the gradient of the unit's maps before activation and pooling. */
-static void cnn__conv_df_unit(const cnn__conv_job *job, float *df, int first, int images)
+/* The gradient before activation and pooling, of the unit's maps: value (n, k, j, i) goes to to[n image + k map + j wide + i];
+   what lies between them is left alone. */
+static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size_t map, int wide, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn_pool2d_shape *pool = &s->pool;
-    int n, c, j, i;
-    size_t out = pool->kernel_height ? (size_t)pool->out_height * pool->out_width : (size_t)job->p.pixels;
-    for (c = 0; c < s->out_channels; c++) {
-        float *row = df + (size_t)c * job->p.ld;
-        memset(row + (size_t)images * job->p.pixels, 0, sizeof *row * (size_t)(job->p.ld - images * job->p.pixels));
-        for (n = 0; n < images; n++, row += job->p.pixels) {
-            size_t at = ((size_t)(first + n) * s->out_channels + c) * out;
-            const float *dy = job->dy + at, *y = job->yc + at;
-            if (!pool->kernel_height) {
-                if (s->activation == CNN_RELU) job->g->kernels->relu_backward(row, dy, y, out);
-                else if (!s->activation) memcpy(row, dy, sizeof *row * out);
-                else cnn__activation_backward(s->activation, s->slope, row, dy, y, out);
-                continue;
+    int n, c, j, i, pooled = pool->kernel_height > 0, halves = pooled && cnn__halves(pool) && (s->activation == CNN_RELU || !s->activation);
+    int written = halves ? 2 * pool->out_height : 0, across = halves ? 2 * pool->out_width : s->out_width;
+    int height = pooled ? pool->out_height : s->out_height, width = pooled ? pool->out_width : s->out_width;
+    for (n = 0; n < images; n++)
+        for (c = 0; c < s->out_channels; c++) {
+            size_t at = ((size_t)(first + n) * s->out_channels + c) * height * width;
+            float *df = to + n * image + c * map;
+            for (j = 0; pooled && j < s->out_height; j++)                  /* what unpooling will not write */
+                if (j >= written) memset(df + (size_t)j * wide, 0, sizeof *df * s->out_width);
+                else memset(df + (size_t)j * wide + across, 0, sizeof *df * (s->out_width - across));
+            for (j = 0; j < height; j++, at += width) {
+                const float *dy = job->dy + at, *y = job->y + at;
+                const unsigned char *index = job->index + at;
+                float *row = df + (size_t)j * wide;
+                if (halves) job->g->kernels->unpool_2x2(row + (size_t)j * wide, row + (size_t)(j + 1) * wide, dy, y, index, s->activation == CNN_RELU, width);
+                else if (pooled)
+                    for (i = 0; i < width; i++) {
+                        int top = j * pool->stride_height - pool->pad_height, left = i * pool->stride_width - pool->pad_width;
+                        float g = s->activation == CNN_RELU ? (y[i] > 0 ? dy[i] : 0) : (float)(dy[i] * cnn__activation_slope(s->activation, s->slope, y[i]));
+                        df[(size_t)(top + index[i] / pool->kernel_width) * wide + left + index[i] % pool->kernel_width] += g;
+                    }
+                else if (s->activation == CNN_RELU) job->g->kernels->relu_backward(row, dy, y, (size_t)width);
+                else cnn__activation_backward(s->activation, s->slope, row, dy, y, (size_t)width);
             }
-            memset(row, 0, sizeof *row * job->p.pixels);
-            for (j = 0; j < pool->out_height; j++)
-                for (i = 0; i < pool->out_width; i++, at++) {
-                    int winner = job->winner[at];
-                    int to = (j * pool->stride_height - pool->pad_height + winner / pool->kernel_width) * pool->in_width
-                             + i * pool->stride_width - pool->pad_width + winner % pool->kernel_width;
-                    row[to] += s->activation == CNN_RELU ? (job->yc[at] > 0 ? job->dy[at] : 0)
-                             : (float)(job->dy[at] * cnn__activation_slope(s->activation, s->slope, job->yc[at]));
-                }
         }
-    }
+}
+
+/* dweight(k, tap) += sum over images and pixels of df(k) in(tap): rows of df against rows of taps, both along the pixels.
+   Flat, a tap's row is the whole padded map, shifted: the borders that df leaves zero add nothing. */
+static void cnn__conv_dweight(const cnn__conv_job *job, float *dweight, const float *padded, const float *df, const float *col, int images, int group)
+{
+    const cnn__conv_plan *p = &job->p;
+    const cnn__correlation *g = &p->there;
+    const cnn__kernels *k = job->g->kernels;
+    int depth = cnn__taps(g), area = g->kernel_height * g->kernel_width, row, column, q;
+    size_t df_map = (size_t)p->df_high * g->wide, plane = cnn__plane(g), ahead = (size_t)p->df_top * g->wide + p->df_left;
+    int length = p->flat ? (g->out_height - 1) * g->wide + g->out_width : images * cnn__maps_pixels(g);
+    if (p->flat && ahead + cnn__round_up(length, k->lanes) <= df_map) length = cnn__round_up(length, k->lanes);    /* zeros follow */
+    for (row = 0; row < g->out_channels; row += k->dot_rows)
+        for (column = 0; column < depth; column += k->dot_columns) {
+            const float *rows[CNN__MOST_DOTS], *taps[CNN__MOST_DOTS];
+            int across = cnn__smaller(k->dot_columns, depth - column);
+            int there = p->flat ? cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * df_map + ahead, df_map, row, g->out_channels)
+                                : cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * p->ld, p->ld, row, g->out_channels);
+            for (q = 0; q < k->dot_columns; q++) {
+                int tap = column + (q < across ? q : across - 1), c = tap / area, y = tap % area / g->kernel_width, x = tap % g->kernel_width;
+                taps[q] = p->flat ? padded + (group * g->in_channels + c) * plane + (size_t)y * g->dilation_height * g->wide + x * g->dilation_width
+                                  : col + (size_t)tap * p->ld;
+            }
+            k->dots(length, p->flat ? images : 1, (size_t)g->groups * g->out_channels * df_map, (size_t)g->groups * g->in_channels * plane, rows, taps,
+                    dweight + (size_t)(group * g->out_channels + row) * depth + column, depth, there, across);
+        }
 }
 
 /* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
-   of dweight and dbias, which are added up in order at the end.   du = df windows^T,  dwindows = u^T df. */
+   of dweight and dbias, which are added up in order at the end. */
 static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
-    size_t weights = (size_t)s->out_channels * p->depth;
-    float *padded = job->scratch + p->per_thread * thread, *col = padded + p->padded, *df = col + p->col, *dpadded = df + p->z;
+    int depth = cnn__taps(&p->there), pixels = cnn__maps_pixels(&p->there), in_pixels = s->in_height * s->in_width, wide = p->there.wide;
+    size_t weights = (size_t)s->out_channels * depth, df_map = (size_t)p->df_high * wide, df_image = s->out_channels * df_map;
+    float *padded = job->scratch + p->per_thread * thread, *dpadded = padded + p->padded, *z = dpadded + p->padded, *packed = z + p->z;
+    float *df = packed + p->packed, *col = df + p->df;
     float *dweight = job->dweight + weights * chunk, *dbias = job->dbias + (size_t)s->out_channels * chunk;
-    int unit, group, c, i, row, column;
+    int unit, group, n, c, i;
     memset(dweight, 0, sizeof *dweight * weights);
     memset(dbias, 0, sizeof *dbias * s->out_channels);
+    memset(df, 0, sizeof *df * p->df);
     for (unit = (int)((long)chunk * p->units / p->chunks); unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
-        int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = images * p->pixels;
-        cnn__conv_df_unit(job, df, first, images);
-        for (c = 0; c < s->out_channels; c++) {
-            float sum = 0;
-            for (i = 0; i < pixels; i++) sum += df[(size_t)c * p->ld + i];
-            dbias[c] += sum;
-        }
-        cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
-        if (job->dx) memset(dpadded, 0, sizeof *dpadded * p->padded);
+        int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first);
+        float *dx = job->dx ? job->dx + (size_t)first * s->in_channels * in_pixels : NULL;
+        cnn__conv_df(job, df + (size_t)p->df_top * wide + p->df_left, df_image, df_map, wide, first, images);
+        for (n = 0; n < images; n++)
+            for (c = 0; c < s->out_channels; c++) dbias[c] += k->total(df + n * df_image + c * df_map, df_map);
+        cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * in_pixels, images);
+        if (!p->flat) cnn__conv_df(job, z, (size_t)pixels, (size_t)p->ld, s->out_width, first, images);
         for (group = 0; group < s->groups; group++) {
-            const float *group_df = df + (size_t)group * p->group_out * p->ld;
-            float *to = dweight + (size_t)group * p->group_out * p->depth;
-            cnn__im2col(s, p, col, padded, group, images);
-            for (row = 0; row < p->group_out; row += k->dot_rows)
-                for (column = 0; column < p->depth; column += k->dot_columns) {
-                    const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
-                    int there = cnn__rows(rows, k->dot_rows, group_df, p->ld, row, p->group_out);
-                    int across = cnn__rows(columns, k->dot_columns, col, p->ld, column, p->depth);
-                    k->dots(pixels, rows, columns, to + (size_t)row * p->depth + column, p->depth, there, across);
-                }
-            if (!job->dx) continue;
-            cnn__product(k, col, p->ld, p->depth, pixels, p->group_out, job->weight + (size_t)group * p->group_out * p->depth, 1, p->depth,
-                         group_df, p->ld, NULL, 0, 0);
-            cnn__col2im(s, p, dpadded, col, group, images);
+            if (!p->flat) k->im2col(&p->there, col, p->ld, padded, group, images, 0);
+            cnn__conv_dweight(job, dweight, padded, p->flat ? df : z, col, images, group);
         }
-        if (job->dx) cnn__unpad_images(s, p, job->dx + (size_t)first * s->in_channels * s->in_height * s->in_width, dpadded, images);
+        if (dx && p->mirrored) {
+            int straight = p->per_unit == 1 && in_pixels % k->lanes == 0;
+            size_t ld = straight ? (size_t)in_pixels : (size_t)cnn__round_up(p->per_unit * in_pixels, p->panel);
+            cnn__correlate(k, &p->back, straight ? dx : z, ld, df, images, job->mirrored, NULL, 0, packed);
+            if (!straight) cnn__from_z(dx, z, ld, images, s->in_channels, in_pixels);
+        } else if (dx) {                                   /* dwindows = weight^T df, and each window back to its place */
+            memset(dpadded, 0, sizeof *dpadded * p->padded);
+            if (p->flat) cnn__conv_df(job, z, (size_t)pixels, (size_t)p->ld, s->out_width, first, images);
+            for (group = 0; group < s->groups; group++) {
+                for (i = 0; i < images * pixels; i += p->panel)
+                    cnn__panel_product(k, col + i, p->ld, depth, cnn__smaller(p->panel, images * pixels - i), p->there.out_channels,
+                                       job->weight + (size_t)group * p->there.out_channels * depth, 1, depth,
+                                       z + (size_t)group * p->there.out_channels * p->ld + i, p->ld, NULL, 0);
+                k->im2col(&p->there, col, p->ld, dpadded, group, images, 1);
+            }
+            cnn__unpad_images(s, p, dx, dpadded, images);
+        }
     }
+}
+
+/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: what leads from df back to dx */
+static void cnn__mirror(const cnn__correlation *g, float *to, const float *weight)
+{
+    int group, k, c, area = g->kernel_height * g->kernel_width, at;
+    for (group = 0; group < g->groups; group++)
+        for (c = 0; c < g->in_channels; c++)
+            for (k = 0; k < g->out_channels; k++)
+                for (at = 0; at < area; at++)
+                    *to++ = weight[((size_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
 }
 
 static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
-    cnn__conv_plan p = cnn__plan_conv(s, g);
-    return sizeof(float) * (p.per_thread * g->threads + (size_t)p.chunks * s->out_channels * (p.depth + 1));
+    cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
+    size_t there = forward.per_thread * g->threads;
+    size_t back = backward.per_thread * g->threads + (size_t)(backward.chunks + 1) * s->out_channels * (cnn__taps(&backward.there) + 1);
+    return sizeof(float) * (there > back ? there : back);
 }
 
 static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
@@ -1896,8 +2092,8 @@ static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g);
-    job.y = y; job.index = index; job.x = x; job.weight = weight; job.bias = bias;
+    job.p = cnn__plan_conv(s, job.g, 0);
+    job.out = y; job.place = index; job.x = x; job.weight = weight; job.bias = bias;
     job.scratch = (float *)work;
     cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
 }
@@ -1912,12 +2108,14 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g);
-    job.dx = dx; job.dy = dy; job.yc = y; job.winner = index; job.x = x; job.weight = weight;
+    job.p = cnn__plan_conv(s, job.g, 1);
+    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.weight = weight;
     job.scratch = (float *)work;
-    weights = (size_t)s->out_channels * job.p.depth;
-    job.dweight = job.scratch + job.p.per_thread * job.g->threads;
+    weights = (size_t)s->out_channels * cnn__taps(&job.p.there);
+    job.mirrored = job.scratch + job.p.per_thread * job.g->threads;
+    job.dweight = job.mirrored + weights;
     job.dbias = job.dweight + weights * job.p.chunks;
+    if (dx && job.p.mirrored) cnn__mirror(&job.p.there, job.mirrored, weight);
     cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
     for (chunk = 0; chunk < job.p.chunks; chunk++) {
         job.g->kernels->sum_into(dweight, job.dweight + weights * chunk, weights);
@@ -1955,7 +2153,7 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
                 const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
                 int there = cnn__rows(rows, k->dot_rows, job->x + i, s->in_features, n, n1);
                 int wide = cnn__rows(columns, k->dot_columns, job->weight + i, s->in_features, o, o1);
-                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), rows, columns, job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
+                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), 1, 0, 0, rows, columns, job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
             }
     if (s->activation)
         for (n = n0; n < n1; n++)
@@ -1979,7 +2177,7 @@ static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
             memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
             memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
         }
-        cnn__product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1, pass ? 1 : s->out_features, packed, panel, NULL, 0, 0);
+        cnn__panel_product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1, pass ? 1 : s->out_features, packed, panel, NULL, 0);
         for (r = 0; r < rows; r++) {
             float *line = to + (size_t)r * s->in_features;
             if (pass) memcpy(line, result + (size_t)r * panel, sizeof *line * width);
@@ -2084,17 +2282,13 @@ static void cnn__gemm_activation_backward(void *context, cnn_activation f, float
     cnn__each(&job, context, n, cnn__activation_backward_part);
 }
 
-static void cnn__dropout_part(void *arguments, int piece, int thread)      /* the card's mask, four words at a time */
+static void cnn__dropout_piece(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, n = cnn__piece_of(job, piece, &first), i, j;
-    float grow = (float)(1 / (1.0 - job->p));
+    size_t first, n = cnn__piece_of(job, piece, &first);
     (void)thread;
-    for (i = first; i < first + n; i += 4) {
-        uint32_t word[4];
-        cnn_random(word, job->c->seed, (uint32_t)job->layer, job->c->pass, (uint32_t)(i / 4));
-        for (j = 0; j < 4 && i + j < first + n; j++) job->y[i + j] = cnn__unit(word[j]) >= job->p ? job->x[i + j] * grow : 0;
-    }
+    job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass, (uint32_t)(first / 4),
+                                  (uint32_t)ceil(job->p * 16777216.0), (float)(1 / (1.0 - job->p)));
 }
 
 static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
@@ -2102,7 +2296,7 @@ static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int 
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.c = c; job.layer = layer; job.p = p; job.y = y; job.x = x;
-    cnn__each(&job, context, n, cnn__dropout_part);
+    cnn__each(&job, context, n, cnn__dropout_piece);
 }
 
 static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
