@@ -6,31 +6,57 @@ PREFIX ?= /usr/local
 
 need_cflags := -std=c99 -Wall -Wextra -pedantic
 need_ldlibs := -lm
-openmp := $(shell echo 'int main(void) { return 0; }' >.openmp.c; $(CC) -fopenmp .openmp.c -o .openmp 2>/dev/null && echo -fopenmp; rm -f .openmp .openmp.c)
+probe = $(shell d=$$(mktemp -d) && echo '$(1)' >$$d/p.c && $(CC) $(CPPFLAGS) $(2) $$d/p.c -o $$d/p 2>/dev/null && echo '$(2)'; rm -rf "$$d")
+openmp := $(call probe,int main(void) { return 0; },-fopenmp)
 compile = $(CC) $(need_cflags) $(openmp) $(CPPFLAGS) $(CFLAGS)
 link = $(LDFLAGS) $(LDLIBS) $(need_ldlibs)
 
-examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
-tests := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c)) tests/compile.sh
+# stb_image, for the programs that read pictures: the system's, or a copy beside cnn.h
+stb_programs := edges pretrained
+stb_cflags := $(or $(shell pkg-config --cflags stb 2>/dev/null),$(if $(wildcard stb_image.h),-I.))
+stb := $(if $(stb_cflags)$(wildcard /usr/include/stb_image.h),yes)
+stb_missing := stb_image is not there, so $(stb_programs) are left out; get it with: apt install libstb-dev (or put stb_image.h and stb_image_write.h beside cnn.h)
 
-.PHONY: all examples test check install uninstall clean help mnist fashion-mnist cifar-10
+all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
+examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
+walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
+test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
+test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-all: examples  ## build every example (the default)
+.PHONY: all test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
-examples: $(examples)
+all: $(examples)  ## build every example (the default)
+	@$(if $(stb),:,echo '$(stb_missing)')
 
 # make NAME builds examples/NAME.c into ./NAME
 $(examples): %: examples/%.c cnn.h $(wildcard examples/*.h)
-	$(compile) $< -o $@ $(link)
+	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags)) $< -o $@ $(link)
 
-build/%: tests/%.c cnn.h tests/test.h $(wildcard examples/*.h)
+ifeq ($(stb),)
+$(stb_programs):
+	@echo '$(stb_missing)'; exit 1
+endif
+
+build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
 	@mkdir -p build
 	$(compile) $< -o $@ $(link)
 
-test: $(filter build/%,$(tests)) $(examples)  ## run the tests; the last line is the sum
-	@CC='$(CC)' tests/run $(tests)
+test: $(test_programs) $(examples)  ## run the tests; the last line is the sum
+	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
 
 check: test
+
+sanitize:  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
+	@mkdir -p build/sanitize
+	@for test in $(notdir $(test_programs)); do \
+	    $(compile) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover tests/$$test.c -o build/sanitize/$$test $(link) || exit 1; done
+	@tests/run $(addprefix build/sanitize/,$(notdir $(test_programs)))
+
+valgrind: $(test_programs)  ## the test programs under valgrind, which knows no AVX-512
+	@CNN_ISA=baseline CNN_TEST_SHORT=1 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full' $(test_programs)
+
+walkthrough: $(filter $(examples),$(walkthrough))  ## run the programs that need no data set, in the lecture's order
+	@for program in $(filter $(examples),$(walkthrough)); do echo; echo "---- ./$$program"; echo; ./$$program || exit 1; done
 
 mnist fashion-mnist cifar-10:  ## download a data set into data/, checked by its digests
 	examples/download.sh $@
@@ -44,8 +70,9 @@ uninstall:  ## remove what install copied
 	rm -f '$(DESTDIR)$(PREFIX)/include/cnn.h' '$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
 
 clean:  ## remove what was built
-	rm -rf build $(examples)
+	rm -rf build $(all_examples)
 
 help:  ## list the targets
-	@echo 'make NAME          build examples/NAME.c into ./NAME: $(examples)'
-	@sed -n 's/^\([a-z0-9 -]*\):[^=]*##  *\(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target what; do printf 'make %-13s %s\n' "$$target" "$$what"; done
+	@echo 'make NAME: build examples/NAME.c into ./NAME, one of'
+	@echo '    $(all_examples)'
+	@sed -n 's/^\([a-z0-9 -]*\):[^=]*##  *\(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target what; do printf 'make %s: %s\n' "$$target" "$$what"; done

@@ -304,6 +304,7 @@ typedef struct cnn_fit_options {
     FILE *log;                              /* one line an epoch, e.g. stdout                           */
     FILE *progress;                         /* e.g. stderr                                              */
     int progress_bar;                       /* redraw one line (a terminal) instead of writing several   */
+    FILE *doctor;                           /* where advice goes when training looks ill, e.g. stderr     */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user); void *user;
 } cnn_fit_options;
 
@@ -342,6 +343,38 @@ cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int sam
 int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title);
 int cnn_save_curves_csv(cnn_net *net, const char *path);
 void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters      */
+
+/* Prints, for one output value of a layer and the first sample of the last batch, the equation with its
+   numbers: the window and what of it fell beyond the border, each product, the sum, the bias, the result. */
+int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
+
+/* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision and
+   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps.       */
+int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
+
+
+/* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
+
+/* The ending chooses the format: .safetensors, or .pth and .pt as torch.save(model.state_dict(), path)
+   writes them; keys and shapes are PyTorch's. In Python:
+       model.load_state_dict(torch.load("net.pth", weights_only=True))
+       model.load_state_dict(safetensors.torch.load_file("net.safetensors"))
+   F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
+   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all.  */
+int cnn_save(cnn_net *net, const char *path);
+int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over   */
+/* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
+   sentence: how many were loaded, and which are missing, unexpected or mis-shaped.                        */
+int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
+
+/* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning rate, place
+   in the schedule, seed and history. Call cnn_checkpoint_load after the same building calls, cnn_adam (or
+   another) and schedule as in the program that saved it; cnn_fit then goes on after the last epoch and ends with
+   the same bits as a run that was never stopped. The options given to cnn_adam and the schedule stay the
+   program's, so that they can be changed; learning rate and seed come from the file (to change the rate: cnn_set_lr
+   afterwards). Another network, optimizer or schedule is refused. The file is a .safetensors file, whatever its ending. */
+int cnn_checkpoint_save(cnn_net *net, const char *path);
+int cnn_checkpoint_load(cnn_net *net, const char *path);
 
 /* ---- the backend table: every operation, to be filled by `direct`, `gemm`, `cuda` or by you ---- */
 
@@ -475,7 +508,11 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#ifndef _WIN32
+#ifdef _WIN32
+#include <io.h>
+int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);     /* as <windows.h> has it */
+#else
+#include <fcntl.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
@@ -2238,7 +2275,7 @@ typedef struct cnn__each_job {
 static size_t cnn__piece_of(const cnn__each_job *job, int piece, size_t *first)
 {
     *first = (size_t)piece * CNN__PIECE;
-    return job->n - *first < CNN__PIECE ? job->n - *first : CNN__PIECE;
+    return job->n - *first < (size_t)CNN__PIECE ? job->n - *first : (size_t)CNN__PIECE;
 }
 
 static void cnn__each(cnn__each_job *job, void *context, size_t n, void (*part)(void *, int, int))
@@ -3542,6 +3579,45 @@ void cnn_backward(cnn_net *net)
     net->has_loss = 0;
 }
 
+/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
+   *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
+static const float *cnn__activation_of(cnn_net *net, int i, float **own)
+{
+    int k, layer;
+    const float *x = net->x;
+    *own = NULL;
+    for (k = 0; k < net->op_count && net->ops[k].last <= i; k++) x = net->ops[k].y;
+    if (k == net->op_count || net->ops[k].first > i) return x;             /* the end of an operation, or a flatten after it */
+    for (layer = net->ops[k].first; layer <= i; layer++) {
+        cnn__op one;
+        const cnn__layer *l = &net->layers[layer];
+        float *y = (float *)cnn__backend_alloc(net, cnn__size(l->out) * (size_t)net->batch, sizeof(float), "the activations");
+        if (!y) break;
+        memset(&one, 0, sizeof one);
+        one.first = one.last = layer;
+        one.conv = l->conv;
+        one.linear = l->linear;
+        cnn__op_batch(net, &one, net->batch);
+        if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &one.conv))) {
+            cnn__backend_free(net, &y);
+            break;
+        }
+        cnn__op_forward(net, &one, y, *own ? *own : x, net->batch);
+        cnn__backend_free(net, own);
+        *own = y;
+    }
+    if (layer <= i) cnn__backend_free(net, own);
+    return *own;
+}
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
+{
+    float *copy = (float *)cnn__alloc(count, sizeof *copy);
+    if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
+    else cnn__say(&net->error, "out of memory");
+    return copy;
+}
+
 /* ---- optimizers and schedules ---- */
 
 static void cnn__set_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr, float weight_decay)
@@ -3914,7 +3990,95 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
     fflush(log);
 }
 
-static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch)
+/* ---- the training doctor: what a lecturer would say on looking over a student's shoulder ---- */
+
+enum {
+    CNN__SAID_SOFTMAX = 1, CNN__SAID_UNSCALED = 2, CNN__SAID_NAN = 4, CNN__SAID_STUCK = 8, CNN__SAID_DEAD = 16, CNN__SAID_RATE = 32,
+    CNN__SAID_OVERFIT = 64, CNN__SAID_CLASSES = 128
+};
+
+typedef struct cnn__doctor { FILE *out; int said; double best_loss; } cnn__doctor;
+
+static void cnn__advise(cnn__doctor *d, int what, const char *format, ...) CNN__PRINTF(3, 4);
+static void cnn__advise(cnn__doctor *d, int what, const char *format, ...)
+{
+    va_list arguments;
+    if (d->said & what) return;                            /* once is enough */
+    d->said |= what;
+    fprintf(d->out, "doctor: ");
+    va_start(arguments, format);
+    vfprintf(d->out, format, arguments);
+    va_end(arguments);
+    fprintf(d->out, "\n");
+    fflush(d->out);
+}
+
+static void cnn__doctor_before(cnn__doctor *d, const cnn_net *net, const cnn_data *train, cnn_loss_kind loss)
+{
+    int outputs = (int)cnn__outputs(net);
+    if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].kind == CNN__SOFTMAX)
+        cnn__advise(d, CNN__SAID_SOFTMAX, "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. Leave the last cnn_softmax out.");
+    if (train->labels && train->classes < outputs)
+        cnn__advise(d, CNN__SAID_CLASSES, "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.", outputs, train->classes - 1, train->classes);
+}
+
+static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
+{
+    size_t i, n = cnn__size(net->input) * (size_t)net->batch;
+    float *x = cnn__download(net, net->x, n), most = 0;
+    for (i = 0; x && i < n; i++) if (fabsf(x[i]) > most) most = fabsf(x[i]);
+    if (most > 20)
+        cnn__advise(d, CNN__SAID_UNSCALED, "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by 255, or call cnn_normalize.", most);
+    cnn__free(x);
+}
+
+static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
+{
+    if (!(loss - loss == 0))
+        cnn__advise(d, CNN__SAID_NAN, "the loss is %g: the numbers have overflowed. Try a learning rate ten times smaller than %g, clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->base_lr);
+}
+
+/* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
+static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
+{
+    int i;
+    for (i = 0; i < net->layer_count && !cnn__stopped(net); i++) {
+        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->batch;
+        float *own, *y;
+        const float *from;
+        if (net->layers[i].activation != CNN_RELU) continue;
+        from = cnn__activation_of(net, i, &own);
+        y = from ? cnn__download(net, from, n) : NULL;
+        while (y && k < n && y[k] <= 0) k++;
+        if (y && k == n)
+            cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
+                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.", i + 1, net->layers[i].name);
+        cnn__free(y);
+        cnn__backend_free(net, &own);
+    }
+}
+
+static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoch *e, int classes, cnn_loss_kind loss, int batches)
+{
+    double chance = log(classes > 1 ? classes : 2);
+    cnn__doctor_loss(d, net, e->train.loss);
+    if (loss == CNN_CROSS_ENTROPY && classes > 1) {
+        if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
+            cnn__advise(d, CNN__SAID_STUCK, "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the inputs' scale, "
+                        "and try another learning rate than %g.", e->epoch, classes, chance, net->base_lr);
+        if (e->train.loss > 1.5 * chance)
+            cnn__advise(d, CNN__SAID_RATE, "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. Try a tenth of it.", e->epoch,
+                        e->train.loss, chance, e->lr);
+    }
+    if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
+        cnn__advise(d, CNN__SAID_RATE, "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or a schedule.", d->best_loss, e->train.loss, e->lr);
+    if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
+    if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
+        cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it overfits. Use dropout, weight decay, "
+                    "more data, or fewer epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
+}
+
+static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
 {
     cnn__progress progress = { 0, 0, 0 };
     cnn_batch batch;
@@ -3924,21 +4088,26 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
     cnn_train(net);
     while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
         cnn_forward(net, &batch);
+        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
         cnn__take_loss(net, &batch, o->loss);
+        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, cnn_loss(net));
         cnn_zero_grad(net);
         cnn_backward(net);
         if (o->clip_grad_norm > 0) cnn_clip_grad_norm(net, o->clip_grad_norm);
         cnn_step(net);
         if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
-        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, ++done, all, o->batch_size);
+        done++;
+        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
     }
+    if (doctor->out && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
 }
 
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
 {
     cnn_loader *loader;
     cnn_loader_options lo;
-    if (cnn__stopped(net)) return 0;
+    cnn__doctor doctor = { NULL, 0, 0 };
+    if (!cnn__ready(net)) return 0;
     if (!o.epochs) o.epochs = 1;
     if (!o.batch_size) o.batch_size = 128;
     if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 1, not %d", o.epochs), 0;
@@ -3951,6 +4120,8 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     lo.seed = net->seed;
     loader = cnn_loader_new_with(train, lo);
     if (cnn_loader_error(loader)) cnn__say(&net->error, "%s", cnn_loader_error(loader));
+    doctor.out = o.doctor;
+    if (doctor.out && !cnn__stopped(net)) cnn__doctor_before(&doctor, net, train, o.loss);
     while (!cnn__stopped(net) && net->history_count < o.epochs) {
         cnn_epoch e;
         double begun = cnn__seconds();
@@ -3958,7 +4129,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         e.epoch = net->history_count + 1;
         e.lr = cnn_lr(net);
         cnn_set_epoch(loader, e.epoch - 1);
-        cnn__train_epoch(net, loader, &o, e.epoch);
+        cnn__train_epoch(net, loader, &o, e.epoch, &doctor);
         e.train = cnn__read_score(net);
         e.seconds = cnn__seconds() - begun;
         if (test) e.test = cnn_evaluate(net, test, o.test_batch_size, o.loss);
@@ -3966,6 +4137,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         if (net->schedule == CNN__STEP_LR || net->schedule == CNN__COSINE_LR) cnn_scheduler_step(net);
         if (!cnn__remember_epoch(net, &e)) break;
         if (o.log) cnn__log_epoch(o.log, &e, o.epochs, test != NULL);
+        if (doctor.out) cnn__doctor_epoch(&doctor, net, &e, train->classes, o.loss, cnn_batches(loader));
         if (o.each_epoch) o.each_epoch(net, &e, o.user);
     }
     cnn_loader_free(loader);
@@ -4000,37 +4172,6 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *key)
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "", net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names", call, key, known.s,
              i < net->tensor_count ? ", ..." : "");
-}
-
-/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
-   *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
-static const float *cnn__activation_of(cnn_net *net, int i, float **own)
-{
-    int k, layer;
-    const float *x = net->x;
-    *own = NULL;
-    for (k = 0; k < net->op_count && net->ops[k].last <= i; k++) x = net->ops[k].y;
-    if (k == net->op_count || net->ops[k].first > i) return x;             /* the end of an operation, or a flatten after it */
-    for (layer = net->ops[k].first; layer <= i; layer++) {
-        cnn__op one;
-        const cnn__layer *l = &net->layers[layer];
-        float *y = (float *)cnn__backend_alloc(net, cnn__size(l->out) * (size_t)net->batch, sizeof(float), "the activations");
-        if (!y) break;
-        memset(&one, 0, sizeof one);
-        one.first = one.last = layer;
-        one.conv = l->conv;
-        one.linear = l->linear;
-        cnn__op_batch(net, &one, net->batch);
-        if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &one.conv))) {
-            cnn__backend_free(net, &y);
-            break;
-        }
-        cnn__op_forward(net, &one, y, *own ? *own : x, net->batch);
-        cnn__backend_free(net, own);
-        *own = y;
-    }
-    if (layer <= i) cnn__backend_free(net, own);
-    return *own;
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -4234,6 +4375,17 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 
 /* ---- files ---- */
 
+static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)        /* as in ZIP, gzip and PNG; begins with 0 */
+{
+    int bit;
+    crc = ~crc;
+    while (count--) {
+        crc ^= *bytes++;
+        for (bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+    }
+    return ~crc;
+}
+
 static uint32_t cnn__big_endian(const unsigned char *b) { return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]; }
 
 /* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
@@ -4268,6 +4420,37 @@ static int cnn__exists(const char *path)
     return file != NULL;
 }
 
+#if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
+#define CNN__GUNZIP                         /* stb_image.h stands before this file: its zlib decoder unpacks .gz files */
+
+/* The contents of a gzip file (RFC 1952): a header, a deflate stream, its CRC and its length. Frees `file`. */
+static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t *size, cnn__text *error)
+{
+    size_t at = 10, length = 0;
+    const unsigned char *end = file + *size;
+    unsigned char *plain = NULL;
+    int flags = *size > 18 ? file[3] : 0, written = -1;
+    if (flags & 4 && at + 2 <= *size) at += 2u + file[at] + 256u * file[at + 1];          /* extra field */
+    if (flags & 8) while (at < *size && file[at++]) {}                                    /* file name */
+    if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
+    if (flags & 2) at += 2;                                                               /* header CRC */
+    if (*size > 18 && at + 8 < *size) {
+        length = end[-4] | (size_t)end[-3] << 8 | (size_t)end[-2] << 16 | (size_t)end[-1] << 24;
+        if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size) plain = (unsigned char *)cnn__alloc(length + 1, 1);
+    }
+    if (plain) written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at, (int)(*size - at));
+    if (written < 0 || (size_t)written != length
+        || cnn__crc32(0, plain, length) != ((uint32_t)end[-8] | (uint32_t)end[-7] << 8 | (uint32_t)end[-6] << 16 | (uint32_t)end[-5] << 24)) {
+        cnn__say(error, "%.300s: cannot be unpacked: it is cut off or damaged; get it again", path);
+        cnn__free(plain);
+        plain = NULL;
+    }
+    cnn__free(file);
+    *size = length;
+    return plain;
+}
+#endif
+
 /* An IDX file (LeCun's MNIST format): 0, 0, type 8 for bytes, number of dimensions; each size as 4 bytes,
    highest first; the values. Returns the whole file and the sizes, or NULL and a sentence. */
 static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[3], cnn__text *error)
@@ -4277,14 +4460,16 @@ static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[
     char packed[420];
     int i;
     snprintf(packed, sizeof packed, "%.400s.gz", path);
-    if (!cnn__exists(path) && cnn__exists(packed)) {
-        cnn__say(error, "%.200s is missing, but there is the packed %.200s; unpack it: gzip -dk %.40s", path, packed, strrchr(packed, '/') ? strrchr(packed, '/') + 1 : packed);
-        return NULL;
-    }
+    if (!cnn__exists(path) && cnn__exists(packed)) path = packed;
     file = cnn__read_file(path, &size, error);
+#ifdef CNN__GUNZIP
+    if (file && size >= 2 && file[0] == 0x1f && file[1] == 0x8b) file = cnn__gunzip(path, file, &size, error);
+#endif
     if (!file) return NULL;
-    if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b)
-        cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.100s %.100s.gz && gzip -d %.100s.gz", path, path, path, path);
+    if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b) {
+        if (path == packed) cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+        else cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path, path);
+    }
     else if (size < 4 + 4 * (size_t)dimensions)
         cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path, (double)size);
     else if (file[0] || file[1] || file[2] != 8 || file[3] != dimensions)
@@ -4547,9 +4732,12 @@ void cnn_loader_free(cnn_loader *loader)
 }
 
 /* ============================================================================================
-   >>file   What is written to disk. A file is written beside its place, flushed, and renamed: whatever
-            happens, the path holds the old file or the new one, whole.
+   >>file   What is written to disk. A state dict is a list of named tensors; each format turns the
+            list into bytes and back. Nothing that was read is believed before it was checked, and the
+            network changes only when all of it fits.
    ============================================================================================ */
+
+/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ---- */
 
 typedef struct cnn__writer { FILE *file; char path[480], part[500]; } cnn__writer;
 
@@ -4568,20 +4756,1293 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     return w->file != NULL;
 }
 
+static int cnn__flush_file(FILE *file)
+{
+#ifdef _WIN32
+    return !fflush(file) && !_commit(_fileno(file));
+#else
+    return !fflush(file) && !fsync(fileno(file));
+#endif
+}
+
+static int cnn__replace_file(const char *part, const char *path)
+{
+#ifdef _WIN32
+    return MoveFileExA(part, path, 1 | 8);                 /* replace what is there; return when it is on the disk */
+#else
+    const char *slash = strrchr(path, '/');
+    char directory[480];
+    int d;
+    if (rename(part, path)) return 0;
+    snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    d = open(directory, O_RDONLY);
+    if (d >= 0) { fsync(d); close(d); }                    /* the new name too, where directories can be flushed */
+    return 1;
+#endif
+}
+
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
 {
-    int good = !ferror(w->file) && !fflush(w->file);
-#ifndef _WIN32
-    good = good && !fsync(fileno(w->file));
-#endif
-    good = !fclose(w->file) && good;
-#ifdef _WIN32
-    if (good) remove(w->path);                             /* rename does not replace there */
-#endif
-    if (good && !rename(w->part, w->path)) return 1;
-    cnn__say(error, "%.300s: cannot be written: %s", w->path, strerror(errno));
+    int good = !ferror(w->file) && cnn__flush_file(w->file), cause = errno;
+    if (fclose(w->file) && good) good = 0, cause = errno;
+    if (good && cnn__replace_file(w->part, w->path)) return 1;
+    if (good) cause = errno;
+    cnn__say(error, "%.300s: cannot be written: %s; what was there before is unchanged", w->path, strerror(cause));
     remove(w->part);
     return 0;
+}
+
+/* ---- bytes that grow; numbers with their lowest byte first, as in all these formats ---- */
+
+typedef struct cnn__bytes { unsigned char *at; size_t count, room; int failed; } cnn__bytes;
+
+static void cnn__put(cnn__bytes *b, const void *bytes, size_t count)
+{
+    if (count > b->room - b->count && !b->failed) {
+        size_t room = 2 * b->room + count + 64;
+        unsigned char *larger = (unsigned char *)cnn__alloc(room, 1);
+        b->failed = !larger;
+        if (larger && b->count) memcpy(larger, b->at, b->count);
+        if (larger) { cnn__free(b->at); b->at = larger; b->room = room; }
+    }
+    if (b->failed || !count) return;
+    memcpy(b->at + b->count, bytes, count);
+    b->count += count;
+}
+
+static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
+{
+    unsigned char little[8];
+    int i;
+    for (i = 0; i < bytes; i++) little[i] = (unsigned char)(number >> 8 * i);
+    cnn__put(b, little, (size_t)bytes);
+}
+
+static uint64_t cnn__little(const unsigned char *b, int bytes)
+{
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | b[bytes];
+    return number;
+}
+
+static void cnn__print(cnn__bytes *b, const char *format, ...) CNN__PRINTF(2, 3);
+static void cnn__print(cnn__bytes *b, const char *format, ...)             /* up to 511 characters */
+{
+    cnn__text text;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text.s, sizeof text.s, format, arguments);
+    va_end(arguments);
+    cnn__put(b, text.s, strlen(text.s));
+}
+
+/* ---- a state dict ---- */
+
+typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dtype;
+
+static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
+    { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read; the others only stepped over */
+    { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
+    { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
+    { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
+    { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 }, { "F8_E5M2FNUZ", "", 8 },
+    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }
+};
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8 };
+
+typedef struct cnn__stored {                /* a tensor as a file has it                                 */
+    const char *key, *prefix;               /* written as prefix, key; read without prefix               */
+    const cnn__dtype *dtype;
+    int ndim; size_t shape[CNN__DIMS], stride[CNN__DIMS], count;   /* a tensor of more dimensions is never wanted */
+    const unsigned char *data; size_t bytes, begin;        /* the storage that holds it, and where it begins */
+    size_t first;                           /* its first value in that storage                           */
+    const char *entry; size_t dict;         /* .pth: the storage's name, the dict that has the key       */
+} cnn__stored;
+
+typedef struct cnn__state {
+    const char *path; cnn__text *error;
+    cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
+    unsigned char *file; size_t size;       /* of one that is read                                       */
+    char *at;                               /* .safetensors: the next character of the header            */
+    const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
+} cnn__state;
+
+static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
+static int cnn__wrong(cnn__state *s, const char *format, ...)              /* always 0 */
+{
+    cnn__text what;
+    va_list arguments;
+    size_t i;
+    va_start(arguments, format);
+    vsnprintf(what.s, sizeof what.s, format, arguments);
+    va_end(arguments);
+    for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
+    cnn__say(s->error, "%.150s: %s", s->path, what.s);
+    return 0;
+}
+
+static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
+
+static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
+{
+    *count = s->tensors.count / sizeof(cnn__stored);
+    return (cnn__stored *)(void *)s->tensors.at;
+}
+
+static int cnn__by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; each may be there once */
+{
+    size_t i;
+    if (list->failed) return cnn__wrong(s, "out of memory");
+    if (list->count) qsort(list->at, list->count / size, size, cnn__by_key);
+    for (i = size; i < list->count; i += size)
+        if (!cnn__by_key(list->at + i - size, list->at + i)) return cnn__wrong(s, "has \"%.100s\" twice", *(const char **)(void *)(list->at + i));
+    return 1;
+}
+
+static const cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
+{
+    char name[200];
+    const char *sought = name;
+    size_t count;
+    const cnn__stored *tensors = cnn__tensors(s, &count);
+    snprintf(name, sizeof name, "%s%s", prefix, key);
+    return count ? (const cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
+}
+
+static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
+{
+    cnn__stored t;
+    memset(&t, 0, sizeof t);
+    t.key = key;
+    t.prefix = "";
+    t.dtype = dtype;
+    t.count = 1;
+    return t;
+}
+
+static int cnn__add_dimension(cnn__stored *t, size_t size)                 /* 0: too many values */
+{
+    if (t->ndim < CNN__DIMS) t->shape[t->ndim] = size;
+    t->ndim++;
+    return cnn__mul(&t->count, t->count, size) && t->count <= (size_t)-1 / 64;
+}
+
+static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
+{
+    uint64_t bits = cnn__little(b, (int)dtype->bits / 8);
+    uint32_t word = (uint32_t)bits, exponent = word >> 10 & 31, fraction = word & 1023;
+    double number;
+    float f;
+    switch (dtype - cnn__dtypes) {
+    case CNN__F64:
+        memcpy(&number, &bits, sizeof number);
+        return number;
+    case CNN__F16:                                         /* sign, 5 bits of exponent, 10 of fraction */
+        number = exponent == 31 ? (fraction ? NAN : HUGE_VAL) : exponent ? ldexp(1024.0 + fraction, (int)exponent - 25) : ldexp(fraction, -24);
+        return word >> 15 ? -number : number;
+    case CNN__BF16:                                        /* the upper half of a float */
+        word <<= 16;
+    }
+    memcpy(&f, &word, sizeof f);
+    return f;
+}
+
+/* The values in row-major order, however they lie in their storage. */
+static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
+{
+    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, most = t->bytes / size, last = t->first, at = t->first, step, i;
+    int d;
+    for (d = 0; d < t->ndim && t->count; d++)
+        if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
+    if (t->count && last >= most) return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    for (i = 0; i < t->count; i++) {
+        values[i] = (float)cnn__value(t->dtype, t->data + at * size);
+        for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
+            at += t->stride[d];
+            if (++index[d] < t->shape[d]) break;
+            at -= t->stride[d] * t->shape[d];
+            index[d] = 0;
+        }
+    }
+    return 1;
+}
+
+static void cnn__put_values(cnn__bytes *b, const cnn__stored *t)           /* F32 or F64 */
+{
+    size_t i;
+    for (i = 0; i < t->count; i++) {
+        uint64_t number;
+        uint32_t word;
+        if (t->dtype->bits == 64) memcpy(&number, t->data + 8 * i, 8);
+        else memcpy(&word, t->data + 4 * i, 4), number = word;
+        cnn__put_number(b, number, (int)t->dtype->bits / 8);
+    }
+}
+
+/* ---- .safetensors ----
+
+       | 8 bytes: N | N bytes of JSON, UTF-8, spaces at the end | the values of all tensors |
+
+       {"__metadata__": {"format": "pt"},
+        "classifier.weight": {"dtype": "F32", "shape": [10, 84], "data_offsets": [0, 3360]}, ...}
+
+   Offsets are a tensor's first byte and the one after its last, counted from the end of the header. All tensors
+   together fill the rest of the file, without holes or overlaps. N is at most 100 million and written as a multiple
+   of 8. Source: github.com/huggingface/safetensors, README.md and safetensors/src/tensor.rs.                */
+
+static int cnn__expected(cnn__state *s, const char *what)
+{
+    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at + 1 - (char *)s->file), what);
+}
+
+static int cnn__json_has(cnn__state *s, char c)            /* steps over c, if it is next */
+{
+    s->at += strspn(s->at, " \t\r\n");
+    return *s->at == c && (s->at++, 1);
+}
+
+static int cnn__json_needs(cnn__state *s, char c)
+{
+    char what[4] = { '\'', 0, '\'', 0 };
+    what[1] = c;
+    return cnn__json_has(s, c) || cnn__expected(s, what);
+}
+
+/* Steps through [a, b] or {"k": a}: 1 before each element, the *n-th; 0 at the end or a mistake. */
+static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
+{
+    if (!*n && !cnn__json_needs(s, brackets[0])) return 0;
+    if (cnn__json_has(s, brackets[1]) || (*n && !cnn__json_needs(s, ','))) return 0;
+    return ++*n, 1;
+}
+
+static int cnn__json_hex(cnn__state *s, uint32_t *code)    /* \u1234 */
+{
+    char digits[5] = { 0 };
+    if (strncmp(s->at, "\\u", 2) || strspn(s->at + 2, "0123456789abcdefABCDEF") < 4) return cnn__expected(s, "\\u and four hexadecimal digits");
+    *code = (uint32_t)strtoul((char *)memcpy(digits, s->at + 2, 4), NULL, 16);
+    return s->at += 6, 1;
+}
+
+/* A string, decoded where it stands, which never makes it longer, and ended by 0. */
+static int cnn__json_string(cnn__state *s, const char **text)
+{
+    static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+    char *to;
+    if (!cnn__json_needs(s, '"')) return 0;
+    *text = to = s->at;
+    while (*s->at != '"') {
+        const char *escape = *s->at == '\\' && s->at[1] ? strchr(escapes, s->at[1]) : NULL;
+        uint32_t c, low, more;
+        if ((unsigned char)*s->at < ' ') return cnn__expected(s, "the end of the string");
+        if (escape) { *to++ = meanings[escape - escapes]; s->at += 2; continue; }
+        if (*s->at != '\\') { *to++ = *s->at++; continue; }
+        if (!cnn__json_hex(s, &c)) return 0;
+        if (c >> 10 == 0x36) {                             /* a surrogate pair: two halves of a character beyond 0xffff */
+            if (!cnn__json_hex(s, &low)) return 0;
+            c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
+        }
+        if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
+        more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: so many bytes follow the first */
+        *to++ = (char)(more ? 0xf00 >> more | c >> 6 * more : c);
+        while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
+    }
+    s->at++;
+    *to = 0;
+    return 1;
+}
+
+static int cnn__json_digits(cnn__state *s)
+{
+    size_t count = strspn(s->at, "0123456789");
+    if (!count) return cnn__expected(s, "a digit");
+    return s->at += count, 1;
+}
+
+static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number from 0 */
+{
+    const char *digit = s->at += strspn(s->at, " \t\r\n");
+    if (*digit == '0') return *size = 0, s->at++, 1;
+    if (!cnn__json_digits(s)) return 0;
+    for (*size = 0; digit < s->at; digit++) {
+        if (!cnn__mul(size, *size, 10) || *size > (size_t)-1 - 9) return cnn__wrong(s, "a number in its header overflows");
+        *size += (size_t)(*digit - '0');
+    }
+    return 1;
+}
+
+static int cnn__json_skip(cnn__state *s, int depth)        /* any value */
+{
+    const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
+    size_t n = 0;
+    if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
+    if (brackets) {
+        for (s->at--; cnn__json_next(s, brackets, &n); )
+            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':'))) || !cnn__json_skip(s, depth + 1)) return 0;
+        return !cnn__failed(s);
+    }
+    if (*s->at == '"') return cnn__json_string(s, &key);
+    if (!strncmp(s->at, "true", 4) || !strncmp(s->at, "null", 4)) return s->at += 4, 1;
+    if (!strncmp(s->at, "false", 5)) return s->at += 5, 1;
+    if (*s->at == '-') s->at++;
+    if (*s->at == '0') s->at++;
+    else if (!cnn__json_digits(s)) return 0;
+    if (*s->at == '.' && (s->at++, !cnn__json_digits(s))) return 0;
+    if (*s->at == 'e' || *s->at == 'E') {
+        s->at += s->at[1] == '+' || s->at[1] == '-' ? 2 : 1;
+        return cnn__json_digits(s);
+    }
+    return 1;
+}
+
+static int cnn__json_tensor(cnn__state *s, const char *key)
+{
+    static const char *const fields[] = { "dtype", "shape", "data_offsets" };
+    cnn__stored t = cnn__stored_of(key, cnn__dtypes);
+    size_t n = 0, k, size, bits, offsets[2] = { 0, 0 };
+    const char *field, *name;
+    int i, seen[4] = { 0, 0, 0, 0 };
+    while (cnn__json_next(s, "{}", &n)) {
+        if (!cnn__json_string(s, &field) || !cnn__json_needs(s, ':')) return 0;
+        for (i = 0; i < 3 && strcmp(field, fields[i]); i++) { }
+        if (seen[i]++ && i < 3) return cnn__wrong(s, "tensor \"%.100s\" has %s twice", key, field);
+        k = 0;
+        switch (i) {
+        case 0:
+            if (!cnn__json_string(s, &name)) return 0;
+            while (t.dtype->name && strcmp(t.dtype->name, name)) t.dtype++;
+            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the dtype %.40s, which there is not", key, name);
+            break;
+        case 1:
+            while (cnn__json_next(s, "[]", &k))
+                if (!cnn__json_size(s, &size)) return 0;
+                else if (!cnn__add_dimension(&t, size)) return cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
+            break;
+        case 2:
+            while (cnn__json_next(s, "[]", &k)) if (!cnn__json_size(s, &offsets[k > 1])) return 0;
+            if (k != 2 && !cnn__failed(s)) return cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
+            break;
+        default:
+            if (!cnn__json_skip(s, 0)) return 0;
+        }
+    }
+    if (cnn__failed(s)) return 0;
+    for (i = 0; i < 3; i++) if (!seen[i]) return cnn__wrong(s, "tensor \"%.100s\" has no %s", key, fields[i]);
+    t.begin = offsets[0];
+    t.bytes = offsets[1] - offsets[0];
+    if (offsets[1] < offsets[0] || !cnn__mul(&bits, t.count, t.dtype->bits) || bits % 8 || bits / 8 != t.bytes)
+        return cnn__wrong(s, "tensor \"%.100s\": its data_offsets %.0f and %.0f do not hold its %.0f values of %s", key, (double)offsets[0], (double)offsets[1],
+                          (double)t.count, t.dtype->name);
+    for (size = 1, i = t.ndim - 1; i >= 0; i--) if (i < CNN__DIMS) { t.stride[i] = size; size *= t.shape[i]; }
+    cnn__put(&s->tensors, &t, sizeof t);
+    return 1;
+}
+
+static int cnn__json_metadata(cnn__state *s)               /* strings by name, or null */
+{
+    const char *pair[2];
+    size_t n = 0;
+    if (cnn__json_has(s, 'n')) return s->at--, cnn__json_skip(s, 0);
+    while (cnn__json_next(s, "{}", &n)) {
+        if (!cnn__json_string(s, &pair[0]) || !cnn__json_needs(s, ':') || !cnn__json_string(s, &pair[1])) return 0;
+        cnn__put(&s->metadata, pair, sizeof pair);
+    }
+    return !cnn__failed(s) && cnn__sort(s, &s->metadata, sizeof pair);
+}
+
+static int cnn__utf8(const unsigned char *s, size_t count)
+{
+    static const uint32_t least[4] = { 0, 0x80, 0x800, 0x10000 };
+    size_t i, more, k;
+    for (i = 0; i < count; i += more + 1) {
+        uint32_t c = s[i];
+        more = c < 0x80 ? 0 : c >> 5 == 6 ? 1 : c >> 4 == 14 ? 2 : c >> 3 == 30 ? 3 : count;
+        if (more >= count - i) return 0;
+        c &= more ? 0x3fu >> more : 0x7fu;
+        for (k = 1; k <= more; k++) {
+            if (s[i + k] >> 6 != 2) return 0;
+            c = c << 6 | (s[i + k] & 0x3f);
+        }
+        if (c < least[more] || c > 0x10ffff || c >> 11 == 0x1b) return 0;
+    }
+    return 1;
+}
+
+static int cnn__by_place(const void *a, const void *b)
+{
+    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
+    if (s->begin != t->begin) return s->begin < t->begin ? -1 : 1;
+    return s->bytes < t->bytes ? -1 : s->bytes > t->bytes;
+}
+
+static int cnn__read_safetensors(cnn__state *s)
+{
+    uint64_t length = s->size < 8 ? 0 : cnn__little(s->file, 8);
+    size_t n = 0, i, count, at = 0, data, metadata = 0;
+    const char *key;
+    cnn__stored *t;
+    if (s->size < 8) return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header", (double)s->size);
+    if (length > 100000000) return cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the most; is it a .safetensors file?", (double)length);
+    data = s->size - 8;
+    if (length > data) return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?", (double)length, (double)data);
+    data -= (size_t)length;
+    if (!cnn__utf8(s->file + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
+    s->at = (char *)memmove(s->file + 7, s->file + 8, (size_t)length);     /* one back, to end in 0 */
+    s->at[length] = 0;
+    while (cnn__json_next(s, "{}", &n)) {
+        if (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')) return 0;
+        if (strcmp(key, "__metadata__")) { if (!cnn__json_tensor(s, key)) return 0; }
+        else if (metadata++) return cnn__wrong(s, "has \"__metadata__\" twice");
+        else if (!cnn__json_metadata(s)) return 0;
+    }
+    s->at += strspn(s->at, " \t\r\n");
+    if (cnn__failed(s) || s->at != (char *)s->file + 7 + length) return cnn__expected(s, "nothing but spaces after the last }");
+    t = cnn__tensors(s, &count);
+    if (count && !s->tensors.failed) qsort(t, count, sizeof *t, cnn__by_place);
+    for (i = 0; i < count && t[i].bytes <= data - at; at += t[i++].bytes) {
+        if (t[i].begin != at) return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key, (double)t[i].begin, (double)at);
+        t[i].data = s->file + 8 + length + at;
+    }
+    if (i < count || at < data) return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
+    return 1;
+}
+
+static void cnn__print_json(cnn__bytes *b, const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ') cnn__print(b, "\\u%04x", (unsigned)*text);
+        else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
+}
+
+static int cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
+{
+    const char *const *pair = (const char *const *)(void *)s->metadata.at;
+    size_t i, count, at = 0, size;
+    int d;
+    const cnn__stored *t = cnn__tensors(s, &count);
+    cnn__put_number(out, 0, 8);
+    cnn__print(out, "{\"__metadata__\":{");
+    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2) cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
+    for (i = 0; i < count; i++, t++, at += size) {
+        cnn__print(out, "%s,\"%s", i ? "" : "}", t->prefix);
+        cnn__print_json(out, t->key);
+        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":", t->dtype->name);
+        for (d = 0; d < t->ndim; d++) cnn__print(out, "%c%.0f", d ? ',' : '[', (double)t->shape[d]);
+        size = t->count * t->dtype->bits / 8;
+        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at, (double)(at + size));
+    }
+    cnn__print(out, "}");
+    while (out->count % 8) cnn__print(out, " ");
+    for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
+    for (t -= count, i = 0; i < count; i++) cnn__put_values(out, t + i);
+    return 1;
+}
+
+/* ---- .pth ----
+
+   torch.save writes a ZIP whose entries are not compressed and lie in one folder of any name:
+
+       | header, name, padding to 64 | bytes | ... | directory: name, size, CRC-32 and place of each | end |
+
+       net/data.pkl      the state dict as a pickle        net/data/0, net/data/1, ...  the tensors' values
+       net/byteorder     "little"                          net/version                  "3"
+
+   A pickle is a program for a machine with a stack and a memo; Python's machine runs whatever the program names. The
+   one here knows the opcodes and names that a state dict needs, makes a list of tensors, and refuses the rest:
+
+       c collections.OrderedDict ) R                                   OrderedDict()
+       (                                                               mark
+         X "classifier.weight"                                         key
+         c torch._utils._rebuild_tensor_v2
+         ( ( X "storage" c torch.FloatStorage X "0" X "cpu" K 840 t Q  data/0, 840 floats,
+           K 0  ( K 10 K 84 t  ( K 84 K 1 t  \x89 ... t R              first value, sizes, strides: a tensor
+         ...
+       u .                                                             dict[key] = tensor, since the mark; end
+
+   Sources: PKWARE's APPNOTE.TXT 4.3, 4.5.3; Python's Lib/pickletools.py; PyTorch's torch/serialization.py.    */
+
+static int cnn__open_zip(cnn__state *s)
+{
+    const unsigned char *end;
+    uint64_t bytes, place;
+    size_t back;
+    if (s->size > 13 && !memcmp(s->file, "\200\002\212\nl\374\234F\371 j\250P", 13))
+        return cnn__wrong(s, "was written by a PyTorch before 1.6 and is no ZIP; in Python: torch.save(torch.load(path), path)");
+    for (back = 22; ; back++) {                            /* a comment may follow the end record */
+        if (back > s->size || back > 22 + 65535) return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
+        end = s->file + s->size - back;
+        if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
+    }
+    bytes = cnn__little(end + 12, 4);
+    place = cnn__little(end + 16, 4);
+    if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
+        place = cnn__little(end - 12, 8);
+        if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
+        bytes = cnn__little(s->file + place + 40, 8);
+        place = cnn__little(s->file + place + 48, 8);
+    }
+    if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
+    s->directory = s->file + place;
+    s->directory_size = (size_t)bytes;
+    return 1;
+}
+
+/* The bytes of the entry `name`, in whatever folder; 0 without a sentence if there is none. */
+static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **bytes, size_t *size)
+{
+    static const int order[3] = { 1, 0, 2 };
+    const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
+    size_t length, whole;
+    uint64_t field[3];                                     /* packed size, size, place of the local header */
+    int i;
+    for (; e < end; e += whole) {
+        length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
+        whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little(e + 30, 2) + cnn__little(e + 32, 2));
+        if (whole > (size_t)(end - e) || cnn__little(e, 4) != 0x02014b50) return cnn__wrong(s, "its ZIP directory is broken");
+        slash = (const unsigned char *)memchr(e + 46, '/', length);
+        if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name))) continue;
+        if (found) return cnn__wrong(s, "has two entries %.80s", name);
+        found = e;
+    }
+    if (!found) return 0;
+    for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
+    extra = found + 46 + cnn__little(found + 28, 2);
+    for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
+        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
+        if (length > (size_t)(end - extra)) break;
+        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
+            if (field[order[i]] == 0xffffffffu && extra + length - value >= 8) field[order[i]] = cnn__little(value, 8), value += 8;
+    }
+    if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
+        return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
+    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->file + field[2], 4) != 0x04034b50)
+        return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
+    field[2] += 30 + cnn__little(s->file + field[2] + 26, 2) + cnn__little(s->file + field[2] + 28, 2);
+    if (field[2] > s->size || field[0] > s->size - field[2]) return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
+    *bytes = s->file + field[2];
+    *size = (size_t)field[0];
+    if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
+        return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
+    return 1;
+}
+
+typedef enum cnn__thing_kind { CNN__OTHER, CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__NAME, CNN__TUPLE, CNN__DICT, CNN__STORAGE, CNN__TENSOR } cnn__thing_kind;
+
+typedef struct cnn__thing {                 /* on the stack                                              */
+    cnn__thing_kind kind;
+    const char *text;                       /* of a string or name                                       */
+    size_t n, count;                        /* the number; which dict, which tensor; a tuple's first part and how many */
+} cnn__thing;
+
+typedef struct cnn__pickle {
+    cnn__state *s;
+    unsigned char *at, *end;
+    cnn__thing *stack, *parts, *memo;       /* an opcode makes at most one thing: room for as many as data.pkl has bytes */
+    size_t depth, part_count, length, dicts;
+} cnn__pickle;
+
+static const char cnn__ordered_dict[] = "collections.OrderedDict", cnn__rebuild_tensor[] = "torch._utils._rebuild_tensor_v2",
+                  cnn__rebuild_parameter[] = "torch._utils._rebuild_parameter", cnn__how[] = "in Python: torch.save(model.state_dict(), path)";
+
+static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
+{
+    static const char names[] = " 0POP 1POP_MARK 2DUP BBINBYTES CSHORT_BINBYTES FFLOAT GBINFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING TBINSTRING"
+        " USHORT_BINSTRING VUNICODE ]EMPTY_LIST aAPPEND bBUILD cGLOBAL dDICT eAPPENDS gGET iINST lLIST oOBJ pPUT \201NEWOBJ \202EXT1 \203EXT2 \204EXT4"
+        " \212LONG1 \213LONG4 \214SHORT_BINUNICODE \215BINUNICODE8 \216BINBYTES8 \217EMPTY_SET \220ADDITEMS \221FROZENSET \222NEWOBJ_EX"
+        " \223STACK_GLOBAL \224MEMOIZE \225FRAME \226BYTEARRAY8 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    char sought[3] = " ";
+    const char *name;
+    sought[1] = (char)opcode;
+    name = opcode ? strstr(names, sought) : NULL;
+    return cnn__wrong(p->s, "data.pkl: opcode 0x%02x (%.*s)%s%.80s is refused: a state dict does not need it; %s", (unsigned)opcode,
+                      name ? (int)strcspn(name + 2, " ") : 7, name ? name + 2 : "unknown", on[0] ? " on " : "", on, cnn__how);
+}
+
+static int cnn__broken(cnn__pickle *p, const char *what)
+{
+    return cnn__wrong(p->s, "data.pkl is broken %.0f bytes before its end: %s", (double)(p->end - p->at), what);
+}
+
+static unsigned char *cnn__take(cnn__pickle *p, size_t count)              /* the next bytes; NULL past the end */
+{
+    unsigned char *bytes = p->at;
+    if (count > (size_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
+    p->at += count;
+    return bytes;
+}
+
+static size_t cnn__take_number(cnn__pickle *p, int bytes)
+{
+    const unsigned char *b = cnn__take(p, (size_t)bytes);
+    return b ? (size_t)cnn__little(b, bytes) : 0;
+}
+
+static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
+{
+    cnn__thing *t = &p->stack[p->depth++];
+    t->kind = kind; t->text = text; t->n = n; t->count = 0;
+}
+
+static cnn__thing cnn__pop(cnn__pickle *p)
+{
+    cnn__thing none = { CNN__OTHER, "", 0, 0 };
+    if (p->depth) return p->stack[--p->depth];
+    cnn__broken(p, "its stack is empty");
+    return none;
+}
+
+static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; the mark goes away */
+{
+    size_t count = 0;
+    while (count < p->depth && p->stack[p->depth - 1 - count].kind != CNN__MARK) count++;
+    if (count == p->depth) return (size_t)cnn__broken(p, "there is no mark");
+    p->depth--;
+    memmove(p->stack + p->depth - count, p->stack + p->depth - count + 1, count * sizeof *p->stack);
+    return count;
+}
+
+static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things */
+{
+    if (count > p->depth) { cnn__broken(p, "its stack is empty"); return; }
+    p->depth -= count;
+    memcpy(p->parts + p->part_count, p->stack + p->depth, count * sizeof *p->parts);
+    cnn__push(p, CNN__TUPLE, "", p->part_count);
+    p->stack[p->depth - 1].count = count;
+    p->part_count += count;
+}
+
+static int cnn__is(const cnn__thing *t, cnn__thing_kind kind, const char *text) { return t->kind == kind && !strcmp(t->text, text); }
+
+static const cnn__dtype *cnn__storage_type(const char *name)               /* NULL: it is none */
+{
+    const cnn__dtype *dtype;
+    for (dtype = cnn__dtypes; dtype->name; dtype++) if (name[0] && !strcmp(dtype->storage, name)) return dtype;
+    return NULL;
+}
+
+static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
+{
+    char *name = (char *)p->at;
+    unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
+    unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
+    if (!end) { cnn__take(p, (size_t)(p->end - p->at) + 1); return; }
+    *dot = '.';
+    *end = 0;
+    p->at = end + 1;
+    if (!strcmp(name, cnn__ordered_dict) || !strcmp(name, cnn__rebuild_tensor) || !strcmp(name, cnn__rebuild_parameter) || cnn__storage_type(name))
+        cnn__push(p, CNN__NAME, name, 0);
+    else
+        cnn__refuse(p, 'c', name);
+}
+
+static void cnn__take_string(cnn__pickle *p)               /* moved onto its length, to end in 0 */
+{
+    char *to = (char *)p->at;
+    size_t count = cnn__take_number(p, 4);
+    unsigned char *text = cnn__take(p, count);
+    if (!text || cnn__failed(p->s)) return;
+    if (memchr(text, 0, count)) { cnn__broken(p, "a string has a zero byte"); return; }
+    memmove(to, text, count);
+    to[count] = 0;
+    cnn__push(p, CNN__STRING, to, 0);
+}
+
+static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, entry, device, number of values) */
+{
+    cnn__thing id = cnn__pop(p);
+    const cnn__thing *a = id.kind == CNN__TUPLE ? p->parts + id.n : NULL;
+    if (a && id.count == 5 && cnn__is(a, CNN__STRING, "storage") && a[1].kind == CNN__NAME && cnn__storage_type(a[1].text) &&
+        a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
+        cnn__push(p, CNN__STORAGE, "", id.n);
+    else
+        cnn__refuse(p, 'Q', "what is no storage");
+}
+
+static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, gradient wanted, hooks) */
+{
+    const cnn__thing *storage, *size, *stride;
+    cnn__stored t;
+    size_t i;
+    if (count < 6 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE || a[2].count != a[3].count) return 0;
+    storage = p->parts + a[0].n;
+    t = cnn__stored_of(NULL, cnn__storage_type(storage[1].text));
+    t.entry = storage[2].text;
+    t.first = a[1].n;
+    if (!cnn__mul(&t.bytes, storage[4].n, t.dtype->bits / 8)) return 0;
+    for (i = 0; i < a[2].count; i++) {
+        size = p->parts + a[2].n + i;
+        stride = p->parts + a[3].n + i;
+        if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
+        if (i < CNN__DIMS) t.stride[i] = stride->n;
+    }
+    cnn__push(p, CNN__TENSOR, "", p->s->tensors.count / sizeof t);
+    cnn__put(&p->s->tensors, &t, sizeof t);
+    return 1;
+}
+
+static void cnn__reduce(cnn__pickle *p)                    /* name(arguments) */
+{
+    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p);
+    const cnn__thing *a = arguments.kind == CNN__TUPLE ? p->parts + arguments.n : NULL;
+    if (a && cnn__is(&name, CNN__NAME, cnn__ordered_dict)) cnn__push(p, CNN__DICT, "", ++p->dicts);
+    else if (a && cnn__is(&name, CNN__NAME, cnn__rebuild_parameter) && arguments.count && a->kind == CNN__TENSOR) p->stack[p->depth++] = *a;
+    else if (!a || !cnn__is(&name, CNN__NAME, cnn__rebuild_tensor) || !cnn__make_tensor(p, a, arguments.count))
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "what is no name");
+}
+
+static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
+{
+    cnn__state *s = p->s;
+    cnn__thing *item = p->stack + p->depth - (count < p->depth ? count : 0);
+    if (count % 2 || count >= p->depth || item[-1].kind != CNN__DICT) { cnn__broken(p, "it sets items of what is no dict"); return; }
+    for (p->depth -= count; count; count -= 2, item += 2) {
+        cnn__stored t = cnn__stored_of(NULL, NULL);
+        if (item[0].kind != CNN__STRING) { cnn__broken(p, "a key is no string"); return; }
+        if (item[1].kind == CNN__TENSOR && !s->tensors.failed) memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
+        t.key = item[0].text;
+        t.dict = p->stack[p->depth - 1].n;
+        cnn__put(&s->tensors, &t, sizeof t);
+    }
+}
+
+static int cnn__end_pickle(cnn__pickle *p)                 /* keeps the tensors of the dict that is left */
+{
+    cnn__state *s = p->s;
+    cnn__thing dict = cnn__pop(p);
+    size_t i, count, kept = 0;
+    cnn__stored *t = cnn__tensors(s, &count);
+    if (dict.kind != CNN__DICT) return cnn__wrong(s, "is no state dict; %s", cnn__how);
+    for (i = 0; i < count; i++) {
+        if (t[i].dict != dict.n) continue;
+        if (!t[i].dtype) return cnn__wrong(s, "is no state dict: \"%.100s\" is no tensor; %s", t[i].key, cnn__how);
+        t[kept++] = t[i];
+    }
+    s->tensors.count = kept * sizeof *t;
+    return 1;
+}
+
+static int cnn__run_pickle(cnn__pickle *p)
+{
+    size_t n;
+    int op;
+    for (;;) {
+        op = (int)cnn__take_number(p, 1);
+        if (cnn__failed(p->s)) return 0;
+        switch (op) {
+        case 0x80: cnn__take(p, 1); break;                                         /* protocol */
+        case '(': cnn__push(p, CNN__MARK, "", 0); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
+        case 'K': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 2)); break;
+        case 'J': case 0x8a:                                                       /* 4 bytes; as many as it says */
+            n = op == 'J' ? 4 : cnn__take_number(p, 1);
+            if (n > sizeof n) { cnn__refuse(p, op, "so large a number"); break; }
+            cnn__push(p, n && n <= (size_t)(p->end - p->at) && p->at[n - 1] >> 7 ? CNN__OTHER : CNN__NUMBER, "", 0);      /* negative: of no use */
+            p->stack[p->depth - 1].n = cnn__take_number(p, (int)n);
+            break;
+        case 'X': cnn__take_string(p); break;
+        case 'c': cnn__take_name(p); break;
+        case '}': cnn__push(p, CNN__DICT, "", ++p->dicts); break;
+        case ')': cnn__push_tuple(p, 0); break;
+        case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
+        case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
+        case 'q': case 'r': case 'h': case 'j':                                    /* into the memo, out of it */
+            n = cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
+            if (n >= p->length || !p->depth) cnn__broken(p, "its memo has no such place");
+            else if (op == 'q' || op == 'r') p->memo[n] = p->stack[p->depth - 1];
+            else p->stack[p->depth++] = p->memo[n];
+            break;
+        case 'Q': cnn__take_storage(p); break;
+        case 'R': cnn__reduce(p); break;
+        case 's': cnn__set_items(p, 2); break;
+        case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
+        case 'b':                                          /* a state dict has an attribute, _metadata, that is not needed */
+            if (cnn__pop(p).kind != CNN__DICT || !p->depth || p->stack[p->depth - 1].kind != CNN__DICT) cnn__refuse(p, op, "what is no dict");
+            break;
+        case '.': return cnn__end_pickle(p);
+        default: cnn__refuse(p, op, "");
+        }
+    }
+}
+
+static int cnn__read_pth(cnn__state *s)
+{
+    cnn__pickle p;
+    unsigned char *bytes;
+    size_t size;
+    int good;
+    memset(&p, 0, sizeof p);
+    p.s = s;
+    if (!cnn__open_zip(s)) return 0;
+    if (cnn__find_entry(s, "constants.pkl", &bytes, &size)) return cnn__wrong(s, "is a TorchScript program, no state dict; %s", cnn__how);
+    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6))) return cnn__wrong(s, "was written on a big-endian machine");
+    if (!cnn__find_entry(s, "data.pkl", &p.at, &p.length)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (p.length > 1 << 20) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)p.length);
+    p.end = p.at + p.length;
+    p.stack = (cnn__thing *)cnn__alloc(3 * p.length + 1, sizeof *p.stack);
+    if (!p.stack) return cnn__wrong(s, "out of memory");
+    p.parts = p.stack + p.length;
+    p.memo = p.parts + p.length;
+    good = cnn__run_pickle(&p);
+    cnn__free(p.stack);
+    return good;
+}
+
+static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+{
+    static const char padding[64] = { 0 };
+    size_t place = out->count, filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
+    int central;
+    for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
+        cnn__bytes *b = central ? directory : out;
+        cnn__put_number(b, central ? 0x02014b50 : 0x04034b50, 4);
+        if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
+        cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
+        cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
+        cnn__put_number(b, cnn__crc32(0, (const unsigned char *)bytes, count), 4);
+        cnn__put_number(b, count, 4);                      /* packed and not */
+        cnn__put_number(b, count, 4);
+        cnn__put_number(b, strlen(name), 2);
+        cnn__put_number(b, central ? 0 : 4 + filled, 2);   /* the extra field */
+        if (central) cnn__put(b, padding, 10);             /* comment, disk, attributes */
+        if (central) cnn__put_number(b, place, 4);
+        cnn__put(b, name, strlen(name));
+    }
+    cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
+    cnn__put_number(out, filled, 2);
+    cnn__put(out, padding, filled);
+    cnn__put(out, bytes, count);
+}
+
+static void cnn__pickle_string(cnn__bytes *b, const char *text)
+{
+    cnn__print(b, "X");
+    cnn__put_number(b, strlen(text), 4);
+    cnn__put(b, text, strlen(text));
+}
+
+static void cnn__pickle_sizes(cnn__bytes *b, const size_t *sizes, int count)
+{
+    int i;
+    cnn__print(b, "(");
+    for (i = 0; i < count; i++) { cnn__print(b, "J"); cnn__put_number(b, sizes[i], 4); }
+    cnn__print(b, "t");
+}
+
+static int cnn__compose_pth(cnn__state *s, cnn__bytes *out)
+{
+    cnn__bytes pickle, directory, values;
+    char name[40];
+    size_t i, count, zero = 0, place;
+    const cnn__stored *t = cnn__tensors(s, &count);
+    memset(&pickle, 0, sizeof pickle);
+    memset(&directory, 0, sizeof directory);
+    memset(&values, 0, sizeof values);
+    cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
+    for (i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "%.0f", (double)i);
+        cnn__pickle_string(&pickle, t[i].key);
+        cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
+        cnn__pickle_string(&pickle, "storage");
+        cnn__print(&pickle, "ctorch\nFloatStorage\n");
+        cnn__pickle_string(&pickle, name);
+        cnn__pickle_string(&pickle, "cpu");
+        cnn__print(&pickle, "J");
+        cnn__put_number(&pickle, t[i].count, 4);
+        cnn__print(&pickle, "tQJ");
+        cnn__put_number(&pickle, zero, 4);
+        cnn__pickle_sizes(&pickle, t[i].shape, t[i].ndim);
+        cnn__pickle_sizes(&pickle, t[i].stride, t[i].ndim);
+        cnn__print(&pickle, "\211ccollections\nOrderedDict\n)RtR");
+    }
+    cnn__print(&pickle, "u.");
+    cnn__add_entry(out, &directory, "net/data.pkl", pickle.at, pickle.count);
+    cnn__add_entry(out, &directory, "net/byteorder", "little", 6);
+    for (i = 0; i < count; i++) {
+        values.count = 0;
+        cnn__put_values(&values, t + i);
+        snprintf(name, sizeof name, "net/data/%.0f", (double)i);
+        cnn__add_entry(out, &directory, name, values.at, values.count);
+    }
+    cnn__add_entry(out, &directory, "net/version", "3\n", 2);
+    place = out->count;
+    cnn__put(out, directory.at, directory.count);
+    cnn__put_number(out, 0x06054b50, 8);                   /* the end: this disk, the first disk, */
+    cnn__put_number(out, count + 3, 2);                    /* entries here, in all, */
+    cnn__put_number(out, count + 3, 2);
+    cnn__put_number(out, directory.count, 4);
+    cnn__put_number(out, place, 4);
+    cnn__put_number(out, 0, 2);                            /* no comment */
+    out->failed = out->failed || pickle.failed || values.failed || directory.failed;
+    cnn__free(pickle.at);
+    cnn__free(values.at);
+    cnn__free(directory.at);
+    return (count < 65000 && (double)out->count < 4294967295.0) || cnn__wrong(s, "a .pth file holds up to 65000 tensors and 4 GB; save it as .safetensors");
+}
+
+/* ---- a network's state dict ---- */
+
+static int cnn__is_pth(const char *path)                   /* 1, or 0 for .safetensors, or -1 */
+{
+    const char *ending = path ? strrchr(path, '.') : NULL;
+    if (!ending) return -1;
+    return !strcmp(ending, ".safetensors") ? 0 : !strcmp(ending, ".pth") || !strcmp(ending, ".pt") ? 1 : -1;
+}
+
+static cnn__state cnn__state_of(cnn_net *net, const char *path)
+{
+    cnn__state s;
+    memset(&s, 0, sizeof s);
+    s.path = path ? path : "";
+    s.error = &net->error;
+    return s;
+}
+
+static int cnn__close_state(cnn__state *s, int result)
+{
+    cnn__free(s->file);
+    cnn__free(s->tensors.at);
+    cnn__free(s->metadata.at);
+    return result;
+}
+
+static int cnn__read_state(cnn__state *s, int pth)
+{
+    if (pth < 0) return cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
+    s->file = cnn__read_file(s->path, &s->size, s->error);
+    return s->file && (pth ? cnn__read_pth(s) : cnn__read_safetensors(s)) && cnn__sort(s, &s->tensors, sizeof(cnn__stored));
+}
+
+static int cnn__write_state(cnn__state *s, int pth)
+{
+    cnn__bytes out;
+    cnn__writer w;
+    int good = 0;
+    memset(&out, 0, sizeof out);
+    if (pth < 0) cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
+    else if (s->tensors.failed || !(pth ? cnn__compose_pth(s, &out) : cnn__compose_safetensors(s, &out)) || out.failed) cnn__wrong(s, "out of memory");
+    else if (cnn__begin_file(&w, s->path, s->error)) {
+        fwrite(out.at, 1, out.count, w.file);
+        good = cnn__end_file(&w, s->error);
+    }
+    cnn__free(out.at);
+    return good;
+}
+
+static void cnn__add_parameters(cnn_net *net, cnn__state *s, const char *prefix, const float *values)
+{
+    int i, d;
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__tensor *t = &net->tensors[i];
+        cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[CNN__F32]);
+        stored.prefix = prefix;
+        stored.data = (const unsigned char *)(values + t->offset);
+        for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
+        for (d = t->ndim; d-- > 0; ) stored.stride[d] = d + 1 < t->ndim ? stored.stride[d + 1] * stored.shape[d + 1] : 1;
+        if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key))) cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
+        cnn__put(&s->tensors, &stored, sizeof stored);
+    }
+}
+
+int cnn_save(cnn_net *net, const char *path)
+{
+    static const char *const format[2] = { "format", "pt" };
+    cnn__state s;
+    float *values;
+    int good;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    s = cnn__state_of(net, path);
+    cnn__put(&s.metadata, format, sizeof format);
+    values = cnn__download(net, net->parameters, net->parameter_count);
+    if (values) cnn__add_parameters(net, &s, "", values);
+    good = !cnn__failed(&s) && cnn__write_state(&s, cnn__is_pth(path));
+    cnn__free(values);
+    return cnn__close_state(&s, good);
+}
+
+static const char cnn__ours[] = "cnn.h/";                  /* names with this in front are a checkpoint's */
+
+/* The tensor in the file for one of the net's; NULL if it is not there or of another shape. */
+static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
+{
+    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
+    int d;
+    for (d = 0; stored && d < t->ndim; d++)
+        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
+    return stored;
+}
+
+typedef struct cnn__list { int count; char names[110]; } cnn__list;
+
+static void cnn__add_name(cnn__list *list, const char *name)               /* as many as there is room for */
+{
+    size_t used = strlen(list->names), room = sizeof list->names - used;
+    if (!list->count++) snprintf(list->names, room, "%.90s", name);
+    else if (used + strlen(name) + 8 < sizeof list->names) snprintf(list->names + used, room, ", %s", name);
+    else if (strcmp(list->names + used - 3, "...")) snprintf(list->names + used, room, ", ...");
+}
+
+static const char *cnn__sizes_text(const size_t *shape, int ndim, cnn__text *text)
+{
+    int d;
+    snprintf(text->s, sizeof text->s, "%s", ndim ? "" : "one value");
+    for (d = 0; d < ndim && d < CNN__DIMS; d++) snprintf(text->s + strlen(text->s), 24, "%s%.0f", d ? " x " : "", (double)shape[d]);
+    return text->s;
+}
+
+/* Says in one sentence what does not fit; "" if all does. */
+static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *sentence)
+{
+    static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
+    cnn__list lists[3];
+    size_t k, count;
+    const cnn__stored *stored = cnn__tensors(s, &count), *found;
+    int i, d;
+    memset(lists, 0, sizeof lists);
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__tensor *t = &net->tensors[i];
+        cnn__text name, there, here;
+        size_t shape[4];
+        if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
+        else if (!cnn__fitting(s, prefix, t)) {
+            for (d = 0; d < t->ndim; d++) shape[d] = (size_t)t->shape[d];
+            snprintf(name.s, sizeof name.s, "%s: %s instead of %s", t->key, cnn__sizes_text(found->shape, found->ndim, &there), cnn__sizes_text(shape, t->ndim, &here));
+            cnn__add_name(&lists[2], name.s);
+        }
+    }
+    for (k = 0; k < count && !prefix[0]; k++) {
+        for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
+        if (i == net->tensor_count && strncmp(stored[k].key, cnn__ours, strlen(cnn__ours))) cnn__add_name(&lists[1], stored[k].key);
+    }
+    sentence->s[0] = 0;
+    for (i = 0; i < 3; i++)
+        if (lists[i].count)
+            snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "", lists[i].count, what[i], lists[i].names);
+}
+
+/* Reads all that fit into values; how many, or -1 and a sentence. */
+static int cnn__read_parameters(cnn_net *net, cnn__state *s, const char *prefix, float *values)
+{
+    int i, count = 0;
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__stored *fitting = cnn__fitting(s, prefix, &net->tensors[i]);
+        char name[100];
+        cnn__stored t;
+        size_t size = 0;
+        unsigned char *bytes;
+        if (!fitting) continue;
+        t = *fitting;
+        if (t.dtype - cnn__dtypes > CNN__BF16) return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
+        if (t.entry) {
+            snprintf(name, sizeof name, "data/%.80s", t.entry);
+            if (!cnn__find_entry(s, name, &bytes, &size) || size != t.bytes)
+                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key, (double)t.bytes, name, (double)size) - 1;
+            t.data = bytes;
+        }
+        if (!cnn__read_values(s, &t, values + net->tensors[i].offset)) return -1;
+        count++;
+    }
+    return count;
+}
+
+static int cnn__load(cnn_net *net, const char *path, int partly, char *report, size_t room)
+{
+    cnn__state s;
+    cnn__text misfits = { "" };
+    float *values;
+    int i, count = -1;
+    if (report && room) report[0] = 0;
+    if (!cnn__ready(net)) return 0;
+    s = cnn__state_of(net, path);
+    values = (float *)cnn__alloc(net->parameter_count, sizeof *values);
+    if (!values) cnn__wrong(&s, "out of memory");
+    else if (cnn__read_state(&s, cnn__is_pth(path))) {
+        cnn__compare(net, &s, "", &misfits);
+        if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
+        else count = cnn__read_parameters(net, &s, "", values);
+        if (!count) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
+    }
+    for (i = 0; i < net->tensor_count && count > 0; i++) {
+        const cnn__tensor *t = &net->tensors[i];
+        if (cnn__fitting(&s, "", t)) net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset, t->count * sizeof *values);
+    }
+    if (report && room && count > 0)
+        snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "", misfits.s);
+    cnn__free(values);
+    return cnn__close_state(&s, count > 0);
+}
+
+int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, 0, NULL, 0); }
+int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) { return cnn__load(net, path, 1, report, room); }
+
+/* ---- checkpoints: a .safetensors file that has, beside the parameters, the optimizer's moments under
+        cnn.h/moment1/KEY and cnn.h/moment2/KEY, numbers in cnn.h/training and the epochs in cnn.h/history ---- */
+
+enum { CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__BASE_LR, CNN__NUMBERS };
+enum { CNN__EPOCH = 9 };                    /* numbers of one: epoch, seconds, lr, then loss, accuracy, count of training and test */
+
+static const char *const cnn__moment_prefix[2] = { "cnn.h/moment1/", "cnn.h/moment2/" };
+
+/* What a checkpoint must agree in with the program that loads it. */
+static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
+{
+    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr", "cosine_lr", "one_cycle_lr" };
+    facts[0] = "format";    facts[1] = "cnn.h checkpoint";
+    facts[2] = "optimizer"; facts[3] = optimizers[net->optimizer];
+    facts[4] = "schedule";  facts[5] = schedules[net->schedule];
+    facts[6] = "version";   facts[7] = "1";
+}
+
+static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
+{
+    cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
+    t.data = (const unsigned char *)numbers;
+    cnn__add_dimension(&t, rows);
+    if (columns) cnn__add_dimension(&t, columns);
+    cnn__put(&s->tensors, &t, sizeof t);
+}
+
+int cnn_checkpoint_save(cnn_net *net, const char *path)
+{
+    cnn__state s;
+    cnn_counters c;
+    const char *facts[8];
+    float *values[3] = { NULL, NULL, NULL };
+    double numbers[CNN__NUMBERS], *history, *h;
+    int i, good;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    s = cnn__state_of(net, path);
+    cnn__checkpoint_facts(net, facts);
+    cnn__put(&s.metadata, facts, sizeof facts);
+    for (i = 0; i < 3; i++) {
+        const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
+        if (from) values[i] = cnn__download(net, from, net->parameter_count);
+        if (values[i]) cnn__add_parameters(net, &s, i ? cnn__moment_prefix[i - 1] : "", values[i]);
+    }
+    c = cnn__read_counters(net);
+    numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    numbers[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    numbers[CNN__PASS] = (double)c.pass;
+    numbers[CNN__STEP] = (double)c.step;
+    numbers[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    numbers[CNN__LR] = c.lr;
+    numbers[CNN__BASE_LR] = net->base_lr;
+    cnn__add_numbers(&s, "cnn.h/training", numbers, CNN__NUMBERS, 0);
+    history = (double *)cnn__alloc((size_t)net->history_count * CNN__EPOCH + 1, sizeof *history);
+    for (i = 0, h = history; h && i < net->history_count; i++, h += CNN__EPOCH) {
+        const cnn_epoch *e = &net->history[i];
+        h[0] = e->epoch; h[1] = e->seconds; h[2] = e->lr;
+        h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
+        h[6] = e->test.loss; h[7] = e->test.accuracy; h[8] = e->test.count;
+    }
+    if (!history) cnn__wrong(&s, "out of memory");
+    else cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__EPOCH);
+    good = !cnn__failed(&s) && cnn__write_state(&s, 0);
+    for (i = 0; i < 3; i++) cnn__free(values[i]);
+    cnn__free(history);
+    return cnn__close_state(&s, good);
+}
+
+static const char *cnn__fact(const cnn__state *s, const char *name)
+{
+    const char *const *pair = (const char *const *)(void *)s->metadata.at;
+    size_t i;
+    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2) if (!strcmp(pair[i], name)) return pair[i + 1];
+    return "none";
+}
+
+static double cnn__number(const cnn__stored *t, size_t i) { return cnn__value(t->dtype, t->data + 8 * i); }
+static int cnn__whole(double number, double most) { return number >= 0 && number <= most && number == floor(number); }
+
+/* The F64 tensor `key` with rows of so many columns (0: one row); NULL and a sentence. */
+static const cnn__stored *cnn__find_numbers(cnn__state *s, const char *key, int ndim, size_t columns)
+{
+    const cnn__stored *t = cnn__find_stored(s, "", key);
+    if (t && t->dtype == &cnn__dtypes[CNN__F64] && t->ndim == ndim && t->shape[ndim - 1] == columns && (ndim == 1 || t->shape[0] < INT_MAX)) return t;
+    cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+    return NULL;
+}
+
+/* Reads and checks everything; the network is as it was. */
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, float *values, int *moments, const cnn__stored **training, cnn_epoch **history, int *epochs)
+{
+    const char *facts[8];
+    const cnn__stored *t;
+    cnn__text misfits;
+    int i;
+    if (!cnn__read_state(s, 0)) return 0;
+    cnn__checkpoint_facts(net, facts);
+    for (i = 0; i < 8; i += 2)
+        if (strcmp(cnn__fact(s, facts[i]), facts[i + 1]))
+            return cnn__wrong(s, "cannot be resumed here: its %s is %.40s, this program's is %s", facts[i], cnn__fact(s, facts[i]), facts[i + 1]);
+    if (!(*training = t = cnn__find_numbers(s, "cnn.h/training", 1, CNN__NUMBERS))) return 0;
+    for (i = 0; i < CNN__LR; i++)
+        if (!cnn__whole(cnn__number(t, (size_t)i), i < CNN__PASS ? 4294967295.0 : i == CNN__SCHEDULE_STEPS ? 2147483647.0 : 9007199254740992.0))
+            return cnn__wrong(s, "its cnn.h/training has a number that cannot be");
+    if (!(cnn__number(t, CNN__LR) >= 0) || !(cnn__number(t, CNN__BASE_LR) > 0)) return cnn__wrong(s, "its learning rate cannot be");
+    while (*moments < 2 && net->tensor_count && cnn__find_stored(s, cnn__moment_prefix[*moments], net->tensors[0].key)) ++*moments;
+    if (net->optimizer >= CNN__ADAM && cnn__number(t, CNN__STEP) > 0 && *moments < 2) return cnn__wrong(s, "has no moments of the optimizer");
+    for (i = 0; i <= *moments; i++, values += net->parameter_count) {
+        const char *prefix = i ? cnn__moment_prefix[i - 1] : "";
+        cnn__compare(net, s, prefix, &misfits);
+        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", prefix, misfits.s);
+        if (cnn__read_parameters(net, s, prefix, values) < 0) return 0;
+    }
+    if (!(t = cnn__find_numbers(s, "cnn.h/history", 2, CNN__EPOCH))) return 0;
+    *epochs = (int)t->shape[0];
+    *history = (cnn_epoch *)cnn__alloc(t->shape[0] + 1, sizeof **history);
+    if (!*history) return cnn__wrong(s, "out of memory");
+    for (i = 0; i < *epochs; i++) {
+        cnn_epoch *e = &(*history)[i];
+        double h[CNN__EPOCH];
+        int k;
+        for (k = 0; k < CNN__EPOCH; k++) h[k] = cnn__number(t, (size_t)i * CNN__EPOCH + (size_t)k);
+        if (!cnn__whole(h[0], INT_MAX) || !cnn__whole(h[5], INT_MAX) || !cnn__whole(h[8], INT_MAX)) return cnn__wrong(s, "its cnn.h/history has a number that cannot be");
+        e->epoch = (int)h[0]; e->seconds = h[1]; e->lr = (float)h[2];
+        e->train.loss = h[3]; e->train.accuracy = h[4]; e->train.count = (int)h[5];
+        e->test.loss = h[6]; e->test.accuracy = h[7]; e->test.count = (int)h[8];
+    }
+    return 1;
+}
+
+int cnn_checkpoint_load(cnn_net *net, const char *path)
+{
+    cnn__state s;
+    const cnn__stored *training = NULL;
+    cnn_epoch *history = NULL;
+    float *values;
+    int i, moments = 0, epochs = 0, good;
+    if (!cnn__ready(net)) return 0;
+    s = cnn__state_of(net, path);
+    values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *values);
+    if (!values) cnn__wrong(&s, "out of memory");
+    good = values && cnn__read_checkpoint(net, &s, values, &moments, &training, &history, &epochs) &&
+           (moments < 1 || cnn__need_moment(net, &net->moment1)) && (moments < 2 || cnn__need_moment(net, &net->moment2));
+    if (good) {
+        cnn_counters c = cnn__read_counters(net);
+        size_t bytes = net->parameter_count * sizeof *values;
+        for (i = 0; i <= moments; i++)
+            net->backend.upload(net->backend.context, i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2, values + (size_t)i * net->parameter_count, bytes);
+        if (moments < 1) cnn__backend_free(net, &net->moment1);
+        if (moments < 2) cnn__backend_free(net, &net->moment2);
+        net->seed = c.seed = (uint64_t)cnn__number(training, CNN__SEED_HIGH) << 32 | (uint64_t)cnn__number(training, CNN__SEED_LOW);
+        c.pass = (uint64_t)cnn__number(training, CNN__PASS);
+        c.step = (uint64_t)cnn__number(training, CNN__STEP);
+        c.lr = cnn__number(training, CNN__LR);
+        net->schedule_steps = (long)cnn__number(training, CNN__SCHEDULE_STEPS);
+        net->base_lr = (float)cnn__number(training, CNN__BASE_LR);
+        cnn__write_counters(net, &c);
+        cnn__free(net->history);
+        net->history = history;
+        net->history_count = epochs;
+        net->history_room = epochs + 1;
+    } else
+        cnn__free(history);
+    cnn__free(values);
+    return cnn__close_state(&s, good);
 }
 
 /* ============================================================================================
@@ -4718,14 +6179,6 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
     }
 }
 
-static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
-{
-    float *copy = (float *)cnn__alloc(count, sizeof *copy);
-    if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
-    else cnn__say(&net->error, "out of memory");
-    return copy;
-}
-
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     const cnn__layer *l = &net->layers[number];
@@ -4818,7 +6271,7 @@ static double cnn__axis_step(double low, double high)
     return raw / power > 5 ? 10 * power : raw / power > 2 ? 5 * power : raw / power > 1 ? 2 * power : power;
 }
 
-static void cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
+static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)      /* returns the axis's step */
 {
     int i, c;
     double step;
@@ -4836,6 +6289,7 @@ static void cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, 
     step = cnn__axis_step(*low, *high);
     *low = floor(*low / step) * step;
     *high = ceil(*high / step) * step;
+    return step;
 }
 
 static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them */
@@ -4855,8 +6309,7 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v;
     int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
-    cnn__curve_range(net, first, &low, &high);
-    step = cnn__axis_step(low, high);
+    step = cnn__curve_range(net, first, &low, &high);
     fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n", left, top, CNN__PLOT_WIDTH / 2, title);
     for (v = low; v <= high + step / 2; v += step) {
         double y = CNN__PLOT_HEIGHT * (high - v) / (high - low);
@@ -4970,6 +6423,456 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
     if (cnn__stopped(net) || !net->history_count) return;
     cnn__sketch(net, out, CNN__TRAIN_LOSS, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
     cnn__sketch(net, out, CNN__TRAIN_ACCURACY, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+}
+
+/* ---- explain: one output value, with its numbers ---- */
+
+static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int k, int row, int column)
+{
+    const cnn_conv2d_shape *s = &l->conv;
+    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, c, y, u;
+    double sum = 0;
+    fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k, row, column, k,
+            row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left, s->dilation_width > 1 ? " d" : "", k);
+    for (c = 0; c < depth; c++) {
+        double part = 0;
+        fprintf(out, "  c = %d\n", first + c);
+        for (y = 0; y < s->kernel_height; y++) {
+            int j = row * s->stride_height + y * s->dilation_height - s->pad_top, from = cnn__border(j, s->in_height, s->padding_mode);
+            fprintf(out, "   ");
+            for (u = 0; u < s->kernel_width; u++) {
+                int i = column * s->stride_width + u * s->dilation_width - s->pad_left, at = cnn__border(i, s->in_width, s->padding_mode);
+                double z = from < 0 || at < 0 ? 0 : x[((size_t)(first + c) * s->in_height + from) * s->in_width + at];
+                double w = weight[(((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
+                int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
+                fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
+                part += z * w;
+            }
+            fprintf(out, "\n");
+        }
+        fprintf(out, "    sum of these products: %.6f\n", part);
+        sum += part;
+    }
+    fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum, bias && bias[k] < 0 ? '-' : '+', bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
+}
+
+static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, int k, int row, int column)
+{
+    const cnn_pool2d_shape *s = &l->pool;
+    cnn__window w = cnn__pool2d_window(s, row, column);
+    const float *map = x + (size_t)k * s->in_height * s->in_width;
+    size_t winner = cnn__pool2d_winner(s, map, w);
+    int j, i;
+    fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column, s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
+    for (j = w.top; j < w.bottom; j++) {
+        fprintf(out, "   ");
+        for (i = w.left; i < w.right; i++) {
+            size_t at = (size_t)j * s->in_width + i;
+            fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
+        }
+        fprintf(out, "\n");
+    }
+    if (s->average) fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
+    else fprintf(out, "  largest (*): %.6f\n", map[winner]);
+}
+
+/* A linear layer may have thousands of products: the largest are written out, the others summed. */
+static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int o)
+{
+    enum { SHOWN = 12 };
+    int n = l->linear.in_features, shown[SHOWN], count = 0, i, k;
+    double sum = 0, rest = 0;
+    const float *w = weight + (size_t)o * n;
+    for (i = 0; i < n; i++) {
+        double product = fabs((double)x[i] * w[i]);
+        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--) if (k < SHOWN) shown[k] = shown[k - 1];
+        if (k < SHOWN) shown[k] = i;
+        if (count < SHOWN && k < SHOWN) count++;
+        sum += (double)x[i] * w[i];
+    }
+    rest = sum;
+    fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o, n > SHOWN ? "; the largest products:" : "");
+    for (k = 0; k < count; k++) {
+        double product = (double)x[shown[k]] * w[shown[k]];
+        fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
+        rest -= product;
+    }
+    if (n > SHOWN) fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
+    fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0, sum + (bias ? bias[o] : 0));
+}
+
+int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
+{
+    static const char *const tau[] = { "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x" };
+    const cnn__layer *l;
+    const float *from, *weight, *bias;
+    float *own = NULL, *x, *parameters;
+    size_t at;
+    int number;
+    cnn__text dims;
+    if (!cnn__ready(net)) return 0;
+    number = cnn__find_layer(net, layer);
+    if (number < 0) return cnn__no_such_key(net, "cnn_explain", layer), 0;
+    if (!net->batch) return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer), 0;
+    l = &net->layers[number];
+    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
+        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer, cnn__dims_text(l->out, &dims), channel, row, column), 0;
+    from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    if (!from) return 0;
+    x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
+    parameters = cnn__download(net, net->parameters, net->parameter_count);
+    cnn__backend_free(net, &own);
+    if (!cnn__stopped(net)) {
+        at = ((size_t)channel * l->out.height + row) * l->out.width + column;
+        weight = cnn__parameter(net, number, "weight", parameters);
+        bias = cnn__parameter(net, number, "bias", parameters);
+        fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
+        switch (l->kind) {
+        case CNN__CONV2D:     cnn__explain_conv(out, l, x, weight, bias, channel, row, column); break;
+        case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
+        case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
+        case CNN__ACTIVATION:
+            fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at], cnn__activation_at(l->activation, l->slope, x[at]));
+            break;
+        case CNN__SOFTMAX: {
+            cnn_map_shape map = { 1, 0, 0 };
+            int k;
+            map.channels = l->in.channels;
+            map.pixels = l->in.height * l->in.width;
+            fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
+            for (k = 0; k < map.channels; k++) {
+                double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
+                fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k, x[(size_t)k * map.pixels + row * l->in.width + column], y, k == channel ? "  <" : "");
+            }
+            break;
+        }
+        case CNN__FLATTEN:
+            fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width), channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
+            break;
+        case CNN__DROPOUT: {
+            cnn_counters c = cnn__read_counters(net);
+            double y = net->evaluating ? x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
+            fprintf(out, "%s\n  x = %.6f, y = %.6f\n", net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
+        }
+        }
+    }
+    cnn__free(x);
+    cnn__free(parameters);
+    return !cnn__stopped(net);
+}
+
+/* ---- the report: one page, with everything in it ---- */
+
+typedef struct cnn__page { FILE *file; unsigned char three[3]; int count; } cnn__page;    /* bytes go out as base64 */
+
+static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
+{
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    int n = page->count, k;
+    unsigned bits;
+    if (byte >= 0) {
+        page->three[page->count++] = (unsigned char)byte;
+        if (page->count < 3) return;
+        n = 3;
+    } else if (!n)
+        return;
+    for (k = n; k < 3; k++) page->three[k] = 0;
+    bits = (unsigned)page->three[0] << 16 | (unsigned)page->three[1] << 8 | page->three[2];
+    for (k = 0; k < 4; k++) fputc(k <= n ? digit[bits >> (18 - 6 * k) & 63] : '=', page->file);
+    page->count = 0;
+}
+
+static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int bytes)       /* highest byte first */
+{
+    unsigned char byte;
+    while (bytes--) {
+        byte = (unsigned char)(word >> 8 * bytes);
+        if (crc) *crc = cnn__crc32(*crc, &byte, 1);
+        cnn__base64(page, byte);
+    }
+}
+
+/* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed. */
+static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom, const char *alt)
+{
+    cnn__page page = { NULL, { 0 }, 0 };
+    uint32_t crc = 0, a = 1, b = 0;
+    size_t row = (size_t)width * channels;
+    int j;
+    page.file = file;
+    fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom, height * zoom, alt);
+    cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
+    cnn__png_word(&page, NULL, 13, 4);
+    cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
+    cnn__png_word(&page, &crc, (uint32_t)width, 4); cnn__png_word(&page, &crc, (uint32_t)height, 4);
+    cnn__png_word(&page, &crc, 0x0800u | (channels == 3 ? 2 : 0), 2); cnn__png_word(&page, &crc, 0, 3);
+    cnn__png_word(&page, NULL, crc, 4);
+    crc = 0;
+    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 6) + 4), 4);
+    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream with one stored block a row */
+    cnn__png_word(&page, &crc, 0x7801u, 2);
+    for (j = 0; j < height; j++, pixels += row) {
+        size_t i, length = row + 1;
+        cnn__png_word(&page, &crc, j == height - 1, 1);
+        cnn__png_word(&page, &crc, (uint32_t)(length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(length >> 8), 1);
+        cnn__png_word(&page, &crc, (uint32_t)(~length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(~length >> 8 & 255), 1);
+        for (i = 0; i < length; i++) {                     /* each row begins with filter 0 */
+            uint32_t byte = i ? pixels[i - 1] : 0;
+            cnn__png_word(&page, &crc, byte, 1);
+            a = (a + byte) % 65521;
+            b = (b + a) % 65521;
+        }
+    }
+    cnn__png_word(&page, &crc, b << 16 | a, 4);
+    cnn__png_word(&page, NULL, crc, 4);
+    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
+    cnn__base64(&page, -1);
+    fprintf(file, "\">\n");
+}
+
+/* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one. */
+static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int sample, int *channels)
+{
+    int map = data->height * data->width, c, i;
+    size_t first = (size_t)sample * data->channels * map;
+    float low = 0, high = 1;
+    *channels = data->channels == 3 ? 3 : 1;
+    if (data->floats) {
+        low = high = data->floats[first];
+        for (i = 1; i < *channels * map; i++) {
+            float v = data->floats[first + i];
+            if (v < low) low = v;
+            if (v > high) high = v;
+        }
+    }
+    for (c = 0; c < *channels; c++)
+        for (i = 0; i < map; i++)
+            pixels[i * *channels + c] = data->bytes ? data->bytes[first + (size_t)c * map + i]
+                                      : (unsigned char)(high > low ? 255 * (data->floats[first + (size_t)c * map + i] - low) / (high - low) : 0);
+}
+
+/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
+static void cnn__map_pictures(FILE *f, const float *maps, int count, int height, int width, int channels, int centred, int zoom, const char *alt)
+{
+    int area = height * width, m, i, c;
+    unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
+    if (!pixels) return;
+    fprintf(f, "<div class=\"maps\">\n");
+    for (m = 0; m < count; m++, maps += channels * area) {
+        float low = maps[0], high = maps[0];
+        for (i = 1; i < channels * area; i++) {
+            if (maps[i] < low) low = maps[i];
+            if (maps[i] > high) high = maps[i];
+        }
+        if (centred) {
+            high = high > -low ? high : -low;
+            low = -high;
+        }
+        for (c = 0; c < channels; c++)
+            for (i = 0; i < area; i++) pixels[i * channels + c] = (unsigned char)(high > low ? 255 * (maps[c * area + i] - low) / (high - low) : 0);
+        cnn__picture(f, pixels, width, height, channels, zoom, alt);
+    }
+    fprintf(f, "</div>\n");
+    cnn__free(pixels);
+}
+
+static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
+{
+    if (data->class_names) return data->class_names[class_number];
+    snprintf(text->s, sizeof text->s, "%d", class_number);
+    return text->s;
+}
+
+static void cnn__report_network(FILE *f, cnn_net *net)
+{
+    cnn__text a, b, c;
+    double work = 0;
+    int i;
+    fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
+               "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
+    for (i = 0; i < net->layer_count; i++) {
+        const cnn__layer *l = &net->layers[i];
+        double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        fprintf(f, "<tr><td>");
+        cnn__svg_text(f, l->name);
+        fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a), parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
+        work += m;
+    }
+    fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n", cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
+}
+
+static void cnn__report_classes(FILE *f, const cnn_data *data, const int *guess)
+{
+    int k = data->classes, t, g, n, most = 1, *counts = (int *)cnn__alloc((size_t)k * k, sizeof *counts);
+    cnn__text text;
+    if (!counts) return;
+    for (n = 0; n < data->count; n++) if (guess[n] < k) counts[data->labels[n] * k + guess[n]]++;
+    for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
+    fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
+    for (g = 0; g < k; g++) { fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
+    fprintf(f, "</tr>\n");
+    for (t = 0; t < k; t++) {
+        fprintf(f, "<tr><th>");
+        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        for (g = 0; g < k; g++) {
+            int c = counts[t * k + g];
+            if (t == g) fprintf(f, "<td class=\"right\">%d", c);
+            else if (c) fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
+            else fprintf(f, "<td class=\"none\">0");
+        }
+        fprintf(f, "</tr>\n");
+    }
+    fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of those that are, the share called so.</p>\n"
+               "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
+    for (t = 0; t < k; t++) {
+        int called = 0, are = 0;
+        for (g = 0; g < k; g++) { called += counts[g * k + t]; are += counts[t * k + g]; }
+        fprintf(f, "<tr><td>");
+        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        if (called) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
+        else fprintf(f, "<td>-");
+        if (are) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
+        else fprintf(f, "<td>-");
+        fprintf(f, "<td>%d</tr>\n", are);
+    }
+    fprintf(f, "</table></div>\n");
+    cnn__free(counts);
+}
+
+static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess, const float *probability, unsigned char *pixels)
+{
+    enum { SHOWN = 25 };
+    int shown[SHOWN], count = 0, n, k, channels, all = 0;
+    cnn__text a, b;
+    for (n = 0; n < data->count; n++) {
+        if (guess[n] == data->labels[n]) continue;
+        all++;
+        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < SHOWN) shown[k] = shown[k - 1];
+        if (k < SHOWN) {
+            shown[k] = n;
+            if (count < SHOWN) count++;
+        }
+    }
+    fprintf(f, "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div class=\"cards\">\n", all, data->count);
+    for (k = 0; k < count; k++) {
+        n = shown[k];
+        cnn__sample_pixels(pixels, data, n, &channels);
+        fprintf(f, "<figure>");
+        cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "sample");
+        fprintf(f, "<figcaption>said <b>");
+        cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
+        fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
+        cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
+        fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
+    }
+    fprintf(f, "</div>\n");
+}
+
+static void cnn__report_kernels(FILE *f, cnn_net *net)
+{
+    const cnn__layer *l = &net->layers[0];
+    float *parameters;
+    int colour = l->kind == CNN__CONV2D && l->conv.in_channels / l->conv.groups == 3;
+    if (l->kind != CNN__CONV2D) return;
+    parameters = cnn__download(net, net->parameters, net->parameter_count);
+    if (!parameters) return;
+    fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels, l->conv.in_channels / l->conv.groups,
+            l->conv.kernel_height, l->conv.kernel_width, colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
+    cnn__map_pictures(f, cnn__parameter(net, 0, "weight", parameters), l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups),
+                      l->conv.kernel_height, l->conv.kernel_width, colour ? 3 : 1, 1, 10, "kernel");
+    cnn__free(parameters);
+}
+
+static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsigned char *pixels)
+{
+    enum { SAMPLES = 3, MAPS = 32 };
+    int order[SAMPLES], count = 0, n, i, channels, evaluating = net->evaluating;
+    cnn_batch batch;
+    cnn__text text;
+    for (n = 0; n < data->count && count < SAMPLES; n++) {                 /* of different classes */
+        for (i = 0; i < count && data->labels[order[i]] != data->labels[n]; i++) {}
+        if (i == count) order[count++] = n;
+    }
+    batch.data = data; batch.order = order; batch.size = count;
+    net->evaluating = 1;
+    cnn_forward(net, &batch);
+    fprintf(f, "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", MAPS);
+    for (n = 0; n < count && !cnn__stopped(net); n++) {
+        fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
+        cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
+        fprintf(f, "</summary>\n");
+        cnn__sample_pixels(pixels, data, order[n], &channels);
+        cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "input");
+        for (i = 0; i < net->layer_count; i++) {
+            const cnn__layer *l = &net->layers[i];
+            size_t size = cnn__size(l->out);
+            float *own, *maps;
+            const float *from;
+            if (l->out.flat || l->kind == CNN__DROPOUT) continue;
+            from = cnn__activation_of(net, i, &own);
+            maps = from ? cnn__download(net, from + size * n, size) : NULL;
+            cnn__backend_free(net, &own);
+            if (!maps) break;
+            fprintf(f, "<h3>");
+            cnn__svg_text(f, l->name);
+            fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
+            cnn__map_pictures(f, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0, l->out.width < 56 ? 56 / l->out.width : 1, "map");
+            cnn__free(maps);
+        }
+        fprintf(f, "</details>\n");
+    }
+    net->evaluating = evaluating;
+}
+
+int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title)
+{
+    static const char *const style =
+        ":root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#181a1b;--line:#3a3d3f;--soft:#232628}}"
+        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:0 auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
+        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 .3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
+        "th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,.network :nth-child(2){text-align:left}.sum td{font-weight:600}"
+        ".confusion td{text-align:center;min-width:2.2rem}.confusion .right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
+        ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.2rem,1fr));gap:.8rem}figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
+        "img{image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}.numbers b{display:block;font-size:1.5rem}";
+    cnn__writer w;
+    cnn_score score;
+    cnn__text text;
+    int *guess;
+    float *probability;
+    unsigned char *pixels;
+    if (cnn__stopped(net)) return 0;
+    if (!data || data->error || !data->labels || data->classes > (int)cnn__outputs(net))
+        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"), 0;
+    score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
+    guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
+    probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
+    pixels = (unsigned char *)cnn__alloc((size_t)data->height * data->width, 3);
+    if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
+    else if (cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
+        FILE *f = w.file;
+        fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>");
+        cnn__svg_text(f, title);
+        fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
+        cnn__svg_text(f, title);
+        fprintf(f, "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f %%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>", 100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
+        fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n", cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
+        if (net->history_count) {
+            fprintf(f, "<h2>Learning curves</h2>\n");
+            cnn__write_curves_svg(f, net, title);
+        }
+        cnn__report_classes(f, data, guess);
+        cnn__report_mistakes(f, data, guess, probability, pixels);
+        cnn__report_network(f, net);
+        cnn__report_kernels(f, net);
+        cnn__report_maps(f, net, data, pixels);
+        fprintf(f, "</body></html>\n");
+        cnn__end_file(&w, &net->error);
+    }
+    cnn__free(guess);
+    cnn__free(probability);
+    cnn__free(pixels);
+    return !cnn__stopped(net);
 }
 
 #ifdef __cplusplus

@@ -26,14 +26,14 @@ static const digit_stroke digit_strokes[10][5] = {
     { { .50f, .32f, .24f, .22f, 0, 360 }, { .22f, .34f, .52f, .58f, 0, 78 } }
 };
 
-static float digit_random(int sample, int which)           /* uniform in [-1, 1): a function of both */
+static inline float digit_random(int sample, int which)           /* uniform in [-1, 1): a function of both */
 {
     uint32_t words[4];
     cnn_random(words, 28, 1, (uint64_t)sample, (uint32_t)which / 4);
     return (float)(words[which % 4] >> 8) / 8388608.0f - 1;
 }
 
-static float digit_distance(float px, float py, float ax, float ay, float bx, float by)    /* of a point to a segment */
+static inline float digit_distance(float px, float py, float ax, float ay, float bx, float by)    /* of a point to a segment */
 {
     float dx = bx - ax, dy = by - ay, length = dx * dx + dy * dy;
     float t = length > 0 ? ((px - ax) * dx + (py - ay) * dy) / length : 0;
@@ -43,7 +43,7 @@ static float digit_distance(float px, float py, float ax, float ay, float bx, fl
     return sqrtf(dx * dx + dy * dy);
 }
 
-static void digit_draw(unsigned char *image, int digit, int sample)
+static inline void digit_draw(unsigned char *image, int digit, int sample)
 {
     float near[DIGIT_PIXELS];
     float slant = 0.35f * digit_random(sample, 0), turn = 0.22f * digit_random(sample, 1);
@@ -86,7 +86,7 @@ static void digit_draw(unsigned char *image, int digit, int sample)
 }
 
 /* count digits, the first of them number `first` of an endless series; freed by digits_free */
-static cnn_data *digits_new(int first, int count)
+static inline cnn_data *digits_new(int first, int count)
 {
     static const char *const names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
     unsigned char *images = (unsigned char *)malloc((size_t)count * DIGIT_PIXELS);
@@ -101,7 +101,7 @@ static cnn_data *digits_new(int first, int count)
     return cnn_data_new_with(o);
 }
 
-static void digits_free(cnn_data *digits)
+static inline void digits_free(cnn_data *digits)
 {
     free((void *)digits->bytes);
     free((void *)digits->labels);

@@ -16,7 +16,7 @@ int main(int argc, char **argv)
 
     e.name = "lenet5";
     e.about = "trains LeNet-5 (program 6-1 of the lecture) on MNIST";
-    e.data_name = "MNIST"; e.data_folder = "mnist"; e.load = cnn_load_mnist; e.test_split = "t10k";
+    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
     e.epochs = 30; e.batch = 128; e.lr = 1e-3f;
     example_options(&e, argc, argv);
     example_load(&e);
