@@ -421,7 +421,8 @@ enum { CNN_BACKEND_VERSION = 1 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
-   entry overwrites its outputs, but for dweight and dbias, to which it adds. dx may be NULL: not needed. A
+   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx of conv2d and linear may
+   be NULL: not needed. A
    backend is made by copying cnn_find_backend("direct") and replacing entries, or filled completely. Entries
    marked (optional) may be NULL; a network refuses a backend in which another one is missing, by name.    */
 struct cnn_backend {
@@ -683,16 +684,16 @@ static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const fl
                              int n, int k, int j, int i)
 {
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth;
+    int top = j * s->stride_height - s->pad_top, left = i * s->stride_width - s->pad_left, c, y, x;
     double f = b ? b[k] : 0;
-    int c, y, x;
     for (c = 0; c < depth; c++) {
         const float *map = z + ((size_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
         const float *kernel = u + ((size_t)k * depth + c) * s->kernel_height * s->kernel_width;
         for (y = 0; y < s->kernel_height; y++) {
-            int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height, s->padding_mode);
+            int row = cnn__border(top + y * s->dilation_height, s->in_height, s->padding_mode);
             if (row < 0) continue;
             for (x = 0; x < s->kernel_width; x++) {
-                int column = cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width, s->padding_mode);
+                int column = cnn__border(left + x * s->dilation_width, s->in_width, s->padding_mode);
                 if (column < 0) continue;
                 f += (double)map[(size_t)row * s->in_width + column] * kernel[y * s->kernel_width + x];
             }
@@ -728,15 +729,16 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
             for (y = 0; y < s->kernel_height; y++)
                 for (x = 0; x < s->kernel_width; x++) {
                     size_t at = (((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
+                    int down = y * s->dilation_height - s->pad_top, right = x * s->dilation_width - s->pad_left;
                     sum = 0;
                     for (n = 0; n < s->batch; n++) {
                         const float *g = df + ((size_t)n * s->out_channels + k) * out_map;
                         size_t map = ((size_t)n * s->in_channels + first + c) * in_map;
                         for (j = 0; j < s->out_height; j++) {
-                            int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height, s->padding_mode);
+                            int row = cnn__border(j * s->stride_height + down, s->in_height, s->padding_mode);
                             if (row < 0) continue;
                             for (i = 0; i < s->out_width; i++) {
-                                int column = cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width, s->padding_mode);
+                                int column = cnn__border(i * s->stride_width + right, s->in_width, s->padding_mode);
                                 size_t place = map + (size_t)row * s->in_width + column;
                                 if (column < 0) continue;
                                 sum += (double)g[(size_t)j * s->out_width + i] * z[place];
@@ -1524,13 +1526,13 @@ static void CNN__K(cnn__max_2x2)(float *y, unsigned char *index, const float *to
     int i;
     for (i = 0; i < n; i++) {
         float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
-        float ab = b > a ? b : a, cd = d > c ? d : c;
-        y[i] = cd > ab ? cd : ab;
+        float ab = CNN__WINS(b, a) ? b : a, cd = CNN__WINS(d, c) ? d : c;
+        y[i] = CNN__WINS(cd, ab) ? cd : ab;
     }
     for (i = 0; index && i < n; i++) {
         float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
-        float ab = b > a ? b : a, cd = d > c ? d : c;
-        index[i] = (unsigned char)(cd > ab ? 2 + (d > c) : (b > a));
+        float ab = CNN__WINS(b, a) ? b : a, cd = CNN__WINS(d, c) ? d : c;
+        index[i] = (unsigned char)(CNN__WINS(cd, ab) ? 2 + CNN__WINS(d, c) : CNN__WINS(b, a));
     }
 }
 
@@ -1581,10 +1583,9 @@ static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64
 
 static const cnn__kernels CNN__K(cnn__kernels) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
-    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__pack), CNN__K(cnn__im2col), CNN__K(cnn__total), CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward),
-    CNN__K(cnn__sum_into),
-    CNN__K(cnn__scale_bytes), CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2),
-    CNN__K(cnn__unpool_2x2), CNN__K(cnn__dropout_part)
+    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__pack), CNN__K(cnn__im2col), CNN__K(cnn__total),
+    CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
+    CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2), CNN__K(cnn__unpool_2x2), CNN__K(cnn__dropout_part)
 };
 
 #undef CNN__K
@@ -1617,6 +1618,7 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #else
 #define CNN__UNROLL
 #endif
+#define CNN__WINS(b, a) ((b) > (a) || (b) != (b))           /* b is larger than the earlier a, or NaN: as the card's winner */
 #if defined(__GNUC__)
 #define CNN__SQRT(x) __builtin_sqrtf(x)
 #else
@@ -2011,7 +2013,7 @@ static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size
                 else memset(df + (size_t)j * wide + across, 0, sizeof *df * (s->out_width - across));
             for (j = 0; j < height; j++, at += width) {
                 const float *dy = job->dy + at, *y = job->y + at;
-                const unsigned char *index = job->index + at;
+                const unsigned char *index = pooled ? job->index + at : NULL;
                 float *row = df + (size_t)j * wide;
                 if (halves) job->g->kernels->unpool_2x2(row + (size_t)j * wide, row + (size_t)(j + 1) * wide, dy, y, index, s->activation == CNN_RELU, width);
                 else if (pooled)
