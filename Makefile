@@ -30,7 +30,7 @@ all: $(examples)  ## build every example (the default)
 
 # make NAME builds examples/NAME.c into ./NAME
 $(examples): %: examples/%.c cnn.h $(wildcard examples/*.h)
-	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags)) $< -o $@ $(link)
+	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags:-I%=-isystem %)) $< -o $@ $(link)
 
 ifeq ($(stb),)
 $(stb_programs):
@@ -39,7 +39,7 @@ endif
 
 build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
 	@mkdir -p build
-	$(compile) $< -o $@ $(link)
+	$(compile) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
 
 test: $(test_programs) $(examples)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
@@ -49,7 +49,7 @@ check: test
 sanitize:  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
 	@mkdir -p build/sanitize
 	@for test in $(notdir $(test_programs)); do \
-	    $(compile) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover tests/$$test.c -o build/sanitize/$$test $(link) || exit 1; done
+	    $(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover tests/$$test.c -o build/sanitize/$$test $(link) || exit 1; done
 	@tests/run $(addprefix build/sanitize/,$(notdir $(test_programs)))
 
 valgrind: $(test_programs)  ## the test programs under valgrind, which knows no AVX-512

@@ -421,10 +421,10 @@ enum { CNN_BACKEND_VERSION = 1 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
-   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx of conv2d and linear may
-   be NULL: not needed. A
-   backend is made by copying cnn_find_backend("direct") and replacing entries, or filled completely. Entries
-   marked (optional) may be NULL; a network refuses a backend in which another one is missing, by name.    */
+   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx of conv2d and linear
+   may be NULL: not needed. A backend is made by copying cnn_find_backend("direct") and replacing entries, or
+   filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which another one
+   is missing, by name.                                                                                   */
 struct cnn_backend {
     int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
     const char *name;
@@ -2539,6 +2539,7 @@ struct cnn_net {
     /* state */
     int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
+    cnn_batch last;                         /* what cnn_forward was given for it                         */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     float base_lr;
     cnn__schedule schedule; long schedule_steps;
@@ -2689,6 +2690,8 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
                         s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
+    if ((double)s->kernel_height * s->kernel_width > INT_MAX)
+        return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height, s->kernel_width), 0;
     if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2 || s->pad_width > s->kernel_width / 2)
         return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d", label,
                         s->pad_height, s->pad_width, s->kernel_height, s->kernel_width), 0;
@@ -2941,7 +2944,7 @@ int cnn_register_backend(const cnn_backend *backend)
 {
     int count = 0;
     cnn_backend *list = cnn__backends(&count);
-    if (count == CNN__BACKENDS) return 0;
+    if (!backend || count == CNN__BACKENDS) return 0;
     list[count++] = *backend;
     cnn__backends(&count);
     return 1;
@@ -2951,7 +2954,7 @@ const cnn_backend *cnn_find_backend(const char *name)
 {
     int count = 0, i;
     const cnn_backend *list = cnn__backends(&count);
-    for (i = 0; i < count; i++) if (!strcmp(list[i].name, name)) return &list[i];
+    for (i = 0; name && i < count; i++) if (!strcmp(list[i].name, name)) return &list[i];
     return NULL;
 }
 
@@ -2972,13 +2975,15 @@ void cnn_to(cnn_net *net, const char *name)
     if (backend) { net->backend = *backend; return; }
     for (i = 0; i < count; i++)
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "", list[i].name);
-    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name, known.s,
-             strcmp(name, "cuda") ? "" : " (link cnn_cuda.o: make CUDA=1)");
+    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
+             name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
 
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend)
 {
-    if (cnn__still_open(net, "cnn_use_backend")) net->backend = *backend;
+    if (!cnn__still_open(net, "cnn_use_backend")) return;
+    if (backend) net->backend = *backend;
+    else cnn__say(&net->error, "cnn_use_backend: there is no backend");
 }
 
 void cnn_set_num_threads(cnn_net *net, int threads)
@@ -3193,23 +3198,9 @@ static void cnn__fuse(cnn_net *net)
     }
 }
 
-static int cnn__ready(cnn_net *net)
-{
-    if (cnn__stopped(net)) return 0;
-    if (net->ready) return 1;
-    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers"), 0;
-    net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
-    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
-    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
-    if (!cnn__open_backend(net)) return 0;
-    cnn__list_tensors(net);
-    cnn__fuse(net);
-    net->ready = cnn__init_parameters(net);
-    net->broken = !net->ready;
-    return net->ready;
-}
-
 /* ---- memory for batches ---- */
+
+static int cnn__ready(cnn_net *net);
 
 static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[net->layer_count - 1].out); }
 
@@ -3238,6 +3229,7 @@ static void cnn__free_batch_memory(cnn_net *net)
     cnn__backend_free(net, &net->order);
     for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
     net->capacity = 0;
+    net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
 }
 
 static void cnn__free_backward_memory(cnn_net *net)
@@ -3271,10 +3263,8 @@ static int cnn__reserve(cnn_net *net, int batch)
             cnn__op *op = &net->ops[i];
             op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
         }
-        if (!net->scale) {
-            net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-            net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        }
+        if (!net->scale) net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
+        if (!net->shift) net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (cnn__stopped(net)) return 0;
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
@@ -3317,10 +3307,10 @@ static int cnn__reserve_backward(cnn_net *net)
     return 1;
 }
 
-void cnn_free(cnn_net *net)
+/* Gives back all that cnn__make_ready and what followed it took. */
+static void cnn__release(cnn_net *net)
 {
     int i;
-    if (!net) return;
     if (net->opened) {
         cnn__free_batch_memory(net);
         cnn__free_backward_memory(net);
@@ -3337,9 +3327,42 @@ void cnn_free(cnn_net *net)
         if (net->backend.close) net->backend.close(net->backend.context);
     }
     cnn__free(net->resident);
-    cnn__free(net->layers);
     cnn__free(net->tensors);
     cnn__free(net->ops);
+    net->resident = NULL; net->tensors = NULL; net->ops = NULL;
+    net->resident_count = net->tensor_count = net->op_count = net->opened = 0;
+    net->parameter_count = 0;
+}
+
+static int cnn__make_ready(cnn_net *net)
+{
+    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers"), 0;
+    net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
+    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
+    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
+    if (!cnn__open_backend(net)) return 0;
+    cnn__list_tensors(net);
+    cnn__fuse(net);
+    return cnn__init_parameters(net);
+}
+
+static int cnn__ready(cnn_net *net)
+{
+    if (cnn__stopped(net)) return 0;
+    if (net->ready) return 1;
+    net->ready = cnn__make_ready(net);
+    if (!net->ready) {
+        net->broken = net->opened;                         /* its parameters do not fit: it will not get better */
+        cnn__release(net);
+    }
+    return net->ready;
+}
+
+void cnn_free(cnn_net *net)
+{
+    if (!net) return;
+    cnn__release(net);
+    cnn__free(net->layers);
     cnn__free(net->history);
     cnn__free(net);
 }
@@ -3418,6 +3441,7 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->x throug
     int i;
     net->batch = batch;
     net->has_loss = 0;
+    memset(&net->last, 0, sizeof net->last);
     if (!net->evaluating) net->backend.next_pass(net->backend.context, net->counters);
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->ops[i];
@@ -3488,12 +3512,13 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch)
     b->upload(b->context, net->shift, data->shift, sizeof(float) * channels);
     b->gather(b->context, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
     cnn__run(net, batch->size);
+    net->last = *batch;
 }
 
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
-    if (!batch || net->batch != batch->size || !batch->data)
+    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order || net->last.size != batch->size || !batch->data)
         return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call), 0;
     return 1;
 }
@@ -3661,7 +3686,8 @@ static void cnn__set_adam(cnn_net *net, cnn__optimizer optimizer, cnn_adam_optio
     o.eps = cnn__or(o.eps, 1e-8f);
     if (cnn__stopped(net)) return;
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps > 0)) {
-        cnn__say(&net->error, "cnn_adam: beta1 and beta2 must be in [0, 1) and eps above 0, but are %g, %g and %g", o.beta1, o.beta2, o.eps);
+        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps above 0, but are %g, %g and %g",
+                 optimizer == CNN__ADAMW ? "cnn_adamw" : "cnn_adam", o.beta1, o.beta2, o.eps);
         return;
     }
     net->adam = o;
@@ -3709,7 +3735,7 @@ static double cnn__scheduled_lr(const cnn_net *net, long t)
         double start = o->max_lr / o->div_factor, end = start / o->final_div_factor;
         double top = o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
         if (t >= last) return end;
-        return t <= top ? cnn__cosine(start, o->max_lr, t / top) : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
+        return t <= top && top > 0 ? cnn__cosine(start, o->max_lr, t / top) : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
     }
     return lr;
 }
@@ -3878,6 +3904,7 @@ static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size, 
     net->evaluating = evaluating;
     net->no_grad = no_grad;
     net->has_loss = 0;
+    memset(&net->last, 0, sizeof net->last);               /* its batches are not for training */
     cnn_loader_free(loader);
 }
 
@@ -4151,13 +4178,13 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
 static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
 {
     int i;
-    for (i = 0; i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
+    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
     return -1;
 }
 
 static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
 {
-    size_t length = strlen(key);
+    size_t length = key ? strlen(key) : 0;
     int i;
     *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
     if (*gradient) length -= 5;
@@ -4172,7 +4199,7 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *key)
     int i;
     for (i = 0; i < net->tensor_count && strlen(known.s) < 200; i++)
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "", net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names", call, key, known.s,
+    cnn__say(&net->error, "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names", call, key ? key : "", known.s,
              i < net->tensor_count ? ", ..." : "");
 }
 
@@ -4395,9 +4422,9 @@ static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *
 {
     unsigned char *bytes = NULL;
     long length = -1;
-    FILE *file = fopen(path, "rb");
+    FILE *file = path ? fopen(path, "rb") : NULL;
     if (!file) {
-        cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+        cnn__say(error, "%.300s: cannot be opened: %s", path ? path : "(no path)", path ? strerror(errno) : "there is no path");
         return NULL;
     }
     if (!fseek(file, 0, SEEK_END)) length = ftell(file);
@@ -4498,7 +4525,7 @@ static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn_data *data = cnn__data_empty(images);
+    cnn_data *data = cnn__data_empty(images ? images : "");
     unsigned char *label_file;
     int sizes[3], label_count[3], i, *numbers;
     if (!data->memory) return data;
@@ -4527,6 +4554,8 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
 {
     char images[420], labels[420];
     cnn_data *data;
+    if (!directory) directory = "(no folder)";
+    if (!split) split = "(no split)";
     snprintf(images, sizeof images, "%.300s/%.80s-images-idx3-ubyte", directory, split);
     snprintf(labels, sizeof labels, "%.300s/%.80s-labels-idx1-ubyte", directory, split);
     data = cnn_load_idx(images, labels, 10);
@@ -4553,12 +4582,12 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
 {
     enum { ROW = 3073, ROWS = 10000 };
-    int training = !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
-    cnn_data *data = cnn__data_empty(directory);
+    int training = split && !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
+    cnn_data *data = cnn__data_empty(directory ? directory : "");
     unsigned char *bytes;
     if (!data->memory) return data;
-    if (!training && strcmp(split, "test")) {
-        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"", split);
+    if (!training && (!split || strcmp(split, "test"))) {
+        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"", split ? split : "");
         return cnn__data_fails(data);
     }
     data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * ROWS * (ROW - 1), 1);
@@ -4569,7 +4598,7 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
         unsigned char *file;
         size_t size;
         snprintf(batch, sizeof batch, training ? "data_batch_%d.bin" : "test_batch.bin", f + 1);
-        snprintf(path, sizeof path, "%.350s/%s", directory, batch);
+        snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
         if (size != (size_t)ROW * ROWS) {
@@ -4640,6 +4669,7 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
             cnn_data *d = i ? *second : *first;
             if (!d->memory) continue;
             if (data->error) cnn__say(&d->memory->error, "%s", data->error);
+            else if (count > 0 && count < data->count) cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
             else cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count, data->count);
             cnn__data_fails(d);
         }
@@ -4658,6 +4688,7 @@ struct cnn_loader {
     const cnn_data *data;
     cnn_loader_options options;
     int *order;
+    int count;                              /* of samples                                                */
     int epoch, at;                          /* the epoch that is being dealt out, and how far             */
     int begun;
     cnn__text error;
@@ -4672,12 +4703,15 @@ cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
     if (!loader->options.batch_size) loader->options.batch_size = 1;
     if (!data) cnn__say(&loader->error, "cnn_loader_new: there is no data set");
     else if (data->error) cnn__say(&loader->error, "%s", data->error);
+    else if ((size_t)data->count > cnn__data_count(data))
+        cnn__say(&loader->error, "cnn_loader_new: the count of %s was set to %d, but it has only %.0f samples", data->name, data->count, (double)cnn__data_count(data));
     else if (o.batch_size < 0) cnn__say(&loader->error, "cnn_loader_new: batch_size must be at least 1, not %d", o.batch_size);
     else if (data->count < 1 || (o.drop_last && o.batch_size > data->count))
         cnn__say(&loader->error, "cnn_loader_new: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
                  data->count, loader->options.batch_size);
     else if (!(loader->order = (int *)cnn__alloc((size_t)data->count, sizeof *loader->order)))
         cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+    else loader->count = data->count;
     return loader;
 }
 
@@ -4698,7 +4732,7 @@ int cnn_batches(const cnn_loader *loader)
 {
     int count, size;
     if (cnn_loader_error(loader)) return 0;
-    count = loader->data->count;
+    count = loader->count;
     size = loader->options.batch_size;
     return count / size + (!loader->options.drop_last && count % size);
 }
@@ -4709,12 +4743,12 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     memset(batch, 0, sizeof *batch);
     if (cnn_loader_error(loader)) return 0;
     if (!loader->begun) {
-        for (i = 0; i < loader->data->count; i++) loader->order[i] = i;
-        if (loader->options.shuffle) cnn__shuffle(loader->order, loader->data->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
+        for (i = 0; i < loader->count; i++) loader->order[i] = i;
+        if (loader->options.shuffle) cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
         loader->at = 0;
         loader->begun = 1;
     }
-    left = loader->data->count - loader->at;
+    left = loader->count - loader->at;
     if (left < 1 || (loader->options.drop_last && left < loader->options.batch_size)) {
         cnn_set_epoch(loader, loader->epoch + 1);
         return 0;
@@ -4781,6 +4815,12 @@ static int cnn__replace_file(const char *part, const char *path)
     if (d >= 0) { fsync(d); close(d); }                    /* the new name too, where directories can be flushed */
     return 1;
 #endif
+}
+
+static void cnn__abandon_file(cnn__writer *w)              /* what was there before stays */
+{
+    fclose(w->file);
+    remove(w->part);
 }
 
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
@@ -5049,7 +5089,7 @@ static int cnn__json_string(cnn__state *s, const char **text)
         }
         if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
         more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: so many bytes follow the first */
-        *to++ = (char)(more ? 0xf00 >> more | c >> 6 * more : c);
+        *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
     }
     s->at++;
@@ -5070,8 +5110,9 @@ static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number fro
     if (*digit == '0') return *size = 0, s->at++, 1;
     if (!cnn__json_digits(s)) return 0;
     for (*size = 0; digit < s->at; digit++) {
-        if (!cnn__mul(size, *size, 10) || *size > (size_t)-1 - 9) return cnn__wrong(s, "a number in its header overflows");
-        *size += (size_t)(*digit - '0');
+        size_t d = (size_t)(*digit - '0');
+        if (*size > ((size_t)-1 - d) / 10) return cnn__wrong(s, "a number in its header overflows");
+        *size = *size * 10 + d;
     }
     return 1;
 }
@@ -5202,10 +5243,12 @@ static int cnn__read_safetensors(cnn__state *s)
     }
     s->at += strspn(s->at, " \t\r\n");
     if (cnn__failed(s) || s->at != (char *)s->file + 7 + length) return cnn__expected(s, "nothing but spaces after the last }");
+    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
-    if (count && !s->tensors.failed) qsort(t, count, sizeof *t, cnn__by_place);
-    for (i = 0; i < count && t[i].bytes <= data - at; at += t[i++].bytes) {
+    if (count) qsort(t, count, sizeof *t, cnn__by_place);
+    for (i = 0; i < count; at += t[i++].bytes) {
         if (t[i].begin != at) return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key, (double)t[i].begin, (double)at);
+        if (t[i].bytes > data - at) break;
         t[i].data = s->file + 8 + length + at;
     }
     if (i < count || at < data) return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
@@ -5219,7 +5262,7 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
 }
 
-static int cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
     size_t i, count, at = 0, size;
@@ -5228,8 +5271,9 @@ static int cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i += 2) cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
+    cnn__print(out, "}");
     for (i = 0; i < count; i++, t++, at += size) {
-        cnn__print(out, "%s,\"%s", i ? "" : "}", t->prefix);
+        cnn__print(out, ",\"%s", t->prefix);
         cnn__print_json(out, t->key);
         cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":", t->dtype->name);
         for (d = 0; d < t->ndim; d++) cnn__print(out, "%c%.0f", d ? ',' : '[', (double)t->shape[d]);
@@ -5237,10 +5281,9 @@ static int cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
         cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at, (double)(at + size));
     }
     cnn__print(out, "}");
-    while (out->count % 8) cnn__print(out, " ");
+    cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
     for (t -= count, i = 0; i < count; i++) cnn__put_values(out, t + i);
-    return 1;
 }
 
 /* ---- .pth ----
@@ -5626,19 +5669,18 @@ static void cnn__pickle_string(cnn__bytes *b, const char *text)
     cnn__put(b, text, strlen(text));
 }
 
-static void cnn__pickle_sizes(cnn__bytes *b, const size_t *sizes, int count)
+static void cnn__pickle_number(cnn__bytes *b, size_t number)
 {
-    int i;
-    cnn__print(b, "(");
-    for (i = 0; i < count; i++) { cnn__print(b, "J"); cnn__put_number(b, sizes[i], 4); }
-    cnn__print(b, "t");
+    cnn__print(b, "J");
+    cnn__put_number(b, number, 4);
 }
 
-static int cnn__compose_pth(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
 {
     cnn__bytes pickle, directory, values;
     char name[40];
-    size_t i, count, zero = 0, place;
+    size_t i, count, place, stride;
+    int d;
     const cnn__stored *t = cnn__tensors(s, &count);
     memset(&pickle, 0, sizeof pickle);
     memset(&directory, 0, sizeof directory);
@@ -5652,13 +5694,14 @@ static int cnn__compose_pth(cnn__state *s, cnn__bytes *out)
         cnn__print(&pickle, "ctorch\nFloatStorage\n");
         cnn__pickle_string(&pickle, name);
         cnn__pickle_string(&pickle, "cpu");
-        cnn__print(&pickle, "J");
-        cnn__put_number(&pickle, t[i].count, 4);
-        cnn__print(&pickle, "tQJ");
-        cnn__put_number(&pickle, zero, 4);
-        cnn__pickle_sizes(&pickle, t[i].shape, t[i].ndim);
-        cnn__pickle_sizes(&pickle, t[i].stride, t[i].ndim);
-        cnn__print(&pickle, "\211ccollections\nOrderedDict\n)RtR");
+        cnn__pickle_number(&pickle, t[i].count);
+        cnn__print(&pickle, "tQ");
+        cnn__pickle_number(&pickle, 0);
+        cnn__print(&pickle, "(");
+        for (d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, t[i].shape[d]);
+        cnn__print(&pickle, "t(");
+        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, stride /= t[i].shape[d]);
+        cnn__print(&pickle, "t\211ccollections\nOrderedDict\n)RtR");
     }
     cnn__print(&pickle, "u.");
     cnn__add_entry(out, &directory, "net/data.pkl", pickle.at, pickle.count);
@@ -5672,27 +5715,20 @@ static int cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     cnn__add_entry(out, &directory, "net/version", "3\n", 2);
     place = out->count;
     cnn__put(out, directory.at, directory.count);
-    cnn__put_number(out, 0x06054b50, 8);                   /* the end: this disk, the first disk, */
-    cnn__put_number(out, count + 3, 2);                    /* entries here, in all, */
-    cnn__put_number(out, count + 3, 2);
+    cnn__put_number(out, 0x06054b50, 8);                   /* the end: number of the disk, and where the directory begins, */
+    cnn__put_number(out, count + 3, 2);                    /* entries on this disk, */
+    cnn__put_number(out, count + 3, 2);                    /* and in all */
     cnn__put_number(out, directory.count, 4);
     cnn__put_number(out, place, 4);
     cnn__put_number(out, 0, 2);                            /* no comment */
-    out->failed = out->failed || pickle.failed || values.failed || directory.failed;
+    out->failed |= pickle.failed | values.failed | directory.failed;
+    if (count > 65000 || (double)out->count > 4294967295.0) cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
     cnn__free(pickle.at);
     cnn__free(values.at);
     cnn__free(directory.at);
-    return (count < 65000 && (double)out->count < 4294967295.0) || cnn__wrong(s, "a .pth file holds up to 65000 tensors and 4 GB; save it as .safetensors");
 }
 
 /* ---- a network's state dict ---- */
-
-static int cnn__is_pth(const char *path)                   /* 1, or 0 for .safetensors, or -1 */
-{
-    const char *ending = path ? strrchr(path, '.') : NULL;
-    if (!ending) return -1;
-    return !strcmp(ending, ".safetensors") ? 0 : !strcmp(ending, ".pth") || !strcmp(ending, ".pt") ? 1 : -1;
-}
 
 static cnn__state cnn__state_of(cnn_net *net, const char *path)
 {
@@ -5711,10 +5747,17 @@ static int cnn__close_state(cnn__state *s, int result)
     return result;
 }
 
+static int cnn__is_pth(cnn__state *s)                      /* the ending chooses the format */
+{
+    const char *ending = strrchr(s->path, '.');
+    if (ending && (!strcmp(ending, ".pth") || !strcmp(ending, ".pt"))) return 1;
+    if (!ending || strcmp(ending, ".safetensors")) cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
+    return 0;
+}
+
 static int cnn__read_state(cnn__state *s, int pth)
 {
-    if (pth < 0) return cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
-    s->file = cnn__read_file(s->path, &s->size, s->error);
+    s->file = cnn__failed(s) ? NULL : cnn__read_file(s->path, &s->size, s->error);
     return s->file && (pth ? cnn__read_pth(s) : cnn__read_safetensors(s)) && cnn__sort(s, &s->tensors, sizeof(cnn__stored));
 }
 
@@ -5724,9 +5767,11 @@ static int cnn__write_state(cnn__state *s, int pth)
     cnn__writer w;
     int good = 0;
     memset(&out, 0, sizeof out);
-    if (pth < 0) cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
-    else if (s->tensors.failed || !(pth ? cnn__compose_pth(s, &out) : cnn__compose_safetensors(s, &out)) || out.failed) cnn__wrong(s, "out of memory");
-    else if (cnn__begin_file(&w, s->path, s->error)) {
+    if (cnn__failed(s)) return 0;
+    if (pth) cnn__compose_pth(s, &out);
+    else cnn__compose_safetensors(s, &out);
+    if (out.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    if (!cnn__failed(s) && cnn__begin_file(&w, s->path, s->error)) {
         fwrite(out.at, 1, out.count, w.file);
         good = cnn__end_file(&w, s->error);
     }
@@ -5734,19 +5779,23 @@ static int cnn__write_state(cnn__state *s, int pth)
     return good;
 }
 
-static void cnn__add_parameters(cnn_net *net, cnn__state *s, const char *prefix, const float *values)
+static const char *const cnn__prefix[3] = { "", "cnn.h/moment1/", "cnn.h/moment2/" };      /* of parameters and what a checkpoint has for each */
+
+/* Adds a block of the net's, one value a parameter, to what will be written. It stays until then: freed by the caller. */
+static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
 {
+    float *values = cnn__download(net, from, net->parameter_count);
     int i, d;
-    for (i = 0; i < net->tensor_count; i++) {
+    for (i = 0; values && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
         cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[CNN__F32]);
-        stored.prefix = prefix;
+        stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
-        for (d = t->ndim; d-- > 0; ) stored.stride[d] = d + 1 < t->ndim ? stored.stride[d + 1] * stored.shape[d + 1] : 1;
         if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key))) cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
         cnn__put(&s->tensors, &stored, sizeof stored);
     }
+    return values;
 }
 
 int cnn_save(cnn_net *net, const char *path)
@@ -5758,16 +5807,13 @@ int cnn_save(cnn_net *net, const char *path)
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
     cnn__put(&s.metadata, format, sizeof format);
-    values = cnn__download(net, net->parameters, net->parameter_count);
-    if (values) cnn__add_parameters(net, &s, "", values);
-    good = !cnn__failed(&s) && cnn__write_state(&s, cnn__is_pth(path));
+    values = cnn__add_block(net, &s, 0, net->parameters);
+    good = cnn__write_state(&s, cnn__is_pth(&s));
     cnn__free(values);
     return cnn__close_state(&s, good);
 }
 
-static const char cnn__ours[] = "cnn.h/";                  /* names with this in front are a checkpoint's */
-
-/* The tensor in the file for one of the net's; NULL if it is not there or of another shape. */
+/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
 static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
 {
     const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
@@ -5787,37 +5833,30 @@ static void cnn__add_name(cnn__list *list, const char *name)               /* as
     else if (strcmp(list->names + used - 3, "...")) snprintf(list->names + used, room, ", ...");
 }
 
-static const char *cnn__sizes_text(const size_t *shape, int ndim, cnn__text *text)
-{
-    int d;
-    snprintf(text->s, sizeof text->s, "%s", ndim ? "" : "one value");
-    for (d = 0; d < ndim && d < CNN__DIMS; d++) snprintf(text->s + strlen(text->s), 24, "%s%.0f", d ? " x " : "", (double)shape[d]);
-    return text->s;
-}
-
 /* Says in one sentence what does not fit; "" if all does. */
 static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *sentence)
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
+    cnn__text name;
     size_t k, count;
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i, d;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        cnn__text name, there, here;
-        size_t shape[4];
+        char *end = name.s + snprintf(name.s, 120, "%s: ", t->key);
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
-            for (d = 0; d < t->ndim; d++) shape[d] = (size_t)t->shape[d];
-            snprintf(name.s, sizeof name.s, "%s: %s instead of %s", t->key, cnn__sizes_text(found->shape, found->ndim, &there), cnn__sizes_text(shape, t->ndim, &here));
+            if (!found->ndim) end += snprintf(end, 24, "one value");
+            for (d = 0; d < found->ndim && d < CNN__DIMS; d++) end += snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+            for (d = 0; d < t->ndim; d++) end += snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
             cnn__add_name(&lists[2], name.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
         for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
-        if (i == net->tensor_count && strncmp(stored[k].key, cnn__ours, strlen(cnn__ours))) cnn__add_name(&lists[1], stored[k].key);
+        if (i == net->tensor_count && strncmp(stored[k].key, "cnn.h/", 6)) cnn__add_name(&lists[1], stored[k].key);
     }
     sentence->s[0] = 0;
     for (i = 0; i < 3; i++)
@@ -5826,7 +5865,7 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
 }
 
 /* Reads all that fit into values; how many, or -1 and a sentence. */
-static int cnn__read_parameters(cnn_net *net, cnn__state *s, const char *prefix, float *values)
+static int cnn__read_block(cnn_net *net, cnn__state *s, const char *prefix, float *values)
 {
     int i, count = 0;
     for (i = 0; i < net->tensor_count; i++) {
@@ -5861,34 +5900,37 @@ static int cnn__load(cnn_net *net, const char *path, int partly, char *report, s
     s = cnn__state_of(net, path);
     values = (float *)cnn__alloc(net->parameter_count, sizeof *values);
     if (!values) cnn__wrong(&s, "out of memory");
-    else if (cnn__read_state(&s, cnn__is_pth(path))) {
+    if (cnn__read_state(&s, cnn__is_pth(&s))) {
         cnn__compare(net, &s, "", &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__read_parameters(net, &s, "", values);
-        if (!count) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
+        else count = cnn__read_block(net, &s, "", values);
+        if (!count && misfits.s[0]) count = cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s) - 1;
     }
-    for (i = 0; i < net->tensor_count && count > 0; i++) {
+    for (i = 0; i < net->tensor_count && count >= 0; i++) {
         const cnn__tensor *t = &net->tensors[i];
         if (cnn__fitting(&s, "", t)) net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset, t->count * sizeof *values);
     }
-    if (report && room && count > 0)
+    if (report && room && count >= 0)
         snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "", misfits.s);
     cnn__free(values);
-    return cnn__close_state(&s, count > 0);
+    return cnn__close_state(&s, count >= 0);
 }
 
 int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, 0, NULL, 0); }
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) { return cnn__load(net, path, 1, report, room); }
 
-/* ---- checkpoints: a .safetensors file that has, beside the parameters, the optimizer's moments under
-        cnn.h/moment1/KEY and cnn.h/moment2/KEY, numbers in cnn.h/training and the epochs in cnn.h/history ---- */
+/* ---- checkpoints ----
 
-enum { CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__BASE_LR, CNN__NUMBERS };
-enum { CNN__EPOCH = 9 };                    /* numbers of one: epoch, seconds, lr, then loss, accuracy, count of training and test */
+   A .safetensors file with the parameters under their keys, and beside them
 
-static const char *const cnn__moment_prefix[2] = { "cnn.h/moment1/", "cnn.h/moment2/" };
+       cnn.h/moment1/KEY, cnn.h/moment2/KEY    the optimizer's moments, if it has any
+       cnn.h/training                          the numbers below, F64
+       cnn.h/history                           a row an epoch: epoch, seconds, lr; loss, accuracy, count of training and of test
 
-/* What a checkpoint must agree in with the program that loads it. */
+   In "__metadata__" stands what must be the same in the program that goes on.                               */
+
+enum { CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__BASE_LR, CNN__NUMBERS, CNN__COLUMNS = 9 };
+
 static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
 {
     static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr", "cosine_lr", "one_cycle_lr" };
@@ -5903,7 +5945,7 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
     t.data = (const unsigned char *)numbers;
     cnn__add_dimension(&t, rows);
-    if (columns) cnn__add_dimension(&t, columns);
+    cnn__add_dimension(&t, columns);
     cnn__put(&s->tensors, &t, sizeof t);
 }
 
@@ -5921,8 +5963,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__put(&s.metadata, facts, sizeof facts);
     for (i = 0; i < 3; i++) {
         const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
-        if (from) values[i] = cnn__download(net, from, net->parameter_count);
-        if (values[i]) cnn__add_parameters(net, &s, i ? cnn__moment_prefix[i - 1] : "", values[i]);
+        if (from) values[i] = cnn__add_block(net, &s, i, from);
     }
     c = cnn__read_counters(net);
     numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
@@ -5932,118 +5973,107 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     numbers[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
     numbers[CNN__LR] = c.lr;
     numbers[CNN__BASE_LR] = net->base_lr;
-    cnn__add_numbers(&s, "cnn.h/training", numbers, CNN__NUMBERS, 0);
-    history = (double *)cnn__alloc((size_t)net->history_count * CNN__EPOCH + 1, sizeof *history);
-    for (i = 0, h = history; h && i < net->history_count; i++, h += CNN__EPOCH) {
-        const cnn_epoch *e = &net->history[i];
-        h[0] = e->epoch; h[1] = e->seconds; h[2] = e->lr;
-        h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
-        h[6] = e->test.loss; h[7] = e->test.accuracy; h[8] = e->test.count;
-    }
+    history = h = (double *)cnn__alloc((size_t)net->history_count * CNN__COLUMNS + 1, sizeof *history);
     if (!history) cnn__wrong(&s, "out of memory");
-    else cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__EPOCH);
-    good = !cnn__failed(&s) && cnn__write_state(&s, 0);
+    for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
+        const cnn_epoch *e = &net->history[i];
+        h[0] = e->epoch;      h[1] = e->seconds;        h[2] = e->lr;
+        h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
+        h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
+    }
+    cnn__add_numbers(&s, "cnn.h/training", numbers, 1, CNN__NUMBERS);
+    cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
+    good = cnn__write_state(&s, 0);
     for (i = 0; i < 3; i++) cnn__free(values[i]);
     cnn__free(history);
     return cnn__close_state(&s, good);
 }
 
-static const char *cnn__fact(const cnn__state *s, const char *name)
-{
-    const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i;
-    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2) if (!strcmp(pair[i], name)) return pair[i + 1];
-    return "none";
-}
-
-static double cnn__number(const cnn__stored *t, size_t i) { return cnn__value(t->dtype, t->data + 8 * i); }
-static int cnn__whole(double number, double most) { return number >= 0 && number <= most && number == floor(number); }
-
-/* The F64 tensor `key` with rows of so many columns (0: one row); NULL and a sentence. */
-static const cnn__stored *cnn__find_numbers(cnn__state *s, const char *key, int ndim, size_t columns)
+/* Rows of numbers, copied; NULL and a sentence. Where `whole` has a column's bit, they must be whole, from 0 to `most`. */
+static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most, size_t *rows)
 {
     const cnn__stored *t = cnn__find_stored(s, "", key);
-    if (t && t->dtype == &cnn__dtypes[CNN__F64] && t->ndim == ndim && t->shape[ndim - 1] == columns && (ndim == 1 || t->shape[0] < INT_MAX)) return t;
-    cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
-    return NULL;
+    double *numbers = NULL, n;
+    size_t i;
+    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1) cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+    else if (!(numbers = (double *)cnn__alloc(t->count + 1, sizeof *numbers))) cnn__wrong(s, "out of memory");
+    for (i = 0; numbers && i < t->count; i++) {
+        n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
+        if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n))) cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
+    }
+    if (numbers) *rows = t->shape[0];
+    return numbers;
 }
 
-/* Reads and checks everything; the network is as it was. */
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, float *values, int *moments, const cnn__stored **training, cnn_epoch **history, int *epochs)
+typedef struct cnn__resumed { float *values; int blocks; double *numbers, *history; cnn_epoch *epochs; size_t count; } cnn__resumed;
+
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)      /* all that is in it, checked */
 {
-    const char *facts[8];
-    const cnn__stored *t;
+    const char *facts[8], *const *pair, *fact;
     cnn__text misfits;
+    size_t rows = 0, k;
     int i;
     if (!cnn__read_state(s, 0)) return 0;
     cnn__checkpoint_facts(net, facts);
-    for (i = 0; i < 8; i += 2)
-        if (strcmp(cnn__fact(s, facts[i]), facts[i + 1]))
-            return cnn__wrong(s, "cannot be resumed here: its %s is %.40s, this program's is %s", facts[i], cnn__fact(s, facts[i]), facts[i + 1]);
-    if (!(*training = t = cnn__find_numbers(s, "cnn.h/training", 1, CNN__NUMBERS))) return 0;
-    for (i = 0; i < CNN__LR; i++)
-        if (!cnn__whole(cnn__number(t, (size_t)i), i < CNN__PASS ? 4294967295.0 : i == CNN__SCHEDULE_STEPS ? 2147483647.0 : 9007199254740992.0))
-            return cnn__wrong(s, "its cnn.h/training has a number that cannot be");
-    if (!(cnn__number(t, CNN__LR) >= 0) || !(cnn__number(t, CNN__BASE_LR) > 0)) return cnn__wrong(s, "its learning rate cannot be");
-    while (*moments < 2 && net->tensor_count && cnn__find_stored(s, cnn__moment_prefix[*moments], net->tensors[0].key)) ++*moments;
-    if (net->optimizer >= CNN__ADAM && cnn__number(t, CNN__STEP) > 0 && *moments < 2) return cnn__wrong(s, "has no moments of the optimizer");
-    for (i = 0; i <= *moments; i++, values += net->parameter_count) {
-        const char *prefix = i ? cnn__moment_prefix[i - 1] : "";
-        cnn__compare(net, s, prefix, &misfits);
-        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", prefix, misfits.s);
-        if (cnn__read_parameters(net, s, prefix, values) < 0) return 0;
+    for (i = 0; i < 8; i += 2) {
+        pair = (const char *const *)(void *)s->metadata.at;
+        for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2) if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
+        if (strcmp(fact, facts[i + 1])) return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact, facts[i + 1]);
     }
-    if (!(t = cnn__find_numbers(s, "cnn.h/history", 2, CNN__EPOCH))) return 0;
-    *epochs = (int)t->shape[0];
-    *history = (cnn_epoch *)cnn__alloc(t->shape[0] + 1, sizeof **history);
-    if (!*history) return cnn__wrong(s, "out of memory");
-    for (i = 0; i < *epochs; i++) {
-        cnn_epoch *e = &(*history)[i];
-        double h[CNN__EPOCH];
-        int k;
-        for (k = 0; k < CNN__EPOCH; k++) h[k] = cnn__number(t, (size_t)i * CNN__EPOCH + (size_t)k);
-        if (!cnn__whole(h[0], INT_MAX) || !cnn__whole(h[5], INT_MAX) || !cnn__whole(h[8], INT_MAX)) return cnn__wrong(s, "its cnn.h/history has a number that cannot be");
-        e->epoch = (int)h[0]; e->seconds = h[1]; e->lr = (float)h[2];
-        e->train.loss = h[3]; e->train.accuracy = h[4]; e->train.count = (int)h[5];
-        e->test.loss = h[6]; e->test.accuracy = h[7]; e->test.count = (int)h[8];
+    r->numbers = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
+    r->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &r->count);
+    if (cnn__failed(s)) return 0;
+    if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0) || !(r->numbers[CNN__BASE_LR] >= 0)) return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+    for (r->blocks = 0; r->blocks < 3; r->blocks++) {
+        int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
+        cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
+        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
+        if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
     }
-    return 1;
+    r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
+    for (k = 0; r->epochs && k < r->count; k++) {
+        const double *h = r->history + k * CNN__COLUMNS;
+        cnn_epoch *e = &r->epochs[k];
+        e->epoch = (int)h[0];   e->seconds = h[1];        e->lr = (float)h[2];
+        e->train.loss = h[3];   e->train.accuracy = h[4]; e->train.count = (int)h[5];
+        e->test.loss = h[6];    e->test.accuracy = h[7];  e->test.count = (int)h[8];
+    }
+    return r->epochs || cnn__wrong(s, "out of memory");
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
-    const cnn__stored *training = NULL;
-    cnn_epoch *history = NULL;
-    float *values;
-    int i, moments = 0, epochs = 0, good;
+    cnn__resumed r;
+    int i, good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
-    values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *values);
-    if (!values) cnn__wrong(&s, "out of memory");
-    good = values && cnn__read_checkpoint(net, &s, values, &moments, &training, &history, &epochs) &&
-           (moments < 1 || cnn__need_moment(net, &net->moment1)) && (moments < 2 || cnn__need_moment(net, &net->moment2));
+    memset(&r, 0, sizeof r);
+    r.values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *r.values);
+    if (!r.values) cnn__wrong(&s, "out of memory");
+    good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1)) && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
     if (good) {
         cnn_counters c = cnn__read_counters(net);
-        size_t bytes = net->parameter_count * sizeof *values;
-        for (i = 0; i <= moments; i++)
-            net->backend.upload(net->backend.context, i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2, values + (size_t)i * net->parameter_count, bytes);
-        if (moments < 1) cnn__backend_free(net, &net->moment1);
-        if (moments < 2) cnn__backend_free(net, &net->moment2);
-        net->seed = c.seed = (uint64_t)cnn__number(training, CNN__SEED_HIGH) << 32 | (uint64_t)cnn__number(training, CNN__SEED_LOW);
-        c.pass = (uint64_t)cnn__number(training, CNN__PASS);
-        c.step = (uint64_t)cnn__number(training, CNN__STEP);
-        c.lr = cnn__number(training, CNN__LR);
-        net->schedule_steps = (long)cnn__number(training, CNN__SCHEDULE_STEPS);
-        net->base_lr = (float)cnn__number(training, CNN__BASE_LR);
+        for (i = 0; i < 3; i++) {
+            float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
+            if (i >= r.blocks) cnn__backend_free(net, to);
+            else net->backend.upload(net->backend.context, *to, r.values + (size_t)i * net->parameter_count, net->parameter_count * sizeof **to);
+        }
+        net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
+        c.pass = (uint64_t)r.numbers[CNN__PASS];
+        c.step = (uint64_t)r.numbers[CNN__STEP];
+        c.lr = r.numbers[CNN__LR];
         cnn__write_counters(net, &c);
+        net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
+        net->base_lr = (float)r.numbers[CNN__BASE_LR];
         cnn__free(net->history);
-        net->history = history;
-        net->history_count = epochs;
-        net->history_room = epochs + 1;
-    } else
-        cnn__free(history);
-    cnn__free(values);
+        net->history = r.epochs;
+        net->history_count = (int)r.count;
+        net->history_room = (int)r.count + 1;
+        r.epochs = NULL;
+    }
+    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.epochs);
     return cnn__close_state(&s, good);
 }
 
@@ -6287,16 +6317,16 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
             if (v > *high) *high = v;
         }
     if (!(*low <= *high)) *low = 0, *high = 1;
-    if (*high - *low < 1e-6) *high = *low + 1e-3;
+    if (*high - *low < 1e-6 * (1 + fabs(*low))) *high = *low + 1e-3 * (1 + fabs(*low));
     step = cnn__axis_step(*low, *high);
     *low = floor(*low / step) * step;
     *high = ceil(*high / step) * step;
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them */
+static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them; NULL is "" */
 {
-    for (; *text; text++)
+    for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
         else if (*text == '>') fputs("&gt;", f);
         else if (*text == '&') fputs("&amp;", f);
@@ -6313,10 +6343,12 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
     step = cnn__curve_range(net, first, &low, &high);
     fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n", left, top, CNN__PLOT_WIDTH / 2, title);
-    for (v = low; v <= high + step / 2; v += step) {
-        double y = CNN__PLOT_HEIGHT * (high - v) / (high - low);
-        fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">%.*f</text>\n",
-                CNN__PLOT_WIDTH, y, y, y + 4, step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
+    for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
+        double y;
+        v = low + i * step;
+        y = CNN__PLOT_HEIGHT * (high - v) / (high - low);
+        fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">", CNN__PLOT_WIDTH, y, y, y + 4);
+        fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n", step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
     }
     for (i = 0; i < n; i++) {
         double x = n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2;
@@ -6337,9 +6369,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                 fprintf(f, "%.1f,%.1f ", n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2, CNN__PLOT_HEIGHT * (high - v) / (high - low));
         }
         fprintf(f, "\"/>\n");
-        for (i = 0; n < 2 && i < n; i++)
+        v = cnn__curve_at(net, (cnn__curve)(first + c), 0);
+        if (n == 1 && v - v == 0)
             fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", CNN__PLOT_WIDTH / 2,
-                    CNN__PLOT_HEIGHT * (high - cnn__curve_at(net, (cnn__curve)(first + c), i)) / (high - low), colour[c]);
+                    CNN__PLOT_HEIGHT * (high - v) / (high - low), colour[c]);
         fprintf(f, "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" y=\"%d\">%s</text>\n",
                 CNN__PLOT_WIDTH - 80, CNN__PLOT_WIDTH - 56, at, at, colour[c], CNN__PLOT_WIDTH - 48, at + 4, legend[c]);
     }
@@ -6413,7 +6446,7 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     fprintf(out, "%s\n", title);
     for (row = 0; row < HEIGHT; row++)
         if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
-            fprintf(out, "%9.*f |%s\n", high - low < 0.1 ? 4 : 2, high - (high - low) * row / (HEIGHT - 1), cell[row]);
+            fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2, high - (high - low) * row / (HEIGHT - 1), cell[row]);
         else
             fprintf(out, "          |%s\n", cell[row]);
     fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n", net->history[0].epoch, WIDTH - 9,
@@ -6654,11 +6687,11 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
 }
 
 /* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
-static void cnn__map_pictures(FILE *f, const float *maps, int count, int height, int width, int channels, int centred, int zoom, const char *alt)
+static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels, int centred, int zoom, const char *alt)
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
-    if (!pixels) return;
+    if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = maps[0], high = maps[0];
@@ -6680,7 +6713,7 @@ static void cnn__map_pictures(FILE *f, const float *maps, int count, int height,
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
-    if (data->class_names) return data->class_names[class_number];
+    if (data->class_names && class_number < data->classes) return data->class_names[class_number];
     snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
@@ -6703,11 +6736,11 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n", cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
 }
 
-static void cnn__report_classes(FILE *f, const cnn_data *data, const int *guess)
+static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
 {
     int k = data->classes, t, g, n, most = 1, *counts = (int *)cnn__alloc((size_t)k * k, sizeof *counts);
     cnn__text text;
-    if (!counts) return;
+    if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++) if (guess[n] < k) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
     fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
@@ -6780,7 +6813,7 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
     if (!parameters) return;
     fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels, l->conv.in_channels / l->conv.groups,
             l->conv.kernel_height, l->conv.kernel_width, colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
-    cnn__map_pictures(f, cnn__parameter(net, 0, "weight", parameters), l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups),
+    cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters), l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups),
                       l->conv.kernel_height, l->conv.kernel_width, colour ? 3 : 1, 1, 10, "kernel");
     cnn__free(parameters);
 }
@@ -6818,7 +6851,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0, l->out.width < 56 ? 56 / l->out.width : 1, "map");
+            cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0, l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }
         fprintf(f, "</details>\n");
@@ -6843,7 +6876,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     int *guess;
     float *probability;
     unsigned char *pixels;
-    if (cnn__stopped(net)) return 0;
+    if (!cnn__ready(net)) return 0;
     if (!data || data->error || !data->labels || data->classes > (int)cnn__outputs(net))
         return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"), 0;
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
@@ -6863,13 +6896,14 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
             fprintf(f, "<h2>Learning curves</h2>\n");
             cnn__write_curves_svg(f, net, title);
         }
-        cnn__report_classes(f, data, guess);
+        cnn__report_classes(f, net, data, guess);
         cnn__report_mistakes(f, data, guess, probability, pixels);
         cnn__report_network(f, net);
         cnn__report_kernels(f, net);
         cnn__report_maps(f, net, data, pixels);
         fprintf(f, "</body></html>\n");
-        cnn__end_file(&w, &net->error);
+        if (cnn__stopped(net)) cnn__abandon_file(&w);
+        else cnn__end_file(&w, &net->error);
     }
     cnn__free(guess);
     cnn__free(probability);

@@ -1,0 +1,71 @@
+/* fuzz_file.c - any bytes as a .safetensors, a .pth, the data.pkl in a .pth, and a checkpoint.
+ *
+ *     clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover tests/fuzz_file.c -lm -o fuzz_file
+ *     ./fuzz_file -max_len=4096 -max_total_time=60
+ *
+ * The first byte chooses which. Each run ends with what was loaded or with one sentence and an unchanged network.
+ * (Debian: apt-get install clang libclang-rt-14-dev.) */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include <assert.h>
+
+static cnn_net *net;
+static char path[4][100];
+
+static void prepare(void)
+{
+    static const char *const ending[4] = { "safetensors", "pth", "pth", "ckpt" };
+    int i;
+    net = cnn_new(2, 1, 1);
+    cnn_flatten(net);
+    cnn_name(net, "fc");
+    cnn_linear(net, .out_features = 3);
+    cnn_adam(net, .lr = 1e-3f);
+    for (i = 0; i < 4; i++) snprintf(path[i], sizeof path[i], "/dev/shm/cnn_fuzz_%ld_%d.%s", (long)getpid(), i, ending[i]);
+}
+
+/* A ZIP, without CRCs, of two storages and the pickle. */
+static void put_archive(FILE *file, const uint8_t *pickle, size_t size)
+{
+    static const float values[9];
+    const char *const name[3] = { "n/data/0", "n/data/1", "n/data.pkl" };
+    cnn__bytes zip = { 0, 0, 0, 0 }, directory = { 0, 0, 0, 0 };
+    size_t place, count[3] = { 24, 12, 0 }, at;
+    int i;
+    count[2] = size;
+    for (i = 0; i < 3; i++) cnn__add_entry(&zip, &directory, name[i], i < 2 ? (const void *)values : pickle, count[i]);
+    for (at = 0, i = 0; i < 3; i++, at += 46 + strlen(name[i - 1])) memset(directory.at + at + 16, 0, 4);
+    place = zip.count;
+    cnn__put(&zip, directory.at, directory.count);
+    cnn__put_number(&zip, 0x06054b50, 8);
+    cnn__put_number(&zip, 0x30003, 4);
+    cnn__put_number(&zip, directory.count, 4);
+    cnn__put_number(&zip, place, 4);
+    cnn__put_number(&zip, 0, 2);
+    fwrite(zip.at, 1, zip.count, file);
+    cnn__free(zip.at);
+    cnn__free(directory.at);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    float before[6], after[6];
+    int which, loaded;
+    FILE *file;
+    if (!net) prepare();
+    if (!size) return 0;
+    which = data[0] % 4;
+    file = fopen(path[which], "wb");
+    if (which == 2) put_archive(file, data + 1, size - 1);
+    else fwrite(data + 1, 1, size - 1, file);
+    fclose(file);
+    cnn_get(net, "fc.weight", before, 6);
+    loaded = which == 3 ? cnn_checkpoint_load(net, path[which]) : cnn_load(net, path[which]);
+    cnn_get(net, "fc.weight", after, 6);
+    assert(loaded ? !cnn_error(net) : cnn_error(net) != NULL);
+    cnn_clear_error(net);
+    cnn_get(net, "fc.weight", after, 6);
+    assert(loaded || !memcmp(before, after, sizeof before));
+    remove(path[which]);
+    return 0;
+}

@@ -1,0 +1,128 @@
+#!/bin/sh
+# programs.sh - the training programs as their users call them: what they print and write, and what they say to wrong input.
+# Run from the repository root, after make.
+passed=0 failed=0 skipped=0
+top=$(pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+unset CNN_DATA CNN_ISA
+
+ok() {  # ok NAME COMMAND...
+    name=$1; shift
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL programs: $name"; head -n 5 out err 2>/dev/null | sed 's/^/    /'; fi
+}
+run() { "$top/$@" >out 2>err; }
+says() { grep -q -- "$1" out; }
+
+# One sentence on stderr that has $2, exit status 1, and no file written: refused PROGRAM PATTERN ARGUMENTS...
+refused() {
+    program=$1 pattern=$2; shift 2
+    rm -rf empty && mkdir empty
+    (cd empty && "$top/$program" "$@" >../out 2>../err)
+    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -- "$pattern" err && [ -z "$(ls empty)" ]
+}
+
+# ---- training on built-in digits ----
+
+small="--limit 1280 --epochs 2 --threads 2"
+ok "lenet5 runs without data" run lenet5 $small
+ok "it says that it uses built-in digits" says 'No MNIST in data/mnist (get it: make mnist): training on built-in digits instead.'
+ok "an epoch is one line" says '^epoch 2/2 train_loss [0-9.]* train_acc [0-9.]*% test_loss [0-9.]* test_acc [0-9.]*% seconds [0-9.]*$'
+ok "plain progress lines where stderr is no terminal" grep -q '^epoch 1/2 .*samples/s' err
+ok "it writes its curves" test -s lenet5.svg -a -s lenet5.csv
+ok "the CSV has a line an epoch" test "$(wc -l <lenet5.csv)" -eq 3
+losses() { sed -n 's/ seconds.*//; /^epoch/p' "$1"; }
+run lenet5 $small --quiet; losses out >reference
+ok "--quiet prints only the epochs" test "$(wc -l <out)" -eq 3 -a ! -s err
+run lenet5 --limit 1280 --epochs 2 --threads 1 --quiet; losses out >other
+ok "the same losses with one thread" cmp -s reference other
+run lenet5 $small --quiet --seed 5; losses out >other
+ok "another seed, other losses" sh -c '! cmp -s reference other'
+run lenet5 --limit 256 --epochs 1 --quiet --backend direct; losses out >direct
+run lenet5 --limit 256 --epochs 1 --quiet --backend gemm; losses out >gemm
+ok "direct and gemm print the same losses" cmp -s direct gemm
+
+run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
+run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
+ok "a run goes on from its checkpoint" says 'going on after epoch 1'
+run lenet5 $small --quiet --save straight.pth
+ok "and ends with the same bits as one that was never stopped" cmp -s resumed.pth straight.pth
+ok "--load begins with a state dict" run lenet5 --limit 1280 --epochs 1 --quiet --load straight.pth
+ok "a report" run lenet5 --limit 640 --epochs 1 --quiet --report report.html
+ok "it is whole and needs nothing from elsewhere" sh -c 'grep -q "</html>" report.html && ! grep -qE "src=\"http|href=|<script|url\\(" report.html'
+for part in 'Learning curves' 'Confusion matrix' 'Class by class' 'most confident mistakes' 'The network' "first layer's kernels" 'What each layer sees'; do
+    ok "the report has: $part" grep -q "$part" report.html
+done
+ok "mnist_cnn runs" run mnist_cnn --limit 256 --epochs 1 --quiet
+
+# ---- wrong input ----
+
+ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists' --epoch 3
+for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan' '--seed -1' '--threads 0' '--limit 0' '--limit 1.5'; do
+    ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
+done
+ok "an option without its value" refused lenet5 '--epochs needs a value' --epochs
+ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, gemm' --backend fast --limit 128
+ok "a folder without data" refused lenet5 'no MNIST in /nowhere; get it with: make mnist' --data /nowhere
+ok "no Fashion-MNIST" refused fashion_mnist 'no Fashion-MNIST in data/fashion-mnist; get it with: make fashion-mnist'
+ok "no CIFAR-10" refused cifar10 'no CIFAR-10 in data/cifar-10; get it with: make cifar-10'
+ok "a batch larger than the data" refused lenet5 '100 samples do not fill one batch of 128' --limit 100
+ok "a missing state dict" refused lenet5 'nothing.pth: cannot be opened' --load nothing.pth --limit 128
+ok "a state dict of another network" refused mnist_cnn 'straight.pth' --load "$work/straight.pth" --limit 128
+
+# small IDX files: `images COUNT BYTES` and `labels COUNT BYTE...`
+word() { printf "\\$(printf %o $(($1 >> 24 & 255)))\\$(printf %o $(($1 >> 16 & 255)))\\$(printf %o $(($1 >> 8 & 255)))\\$(printf %o $(($1 & 255)))"; }
+images() { word 2051; word "$1"; word 28; word 28; head -c "$2" /dev/zero; }
+labels() { word 2049; word "$1"; head -c "$2" /dev/zero; }
+mnist() { rm -rf mnist && mkdir mnist && for split in train t10k; do images 200 156800 >mnist/$split-images-idx3-ubyte; labels 200 200 >mnist/$split-labels-idx1-ubyte; done; }
+mnist
+ok "these IDX files are good" run lenet5 --data mnist --epochs 1 --quiet
+images 200 156799 >mnist/train-images-idx3-ubyte
+ok "cut-off images" refused lenet5 'train-images-idx3-ubyte: its header promises 156816 bytes, but it has 156815' --data ../mnist
+mnist; gzip -c mnist/t10k-images-idx3-ubyte >packed && mv packed mnist/t10k-images-idx3-ubyte
+ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte is gzip-compressed; unpack it: ' --data ../mnist
+mnist; gzip mnist/train-images-idx3-ubyte
+ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is there only packed; unpack it: gzip -dk ' --data ../mnist
+mnist; printf x | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=3 conv=notrunc 2>/dev/null
+ok "a wrong magic number" refused lenet5 'train-labels-idx1-ubyte: begins with 00 00 08 78, but an IDX file of labels begins with 00 00 08 01' --data ../mnist
+mnist; labels 199 199 >mnist/t10k-labels-idx1-ubyte
+ok "fewer labels than images" refused lenet5 't10k-labels-idx1-ubyte has 199 labels, but .*t10k-images-idx3-ubyte has 200 images' --data ../mnist
+mnist; printf '\012' | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=20 conv=notrunc 2>/dev/null
+ok "a label out of range" refused lenet5 'label 10 of sample 12 is outside 0 .. 9' --data ../mnist
+mnist; rm mnist/t10k-labels-idx1-ubyte
+ok "a missing file" refused lenet5 't10k-labels-idx1-ubyte: cannot be opened' --data ../mnist
+mnist
+ok "MNIST in Fashion-MNIST's place" refused fashion_mnist "holds MNIST's digits" --data ../mnist
+ok "MNIST in CIFAR-10's place" refused cifar10 'data_batch_1.bin: cannot be opened' --data ../mnist
+
+# ---- program 6-5 ----
+
+if [ -x "$top/pretrained" ]; then
+    mkdir cifar && for batch in data_batch_1 data_batch_2 data_batch_3 data_batch_4 data_batch_5 test_batch; do
+        head -c 30730000 /dev/zero >cifar/$batch.bin; done
+    run cifar10 --data cifar --epochs 1 --limit 128 --quiet
+    accuracy=$(sed -n 's/.*\(test_acc [0-9.]*%\).*/\1/p' out)
+    ok "cifar10 saves its state dict" test -s my_cnn_state_dict.pth
+    run pretrained --data cifar
+    ok "pretrained reaches the same accuracy" says "$accuracy"
+    printf 'P6\n64 48\n255\n' >picture.ppm && head -c 9216 /dev/zero >>picture.ppm
+    run pretrained --image picture.ppm
+    ok "and names the five likeliest classes of a picture" test "$(grep -c ' %  [a-z]' out)" -eq 5
+    ok "a file that is no picture" refused pretrained 'cannot be read as a picture' --image ../out --load ../my_cnn_state_dict.pth
+else
+    skipped=$((skipped + 1))
+    echo "SKIP programs: pretrained was not built, as stb_image is missing"
+fi
+
+# ---- the README's references into cnn.h: `name` ([cnn.h:N](cnn.h#LN)) ----
+
+grep -o '`[a-z0-9_>]*` (\[cnn.h:[0-9]*\](cnn.h#L[0-9]*))' "$top/README.md" | sed 's/`\([^`]*\)` (\[cnn.h:\([0-9]*\)\](cnn.h#L\([0-9]*\)))/\1 \2 \3/' >references
+while read -r name line target; do
+    ok "README: $name is at cnn.h:$line" sh -c "[ $line = $target ] && sed -n ${line}p '$top/cnn.h' | grep -qF -- '$name'"
+done <references
+
+printf 'programs: %d passed, %d failed' $passed $failed
+[ $skipped -eq 0 ] || printf ', %d skipped' $skipped
+echo
+[ $failed -eq 0 ]

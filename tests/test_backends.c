@@ -1,0 +1,952 @@
+/* test_backends.c - every operation of every backend gives what `direct` gives, on random shapes.
+
+       test_backends [backend [shapes]]            all backends; 300 shapes an operation, or 20 with CNN_TEST_SHORT
+
+   Each operation runs three times on the same arrays: on `direct`, on the backend under test, and on `direct`
+   with absolute values in place of values. The third run gives for each output M, the sum of the |terms| that
+   it is the sum of. Each addition in float32 is off by at most 2^-24 M, and K of them in any order by about
+   sqrt(K) times that, because roundings go either way. So the tolerance is
+
+       2^-24 (4 + sqrt K) (M + |output|)
+
+   where 4 is for what else is rounded: the product, the activation, the added gradient, the result of `direct`.
+   Every fourth shape of convolutions and linear layers holds small whole numbers instead, some with a NaN
+   among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
+
+   Arrays are reached through the table alone. They lie between guards, which no operation may change, nor its
+   inputs; outputs and scratch memory begin as NaN. Where a shape fails it is printed in full, and being a pure
+   function of (operation, number) it fails again. */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include "test.h"
+
+#include <float.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#define SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#endif
+#ifdef SANITIZED                            /* then even reading a guard is reported */
+#include <sanitizer/asan_interface.h>
+#define FORBID(from, bytes) ASAN_POISON_MEMORY_REGION(from, bytes)
+#define PERMIT(from, bytes) ASAN_UNPOISON_MEMORY_REGION(from, bytes)
+#else
+#define FORBID(from, bytes) ((void)(from))
+#define PERMIT(from, bytes) ((void)(from))
+#endif
+
+enum { THREADS = 3 };
+
+/* ---- random numbers: a function of the operation, the shape's number, and how many were drawn for it ---- */
+
+static uint32_t operation, number, drawn;
+
+static uint32_t draw(void)
+{
+    uint32_t r[4];
+    cnn_random(r, 1, operation, number, drawn++);
+    return r[0];
+}
+
+static int below(int n) { return (int)(((uint64_t)draw() * (uint64_t)n) >> 32); }
+static int between(int a, int b) { return a + below(b - a + 1); }
+static int often(int usual, int low, int high) { return below(3) ? usual : between(low, high); }
+static double real(double low, double high) { return low + (high - low) * (draw() >> 8) / 16777216.0; }
+
+static int size_up_to(int most)             /* around the sizes of vectors and tiles */
+{
+    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 127, 129, 255, 257, 1023, 1025, 2100 };
+    int size;
+    do size = sizes[below((int)(sizeof sizes / sizeof *sizes))]; while (size > most);
+    return size;
+}
+
+static size_t length(void)                  /* of what works value by value */
+{
+    static const int lengths[] = { 16383, 16384, 16385, 40000 };
+    return (size_t)(below(8) ? size_up_to(2100) : lengths[below(4)]);
+}
+
+/* ---- arrays: the same on three sides ---- */
+
+enum { DIRECT, TESTED, BOUND, SIDES };      /* BOUND: `direct` on absolute values */
+enum { GUARD = 512 };                       /* bytes before and after each array */
+
+typedef enum role { INPUT, OUTPUT, SUM, SCRATCH } role;        /* SUM: what is there takes part in the result */
+
+typedef struct array {
+    const char *name;
+    role role;
+    size_t bytes[SIDES];
+    unsigned char *before[SIDES], *after[SIDES];           /* on the host, guards included */
+    unsigned char *block[SIDES];                           /* on the backend; not to be looked at */
+} array;
+
+static cnn_backend side[SIDES];
+static array arrays[16];
+static int array_count;
+static char shape_text[700];                /* the shape under test, for messages */
+static int whole;                           /* small whole numbers: results must be exact */
+static double worst;                        /* largest distance of this operation, in tolerances */
+
+static const char *case_text(void)
+{
+    static char text[800];
+    snprintf(text, sizeof text, "%s, shape %u: %s", side[TESTED].name, (unsigned)number, shape_text);
+    return text;
+}
+
+static array *add(const char *name, role role, size_t bytes)
+{
+    array *a = &arrays[array_count++];
+    int i;
+    memset(a, 0, sizeof *a);
+    a->name = name;
+    a->role = role;
+    for (i = 0; i < SIDES; i++) {
+        a->bytes[i] = bytes;
+        a->before[i] = (unsigned char *)malloc(bytes + 2 * GUARD);
+        a->after[i] = (unsigned char *)malloc(bytes + 2 * GUARD);
+        memset(a->before[i], 0xFF, bytes + 2 * GUARD);     /* NaN, and an index outside of everything */
+    }
+    return a;
+}
+
+static float *begun(const array *a, int i) { return (float *)(void *)(a->before[i] + GUARD); }
+static float *result(const array *a, int i) { return (float *)(void *)(a->after[i] + GUARD); }
+static size_t count(const array *a) { return a->bytes[DIRECT] / sizeof(float); }
+
+static array *content(const char *name, role role, const void *data, size_t bytes)     /* the same on all sides */
+{
+    array *a = add(name, role, bytes);
+    int i;
+    for (i = 0; i < SIDES; i++) memcpy(begun(a, i), data, bytes);
+    return a;
+}
+
+static array *values_within(const char *name, role role, size_t n, double low, double high)
+{
+    array *a = add(name, role, n * sizeof(float));
+    size_t i;
+    for (i = 0; i < n; i++) {
+        float value = (float)(whole ? between(-2, 2) : real(low, high));
+        begun(a, DIRECT)[i] = begun(a, TESTED)[i] = value;
+        begun(a, BOUND)[i] = fabsf(value);
+    }
+    return a;
+}
+
+static array *values(const char *name, role role, size_t n) { return values_within(name, role, n, -1, 1); }
+static array *output(const char *name, size_t n) { return add(name, OUTPUT, n * sizeof(float)); }
+
+static array *signs(array *a)               /* values on the third side as well */
+{
+    memcpy(begun(a, BOUND), begun(a, DIRECT), a->bytes[BOUND]);
+    return a;
+}
+
+static void add_nan(array *a)
+{
+    size_t at = (size_t)below((int)count(a));
+    begun(a, DIRECT)[at] = begun(a, TESTED)[at] = begun(a, BOUND)[at] = (float)NAN;
+    strcat(shape_text, ", a NaN in x");
+}
+
+static array *scratch(size_t direct_bytes, size_t tested_bytes)
+{
+    array *a = add("work", SCRATCH, direct_bytes > tested_bytes ? direct_bytes : tested_bytes);
+    a->bytes[DIRECT] = a->bytes[BOUND] = direct_bytes;
+    a->bytes[TESTED] = tested_bytes;
+    return a;
+}
+
+static void put(array *a, int i)
+{
+    side[i].upload(side[i].context, a->block[i], a->before[i], a->bytes[i] + 2 * GUARD);
+    if (!side[i].reads_host) return;
+    FORBID(a->block[i], GUARD);
+    FORBID(a->block[i] + GUARD + a->bytes[i], GUARD);
+}
+
+static void take(array *a, int i)
+{
+    if (side[i].reads_host) PERMIT(a->block[i], a->bytes[i] + 2 * GUARD);
+    side[i].download(side[i].context, a->after[i], a->block[i], a->bytes[i] + 2 * GUARD);
+}
+
+static void upload(void)                    /* those that are not there yet */
+{
+    int k, i;
+    for (k = 0; k < array_count; k++)
+        for (i = 0; i < SIDES; i++) {
+            array *a = &arrays[k];
+            if (a->block[i]) continue;
+            a->block[i] = (unsigned char *)side[i].alloc(side[i].context, a->bytes[i] + 2 * GUARD);
+            put(a, i);
+        }
+}
+
+static void *at(const array *a, int i) { return a ? a->block[i] + GUARD : NULL; }
+
+static int same_bytes(const array *a, int i, size_t from, size_t bytes) { return !memcmp(a->before[i] + from, a->after[i] + from, bytes); }
+
+static void download(void)                  /* all, and what must not have changed is as it was */
+{
+    const char *fault = NULL, *where = "";
+    int k, i;
+    for (i = 0; i < SIDES && !fault; i++) fault = side[i].sync ? side[i].sync(side[i].context) : NULL;
+    for (k = 0; k < array_count; k++)
+        for (i = 0; i < SIDES; i++) {
+            array *a = &arrays[k];
+            take(a, i);
+            if (fault) continue;
+            if (a->role == INPUT && !same_bytes(a, i, GUARD, a->bytes[i])) fault = "it changed its input ";
+            if (!same_bytes(a, i, 0, GUARD)) fault = "it wrote before ";
+            if (!same_bytes(a, i, GUARD + a->bytes[i], GUARD)) fault = "it wrote past the end of ";
+            if (fault) where = a->name;
+        }
+    CHECK(!fault, "%s: %s%s", case_text(), fault, where);
+}
+
+static void share(array *a)                 /* what `direct` put out becomes everyone's input; all guards stand again */
+{
+    int i, k;
+    for (i = 0; i < SIDES; i++) memcpy(begun(a, i), result(a, DIRECT), a->bytes[DIRECT]);
+    for (k = 0; k < array_count; k++)
+        for (i = 0; i < SIDES; i++) put(&arrays[k], i);
+    a->role = INPUT;
+}
+
+static void free_arrays(void)
+{
+    int i;
+    while (array_count--)
+        for (i = 0; i < SIDES; i++) {
+            if (arrays[array_count].block[i]) side[i].free(side[i].context, arrays[array_count].block[i]);
+            free(arrays[array_count].before[i]);
+            free(arrays[array_count].after[i]);
+        }
+    array_count = 0;
+}
+
+/* ---- comparing ---- */
+
+static double tolerance(double terms, double magnitude) { return ldexp(4 + sqrt(terms), -24) * magnitude + FLT_MIN; }
+
+static double share_of(double tested, double direct, double allowed)
+{
+    double apart = fabs(tested - direct);
+    if (tested == direct || (tested != tested && direct != direct)) return 0;
+    return apart <= allowed ? apart / allowed : HUGE_VAL;
+}
+
+static void compare(const array *a, double terms)
+{
+    size_t i, bad = 0;
+    double most = 0;
+    if (!a) return;
+    for (i = 0; i < count(a); i++) {
+        double direct = result(a, DIRECT)[i], tested = result(a, TESTED)[i];
+        double far = share_of(tested, direct, terms > 0 ? tolerance(terms, result(a, BOUND)[i] + fabs(direct)) : 0);
+        if (far > most) { most = far; bad = i; }
+    }
+    if (most > worst) worst = most;
+    CHECK(most <= 1, "%s: %s[%lu] is %.9g, but by direct %.9g, and the sum of |terms| %.9g", case_text(), a->name, (unsigned long)bad,
+          result(a, TESTED)[bad], result(a, DIRECT)[bad], result(a, BOUND)[bad]);
+}
+
+static void compare_bytes(const array *a)
+{
+    CHECK(!memcmp(result(a, DIRECT), result(a, TESTED), a->bytes[DIRECT]), "%s: %s is not the same", case_text(), a->name);
+}
+
+static void compare_double(const char *name, double tested, double direct, double terms, double magnitude)
+{
+    double far = share_of(tested, direct, tolerance(terms, magnitude + fabs(direct)));
+    if (far > worst) worst = far;
+    CHECK(far <= 1, "%s: %s is %.12g, but by direct %.12g", case_text(), name, tested, direct);
+}
+
+/* ---- the counters, and those operations that only count ---- */
+
+static array *random_counters(role role)
+{
+    cnn_counters c;
+    memset(&c, 0, sizeof c);
+    c.seed = draw();
+    c.seed = c.seed << 32 | draw();
+    c.pass = draw();
+    c.pass <<= below(32);
+    c.step = (uint64_t)(below(4) ? between(1, 3000) : 0);
+    c.lr = real(1e-4, 1e-1);
+    c.loss = real(0, 1); c.loss_sum = real(0, 100); c.grad_norm = real(0, 1);
+    c.correct = between(0, 9); c.correct_sum = between(0, 99); c.seen = between(100, 200);
+    return content("counters", role, &c, sizeof c);
+}
+
+static cnn_counters counters_of(const array *a, int i)
+{
+    cnn_counters c;
+    memcpy(&c, result(a, i), sizeof c);
+    return c;
+}
+
+static void compare_counters(const array *a, double terms, double loss_magnitude, int batch, double norm)
+{
+    cnn_counters d = counters_of(a, DIRECT), t = counters_of(a, TESTED);
+    compare_double("the loss", t.loss, d.loss, terms, loss_magnitude);
+    compare_double("the sum of losses", t.loss_sum, d.loss_sum, terms, batch * loss_magnitude);
+    compare_double("the gradient's norm", t.grad_norm, d.grad_norm, terms, norm);
+    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr, "%s: the counters' seed, pass, step, rate are not the same", case_text());
+    CHECK(t.correct == d.correct && t.correct_sum == d.correct_sum && t.seen == d.seen, "%s: %d correct of %d, but by direct %d of %d",
+          case_text(), t.correct, t.seen, d.correct, d.seen);
+}
+
+static void next_pass(void)
+{
+    array *c = random_counters(SUM);
+    int i;
+    strcpy(shape_text, "counters");
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].next_pass(side[i].context, (cnn_counters *)at(c, i));
+    download();
+    compare_bytes(c);
+}
+
+/* ---- shapes ---- */
+
+static int out_size(int in, int before, int after, int dilation, int kernel, int stride, int ceil_mode)
+{
+    int span = in + before + after - dilation * (kernel - 1) - 1, out = span / stride + 1;
+    if (span < 0) return 0;
+    return out + (ceil_mode && span % stride && out * stride < in + before);
+}
+
+static cnn_pool2d_shape random_pool(int batch, int channels, int height, int width, int average)
+{
+    cnn_pool2d_shape s;
+    do {
+        int ceil_mode = below(2), most = below(6) ? 4 : 16;
+        memset(&s, 0, sizeof s);
+        s.batch = batch; s.channels = channels; s.in_height = height; s.in_width = width;
+        s.kernel_height = s.kernel_width = s.stride_height = s.stride_width = 2;
+        if (below(2)) {
+            s.kernel_height = between(1, most); s.kernel_width = between(1, most);
+            s.stride_height = between(1, most); s.stride_width = between(1, most);
+        }
+        if (!below(3)) {
+            s.pad_height = between(0, s.kernel_height / 2); s.pad_width = between(0, s.kernel_width / 2);
+        }
+        s.average = average;
+        s.exclude_padding = average && below(2);
+        s.out_height = out_size(height, s.pad_height, s.pad_height, 1, s.kernel_height, s.stride_height, ceil_mode);
+        s.out_width = out_size(width, s.pad_width, s.pad_width, 1, s.kernel_width, s.stride_width, ceil_mode);
+    } while (s.out_height < 1 || s.out_width < 1);
+    return s;
+}
+
+static void random_activation(cnn_activation *activation, float *slope)
+{
+    *activation = (cnn_activation)between(CNN_NO_ACTIVATION, whole ? CNN_LEAKY_RELU : CNN_TANH);
+    *slope = whole ? 0.25f : (float)real(0, 1);
+}
+
+/* Of the lecture: LeNet-5, the network of programs 6-2 and 6-3, the network of programs 6-4 and 6-5. */
+typedef struct layer { int in, size, out, kernel, pooled; } layer;
+static const layer convolutions[] = {
+    { 1, 28, 6, 5, 1 }, { 6, 14, 16, 5, 1 }, { 16, 7, 120, 5, 0 }, { 1, 28, 32, 3, 0 }, { 32, 28, 64, 3, 1 },
+    { 3, 32, 32, 3, 0 }, { 32, 32, 32, 3, 1 }, { 32, 16, 64, 3, 0 }, { 64, 16, 64, 3, 1 }
+};
+static const layer linears[] = { { 5880, 1, 84, 1, 0 }, { 84, 1, 10, 1, 0 }, { 12544, 1, 128, 1, 0 }, { 128, 1, 10, 1, 0 }, { 4096, 1, 512, 1, 0 }, { 512, 1, 10, 1, 0 } };
+
+static cnn_conv2d_shape lecture_conv2d(layer l, int batch)
+{
+    cnn_conv2d_shape s;
+    memset(&s, 0, sizeof s);
+    s.batch = batch; s.in_channels = l.in; s.out_channels = l.out; s.groups = 1;
+    s.in_height = s.in_width = s.out_height = s.out_width = l.size;
+    s.kernel_height = s.kernel_width = l.kernel;
+    s.stride_height = s.stride_width = s.dilation_height = s.dilation_width = 1;
+    s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.kernel / 2;
+    s.activation = CNN_RELU;
+    if (!l.pooled) return s;
+    s.pool.batch = batch; s.pool.channels = l.out; s.pool.in_height = s.pool.in_width = l.size;
+    s.pool.out_height = s.pool.out_width = l.size / 2;
+    s.pool.kernel_height = s.pool.kernel_width = s.pool.stride_height = s.pool.stride_width = 2;
+    return s;
+}
+
+static int pads_fit(cnn_padding_mode mode, int size, int before, int after)
+{
+    int most = mode == CNN_REFLECT ? size - 1 : mode == CNN_CIRCULAR ? size : INT_MAX;
+    return before <= most && after <= most;
+}
+
+static cnn_conv2d_shape random_conv2d(void)
+{
+    cnn_conv2d_shape s;
+    double products, most = number % 16 ? 1e6 : 8e6, least = number % 16 ? 0 : 2e6;
+    int tall, wide;                         /* padding at most */
+    if (number < sizeof convolutions / sizeof *convolutions) return lecture_conv2d(convolutions[number], between(1, 2));
+    do {
+        memset(&s, 0, sizeof s);
+        s.batch = between(1, 20);
+        s.groups = below(8) ? often(1, 2, 4) : size_up_to(65);
+        s.in_channels = s.groups * size_up_to(129); s.out_channels = s.groups * size_up_to(129);
+        s.in_height = size_up_to(33); s.in_width = size_up_to(33);
+        s.kernel_height = between(1, 5); s.kernel_width = between(1, 5);
+        s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
+        s.dilation_height = often(1, 2, 3); s.dilation_width = often(s.dilation_height, 1, 3);
+        s.padding_mode = (cnn_padding_mode)often(CNN_ZEROS, CNN_ZEROS, CNN_CIRCULAR);
+        tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4); wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);
+        s.pad_top = between(0, tall); s.pad_bottom = between(0, tall);
+        s.pad_left = between(0, wide); s.pad_right = between(0, wide);
+        s.out_height = out_size(s.in_height, s.pad_top, s.pad_bottom, s.dilation_height, s.kernel_height, s.stride_height, 0);
+        s.out_width = out_size(s.in_width, s.pad_left, s.pad_right, s.dilation_width, s.kernel_width, s.stride_width, 0);
+        products = (double)s.batch * s.out_channels * s.out_height * s.out_width * s.in_channels / s.groups * s.kernel_height * s.kernel_width;
+    } while (s.out_height < 1 || s.out_width < 1 || products > most || products < least
+             || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom) || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
+    random_activation(&s.activation, &s.slope);
+    if (below(2)) s.pool = random_pool(s.batch, s.out_channels, s.out_height, s.out_width, 0);
+    return s;
+}
+
+static int describe_pool(char *to, size_t room, const cnn_pool2d_shape *s)
+{
+    return snprintf(to, room, "%s pool of %d x %d x %d x %d to %d x %d, kernel %d x %d, stride %d x %d, padding %d x %d%s",
+                    s->average ? "average" : "max", s->batch, s->channels, s->in_height, s->in_width, s->out_height, s->out_width, s->kernel_height,
+                    s->kernel_width, s->stride_height, s->stride_width, s->pad_height, s->pad_width, s->exclude_padding ? " excluded" : "");
+}
+
+static void describe_conv2d(const cnn_conv2d_shape *s, int bias)
+{
+    int n = snprintf(shape_text, sizeof shape_text, "%d x %d x %d x %d to %d x %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, "
+                     "padding (top, left, bottom, right) %d %d %d %d mode %d, groups %d, activation %d slope %g%s%s ",
+                     s->batch, s->in_channels, s->in_height, s->in_width, s->out_channels, s->out_height, s->out_width, s->kernel_height, s->kernel_width,
+                     s->stride_height, s->stride_width, s->dilation_height, s->dilation_width, s->pad_top, s->pad_left, s->pad_bottom, s->pad_right,
+                     (int)s->padding_mode, s->groups, (int)s->activation, s->slope, bias ? ", bias" : "", whole ? ", whole numbers" : "");
+    if (s->pool.kernel_height) describe_pool(shape_text + n, sizeof shape_text - (size_t)n, &s->pool);
+}
+
+/* ---- convolution ---- */
+
+static size_t conv2d_inputs(const cnn_conv2d_shape *s) { return (size_t)s->batch * s->in_channels * s->in_height * s->in_width; }
+static size_t conv2d_weights(const cnn_conv2d_shape *s) { return (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width; }
+static size_t pool_inputs(const cnn_pool2d_shape *s) { return (size_t)s->batch * s->channels * s->in_height * s->in_width; }
+static size_t pool_outputs(const cnn_pool2d_shape *s) { return (size_t)s->batch * s->channels * s->out_height * s->out_width; }
+
+static size_t conv2d_outputs(const cnn_conv2d_shape *s)
+{
+    return s->pool.kernel_height ? pool_outputs(&s->pool) : (size_t)s->batch * s->out_channels * s->out_height * s->out_width;
+}
+
+static cnn_conv2d_shape without_activation(const cnn_conv2d_shape *s)  /* none grows faster than its input: M bounds them all */
+{
+    cnn_conv2d_shape plain = *s;
+    plain.activation = CNN_NO_ACTIVATION;
+    return plain;
+}
+
+static void run_conv2d_forward(int i, const cnn_conv2d_shape *s, const array *y, const array *index, const array *x, const array *weight,
+                               const array *bias, const array *work)
+{
+    side[i].conv2d_forward(side[i].context, s, (float *)at(y, i), (unsigned char *)at(index, i), (float *)at(x, i), (float *)at(weight, i),
+                           (float *)at(bias, i), at(work, i));
+}
+
+/* Winners may differ where their values do not; maps: the values before pooling. */
+static void compare_winners(const cnn_pool2d_shape *p, const array *index, const array *maps, const array *y, double terms)
+{
+    const unsigned char *direct = index->after[DIRECT] + GUARD, *tested = index->after[TESTED] + GUARD;
+    size_t i, outputs = (size_t)p->out_height * p->out_width, inputs = (size_t)p->in_height * p->in_width, bad = 0, differ = 0;
+    for (i = 0; i < pool_outputs(p); i++) {
+        int top = (int)(i % outputs) / p->out_width * p->stride_height - p->pad_height, left = (int)i % p->out_width * p->stride_width - p->pad_width;
+        int row = top + tested[i] / p->kernel_width, column = left + tested[i] % p->kernel_width, inside;
+        if (tested[i] == direct[i]) continue;
+        inside = tested[i] < p->kernel_height * p->kernel_width && row >= 0 && row < p->in_height && column >= 0 && column < p->in_width;
+        if (!whole && inside && share_of(result(maps, DIRECT)[i / outputs * inputs + (size_t)row * p->in_width + column], result(y, DIRECT)[i],
+                                         tolerance(terms, result(y, BOUND)[i] + fabs(result(y, DIRECT)[i]))) <= 1) continue;
+        bad = i;
+        differ++;
+    }
+    CHECK(!differ, "%s: %lu winners differ; index[%lu] is %d, but by direct %d", case_text(), (unsigned long)differ, (unsigned long)bad, tested[bad], direct[bad]);
+}
+
+static void conv2d_forward(void)
+{
+    cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s), unpooled = s;
+    double terms = whole ? 0 : (double)(conv2d_weights(&s) / s.out_channels) + 1;
+    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
+    array *y = output("y", conv2d_outputs(&s)), *index = NULL, *maps = NULL;
+    array *work = scratch(side[DIRECT].conv2d_work(side[DIRECT].context, &s), side[TESTED].conv2d_work(side[TESTED].context, &s));
+    int i;
+    describe_conv2d(&s, bias != NULL);
+    if (whole && below(2)) add_nan(x);
+    if (s.pool.kernel_height && below(4)) {
+        index = add("index", OUTPUT, conv2d_outputs(&s));
+        unpooled.pool.kernel_height = 0;
+        maps = output("maps", conv2d_outputs(&unpooled));
+    }
+    upload();
+    for (i = 0; i < SIDES; i++) run_conv2d_forward(i, i == BOUND ? &plain : &s, y, index, x, weight, bias, work);
+    if (maps) run_conv2d_forward(DIRECT, &unpooled, maps, NULL, x, weight, bias, work);
+    download();
+    compare(y, terms);
+    if (index) compare_winners(&s.pool, index, maps, y, terms);
+}
+
+static int copies(cnn_padding_mode mode, int before, int after)        /* of one value in the padded row, at most */
+{
+    return mode == CNN_ZEROS ? 1 : mode == CNN_REPLICATE ? 1 + before + after : 3;
+}
+
+static void conv2d_backward(void)
+{
+    cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s);
+    double outputs = (double)s.batch * s.out_height * s.out_width;
+    double products = (double)(conv2d_weights(&s) / s.in_channels) * copies(s.padding_mode, s.pad_top, s.pad_bottom) * copies(s.padding_mode, s.pad_left, s.pad_right);
+    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
+    array *y = output("y", conv2d_outputs(&s)), *index = s.pool.kernel_height ? add("index", OUTPUT, conv2d_outputs(&s)) : NULL;
+    array *work = scratch(side[DIRECT].conv2d_work(side[DIRECT].context, &s), side[TESTED].conv2d_work(side[TESTED].context, &s));
+    array *dy = values("dy", INPUT, conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
+    array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, (size_t)s.out_channels) : NULL;
+    int i;
+    describe_conv2d(&s, bias != NULL);
+    upload();
+    run_conv2d_forward(DIRECT, &s, y, index, x, weight, bias, work);
+    download();
+    share(y);
+    if (index) share(index);
+    for (i = 0; i < SIDES; i++)
+        side[i].conv2d_backward(side[i].context, i == BOUND ? &plain : &s, (float *)at(dx, i), (float *)at(dweight, i), (float *)at(dbias, i), (float *)at(dy, i),
+                                (float *)at(y, i), (unsigned char *)at(index, i), (float *)at(x, i), (float *)at(weight, i), at(work, i));
+    download();
+    compare(dx, whole ? 0 : 4 * products);                 /* `direct` adds these up in float32, too: twice the error */
+    compare(dweight, whole ? 0 : outputs + 1);
+    compare(dbias, whole ? 0 : outputs + 1);
+}
+
+/* ---- pooling ---- */
+
+static cnn_pool2d_shape random_pool2d(void)
+{
+    int batch = between(1, 20), channels = size_up_to(49), height = size_up_to(33), width = size_up_to(33), average = below(2);
+    cnn_pool2d_shape s = random_pool(batch, channels, height, width, average);
+    while (pool_inputs(&s) > 100000) s.batch = (s.batch + 1) / 2, s.channels = (s.channels + 1) / 2;
+    describe_pool(shape_text, sizeof shape_text, &s);
+    if (whole) strcat(shape_text, ", whole numbers");
+    return s;
+}
+
+static void pool2d_forward(void)
+{
+    cnn_pool2d_shape s = random_pool2d();
+    array *x = values("x", INPUT, pool_inputs(&s)), *y = output("y", pool_outputs(&s));
+    int i;
+    if (!below(4)) add_nan(x);
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].pool2d_forward(side[i].context, &s, (float *)at(y, i), (float *)at(x, i));
+    download();
+    compare(y, s.average ? s.kernel_height * s.kernel_width : 0);
+}
+
+static void pool2d_backward(void)
+{
+    cnn_pool2d_shape s = random_pool2d();
+    double windows = (s.kernel_height / s.stride_height + 1.0) * (s.kernel_width / s.stride_width + 1.0);  /* that one value is in */
+    array *x = signs(values("x", INPUT, pool_inputs(&s))), *dy = values("dy", INPUT, pool_outputs(&s)), *dx = output("dx", pool_inputs(&s));
+    int i;
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].pool2d_backward(side[i].context, &s, (float *)at(dx, i), (float *)at(dy, i), (float *)at(x, i));
+    download();
+    compare(dx, whole && !s.average ? 0 : 4 * windows);
+}
+
+/* ---- the linear layer ---- */
+
+static cnn_linear_shape random_linear(void)
+{
+    cnn_linear_shape s;
+    double most = number % 16 ? 2e5 : 1e6;
+    memset(&s, 0, sizeof s);
+    s.activation = CNN_RELU;
+    if (number < sizeof linears / sizeof *linears) {
+        s.batch = between(1, 3); s.in_features = linears[number].in; s.out_features = linears[number].out;
+        return s;
+    }
+    do {
+        s.batch = below(4) ? between(1, 20) : size_up_to(129);
+        s.in_features = size_up_to(2100); s.out_features = size_up_to(2100);
+    } while ((double)s.batch * s.in_features * s.out_features > most);
+    random_activation(&s.activation, &s.slope);
+    return s;
+}
+
+static void describe_linear(const cnn_linear_shape *s, int bias)
+{
+    snprintf(shape_text, sizeof shape_text, "%d x %d to %d, activation %d slope %g%s%s", s->batch, s->in_features, s->out_features, (int)s->activation, s->slope,
+             bias ? ", bias" : "", whole ? ", whole numbers" : "");
+}
+
+static void run_linear_forward(int i, const cnn_linear_shape *s, const array *y, const array *x, const array *weight, const array *bias, const array *work)
+{
+    side[i].linear_forward(side[i].context, s, (float *)at(y, i), (float *)at(x, i), (float *)at(weight, i), (float *)at(bias, i), at(work, i));
+}
+
+static void linear_forward(void)
+{
+    cnn_linear_shape s = random_linear(), plain = s;
+    array *x = values("x", INPUT, (size_t)s.batch * s.in_features), *weight = values("weight", INPUT, (size_t)s.out_features * s.in_features);
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *y = output("y", (size_t)s.batch * s.out_features);
+    array *work = scratch(side[DIRECT].linear_work(side[DIRECT].context, &s), side[TESTED].linear_work(side[TESTED].context, &s));
+    int i;
+    describe_linear(&s, bias != NULL);
+    if (whole && below(2)) add_nan(x);
+    plain.activation = CNN_NO_ACTIVATION;
+    upload();
+    for (i = 0; i < SIDES; i++) run_linear_forward(i, i == BOUND ? &plain : &s, y, x, weight, bias, work);
+    download();
+    compare(y, whole ? 0 : s.in_features + 1);
+}
+
+static void linear_backward(void)
+{
+    cnn_linear_shape s = random_linear(), plain = s;
+    array *x = values("x", INPUT, (size_t)s.batch * s.in_features), *weight = values("weight", INPUT, (size_t)s.out_features * s.in_features);
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *y = output("y", (size_t)s.batch * s.out_features);
+    array *work = scratch(side[DIRECT].linear_work(side[DIRECT].context, &s), side[TESTED].linear_work(side[TESTED].context, &s));
+    array *dy = values("dy", INPUT, count(y)), *dx = below(4) ? output("dx", count(x)) : NULL;
+    array *dweight = values("dweight", SUM, count(weight)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
+    int i;
+    describe_linear(&s, bias != NULL);
+    plain.activation = CNN_NO_ACTIVATION;
+    upload();
+    run_linear_forward(DIRECT, &s, y, x, weight, bias, work);
+    download();
+    share(y);
+    for (i = 0; i < SIDES; i++)
+        side[i].linear_backward(side[i].context, i == BOUND ? &plain : &s, (float *)at(dx, i), (float *)at(dweight, i), (float *)at(dbias, i), (float *)at(dy, i),
+                                (float *)at(y, i), (float *)at(x, i), (float *)at(weight, i), at(work, i));
+    download();
+    compare(dx, whole ? 0 : s.out_features);
+    compare(dweight, whole ? 0 : s.batch + 1);
+    compare(dbias, whole ? 0 : s.batch + 1);
+}
+
+/* ---- value by value ---- */
+
+static void activation_forward(void)
+{
+    size_t n = length();
+    double most = below(2) ? 1 : below(2) ? 10 : 120;
+    cnn_activation f;
+    float slope;
+    array *x, *y;
+    int i, in_place = below(2);
+    random_activation(&f, &slope);
+    snprintf(shape_text, sizeof shape_text, "%lu values within %g, activation %d slope %g%s", (unsigned long)n, most, (int)f, slope, in_place ? ", in place" : "");
+    x = signs(values_within("x", in_place ? SUM : INPUT, n, -most, most));
+    y = in_place ? x : output("y", n);
+    if (!below(4)) add_nan(x);
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].activation_forward(side[i].context, f, slope, (float *)at(y, i), (float *)at(x, i), n);
+    download();
+    for (i = 0; i < (int)n; i++) result(y, BOUND)[i] = fabsf(result(y, DIRECT)[i]);
+    compare(y, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
+}
+
+static void activation_backward(void)
+{
+    size_t n = length();
+    cnn_activation f;
+    float slope;
+    array *y, *dy, *dx;
+    int i, in_place = below(2);
+    random_activation(&f, &slope);
+    snprintf(shape_text, sizeof shape_text, "%lu values, activation %d slope %g%s", (unsigned long)n, (int)f, slope, in_place ? ", in place" : "");
+    y = f == CNN_SIGMOID ? values_within("y", INPUT, n, 0, 1) : values("y", INPUT, n);
+    dy = values("dy", in_place ? SUM : INPUT, n);
+    dx = in_place ? dy : output("dx", n);
+    upload();
+    for (i = 0; i < SIDES; i++)
+        side[i].activation_backward(side[i].context, i == BOUND ? CNN_NO_ACTIVATION : f, slope, (float *)at(dx, i), (float *)at(dy, i), (float *)at(y, i), n);
+    download();
+    compare(dx, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
+}
+
+static cnn_map_shape random_map(int channels, int pixels)
+{
+    cnn_map_shape s;
+    s.batch = between(1, 20);
+    do {
+        s.channels = size_up_to(channels);
+        s.pixels = size_up_to(pixels);
+    } while (s.channels * s.pixels > 4000);
+    snprintf(shape_text, sizeof shape_text, "%d x %d x %d", s.batch, s.channels, s.pixels);
+    return s;
+}
+
+static size_t map_values(const cnn_map_shape *s) { return (size_t)s->batch * s->channels * s->pixels; }
+
+/* exp(x - max x) is off by |x - max x| roundings of x alone: M is as many times y. */
+static void softmax_forward(void)
+{
+    cnn_map_shape s = random_map(129, 257);
+    size_t n = map_values(&s), i;
+    double most = below(2) ? 1 : 20;
+    array *x = signs(values_within("x", INPUT, n, -most, most)), *y = output("y", n);
+    int k;
+    upload();
+    for (k = 0; k < SIDES; k++) side[k].softmax_forward(side[k].context, &s, (float *)at(y, k), (float *)at(x, k));
+    download();
+    for (i = 0; i < n; i++) result(y, BOUND)[i] = (float)(2 * most * result(y, DIRECT)[i]);
+    compare(y, s.channels);
+}
+
+static void softmax_backward(void)
+{
+    cnn_map_shape s = random_map(129, 257);
+    size_t n = map_values(&s), i;
+    array *y = values_within("y", INPUT, n, 0, 1), *dy = signs(values("dy", INPUT, n)), *dx = output("dx", n);
+    int k;
+    for (i = 0; i < n; i++) begun(y, DIRECT)[i] = begun(y, TESTED)[i] = begun(y, BOUND)[i] /= (float)s.channels;
+    upload();
+    for (k = 0; k < SIDES; k++) side[k].softmax_backward(side[k].context, &s, (float *)at(dx, k), (float *)at(dy, k), (float *)at(y, k));
+    download();
+    for (i = 0; i < n; i++) {               /* y (|dy| + sum |dy| y) */
+        size_t first = i / (size_t)(s.channels * s.pixels) * (size_t)(s.channels * s.pixels) + i % (size_t)s.pixels, c;
+        double sum = 0;
+        for (c = 0; c < (size_t)s.channels; c++) sum += fabs(begun(dy, DIRECT)[first + c * (size_t)s.pixels]) * begun(y, DIRECT)[first + c * (size_t)s.pixels];
+        result(dx, BOUND)[i] = (float)(begun(y, DIRECT)[i] * (fabs(begun(dy, DIRECT)[i]) + sum));
+    }
+    compare(dx, s.channels);
+}
+
+static float random_p(void) { return below(8) ? (float)real(0, 1) : (float)below(2); }
+
+static void dropout(int backward)
+{
+    size_t n = length(), i, differ = 0;
+    float p = random_p();
+    int layer = between(0, 40), k;
+    array *c = random_counters(INPUT), *x = values_within("x", INPUT, n, 0.5, 1), *y = output("y", n);
+    snprintf(shape_text, sizeof shape_text, "%lu values, layer %d, p %.9g", (unsigned long)n, layer, p);
+    upload();
+    for (k = 0; k < SIDES; k++)
+        (backward ? side[k].dropout_backward : side[k].dropout_forward)(side[k].context, (cnn_counters *)at(c, k), layer, p, (float *)at(y, k), (float *)at(x, k), n);
+    download();
+    for (i = 0; i < n; i++) differ += (result(y, DIRECT)[i] == 0) != (result(y, TESTED)[i] == 0);
+    CHECK(!differ, "%s: %lu values of the mask are not the same", case_text(), (unsigned long)differ);
+    compare(y, 1);
+}
+
+static void dropout_forward(void) { dropout(0); }
+static void dropout_backward(void) { dropout(1); }
+
+/* ---- losses ---- */
+
+static array *random_labels(const char *name, int n, int classes)
+{
+    array *a = add(name, INPUT, sizeof(int) * (size_t)n);
+    int i, k;
+    for (i = 0; i < n; i++) {
+        int label = below(classes);
+        for (k = 0; k < SIDES; k++) memcpy(begun(a, k) + i, &label, sizeof label);
+    }
+    return a;
+}
+
+static void softmax_cross_entropy(void)
+{
+    int batch = between(1, 150), outputs = between(1, 40), k;
+    double most = below(2) ? 1 : 20;
+    size_t n = (size_t)batch * outputs, i;
+    array *c = random_counters(SUM), *y = signs(values_within("y", INPUT, n, -most, most));
+    array *labels = random_labels("labels", batch, outputs), *dy = below(4) ? output("dy", n) : NULL;
+    snprintf(shape_text, sizeof shape_text, "%d x %d within %g%s", batch, outputs, most, dy ? "" : ", dy NULL");
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].softmax_cross_entropy(side[k].context, (cnn_counters *)at(c, k), (float *)at(dy, k), (float *)at(y, k), (int *)at(labels, k), batch, outputs);
+    download();
+    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most / batch);        /* as for the softmax, whose y is at most 1 */
+    compare(dy, outputs);
+    compare_counters(c, batch + outputs, 2 * most + log(outputs), batch, 0);
+}
+
+static void mse(void)
+{
+    int batch = between(1, 150), outputs = between(1, 40), k;
+    size_t n = (size_t)batch * outputs, i;
+    array *c = random_counters(SUM), *y = signs(values("y", INPUT, n));
+    array *target = below(2) ? signs(values("target", INPUT, n)) : NULL;
+    array *labels = target && below(2) ? NULL : random_labels("labels", batch, outputs), *dy = below(4) ? output("dy", n) : NULL;
+    snprintf(shape_text, sizeof shape_text, "%d x %d%s%s%s", batch, outputs, target ? ", targets" : "", labels ? ", labels" : "", dy ? "" : ", dy NULL");
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].mse(side[k].context, (cnn_counters *)at(c, k), (float *)at(dy, k), (float *)at(y, k), (float *)at(target, k), (int *)at(labels, k), batch, outputs);
+    download();
+    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * (fabs(begun(y, DIRECT)[i]) + 1) / (double)n);
+    compare(dy, 1);
+    compare_counters(c, (double)n, 4, batch, 0);           /* an error is at most 1 - (-1) */
+}
+
+/* ---- gathering a batch ---- */
+
+static void gather(void)
+{
+    cnn_map_shape s = random_map(5, 1025);
+    int samples = between(1, 40), bytes = below(2), k;
+    size_t n = (size_t)samples * s.channels * s.pixels, i;
+    array *from = bytes ? add("bytes", INPUT, n) : values("floats", INPUT, n);
+    array *order = random_labels("order", s.batch, samples), *x = output("x", map_values(&s));
+    array *scale = values("scale", INPUT, (size_t)s.channels), *shift = values("shift", INPUT, (size_t)s.channels);
+    for (i = 0; bytes && i < n; i++) from->before[DIRECT][GUARD + i] = from->before[TESTED][GUARD + i] = from->before[BOUND][GUARD + i] = (unsigned char)draw();
+    strcat(shape_text, bytes ? " bytes" : " floats");
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].gather(side[k].context, &s, (float *)at(x, k), bytes ? (unsigned char *)at(from, k) : NULL, bytes ? NULL : (float *)at(from, k), (int *)at(order, k),
+                       (float *)at(scale, k), (float *)at(shift, k));
+    download();
+    compare(x, 1);
+}
+
+static void gather_rows(void)
+{
+    int batch = between(1, 150), width = between(1, 12), rows = between(1, 200), k;
+    array *from = random_labels("from", rows * width, INT_MAX), *order = random_labels("order", batch, rows), *to = output("to", (size_t)batch * width);
+    snprintf(shape_text, sizeof shape_text, "%d rows of %d from %d", batch, width, rows);
+    upload();
+    for (k = 0; k < SIDES; k++) side[k].gather_rows(side[k].context, at(to, k), at(from, k), (int *)at(order, k), batch, width);
+    download();
+    compare_bytes(to);
+}
+
+/* ---- optimizers ---- */
+
+static void clip_grad_norm(void)
+{
+    size_t n = length(), i;
+    array *c = random_counters(SUM), *g = values("g", SUM, n);
+    double norm = 0;
+    float max_norm;
+    int k, clipped = below(2);
+    for (i = 0; i < n; i++) norm += (double)begun(g, DIRECT)[i] * begun(g, DIRECT)[i];
+    norm = sqrt(norm);
+    max_norm = (float)(norm * (clipped ? real(0.1, 0.9) : real(1.1, 9)));
+    snprintf(shape_text, sizeof shape_text, "%lu values of norm %g to %g", (unsigned long)n, norm, max_norm);
+    upload();
+    for (k = 0; k < SIDES; k++) side[k].clip_grad_norm(side[k].context, (cnn_counters *)at(c, k), (float *)at(g, k), n, max_norm);
+    download();
+    compare(g, clipped ? (double)n : 0);
+    compare_counters(c, (double)n, 0, 0, norm);
+}
+
+static void sgd_step(void)
+{
+    size_t n = length();
+    cnn_sgd_options o;
+    cnn_counters uphill;
+    array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n), *v = below(3) ? values("v", SUM, n) : NULL;
+    int k;
+    memset(&o, 0, sizeof o);
+    o.momentum = v ? (float)real(0, 1) : 0;
+    o.nesterov = v && below(2);
+    o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
+    snprintf(shape_text, sizeof shape_text, "%lu values, momentum %g, nesterov %d, weight decay %g", (unsigned long)n, o.momentum, o.nesterov, o.weight_decay);
+    memcpy(&uphill, begun(c, BOUND), sizeof uphill);
+    uphill.lr = -uphill.lr;                 /* the third side adds the step: |w| + lr |v| */
+    memcpy(begun(c, BOUND), &uphill, sizeof uphill);
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].sgd_step(side[k].context, (cnn_counters *)at(c, k), &o, (float *)at(w, k), (float *)at(v, k), (float *)at(g, k), n);
+    download();
+    compare(w, 4);
+    compare(v, 4);
+    compare_counters(c, 0, 0, 0, 0);
+}
+
+static void adam_step(void)
+{
+    size_t n = length(), i;
+    cnn_adam_options o;
+    cnn_counters before;
+    array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n);
+    array *m = values("m", SUM, n), *v = values_within("v", SUM, n, 0.01, 1);
+    int decoupled = below(2), k;
+    o.lr = 0;                               /* the rate is among the counters */
+    o.beta1 = (float)real(0.5, 0.95); o.beta2 = (float)real(0.9, 0.9999);
+    o.eps = below(2) ? 1e-8f : 1e-3f;
+    o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
+    memcpy(&before, begun(c, DIRECT), sizeof before);
+    snprintf(shape_text, sizeof shape_text, "%lu values, step %u, beta %.9g %.9g, eps %g, weight decay %g%s", (unsigned long)n, (unsigned)before.step, o.beta1, o.beta2,
+             o.eps, o.weight_decay, decoupled ? ", decoupled" : "");
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].adam_step(side[k].context, (cnn_counters *)at(c, k), &o, decoupled, (float *)at(w, k), (float *)at(m, k), (float *)at(v, k), (float *)at(g, k), n);
+    download();
+    for (i = 0; i < n; i++) {               /* an error of m or v moves w by as much of a step */
+        double t = (double)before.step + 1, d = fabs(begun(g, DIRECT)[i]) + o.weight_decay * fabs(begun(w, DIRECT)[i]);
+        double m_sum = o.beta1 * fabs(begun(m, DIRECT)[i]) + (1 - o.beta1) * d, v_sum = o.beta2 * begun(v, DIRECT)[i] + (1 - o.beta2) * d * d;
+        double v_new = result(v, DIRECT)[i], step = before.lr / (1 - pow(o.beta1, t)) * m_sum / (sqrt(v_new / (1 - pow(o.beta2, t))) + o.eps);
+        result(m, BOUND)[i] = (float)m_sum;
+        result(v, BOUND)[i] = (float)v_sum;
+        result(w, BOUND)[i] = (float)(fabs(begun(w, DIRECT)[i]) + step * (1 + v_sum / v_new));
+    }
+    compare(w, 4);
+    compare(m, 4);
+    compare(v, 4);
+    compare_counters(c, 0, 0, 0, 0);
+}
+
+/* ---- all of them ---- */
+
+static const struct { const char *name; void (*run)(void); int exact; } operations[] = {       /* exact: some with whole numbers */
+    { "conv2d_forward", conv2d_forward, 1 }, { "conv2d_backward", conv2d_backward, 1 },
+    { "pool2d_forward", pool2d_forward, 1 }, { "pool2d_backward", pool2d_backward, 1 },
+    { "linear_forward", linear_forward, 1 }, { "linear_backward", linear_backward, 1 },
+    { "activation_forward", activation_forward, 0 }, { "activation_backward", activation_backward, 0 },
+    { "softmax_forward", softmax_forward, 0 }, { "softmax_backward", softmax_backward, 0 },
+    { "dropout_forward", dropout_forward, 0 }, { "dropout_backward", dropout_backward, 0 },
+    { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },
+    { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_pass", next_pass, 0 },
+    { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 }
+};
+
+static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_for)
+{
+    char sentence[256] = "";
+    side[TESTED] = *backend;
+    if (backend->open) side[TESTED].context = backend->open(THREADS, sentence, sizeof sentence);
+    if (backend->open && !side[TESTED].context) {
+        if (asked_for) CHECK(0, "%s cannot start: %s", backend->name, sentence);
+        else SKIP("%s cannot start: %s", backend->name, sentence);
+        return;
+    }
+    for (operation = 0; operation < sizeof operations / sizeof *operations; operation++) {
+        worst = 0;
+        for (number = 0; number < shapes; number++) {
+            drawn = 0;
+            whole = operations[operation].exact && number % 4 == 3;
+            operations[operation].run();
+            free_arrays();
+        }
+        printf("%s %-21s  %u shapes, at most %.2f of the tolerance\n", backend->name, operations[operation].name, (unsigned)shapes, worst);
+        fflush(stdout);
+    }
+    if (backend->close) backend->close(side[TESTED].context);
+}
+
+int main(int argc, char **argv)
+{
+    int known = 0, i, shapes = argc > 2 ? atoi(argv[2]) : getenv("CNN_TEST_SHORT") ? 20 : 300;
+    const cnn_backend *list = cnn__backends(&known);
+    side[DIRECT] = side[BOUND] = *cnn_find_backend("direct");
+    for (i = 0; i < known; i++)
+        if (argc > 1 ? !strcmp(argv[1], list[i].name) : strcmp("direct", list[i].name)) test_backend(&list[i], (uint32_t)shapes, argc > 1);
+    return test_end("test_backends");
+}

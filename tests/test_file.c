@@ -1,0 +1,1354 @@
+/* State dicts (.safetensors, .pth) and checkpoints: what is written is read again bit for bit; what is broken, hostile
+   or of another network is refused with one sentence and changes nothing; an interrupted save leaves the old file. */
+#define _XOPEN_SOURCE 700                                   /* fork, setrlimit */
+#include <signal.h>
+#include <sys/wait.h>
+#include "folder.h"
+
+static long allocations_left = -1;                          /* then one fails; -1: none */
+static void *failing_malloc(size_t bytes) { return allocations_left >= 0 && allocations_left-- == 0 ? NULL : malloc(bytes); }
+
+#define CNN_MALLOC(bytes) failing_malloc(bytes)
+#define CNN_FREE(pointer) free(pointer)
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+
+/* ---- files ---- */
+
+typedef struct bytes { unsigned char at[1 << 16]; size_t count; } bytes;
+
+static void add(bytes *b, const void *at, size_t count)
+{
+    if (count > sizeof b->at - b->count) { puts("the test's buffer is too small"); exit(1); }
+    memcpy(b->at + b->count, at, count);
+    b->count += count;
+}
+
+static void add_text(bytes *b, const char *text) { add(b, text, strlen(text)); }
+
+static void add_number(bytes *b, unsigned long long number, int count)
+{
+    unsigned char byte;
+    for (; count--; number >>= 8) { byte = (unsigned char)number; add(b, &byte, 1); }
+}
+
+static void write_bytes(const char *name, const void *at, size_t count)
+{
+    FILE *file = fopen(in_folder(name), "wb");
+    if (!file || fwrite(at, 1, count, file) != count || fclose(file)) { printf("%s cannot be written\n", in_folder(name)); exit(1); }
+}
+
+static size_t read_bytes(const char *name, unsigned char *at, size_t room)
+{
+    FILE *file = fopen(in_folder(name), "rb");
+    size_t count = file ? fread(at, 1, room, file) : 0;
+    if (file) fclose(file);
+    return count;
+}
+
+static int there(const char *name)
+{
+    struct stat status;
+    return !stat(in_folder(name), &status);
+}
+
+/* ---- networks ---- */
+
+static const char *said(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "no error"; }
+
+static cnn_net *small(void)                                 /* fc.weight (3, 2), fc.bias (3) */
+{
+    cnn_net *net = cnn_new(2, 1, 1);
+    cnn_flatten(net);
+    cnn_name(net, "fc");
+    cnn_linear(net, .out_features = 3);
+    return net;
+}
+
+static cnn_net *medium(unsigned seed)                       /* features.0.*, features.3.*, 5.*, classifier.* */
+{
+    cnn_net *net = cnn_new(1, 8, 8);
+    cnn_manual_seed(net, seed);
+    cnn_set_num_threads(net, 1);                            /* it is too small for more */
+    cnn_block(net, "features");
+    cnn_conv2d(net, .out_channels = 4, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = 2, .no_bias = 1);
+    cnn_tanh(net);
+    cnn_dropout(net, .p = 0.25f);
+    cnn_flatten(net);
+    cnn_name(net, "classifier");
+    cnn_linear(net, .out_features = 3);
+    return net;
+}
+
+enum { MOST = 1000 };
+
+static size_t parameters(cnn_net *net, float values[MOST])  /* all of them, one after another */
+{
+    size_t count = 0;
+    int i;
+    for (i = 0; cnn_key(net, i); i++) count += cnn_get(net, cnn_key(net, i), values + count, MOST - count);
+    return count;
+}
+
+static int same_parameters(cnn_net *a, cnn_net *b)          /* bit for bit */
+{
+    static float x[MOST], y[MOST];
+    size_t n = parameters(a, x);
+    return n && parameters(b, y) == n && !memcmp(x, y, n * sizeof *x);
+}
+
+static void fill(cnn_net *net, float first)                 /* first, first + 1, ... */
+{
+    float values[MOST];
+    size_t count, k;
+    int i;
+    for (i = 0; cnn_key(net, i); i++) {
+        count = cnn_get(net, cnn_key(net, i), NULL, 0);
+        for (k = 0; k < count; k++) values[k] = first++;
+        cnn_set(net, cnn_key(net, i), values, count);
+    }
+}
+
+/* Loads `name` into a small net: 1 if it did what `words` want. NULL: it loads; else the error has these words, and nothing changed. */
+static int load_small(const char *name, const char *words)
+{
+    cnn_net *net = small(), *untouched = small();
+    int loaded, good;
+    fill(net, 100);
+    fill(untouched, 100);
+    loaded = cnn_load(net, in_folder(name));
+    if (words) good = !loaded && cnn_error(net) && strstr(said(net), words) && strstr(said(net), name);
+    else good = loaded && !cnn_error(net);
+    if (!good) printf("   %s: %s\n   expected: %s\n", name, said(net), words ? words : "loaded");
+    cnn_clear_error(net);
+    if (words && !same_parameters(net, untouched)) { printf("   %s changed the network\n", name); good = 0; }
+    cnn_free(net);
+    cnn_free(untouched);
+    return good;
+}
+
+/* ---- round trips ---- */
+
+static void test_round_trips(void)
+{
+    static const char *const names[] = { "a.safetensors", "a.pth", "a.pt" };
+    static const float special[6] = { 0.0f, -0.0f, 1e-45f, 3.4028235e38f, -1.17549435e-38f, 1.0f / 3 };
+    float back[9];
+    int i, k;
+    for (i = 0; i < 3; i++) {
+        cnn_net *from = medium(1), *to = medium(2);
+        float x[3 * 64], y[9], z[9];
+        for (k = 0; k < 3 * 64; k++) x[k] = (float)(k % 17) / 17;
+        CHECK(!same_parameters(from, to), "two seeds give the same network");
+        CHECK(cnn_save(from, in_folder(names[i])) && !there("a.pth.part"), "%s: %s", names[i], said(from));
+        CHECK(cnn_load(to, in_folder(names[i])) && same_parameters(from, to), "%s: %s", names[i], said(to));
+        cnn_predict(from, y, x, 3);
+        cnn_predict(to, z, x, 3);
+        CHECK(!memcmp(y, z, sizeof y), "%s: another output after loading", names[i]);
+        cnn_free(from);
+        cnn_free(to);
+
+        from = small();
+        to = small();
+        cnn_set(from, "fc.weight", special, 6);
+        CHECK(cnn_save(from, in_folder(names[i])) && cnn_load(to, in_folder(names[i])) && cnn_get(to, "fc.weight", back, 6) == 6 && !memcmp(back, special, sizeof special),
+              "%s: special values changed", names[i]);
+        for (k = 0; k < 6; k++) back[k] = k % 2 ? -HUGE_VALF : NAN;
+        cnn_set(from, "fc.weight", back, 6);
+        CHECK(cnn_save(from, in_folder(names[i])) && cnn_load(to, in_folder(names[i])) && cnn_get(to, "fc.weight", back, 6) == 6 && back[0] != back[0] && back[1] == -HUGE_VALF,
+              "%s: NaN or infinity changed", names[i]);
+        cnn_free(from);
+        cnn_free(to);
+    }
+}
+
+static void test_layout(void)                               /* of what is written */
+{
+    static unsigned char file[1 << 16];
+    cnn_net *net = small();
+    const char *text;
+    size_t count, header, i;
+    int entries = 0;
+    fill(net, 0);
+    cnn_save(net, in_folder("a.safetensors"));
+    count = read_bytes("a.safetensors", file, sizeof file);
+    header = file[0] + 256u * file[1];
+    CHECK(header % 8 == 0 && count == 8 + header + 4 * 9 && file[8] == '{' && file[8 + header - 1] <= '}', "a.safetensors: %d bytes, header %d", (int)count, (int)header);
+    text = text_of(fopen(in_folder("a.safetensors"), "rb")) + 8;
+    CHECK(strstr(text, "\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]}") &&
+          strstr(text, "\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[24,36]}"), "a.safetensors: header %s", text);
+    cnn_save(net, in_folder("a.pth"));
+    count = read_bytes("a.pth", file, sizeof file);
+    for (i = 0; i + 30 < count; i++)
+        if (!memcmp(file + i, "PK\3\4", 4)) {
+            size_t data = i + 30 + file[i + 26] + file[i + 28] + 256u * file[i + 29];
+            CHECK(data % 64 == 0, "a.pth: an entry begins at byte %d", (int)data);
+            entries++;
+        }
+    CHECK(entries == 5, "a.pth has %d entries", entries);
+    cnn_free(net);
+}
+
+static void test_names(void)                                /* JSON escapes in, and out again */
+{
+    static const char *const names[] = { "quote\"back\\slash", "line\nbreak\ttab", "\xc3\xa9t\xc3\xa9 \xf0\x9f\x90\xb1", "a/b" };
+    static const char *const files[] = { "n.safetensors", "n.pth" };
+    int i, k;
+    for (i = 0; i < 4; i++)
+        for (k = 0; k < 2; k++) {
+            cnn_net *net[2];
+            int n;
+            for (n = 0; n < 2; n++) {
+                net[n] = cnn_new(2, 1, 1);
+                cnn_flatten(net[n]);
+                cnn_name(net[n], names[i]);
+                cnn_linear(net[n], .out_features = 3);
+                fill(net[n], (float)(10 * n));
+            }
+            CHECK(cnn_save(net[0], in_folder(files[k])) && cnn_load(net[1], in_folder(files[k])) && same_parameters(net[0], net[1]), "name %d in %s: %s", i, files[k], said(net[1]));
+            cnn_free(net[0]);
+            cnn_free(net[1]);
+        }
+    for (k = 0; k < 2; k++) {
+        cnn_net *net = cnn_new(2, 1, 1);
+        cnn_flatten(net);
+        cnn_name(net, "\xff");
+        cnn_linear(net, .out_features = 3);
+        CHECK(!cnn_save(net, in_folder(files[k])) && strstr(said(net), "not UTF-8"), "a name that is not UTF-8 was saved");
+        cnn_free(net);
+    }
+}
+
+static void test_paths(void)
+{
+    static const char *const bad[] = { "a.onnx", "a", "a.", "a.pth.gz", "a.PTH", "dir.pth/a" };
+    char longest[600];
+    cnn_net *net = small();
+    int i;
+    for (i = 0; i < 6; i++) {
+        CHECK(!cnn_save(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "save %s: %s", bad[i], said(net));
+        cnn_clear_error(net);
+        CHECK(!cnn_load(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "load %s: %s", bad[i], said(net));
+        cnn_clear_error(net);
+    }
+    CHECK(!cnn_save(net, NULL) && cnn_error(net), "a path of NULL");
+    cnn_clear_error(net);
+    CHECK(!cnn_load(net, NULL) && cnn_error(net), "a path of NULL");
+    cnn_clear_error(net);
+    CHECK(!cnn_load(net, in_folder("none.pth")) && strstr(said(net), "cannot be opened"), "a missing file: %s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_save(net, in_folder("none/a.pth")) && strstr(said(net), "cannot be written"), "a missing directory: %s", said(net));
+    cnn_clear_error(net);
+    memset(longest, 'x', sizeof longest);
+    strcpy(longest + 590, ".pth");
+    CHECK(!cnn_save(net, longest) && strstr(said(net), "path"), "a long path: %s", said(net));
+    cnn_clear_error(net);
+    mkdir(in_folder("dir.pth"), 0700);
+    CHECK(!cnn_save(net, in_folder("dir.pth")) && strstr(said(net), "cannot be written") && !there("dir.pth.part"), "a directory: %s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_load(net, in_folder("dir.pth")) && cnn_error(net), "a directory was loaded");
+    cnn_clear_error(net);
+    rmdir(in_folder("dir.pth"));
+    if (geteuid()) {
+        mkdir(in_folder("locked"), 0500);
+        CHECK(!cnn_save(net, in_folder("locked/a.pth")) && strstr(said(net), "cannot be written"), "a directory without permission: %s", said(net));
+        cnn_clear_error(net);
+        rmdir(in_folder("locked"));
+    }
+    CHECK(cnn_save(net, in_folder("a.pth")) && !cnn_error(net), "after an error: %s", said(net));
+    cnn_free(net);
+    net = cnn_new(2, 1, 1);
+    CHECK(!cnn_save(net, in_folder("a.pth")) && strstr(said(net), "no layers"), "no layers: %s", said(net));
+    cnn_free(net);
+    CHECK(!cnn_save(NULL, in_folder("a.pth")) && !cnn_load(NULL, in_folder("a.pth")), "no network");
+}
+
+/* ---- .safetensors: every file that must be refused, beginning with those of the reference implementation's tests ---- */
+
+static int safetensors_says(const char *header, size_t length, const char *data, size_t count, const char *words)
+{
+    static bytes b;
+    b.count = 0;
+    add_number(&b, length, 8);
+    add(&b, header, length);
+    add(&b, data, count);
+    write_bytes("s.safetensors", b.at, b.count);
+    return load_small("s.safetensors", words);
+}
+
+static const char zeros[64];
+static int header_says(const char *header, size_t count, const char *words) { return safetensors_says(header, strlen(header), zeros, count, words); }
+static int file_says(const char *file, size_t count, const char *words)
+{
+    write_bytes("s.safetensors", file, count);
+    return load_small("s.safetensors", words);
+}
+
+#define TEST_22 "{\"test\":{\"dtype\":\"I32\",\"shape\":[2,2],\"data_offsets\":[0,16]}}"
+#define ZERO_16 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define READ "unexpected (test)"                            /* the file was read; only then is it compared with the network */
+#define FILE_SAYS(file, words) CHECK(file_says(file, sizeof(file) - 1, words), "%s", words)
+
+static void test_safetensors_reference(void)                /* tests of safetensors/src/tensor.rs, in their order */
+{
+    CHECK(file_says("\10\0\0\0\0\0\0\0{}      ", 16, "2 missing (fc.weight, fc.bias)"), "empty");
+    CHECK(header_says("{\"__metadata__\":{\"framework\":\"pt\"}}     ", 0, "2 missing"), "empty, with metadata");
+    CHECK(header_says("{\"test\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, READ), "empty shapes allowed");
+    FILE_SAYS("<\0\0\0\0\0\0\0" TEST_22 ZERO_16, READ);
+    {                                                       /* json attack: ten tensors in the same place */
+        char header[800] = "{";
+        int i;
+        for (i = 0; i < 10; i++)
+            snprintf(header + strlen(header), 80, "%s\"weight_%d\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]}", i ? "," : "", i);
+        strcat(header, "}");
+        CHECK(header_says(header, 16, "begins at 0, but the one before it ends at 16"), "json attack");
+    }
+    FILE_SAYS("<\0\0\0\0\0\0\0" TEST_22 ZERO_16 "extra_bogus_data_for_polyglot_file", "do not fill the 50 bytes");
+    FILE_SAYS("<\0\0\0\0\0\0\0" TEST_22 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "do not fill the 14 bytes");       /* metadata incomplete buffer */
+    FILE_SAYS("<\0\0\0\0\377\377\377" TEST_22 ZERO_16, "100 million");                                     /* header too large */
+    FILE_SAYS("", "has only 0 bytes");                                                                     /* header too small */
+    FILE_SAYS("<\0\0\0\0\0\0\0", "but the file ends after 0");                                             /* invalid header length */
+    FILE_SAYS("\1\0\0\0\0\0\0\0\377", "not UTF-8");                                                        /* invalid header: no UTF-8 */
+    FILE_SAYS("\1\0\0\0\0\0\0\0{", "expected");                                                            /* invalid header: no JSON */
+    FILE_SAYS("\6\0\0\0\0\0\0\0{}\x0D\x20\x09\x0A", "missing");                                            /* trailing white space allowed */
+    FILE_SAYS("\6\0\0\0\0\0\0\0\x09\x0A{}\x0D\x20", "missing");                                            /* leading white space accepted */
+    FILE_SAYS("<\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,0],\"data_offsets\":[0, 0]}}", READ);   /* zero-sized tensor */
+    FILE_SAYS("<\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,2],\"data_offsets\":[0, 4]}}", "do not hold");    /* invalid info */
+    FILE_SAYS("O\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,18446744073709551614],\"data_offsets\":[0,16]}}" ZERO_16, "overflows");
+    FILE_SAYS("N\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,9223372036854775807],\"data_offsets\":[0,16]}}" ZERO_16, "overflows");
+}
+
+#define ENTRY(more) "{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]" more "}}"
+
+static void test_safetensors(void)
+{
+    static const char *const dtypes[] = { "BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "I32", "U32", "I64", "U64", "C64" };
+    static const int sizes[] = { 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8, 8 };
+    static char big[70000];
+    char header[400];
+    int i;
+    /* what is right */
+    CHECK(header_says("{\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "plain");
+    CHECK(header_says(" \n{ \"fc.bias\" : { \"data_offsets\":[24 , 36],\t\"shape\": [ 3 ] , \"dtype\":\"F32\" } ,\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]}}\r\n  ", 36, NULL), "spaces, order");
+    CHECK(header_says("{\"\\u0066c.b\\u0069as\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"\\u0064type\":\"F\\u00332\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "escapes");
+    CHECK(header_says("{\"__metadata__\":null,\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "metadata of null");
+    CHECK(header_says("{\"__metadata__\":{\"a\":\"\\ud83d\\udc31\",\"b\":\"\"},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"x\":[1,-2.5e+3,0.1E-2,{\"y\":[true,false,null,\"z\",[]]},{}],\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "metadata, unknown fields");
+    for (i = 0; i < 15; i++) {                              /* other dtypes are stepped over, and named when they are needed */
+        snprintf(header, sizeof header, "{\"test\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%d]}}", dtypes[i], sizes[i]);
+        CHECK(header_says(header, (size_t)sizes[i], READ), "%s", dtypes[i]);
+        snprintf(header, sizeof header, "{\"fc.bias\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[0,%d]},\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[%d,%d]}}",
+                 dtypes[i], 3 * sizes[i], 3 * sizes[i], 3 * sizes[i] + 24);
+        CHECK(header_says(header, (size_t)(3 * sizes[i] + 24), dtypes[i]), "%s needed", dtypes[i]);
+    }
+    CHECK(header_says("{\"test\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", 1, READ), "F4");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, "do not hold"), "half a byte");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F6_E2M3\",\"shape\":[4],\"data_offsets\":[0,3]}}", 3, READ), "F6_E2M3");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, READ), "ten dimensions");
+    CHECK(header_says("{\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1,3],\"data_offsets\":[0,12]},\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36,
+                      "1 mis-shaped (fc.bias: 1 x 1 x 1 x 1 x 1 x 1 x 1 x 1"), "ten dimensions needed");
+    /* what is wrong: JSON */
+    CHECK(header_says("", 0, "expected '{'"), "empty header");
+    CHECK(header_says("[]", 0, "expected '{'"), "an array");
+    CHECK(header_says("\"a\"", 0, "expected '{'"), "a string");
+    CHECK(header_says("{}x", 0, "nothing but spaces"), "something after the object");
+    CHECK(header_says("{}{}", 0, "nothing but spaces"), "two objects");
+    CHECK(safetensors_says("{}\0", 3, "", 0, "nothing but spaces"), "a zero byte after the object");
+    CHECK(safetensors_says("{\"a\0b\":1}", 9, "", 0, "expected"), "a zero byte in a key");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},}", 4, "expected '\"'"), "a comma too many");
+    CHECK(header_says("{\"test\" {\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "expected ':'"), "no colon");
+    CHECK(header_says("{'test':{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "expected '\"'"), "single quotes");
+    CHECK(header_says("{\"te\nst\":{}}", 4, "end of the string"), "a line break in a string");
+    CHECK(header_says("{\"te\\xst\":{}}", 4, "expected \\u"), "an escape that there is not");
+    CHECK(header_says("{\"te\\u12g4\":{}}", 4, "hexadecimal"), "not hexadecimal");
+    CHECK(header_says("{\"te\\u12", 4, "hexadecimal"), "cut in an escape");
+    CHECK(header_says("{\"te\\", 4, "hexadecimal"), "cut after a backslash");
+    CHECK(header_says("{\"te\\ud83d\":{}}", 4, "expected"), "half a surrogate pair");
+    CHECK(header_says("{\"te\\udc31\":{}}", 4, "surrogate"), "the other half");
+    CHECK(header_says("{\"te\\ud83d\\ud83d\":{}}", 4, "surrogate"), "two first halves");
+    CHECK(header_says("{\"te\\u0000\":{}}", 4, "\\u0000"), "a zero in a key");
+    CHECK(header_says("{\"test", 4, "end of the string"), "an endless string");
+    CHECK(header_says("{\"test\":", 4, "expected '{'"), "no value");
+    CHECK(header_says("{\"test\":null}", 0, "expected '{'"), "null");
+    CHECK(header_says("{\"test\":[\"F32\",[1],[0,4]]}", 4, "expected '{'"), "an array for a tensor");
+    CHECK(header_says(ENTRY(",\"x\":tru"), 4, "expected"), "a broken word");
+    CHECK(header_says(ENTRY(",\"x\":+1"), 4, "expected"), "+1");
+    CHECK(header_says(ENTRY(",\"x\":01"), 4, "expected"), "01");
+    CHECK(header_says(ENTRY(",\"x\":1."), 4, "expected"), "1.");
+    CHECK(header_says(ENTRY(",\"x\":1e"), 4, "expected"), "1e");
+    CHECK(header_says(ENTRY(",\"x\":-"), 4, "expected"), "-");
+    CHECK(header_says(ENTRY(",\"x\":[1,]"), 4, "expected"), "[1,]");
+    CHECK(header_says(ENTRY(",\"x\":[1}"), 4, "expected"), "[1}");
+    memset(big, '[', sizeof big - 1);
+    memcpy(big, "{\"test\":{\"x\":", 13);
+    CHECK(safetensors_says(big, 60000, "", 0, "brackets"), "60,000 brackets");
+    /* what is wrong: the tensors */
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "has no data_offsets"), "no offsets");
+    CHECK(header_says("{\"test\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "has no dtype"), "no dtype");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "has no shape"), "no shape");
+    CHECK(header_says(ENTRY(",\"dtype\":\"F32\""), 4, "has dtype twice"), "two dtypes");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F33\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "dtype F33"), "a dtype that there is not");
+    CHECK(header_says("{\"test\":{\"dtype\":32,\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "expected '\"'"), "a number for a dtype");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "1 data_offsets"), "one offset");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,4]}}", 4, "3 data_offsets"), "three offsets");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[]}}", 4, "0 data_offsets"), "no offset");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4, "expected"), "a fraction");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "expected"), "a negative size");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[01],\"data_offsets\":[0,4]}}", 4, "expected"), "a leading zero");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4, "overflows"), "a size beyond 64 bits");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "do not hold"), "backwards");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "begins at 4"), "a hole at the start");
+    CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "begins at 8"), "a hole");
+    CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6, "begins at 2"), "an overlap");
+    CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[2,2]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "begins at 2"), "an empty tensor within another");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[18446744073709551612,18446744073709551615]}}", 4, "do not hold"), "offsets near 2^64");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "do not fill"), "a byte too many");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 3, "do not fill"), "a byte too few");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "\"test\" twice"), "a key twice");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"te\\u0073t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "\"test\" twice"), "a key twice, once with an escape");
+    CHECK(header_says("{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "\"a\" twice"), "a metadata key twice");
+    CHECK(header_says("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "\"__metadata__\" twice"), "metadata twice");
+    CHECK(header_says("{\"__metadata__\":{\"a\":1}}", 0, "expected '\"'"), "metadata that is no string");
+    CHECK(header_says("{\"__metadata__\":[]}", 0, "expected '{'"), "metadata that is no object");
+    CHECK(header_says("{\"a\x1b[31m\":{}}", 0, "expected"), "a control character");
+    CHECK(header_says("{\"a\x7f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unexpected (a?)"), "a terminal's control character in a message");
+    CHECK(header_says("{\"\\u00e9 \\u20AC \\ud83d\\udc31\\/\\u007f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unexpected (\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xb1/?)"), "UTF-8 from escapes");
+    {
+        static const char *const bad[] = { "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "\xc3", "\x80", "\xf0\x9f\x90", "\xe2\x28\xa1" };
+        for (i = 0; i < 9; i++) {
+            snprintf(header, sizeof header, "{\"%s\":{}}", bad[i]);
+            CHECK(header_says(header, 0, "not UTF-8"), "UTF-8 case %d", i);
+        }
+    }
+    {                                                       /* exactly 100 million is allowed, one more is not */
+        char length[8] = { 0, (char)0xe1, (char)0xf5, 5, 0, 0, 0, 0 };
+        CHECK(file_says(length, 8, "ends after 0"), "100,000,000");
+        length[0] = 1;
+        CHECK(file_says(length, 8, "100 million"), "100,000,001");
+    }
+}
+
+/* ---- dtypes ---- */
+
+static void typed(const char *dtype, const void *values, size_t size, float back[6])   /* fc.weight from 6 values of that type */
+{
+    static bytes b;
+    char header[300];
+    cnn_net *net = small();
+    snprintf(header, sizeof header, "{\"fc.weight\":{\"dtype\":\"%s\",\"shape\":[3,2],\"data_offsets\":[0,%d]},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[%d,%d]}}",
+             dtype, (int)(6 * size), (int)(6 * size), (int)(6 * size) + 12);
+    b.count = 0;
+    add_number(&b, strlen(header), 8);
+    add_text(&b, header);
+    add(&b, values, 6 * size);
+    add(&b, zeros, 12);
+    write_bytes("d.safetensors", b.at, b.count);
+    CHECK(cnn_load(net, in_folder("d.safetensors")) && cnn_get(net, "fc.weight", back, 6) == 6, "%s: %s", dtype, said(net));
+    cnn_free(net);
+}
+
+static void test_dtypes(void)
+{
+    static const unsigned char f16[] = { 0x00, 0x3c, 0x00, 0xc0, 0xff, 0x7b, 0x00, 0x04, 0xff, 0x03, 0x01, 0x80 };
+    static const float f16_is[] = { 1, -2, 65504, 6.103515625e-05f, 6.0975551605e-05f, -5.9604644775390625e-08f };
+    static const unsigned char f16_special[] = { 0x00, 0x7c, 0x00, 0xfc, 0x01, 0x7c, 0x00, 0x80, 0x00, 0x00, 0x55, 0x35 };
+    static const unsigned char bf16[] = { 0x80, 0x3f, 0x00, 0xc0, 0x7f, 0x7f, 0x80, 0x7f, 0xc0, 0x7f, 0x01, 0x00 };
+    static const double f64[] = { 1, -0.1, 1e-45, 3.4028234663852886e38, 1e300, 16777217 };
+    float y[6];
+    int h;
+    typed("F16", f16, 2, y);
+    CHECK(!memcmp(y, f16_is, sizeof y), "F16: %g %g %g %g %g %g", y[0], y[1], y[2], y[3], y[4], y[5]);
+    typed("F16", f16_special, 2, y);
+    CHECK(y[0] == HUGE_VALF && y[1] == -HUGE_VALF && y[2] != y[2] && y[3] == 0 && signbit(y[3]) && !signbit(y[4]) && y[5] == 0.333251953125f,
+          "F16: %g %g %g %g %g %g", y[0], y[1], y[2], y[3], y[4], y[5]);
+    typed("BF16", bf16, 2, y);
+    CHECK(y[0] == 1 && y[1] == -2 && y[2] == 3.38953138925e38f && y[3] == HUGE_VALF && y[4] != y[4] && y[5] > 0 && y[5] < 1e-38f,
+          "BF16: %g %g %g %g %g %g", y[0], y[1], y[2], y[3], y[4], y[5]);
+    typed("F64", f64, 8, y);
+    CHECK(y[0] == 1 && y[1] == -0.1f && y[2] == 1e-45f && y[3] == 3.4028235e38f && y[4] == HUGE_VALF && y[5] == 16777216,
+          "F64: %g %g %g %g %g %g", y[0], y[1], y[2], y[3], y[4], y[5]);
+    for (h = 0; h < 0x10000; h += 6) {                      /* every half is what its definition says */
+        unsigned char six[12];
+        int i;
+        if (getenv("CNN_TEST_SHORT") && h % 600) continue;
+        for (i = 0; i < 6; i++) { six[2 * i] = (unsigned char)((h + i) & 255); six[2 * i + 1] = (unsigned char)((h + i) >> 8 & 255); }
+        if (h % 60 == 0) typed("F16", six, 2, y);
+        for (i = 0; i < 6; i++) {
+            int exponent = (h + i) >> 10 & 31, fraction = (h + i) & 1023;
+            double is = (exponent ? 1 + fraction / 1024.0 : fraction / 512.0) * pow(2, exponent - 15);
+            float got = (float)cnn__value(&cnn__dtypes[CNN__F16], six + 2 * i);
+            if (exponent == 31 ? (fraction ? got == got : fabs(got) != HUGE_VAL) : fabs(got) != is) { CHECK(0, "half %04x: %.9g, not %.9g", h + i, got, is); return; }
+        }
+    }
+    test_passed++;
+}
+
+/* ---- .pth: archives and pickles made here, byte for byte ---- */
+
+static bytes zip, central, pickle;
+static int entry_count;
+
+enum { PLAIN, STREAMED, WITH_ZIP64, COMPRESSED, ENCRYPTED, WRONG_CRC, NO_CRC, WRONG_PLACE, TOO_LONG };
+
+static void begin_zip(void) { zip.count = central.count = 0; entry_count = 0; }
+
+static void add_entry(const char *name, const void *data, size_t count, int how)
+{
+    size_t place = zip.count;
+    unsigned crc = how == NO_CRC ? 0 : cnn__crc32(0, (const unsigned char *)data, count) ^ (how == WRONG_CRC);
+    unsigned long flags = (how == STREAMED ? 8 : 0) | (how == ENCRYPTED), method = how == COMPRESSED ? 8 : 0;
+    add_text(&zip, "PK\3\4");
+    add_number(&zip, 20, 2); add_number(&zip, flags, 2); add_number(&zip, method, 2); add_number(&zip, 0, 4);
+    add_number(&zip, how == STREAMED ? 0 : crc, 4);
+    add_number(&zip, how == STREAMED ? 0 : count, 4);
+    add_number(&zip, how == STREAMED ? 0 : count, 4);
+    add_number(&zip, strlen(name), 2);
+    add_number(&zip, 11, 2);
+    add_text(&zip, name);
+    add_text(&zip, "FB"); add_number(&zip, 7, 2); add_text(&zip, "ZZZZZZZ");
+    add(&zip, data, count);
+    if (how == STREAMED) { add_text(&zip, "PK\7\10"); add_number(&zip, crc, 4); add_number(&zip, count, 4); add_number(&zip, count, 4); }
+
+    if (how == TOO_LONG) count = 1 << 30;
+    if (how == WRONG_PLACE) place++;
+    add_text(&central, "PK\1\2");
+    add_number(&central, 20, 2); add_number(&central, 20, 2); add_number(&central, flags, 2); add_number(&central, method, 2); add_number(&central, 0, 4);
+    add_number(&central, crc, 4);
+    add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
+    add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
+    add_number(&central, strlen(name), 2);
+    add_number(&central, how == WITH_ZIP64 ? 36 : 0, 2);
+    add_number(&central, 3, 2);                             /* comment */
+    add_number(&central, 0, 8);
+    add_number(&central, how == WITH_ZIP64 ? 0xffffffff : place, 4);
+    add_text(&central, name);
+    if (how == WITH_ZIP64) {
+        add_number(&central, 0x5455, 2); add_number(&central, 4, 2); add_number(&central, 0, 4);       /* another extra field before it */
+        add_number(&central, 1, 2); add_number(&central, 24, 2);
+        add_number(&central, count, 8); add_number(&central, count, 8); add_number(&central, place, 8);
+    }
+    add_text(&central, "hey");
+    entry_count++;
+}
+
+static void end_zip(const char *name, int zip64, const char *comment)
+{
+    size_t place = zip.count;
+    add(&zip, central.at, central.count);
+    if (zip64) {
+        size_t record = zip.count;
+        add_text(&zip, "PK\6\6"); add_number(&zip, 44, 8); add_number(&zip, 45, 2); add_number(&zip, 45, 2); add_number(&zip, 0, 8);
+        add_number(&zip, entry_count, 8); add_number(&zip, entry_count, 8); add_number(&zip, central.count, 8); add_number(&zip, place, 8);
+        add_text(&zip, "PK\6\7"); add_number(&zip, 0, 4); add_number(&zip, record, 8); add_number(&zip, 1, 4);
+    }
+    add_text(&zip, "PK\5\6"); add_number(&zip, 0, 4);
+    add_number(&zip, entry_count, 2); add_number(&zip, entry_count, 2);
+    add_number(&zip, zip64 ? 0xffffffff : central.count, 4); add_number(&zip, zip64 ? 0xffffffff : place, 4);
+    add_number(&zip, strlen(comment), 2);
+    add_text(&zip, comment);
+    write_bytes(name, zip.at, zip.count);
+}
+
+static void p(const char *opcodes) { add_text(&pickle, opcodes); }
+static void p_string(const char *text) { p("X"); add_number(&pickle, strlen(text), 4); p(text); }
+static void p_number(unsigned long long n) { p("\x8a\5"); add_number(&pickle, n, 5); }
+
+static void p_tensor(const char *key, const char *storage, const char *entry, int values, int first, const char *sizes, const char *strides)   /* "32": (3, 2) */
+{
+    p_string(key);
+    p("ctorch._utils\n_rebuild_tensor_v2\n((");
+    p_string("storage");
+    p("ctorch\n"); p(storage); p("\n");
+    p_string(entry);
+    p_string("cuda:0");
+    p_number((unsigned long long)values);
+    p("tQ");
+    p_number((unsigned long long)first);
+    for (p("("); *sizes; sizes++) { p("K"); add_number(&pickle, *sizes - '0', 1); }
+    for (p("t("); *strides; strides++) { p("K"); add_number(&pickle, *strides - '0', 1); }
+    p("t\x89" "ccollections\nOrderedDict\n)RtR");
+}
+
+static void begin_pickle(void) { pickle.count = 0; p("\x80\2ccollections\nOrderedDict\n)R("); }
+
+static const float weight[6] = { 1, 2, 3, 4, 5, 6 }, bias[3] = { 7, 8, 9 };
+
+static void good_pickle(void)
+{
+    begin_pickle();
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u}"); p_string("_metadata"); p("ccollections\nOrderedDict\n)R("); p_string(""); p("}"); p_string("version"); p("K\1su"); p("sb.");
+}
+
+static void archive(const char *name, int how)              /* of the pickle, and two storages */
+{
+    begin_zip();
+    add_entry("any/data.pkl", pickle.at, pickle.count, how == TOO_LONG || how == WRONG_PLACE ? PLAIN : how);
+    add_entry("any/byteorder", "little", 6, STREAMED);
+    add_entry("any/data/0", weight, sizeof weight, how);
+    add_entry("any/data/1", bias, sizeof bias, STREAMED);
+    add_entry("any/version", "3\n", 2, STREAMED);
+    end_zip(name, how == WITH_ZIP64, "");
+}
+
+static int pickle_says(const char *words) { archive("p.pth", NO_CRC); return load_small("p.pth", words); }
+
+static int weight_is(const char *name, float a, float b, float c, float d, float e, float f)
+{
+    float is[6], y[6];
+    cnn_net *net = small();
+    int good;
+    is[0] = a; is[1] = b; is[2] = c; is[3] = d; is[4] = e; is[5] = f;
+    good = cnn_load(net, in_folder(name)) && cnn_get(net, "fc.weight", y, 6) == 6 && !memcmp(y, is, sizeof y);
+    if (!good) printf("   %s: %s; %g %g %g %g %g %g\n", name, said(net), y[0], y[1], y[2], y[3], y[4], y[5]);
+    cnn_free(net);
+    return good;
+}
+
+static void test_archives(void)
+{
+    static const int good[] = { PLAIN, STREAMED, WITH_ZIP64, NO_CRC };
+    static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e, 0x80, 2 };
+    int i;
+    good_pickle();
+    for (i = 0; i < 4; i++) { archive("p.pth", good[i]); CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "archive %d", good[i]); }
+    archive("p.pth", COMPRESSED);  CHECK(load_small("p.pth", "compressed or encrypted"), "compressed");
+    archive("p.pth", ENCRYPTED);   CHECK(load_small("p.pth", "compressed or encrypted"), "encrypted");
+    archive("p.pth", WRONG_CRC);   CHECK(load_small("p.pth", "data.pkl is damaged"), "wrong CRC");
+    archive("p.pth", WRONG_PLACE); CHECK(load_small("p.pth", "not where the ZIP directory says"), "wrong place");
+    archive("p.pth", TOO_LONG);    CHECK(load_small("p.pth", "beyond the file"), "too long");
+    begin_zip();                                            /* a comment at the end, entries in another order, a folder of another name */
+    add_entry("x y/data/1", bias, sizeof bias, PLAIN);
+    add_entry("x y/data/0", weight, sizeof weight, PLAIN);
+    add_entry("x y/.data/serialization_id", "7", 1, COMPRESSED);
+    add_entry("x y/data.pkl", pickle.at, pickle.count, PLAIN);
+    end_zip("p.pth", 0, "a comment with PK\5\6 in it");
+    CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a comment");
+    begin_zip();
+    add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+    add_entry("a/data/0", weight, sizeof weight, PLAIN);
+    add_entry("b/data/0", weight, sizeof weight, PLAIN);
+    add_entry("a/data/1", bias, sizeof bias, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "two entries data/0"), "two entries");
+    begin_zip();
+    add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+    add_entry("a/data/0", weight, sizeof weight, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "data/1"), "a storage is not there");
+    begin_zip();
+    add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+    add_entry("a/data/0", weight, 20, PLAIN);
+    add_entry("a/data/1", bias, sizeof bias, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "should have 24 bytes in the entry data/0, which has 20"), "a storage is too short");
+    begin_zip();
+    add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+    add_entry("a/byteorder", "big", 3, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "big-endian"), "big-endian");
+    begin_zip();
+    add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+    add_entry("a/constants.pkl", "", 0, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "TorchScript"), "TorchScript");
+    begin_zip();
+    add_entry("a/readme", "hello", 5, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "has no data.pkl"), "another ZIP");
+    begin_zip();
+    end_zip("p.pth", 0, "");
+    CHECK(load_small("p.pth", "has no data.pkl"), "an empty ZIP");
+    write_bytes("p.pth", old, sizeof old);
+    CHECK(load_small("p.pth", "before 1.6"), "before PyTorch 1.6");
+    write_bytes("p.pth", "hello", 5);
+    CHECK(load_small("p.pth", "no ZIP archive"), "no ZIP");
+    write_bytes("p.pth", "", 0);
+    CHECK(load_small("p.pth", "no ZIP archive"), "an empty file");
+}
+
+static void test_strides(void)
+{
+    cnn_net *net = small();
+    float y[6];
+    begin_pickle();                                         /* stored as (2, 3), and seen transposed */
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "13");
+    p_tensor("fc.bias", "FloatStorage", "0", 6, 1, "3", "2");   /* every second value of the same storage */
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 1, 4, 2, 5, 3, 6), "transposed");
+    CHECK(cnn_load(net, in_folder("p.pth")) && cnn_get(net, "fc.bias", y, 6) == 3 && y[0] == 2 && y[1] == 4 && y[2] == 6, "every second value: %g %g %g", y[0], y[1], y[2]);
+    cnn_free(net);
+    begin_pickle();
+    p_tensor("fc.weight", "FloatStorage", "1", 3, 2, "32", "00");   /* expanded: one value for all */
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 9, 9, 9, 9, 9, 9), "expanded");
+    pickle.count = 0;                                       /* a plain dict, a parameter, a value of the memo, one SETITEM each */
+    p("\x80\2}q\1");
+    p_string("fc.weight"); p("ctorch._utils\n_rebuild_parameter\n(");
+    pickle.count--;
+    p("("); p("ctorch._utils\n_rebuild_tensor_v2\nq\2((");
+    p_string("storage"); p("q\3ctorch\nFloatStorage\nr\4"); add_number(&pickle, 0, 3);
+    p_string("0"); p_string("cpu"); p("K\6tQK"); add_number(&pickle, 0, 1); p("K\3K\2\x86K\2K\1\x86\x89" "ccollections\nOrderedDict\n)RtR\x88" "ccollections\nOrderedDict\n)RtRs");
+    p_string("fc.bias"); p("h\2((h\3j\4"); add_number(&pickle, 0, 3);
+    p_string("1"); p_string("cpu"); p("M\3"); add_number(&pickle, 0, 1); p("tQJ"); add_number(&pickle, 0, 4); p("K\3\x85K\1\x85\x89N}\x87");
+    pickle.count -= 3;                                      /* the six arguments in one tuple */
+    p("\x89NtRs.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a plain dict with a parameter and a memo");
+}
+
+/* The net's state dict with other opcodes in front of its end. */
+static int with(const char *opcodes, size_t count, const char *words)
+{
+    begin_pickle();
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    add(&pickle, opcodes, count);
+    p("u.");
+    return pickle_says(words);
+}
+
+#define WITH(opcodes, words) CHECK(with(opcodes, sizeof(opcodes) - 1, words), "%s", words)
+
+static int only(const char *opcodes, size_t count, const char *words)
+{
+    pickle.count = 0;
+    add(&pickle, opcodes, count);
+    return pickle_says(words);
+}
+
+#define ONLY(opcodes, words) CHECK(only(opcodes, sizeof(opcodes) - 1, words), "%s", words)
+
+static void test_pickles(void)
+{
+    static const char *const refused[] = {                  /* every other opcode of Python's pickle, with its name */
+        "0POP", "1POP_MARK", "2DUP", "BBINBYTES", "CSHORT_BINBYTES", "FFLOAT", "GBINFLOAT", "IINT", "LLONG", "PPERSID", "SSTRING", "TBINSTRING", "USHORT_BINSTRING", "VUNICODE",
+        "]EMPTY_LIST", "aAPPEND", "dDICT", "eAPPENDS", "gGET", "iINST", "lLIST", "oOBJ", "pPUT", "\201NEWOBJ", "\202EXT1", "\203EXT2", "\204EXT4", "\213LONG4", "\214SHORT_BINUNICODE",
+        "\215BINUNICODE8", "\216BINBYTES8", "\217EMPTY_SET", "\220ADDITEMS", "\221FROZENSET", "\222NEWOBJ_EX", "\223STACK_GLOBAL", "\224MEMOIZE", "\225FRAME", "\226BYTEARRAY8",
+        "\227NEXT_BUFFER", "\230READONLY_BUFFER" };
+    char words[100];
+    size_t i, k;
+    int opcode;
+    for (i = 0; i < sizeof refused / sizeof *refused; i++) {
+        snprintf(words, sizeof words, "opcode 0x%02x (%s)", (unsigned char)refused[i][0], refused[i] + 1);
+        CHECK(with(refused[i], 1, words), "%s", words);
+    }
+    for (opcode = 0; opcode < 256; opcode++) {              /* and those that there are not */
+        char byte = (char)opcode;
+        if (strchr("(.KMJXc})tqrhjQRsubN", opcode) || (opcode >= 0x80 && opcode <= 0x98)) { if (opcode) continue; }
+        for (k = 0; k < sizeof refused / sizeof *refused && refused[k][0] != byte; k++) { }
+        if (k < sizeof refused / sizeof *refused) continue;
+        snprintf(words, sizeof words, "opcode 0x%02x (unknown)", opcode);
+        CHECK(with(&byte, 1, words), "%s", words);
+    }
+    /* the ways to run something */
+    ONLY("\x80\2cos\nsystem\n(X\4\0\0\0true\x85R.", "opcode 0x63 (GLOBAL) on os.system is refused");
+    ONLY("\x80\2cbuiltins\neval\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on builtins.eval");
+    ONLY("\x80\2c__builtin__\nexec\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on __builtin__.exec");
+    ONLY("\x80\2cposix\nsystem\n.", "(GLOBAL) on posix.system");
+    ONLY("\x80\2c__main__\nLeNet5\n)\x81}b.", "(GLOBAL) on __main__.LeNet5");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "(GLOBAL) on torch._utils._rebuild_tensor_v3");
+    ONLY("\x80\2ctorch\n\n.", "(GLOBAL) on torch.");
+    ONLY("\x80\2c\n\n.", "(GLOBAL) on .");
+    ONLY("\x80\2c\x1b[2J\nx\n.", "(GLOBAL) on ?[2J.x");
+    ONLY("\x80\2(S'true'\nios\nsystem\n.", "opcode 0x53 (STRING)");
+    ONLY("\x80\2ctorch\nFloatStorage\n)R.", "opcode 0x52 (REDUCE) on torch.FloatStorage");
+    ONLY("\x80\2K\1)R.", "opcode 0x52 (REDUCE) on what is no name");
+    ONLY("\x80\2ccollections\nOrderedDict\nK\1R.", "opcode 0x52 (REDUCE) on collections.OrderedDict");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\nK\1K\1K\1K\1K\1K\1(tR.", "(REDUCE) on what is no name");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "(REDUCE) on torch._utils._rebuild_parameter");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "(REDUCE) on torch._utils._rebuild_parameter");
+    ONLY("\x80\2(K\1tQ.", "(BINPERSID) on what is no storage");
+    ONLY("\x80\2K\1Q.", "(BINPERSID) on what is no storage");
+    ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "(BINPERSID) on what is no storage");
+    ONLY("\x80\2}K\1b.", "(BUILD) on what is no dict");
+    ONLY("\x80\2K\1}b.", "(BUILD) on what is no dict");
+    /* what is no state dict */
+    ONLY("\x80\2K\1.", "is no state dict");
+    ONLY("\x80\2N.", "is no state dict");
+    ONLY("\x80\2}X\5\0\0\0epochK\3s.", "\"epoch\" is no tensor");
+    ONLY("\x80\2}X\5\0\0\0model}s.", "\"model\" is no tensor");
+    ONLY("\x80\2}.", "2 missing");
+    ONLY("\x80\2}K\1K\2s.", "a key is no string");
+    ONLY("\x80\2}K\1K\2K\3s.", "what is no dict");
+    /* what is broken */
+    ONLY("", "in the middle of an opcode");
+    ONLY("\x80", "in the middle");
+    ONLY("\x80\2X\377\377\377\377abc", "in the middle");
+    ONLY("\x80\2X\4\0\0\0a\0bc.", "zero byte");
+    ONLY("\x80\2cabc", "in the middle");
+    ONLY("\x80\2cabc\ndef", "in the middle");
+    ONLY("\x80\2.", "stack is empty");
+    ONLY("\x80\2R.", "stack is empty");
+    ONLY("\x80\2\x87.", "stack is empty");
+    ONLY("\x80\2s.", "what is no dict");
+    ONLY("\x80\2t.", "no mark");
+    ONLY("\x80\2}u.", "no mark");
+    ONLY("\x80\2(u.", "what is no dict");
+    ONLY("\x80\2}(K\1u.", "what is no dict");
+    ONLY("\x80\2q\1.", "no such place");
+    ONLY("\x80\2}q\377.", "no such place");
+    ONLY("\x80\2}r\377\377\377\377.", "no such place");
+    ONLY("\x80\2}j\377\377\377\177.", "no such place");
+    ONLY("\x80\2N\x8a\11\1\1\1\1\1\1\1\1\1.", "so large a number");
+    WITH("X\1\0\0\0x", "what is no dict");
+    WITH("X\7\0\0\0fc.biasN", "\"fc.bias\" is no tensor");
+    WITH("(((((((((((((((((((((((((((((", "what is no dict");
+    /* tensors that leave their storage, or whose numbers overflow */
+#define TENSOR(storage, values, first, sizes, strides, words) \
+    begin_pickle(); p_tensor("fc.weight", storage, "0", values, first, sizes, strides); p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1"); p("u."); CHECK(pickle_says(words), "%s", #strides)
+    TENSOR("FloatStorage", 6, 1, "32", "21", "reaches beyond its storage of 6 values");
+    TENSOR("FloatStorage", 6, 0, "32", "22", "reaches beyond");
+    TENSOR("FloatStorage", 6, 9, "32", "00", "reaches beyond");
+    TENSOR("FloatStorage", 7, 0, "32", "21", "should have 28 bytes");
+    TENSOR("FloatStorage", 5, 0, "32", "21", "should have 20 bytes");
+    TENSOR("DoubleStorage", 6, 0, "32", "21", "should have 48 bytes");
+    TENSOR("LongStorage", 3, 0, "32", "00", "is of I64");
+    TENSOR("BoolStorage", 6, 0, "32", "21", "is of BOOL");
+    TENSOR("FloatStorage", 6, 0, "23", "31", "mis-shaped (fc.weight: 2 x 3 instead of 3 x 2)");
+    TENSOR("FloatStorage", 6, 0, "321", "211", "mis-shaped (fc.weight: 3 x 2 x 1 instead of 3 x 2)");
+    TENSOR("FloatStorage", 6, 0, "", "", "mis-shaped (fc.weight: one value instead of 3 x 2)");
+    TENSOR("FloatStorage", 6, 0, "32", "2", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "(GLOBAL) on torch.Float8_e5m2Storage");
+    for (i = 0; i < 3; i++) {                               /* a huge number of values, first value, stride */
+        begin_pickle();
+        p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
+        p(i == 0 ? "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" : "K\6"); p("tQ"); p(i == 1 ? "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" : "J");
+        if (i != 1) add_number(&pickle, 0, 4);
+        p("K\3K\2\x86"); p(i == 2 ? "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" : "K\2"); p("K\1\x86\x89NtR");
+        p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1"); p("u.");
+        CHECK(pickle_says(i ? "reaches beyond" : "(REDUCE)"), "a huge number, case %d", (int)i);
+    }
+    begin_pickle();                                         /* negative ones are no numbers here */
+    p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
+    p("K\6tQJ\xff\xff\xff\xff" "K\3K\2\x86K\2K\1\x86\x89NtRu.");
+    CHECK(pickle_says("(REDUCE)"), "a negative first value");
+    begin_pickle();
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+    p("u.");
+    CHECK(pickle_says("\"fc.weight\" twice"), "a key twice");
+    begin_pickle();                                         /* an entry's name is only compared with names */
+    p_tensor("fc.weight", "FloatStorage", "../../../etc/passwd", 6, 0, "32", "21");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u.");
+    CHECK(pickle_says("data/../../../etc/passwd"), "a path for an entry");
+    begin_pickle();                                         /* many of everything */
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u");
+    for (i = 0; i < 20000; i++) p(i % 2 ? "}" : ")");
+    p(".");
+    CHECK(pickle_says("2 missing"), "20,000 things on the stack");
+}
+
+/* ---- damage: every truncation, many flipped bytes ---- */
+
+static int survives(const char *name, int checkpoint, cnn_net *net, cnn_net *untouched)   /* loads, or says why and changes nothing */
+{
+    int loaded = checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load(net, in_folder(name)), good;
+    good = loaded ? !cnn_error(net) : cnn_error(net) && strlen(said(net)) > 20;
+    cnn_clear_error(net);
+    if (!loaded) good = good && same_parameters(net, untouched);
+    return good;
+}
+
+static void damage(const char *name, int checkpoint, cnn_net *net, cnn_net *untouched, int flips)
+{
+    static unsigned char whole[1 << 16], part[1 << 16];
+    size_t count = read_bytes(name, whole, sizeof whole), i;
+    uint32_t random[4];
+    int n, k, bad = 0, step = getenv("CNN_TEST_SHORT") ? 13 : 1;
+    for (i = 0; i < count; i += (size_t)step) {
+        write_bytes(name, whole, i);
+        fill(net, 50);
+        if (!survives(name, checkpoint, net, untouched)) bad++;
+        else if (!(checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load(net, in_folder(name)))) test_passed++;
+        else bad++;                                         /* no part of a file may load */
+        cnn_clear_error(net);
+    }
+    CHECK(!bad, "%s: %d of its beginnings were not refused", name, bad);
+    for (bad = n = 0; n < flips / step; n++) {
+        memcpy(part, whole, count);
+        cnn_random(random, 7, 0, (uint64_t)n, 0);
+        for (k = 0; k <= n % 4; k++) {
+            cnn_random(random, 7, 1, (uint64_t)n, (uint32_t)k);
+            part[random[0] % count] = n % 3 ? (unsigned char)random[1] : part[random[0] % count] ^ (unsigned char)(1u << random[1] % 8);
+        }
+        write_bytes(name, part, count);
+        fill(net, 50);
+        if (!survives(name, checkpoint, net, untouched)) bad++;
+    }
+    CHECK(!bad, "%s: %d of %d damaged files crashed something", name, bad, flips);
+    write_bytes(name, whole, count);
+    CHECK(checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load(net, in_folder(name)), "%s: %s", name, said(net));
+}
+
+static void test_damage(void)
+{
+    cnn_net *net = small(), *untouched = small();
+    fill(net, 50);
+    fill(untouched, 50);
+    cnn_save(net, in_folder("t.safetensors"));
+    damage("t.safetensors", 0, net, untouched, 3000);
+    cnn_save(net, in_folder("t.pth"));
+    damage("t.pth", 0, net, untouched, 3000);
+    good_pickle();                                          /* without CRCs, so that flipped bytes reach the pickle */
+    archive("t.pth", NO_CRC);
+    damage("t.pth", 0, net, untouched, 6000);
+    cnn_adam(net, .lr = 1e-3f);
+    cnn_checkpoint_save(net, in_folder("t.ckpt"));
+    damage("t.ckpt", 1, net, untouched, 3000);
+    cnn_free(net);
+    cnn_free(untouched);
+}
+
+/* ---- what does not fit ---- */
+
+static void test_misfits(void)
+{
+    static const char *const files[] = { "m.safetensors", "m.pth" };
+    char report[600], tiny[10];
+    float y[6];
+    int i;
+    for (i = 0; i < 2; i++) {
+        cnn_net *other = cnn_new(3, 1, 1), *net = small(), *untouched = small(), *wide;
+        cnn_flatten(other);
+        cnn_name(other, "fc");
+        cnn_linear(other, .out_features = 3);
+        cnn_relu(other);
+        cnn_name(other, "head");
+        cnn_linear(other, .out_features = 2, .no_bias = 1);
+        fill(other, 1000);
+        fill(net, 1);
+        fill(untouched, 1);
+        CHECK(cnn_save(other, in_folder(files[i])), "%s", said(other));
+        CHECK(!cnn_load(net, in_folder(files[i])) && strstr(said(net), "does not fit the network: 1 unexpected (head.weight), 1 mis-shaped (fc.weight: 3 x 3 instead of 3 x 2)"),
+              "%s", said(net));
+        CHECK(!cnn_load(net, in_folder(files[i])), "a network in error loads");
+        cnn_clear_error(net);
+        CHECK(same_parameters(net, untouched), "%s changed something", files[i]);
+        CHECK(cnn_load_partly(net, in_folder(files[i]), report, sizeof report) && !strcmp(report, "1 of 2 parameters loaded; skipped: 1 unexpected (head.weight), 1 mis-shaped (fc.weight: 3 x 3 instead of 3 x 2)"), "%s", report);
+        CHECK(cnn_get(net, "fc.bias", y, 6) == 3 && y[0] == 1009 && cnn_get(net, "fc.weight", y, 6) == 6 && y[0] == 1, "what was loaded: %g", y[0]);
+        CHECK(cnn_load_partly(net, in_folder(files[i]), NULL, 0) && cnn_load_partly(net, in_folder(files[i]), tiny, sizeof tiny) && strlen(tiny) < sizeof tiny, "no room for the report");
+        CHECK(!cnn_load(other, in_folder("none.pth")) && cnn_error(other), "a missing file");
+        cnn_clear_error(other);
+        CHECK(cnn_load_partly(other, in_folder(files[i]), report, sizeof report) && !strcmp(report, "3 of 3 parameters loaded"), "%s", report);
+
+        wide = cnn_new(2, 1, 1);                            /* missing, unexpected and mis-shaped in one sentence */
+        cnn_flatten(wide);
+        cnn_name(wide, "fc");
+        cnn_linear(wide, .out_features = 4);
+        cnn_name(wide, "classifier");
+        cnn_linear(wide, .out_features = 2);
+        CHECK(!cnn_load(wide, in_folder(files[i])) && strstr(said(wide), "2 missing (classifier.weight, classifier.bias), 1 unexpected (head.weight), "
+              "2 mis-shaped (fc.weight: 3 x 3 instead of 4 x 2, fc.bias: 3 instead of 4)"), "%s", said(wide));
+        cnn_clear_error(wide);
+        CHECK(!cnn_load_partly(wide, in_folder(files[i]), report, sizeof report) && strstr(said(wide), "nothing in it fits the network: 2 missing") && !report[0], "%s", said(wide));
+        cnn_free(wide);
+
+        wide = cnn_new(2, 1, 1);                            /* more than a sentence holds */
+        cnn_flatten(wide);
+        {
+            char name[60];
+            int k;
+            for (k = 0; k < 40; k++) {
+                snprintf(name, sizeof name, "%s_layer_with_a_long_name_%d", k % 2 ? "another" : "one", k);
+                cnn_name(wide, name);
+                cnn_linear(wide, .out_features = 2);
+            }
+        }
+        CHECK(!cnn_load(wide, in_folder(files[i])) && strstr(said(wide), "80 missing (one_layer_with_a_long_name_0.weight, one_layer_with_a_long_name_0.bias, ...), 3 unexpected (fc.bias, fc.weight, head.weight)"), "%s", said(wide));
+        cnn_clear_error(wide);
+        cnn_save(wide, in_folder(files[i]));
+        CHECK(!cnn_load(net, in_folder(files[i])) && strstr(said(net), "2 missing (fc.weight, fc.bias), 80 unexpected (") && strstr(said(net), ", ...)"), "%s", said(net));
+        cnn_free(wide);
+        cnn_free(other);
+        cnn_free(net);
+        cnn_free(untouched);
+    }
+}
+
+static void test_no_parameters(void)
+{
+    static const char *const files[] = { "e.safetensors", "e.pth", "e.ckpt" };
+    char report[100];
+    int i;
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = cnn_new(2, 1, 1);
+        cnn_relu(net);
+        CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "%s", said(net));
+        CHECK(i == 2 ? cnn_checkpoint_load(net, in_folder(files[i])) : cnn_load(net, in_folder(files[i])), "%s", said(net));
+        CHECK(i == 2 || (cnn_load_partly(net, in_folder(files[i]), report, sizeof report) && !strcmp(report, "0 of 0 parameters loaded")), "%s", said(net));
+        cnn_free(net);
+    }
+}
+
+/* ---- a save that is interrupted ---- */
+
+static void stop(int number) { (void)number; raise(SIGSTOP); }
+
+static void limit_file_size(void)
+{
+    struct rlimit limit;
+    limit.rlim_cur = limit.rlim_max = 200;
+    setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+static void test_interrupted(void)
+{
+    static const char *const files[] = { "i.safetensors", "i.pth", "i.ckpt" };
+    static unsigned char before[1 << 16], after[1 << 16];
+    int i, status;
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = medium(1);
+        size_t count;
+        pid_t child;
+        cnn_adam(net, .lr = 1e-3f);
+        CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "%s", said(net));
+        count = read_bytes(files[i], before, sizeof before);
+        fill(net, 0);
+        fflush(stdout);
+        child = fork();                                     /* the disk is full: an error, and the old file is whole */
+        if (!child) {
+            int saved;
+            signal(SIGXFSZ, SIG_IGN);
+            limit_file_size();
+            saved = i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i]));
+            saved = !saved && strstr(said(net), "cannot be written: File too large") && strstr(said(net), "unchanged") ? 7 : 1;
+            cnn_free(net);
+            _exit(saved);
+        }
+        waitpid(child, &status, 0);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7, "%s: a full disk was not reported", files[i]);
+        CHECK(read_bytes(files[i], after, sizeof after) == count && !memcmp(before, after, count), "%s: a full disk damaged the old file", files[i]);
+        CHECK(count > 200 && access(in_folder(i == 0 ? "i.safetensors.part" : i == 1 ? "i.pth.part" : "i.ckpt.part"), F_OK), "%s: an unfinished file was left", files[i]);
+        child = fork();                                     /* the program is killed while it writes */
+        if (!child) {
+            signal(SIGXFSZ, stop);
+            limit_file_size();
+            if (i == 2) cnn_checkpoint_save(net, in_folder(files[i]));
+            else cnn_save(net, in_folder(files[i]));
+            _exit(1);
+        }
+        waitpid(child, &status, WUNTRACED);
+        CHECK(WIFSTOPPED(status), "%s: the child did not stop while it wrote", files[i]);
+        kill(child, SIGKILL);
+        waitpid(child, &status, 0);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: the child was not killed", files[i]);
+        CHECK(read_bytes(files[i], after, sizeof after) == count && !memcmp(before, after, count), "%s: a killed save damaged the old file", files[i]);
+        CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "after a killed save: %s", said(net));
+        CHECK(read_bytes(files[i], after, sizeof after) == count && memcmp(before, after, count), "%s: the new file is the old one", files[i]);
+        cnn_free(net);
+    }
+}
+
+/* ---- checkpoints: a run that was stopped ends with the same bits as one that was not ---- */
+
+enum { SAMPLES = 72, EPOCHS = 5 };
+static float images[SAMPLES * 64];
+static int labels[SAMPLES];
+
+static cnn_data *samples(void)
+{
+    int i;
+    for (i = 0; i < SAMPLES * 64; i++) images[i] = (float)(i * 7919 % 1009) / 1009 + (float)(i / 64 % 3 == i % 3);
+    for (i = 0; i < SAMPLES; i++) labels[i] = i % 3;
+    return cnn_data_new(.count = SAMPLES, .channels = 1, .height = 8, .width = 8, .classes = 3, .floats = images, .labels = labels);
+}
+
+static void choose(cnn_net *net, int optimizer, int schedule)
+{
+    if (optimizer == 0) cnn_sgd(net, .lr = 0.01f);
+    if (optimizer == 1) cnn_sgd(net, .lr = 0.01f, .momentum = 0.9f, .nesterov = 1, .weight_decay = 1e-3f);
+    if (optimizer == 2) cnn_adam(net, .lr = 0.003f);
+    if (optimizer == 3) cnn_adamw(net, .lr = 0.003f);
+    if (schedule == 1) cnn_step_lr(net, .step_size = 2);
+    if (schedule == 2) cnn_cosine_lr(net, .t_max = EPOCHS);
+    if (schedule == 3) cnn_one_cycle_lr(net, .max_lr = 0.02f, .total_steps = EPOCHS * (SAMPLES / 16));
+}
+
+static void save_each(cnn_net *net, const cnn_epoch *epoch, void *user)
+{
+    char name[40];
+    (void)user;
+    snprintf(name, sizeof name, "epoch%d.ckpt", epoch->epoch);
+    CHECK(cnn_checkpoint_save(net, in_folder(name)), "%s", said(net));
+}
+
+static int same_history(cnn_net *a, cnn_net *b)
+{
+    int n, m, i;
+    const cnn_epoch *x = cnn_history(a, &n), *y = cnn_history(b, &m);
+    if (n != m) return 0;
+    for (i = 0; i < n; i++)
+        if (x[i].epoch != y[i].epoch || x[i].train.loss != y[i].train.loss || x[i].train.accuracy != y[i].train.accuracy || x[i].train.count != y[i].train.count ||
+            x[i].test.loss != y[i].test.loss || x[i].test.accuracy != y[i].test.accuracy || x[i].lr != y[i].lr) return 0;
+    return 1;
+}
+
+static void test_resume(void)
+{
+    cnn_data *data = samples();
+    int optimizer, schedule, epoch, k;
+    for (optimizer = 0; optimizer < 4; optimizer++)
+        for (schedule = 0; schedule < 4; schedule++) {
+            cnn_net *whole = medium(3), *fresh = medium(3);
+            choose(whole, optimizer, schedule);
+            choose(fresh, optimizer, schedule);
+            CHECK(cnn_checkpoint_save(fresh, in_folder("epoch0.ckpt")), "%s", said(fresh));       /* before the first step */
+            CHECK(cnn_fit(whole, data, data, .epochs = EPOCHS, .batch_size = 16, .each_epoch = save_each), "%s", said(whole));
+            for (epoch = 0; epoch <= EPOCHS; epoch++) {
+                cnn_net *resumed = medium(99);              /* other weights and another seed, which the file replaces */
+                char name[40];
+                int count;
+                snprintf(name, sizeof name, "epoch%d.ckpt", epoch);
+                choose(resumed, optimizer, schedule);
+                if (epoch % 2) {                            /* into a network that was in use already: its moments go */
+                    CHECK(cnn_fit(resumed, data, NULL, .epochs = 1, .batch_size = 24), "%s", said(resumed));
+                }
+                CHECK(cnn_checkpoint_load(resumed, in_folder(name)), "%s", said(resumed));
+                cnn_history(resumed, &count);
+                CHECK(count == epoch, "%s: %d epochs", name, count);
+                CHECK(cnn_fit(resumed, data, data, .epochs = EPOCHS, .batch_size = 16), "%s", said(resumed));
+                CHECK(same_parameters(whole, resumed) && same_history(whole, resumed) && cnn_lr(whole) == cnn_lr(resumed),
+                      "optimizer %d, schedule %d: resumed after epoch %d, the run ends with other bits", optimizer, schedule, epoch);
+                cnn_free(resumed);
+            }
+            cnn_free(whole);
+            cnn_free(fresh);
+        }
+    for (k = 0; k <= EPOCHS; k++) { char name[40]; snprintf(name, sizeof name, "epoch%d.ckpt", k); remove(in_folder(name)); }
+    cnn_data_free(data);
+}
+
+static void test_checkpoint(void)
+{
+    cnn_data *data = samples();
+    cnn_net *net = medium(5), *other, *untouched;
+    float lr;
+    int optimizer, schedule, count, i;
+    cnn_manual_seed(net, 0xfedcba9876543210u);
+    choose(net, 2, 1);
+    cnn_fit(net, data, NULL, .epochs = 2, .batch_size = 16);
+    CHECK(cnn_checkpoint_save(net, in_folder("c.ckpt")), "%s", said(net));
+    for (optimizer = -1; optimizer < 4; optimizer++)        /* only the same optimizer and schedule */
+        for (schedule = 0; schedule < (optimizer < 0 ? 1 : 4); schedule++) {
+            other = medium(6);
+            untouched = medium(6);
+            choose(other, optimizer, schedule);
+            lr = cnn_lr(other);
+            if (cnn_checkpoint_load(other, in_folder("c.ckpt"))) CHECK(optimizer == 2 && schedule == 1, "optimizer %d, schedule %d: loaded", optimizer, schedule);
+            else {
+                CHECK(optimizer != 2 || schedule != 1, "%s", said(other));
+                CHECK(strstr(said(other), optimizer != 2 ? "its optimizer is adam, the program's is" : "its schedule is step_lr, the program's is"), "%s", said(other));
+                cnn_clear_error(other);
+                cnn_history(other, &count);
+                CHECK(same_parameters(other, untouched) && !count && cnn_lr(other) == lr, "a refused checkpoint changed something");
+            }
+            cnn_free(other);
+            cnn_free(untouched);
+        }
+    other = small();                                        /* another network */
+    choose(other, 2, 1);
+    CHECK(!cnn_checkpoint_load(other, in_folder("c.ckpt")) && strstr(said(other), "does not fit the network: 2 missing (fc.weight, fc.bias), 5 unexpected"), "%s", said(other));
+    cnn_free(other);
+    other = medium(6);                                      /* the options are the program's; rate, seed and place in the schedule the file's */
+    cnn_adam(other, .lr = 0.5f, .beta1 = 0.8f);
+    cnn_step_lr(other, .step_size = 2, .gamma = 0.5f);
+    CHECK(cnn_checkpoint_load(other, in_folder("c.ckpt")) && other->adam.beta1 == 0.8f && cnn_lr(other) == cnn_lr(net) && other->seed == 0xfedcba9876543210u, "%s", said(other));
+    cnn_scheduler_step(other);
+    cnn_scheduler_step(other);
+    CHECK(fabs(cnn_lr(other) - 0.003 * 0.25) < 1e-9, "the schedule goes on at %g", cnn_lr(other));
+    cnn_set_lr(other, 0.125f);
+    CHECK(cnn_lr(other) == 0.125f, "cnn_set_lr after a checkpoint");
+    cnn_free(other);
+    cnn_checkpoint_save(net, in_folder("c.safetensors"));          /* it is a state dict too */
+    other = medium(6);
+    CHECK(cnn_load(other, in_folder("c.safetensors")) && same_parameters(net, other), "%s", said(other));
+    cnn_save(other, in_folder("c.safetensors"));
+    CHECK(!cnn_checkpoint_load(other, in_folder("c.safetensors")) && strstr(said(other), "its format is pt, the program's is cnn.h checkpoint"), "%s", said(other));
+    cnn_clear_error(other);
+    cnn_save(other, in_folder("c.pth"));
+    CHECK(!cnn_checkpoint_load(other, in_folder("c.pth")) && cnn_error(other), "a .pth as a checkpoint");
+    cnn_clear_error(other);
+    CHECK(!cnn_checkpoint_load(other, in_folder("none.ckpt")) && strstr(said(other), "cannot be opened"), "%s", said(other));
+    cnn_clear_error(other);
+    CHECK(!cnn_checkpoint_save(other, in_folder("none/c.ckpt")) && strstr(said(other), "cannot be written"), "%s", said(other));
+    cnn_free(other);
+    for (i = 0; i < 8; i++) {                               /* one word of the file changed */
+        static const char *const from[] = { "\"1\"}", "moment1/classifier.weight", "moment2/features.0.weight", "cnn.h/training", "cnn.h/history", "\"shape\":[2,9]", "\"shape\":[1,7]", "cnn.h checkpoint" };
+        static const char *const to[]   = { "\"2\"}", "moment1/classifier.Weight", "moment2/features.0.Weight", "cnn.h/Training", "cnn.h/History", "\"shape\":[9,2]", "\"shape\":[7,1]", "cnn.h Checkpoint" };
+        static const char *const says[] = { "its version is 2", "cnn.h/moment1/1 missing (classifier.weight)", "cnn.h/moment2/1 missing (features.0.weight)", "no proper cnn.h/training",
+                                            "no proper cnn.h/history", "no proper cnn.h/history", "no proper cnn.h/training", "its format is cnn.h Checkpoint" };
+        static unsigned char file[1 << 16];
+        size_t size = read_bytes("c.ckpt", file, sizeof file), at, length = strlen(from[i]);
+        for (at = 0; at + length < size && memcmp(file + at, from[i], length); at++) { }
+        memcpy(file + at, to[i], length);
+        write_bytes("changed.ckpt", file, size);
+        other = medium(6);
+        untouched = medium(6);
+        choose(other, 2, 1);
+        CHECK(!cnn_checkpoint_load(other, in_folder("changed.ckpt")) && strstr(said(other), says[i]), "%s: %s", to[i], said(other));
+        cnn_clear_error(other);
+        CHECK(same_parameters(other, untouched), "%s changed something", to[i]);
+        cnn_free(other);
+        cnn_free(untouched);
+    }
+    for (i = 0; i < 7; i++) {                               /* numbers that cannot be */
+        static const double wrong[] = { -1, 0.5, 1e300, NAN, HUGE_VAL, -0.1, -HUGE_VAL };
+        static unsigned char file[1 << 16];
+        size_t size = read_bytes("c.ckpt", file, sizeof file), k;
+        double numbers[7] = { 0, 0, 10, 8, 2, 0.003, 0.003 };
+        other = medium(6);
+        choose(other, 2, 1);
+        for (k = size; k-- > 100; ) {                       /* seed high and low stand first in cnn.h/training */
+            memcpy(numbers, file + k, 16);
+            if (numbers[0] == 0xfedcba98u && numbers[1] == 0x76543210u) break;
+        }
+        memcpy(file + k + 8 * (size_t)i, &wrong[i], 8);
+        write_bytes("changed.ckpt", file, size);
+        CHECK(!cnn_checkpoint_load(other, in_folder("changed.ckpt")) && strstr(said(other), "cannot be"), "number %d: %s", i, said(other));
+        cnn_free(other);
+    }
+    other = medium(5);                                      /* a loop of one's own, stopped in the middle of an epoch */
+    choose(other, 1, 3);
+    untouched = medium(7);
+    choose(untouched, 1, 3);
+    for (i = 0; i < 2; i++) {
+        cnn_net *n = i ? untouched : other;
+        cnn_loader *loader = cnn_loader_new(data, .batch_size = 8);
+        cnn_batch batch;
+        for (count = 0; cnn_next(loader, &batch); count++) {
+            if (count == 4 && !i) cnn_checkpoint_save(other, in_folder("middle.ckpt"));
+            if (count == 4 && i) CHECK(cnn_checkpoint_load(untouched, in_folder("middle.ckpt")), "%s", said(untouched));
+            cnn_forward(n, &batch);
+            cnn_cross_entropy(n, &batch);
+            cnn_zero_grad(n);
+            cnn_backward(n);
+            cnn_step(n);
+            cnn_scheduler_step(n);
+        }
+        cnn_loader_free(loader);
+    }
+    CHECK(same_parameters(other, untouched) && cnn_lr(other) == cnn_lr(untouched), "stopped in the middle of an epoch, the run ends with other bits");
+    cnn_free(other);
+    cnn_free(untouched);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
+/* ---- a backend's memory is reached through upload and download alone ---- */
+
+static void scrambled_upload(void *context, void *to, const void *host, size_t count)
+{
+    size_t i;
+    (void)context;
+    for (i = 0; i < count; i++) ((unsigned char *)to)[i] = ((const unsigned char *)host)[i] ^ 0x5a;
+}
+
+static void scrambled_zero(void *context, void *memory, size_t count) { (void)context; memset(memory, 0x5a, count); }
+
+static void test_backend(void)
+{
+    cnn_backend scrambled = *cnn_find_backend("direct");
+    static const char *const files[] = { "b.safetensors", "b.pth", "b.ckpt" };
+    int i;
+    scrambled.name = "scrambled";
+    scrambled.upload = scrambled_upload;
+    scrambled.download = scrambled_upload;
+    scrambled.zero = scrambled_zero;
+    for (i = 0; i < 3; i++) {
+        cnn_net *far = medium(8), *near = medium(9), *back = medium(10);
+        cnn_use_backend(far, &scrambled);
+        cnn_use_backend(back, &scrambled);
+        choose(far, 2, 2); choose(near, 2, 2); choose(back, 2, 2);
+        CHECK(i == 2 ? cnn_checkpoint_save(far, in_folder(files[i])) : cnn_save(far, in_folder(files[i])), "%s", said(far));
+        CHECK(i == 2 ? cnn_checkpoint_load(near, in_folder(files[i])) : cnn_load(near, in_folder(files[i])), "%s", said(near));
+        CHECK(same_parameters(far, near), "%s: from another memory", files[i]);
+        fill(near, 3);
+        if (i == 2) cnn_checkpoint_save(near, in_folder(files[i]));
+        else cnn_save(near, in_folder(files[i]));
+        CHECK(i == 2 ? cnn_checkpoint_load(back, in_folder(files[i])) : cnn_load(back, in_folder(files[i])), "%s", said(back));
+        CHECK(same_parameters(near, back), "%s: into another memory", files[i]);
+        cnn_free(far);
+        cnn_free(near);
+        cnn_free(back);
+    }
+}
+
+/* ---- no memory: whichever allocation fails, there is a sentence, and nothing has changed ---- */
+
+static void test_memory(void)
+{
+    static const char *const files[] = { "o.safetensors", "o.pth", "o.ckpt" };
+    int i, load;
+    cnn_data *data = samples();
+    cnn_net *source = medium(11);
+    choose(source, 2, 0);
+    cnn_fit(source, data, NULL, .epochs = 1, .batch_size = 16);
+    for (i = 0; i < 3; i++)
+        for (load = 0; load < 2; load++) {
+            long n, bad = 0;
+            int done = 0;
+            if (i == 2) cnn_checkpoint_save(source, in_folder(files[i]));
+            else cnn_save(source, in_folder(files[i]));
+            for (n = 0; !done && n < 500; n++) {
+                cnn_net *net = medium(12), *untouched = medium(12);
+                choose(net, 2, 0);
+                cnn_key(net, 0);                            /* ready before memory runs out */
+                cnn_key(untouched, 0);
+                allocations_left = n;
+                if (load) done = i == 2 ? cnn_checkpoint_load(net, in_folder(files[i])) : cnn_load(net, in_folder(files[i]));
+                else done = i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i]));
+                if (!done && (!cnn_error(net) || !strstr(said(net), "memory"))) { printf("   %s\n", said(net)); bad++; }
+                if (done && allocations_left < 0) { printf("   a failed allocation was not noticed\n"); bad++; }
+                allocations_left = -1;
+                cnn_clear_error(net);
+                if (!same_parameters(net, done && load ? source : untouched)) bad++;
+                cnn_free(net);
+                cnn_free(untouched);
+            }
+            CHECK(done && !bad, "%s, %s: %ld of %ld failed allocations", files[i], load ? "load" : "save", bad, n);
+        }
+    cnn_free(source);
+    cnn_data_free(data);
+}
+
+int main(void)
+{
+    static const char *const left[] = { "a.safetensors", "a.pth", "a.pt", "n.safetensors", "n.pth", "s.safetensors", "d.safetensors", "p.pth", "t.safetensors", "t.pth", "t.ckpt",
+        "m.safetensors", "m.pth", "i.safetensors", "i.pth", "i.ckpt", "c.ckpt", "c.safetensors", "c.pth", "changed.ckpt", "middle.ckpt", "b.safetensors", "b.pth", "b.ckpt",
+        "o.safetensors", "o.pth", "o.ckpt", "e.safetensors", "e.pth", "e.ckpt" };
+    size_t i;
+    folder_make();
+    test_round_trips();
+    test_layout();
+    test_names();
+    test_paths();
+    test_safetensors_reference();
+    test_safetensors();
+    test_dtypes();
+    test_archives();
+    test_strides();
+    test_pickles();
+    test_damage();
+    test_misfits();
+    test_no_parameters();
+    test_interrupted();
+    test_resume();
+    test_checkpoint();
+    test_backend();
+    test_memory();
+    for (i = 0; i < sizeof left / sizeof *left; i++) remove(in_folder(left[i]));
+    folder_remove();
+    return test_end("file");
+}
