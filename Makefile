@@ -23,10 +23,12 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: all examples test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
+
+examples: all
 
 # make NAME builds examples/NAME.c into ./NAME
 $(examples): %: examples/%.c cnn.h $(wildcard examples/*.h)

@@ -963,7 +963,8 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
         for (p = 0; p < s->pixels; p++) {
             size_t first = (size_t)n * s->channels * s->pixels + p;
             double sum = 0;
-            for (c = 0; c < s->channels; c++) sum += (double)dy[first + (size_t)c * s->pixels] * y[first + (size_t)c * s->pixels];
+            for (c = 0; c < s->channels; c++)
+                sum += (double)dy[first + (size_t)c * s->pixels] * y[first + (size_t)c * s->pixels];
             for (c = 0; c < s->channels; c++) {
                 size_t at = first + (size_t)c * s->pixels;
                 dx[at] = (float)(y[at] * (dy[at] - sum));
@@ -1242,10 +1243,12 @@ static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, f
 static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
 { (void)context; cnn__softmax_backward(s, dx, dy, y); }
 
-static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                                        size_t n)
 { (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
 
-static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
+                                         size_t n)
 { (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
 
 static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, float *dy, const float *y, const int *labels,
@@ -1273,7 +1276,8 @@ static void cnn__direct_next_pass(void *context, cnn_counters *c) { (void)contex
 static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
 { (void)context; cnn__clip_grad_norm(c, g, n, max_norm); }
 
-static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n)
+static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                                 size_t n)
 { (void)context; cnn__sgd_step(c, o, w, v, g, n); }
 
 static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
@@ -1361,8 +1365,9 @@ typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
        c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
    A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
    init is bias[r], or what c holds (accumulate), or 0.                                                */
-static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
-                                             float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, size_t step, const float *b,
+                                             size_t pitch, float *c, size_t ldc, int rows, const float *bias, int accumulate,
+                                             int relu)
 {
     CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
     size_t at = 0;
@@ -1434,12 +1439,14 @@ static void CNN__K(cnn__pack)(const cnn__correlation *g, float *to, const float 
     for (c = 0; c < g->in_channels; c++)
         for (y = 0; y < g->kernel_height; y++)
             for (x = 0; x < g->kernel_width; x++, to += panel) {
-                const float *tap = from + ((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + x * g->dilation_width;
+                const float *tap =
+                    from + ((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + x * g->dilation_width;
                 for (s = 0; s < count; s++) {
                     const float *in = tap + segments[s].from;
                     float *out = to + segments[s].to;
                     if (g->stride_width == 1)
-                        for (i = 0; i < segments[s].length; i += CNN__LANES) *(CNN__K(cnn__vu) *)(out + i) = *(const CNN__K(cnn__vu) *)(in + i);
+                        for (i = 0; i < segments[s].length; i += CNN__LANES)
+                            *(CNN__K(cnn__vu) *)(out + i) = *(const CNN__K(cnn__vu) *)(in + i);
                     else
                         for (i = 0; i < segments[s].length; i++) out[i] = in[(size_t)i * g->stride_width];
                 }
@@ -1448,7 +1455,8 @@ static void CNN__K(cnn__pack)(const cnn__correlation *g, float *to, const float 
 
 /* Row (c, y, x) of col (taps, ld) is what that tap of the kernel sees at each output of each image: im2col. Or backwards, col2im:
    each value of col is added to the place that it was copied from. */
-static void CNN__K(cnn__im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images, int backwards)
+static void CNN__K(cnn__im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images,
+                                int backwards)
 {
     int c, y, x, n, j, i, s = g->stride_width, width = g->out_width;
     for (c = 0; c < g->in_channels; c++)
@@ -1507,7 +1515,8 @@ static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float
     for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
 }
 
-static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g, size_t n)
+static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
+                                   const float *g, size_t n)
 {
     float b1 = o->beta1, b2 = o->beta2, eps = o->eps;
     cnn__adam_factors a = *f;
@@ -1537,7 +1546,8 @@ static void CNN__K(cnn__max_2x2)(float *y, unsigned char *index, const float *to
 }
 
 /* its way back, with ReLU's: each value's gradient goes to the winner of its four, the others get 0 */
-static void CNN__K(cnn__unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index, int relu, int n)
+static void CNN__K(cnn__unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index,
+                                    int relu, int n)
 {
     int i;
     for (i = 0; i < n; i++) {
@@ -1551,8 +1561,8 @@ static void CNN__K(cnn__unpool_2x2)(float *top, float *bottom, const float *dy, 
 }
 
 /* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
-static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
-                                      uint32_t limit, float grow)
+static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                                      uint32_t index, uint32_t limit, float grow)
 {
     uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
     size_t at, i, left;
@@ -1641,7 +1651,8 @@ typedef struct cnn__kernels {
     int lanes, rows, vectors, dot_rows, dot_columns;
     void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
                  float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b, float *c, size_t ldc, int rows, int columns);
+    void (*dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b, float *c,
+                 size_t ldc, int rows, int columns);
     void (*pack)(const cnn__correlation *g, float *to, const float *from, const cnn__segment *segments, int count);
     void (*im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images, int backwards);
     float (*total)(const float *x, size_t n);
@@ -1649,10 +1660,12 @@ typedef struct cnn__kernels {
     void (*relu_backward)(float *dx, const float *dy, const float *y, size_t n);
     void (*sum_into)(float *to, const float *from, size_t n);
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n);
-    void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g, size_t n);
+    void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
+                      size_t n);
     void (*max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n);
     void (*unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index, int relu, int n);
-    void (*dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index, uint32_t limit, float grow);
+    void (*dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
+                         uint32_t limit, float grow);
 } cnn__kernels;
 
 enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
@@ -1738,13 +1751,14 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
 #ifdef CNN__X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__kernels_avx2;
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
+        && __builtin_cpu_supports("avx512vl"))
         list[count++] = &cnn__kernels_avx512;
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked, " baseline", count > 1 ? ", " : "",
-             count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
+    snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked, " baseline",
+             count > 1 ? ", " : "", count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
 
@@ -1832,7 +1846,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
     depth = cnn__taps(&p.there);
     pixels = cnn__maps_pixels(&p.there);
     /* whole maps waste the borders' share of the work; im2col costs about as much as 10 output channels do */
-    p.flat = s->stride_height == 1 && s->stride_width == 1 && (p.there.wide - s->out_width) * p.there.out_channels < 10 * s->out_width;
+    p.flat = s->stride_height == 1 && s->stride_width == 1
+          && (p.there.wide - s->out_width) * p.there.out_channels < 10 * s->out_width;
     p.per_unit = cnn__smaller(s->batch, cnn__pieces(backward && p.flat ? CNN__FLAT_PIXELS : CNN__UNIT_PIXELS, pixels));
     p.units = cnn__pieces(s->batch, p.per_unit);
     p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
@@ -1888,8 +1903,8 @@ static void cnn__unpad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p
 }
 
 /* C(m, n) = [relu] (bias + A(m, depth) B(depth, n)) for one panel of B, its rows `ldb` apart */
-static void cnn__panel_product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda, size_t step,
-                               const float *b, size_t ldb, const float *bias, int relu)
+static void cnn__panel_product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda,
+                               size_t step, const float *b, size_t ldb, const float *bias, int relu)
 {
     int row, r;
     for (row = 0; row < m; row += k->rows) {
@@ -1897,14 +1912,15 @@ static void cnn__panel_product(const cnn__kernels *k, float *c, size_t ldc, int 
         float begin[CNN__MOST_ROWS];
         int there = cnn__rows(rows, k->rows, a, lda, row, m);
         for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
-        k->tile(cnn__pieces(n, k->lanes), depth, rows, step, b, ldb, c + (size_t)row * ldc, ldc, there, bias ? begin : NULL, 0, relu);
+        k->tile(cnn__pieces(n, k->lanes), depth, rows, step, b, ldb, c + (size_t)row * ldc, ldc, there, bias ? begin : NULL, 0,
+                relu);
     }
 }
 
 /* z: (groups * out_channels, ld) = [relu] (bias + weight * windows of the padded images), panel by panel: the windows of
    `panel` outputs are packed side by side, column by column, and multiplied with all kernels while they are in the cache. */
-static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *z, size_t ld, const float *padded, int images,
-                           const float *weight, const float *bias, int relu, float *packed)
+static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *z, size_t ld, const float *padded,
+                           int images, const float *weight, const float *bias, int relu, float *packed)
 {
     cnn__segment segments[CNN__MOST_PANEL];
     int panel = k->lanes * k->vectors, pixels = cnn__maps_pixels(g), depth = cnn__taps(g), first, group;
@@ -1915,7 +1931,8 @@ static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, flo
             int pixel = (first + done) % pixels, i = pixel % g->out_width, j = pixel / g->out_width;
             segments[count].to = done;
             segments[count].length = cnn__smaller(g->out_width - i, width - done);
-            segments[count].from = (size_t)((first + done) / pixels) * image + (size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width;
+            segments[count].from = (size_t)((first + done) / pixels) * image + (size_t)j * g->stride_height * g->wide
+                                 + (size_t)i * g->stride_width;
             done += segments[count++].length;
         }
         for (group = 0; group < g->groups; group++) {
@@ -1947,10 +1964,10 @@ typedef struct cnn__conv_job {
     float *scratch;
 } cnn__conv_job;
 
-static int cnn__halves(const cnn_pool2d_shape *p)          /* the usual pooling, 2 x 2 with stride 2: no window overlaps or hangs over */
+static int cnn__halves(const cnn_pool2d_shape *p) /* the usual pooling, 2 x 2 with stride 2: no window overlaps or hangs over */
 {
-    return p->kernel_height == 2 && p->kernel_width == 2 && p->stride_height == 2 && p->stride_width == 2 && !p->pad_height && !p->pad_width
-           && 2 * p->out_height <= p->in_height && 2 * p->out_width <= p->in_width;
+    return p->kernel_height == 2 && p->kernel_width == 2 && p->stride_height == 2 && p->stride_width == 2 && !p->pad_height
+        && !p->pad_width && 2 * p->out_height <= p->in_height && 2 * p->out_width <= p->in_width;
 }
 
 static void cnn__pool_unit(const cnn__conv_job *job, const float *z, int first, int images)
@@ -1963,8 +1980,9 @@ static void cnn__pool_unit(const cnn__conv_job *job, const float *z, int first, 
             const float *map = z + (size_t)c * job->p.ld + (size_t)n * pixels;
             size_t at = ((size_t)(first + n) * pool->channels + c) * out;
             for (j = 0; halves && j < pool->out_height; j++, at += pool->out_width)
-                job->g->kernels->max_2x2(job->out + at, job->place ? job->place + at : NULL, map + (size_t)2 * j * pool->in_width,
-                                         map + (size_t)(2 * j + 1) * pool->in_width, pool->out_width);
+                job->g->kernels->max_2x2(job->out + at, job->place ? job->place + at : NULL,
+                                         map + (size_t)2 * j * pool->in_width, map + (size_t)(2 * j + 1) * pool->in_width,
+                                         pool->out_width);
             for (j = 0; !halves && j < pool->out_height; j++)
                 for (i = 0; i < pool->out_width; i++, at++) {
                     size_t winner = cnn__pool2d_winner(pool, map, cnn__pool2d_window(pool, j, i));
@@ -1981,7 +1999,8 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
-    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = cnn__maps_pixels(&p->there), c;
+    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = cnn__maps_pixels(&p->there),
+        c;
     float *padded = job->scratch + p->per_thread * thread, *z = padded + 2 * p->padded, *packed = z + p->z;
     float *out = job->out + (size_t)first * s->out_channels * pixels;
     int straight = !s->pool.kernel_height && p->per_unit == 1 && pixels % k->lanes == 0;   /* whole vectors: z is the output */
@@ -2001,7 +2020,8 @@ static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn_pool2d_shape *pool = &s->pool;
-    int n, c, j, i, pooled = pool->kernel_height > 0, halves = pooled && cnn__halves(pool) && (s->activation == CNN_RELU || !s->activation);
+    int n, c, j, i, pooled = pool->kernel_height > 0,
+                    halves = pooled && cnn__halves(pool) && (s->activation == CNN_RELU || !s->activation);
     int written = halves ? 2 * pool->out_height : 0, across = halves ? 2 * pool->out_width : s->out_width;
     int height = pooled ? pool->out_height : s->out_height, width = pooled ? pool->out_width : s->out_width;
     for (n = 0; n < images; n++)
@@ -2015,11 +2035,15 @@ static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size
                 const float *dy = job->dy + at, *y = job->y + at;
                 const unsigned char *index = pooled ? job->index + at : NULL;
                 float *row = df + (size_t)j * wide;
-                if (halves) job->g->kernels->unpool_2x2(row + (size_t)j * wide, row + (size_t)(j + 1) * wide, dy, y, index, s->activation == CNN_RELU, width);
+                if (halves)
+                    job->g->kernels->unpool_2x2(row + (size_t)j * wide, row + (size_t)(j + 1) * wide, dy, y, index,
+                                                s->activation == CNN_RELU, width);
                 else if (pooled)
                     for (i = 0; i < width; i++) {
                         int top = j * pool->stride_height - pool->pad_height, left = i * pool->stride_width - pool->pad_width;
-                        float g = s->activation == CNN_RELU ? (y[i] > 0 ? dy[i] : 0) : (float)(dy[i] * cnn__activation_slope(s->activation, s->slope, y[i]));
+                        float g = s->activation == CNN_RELU
+                                    ? (y[i] > 0 ? dy[i] : 0)
+                                    : (float)(dy[i] * cnn__activation_slope(s->activation, s->slope, y[i]));
                         df[(size_t)(top + index[i] / pool->kernel_width) * wide + left + index[i] % pool->kernel_width] += g;
                     }
                 else if (s->activation == CNN_RELU) job->g->kernels->relu_backward(row, dy, y, (size_t)width);
@@ -2030,7 +2054,8 @@ static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size
 
 /* dweight(k, tap) += sum over images and pixels of df(k) in(tap): rows of df against rows of taps, both along the pixels.
    Flat, a tap's row is the whole padded map, shifted: the borders that df leaves zero add nothing. */
-static void cnn__conv_dweight(const cnn__conv_job *job, float *dweight, const float *padded, const float *df, const float *col, int images, int group)
+static void cnn__conv_dweight(const cnn__conv_job *job, float *dweight, const float *padded, const float *df, const float *col,
+                              int images, int group)
 {
     const cnn__conv_plan *p = &job->p;
     const cnn__correlation *g = &p->there;
@@ -2043,14 +2068,19 @@ static void cnn__conv_dweight(const cnn__conv_job *job, float *dweight, const fl
         for (column = 0; column < depth; column += k->dot_columns) {
             const float *rows[CNN__MOST_DOTS], *taps[CNN__MOST_DOTS];
             int across = cnn__smaller(k->dot_columns, depth - column);
-            int there = p->flat ? cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * df_map + ahead, df_map, row, g->out_channels)
-                                : cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * p->ld, p->ld, row, g->out_channels);
+            int there = p->flat ? cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * df_map + ahead, df_map,
+                                            row, g->out_channels)
+                                : cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * p->ld, p->ld, row,
+                                            g->out_channels);
             for (q = 0; q < k->dot_columns; q++) {
-                int tap = column + (q < across ? q : across - 1), c = tap / area, y = tap % area / g->kernel_width, x = tap % g->kernel_width;
-                taps[q] = p->flat ? padded + (group * g->in_channels + c) * plane + (size_t)y * g->dilation_height * g->wide + x * g->dilation_width
+                int tap = column + (q < across ? q : across - 1), c = tap / area, y = tap % area / g->kernel_width,
+                    x = tap % g->kernel_width;
+                taps[q] = p->flat ? padded + (group * g->in_channels + c) * plane + (size_t)y * g->dilation_height * g->wide
+                                        + x * g->dilation_width
                                   : col + (size_t)tap * p->ld;
             }
-            k->dots(length, p->flat ? images : 1, (size_t)g->groups * g->out_channels * df_map, (size_t)g->groups * g->in_channels * plane, rows, taps,
+            k->dots(length, p->flat ? images : 1, (size_t)g->groups * g->out_channels * df_map,
+                    (size_t)g->groups * g->in_channels * plane, rows, taps,
                     dweight + (size_t)(group * g->out_channels + row) * depth + column, depth, there, across);
         }
 }
@@ -2063,9 +2093,11 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
-    int depth = cnn__taps(&p->there), pixels = cnn__maps_pixels(&p->there), in_pixels = s->in_height * s->in_width, wide = p->there.wide;
+    int depth = cnn__taps(&p->there), pixels = cnn__maps_pixels(&p->there), in_pixels = s->in_height * s->in_width,
+        wide = p->there.wide;
     size_t weights = (size_t)s->out_channels * depth, df_map = (size_t)p->df_high * wide, df_image = s->out_channels * df_map;
-    float *padded = job->scratch + p->per_thread * thread, *dpadded = padded + p->padded, *z = dpadded + p->padded, *packed = z + p->z;
+    float *padded = job->scratch + p->per_thread * thread, *dpadded = padded + p->padded, *z = dpadded + p->padded,
+          *packed = z + p->z;
     float *df = packed + p->packed, *col = df + p->df;
     float *dweight = job->dweight + weights * chunk, *dbias = job->dbias + (size_t)s->out_channels * chunk;
     int unit, group, n, c, i;
@@ -2094,9 +2126,9 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
             if (p->flat) cnn__conv_df(job, z, (size_t)pixels, (size_t)p->ld, s->out_width, first, images);
             for (group = 0; group < s->groups; group++) {
                 for (i = 0; i < images * pixels; i += p->panel)
-                    cnn__panel_product(k, col + i, p->ld, depth, cnn__smaller(p->panel, images * pixels - i), p->there.out_channels,
-                                       job->weight + (size_t)group * p->there.out_channels * depth, 1, depth,
-                                       z + (size_t)group * p->there.out_channels * p->ld + i, p->ld, NULL, 0);
+                    cnn__panel_product(k, col + i, p->ld, depth, cnn__smaller(p->panel, images * pixels - i),
+                                       p->there.out_channels, job->weight + (size_t)group * p->there.out_channels * depth, 1,
+                                       depth, z + (size_t)group * p->there.out_channels * p->ld + i, p->ld, NULL, 0);
                 k->im2col(&p->there, col, p->ld, dpadded, group, images, 1);
             }
             cnn__unpad_images(s, p, dx, dpadded, images);
@@ -2120,7 +2152,8 @@ static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
     size_t there = forward.per_thread * g->threads;
-    size_t back = backward.per_thread * g->threads + (size_t)(backward.chunks + 1) * s->out_channels * (cnn__taps(&backward.there) + 1);
+    size_t back =
+        backward.per_thread * g->threads + (size_t)(backward.chunks + 1) * s->out_channels * (cnn__taps(&backward.there) + 1);
     return sizeof(float) * (there > back ? there : back);
 }
 
@@ -2192,11 +2225,13 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
                 const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
                 int there = cnn__rows(rows, k->dot_rows, job->x + i, s->in_features, n, n1);
                 int wide = cnn__rows(columns, k->dot_columns, job->weight + i, s->in_features, o, o1);
-                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), 1, 0, 0, rows, columns, job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
+                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), 1, 0, 0, rows, columns,
+                        job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
             }
     if (s->activation)
         for (n = n0; n < n1; n++)
-            cnn__activation_forward(s->activation, s->slope, job->y + (size_t)n * s->out_features + o0, job->y + (size_t)n * s->out_features + o0, (size_t)(o1 - o0));
+            cnn__activation_forward(s->activation, s->slope, job->y + (size_t)n * s->out_features + o0,
+                                    job->y + (size_t)n * s->out_features + o0, (size_t)(o1 - o0));
 }
 
 /* Backward for one panel of inputs:  dW = df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
@@ -2216,7 +2251,8 @@ static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
             memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
             memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
         }
-        cnn__panel_product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1, pass ? 1 : s->out_features, packed, panel, NULL, 0);
+        cnn__panel_product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1,
+                           pass ? 1 : s->out_features, packed, panel, NULL, 0);
         for (r = 0; r < rows; r++) {
             float *line = to + (size_t)r * s->in_features;
             if (pass) memcpy(line, result + (size_t)r * panel, sizeof *line * width);
@@ -2240,7 +2276,8 @@ static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, f
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
-    cnn__parallel(job.g->threads, cnn__pieces(s->batch, CNN__LINEAR_ROWS) * cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS), cnn__linear_forward_block, &job);
+    cnn__parallel(job.g->threads, cnn__pieces(s->batch, CNN__LINEAR_ROWS) * cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS),
+                  cnn__linear_forward_block, &job);
 }
 
 static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
@@ -2253,10 +2290,12 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
     job.g = (const cnn__gemm_context *)context;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
-    for (n = 0; dbias && n < s->batch; n++) job.g->kernels->sum_into(dbias, df + (size_t)n * s->out_features, (size_t)s->out_features);
+    for (n = 0; dbias && n < s->batch; n++)
+        job.g->kernels->sum_into(dbias, df + (size_t)n * s->out_features, (size_t)s->out_features);
     job.df = df;
     job.scratch = df + cnn__round_up(s->batch * s->out_features, 16);
-    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, job.g->kernels->lanes * job.g->kernels->vectors), cnn__linear_backward_panel, &job);
+    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, job.g->kernels->lanes * job.g->kernels->vectors),
+                  cnn__linear_backward_panel, &job);
 }
 
 /* ---- value by value, in pieces of a fixed size ---- */
@@ -2313,7 +2352,8 @@ static void cnn__activation_backward_part(void *arguments, int piece, int thread
     else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, n);
 }
 
-static void cnn__gemm_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void cnn__gemm_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
+                                          const float *y, size_t n)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
@@ -2326,11 +2366,12 @@ static void cnn__dropout_piece(void *arguments, int piece, int thread)
     cnn__each_job *job = (cnn__each_job *)arguments;
     size_t first, n = cnn__piece_of(job, piece, &first);
     (void)thread;
-    job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass, (uint32_t)(first / 4),
-                                  (uint32_t)ceil(job->p * 16777216.0), (float)(1 / (1.0 - job->p)));
+    job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
+                                  (uint32_t)(first / 4), (uint32_t)ceil(job->p * 16777216.0), (float)(1 / (1.0 - job->p)));
 }
 
-static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                                      size_t n)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
@@ -2338,7 +2379,8 @@ static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int 
     cnn__each(&job, context, n, cnn__dropout_piece);
 }
 
-static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
+                                       size_t n)
 {
     cnn__gemm_dropout_forward(context, c, layer, p, dx, dy, n);
 }
@@ -2351,8 +2393,8 @@ static void cnn__adam_step_part(void *arguments, int piece, int thread)
     job->g->kernels->adam_part(&job->factors, job->adam, job->w + first, job->m + first, job->v + first, job->x + first, n);
 }
 
-static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                                const float *g, size_t n)
+static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
+                                float *v, const float *g, size_t n)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
@@ -2392,7 +2434,8 @@ static void cnn__pool_forward_sample(void *arguments, int n, int thread)
     cnn_pool2d_shape one = *job->pool;
     (void)thread;
     one.batch = 1;
-    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one), job->x + (size_t)n * one.channels * one.in_height * one.in_width);
+    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one),
+                        job->x + (size_t)n * one.channels * one.in_height * one.in_width);
 }
 
 static void cnn__gemm_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
@@ -2567,8 +2610,10 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->backend = *cnn_find_backend("gemm");
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
-        cnn__say(&net->error, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
-                 "and their product at most %d", channels, height, width, INT_MAX);
+        cnn__say(&net->error,
+                 "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
+                 "and their product at most %d",
+                 channels, height, width, INT_MAX);
     }
     return net;
 }
@@ -2578,7 +2623,8 @@ cnn_net *cnn_new(int channels, int height, int width)
 /* `layer 7 (linear "classifier")` */
 static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *text)
 {
-    snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type, layer->name);
+    snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type,
+             layer->name);
     return text->s;
 }
 
@@ -2597,7 +2643,8 @@ static int cnn__output_size(const char *side, int in, int pad_before, int pad_af
     int out = span < 0 ? 0 : (int)(span / stride) + 1;
     if (span >= 0 && ceil_mode && (int)span % stride && (double)out * stride < (double)in + pad_before) out++;
     if (out < 1)
-        cnn__say(error, "%s: its window does not fit: output %s = floor((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
+        cnn__say(error,
+                 "%s: its window does not fit: output %s = floor((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
                  "floor((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
                  label, side, in, pad_before + pad_after, dilation, kernel, stride);
     return out;
@@ -2622,14 +2669,20 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
     s->groups = cnn__either(o->groups, 0, 1);
     s->padding_mode = o->padding_mode;
     if (layer->in.flat)
-        return cnn__say(error, "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before cnn_flatten",
-                        label, layer->in.channels), 0;
+        return cnn__say(error,
+                        "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
+                        "cnn_flatten",
+                        label, layer->in.channels),
+               0;
     if (layer->conv1d && layer->in.height != 1)
         return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use conv2d for images", label,
                         layer->in.channels, layer->in.height, layer->in.width), 0;
     if (s->out_channels < 1 || s->kernel_height < 1 || s->kernel_width < 1)
-        return cnn__say(error, "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and a kernel of %d x %d",
-                        label, s->out_channels, s->kernel_height, s->kernel_width), 0;
+        return cnn__say(
+                   error,
+                   "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and a kernel of %d x %d",
+                   label, s->out_channels, s->kernel_height, s->kernel_width),
+               0;
     if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
         return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
                         s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
@@ -2639,21 +2692,30 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label,
                         s->groups, s->in_channels, s->out_channels), 0;
     if ((unsigned)s->padding_mode > CNN_CIRCULAR)
-        return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label, (int)s->padding_mode), 0;
+        return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label,
+                        (int)s->padding_mode),
+               0;
     if (same) {
-        double total_height = (double)s->dilation_height * (s->kernel_height - 1), total_width = (double)s->dilation_width * (s->kernel_width - 1);
+        double total_height = (double)s->dilation_height * (s->kernel_height - 1),
+               total_width = (double)s->dilation_width * (s->kernel_width - 1);
         if (s->stride_height != 1 || s->stride_width != 1)
-            return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label, s->stride_height, s->stride_width), 0;
+            return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label, s->stride_height,
+                            s->stride_width),
+                   0;
         if (total_height > INT_MAX / 4 || total_width > INT_MAX / 4)
-            return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, total_height + 1, total_width + 1), 0;
+            return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, total_height + 1,
+                            total_width + 1),
+                   0;
         s->pad_top = (int)total_height / 2; s->pad_bottom = (int)total_height - s->pad_top;
         s->pad_left = (int)total_width / 2; s->pad_right = (int)total_width - s->pad_left;
     } else {
         pad_height = layer->conv1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
         pad_width = cnn__either(o->padding_width, o->padding, 0);
         if (pad_height < 0 || pad_width < 0 || pad_height > INT_MAX / 4 || pad_width > INT_MAX / 4)
-            return cnn__say(error, "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
-                            label, pad_height, pad_width), 0;
+            return cnn__say(error,
+                            "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
+                            label, pad_height, pad_width),
+                   0;
         s->pad_top = s->pad_bottom = pad_height;
         s->pad_left = s->pad_right = pad_width;
     }
@@ -2661,12 +2723,18 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         int less = s->padding_mode == CNN_REFLECT;
         int most = s->padding_mode == CNN_REPLICATE ? INT_MAX : 0;
         if ((most ? most : s->in_height - less) < s->pad_bottom || (most ? most : s->in_width - less) < s->pad_right)
-            return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label, less ? "reflect" : "circular",
-                            s->pad_bottom, s->pad_right, s->in_height, s->in_width), 0;
+            return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label,
+                            less ? "reflect" : "circular", s->pad_bottom, s->pad_right, s->in_height, s->in_width),
+                   0;
     }
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height, s->stride_height, 0, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width, s->stride_width, 0, label, error);
-    layer->out.channels = s->out_channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height,
+                                     s->stride_height, 0, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width,
+                                    s->stride_width, 0, label, error);
+    layer->out.channels = s->out_channels;
+    layer->out.height = s->out_height;
+    layer->out.width = s->out_width;
+    layer->out.flat = 0;
     return s->out_height > 0 && s->out_width > 0;
 }
 
@@ -2685,18 +2753,24 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     s->average = layer->average;
     s->exclude_padding = o->exclude_padding;
     if (layer->in.flat)
-        return cnn__say(error, "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before cnn_flatten",
-                        label, layer->in.channels), 0;
+        return cnn__say(error,
+                        "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
+                        "cnn_flatten",
+                        label, layer->in.channels),
+               0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
                         s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
     if ((double)s->kernel_height * s->kernel_width > INT_MAX)
         return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height, s->kernel_width), 0;
     if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2 || s->pad_width > s->kernel_width / 2)
-        return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d", label,
-                        s->pad_height, s->pad_width, s->kernel_height, s->kernel_width), 0;
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height, s->stride_height, o->ceil_mode, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, s->stride_width, o->ceil_mode, label, error);
+        return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d",
+                        label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width),
+               0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height,
+                                     s->stride_height, o->ceil_mode, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, s->stride_width,
+                                    o->ceil_mode, label, error);
     layer->out.channels = s->channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
     return s->out_height > 0 && s->out_width > 0;
 }
@@ -2706,9 +2780,12 @@ static int cnn__fit_linear(cnn__layer *layer, const char *label, cnn__text *erro
     int in_features = layer->linear_options.in_features;
     cnn__text dims;
     if (!layer->in.flat && (layer->in.height != 1 || layer->in.width != 1))
-        return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label, cnn__dims_text(layer->in, &dims)), 0;
+        return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label,
+                        cnn__dims_text(layer->in, &dims)),
+               0;
     if (layer->linear_options.out_features < 1)
-        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features), 0;
+        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features),
+               0;
     memset(&layer->linear, 0, sizeof layer->linear);
     layer->linear.in_features = layer->in.channels;
     layer->linear.out_features = layer->linear_options.out_features;
@@ -2769,8 +2846,8 @@ static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const ch
     if (size)
         snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
                  net->input.height, net->input.width, size, size);
-    cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features, source.s,
-             dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
+    cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features,
+             source.s, dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
 }
 
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
@@ -2795,7 +2872,9 @@ static void cnn__add(cnn_net *net, cnn__layer *layer)
     cnn__name_layer(net, layer);
     cnn__label(layer, net->layer_count + 1, &label);
     if (net->ready) {
-        cnn__say(&net->error, "%s: the network is already in use; add all layers before the first forward pass or look at its parameters", label.s);
+        cnn__say(&net->error,
+                 "%s: the network is already in use; add all layers before the first forward pass or look at its parameters",
+                 label.s);
         return;
     }
     for (i = 0; i < net->layer_count; i++)
@@ -2961,7 +3040,9 @@ const cnn_backend *cnn_find_backend(const char *name)
 static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
-    if (net->ready) cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
+    if (net->ready)
+        cnn__say(&net->error,
+                 "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
     return !net->ready;
 }
 
@@ -2998,15 +3079,16 @@ void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cn
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
 #define CNN__NEEDS(entry) if (!b->entry) return #entry;
-    CNN__NEEDS(alloc) CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero)
-    CNN__NEEDS(conv2d_work) CNN__NEEDS(conv2d_forward) CNN__NEEDS(conv2d_backward)
-    CNN__NEEDS(pool2d_forward) CNN__NEEDS(pool2d_backward)
-    CNN__NEEDS(linear_work) CNN__NEEDS(linear_forward) CNN__NEEDS(linear_backward)
-    CNN__NEEDS(activation_forward) CNN__NEEDS(activation_backward) CNN__NEEDS(softmax_forward) CNN__NEEDS(softmax_backward)
-    CNN__NEEDS(dropout_forward) CNN__NEEDS(dropout_backward) CNN__NEEDS(softmax_cross_entropy) CNN__NEEDS(mse)
-    CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(next_pass) CNN__NEEDS(clip_grad_norm) CNN__NEEDS(sgd_step) CNN__NEEDS(adam_step)
+    CNN__NEEDS(alloc)
+    CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero) CNN__NEEDS(conv2d_work) CNN__NEEDS(conv2d_forward)
+        CNN__NEEDS(conv2d_backward) CNN__NEEDS(pool2d_forward) CNN__NEEDS(pool2d_backward) CNN__NEEDS(linear_work)
+            CNN__NEEDS(linear_forward) CNN__NEEDS(linear_backward) CNN__NEEDS(activation_forward)
+                CNN__NEEDS(activation_backward) CNN__NEEDS(softmax_forward) CNN__NEEDS(softmax_backward)
+                    CNN__NEEDS(dropout_forward) CNN__NEEDS(dropout_backward) CNN__NEEDS(softmax_cross_entropy) CNN__NEEDS(mse)
+                        CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(next_pass) CNN__NEEDS(clip_grad_norm)
+                            CNN__NEEDS(sgd_step) CNN__NEEDS(adam_step)
 #undef CNN__NEEDS
-    return NULL;
+                                return NULL;
 }
 
 static int cnn__open_backend(cnn_net *net)
@@ -3016,13 +3098,15 @@ static int cnn__open_backend(cnn_net *net)
     char sentence[256] = "";
     int threads = net->threads;
     if (b->version != CNN_BACKEND_VERSION) {
-        cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
+        cnn__say(&net->error,
+                 "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
                  b->name, b->version, CNN_BACKEND_VERSION);
         return 0;
     }
     missing = cnn__missing_entry(b);
     if (missing) {
-        cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries", b->name, missing);
+        cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
+                 b->name, missing);
         return 0;
     }
 #ifdef _OPENMP
@@ -3051,10 +3135,13 @@ static int cnn__sync(cnn_net *net)
 static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const char *what)
 {
     size_t bytes;
-    void *memory = cnn__mul(&bytes, count, size) && bytes <= (size_t)-1 / 2 ? net->backend.alloc(net->backend.context, bytes ? bytes : 1) : NULL;
+    void *memory = cnn__mul(&bytes, count, size) && bytes <= (size_t)-1 / 2
+                     ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
+                     : NULL;
     if (!memory)
-        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch",
-                 what, (double)count * (double)size / 1e6, net->backend.name);
+        cnn__say(&net->error,
+                 "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch", what,
+                 (double)count * (double)size / 1e6, net->backend.name);
     return memory;
 }
 
@@ -3080,7 +3167,8 @@ static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
 
 /* ---- ready: parameters in one block, layers fused into operations ---- */
 
-static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndim, const int *shape, size_t fan_in, size_t fan_out, cnn_init init)
+static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndim, const int *shape, size_t fan_in,
+                            size_t fan_out, cnn_init init)
 {
     cnn__tensor *t = &net->tensors[net->tensor_count++];
     int i;
@@ -3107,7 +3195,8 @@ static void cnn__list_tensors(cnn_net *net)
         const cnn__layer *l = &net->layers[i];
         if (l->kind == CNN__CONV2D) {
             size_t area = (size_t)l->conv.kernel_height * l->conv.kernel_width;
-            size_t fan_in = (size_t)(l->conv.in_channels / l->conv.groups) * area, fan_out = (size_t)l->conv.out_channels * area;
+            size_t fan_in = (size_t)(l->conv.in_channels / l->conv.groups) * area,
+                   fan_out = (size_t)l->conv.out_channels * area;
             shape[0] = l->conv.out_channels; shape[1] = l->conv.in_channels / l->conv.groups;
             shape[2] = l->conv1d ? l->conv.kernel_width : l->conv.kernel_height; shape[3] = l->conv.kernel_width;
             cnn__add_tensor(net, i, "weight", l->conv1d ? 3 : 4, shape, fan_in, fan_out, l->conv_options.init);
@@ -3115,7 +3204,8 @@ static void cnn__list_tensors(cnn_net *net)
         } else if (l->kind == CNN__LINEAR) {
             shape[0] = l->linear.out_features; shape[1] = l->linear.in_features;
             cnn__add_tensor(net, i, "weight", 2, shape, (size_t)shape[1], (size_t)shape[0], l->linear_options.init);
-            if (!l->linear_options.no_bias) cnn__add_tensor(net, i, "bias", 1, shape, (size_t)shape[1], (size_t)shape[0], CNN_INIT_DEFAULT);
+            if (!l->linear_options.no_bias)
+                cnn__add_tensor(net, i, "bias", 1, shape, (size_t)shape[1], (size_t)shape[0], CNN_INIT_DEFAULT);
         }
     }
 }
@@ -3147,7 +3237,8 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host) {
-        cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
+        cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
+                 4e-6 * (double)net->parameter_count);
         return 0;
     }
     net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
@@ -3261,10 +3352,13 @@ static int cnn__reserve(cnn_net *net, int batch)
         net->order = (int *)cnn__backend_alloc(net, b, sizeof(int), "the samples' numbers");
         for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
             cnn__op *op = &net->ops[i];
-            op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
+            op->output =
+                (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
         }
-        if (!net->scale) net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        if (!net->shift) net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
+        if (!net->scale)
+            net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
+        if (!net->shift)
+            net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (cnn__stopped(net)) return 0;
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
@@ -3281,7 +3375,8 @@ static int cnn__reserve(cnn_net *net, int batch)
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
             if (!op->conv.pool.kernel_height) continue;
-            op->index = (unsigned char *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, 1, "the pooling indices");
+            op->index =
+                (unsigned char *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, 1, "the pooling indices");
             if (!op->index) return 0;
         }
         net->index_capacity = batch;
@@ -3399,7 +3494,9 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, float *y, const float *x,
     map.channels = l->in.channels;
     map.pixels = l->in.height * l->in.width;
     switch (l->kind) {
-    case CNN__CONV2D:     b->conv2d_forward(b->context, &op->conv, y, net->no_grad ? NULL : op->index, x, weight, bias, net->work); break;
+    case CNN__CONV2D:
+        b->conv2d_forward(b->context, &op->conv, y, net->no_grad ? NULL : op->index, x, weight, bias, net->work);
+        break;
     case CNN__POOL2D:     b->pool2d_forward(b->context, &pool, y, x); break;
     case CNN__LINEAR:     b->linear_forward(b->context, &op->linear, y, x, weight, bias, net->work); break;
     case CNN__ACTIVATION: b->activation_forward(b->context, l->activation, l->slope, y, x, n); break;
@@ -3425,7 +3522,9 @@ static void cnn__op_backward(cnn_net *net, cnn__op *op, float *dx, const float *
     map.channels = l->in.channels;
     map.pixels = l->in.height * l->in.width;
     switch (l->kind) {
-    case CNN__CONV2D:     b->conv2d_backward(b->context, &op->conv, dx, dweight, dbias, dy, y, op->index, x, weight, net->work); break;
+    case CNN__CONV2D:
+        b->conv2d_backward(b->context, &op->conv, dx, dweight, dbias, dy, y, op->index, x, weight, net->work);
+        break;
     case CNN__POOL2D:     b->pool2d_backward(b->context, &pool, dx, dy, x); break;
     case CNN__LINEAR:     b->linear_backward(b->context, &op->linear, dx, dweight, dbias, dy, y, x, weight, net->work); break;
     case CNN__ACTIVATION: b->activation_backward(b->context, l->activation, l->slope, dx, dy, y, n); break;
@@ -3482,11 +3581,15 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     const cnn_data *data = batch ? batch->data : NULL;
     if (cnn__stopped(net)) return 0;
     if (!data || !batch->order || batch->size < 1)
-        return cnn__say(&net->error, "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1"), 0;
+        return cnn__say(&net->error,
+                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1"),
+               0;
     if (data->error) return cnn__say(&net->error, "%s", data->error), 0;
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d", data->name,
-                        data->channels, data->height, data->width, net->input.channels, net->input.height, net->input.width), 0;
+        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
+                        data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
+                        net->input.width),
+               0;
     return 1;
 }
 
@@ -3518,7 +3621,8 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch)
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
-    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order || net->last.size != batch->size || !batch->data)
+    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order
+        || net->last.size != batch->size || !batch->data)
         return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call), 0;
     return 1;
 }
@@ -3543,12 +3647,14 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
         return;
     }
     if (batch->data->classes > outputs) {
-        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", batch->data->name, batch->data->classes, outputs);
+        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", batch->data->name,
+                 batch->data->classes, outputs);
         return;
     }
     labels = cnn__batch_labels(net, batch);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), labels, batch->size, outputs);
+    net->backend.softmax_cross_entropy(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss,
+                                       cnn__last_output(net), labels, batch->size, outputs);
     net->has_loss = 1;
 }
 
@@ -3562,19 +3668,21 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     data = batch->data;
     outputs = (int)cnn__outputs(net);
     if (data->targets ? data->outputs != outputs : (!data->labels || data->classes > outputs)) {
-        cnn__say(&net->error, "cnn_mse_loss: the network has %d outputs, but %s has %d targets and %d classes a sample", outputs, data->name,
-                 data->outputs, data->classes);
+        cnn__say(&net->error, "cnn_mse_loss: the network has %d outputs, but %s has %d targets and %d classes a sample",
+                 outputs, data->name, data->outputs, data->classes);
         return;
     }
     labels = cnn__batch_labels(net, batch);
     if (data->targets) {
-        targets = (const float *)cnn__reside(net, data->targets, cnn__data_serial(data), cnn__data_count(data) * (size_t)outputs * sizeof(float));
+        targets = (const float *)cnn__reside(net, data->targets, cnn__data_serial(data),
+                                             cnn__data_count(data) * (size_t)outputs * sizeof(float));
         if (cnn__stopped(net)) return;
         net->backend.gather_rows(net->backend.context, net->targets, targets, net->order, batch->size, outputs);
         targets = net->targets;
     }
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets,
+                     labels, batch->size, outputs);
     net->has_loss = 1;
 }
 
@@ -3590,7 +3698,8 @@ void cnn_backward(cnn_net *net)
     int i, first = 0;
     if (cnn__stopped(net)) return;
     if (!net->has_loss || net->no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
+        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
+                              "cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
@@ -3651,7 +3760,8 @@ static void cnn__set_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr,
 {
     if (cnn__stopped(net)) return;
     if (!(lr > 0) || !(weight_decay >= 0)) {
-        cnn__say(&net->error, "the optimizer needs a learning rate above 0 and a weight decay of at least 0, not %g and %g", lr, weight_decay);
+        cnn__say(&net->error, "the optimizer needs a learning rate above 0 and a weight decay of at least 0, not %g and %g", lr,
+                 weight_decay);
         return;
     }
     net->optimizer = optimizer;
@@ -3735,7 +3845,8 @@ static double cnn__scheduled_lr(const cnn_net *net, long t)
         double start = o->max_lr / o->div_factor, end = start / o->final_div_factor;
         double top = o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
         if (t >= last) return end;
-        return t <= top && top > 0 ? cnn__cosine(start, o->max_lr, t / top) : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
+        return t <= top && top > 0 ? cnn__cosine(start, o->max_lr, t / top)
+                                   : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
     }
     return lr;
 }
@@ -3751,7 +3862,10 @@ static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
 static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
     if (cnn__stopped(net)) return 0;
-    if (!net->optimizer || !possible) return cnn__say(&net->error, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"), 0;
+    if (!net->optimizer || !possible)
+        return cnn__say(&net->error, "%s",
+                        net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"),
+               0;
     return cnn__ready(net);
 }
 
@@ -3765,7 +3879,9 @@ void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
 
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 {
-    if (!cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0, "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0")) return;
+    if (!cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0,
+                          "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
+        return;
     net->cosine_lr = o;
     cnn__set_schedule(net, CNN__COSINE_LR);
 }
@@ -3775,8 +3891,11 @@ void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
     o.pct_start = cnn__or(o.pct_start, 0.3f);
     o.div_factor = cnn__or(o.div_factor, 25);
     o.final_div_factor = cnn__or(o.final_div_factor, 1e4f);
-    if (!cnn__schedulable(net, o.max_lr > 0 && o.total_steps > 1 && o.pct_start > 0 && o.pct_start < 1 && o.div_factor > 0 && o.final_div_factor > 0,
-                          "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2 and .pct_start between 0 and 1")) return;
+    if (!cnn__schedulable(net,
+                          o.max_lr > 0 && o.total_steps > 1 && o.pct_start > 0 && o.pct_start < 1 && o.div_factor > 0
+                              && o.final_div_factor > 0,
+                          "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2 and .pct_start between 0 and 1"))
+        return;
     net->one_cycle_lr = o;
     cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
 }
@@ -3784,7 +3903,11 @@ void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
-    if (!net->schedule) { cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr"); return; }
+    if (!net->schedule) {
+        cnn__say(&net->error,
+                 "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr");
+        return;
+    }
     cnn_set_lr(net, (float)cnn__scheduled_lr(net, ++net->schedule_steps));
 }
 
@@ -3819,8 +3942,8 @@ void cnn_step(cnn_net *net)
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
-        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1, net->moment2,
-                     net->gradients, net->parameter_count);
+        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
+                     net->moment2, net->gradients, net->parameter_count);
     }
 }
 
@@ -3883,7 +4006,8 @@ static void cnn__take_loss(cnn_net *net, const cnn_batch *batch, cnn_loss_kind l
 }
 
 /* All of data in order, without dropout or gradients; each batch goes to `look` (or NULL). */
-static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size, void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
+static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size,
+                            void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
 {
     int evaluating, no_grad;
     cnn_loader_options o;
@@ -3952,7 +4076,8 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
 {
     int evaluating, no_grad, done, most = 256;
     if (cnn__stopped(net)) return 0;
-    if (!x || !y || count < 1) return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count), 0;
+    if (!x || !y || count < 1)
+        return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count), 0;
     evaluating = net->evaluating;
     no_grad = net->no_grad;
     net->evaluating = net->no_grad = 1;
@@ -3991,7 +4116,8 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count)
 
 typedef struct cnn__progress { double begun, shown; int quarter; } cnn__progress;
 
-static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__progress *p, int epoch, int done, int all, int batch_size)
+static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__progress *p, int epoch, int done, int all,
+                               int batch_size)
 {
     double now = cnn__seconds(), share = (double)done / all, spent = now - p->begun, left = spent / done * (all - done);
     cnn_score score;
@@ -4003,10 +4129,10 @@ static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__prog
     score = cnn__read_score(net);
     for (i = 0; i < 24; i++) bar[i] = i < (int)(24 * share) ? '=' : i == (int)(24 * share) ? '>' : ' ';
     bar[24] = 0;
-    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s", o->progress_bar ? "\r" : "", epoch, o->epochs,
-            o->progress_bar ? "[" : "", o->progress_bar ? bar : "", o->progress_bar ? "]" : "", 100 * share,
-            spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60, (int)left % 60, score.loss, 100 * score.accuracy,
-            o->progress_bar ? " \033[K" : "\n");
+    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s",
+            o->progress_bar ? "\r" : "", epoch, o->epochs, o->progress_bar ? "[" : "", o->progress_bar ? bar : "",
+            o->progress_bar ? "]" : "", 100 * share, spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60,
+            (int)left % 60, score.loss, 100 * score.accuracy, o->progress_bar ? " \033[K" : "\n");
     if (o->progress_bar && done == all) fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
     fflush(o->progress);
 }
@@ -4022,8 +4148,14 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
 /* ---- the training doctor: what a lecturer would say on looking over a student's shoulder ---- */
 
 enum {
-    CNN__SAID_SOFTMAX = 1, CNN__SAID_UNSCALED = 2, CNN__SAID_NAN = 4, CNN__SAID_STUCK = 8, CNN__SAID_DEAD = 16, CNN__SAID_RATE = 32,
-    CNN__SAID_OVERFIT = 64, CNN__SAID_CLASSES = 128
+    CNN__SAID_SOFTMAX = 1,
+    CNN__SAID_UNSCALED = 2,
+    CNN__SAID_NAN = 4,
+    CNN__SAID_STUCK = 8,
+    CNN__SAID_DEAD = 16,
+    CNN__SAID_RATE = 32,
+    CNN__SAID_OVERFIT = 64,
+    CNN__SAID_CLASSES = 128
 };
 
 typedef struct cnn__doctor { FILE *out; int said; double best_loss; } cnn__doctor;
@@ -4046,9 +4178,13 @@ static void cnn__doctor_before(cnn__doctor *d, const cnn_net *net, const cnn_dat
 {
     int outputs = (int)cnn__outputs(net);
     if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].kind == CNN__SOFTMAX)
-        cnn__advise(d, CNN__SAID_SOFTMAX, "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. Leave the last cnn_softmax out.");
+        cnn__advise(d, CNN__SAID_SOFTMAX,
+                    "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. "
+                    "Leave the last cnn_softmax out.");
     if (train->labels && train->classes < outputs)
-        cnn__advise(d, CNN__SAID_CLASSES, "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.", outputs, train->classes - 1, train->classes);
+        cnn__advise(d, CNN__SAID_CLASSES,
+                    "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.",
+                    outputs, train->classes - 1, train->classes);
 }
 
 static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
@@ -4057,14 +4193,20 @@ static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
     float *x = cnn__download(net, net->x, n), most = 0;
     for (i = 0; x && i < n; i++) if (fabsf(x[i]) > most) most = fabsf(x[i]);
     if (most > 20)
-        cnn__advise(d, CNN__SAID_UNSCALED, "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by 255, or call cnn_normalize.", most);
+        cnn__advise(d, CNN__SAID_UNSCALED,
+                    "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
+                    "255, or call cnn_normalize.",
+                    most);
     cnn__free(x);
 }
 
 static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
 {
     if (!(loss - loss == 0))
-        cnn__advise(d, CNN__SAID_NAN, "the loss is %g: the numbers have overflowed. Try a learning rate ten times smaller than %g, clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->base_lr);
+        cnn__advise(d, CNN__SAID_NAN,
+                    "the loss is %g: the numbers have overflowed. Try a learning rate ten times smaller than %g, "
+                    "clip_grad_norm = 1, and look for NaN in the inputs.",
+                    loss, net->base_lr);
 }
 
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
@@ -4080,31 +4222,45 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
         y = from ? cnn__download(net, from, n) : NULL;
         while (y && k < n && y[k] <= 0) k++;
         if (y && k == n)
-            cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
-                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.", i + 1, net->layers[i].name);
+            cnn__advise(d, CNN__SAID_DEAD,
+                        "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
+                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.",
+                        i + 1, net->layers[i].name);
         cnn__free(y);
         cnn__backend_free(net, &own);
     }
 }
 
-static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoch *e, int classes, cnn_loss_kind loss, int batches)
+static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoch *e, int classes, cnn_loss_kind loss,
+                              int batches)
 {
     double chance = log(classes > 1 ? classes : 2);
     cnn__doctor_loss(d, net, e->train.loss);
     if (loss == CNN_CROSS_ENTROPY && classes > 1) {
         if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
-            cnn__advise(d, CNN__SAID_STUCK, "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the inputs' scale, "
-                        "and try another learning rate than %g.", e->epoch, classes, chance, net->base_lr);
+            cnn__advise(d, CNN__SAID_STUCK,
+                        "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
+                        "inputs' scale, "
+                        "and try another learning rate than %g.",
+                        e->epoch, classes, chance, net->base_lr);
         if (e->train.loss > 1.5 * chance)
-            cnn__advise(d, CNN__SAID_RATE, "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. Try a tenth of it.", e->epoch,
-                        e->train.loss, chance, e->lr);
+            cnn__advise(d, CNN__SAID_RATE,
+                        "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
+                        "Try a tenth of it.",
+                        e->epoch, e->train.loss, chance, e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
-        cnn__advise(d, CNN__SAID_RATE, "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or a schedule.", d->best_loss, e->train.loss, e->lr);
+        cnn__advise(d, CNN__SAID_RATE,
+                    "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
+                    "a schedule.",
+                    d->best_loss, e->train.loss, e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
-        cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it overfits. Use dropout, weight decay, "
-                    "more data, or fewer epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
+        cnn__advise(d, CNN__SAID_OVERFIT,
+                    "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it "
+                    "overfits. Use dropout, weight decay, "
+                    "more data, or fewer epochs.",
+                    e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
 static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
@@ -4140,7 +4296,8 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!o.epochs) o.epochs = 1;
     if (!o.batch_size) o.batch_size = 128;
     if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 1, not %d", o.epochs), 0;
-    if (!net->optimizer) return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
+    if (!net->optimizer)
+        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
     if (test && test->error) return cnn__say(&net->error, "%s", test->error), 0;
     memset(&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
@@ -4199,8 +4356,9 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *key)
     int i;
     for (i = 0; i < net->tensor_count && strlen(known.s) < 200; i++)
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "", net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names", call, key ? key : "", known.s,
-             i < net->tensor_count ? ", ..." : "");
+    cnn__say(&net->error,
+             "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names",
+             call, key ? key : "", known.s, i < net->tensor_count ? ", ..." : "");
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -4214,11 +4372,15 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     t = cnn__find_tensor(net, key, &gradient);
     layer = t ? -1 : cnn__find_layer(net, key);
     if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", key); return 0; }
-    if (!t && !net->batch) { cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key); return 0; }
+    if (!t && !net->batch) {
+        cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+        return 0;
+    }
     count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
     if (!values) return count;
     if (room < count) {
-        cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count, (double)room);
+        cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
+                 (double)room);
         return 0;
     }
     from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
@@ -4236,7 +4398,9 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     t = cnn__find_tensor(net, key, &gradient);
     if (!t || gradient) return cnn__no_such_key(net, "cnn_set", key), 0;
     if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count, (double)count), 0;
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                        (double)count),
+               0;
     net->backend.upload(net->backend.context, net->parameters + t->offset, values, sizeof *values * count);
     return 1;
 }
@@ -4354,7 +4518,8 @@ static cnn_data *cnn__data_complete(cnn_data *data)
     data->memory->count = data->count;
     for (i = 0; data->labels && i < data->count; i++)
         if (data->labels[i] < 0 || data->labels[i] >= data->classes) {
-            cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d", data->name, data->labels[i], i, data->classes - 1);
+            cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d", data->name, data->labels[i], i,
+                     data->classes - 1);
             return cnn__data_fails(data);
         }
     scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
@@ -4394,11 +4559,13 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
     data->class_names = o.class_names;
     if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1 || (double)o.channels * o.height * o.width > INT_MAX)
-        cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1", o.count, o.channels, o.height, o.width);
+        cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
+                 o.count, o.channels, o.height, o.width);
     else if (!o.bytes == !o.floats)
         cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
     else if ((!o.labels && !o.targets) || (o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
-        cnn__say(&data->memory->error, "cnn_data_new: needs .labels with .classes of at least 1, or .targets with .outputs of at least 1");
+        cnn__say(&data->memory->error,
+                 "cnn_data_new: needs .labels with .classes of at least 1, or .targets with .outputs of at least 1");
     return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
 }
 
@@ -4415,7 +4582,10 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
     return ~crc;
 }
 
-static uint32_t cnn__big_endian(const unsigned char *b) { return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3]; }
+static uint32_t cnn__big_endian(const unsigned char *b)
+{
+    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+}
 
 /* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
@@ -4467,9 +4637,11 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
         length = end[-4] | (size_t)end[-3] << 8 | (size_t)end[-2] << 16 | (size_t)end[-1] << 24;
         if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size) plain = (unsigned char *)cnn__alloc(length + 1, 1);
     }
-    if (plain) written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at, (int)(*size - at));
+    if (plain)
+        written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at, (int)(*size - at));
     if (written < 0 || (size_t)written != length
-        || cnn__crc32(0, plain, length) != ((uint32_t)end[-8] | (uint32_t)end[-7] << 8 | (uint32_t)end[-6] << 16 | (uint32_t)end[-5] << 24)) {
+        || cnn__crc32(0, plain, length)
+               != ((uint32_t)end[-8] | (uint32_t)end[-7] << 8 | (uint32_t)end[-6] << 16 | (uint32_t)end[-5] << 24)) {
         cnn__say(error, "%.300s: cannot be unpacked: it is cut off or damaged; get it again", path);
         cnn__free(plain);
         plain = NULL;
@@ -4497,13 +4669,15 @@ static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[
     if (!file) return NULL;
     if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b) {
         if (path == packed) cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
-        else cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path, path);
+        else
+            cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path,
+                     path);
     }
     else if (size < 4 + 4 * (size_t)dimensions)
         cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path, (double)size);
     else if (file[0] || file[1] || file[2] != 8 || file[3] != dimensions)
-        cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x", path, file[0], file[1], file[2], file[3],
-                 dimensions == 3 ? "images" : "labels", dimensions);
+        cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x", path,
+                 file[0], file[1], file[2], file[3], dimensions == 3 ? "images" : "labels", dimensions);
     else {
         for (i = 0; i < dimensions; i++) {
             uint32_t n = cnn__big_endian(file + 4 + 4 * i);
@@ -4511,10 +4685,13 @@ static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[
             if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
         }
         for (i = 0; i < dimensions; i++)
-            if (sizes[i] < 1) cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)cnn__big_endian(file + 4 + 4 * i));
+            if (sizes[i] < 1)
+                cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path,
+                         (double)cnn__big_endian(file + 4 + 4 * i));
         expected += 4 + 4 * (size_t)dimensions;
         if (expected != size)
-            cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path, (double)expected, (double)size);
+            cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
+                     (double)expected, (double)size);
     }
     if (error->s[0]) {
         cnn__free(file);
@@ -4534,7 +4711,8 @@ cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
     label_file = cnn__read_idx(labels, 1, label_count, &data->memory->error);
     if (!label_file) return cnn__data_fails(data);
     if (label_count[0] != sizes[0]) {
-        cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, label_count[0], images, sizes[0]);
+        cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, label_count[0], images,
+                 sizes[0]);
         cnn__free(label_file);
         return cnn__data_fails(data);
     }
@@ -4563,7 +4741,10 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
     return data;
 }
 
-cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist_like(directory, split, cnn__digit_names); }
+cnn_data *cnn_load_mnist(const char *directory, const char *split)
+{
+    return cnn__load_mnist_like(directory, split, cnn__digit_names);
+}
 
 /* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of Fashion-MNIST's. */
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
@@ -4574,7 +4755,10 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
     all = (size_t)data->count * data->height * data->width;
     for (i = 0; i < all; i++) zeros += !data->bytes[i];
     if ((double)zeros < 0.7 * (double)all) return data;
-    cnn__say(&data->memory->error, "%.200s holds MNIST's digits (%.0f %% of the pixels are 0), not Fashion-MNIST (50 %%); the files have the same names", directory, 100.0 * (double)zeros / (double)all);
+    cnn__say(
+        &data->memory->error,
+        "%.200s holds MNIST's digits (%.0f %% of the pixels are 0), not Fashion-MNIST (50 %%); the files have the same names",
+        directory, 100.0 * (double)zeros / (double)all);
     return cnn__data_fails(data);
 }
 
@@ -4587,12 +4771,13 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
     unsigned char *bytes;
     if (!data->memory) return data;
     if (!training && (!split || strcmp(split, "test"))) {
-        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"", split ? split : "");
+        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"",
+                 split ? split : "");
         return cnn__data_fails(data);
     }
     data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * ROWS * (ROW - 1), 1);
     data->memory->labels = labels = (int *)cnn__alloc((size_t)files * ROWS, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)files * ROWS * ROW);
+    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * ROWS * ROW));
     for (f = 0; f < files; f++) {
         char path[420], batch[32];
         unsigned char *file;
@@ -4602,7 +4787,8 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
         if (size != (size_t)ROW * ROWS) {
-            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?", path, (double)size, ROW * ROWS);
+            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?",
+                     path, (double)size, ROW * ROWS);
             cnn__free(file);
             return cnn__data_fails(data);
         }
@@ -4644,7 +4830,9 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     for (i = 0; i < count; i++) {
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
-        if (from->targets) memcpy(targets + (size_t)i * from->outputs, from->targets + (size_t)order[i] * from->outputs, sizeof *targets * from->outputs);
+        if (from->targets)
+            memcpy(targets + (size_t)i * from->outputs, from->targets + (size_t)order[i] * from->outputs,
+                   sizeof *targets * from->outputs);
     }
     data->bytes = (unsigned char *)data->memory->bytes;
     data->floats = (float *)data->memory->floats;
@@ -4669,8 +4857,11 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
             cnn_data *d = i ? *second : *first;
             if (!d->memory) continue;
             if (data->error) cnn__say(&d->memory->error, "%s", data->error);
-            else if (count > 0 && count < data->count) cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
-            else cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count, data->count);
+            else if (count > 0 && count < data->count)
+                cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
+            else
+                cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side",
+                         count, data->count);
             cnn__data_fails(d);
         }
         return;
@@ -4704,10 +4895,13 @@ cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
     if (!data) cnn__say(&loader->error, "cnn_loader_new: there is no data set");
     else if (data->error) cnn__say(&loader->error, "%s", data->error);
     else if ((size_t)data->count > cnn__data_count(data))
-        cnn__say(&loader->error, "cnn_loader_new: the count of %s was set to %d, but it has only %.0f samples", data->name, data->count, (double)cnn__data_count(data));
+        cnn__say(&loader->error, "cnn_loader_new: the count of %s was set to %d, but it has only %.0f samples", data->name,
+                 data->count, (double)cnn__data_count(data));
     else if (o.batch_size < 0) cnn__say(&loader->error, "cnn_loader_new: batch_size must be at least 1, not %d", o.batch_size);
     else if (data->count < 1 || (o.drop_last && o.batch_size > data->count))
-        cnn__say(&loader->error, "cnn_loader_new: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
+        cnn__say(&loader->error,
+                 "cnn_loader_new: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete "
+                 "last batch",
                  data->count, loader->options.batch_size);
     else if (!(loader->order = (int *)cnn__alloc((size_t)data->count, sizeof *loader->order)))
         cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
@@ -4744,7 +4938,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     if (cnn_loader_error(loader)) return 0;
     if (!loader->begun) {
         for (i = 0; i < loader->count; i++) loader->order[i] = i;
-        if (loader->options.shuffle) cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
+        if (loader->options.shuffle)
+            cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
         loader->at = 0;
         loader->begun = 1;
     }
@@ -4784,7 +4979,8 @@ int fileno(FILE *file);
 
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
-    if (!path || strlen(path) >= sizeof w->path) return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
+    if (!path || strlen(path) >= sizeof w->path)
+        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
     strcpy(w->path, path);
     snprintf(w->part, sizeof w->part, "%s.part", path);
     w->file = fopen(w->part, "wb");
@@ -4940,7 +5136,8 @@ static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by
     if (list->failed) return cnn__wrong(s, "out of memory");
     if (list->count) qsort(list->at, list->count / size, size, cnn__by_key);
     for (i = size; i < list->count; i += size)
-        if (!cnn__by_key(list->at + i - size, list->at + i)) return cnn__wrong(s, "has \"%.100s\" twice", *(const char **)(void *)(list->at + i));
+        if (!cnn__by_key(list->at + i - size, list->at + i))
+            return cnn__wrong(s, "has \"%.100s\" twice", *(const char **)(void *)(list->at + i));
     return 1;
 }
 
@@ -4983,7 +5180,9 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
         memcpy(&number, &bits, sizeof number);
         return number;
     case CNN__F16:                                         /* sign, 5 bits of exponent, 10 of fraction */
-        number = exponent == 31 ? (fraction ? NAN : HUGE_VAL) : exponent ? ldexp(1024.0 + fraction, (int)exponent - 25) : ldexp(fraction, -24);
+        number = exponent == 31 ? (fraction ? NAN : HUGE_VAL)
+               : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
+                                : ldexp(fraction, -24);
         return word >> 15 ? -number : number;
     case CNN__BF16:                                        /* the upper half of a float */
         word <<= 16;
@@ -4999,7 +5198,8 @@ static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
     int d;
     for (d = 0; d < t->ndim && t->count; d++)
         if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
-    if (t->count && last >= most) return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    if (t->count && last >= most)
+        return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
     for (i = 0; i < t->count; i++) {
         values[i] = (float)cnn__value(t->dtype, t->data + at * size);
         for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
@@ -5064,7 +5264,8 @@ static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
 static int cnn__json_hex(cnn__state *s, uint32_t *code)    /* \u1234 */
 {
     char digits[5] = { 0 };
-    if (strncmp(s->at, "\\u", 2) || strspn(s->at + 2, "0123456789abcdefABCDEF") < 4) return cnn__expected(s, "\\u and four hexadecimal digits");
+    if (strncmp(s->at, "\\u", 2) || strspn(s->at + 2, "0123456789abcdefABCDEF") < 4)
+        return cnn__expected(s, "\\u and four hexadecimal digits");
     *code = (uint32_t)strtoul((char *)memcpy(digits, s->at + 2, 4), NULL, 16);
     return s->at += 6, 1;
 }
@@ -5124,7 +5325,8 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* any value */
     if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
-            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':'))) || !cnn__json_skip(s, depth + 1)) return 0;
+            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':'))) || !cnn__json_skip(s, depth + 1))
+                return 0;
         return !cnn__failed(s);
     }
     if (*s->at == '"') return cnn__json_string(s, &key);
@@ -5162,11 +5364,13 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         case 1:
             while (cnn__json_next(s, "[]", &k))
                 if (!cnn__json_size(s, &size)) return 0;
-                else if (!cnn__add_dimension(&t, size)) return cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
+                else if (!cnn__add_dimension(&t, size))
+                    return cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
             break;
         case 2:
             while (cnn__json_next(s, "[]", &k)) if (!cnn__json_size(s, &offsets[k > 1])) return 0;
-            if (k != 2 && !cnn__failed(s)) return cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
+            if (k != 2 && !cnn__failed(s))
+                return cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
             break;
         default:
             if (!cnn__json_skip(s, 0)) return 0;
@@ -5177,8 +5381,8 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
     t.begin = offsets[0];
     t.bytes = offsets[1] - offsets[0];
     if (offsets[1] < offsets[0] || !cnn__mul(&bits, t.count, t.dtype->bits) || bits % 8 || bits / 8 != t.bytes)
-        return cnn__wrong(s, "tensor \"%.100s\": its data_offsets %.0f and %.0f do not hold its %.0f values of %s", key, (double)offsets[0], (double)offsets[1],
-                          (double)t.count, t.dtype->name);
+        return cnn__wrong(s, "tensor \"%.100s\": its data_offsets %.0f and %.0f do not hold its %.0f values of %s", key,
+                          (double)offsets[0], (double)offsets[1], (double)t.count, t.dtype->name);
     for (size = 1, i = t.ndim - 1; i >= 0; i--) if (i < CNN__DIMS) { t.stride[i] = size; size *= t.shape[i]; }
     cnn__put(&s->tensors, &t, sizeof t);
     return 1;
@@ -5227,10 +5431,16 @@ static int cnn__read_safetensors(cnn__state *s)
     size_t n = 0, i, count, at = 0, data, metadata = 0;
     const char *key;
     cnn__stored *t;
-    if (s->size < 8) return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header", (double)s->size);
-    if (length > 100000000) return cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the most; is it a .safetensors file?", (double)length);
+    if (s->size < 8)
+        return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header",
+                          (double)s->size);
+    if (length > 100000000)
+        return cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the most; is it a .safetensors file?",
+                          (double)length);
     data = s->size - 8;
-    if (length > data) return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?", (double)length, (double)data);
+    if (length > data)
+        return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?",
+                          (double)length, (double)data);
     data -= (size_t)length;
     if (!cnn__utf8(s->file + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
     s->at = (char *)memmove(s->file + 7, s->file + 8, (size_t)length);     /* one back, to end in 0 */
@@ -5247,11 +5457,14 @@ static int cnn__read_safetensors(cnn__state *s)
     t = cnn__tensors(s, &count);
     if (count) qsort(t, count, sizeof *t, cnn__by_place);
     for (i = 0; i < count; at += t[i++].bytes) {
-        if (t[i].begin != at) return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key, (double)t[i].begin, (double)at);
+        if (t[i].begin != at)
+            return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
+                              (double)t[i].begin, (double)at);
         if (t[i].bytes > data - at) break;
         t[i].data = s->file + 8 + length + at;
     }
-    if (i < count || at < data) return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
+    if (i < count || at < data)
+        return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
     return 1;
 }
 
@@ -5270,7 +5483,8 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
     const cnn__stored *t = cnn__tensors(s, &count);
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
-    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2) cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
+    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2)
+        cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
     cnn__print(out, "}");
     for (i = 0; i < count; i++, t++, at += size) {
         cnn__print(out, ",\"%s", t->prefix);
@@ -5315,9 +5529,11 @@ static int cnn__open_zip(cnn__state *s)
     uint64_t bytes, place;
     size_t back;
     if (s->size > 13 && !memcmp(s->file, "\200\002\212\nl\374\234F\371 j\250P", 13))
-        return cnn__wrong(s, "was written by a PyTorch before 1.6 and is no ZIP; in Python: torch.save(torch.load(path), path)");
+        return cnn__wrong(s,
+                          "was written by a PyTorch before 1.6 and is no ZIP; in Python: torch.save(torch.load(path), path)");
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
-        if (back > s->size || back > 22 + 65535) return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
+        if (back > s->size || back > 22 + 65535)
+            return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
         end = s->file + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
@@ -5359,14 +5575,16 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
         length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
         if (length > (size_t)(end - extra)) break;
         for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
-            if (field[order[i]] == 0xffffffffu && extra + length - value >= 8) field[order[i]] = cnn__little(value, 8), value += 8;
+            if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
+                field[order[i]] = cnn__little(value, 8), value += 8;
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
     if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->file + field[2], 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
     field[2] += 30 + cnn__little(s->file + field[2] + 26, 2) + cnn__little(s->file + field[2] + 28, 2);
-    if (field[2] > s->size || field[0] > s->size - field[2]) return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
+    if (field[2] > s->size || field[0] > s->size - field[2])
+        return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *bytes = s->file + field[2];
     *size = (size_t)field[0];
     if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
@@ -5374,7 +5592,17 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
     return 1;
 }
 
-typedef enum cnn__thing_kind { CNN__OTHER, CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__NAME, CNN__TUPLE, CNN__DICT, CNN__STORAGE, CNN__TENSOR } cnn__thing_kind;
+typedef enum cnn__thing_kind {
+    CNN__OTHER,
+    CNN__MARK,
+    CNN__NUMBER,
+    CNN__STRING,
+    CNN__NAME,
+    CNN__TUPLE,
+    CNN__DICT,
+    CNN__STORAGE,
+    CNN__TENSOR
+} cnn__thing_kind;
 
 typedef struct cnn__thing {                 /* on the stack                                              */
     cnn__thing_kind kind;
@@ -5390,20 +5618,25 @@ typedef struct cnn__pickle {
 } cnn__pickle;
 
 static const char cnn__ordered_dict[] = "collections.OrderedDict", cnn__rebuild_tensor[] = "torch._utils._rebuild_tensor_v2",
-                  cnn__rebuild_parameter[] = "torch._utils._rebuild_parameter", cnn__how[] = "in Python: torch.save(model.state_dict(), path)";
+                  cnn__rebuild_parameter[] = "torch._utils._rebuild_parameter",
+                  cnn__how[] = "in Python: torch.save(model.state_dict(), path)";
 
 static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
 {
-    static const char names[] = " 0POP 1POP_MARK 2DUP BBINBYTES CSHORT_BINBYTES FFLOAT GBINFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING TBINSTRING"
-        " USHORT_BINSTRING VUNICODE ]EMPTY_LIST aAPPEND bBUILD cGLOBAL dDICT eAPPENDS gGET iINST lLIST oOBJ pPUT \201NEWOBJ \202EXT1 \203EXT2 \204EXT4"
-        " \212LONG1 \213LONG4 \214SHORT_BINUNICODE \215BINUNICODE8 \216BINBYTES8 \217EMPTY_SET \220ADDITEMS \221FROZENSET \222NEWOBJ_EX"
-        " \223STACK_GLOBAL \224MEMOIZE \225FRAME \226BYTEARRAY8 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    static const char names[] = " 0POP 1POP_MARK 2DUP BBINBYTES CSHORT_BINBYTES FFLOAT GBINFLOAT IINT LLONG PPERSID QBINPERSID "
+                                "RREDUCE SSTRING TBINSTRING"
+                                " USHORT_BINSTRING VUNICODE ]EMPTY_LIST aAPPEND bBUILD cGLOBAL dDICT eAPPENDS gGET iINST lLIST "
+                                "oOBJ pPUT \201NEWOBJ \202EXT1 \203EXT2 \204EXT4"
+                                " \212LONG1 \213LONG4 \214SHORT_BINUNICODE \215BINUNICODE8 \216BINBYTES8 \217EMPTY_SET "
+                                "\220ADDITEMS \221FROZENSET \222NEWOBJ_EX"
+                                " \223STACK_GLOBAL \224MEMOIZE \225FRAME \226BYTEARRAY8 \227NEXT_BUFFER \230READONLY_BUFFER ";
     char sought[3] = " ";
     const char *name;
     sought[1] = (char)opcode;
     name = opcode ? strstr(names, sought) : NULL;
-    return cnn__wrong(p->s, "data.pkl: opcode 0x%02x (%.*s)%s%.80s is refused: a state dict does not need it; %s", (unsigned)opcode,
-                      name ? (int)strcspn(name + 2, " ") : 7, name ? name + 2 : "unknown", on[0] ? " on " : "", on, cnn__how);
+    return cnn__wrong(p->s, "data.pkl: opcode 0x%02x (%.*s)%s%.80s is refused: a state dict does not need it; %s",
+                      (unsigned)opcode, name ? (int)strcspn(name + 2, " ") : 7, name ? name + 2 : "unknown",
+                      on[0] ? " on " : "", on, cnn__how);
 }
 
 static int cnn__broken(cnn__pickle *p, const char *what)
@@ -5459,7 +5692,10 @@ static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things
     p->part_count += count;
 }
 
-static int cnn__is(const cnn__thing *t, cnn__thing_kind kind, const char *text) { return t->kind == kind && !strcmp(t->text, text); }
+static int cnn__is(const cnn__thing *t, cnn__thing_kind kind, const char *text)
+{
+    return t->kind == kind && !strcmp(t->text, text);
+}
 
 static const cnn__dtype *cnn__storage_type(const char *name)               /* NULL: it is none */
 {
@@ -5477,7 +5713,8 @@ static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n 
     *dot = '.';
     *end = 0;
     p->at = end + 1;
-    if (!strcmp(name, cnn__ordered_dict) || !strcmp(name, cnn__rebuild_tensor) || !strcmp(name, cnn__rebuild_parameter) || cnn__storage_type(name))
+    if (!strcmp(name, cnn__ordered_dict) || !strcmp(name, cnn__rebuild_tensor) || !strcmp(name, cnn__rebuild_parameter)
+        || cnn__storage_type(name))
         cnn__push(p, CNN__NAME, name, 0);
     else
         cnn__refuse(p, 'c', name);
@@ -5511,7 +5748,9 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)  
     const cnn__thing *storage, *size, *stride;
     cnn__stored t;
     size_t i;
-    if (count < 6 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE || a[2].count != a[3].count) return 0;
+    if (count < 6 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
+        || a[2].count != a[3].count)
+        return 0;
     storage = p->parts + a[0].n;
     t = cnn__stored_of(NULL, cnn__storage_type(storage[1].text));
     t.entry = storage[2].text;
@@ -5533,7 +5772,8 @@ static void cnn__reduce(cnn__pickle *p)                    /* name(arguments) */
     cnn__thing arguments = cnn__pop(p), name = cnn__pop(p);
     const cnn__thing *a = arguments.kind == CNN__TUPLE ? p->parts + arguments.n : NULL;
     if (a && cnn__is(&name, CNN__NAME, cnn__ordered_dict)) cnn__push(p, CNN__DICT, "", ++p->dicts);
-    else if (a && cnn__is(&name, CNN__NAME, cnn__rebuild_parameter) && arguments.count && a->kind == CNN__TENSOR) p->stack[p->depth++] = *a;
+    else if (a && cnn__is(&name, CNN__NAME, cnn__rebuild_parameter) && arguments.count && a->kind == CNN__TENSOR)
+        p->stack[p->depth++] = *a;
     else if (!a || !cnn__is(&name, CNN__NAME, cnn__rebuild_tensor) || !cnn__make_tensor(p, a, arguments.count))
         cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "what is no name");
 }
@@ -5542,7 +5782,10 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
 {
     cnn__state *s = p->s;
     cnn__thing *item = p->stack + p->depth - (count < p->depth ? count : 0);
-    if (count % 2 || count >= p->depth || item[-1].kind != CNN__DICT) { cnn__broken(p, "it sets items of what is no dict"); return; }
+    if (count % 2 || count >= p->depth || item[-1].kind != CNN__DICT) {
+        cnn__broken(p, "it sets items of what is no dict");
+        return;
+    }
     for (p->depth -= count; count; count -= 2, item += 2) {
         cnn__stored t = cnn__stored_of(NULL, NULL);
         if (item[0].kind != CNN__STRING) { cnn__broken(p, "a key is no string"); return; }
@@ -5605,7 +5848,8 @@ static int cnn__run_pickle(cnn__pickle *p)
         case 's': cnn__set_items(p, 2); break;
         case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
         case 'b':                                          /* a state dict has an attribute, _metadata, that is not needed */
-            if (cnn__pop(p).kind != CNN__DICT || !p->depth || p->stack[p->depth - 1].kind != CNN__DICT) cnn__refuse(p, op, "what is no dict");
+            if (cnn__pop(p).kind != CNN__DICT || !p->depth || p->stack[p->depth - 1].kind != CNN__DICT)
+                cnn__refuse(p, op, "what is no dict");
             break;
         case '.': return cnn__end_pickle(p);
         default: cnn__refuse(p, op, "");
@@ -5622,8 +5866,10 @@ static int cnn__read_pth(cnn__state *s)
     memset(&p, 0, sizeof p);
     p.s = s;
     if (!cnn__open_zip(s)) return 0;
-    if (cnn__find_entry(s, "constants.pkl", &bytes, &size)) return cnn__wrong(s, "is a TorchScript program, no state dict; %s", cnn__how);
-    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6))) return cnn__wrong(s, "was written on a big-endian machine");
+    if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
+        return cnn__wrong(s, "is a TorchScript program, no state dict; %s", cnn__how);
+    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
+        return cnn__wrong(s, "was written on a big-endian machine");
     if (!cnn__find_entry(s, "data.pkl", &p.at, &p.length)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
     if (p.length > 1 << 20) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)p.length);
     p.end = p.at + p.length;
@@ -5722,7 +5968,8 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     cnn__put_number(out, place, 4);
     cnn__put_number(out, 0, 2);                            /* no comment */
     out->failed |= pickle.failed | values.failed | directory.failed;
-    if (count > 65000 || (double)out->count > 4294967295.0) cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
+    if (count > 65000 || (double)out->count > 4294967295.0)
+        cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
     cnn__free(pickle.at);
     cnn__free(values.at);
     cnn__free(directory.at);
@@ -5792,7 +6039,8 @@ static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float
         stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
-        if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key))) cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
+        if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key)))
+            cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
         cnn__put(&s->tensors, &stored, sizeof stored);
     }
     return values;
@@ -5849,7 +6097,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
             if (!found->ndim) end += snprintf(end, 24, "one value");
-            for (d = 0; d < found->ndim && d < CNN__DIMS; d++) end += snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+            for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
+                end += snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
             for (d = 0; d < t->ndim; d++) end += snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
             cnn__add_name(&lists[2], name.s);
         }
@@ -5861,7 +6110,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     sentence->s[0] = 0;
     for (i = 0; i < 3; i++)
         if (lists[i].count)
-            snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "", lists[i].count, what[i], lists[i].names);
+            snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "", lists[i].count,
+                     what[i], lists[i].names);
 }
 
 /* Reads all that fit into values; how many, or -1 and a sentence. */
@@ -5876,11 +6126,14 @@ static int cnn__read_block(cnn_net *net, cnn__state *s, const char *prefix, floa
         unsigned char *bytes;
         if (!fitting) continue;
         t = *fitting;
-        if (t.dtype - cnn__dtypes > CNN__BF16) return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
+        if (t.dtype - cnn__dtypes > CNN__BF16)
+            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
         if (t.entry) {
             snprintf(name, sizeof name, "data/%.80s", t.entry);
             if (!cnn__find_entry(s, name, &bytes, &size) || size != t.bytes)
-                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key, (double)t.bytes, name, (double)size) - 1;
+                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key,
+                                  (double)t.bytes, name, (double)size)
+                     - 1;
             t.data = bytes;
         }
         if (!cnn__read_values(s, &t, values + net->tensors[i].offset)) return -1;
@@ -5908,10 +6161,13 @@ static int cnn__load(cnn_net *net, const char *path, int partly, char *report, s
     }
     for (i = 0; i < net->tensor_count && count >= 0; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        if (cnn__fitting(&s, "", t)) net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset, t->count * sizeof *values);
+        if (cnn__fitting(&s, "", t))
+            net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset,
+                                t->count * sizeof *values);
     }
     if (report && room && count >= 0)
-        snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "", misfits.s);
+        snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "",
+                 misfits.s);
     cnn__free(values);
     return cnn__close_state(&s, count >= 0);
 }
@@ -5929,11 +6185,23 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) {
 
    In "__metadata__" stands what must be the same in the program that goes on.                               */
 
-enum { CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__BASE_LR, CNN__NUMBERS, CNN__COLUMNS = 9 };
+enum {
+    CNN__SEED_HIGH,
+    CNN__SEED_LOW,
+    CNN__PASS,
+    CNN__STEP,
+    CNN__SCHEDULE_STEPS,
+    CNN__LR,
+    CNN__BASE_LR,
+    CNN__NUMBERS,
+    CNN__COLUMNS = 9
+};
 
 static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
 {
-    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr", "cosine_lr", "one_cycle_lr" };
+    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr",
+                                                                                                       "cosine_lr",
+                                                                                                       "one_cycle_lr" };
     facts[0] = "format";    facts[1] = "cnn.h checkpoint";
     facts[2] = "optimizer"; facts[3] = optimizers[net->optimizer];
     facts[4] = "schedule";  facts[5] = schedules[net->schedule];
@@ -5995,17 +6263,25 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     const cnn__stored *t = cnn__find_stored(s, "", key);
     double *numbers = NULL, n;
     size_t i;
-    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1) cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
+        cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
     else if (!(numbers = (double *)cnn__alloc(t->count + 1, sizeof *numbers))) cnn__wrong(s, "out of memory");
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
-        if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n))) cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
+        if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
+            cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
     }
     if (numbers) *rows = t->shape[0];
     return numbers;
 }
 
-typedef struct cnn__resumed { float *values; int blocks; double *numbers, *history; cnn_epoch *epochs; size_t count; } cnn__resumed;
+typedef struct cnn__resumed {
+    float *values;
+    int blocks;
+    double *numbers, *history;
+    cnn_epoch *epochs;
+    size_t count;
+} cnn__resumed;
 
 static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)      /* all that is in it, checked */
 {
@@ -6017,13 +6293,18 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
         pair = (const char *const *)(void *)s->metadata.at;
-        for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2) if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
-        if (strcmp(fact, facts[i + 1])) return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact, facts[i + 1]);
+        for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
+            if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
+        if (strcmp(fact, facts[i + 1]))
+            return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
+                              facts[i + 1]);
     }
     r->numbers = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
     r->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &r->count);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0) || !(r->numbers[CNN__BASE_LR] >= 0)) return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+    if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0)
+        || !(r->numbers[CNN__BASE_LR] >= 0))
+        return cnn__wrong(s, "cnn.h/training has a number that cannot be");
     for (r->blocks = 0; r->blocks < 3; r->blocks++) {
         int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
         if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
@@ -6052,13 +6333,16 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     memset(&r, 0, sizeof r);
     r.values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *r.values);
     if (!r.values) cnn__wrong(&s, "out of memory");
-    good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1)) && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
+    good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
+        && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
     if (good) {
         cnn_counters c = cnn__read_counters(net);
         for (i = 0; i < 3; i++) {
             float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
             if (i >= r.blocks) cnn__backend_free(net, to);
-            else net->backend.upload(net->backend.context, *to, r.values + (size_t)i * net->parameter_count, net->parameter_count * sizeof **to);
+            else
+                net->backend.upload(net->backend.context, *to, r.values + (size_t)i * net->parameter_count,
+                                    net->parameter_count * sizeof **to);
         }
         net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
         c.pass = (uint64_t)r.numbers[CNN__PASS];
@@ -6094,7 +6378,8 @@ static size_t cnn__layer_parameters(const cnn_net *net, int layer)
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
 {
     if (l->kind == CNN__CONV2D)
-        return (double)cnn__size(l->out) * (l->conv.in_channels / l->conv.groups) * l->conv.kernel_height * l->conv.kernel_width;
+        return (double)cnn__size(l->out) * (l->conv.in_channels / l->conv.groups) * l->conv.kernel_height
+             * l->conv.kernel_width;
     return l->kind == CNN__LINEAR ? (double)l->in.channels * l->out.channels : 0;
 }
 
@@ -6122,18 +6407,22 @@ void cnn_summary(cnn_net *net, FILE *out)
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
     fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "", cnn__thousands(all_bytes, &bytes));
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "",
+            cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
+               m = cnn__layer_multiply_adds(l);
         snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
-        fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims), p > 0 ? cnn__thousands(p, &parameters) : "",
-                m > 0 ? cnn__thousands(m, &work) : "", cnn__thousands(values, &bytes));
+        fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
+                p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
+                cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
     }
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "", cnn__thousands((double)cnn_num_parameters(net), &parameters),
-            cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
+            cnn__thousands((double)cnn_num_parameters(net), &parameters), cnn__thousands(all_work, &work),
+            cnn__thousands(all_bytes, &bytes));
 }
 
 /* ---- gradient check ---- */
@@ -6162,11 +6451,15 @@ static double cnn__check_loss(const cnn__check *c, int n0, int n1)
                     double y = 0;
                     switch (l->kind) {
                     case CNN__CONV2D:     y = cnn__conv2d_at(&l->conv, c->x, c->weight, c->bias, n, k, row, column); break;
-                    case CNN__POOL2D:     y = cnn__pool2d_at(&l->pool, c->x + in * n + (size_t)k * l->in.height * l->in.width, row, column); break;
+                    case CNN__POOL2D:
+                        y = cnn__pool2d_at(&l->pool, c->x + in * n + (size_t)k * l->in.height * l->in.width, row, column);
+                        break;
                     case CNN__LINEAR:     y = cnn__linear_at(&l->linear, c->x, c->weight, c->bias, n, k); break;
                     case CNN__ACTIVATION: y = cnn__activation_at(l->activation, l->slope, c->x[i]); break;
                     case CNN__SOFTMAX:    y = cnn__softmax_at(&map, c->x, n, k, row * l->out.width + column); break;
-                    case CNN__DROPOUT:    y = c->net->evaluating ? c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i); break;
+                    case CNN__DROPOUT:
+                        y = c->net->evaluating ? c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i);
+                        break;
                     case CNN__FLATTEN:    y = c->x[i]; break;
                     }
                     sum += c->dy[i] * y;
@@ -6178,12 +6471,14 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
                               cnn_gradcheck_result *result, FILE *out)
 {
     int checked = 0, kinks = 0, failed = 0, s, is_x = values == c->x;
-    int has_kinks = c->layer->activation == CNN_RELU || c->layer->activation == CNN_LEAKY_RELU || (c->layer->kind == CNN__POOL2D && !c->layer->average);
+    int has_kinks = c->layer->activation == CNN_RELU || c->layer->activation == CNN_LEAKY_RELU
+                 || (c->layer->kind == CNN__POOL2D && !c->layer->average);
     double scale = 0, worst = 0;
     size_t i, per_sample = cnn__size(c->layer->in);
     for (i = 0; i < count; i++) if (fabs(gradient[i]) > scale) scale = fabs(gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t at = (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t at =
+            (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs(value));
         double here, above, below, slope, up, down, error;
@@ -6201,7 +6496,9 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         if (!(error <= 1)) failed++;
         if (!(error <= worst)) worst = error;
     }
-    if (out) fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what, checked, kinks, failed, worst);
+    if (out)
+        fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
+                checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -6214,7 +6511,8 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     const cnn__layer *l = &net->layers[number];
-    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, weights = 0, biases = 0, i;
+    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, weights = 0, biases = 0,
+           i;
     const float *from = net->x;
     float *own = NULL, *x, *y = NULL, *dx = NULL, *dy = NULL, *dx_host = NULL, *gradients = NULL, *parameters = NULL;
     cnn__check c;
@@ -6251,7 +6549,8 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
         parameters = cnn__download(net, net->parameters, net->parameter_count);
     }
     if (!cnn__stopped(net)) {
-        const float *dweight = cnn__parameter(net, number, "weight", gradients), *dbias = cnn__parameter(net, number, "bias", gradients);
+        const float *dweight = cnn__parameter(net, number, "weight", gradients),
+                    *dbias = cnn__parameter(net, number, "bias", gradients);
         int t;
         for (t = 0; t < net->tensor_count; t++)
             if (net->tensors[t].layer == number) *(weights ? &biases : &weights) = net->tensors[t].count;
@@ -6334,7 +6633,7 @@ static void cnn__svg_text(FILE *f, const char *text)                       /* <,
         else fputc(*text, f);
 }
 
-enum { CNN__PLOT_WIDTH = 320, CNN__PLOT_HEIGHT = 220 };
+static const int cnn__plot_width = 320, cnn__plot_height = 220;
 
 static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
 {
@@ -6342,53 +6641,67 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     double low, high, step, v;
     int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
     step = cnn__curve_range(net, first, &low, &high);
-    fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n", left, top, CNN__PLOT_WIDTH / 2, title);
+    fprintf(f,
+            "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
+            left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         double y;
         v = low + i * step;
-        y = CNN__PLOT_HEIGHT * (high - v) / (high - low);
-        fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">", CNN__PLOT_WIDTH, y, y, y + 4);
+        y = cnn__plot_height * (high - v) / (high - low);
+        fprintf(
+            f,
+            "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
+            cnn__plot_width, y, y, y + 4);
         fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n", step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
     }
     for (i = 0; i < n; i++) {
-        double x = n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2;
+        double x = n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2;
         if (i % every && i != n - 1) continue;
         if (i != n - 1 && n - 1 - i < every && i) continue;                /* no room before the last number */
-        fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%d</text>\n",
-                x, x, CNN__PLOT_HEIGHT, x, CNN__PLOT_HEIGHT + 18, net->history[i].epoch);
+        fprintf(f,
+                "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
+                "text-anchor=\"middle\">%d</text>\n",
+                x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
-               "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
-            CNN__PLOT_WIDTH, CNN__PLOT_HEIGHT, CNN__PLOT_WIDTH / 2, CNN__PLOT_HEIGHT + 38, CNN__PLOT_HEIGHT / 2, unit);
+    fprintf(f,
+            "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
+            "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
+            cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : CNN__PLOT_HEIGHT - 30 + 18 * c;
+        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c;
         fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, (cnn__curve)(first + c), i);
             if (v - v == 0)
-                fprintf(f, "%.1f,%.1f ", n > 1 ? (double)CNN__PLOT_WIDTH * i / (n - 1) : CNN__PLOT_WIDTH / 2, CNN__PLOT_HEIGHT * (high - v) / (high - low));
+                fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
+                        cnn__plot_height * (high - v) / (high - low));
         }
         fprintf(f, "\"/>\n");
         v = cnn__curve_at(net, (cnn__curve)(first + c), 0);
         if (n == 1 && v - v == 0)
-            fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", CNN__PLOT_WIDTH / 2,
-                    CNN__PLOT_HEIGHT * (high - v) / (high - low), colour[c]);
-        fprintf(f, "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" y=\"%d\">%s</text>\n",
-                CNN__PLOT_WIDTH - 80, CNN__PLOT_WIDTH - 56, at, at, colour[c], CNN__PLOT_WIDTH - 48, at + 4, legend[c]);
+            fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
+                    cnn__plot_height * (high - v) / (high - low), colour[c]);
+        fprintf(f,
+                "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
+                "y=\"%d\">%s</text>\n",
+                cnn__plot_width - 80, cnn__plot_width - 56, at, at, colour[c], cnn__plot_width - 48, at + 4, legend[c]);
     }
     fprintf(f, "</g>\n");
 }
 
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
-    int width = 2 * CNN__PLOT_WIDTH + 180, height = CNN__PLOT_HEIGHT + 130;
-    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-               "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
-               "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">", width, height, width, height, width / 2);
+    int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
+    fprintf(f,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
+            "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
+            "fill=\"#fff\"/>\n"
+            "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+            width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
-    cnn__svg_plot(f, net, 70 + CNN__PLOT_WIDTH + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
+    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
     fprintf(f, "</svg>\n");
 }
 
@@ -6446,37 +6759,43 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     fprintf(out, "%s\n", title);
     for (row = 0; row < HEIGHT; row++)
         if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
-            fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2, high - (high - low) * row / (HEIGHT - 1), cell[row]);
+            fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
+                    high - (high - low) * row / (HEIGHT - 1), cell[row]);
         else
             fprintf(out, "          |%s\n", cell[row]);
-    fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n", net->history[0].epoch, WIDTH - 9,
-            net->history[net->history_count - 1].epoch);
+    fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
+            net->history[0].epoch, WIDTH - 9, net->history[net->history_count - 1].epoch);
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
 {
     if (cnn__stopped(net) || !net->history_count) return;
     cnn__sketch(net, out, CNN__TRAIN_LOSS, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
-    cnn__sketch(net, out, CNN__TRAIN_ACCURACY, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+    cnn__sketch(net, out, CNN__TRAIN_ACCURACY,
+                cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
 }
 
 /* ---- explain: one output value, with its numbers ---- */
 
-static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int k, int row, int column)
+static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int k,
+                              int row, int column)
 {
     const cnn_conv2d_shape *s = &l->conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, c, y, u;
     double sum = 0;
     fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k, row, column, k,
-            row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left, s->dilation_width > 1 ? " d" : "", k);
+            row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
+            s->dilation_width > 1 ? " d" : "", k);
     for (c = 0; c < depth; c++) {
         double part = 0;
         fprintf(out, "  c = %d\n", first + c);
         for (y = 0; y < s->kernel_height; y++) {
-            int j = row * s->stride_height + y * s->dilation_height - s->pad_top, from = cnn__border(j, s->in_height, s->padding_mode);
+            int j = row * s->stride_height + y * s->dilation_height - s->pad_top,
+                from = cnn__border(j, s->in_height, s->padding_mode);
             fprintf(out, "   ");
             for (u = 0; u < s->kernel_width; u++) {
-                int i = column * s->stride_width + u * s->dilation_width - s->pad_left, at = cnn__border(i, s->in_width, s->padding_mode);
+                int i = column * s->stride_width + u * s->dilation_width - s->pad_left,
+                    at = cnn__border(i, s->in_width, s->padding_mode);
                 double z = from < 0 || at < 0 ? 0 : x[((size_t)(first + c) * s->in_height + from) * s->in_width + at];
                 double w = weight[(((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
                 int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
@@ -6488,7 +6807,8 @@ static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, co
         fprintf(out, "    sum of these products: %.6f\n", part);
         sum += part;
     }
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum, bias && bias[k] < 0 ? '-' : '+', bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
+    fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum, bias && bias[k] < 0 ? '-' : '+',
+            bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
 }
 
 static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, int k, int row, int column)
@@ -6498,7 +6818,8 @@ static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, in
     const float *map = x + (size_t)k * s->in_height * s->in_width;
     size_t winner = cnn__pool2d_winner(s, map, w);
     int j, i;
-    fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column, s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
+    fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
+            s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
     for (j = w.top; j < w.bottom; j++) {
         fprintf(out, "   ");
         for (i = w.left; i < w.right; i++) {
@@ -6520,20 +6841,23 @@ static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, 
     const float *w = weight + (size_t)o * n;
     for (i = 0; i < n; i++) {
         double product = fabs((double)x[i] * w[i]);
-        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--) if (k < SHOWN) shown[k] = shown[k - 1];
+        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--)
+            if (k < SHOWN) shown[k] = shown[k - 1];
         if (k < SHOWN) shown[k] = i;
         if (count < SHOWN && k < SHOWN) count++;
         sum += (double)x[i] * w[i];
     }
     rest = sum;
-    fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o, n > SHOWN ? "; the largest products:" : "");
+    fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
+            n > SHOWN ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * w[shown[k]];
         fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
         rest -= product;
     }
     if (n > SHOWN) fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0, sum + (bias ? bias[o] : 0));
+    fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
+            sum + (bias ? bias[o] : 0));
 }
 
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
@@ -6548,10 +6872,13 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", layer), 0;
-    if (!net->batch) return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer), 0;
+    if (!net->batch)
+        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer), 0;
     l = &net->layers[number];
     if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer, cnn__dims_text(l->out, &dims), channel, row, column), 0;
+        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
+                        cnn__dims_text(l->out, &dims), channel, row, column),
+               0;
     from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
@@ -6567,7 +6894,8 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
         case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
         case CNN__ACTIVATION:
-            fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at], cnn__activation_at(l->activation, l->slope, x[at]));
+            fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
+                    cnn__activation_at(l->activation, l->slope, x[at]));
             break;
         case CNN__SOFTMAX: {
             cnn_map_shape map = { 1, 0, 0 };
@@ -6577,17 +6905,20 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
             fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
             for (k = 0; k < map.channels; k++) {
                 double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
-                fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k, x[(size_t)k * map.pixels + row * l->in.width + column], y, k == channel ? "  <" : "");
+                fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k, x[(size_t)k * map.pixels + row * l->in.width + column],
+                        y, k == channel ? "  <" : "");
             }
             break;
         }
         case CNN__FLATTEN:
-            fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width), channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
+            fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
+                    channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
             break;
         case CNN__DROPOUT: {
             cnn_counters c = cnn__read_counters(net);
             double y = net->evaluating ? x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
-            fprintf(out, "%s\n  x = %.6f, y = %.6f\n", net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
+            fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
+                    net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
         }
         }
     }
@@ -6628,7 +6959,8 @@ static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int byt
 }
 
 /* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed. */
-static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom, const char *alt)
+static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom,
+                         const char *alt)
 {
     cnn__page page = { NULL, { 0 }, 0 };
     uint32_t crc = 0, a = 1, b = 0;
@@ -6682,12 +7014,15 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
     }
     for (c = 0; c < *channels; c++)
         for (i = 0; i < map; i++)
-            pixels[i * *channels + c] = data->bytes ? data->bytes[first + (size_t)c * map + i]
-                                      : (unsigned char)(high > low ? 255 * (data->floats[first + (size_t)c * map + i] - low) / (high - low) : 0);
+            pixels[i * *channels + c] =
+                data->bytes
+                    ? data->bytes[first + (size_t)c * map + i]
+                    : (unsigned char)(high > low ? 255 * (data->floats[first + (size_t)c * map + i] - low) / (high - low) : 0);
 }
 
 /* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
-static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels, int centred, int zoom, const char *alt)
+static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
+                              int centred, int zoom, const char *alt)
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
@@ -6704,7 +7039,8 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
             low = -high;
         }
         for (c = 0; c < channels; c++)
-            for (i = 0; i < area; i++) pixels[i * channels + c] = (unsigned char)(high > low ? 255 * (maps[c * area + i] - low) / (high - low) : 0);
+            for (i = 0; i < area; i++)
+                pixels[i * channels + c] = (unsigned char)(high > low ? 255 * (maps[c * area + i] - low) / (high - low) : 0);
         cnn__picture(f, pixels, width, height, channels, zoom, alt);
     }
     fprintf(f, "</div>\n");
@@ -6723,17 +7059,22 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     cnn__text a, b, c;
     double work = 0;
     int i;
-    fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
-               "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
+    fprintf(f,
+            "<h2>The network</h2>\n<div class=\"scroll\"><table "
+            "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
+            "<tr><td>input<td><td>%s<td><td></tr>\n",
+            cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
         fprintf(f, "<tr><td>");
         cnn__svg_text(f, l->name);
-        fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a), parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
+        fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
+                parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
         work += m;
     }
-    fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n", cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
+    fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n",
+            cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
 }
 
 static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
@@ -6743,7 +7084,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++) if (guess[n] < k) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
-    fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
+    fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
+               "class=\"scroll\"><table class=\"confusion\"><tr><th>");
     for (g = 0; g < k; g++) { fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
     fprintf(f, "</tr>\n");
     for (t = 0; t < k; t++) {
@@ -6757,7 +7099,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         }
         fprintf(f, "</tr>\n");
     }
-    fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of those that are, the share called so.</p>\n"
+    fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
+               "those that are, the share called so.</p>\n"
                "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
@@ -6774,7 +7117,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess, const float *probability, unsigned char *pixels)
+static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess, const float *probability,
+                                 unsigned char *pixels)
 {
     enum { SHOWN = 25 };
     int shown[SHOWN], count = 0, n, k, channels, all = 0;
@@ -6788,7 +7132,10 @@ static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess
             if (count < SHOWN) count++;
         }
     }
-    fprintf(f, "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div class=\"cards\">\n", all, data->count);
+    fprintf(f,
+            "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div "
+            "class=\"cards\">\n",
+            all, data->count);
     for (k = 0; k < count; k++) {
         n = shown[k];
         cnn__sample_pixels(pixels, data, n, &channels);
@@ -6811,10 +7158,12 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
     if (l->kind != CNN__CONV2D) return;
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     if (!parameters) return;
-    fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels, l->conv.in_channels / l->conv.groups,
-            l->conv.kernel_height, l->conv.kernel_width, colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
-    cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters), l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups),
-                      l->conv.kernel_height, l->conv.kernel_width, colour ? 3 : 1, 1, 10, "kernel");
+    fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels,
+            l->conv.in_channels / l->conv.groups, l->conv.kernel_height, l->conv.kernel_width,
+            colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
+    cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters),
+                      l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups), l->conv.kernel_height,
+                      l->conv.kernel_width, colour ? 3 : 1, 1, 10, "kernel");
     cnn__free(parameters);
 }
 
@@ -6831,7 +7180,10 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     net->evaluating = 1;
     cnn_forward(net, &batch);
-    fprintf(f, "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", MAPS);
+    fprintf(f,
+            "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
+            "(black) to its largest (white); of more than %d maps the first.</p>\n",
+            MAPS);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -6851,7 +7203,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0, l->out.width < 56 ? 56 / l->out.width : 1, "map");
+            cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0,
+                              l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }
         fprintf(f, "</details>\n");
@@ -6862,14 +7215,24 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title)
 {
     static const char *const style =
-        ":root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#181a1b;--line:#3a3d3f;--soft:#232628}}"
-        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:0 auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
-        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 .3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
-        "th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,.network :nth-child(2){text-align:left}.sum td{font-weight:600}"
-        ".confusion td{text-align:center;min-width:2.2rem}.confusion .right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
-        ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.2rem,1fr));gap:.8rem}figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
-        "img{image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
-        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}.numbers b{display:block;font-size:1.5rem}";
+        ":root{color-scheme:light "
+        "dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:"
+        "#181a1b;--line:#3a3d3f;--soft:#232628}}"
+        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:0 "
+        "auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
+        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 "
+        ".3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
+        "th,td{padding:.25rem .6rem;border-bottom:1px solid "
+        "var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,.network "
+        ":nth-child(2){text-align:left}.sum td{font-weight:600}"
+        ".confusion td{text-align:center;min-width:2.2rem}.confusion "
+        ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
+        ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.2rem,1fr));gap:.8rem}figure{margin:0;padding:."
+        "6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
+        "img{image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
+        "img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
+        "1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
     cnn_score score;
     cnn__text text;
@@ -6878,7 +7241,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     unsigned char *pixels;
     if (!cnn__ready(net)) return 0;
     if (!data || data->error || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"), 0;
+        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"),
+               0;
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
@@ -6886,12 +7250,17 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
     else if (cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
-        fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>");
+        fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                   "content=\"width=device-width,initial-scale=1\"><title>");
         cnn__svg_text(f, title);
         fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
         cnn__svg_text(f, title);
-        fprintf(f, "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f %%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>", 100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
-        fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n", cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
+        fprintf(f,
+                "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
+                "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
+                100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
+        fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
+                cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
         if (net->history_count) {
             fprintf(f, "<h2>Learning curves</h2>\n");
             cnn__write_curves_svg(f, net, title);

@@ -1,9 +1,9 @@
 /* Figure 6-5: the vertical and the horizontal edges of a photograph, by equation 6.2 with two kernels.
  *
- *     f(j,i) = sum over x, y of z(j+y, i+x) u(y,x)      vertical edges  u = -1  0  1    horizontal  u = -1 -1 -1
- *                                                                           -1  0  1                     0  0  0
- *                                                                           -1  0  1                     1  1  1
- * Each map is a picture as large as the input and shows where it changes. Needs stb_image (Debian: libstb-dev).
+ *     f(j,i) = sum over x, y of z(j+y, i+x) u(y,x)          vertical:  -1  0  1          horizontal:  -1 -1 -1
+ *                                                                      -1  0  1                        0  0  0
+ *                                                                      -1  0  1                        1  1  1
+ * Each map is a picture as large as the input. Needs stb_image (Debian: libstb-dev).
  *
  *     make edges && ./edges photo.jpg          or          cc -O2 $(pkg-config --cflags stb) examples/edges.c -lm -o edges
  */

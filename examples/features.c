@@ -102,7 +102,8 @@ int main(int argc, char **argv)
     e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
     e.epochs = 5; e.batch = 64; e.lr = 3e-3f; e.limit = 12000;
     example_options(&e, argc, argv);
-    if (e.save || e.load || e.checkpoint || e.report) example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
+    if (e.save || e.load || e.checkpoint || e.report)
+        example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
     example_load(&e);
     batches = cnn_loader_new(e.train, .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
     if (cnn_loader_error(batches)) example_fail(&e, cnn_loader_error(batches));

@@ -72,7 +72,8 @@ static void spell(int k, int j, int i)
         shown[2 * c + 1] = (show_matrix){ titles[2 * c + 1], u[k][c][0], 3, 3, 2, 0, 0, 0, 0 };
     }
     show_matrices(shown, 2 * C);
-    printf("  f(%d,%d,%d) = red %g + green %g + blue %g + bias %g = %g\n\n", k, j, i, slice(k, 0, j, i), slice(k, 1, j, i), slice(k, 2, j, i), b[k], at(k, j, i));
+    printf("  f(%d,%d,%d) = red %g + green %g + blue %g + bias %g = %g\n\n", k, j, i,
+           slice(k, 0, j, i), slice(k, 1, j, i), slice(k, 2, j, i), b[k], at(k, j, i));
 }
 
 int main(void)
@@ -110,8 +111,8 @@ int main(void)
     printf("The bias is a threshold: kernel 3 is 2 red - green - blue of one pixel, and its bias -10:\n\n");
     for (n = 0; n < 6; n++) {
         float sum = 2 * colours[n].rgb[0] - colours[n].rgb[1] - colours[n].rgb[2];
-        printf("  %-6s  2*%g - %g - %g = %3g   with the bias %3g%s\n", colours[n].name, colours[n].rgb[0], colours[n].rgb[1], colours[n].rgb[2], sum, sum + b[3],
-               sum + b[3] > 0 ? "   the only positive one" : "");
+        printf("  %-6s  2*%g - %g - %g = %3g   with the bias %3g%s\n", colours[n].name, colours[n].rgb[0], colours[n].rgb[1], colours[n].rgb[2],
+               sum, sum + b[3], sum + b[3] > 0 ? "   the only positive one" : "");
     }
     printf("\n");
     for (p = 0; p < K * PIXELS; p++) hand[p] = at(p / PIXELS, p % PIXELS / W, p % W);

@@ -122,7 +122,8 @@ int main(int argc, char **argv)
     e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
     e.epochs = 5; e.batch = 64; e.lr = 1e-3f; e.limit = 6000;
     example_options(&e, argc, argv);
-    if (e.save || e.load || e.checkpoint || e.report) example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
+    if (e.save || e.load || e.checkpoint || e.report)
+        example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
     show_one_sample();
     example_load(&e);
 

@@ -23,7 +23,8 @@ static int connected(int j, int i) { return i >= j && i < j + H; }
 static void draw(void)
 {
     int j, i, n = 1;
-    printf("  full: %d edges, %d weights         local: %d edges, %d weights        shared: %d edges, %d weights\n", N1 * N2, N1 * N2, H * N2, H * N2, H * N2, H);
+    printf("  full: %d edges, %d weights         local: %d edges, %d weights        shared: %d edges, %d weights\n",
+           N1 * N2, N1 * N2, H * N2, H * N2, H * N2, H);
     for (j = 0; j < N2; j++) {
         for (i = 0; i < N1; i++) printf("%4d", j * N1 + i + 1);
         printf("   ");
