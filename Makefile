@@ -48,14 +48,15 @@ test: $(test_programs) $(examples)  ## run the tests; the last line is the sum
 
 check: test
 
-sanitize:  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
-	@mkdir -p build/sanitize
-	@for test in $(notdir $(test_programs)); do \
-	    $(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover tests/$$test.c -o build/sanitize/$$test $(link) || exit 1; done
-	@tests/run $(addprefix build/sanitize/,$(notdir $(test_programs)))
+sanitize: $(test_programs:build/%=build/sanitize/%)  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
+	@tests/run $^
 
-valgrind: $(test_programs)  ## the test programs under valgrind, which knows no AVX-512
-	@CNN_ISA=baseline CNN_TEST_SHORT=1 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full' $(test_programs)
+build/sanitize/%: tests/%.c cnn.h $(wildcard tests/*.h)
+	@mkdir -p build/sanitize
+	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
+
+valgrind: build/test_fixtures build/test_library  ## two test programs under valgrind, which knows no AVX-512; takes long
+	@CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full' $^
 
 walkthrough: $(filter $(examples),$(walkthrough))  ## run the programs that need no data set, in the lecture's order
 	@for program in $(filter $(examples),$(walkthrough)); do echo; echo "---- ./$$program"; echo; ./$$program || exit 1; done
