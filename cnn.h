@@ -130,7 +130,7 @@ typedef struct cnn_linear_options {
 } cnn_linear_options;
 
 typedef struct cnn_leaky_relu_options { float negative_slope; /* default 0.01 */ } cnn_leaky_relu_options;
-typedef struct cnn_dropout_options { float p; /* share of values set to 0, default 0.5 */ } cnn_dropout_options;
+typedef struct cnn_dropout_options { float p; /* share of values set to 0, default 0.5; for none, leave the layer out */ } cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
@@ -320,7 +320,7 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 /* ---- every number by name ---- */
 
 /* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", and "input_layer.0" for what that layer put
-   out in the last forward pass. Returns the number of floats; copies them if `values` has room for all
+   out in the last forward pass (inside a fused operation it is computed again, with the weights of now). Returns the number of floats; copies them if `values` has room for all
    (NULL: only count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
 int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0      */
@@ -335,7 +335,8 @@ void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, para
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in double
    precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
-   element that sits at a kink of ReLU or max pooling has no gradient and is counted apart.            */
+   element that sits at a kink of ReLU or max pooling has no gradient and is counted apart. Layers run one
+   by one here; that fused operations do the same is for tests/test_backends.c.                          */
 typedef struct cnn_gradcheck_result { int checked, failed, kinks; double worst; const char *where; } cnn_gradcheck_result;
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out /* or NULL */);
 
@@ -511,7 +512,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <time.h>
 #ifdef _WIN32
 #include <io.h>
-int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);     /* as <windows.h> has it */
+__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);     /* <windows.h> */
 #else
 #include <fcntl.h>
 #include <sys/time.h>
@@ -4614,7 +4615,7 @@ static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *
 
 static int cnn__exists(const char *path)
 {
-    FILE *file = fopen(path, "rb");
+    FILE *file = path ? fopen(path, "rb") : NULL;
     if (file) fclose(file);
     return file != NULL;
 }
@@ -5497,7 +5498,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    for (t -= count, i = 0; i < count; i++) cnn__put_values(out, t + i);
+    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(out, t + i);
 }
 
 /* ---- .pth ----
@@ -5886,6 +5887,7 @@ static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *n
 {
     static const char padding[64] = { 0 };
     size_t place = out->count, filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
+    uint32_t crc = cnn__crc32(0, (const unsigned char *)bytes, count);
     int central;
     for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
         cnn__bytes *b = central ? directory : out;
@@ -5893,7 +5895,7 @@ static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *n
         if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
         cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
         cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
-        cnn__put_number(b, cnn__crc32(0, (const unsigned char *)bytes, count), 4);
+        cnn__put_number(b, crc, 4);
         cnn__put_number(b, count, 4);                      /* packed and not */
         cnn__put_number(b, count, 4);
         cnn__put_number(b, strlen(name), 2);
@@ -6997,6 +6999,12 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     fprintf(file, "\">\n");
 }
 
+static unsigned char cnn__grey(float value, float low, float high)         /* from black to white; NaN is black */
+{
+    float share = high > low ? (value - low) / (high - low) : 0;
+    return (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
+}
+
 /* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one. */
 static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int sample, int *channels)
 {
@@ -7017,7 +7025,7 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
             pixels[i * *channels + c] =
                 data->bytes
                     ? data->bytes[first + (size_t)c * map + i]
-                    : (unsigned char)(high > low ? 255 * (data->floats[first + (size_t)c * map + i] - low) / (high - low) : 0);
+                    : cnn__grey(data->floats[first + (size_t)c * map + i], low, high);
 }
 
 /* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
@@ -7040,7 +7048,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
         }
         for (c = 0; c < channels; c++)
             for (i = 0; i < area; i++)
-                pixels[i * channels + c] = (unsigned char)(high > low ? 255 * (maps[c * area + i] - low) / (high - low) : 0);
+                pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
         cnn__picture(f, pixels, width, height, channels, zoom, alt);
     }
     fprintf(f, "</div>\n");

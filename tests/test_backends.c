@@ -165,6 +165,7 @@ static array *scratch(size_t direct_bytes, size_t tested_bytes)
 
 static void put(array *a, int i)
 {
+    if (side[i].reads_host) PERMIT(a->block[i], a->bytes[i] + 2 * GUARD);
     side[i].upload(side[i].context, a->block[i], a->before[i], a->bytes[i] + 2 * GUARD);
     if (!side[i].reads_host) return;
     FORBID(a->block[i], GUARD);
