@@ -58,7 +58,8 @@ static double real(double low, double high) { return low + (high - low) * (draw(
 
 static int size_up_to(int most)             /* around the sizes of vectors and tiles */
 {
-    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 127, 129, 255, 257, 1023, 1025, 2100 };
+    static const int sizes[] = { 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65,
+                                 100, 127, 129, 255, 257, 1023, 1025, 2100 };
     int size;
     do size = sizes[below((int)(sizeof sizes / sizeof *sizes))]; while (size > most);
     return size;
@@ -108,8 +109,8 @@ static array *add(const char *name, role role, size_t bytes)
     a->role = role;
     for (i = 0; i < SIDES; i++) {
         a->bytes[i] = bytes;
-        a->before[i] = (unsigned char *)malloc(bytes + 2 * GUARD);
-        a->after[i] = (unsigned char *)malloc(bytes + 2 * GUARD);
+        a->before[i] = malloc(bytes + 2 * GUARD);
+        a->after[i] = malloc(bytes + 2 * GUARD);
         memset(a->before[i], 0xFF, bytes + 2 * GUARD);     /* NaN, and an index outside of everything */
     }
     return a;
@@ -185,14 +186,17 @@ static void upload(void)                    /* those that are not there yet */
         for (i = 0; i < SIDES; i++) {
             array *a = &arrays[k];
             if (a->block[i]) continue;
-            a->block[i] = (unsigned char *)side[i].alloc(side[i].context, a->bytes[i] + 2 * GUARD);
+            a->block[i] = side[i].alloc(side[i].context, a->bytes[i] + 2 * GUARD);
             put(a, i);
         }
 }
 
 static void *at(const array *a, int i) { return a ? a->block[i] + GUARD : NULL; }
 
-static int same_bytes(const array *a, int i, size_t from, size_t bytes) { return !memcmp(a->before[i] + from, a->after[i] + from, bytes); }
+static int same_bytes(const array *a, int i, size_t from, size_t bytes)
+{
+    return !memcmp(a->before[i] + from, a->after[i] + from, bytes);
+}
 
 static void download(void)                  /* all, and what must not have changed is as it was */
 {
@@ -255,8 +259,8 @@ static void compare(const array *a, double terms)
         if (far > most) { most = far; bad = i; }
     }
     if (most > worst) worst = most;
-    CHECK(most <= 1, "%s: %s[%lu] is %.9g, but by direct %.9g, and the sum of |terms| %.9g", case_text(), a->name, (unsigned long)bad,
-          result(a, TESTED)[bad], result(a, DIRECT)[bad], result(a, BOUND)[bad]);
+    CHECK(most <= 1, "%s: %s[%lu] is %.9g, but by direct %.9g, and the sum of |terms| %.9g", case_text(), a->name,
+          (unsigned long)bad, result(a, TESTED)[bad], result(a, DIRECT)[bad], result(a, BOUND)[bad]);
 }
 
 static void compare_bytes(const array *a)
@@ -301,9 +305,10 @@ static void compare_counters(const array *a, double terms, double loss_magnitude
     compare_double("the loss", t.loss, d.loss, terms, loss_magnitude);
     compare_double("the sum of losses", t.loss_sum, d.loss_sum, terms, batch * loss_magnitude);
     compare_double("the gradient's norm", t.grad_norm, d.grad_norm, terms, norm);
-    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr, "%s: the counters' seed, pass, step, rate are not the same", case_text());
-    CHECK(t.correct == d.correct && t.correct_sum == d.correct_sum && t.seen == d.seen, "%s: %d correct of %d, but by direct %d of %d",
-          case_text(), t.correct, t.seen, d.correct, d.seen);
+    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr,
+          "%s: the counters' seed, pass, step, rate are not the same", case_text());
+    CHECK(t.correct == d.correct && t.correct_sum == d.correct_sum && t.seen == d.seen,
+          "%s: %d correct of %d, but by direct %d of %d", case_text(), t.correct, t.seen, d.correct, d.seen);
 }
 
 static void next_pass(void)
@@ -312,12 +317,28 @@ static void next_pass(void)
     int i;
     strcpy(shape_text, "counters");
     upload();
-    for (i = 0; i < SIDES; i++) side[i].next_pass(side[i].context, (cnn_counters *)at(c, i));
+    for (i = 0; i < SIDES; i++) side[i].next_pass(side[i].context, at(c, i));
     download();
     compare_bytes(c);
 }
 
 /* ---- shapes ---- */
+
+static size_t product(int a, int b, int c, int d) { return (size_t)a * b * c * d; }
+
+static size_t conv2d_inputs(const cnn_conv2d_shape *s) { return product(s->batch, s->in_channels, s->in_height, s->in_width); }
+static size_t pool_inputs(const cnn_pool2d_shape *s) { return product(s->batch, s->channels, s->in_height, s->in_width); }
+static size_t pool_outputs(const cnn_pool2d_shape *s) { return product(s->batch, s->channels, s->out_height, s->out_width); }
+
+static size_t conv2d_outputs(const cnn_conv2d_shape *s)
+{
+    return s->pool.kernel_height ? pool_outputs(&s->pool) : product(s->batch, s->out_channels, s->out_height, s->out_width);
+}
+
+static size_t conv2d_weights(const cnn_conv2d_shape *s)
+{
+    return product(s->out_channels, s->in_channels / s->groups, s->kernel_height, s->kernel_width);
+}
 
 static int out_size(int in, int before, int after, int dilation, int kernel, int stride, int ceil_mode)
 {
@@ -361,7 +382,9 @@ static const layer convolutions[] = {
     { 1, 28, 6, 5, 1 }, { 6, 14, 16, 5, 1 }, { 16, 7, 120, 5, 0 }, { 1, 28, 32, 3, 0 }, { 32, 28, 64, 3, 1 },
     { 3, 32, 32, 3, 0 }, { 32, 32, 32, 3, 1 }, { 32, 16, 64, 3, 0 }, { 64, 16, 64, 3, 1 }
 };
-static const layer linears[] = { { 5880, 1, 84, 1, 0 }, { 84, 1, 10, 1, 0 }, { 12544, 1, 128, 1, 0 }, { 128, 1, 10, 1, 0 }, { 4096, 1, 512, 1, 0 }, { 512, 1, 10, 1, 0 } };
+static const layer linears[] = {
+    { 5880, 1, 84, 1, 0 }, { 84, 1, 10, 1, 0 }, { 12544, 1, 128, 1, 0 }, { 128, 1, 10, 1, 0 }, { 4096, 1, 512, 1, 0 }, { 512, 1, 10, 1, 0 }
+};
 
 static cnn_conv2d_shape lecture_conv2d(layer l, int batch)
 {
@@ -402,14 +425,16 @@ static cnn_conv2d_shape random_conv2d(void)
         s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
         s.dilation_height = often(1, 2, 3); s.dilation_width = often(s.dilation_height, 1, 3);
         s.padding_mode = (cnn_padding_mode)often(CNN_ZEROS, CNN_ZEROS, CNN_CIRCULAR);
-        tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4); wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);
+        tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4);
+        wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);
         s.pad_top = between(0, tall); s.pad_bottom = between(0, tall);
         s.pad_left = between(0, wide); s.pad_right = between(0, wide);
         s.out_height = out_size(s.in_height, s.pad_top, s.pad_bottom, s.dilation_height, s.kernel_height, s.stride_height, 0);
         s.out_width = out_size(s.in_width, s.pad_left, s.pad_right, s.dilation_width, s.kernel_width, s.stride_width, 0);
-        products = (double)s.batch * s.out_channels * s.out_height * s.out_width * s.in_channels / s.groups * s.kernel_height * s.kernel_width;
+        products = (double)s.batch * s.out_height * s.out_width * (double)conv2d_weights(&s);
     } while (s.out_height < 1 || s.out_width < 1 || products > most || products < least
-             || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom) || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
+             || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom)
+             || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
     random_activation(&s.activation, &s.slope);
     if (below(2)) s.pool = random_pool(s.batch, s.out_channels, s.out_height, s.out_width, 0);
     return s;
@@ -418,62 +443,62 @@ static cnn_conv2d_shape random_conv2d(void)
 static int describe_pool(char *to, size_t room, const cnn_pool2d_shape *s)
 {
     return snprintf(to, room, "%s pool of %d x %d x %d x %d to %d x %d, kernel %d x %d, stride %d x %d, padding %d x %d%s",
-                    s->average ? "average" : "max", s->batch, s->channels, s->in_height, s->in_width, s->out_height, s->out_width, s->kernel_height,
-                    s->kernel_width, s->stride_height, s->stride_width, s->pad_height, s->pad_width, s->exclude_padding ? " excluded" : "");
+                    s->average ? "average" : "max", s->batch, s->channels, s->in_height, s->in_width, s->out_height, s->out_width,
+                    s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->pad_height, s->pad_width,
+                    s->exclude_padding ? " excluded" : "");
 }
 
 static void describe_conv2d(const cnn_conv2d_shape *s, int bias)
 {
-    int n = snprintf(shape_text, sizeof shape_text, "%d x %d x %d x %d to %d x %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, "
+    int n = snprintf(shape_text, sizeof shape_text,
+                     "%d x %d x %d x %d to %d x %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, "
                      "padding (top, left, bottom, right) %d %d %d %d mode %d, groups %d, activation %d slope %g%s%s ",
-                     s->batch, s->in_channels, s->in_height, s->in_width, s->out_channels, s->out_height, s->out_width, s->kernel_height, s->kernel_width,
-                     s->stride_height, s->stride_width, s->dilation_height, s->dilation_width, s->pad_top, s->pad_left, s->pad_bottom, s->pad_right,
-                     (int)s->padding_mode, s->groups, (int)s->activation, s->slope, bias ? ", bias" : "", whole ? ", whole numbers" : "");
+                     s->batch, s->in_channels, s->in_height, s->in_width, s->out_channels, s->out_height, s->out_width,
+                     s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height, s->dilation_width,
+                     s->pad_top, s->pad_left, s->pad_bottom, s->pad_right, (int)s->padding_mode, s->groups, (int)s->activation, s->slope,
+                     bias ? ", bias" : "", whole ? ", whole numbers" : "");
     if (s->pool.kernel_height) describe_pool(shape_text + n, sizeof shape_text - (size_t)n, &s->pool);
 }
 
 /* ---- convolution ---- */
 
-static size_t conv2d_inputs(const cnn_conv2d_shape *s) { return (size_t)s->batch * s->in_channels * s->in_height * s->in_width; }
-static size_t conv2d_weights(const cnn_conv2d_shape *s) { return (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width; }
-static size_t pool_inputs(const cnn_pool2d_shape *s) { return (size_t)s->batch * s->channels * s->in_height * s->in_width; }
-static size_t pool_outputs(const cnn_pool2d_shape *s) { return (size_t)s->batch * s->channels * s->out_height * s->out_width; }
-
-static size_t conv2d_outputs(const cnn_conv2d_shape *s)
-{
-    return s->pool.kernel_height ? pool_outputs(&s->pool) : (size_t)s->batch * s->out_channels * s->out_height * s->out_width;
-}
-
-static cnn_conv2d_shape without_activation(const cnn_conv2d_shape *s)  /* none grows faster than its input: M bounds them all */
+static cnn_conv2d_shape without_activation(const cnn_conv2d_shape *s)  /* none grows faster than its input: M is enough */
 {
     cnn_conv2d_shape plain = *s;
     plain.activation = CNN_NO_ACTIVATION;
     return plain;
 }
 
-static void run_conv2d_forward(int i, const cnn_conv2d_shape *s, const array *y, const array *index, const array *x, const array *weight,
-                               const array *bias, const array *work)
+static array *conv2d_work(const cnn_conv2d_shape *s)
 {
-    side[i].conv2d_forward(side[i].context, s, (float *)at(y, i), (unsigned char *)at(index, i), (float *)at(x, i), (float *)at(weight, i),
-                           (float *)at(bias, i), at(work, i));
+    return scratch(side[DIRECT].conv2d_work(side[DIRECT].context, s), side[TESTED].conv2d_work(side[TESTED].context, s));
+}
+
+static void run_conv2d_forward(int i, const cnn_conv2d_shape *s, const array *y, const array *index, const array *x,
+                               const array *weight, const array *bias, const array *work)
+{
+    side[i].conv2d_forward(side[i].context, s, at(y, i), at(index, i), at(x, i), at(weight, i), at(bias, i), at(work, i));
 }
 
 /* Winners may differ where their values do not; maps: the values before pooling. */
 static void compare_winners(const cnn_pool2d_shape *p, const array *index, const array *maps, const array *y, double terms)
 {
     const unsigned char *direct = index->after[DIRECT] + GUARD, *tested = index->after[TESTED] + GUARD;
-    size_t i, outputs = (size_t)p->out_height * p->out_width, inputs = (size_t)p->in_height * p->in_width, bad = 0, differ = 0;
-    for (i = 0; i < pool_outputs(p); i++) {
-        int top = (int)(i % outputs) / p->out_width * p->stride_height - p->pad_height, left = (int)i % p->out_width * p->stride_width - p->pad_width;
-        int row = top + tested[i] / p->kernel_width, column = left + tested[i] % p->kernel_width, inside;
+    size_t i, bad = 0, differ = 0;
+    for (i = 0; i < count(y); i++) {
+        int pixel = (int)(i % product(1, 1, p->out_height, p->out_width)), map = (int)(i / product(1, 1, p->out_height, p->out_width));
+        int row = pixel / p->out_width * p->stride_height - p->pad_height + tested[i] / p->kernel_width;
+        int column = pixel % p->out_width * p->stride_width - p->pad_width + tested[i] % p->kernel_width;
+        int inside = tested[i] < p->kernel_height * p->kernel_width && row >= 0 && row < p->in_height && column >= 0 && column < p->in_width;
+        double largest = result(y, DIRECT)[i], allowed = tolerance(terms, result(y, BOUND)[i] + fabs(largest));
         if (tested[i] == direct[i]) continue;
-        inside = tested[i] < p->kernel_height * p->kernel_width && row >= 0 && row < p->in_height && column >= 0 && column < p->in_width;
-        if (!whole && inside && share_of(result(maps, DIRECT)[i / outputs * inputs + (size_t)row * p->in_width + column], result(y, DIRECT)[i],
-                                         tolerance(terms, result(y, BOUND)[i] + fabs(result(y, DIRECT)[i]))) <= 1) continue;
+        if (!whole && inside && share_of(result(maps, DIRECT)[((size_t)map * p->in_height + row) * p->in_width + column], largest, allowed) <= 1)
+            continue;
         bad = i;
         differ++;
     }
-    CHECK(!differ, "%s: %lu winners differ; index[%lu] is %d, but by direct %d", case_text(), (unsigned long)differ, (unsigned long)bad, tested[bad], direct[bad]);
+    CHECK(!differ, "%s: %lu winners differ; index[%lu] is %d, but by direct %d", case_text(), (unsigned long)differ, (unsigned long)bad,
+          tested[bad], direct[bad]);
 }
 
 static void conv2d_forward(void)
@@ -483,7 +508,7 @@ static void conv2d_forward(void)
     array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
     array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
     array *y = output("y", conv2d_outputs(&s)), *index = NULL, *maps = NULL;
-    array *work = scratch(side[DIRECT].conv2d_work(side[DIRECT].context, &s), side[TESTED].conv2d_work(side[TESTED].context, &s));
+    array *work = conv2d_work(&s);
     int i;
     describe_conv2d(&s, bias != NULL);
     if (whole && below(2)) add_nan(x);
@@ -509,13 +534,14 @@ static void conv2d_backward(void)
 {
     cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s);
     double outputs = (double)s.batch * s.out_height * s.out_width;
-    double products = (double)(conv2d_weights(&s) / s.in_channels) * copies(s.padding_mode, s.pad_top, s.pad_bottom) * copies(s.padding_mode, s.pad_left, s.pad_right);
+    double copied = (double)copies(s.padding_mode, s.pad_top, s.pad_bottom) * copies(s.padding_mode, s.pad_left, s.pad_right);
+    double products = (double)s.out_channels / s.groups * s.kernel_height * s.kernel_width * copied;       /* of one dx */
     array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
-    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
-    array *y = output("y", conv2d_outputs(&s)), *index = s.pool.kernel_height ? add("index", OUTPUT, conv2d_outputs(&s)) : NULL;
-    array *work = scratch(side[DIRECT].conv2d_work(side[DIRECT].context, &s), side[TESTED].conv2d_work(side[TESTED].context, &s));
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL, *y = output("y", conv2d_outputs(&s));
+    array *index = s.pool.kernel_height ? add("index", OUTPUT, conv2d_outputs(&s)) : NULL;
+    array *work = conv2d_work(&s);
     array *dy = values("dy", INPUT, conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
-    array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, (size_t)s.out_channels) : NULL;
+    array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
     describe_conv2d(&s, bias != NULL);
     upload();
@@ -524,8 +550,8 @@ static void conv2d_backward(void)
     share(y);
     if (index) share(index);
     for (i = 0; i < SIDES; i++)
-        side[i].conv2d_backward(side[i].context, i == BOUND ? &plain : &s, (float *)at(dx, i), (float *)at(dweight, i), (float *)at(dbias, i), (float *)at(dy, i),
-                                (float *)at(y, i), (unsigned char *)at(index, i), (float *)at(x, i), (float *)at(weight, i), at(work, i));
+        side[i].conv2d_backward(side[i].context, i == BOUND ? &plain : &s, at(dx, i), at(dweight, i), at(dbias, i), at(dy, i), at(y, i),
+                                at(index, i), at(x, i), at(weight, i), at(work, i));
     download();
     compare(dx, whole ? 0 : 4 * products);                 /* `direct` adds these up in float32, too: twice the error */
     compare(dweight, whole ? 0 : outputs + 1);
@@ -536,7 +562,8 @@ static void conv2d_backward(void)
 
 static cnn_pool2d_shape random_pool2d(void)
 {
-    int batch = between(1, 20), channels = size_up_to(49), height = size_up_to(33), width = size_up_to(33), average = below(2);
+    int batch = between(1, 20), channels = size_up_to(49), height = size_up_to(33), width = size_up_to(33);
+    int average = below(2);
     cnn_pool2d_shape s = random_pool(batch, channels, height, width, average);
     while (pool_inputs(&s) > 100000) s.batch = (s.batch + 1) / 2, s.channels = (s.channels + 1) / 2;
     describe_pool(shape_text, sizeof shape_text, &s);
@@ -551,7 +578,7 @@ static void pool2d_forward(void)
     int i;
     if (!below(4)) add_nan(x);
     upload();
-    for (i = 0; i < SIDES; i++) side[i].pool2d_forward(side[i].context, &s, (float *)at(y, i), (float *)at(x, i));
+    for (i = 0; i < SIDES; i++) side[i].pool2d_forward(side[i].context, &s, at(y, i), at(x, i));
     download();
     compare(y, s.average ? s.kernel_height * s.kernel_width : 0);
 }
@@ -559,11 +586,12 @@ static void pool2d_forward(void)
 static void pool2d_backward(void)
 {
     cnn_pool2d_shape s = random_pool2d();
-    double windows = (s.kernel_height / s.stride_height + 1.0) * (s.kernel_width / s.stride_width + 1.0);  /* that one value is in */
-    array *x = signs(values("x", INPUT, pool_inputs(&s))), *dy = values("dy", INPUT, pool_outputs(&s)), *dx = output("dx", pool_inputs(&s));
+    double windows = (s.kernel_height / s.stride_height + 1.0) * (s.kernel_width / s.stride_width + 1.0);  /* around one value */
+    array *x = signs(values("x", INPUT, pool_inputs(&s))), *dx = output("dx", count(x));
+    array *dy = values("dy", INPUT, pool_outputs(&s));
     int i;
     upload();
-    for (i = 0; i < SIDES; i++) side[i].pool2d_backward(side[i].context, &s, (float *)at(dx, i), (float *)at(dy, i), (float *)at(x, i));
+    for (i = 0; i < SIDES; i++) side[i].pool2d_backward(side[i].context, &s, at(dx, i), at(dy, i), at(x, i));
     download();
     compare(dx, whole && !s.average ? 0 : 4 * windows);
 }
@@ -590,21 +618,27 @@ static cnn_linear_shape random_linear(void)
 
 static void describe_linear(const cnn_linear_shape *s, int bias)
 {
-    snprintf(shape_text, sizeof shape_text, "%d x %d to %d, activation %d slope %g%s%s", s->batch, s->in_features, s->out_features, (int)s->activation, s->slope,
-             bias ? ", bias" : "", whole ? ", whole numbers" : "");
+    snprintf(shape_text, sizeof shape_text, "%d x %d to %d, activation %d slope %g%s%s", s->batch, s->in_features, s->out_features,
+             (int)s->activation, s->slope, bias ? ", bias" : "", whole ? ", whole numbers" : "");
 }
 
-static void run_linear_forward(int i, const cnn_linear_shape *s, const array *y, const array *x, const array *weight, const array *bias, const array *work)
+static array *linear_work(const cnn_linear_shape *s)
 {
-    side[i].linear_forward(side[i].context, s, (float *)at(y, i), (float *)at(x, i), (float *)at(weight, i), (float *)at(bias, i), at(work, i));
+    return scratch(side[DIRECT].linear_work(side[DIRECT].context, s), side[TESTED].linear_work(side[TESTED].context, s));
+}
+
+static void run_linear_forward(int i, const cnn_linear_shape *s, const array *y, const array *x, const array *weight, const array *bias,
+                               const array *work)
+{
+    side[i].linear_forward(side[i].context, s, at(y, i), at(x, i), at(weight, i), at(bias, i), at(work, i));
 }
 
 static void linear_forward(void)
 {
     cnn_linear_shape s = random_linear(), plain = s;
-    array *x = values("x", INPUT, (size_t)s.batch * s.in_features), *weight = values("weight", INPUT, (size_t)s.out_features * s.in_features);
-    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *y = output("y", (size_t)s.batch * s.out_features);
-    array *work = scratch(side[DIRECT].linear_work(side[DIRECT].context, &s), side[TESTED].linear_work(side[TESTED].context, &s));
+    array *x = values("x", INPUT, product(s.batch, s.in_features, 1, 1)), *y = output("y", product(s.batch, s.out_features, 1, 1));
+    array *weight = values("weight", INPUT, product(s.out_features, s.in_features, 1, 1));
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *work = linear_work(&s);
     int i;
     describe_linear(&s, bias != NULL);
     if (whole && below(2)) add_nan(x);
@@ -618,9 +652,9 @@ static void linear_forward(void)
 static void linear_backward(void)
 {
     cnn_linear_shape s = random_linear(), plain = s;
-    array *x = values("x", INPUT, (size_t)s.batch * s.in_features), *weight = values("weight", INPUT, (size_t)s.out_features * s.in_features);
-    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *y = output("y", (size_t)s.batch * s.out_features);
-    array *work = scratch(side[DIRECT].linear_work(side[DIRECT].context, &s), side[TESTED].linear_work(side[TESTED].context, &s));
+    array *x = values("x", INPUT, product(s.batch, s.in_features, 1, 1)), *y = output("y", product(s.batch, s.out_features, 1, 1));
+    array *weight = values("weight", INPUT, product(s.out_features, s.in_features, 1, 1));
+    array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_features) : NULL, *work = linear_work(&s);
     array *dy = values("dy", INPUT, count(y)), *dx = below(4) ? output("dx", count(x)) : NULL;
     array *dweight = values("dweight", SUM, count(weight)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
@@ -631,8 +665,8 @@ static void linear_backward(void)
     download();
     share(y);
     for (i = 0; i < SIDES; i++)
-        side[i].linear_backward(side[i].context, i == BOUND ? &plain : &s, (float *)at(dx, i), (float *)at(dweight, i), (float *)at(dbias, i), (float *)at(dy, i),
-                                (float *)at(y, i), (float *)at(x, i), (float *)at(weight, i), at(work, i));
+        side[i].linear_backward(side[i].context, i == BOUND ? &plain : &s, at(dx, i), at(dweight, i), at(dbias, i), at(dy, i), at(y, i),
+                                at(x, i), at(weight, i), at(work, i));
     download();
     compare(dx, whole ? 0 : s.out_features);
     compare(dweight, whole ? 0 : s.batch + 1);
@@ -650,12 +684,13 @@ static void activation_forward(void)
     array *x, *y;
     int i, in_place = below(2);
     random_activation(&f, &slope);
-    snprintf(shape_text, sizeof shape_text, "%lu values within %g, activation %d slope %g%s", (unsigned long)n, most, (int)f, slope, in_place ? ", in place" : "");
+    snprintf(shape_text, sizeof shape_text, "%lu values within %g, activation %d slope %g%s", (unsigned long)n, most, (int)f, slope,
+             in_place ? ", in place" : "");
     x = signs(values_within("x", in_place ? SUM : INPUT, n, -most, most));
     y = in_place ? x : output("y", n);
     if (!below(4)) add_nan(x);
     upload();
-    for (i = 0; i < SIDES; i++) side[i].activation_forward(side[i].context, f, slope, (float *)at(y, i), (float *)at(x, i), n);
+    for (i = 0; i < SIDES; i++) side[i].activation_forward(side[i].context, f, slope, at(y, i), at(x, i), n);
     download();
     for (i = 0; i < (int)n; i++) result(y, BOUND)[i] = fabsf(result(y, DIRECT)[i]);
     compare(y, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
@@ -669,13 +704,14 @@ static void activation_backward(void)
     array *y, *dy, *dx;
     int i, in_place = below(2);
     random_activation(&f, &slope);
-    snprintf(shape_text, sizeof shape_text, "%lu values, activation %d slope %g%s", (unsigned long)n, (int)f, slope, in_place ? ", in place" : "");
+    snprintf(shape_text, sizeof shape_text, "%lu values, activation %d slope %g%s", (unsigned long)n, (int)f, slope,
+             in_place ? ", in place" : "");
     y = f == CNN_SIGMOID ? values_within("y", INPUT, n, 0, 1) : values("y", INPUT, n);
     dy = values("dy", in_place ? SUM : INPUT, n);
     dx = in_place ? dy : output("dx", n);
     upload();
     for (i = 0; i < SIDES; i++)
-        side[i].activation_backward(side[i].context, i == BOUND ? CNN_NO_ACTIVATION : f, slope, (float *)at(dx, i), (float *)at(dy, i), (float *)at(y, i), n);
+        side[i].activation_backward(side[i].context, i == BOUND ? CNN_NO_ACTIVATION : f, slope, at(dx, i), at(dy, i), at(y, i), n);
     download();
     compare(dx, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
 }
@@ -703,7 +739,7 @@ static void softmax_forward(void)
     array *x = signs(values_within("x", INPUT, n, -most, most)), *y = output("y", n);
     int k;
     upload();
-    for (k = 0; k < SIDES; k++) side[k].softmax_forward(side[k].context, &s, (float *)at(y, k), (float *)at(x, k));
+    for (k = 0; k < SIDES; k++) side[k].softmax_forward(side[k].context, &s, at(y, k), at(x, k));
     download();
     for (i = 0; i < n; i++) result(y, BOUND)[i] = (float)(2 * most * result(y, DIRECT)[i]);
     compare(y, s.channels);
@@ -717,12 +753,13 @@ static void softmax_backward(void)
     int k;
     for (i = 0; i < n; i++) begun(y, DIRECT)[i] = begun(y, TESTED)[i] = begun(y, BOUND)[i] /= (float)s.channels;
     upload();
-    for (k = 0; k < SIDES; k++) side[k].softmax_backward(side[k].context, &s, (float *)at(dx, k), (float *)at(dy, k), (float *)at(y, k));
+    for (k = 0; k < SIDES; k++) side[k].softmax_backward(side[k].context, &s, at(dx, k), at(dy, k), at(y, k));
     download();
     for (i = 0; i < n; i++) {               /* y (|dy| + sum |dy| y) */
-        size_t first = i / (size_t)(s.channels * s.pixels) * (size_t)(s.channels * s.pixels) + i % (size_t)s.pixels, c;
+        size_t pixels = (size_t)s.pixels, sample = (size_t)s.channels * pixels, at = i / sample * sample + i % pixels;
         double sum = 0;
-        for (c = 0; c < (size_t)s.channels; c++) sum += fabs(begun(dy, DIRECT)[first + c * (size_t)s.pixels]) * begun(y, DIRECT)[first + c * (size_t)s.pixels];
+        int c;
+        for (c = 0; c < s.channels; c++, at += pixels) sum += fabs(begun(dy, DIRECT)[at]) * begun(y, DIRECT)[at];
         result(dx, BOUND)[i] = (float)(begun(y, DIRECT)[i] * (fabs(begun(dy, DIRECT)[i]) + sum));
     }
     compare(dx, s.channels);
@@ -739,7 +776,7 @@ static void dropout(int backward)
     snprintf(shape_text, sizeof shape_text, "%lu values, layer %d, p %.9g", (unsigned long)n, layer, p);
     upload();
     for (k = 0; k < SIDES; k++)
-        (backward ? side[k].dropout_backward : side[k].dropout_forward)(side[k].context, (cnn_counters *)at(c, k), layer, p, (float *)at(y, k), (float *)at(x, k), n);
+        (backward ? side[k].dropout_backward : side[k].dropout_forward)(side[k].context, at(c, k), layer, p, at(y, k), at(x, k), n);
     download();
     for (i = 0; i < n; i++) differ += (result(y, DIRECT)[i] == 0) != (result(y, TESTED)[i] == 0);
     CHECK(!differ, "%s: %lu values of the mask are not the same", case_text(), (unsigned long)differ);
@@ -772,9 +809,9 @@ static void softmax_cross_entropy(void)
     snprintf(shape_text, sizeof shape_text, "%d x %d within %g%s", batch, outputs, most, dy ? "" : ", dy NULL");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].softmax_cross_entropy(side[k].context, (cnn_counters *)at(c, k), (float *)at(dy, k), (float *)at(y, k), (int *)at(labels, k), batch, outputs);
+        side[k].softmax_cross_entropy(side[k].context, at(c, k), at(dy, k), at(y, k), at(labels, k), batch, outputs);
     download();
-    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most / batch);        /* as for the softmax, whose y is at most 1 */
+    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most / batch);    /* as for softmax, with y at most 1 */
     compare(dy, outputs);
     compare_counters(c, batch + outputs, 2 * most + log(outputs), batch, 0);
 }
@@ -785,11 +822,13 @@ static void mse(void)
     size_t n = (size_t)batch * outputs, i;
     array *c = random_counters(SUM), *y = signs(values("y", INPUT, n));
     array *target = below(2) ? signs(values("target", INPUT, n)) : NULL;
-    array *labels = target && below(2) ? NULL : random_labels("labels", batch, outputs), *dy = below(4) ? output("dy", n) : NULL;
-    snprintf(shape_text, sizeof shape_text, "%d x %d%s%s%s", batch, outputs, target ? ", targets" : "", labels ? ", labels" : "", dy ? "" : ", dy NULL");
+    array *labels = target && below(2) ? NULL : random_labels("labels", batch, outputs);
+    array *dy = below(4) ? output("dy", n) : NULL;
+    snprintf(shape_text, sizeof shape_text, "%d x %d%s%s%s", batch, outputs, target ? ", targets" : "", labels ? ", labels" : "",
+             dy ? "" : ", dy NULL");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].mse(side[k].context, (cnn_counters *)at(c, k), (float *)at(dy, k), (float *)at(y, k), (float *)at(target, k), (int *)at(labels, k), batch, outputs);
+        side[k].mse(side[k].context, at(c, k), at(dy, k), at(y, k), at(target, k), at(labels, k), batch, outputs);
     download();
     for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * (fabs(begun(y, DIRECT)[i]) + 1) / (double)n);
     compare(dy, 1);
@@ -806,12 +845,15 @@ static void gather(void)
     array *from = bytes ? add("bytes", INPUT, n) : values("floats", INPUT, n);
     array *order = random_labels("order", s.batch, samples), *x = output("x", map_values(&s));
     array *scale = values("scale", INPUT, (size_t)s.channels), *shift = values("shift", INPUT, (size_t)s.channels);
-    for (i = 0; bytes && i < n; i++) from->before[DIRECT][GUARD + i] = from->before[TESTED][GUARD + i] = from->before[BOUND][GUARD + i] = (unsigned char)draw();
+    for (i = 0; bytes && i < n; i++) {
+        unsigned char byte = (unsigned char)draw();
+        for (k = 0; k < SIDES; k++) from->before[k][GUARD + i] = byte;
+    }
     strcat(shape_text, bytes ? " bytes" : " floats");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].gather(side[k].context, &s, (float *)at(x, k), bytes ? (unsigned char *)at(from, k) : NULL, bytes ? NULL : (float *)at(from, k), (int *)at(order, k),
-                       (float *)at(scale, k), (float *)at(shift, k));
+        side[k].gather(side[k].context, &s, at(x, k), bytes ? at(from, k) : NULL, bytes ? NULL : at(from, k), at(order, k), at(scale, k),
+                       at(shift, k));
     download();
     compare(x, 1);
 }
@@ -819,10 +861,11 @@ static void gather(void)
 static void gather_rows(void)
 {
     int batch = between(1, 150), width = between(1, 12), rows = between(1, 200), k;
-    array *from = random_labels("from", rows * width, INT_MAX), *order = random_labels("order", batch, rows), *to = output("to", (size_t)batch * width);
+    array *from = random_labels("from", rows * width, INT_MAX), *order = random_labels("order", batch, rows);
+    array *to = output("to", (size_t)batch * width);
     snprintf(shape_text, sizeof shape_text, "%d rows of %d from %d", batch, width, rows);
     upload();
-    for (k = 0; k < SIDES; k++) side[k].gather_rows(side[k].context, at(to, k), at(from, k), (int *)at(order, k), batch, width);
+    for (k = 0; k < SIDES; k++) side[k].gather_rows(side[k].context, at(to, k), at(from, k), at(order, k), batch, width);
     download();
     compare_bytes(to);
 }
@@ -841,7 +884,7 @@ static void clip_grad_norm(void)
     max_norm = (float)(norm * (clipped ? real(0.1, 0.9) : real(1.1, 9)));
     snprintf(shape_text, sizeof shape_text, "%lu values of norm %g to %g", (unsigned long)n, norm, max_norm);
     upload();
-    for (k = 0; k < SIDES; k++) side[k].clip_grad_norm(side[k].context, (cnn_counters *)at(c, k), (float *)at(g, k), n, max_norm);
+    for (k = 0; k < SIDES; k++) side[k].clip_grad_norm(side[k].context, at(c, k), at(g, k), n, max_norm);
     download();
     compare(g, clipped ? (double)n : 0);
     compare_counters(c, (double)n, 0, 0, norm);
@@ -852,19 +895,21 @@ static void sgd_step(void)
     size_t n = length();
     cnn_sgd_options o;
     cnn_counters uphill;
-    array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n), *v = below(3) ? values("v", SUM, n) : NULL;
+    array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n);
+    array *v = below(3) ? values("v", SUM, n) : NULL;
     int k;
     memset(&o, 0, sizeof o);
     o.momentum = v ? (float)real(0, 1) : 0;
     o.nesterov = v && below(2);
     o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
-    snprintf(shape_text, sizeof shape_text, "%lu values, momentum %g, nesterov %d, weight decay %g", (unsigned long)n, o.momentum, o.nesterov, o.weight_decay);
+    snprintf(shape_text, sizeof shape_text, "%lu values, momentum %g, nesterov %d, weight decay %g", (unsigned long)n, o.momentum,
+             o.nesterov, o.weight_decay);
     memcpy(&uphill, begun(c, BOUND), sizeof uphill);
     uphill.lr = -uphill.lr;                 /* the third side adds the step: |w| + lr |v| */
     memcpy(begun(c, BOUND), &uphill, sizeof uphill);
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].sgd_step(side[k].context, (cnn_counters *)at(c, k), &o, (float *)at(w, k), (float *)at(v, k), (float *)at(g, k), n);
+        side[k].sgd_step(side[k].context, at(c, k), &o, at(w, k), at(v, k), at(g, k), n);
     download();
     compare(w, 4);
     compare(v, 4);
@@ -884,16 +929,17 @@ static void adam_step(void)
     o.eps = below(2) ? 1e-8f : 1e-3f;
     o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
     memcpy(&before, begun(c, DIRECT), sizeof before);
-    snprintf(shape_text, sizeof shape_text, "%lu values, step %u, beta %.9g %.9g, eps %g, weight decay %g%s", (unsigned long)n, (unsigned)before.step, o.beta1, o.beta2,
-             o.eps, o.weight_decay, decoupled ? ", decoupled" : "");
+    snprintf(shape_text, sizeof shape_text, "%lu values, step %u, beta %.9g %.9g, eps %g, weight decay %g%s", (unsigned long)n,
+             (unsigned)before.step, o.beta1, o.beta2, o.eps, o.weight_decay, decoupled ? ", decoupled" : "");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].adam_step(side[k].context, (cnn_counters *)at(c, k), &o, decoupled, (float *)at(w, k), (float *)at(m, k), (float *)at(v, k), (float *)at(g, k), n);
+        side[k].adam_step(side[k].context, at(c, k), &o, decoupled, at(w, k), at(m, k), at(v, k), at(g, k), n);
     download();
     for (i = 0; i < n; i++) {               /* an error of m or v moves w by as much of a step */
         double t = (double)before.step + 1, d = fabs(begun(g, DIRECT)[i]) + o.weight_decay * fabs(begun(w, DIRECT)[i]);
-        double m_sum = o.beta1 * fabs(begun(m, DIRECT)[i]) + (1 - o.beta1) * d, v_sum = o.beta2 * begun(v, DIRECT)[i] + (1 - o.beta2) * d * d;
-        double v_new = result(v, DIRECT)[i], step = before.lr / (1 - pow(o.beta1, t)) * m_sum / (sqrt(v_new / (1 - pow(o.beta2, t))) + o.eps);
+        double m_sum = o.beta1 * fabs(begun(m, DIRECT)[i]) + (1 - o.beta1) * d;
+        double v_sum = o.beta2 * begun(v, DIRECT)[i] + (1 - o.beta2) * d * d, v_new = result(v, DIRECT)[i];
+        double step = before.lr / (1 - pow(o.beta1, t)) * m_sum / (sqrt(v_new / (1 - pow(o.beta2, t))) + o.eps);
         result(m, BOUND)[i] = (float)m_sum;
         result(v, BOUND)[i] = (float)v_sum;
         result(w, BOUND)[i] = (float)(fabs(begun(w, DIRECT)[i]) + step * (1 + v_sum / v_new));
@@ -906,7 +952,7 @@ static void adam_step(void)
 
 /* ---- all of them ---- */
 
-static const struct { const char *name; void (*run)(void); int exact; } operations[] = {       /* exact: some with whole numbers */
+static const struct { const char *name; void (*run)(void); int exact; } operations[] = {   /* exact: some with whole numbers */
     { "conv2d_forward", conv2d_forward, 1 }, { "conv2d_backward", conv2d_backward, 1 },
     { "pool2d_forward", pool2d_forward, 1 }, { "pool2d_backward", pool2d_backward, 1 },
     { "linear_forward", linear_forward, 1 }, { "linear_backward", linear_backward, 1 },
@@ -936,7 +982,8 @@ static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_
             operations[operation].run();
             free_arrays();
         }
-        printf("%s %-21s  %u shapes, at most %.2f of the tolerance\n", backend->name, operations[operation].name, (unsigned)shapes, worst);
+        printf("%s %-21s  %u shapes, at most %.2f of the tolerance\n", backend->name, operations[operation].name, (unsigned)shapes,
+               worst);
         fflush(stdout);
     }
     if (backend->close) backend->close(side[TESTED].context);
@@ -948,6 +995,7 @@ int main(int argc, char **argv)
     const cnn_backend *list = cnn__backends(&known);
     side[DIRECT] = side[BOUND] = *cnn_find_backend("direct");
     for (i = 0; i < known; i++)
-        if (argc > 1 ? !strcmp(argv[1], list[i].name) : strcmp("direct", list[i].name)) test_backend(&list[i], (uint32_t)shapes, argc > 1);
+        if (argc > 1 ? !strcmp(argv[1], list[i].name) : strcmp("direct", list[i].name) != 0)
+            test_backend(&list[i], (uint32_t)shapes, argc > 1);
     return test_end("test_backends");
 }
