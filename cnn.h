@@ -1336,9 +1336,9 @@ static cnn_backend cnn__direct(void)
                 instruction set (cnn.h includes itself); the best one is chosen when a network starts.
              2. Threads: work in pieces that do not depend on how many threads there are, so that the
                 results do not either.
-             3. Convolution: the windows of the input, one a column, form a matrix ("im2col"), and
-                f = u * windows. It is never built whole: a panel of columns that fits the cache is
-                packed, multiplied with all kernels, and forgotten.
+             3. Convolution, with one image in each lane of a vector: the loops are the card's, with
+                vectors in place of numbers, and maps of any size fill the vectors. Kernels of 3 x 3
+                and 5 x 5 go forward, and back to the input, with Winograd's fewer multiplications.
              4. The linear layer, and what works value by value.
    ============================================================================================ */
 
@@ -1354,29 +1354,49 @@ typedef int32_t CNN__K(cnn__vi) __attribute__((vector_size(4 * CNN__LANES)));
 typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
 #endif
 
-/* max(0, y) that lets NaN through, as the card's */
 #if CNN__LANES > 1
-#define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))
+#define CNN__SELECT(mask, a, b) \
+    ((CNN__K(cnn__v))(((CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(a)) | (~(CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(b))))
+#define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))     /* lets NaN through, as the card's */
 #else
+#define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
 #define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
 #endif
 
+/* A LANES x LANES block turned over its diagonal: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
+static CNN__INLINE void CNN__K(cnn__turn)(CNN__K(cnn__v) *r)
+{
+#if CNN__LANES > 1
+    CNN__K(cnn__v) t[CNN__LANES];
+    int i, round;
+    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
+        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
+            t[2 * i] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__K(cnn__vi), CNN__LOW);
+            t[2 * i + 1] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__K(cnn__vi), CNN__HIGH);
+        }
+        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
+    }
+#else
+    (void)r;
+#endif
+}
+
 /* C = init + A B as outer products: a tile of ROWS rows and `vectors` vectors stays in registers.
-       a[r]  row r of A, its values `step` apart         b  (depth) rows of B, `pitch` apart
+       a[r]  row r of A, its values `step` apart       b + where[k]  row k of B, its vectors `spacing` apart
        c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
    A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
    init is bias[r], or what c holds (accumulate), or 0.                                                */
 static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, size_t step, const float *b,
-                                             size_t pitch, float *c, size_t ldc, int rows, const float *bias, int accumulate,
-                                             int relu)
+                                             const size_t *where, size_t spacing, float *c, size_t ldc, int rows,
+                                             const float *bias, int accumulate, int relu)
 {
     CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
     size_t at = 0;
     int k, r, v;
     CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
-    for (k = 0; k < depth; k++, b += pitch, at += step) {
-        CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + v * CNN__LANES);
+    for (k = 0; k < depth; k++, at += step) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + where[k] + v * spacing);
         CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
             float value = a[r][at];
             CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += line[v] * value;
@@ -1391,89 +1411,260 @@ static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float
         }
 }
 
-static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
-                              float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, const size_t *where,
+                              size_t spacing, float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
 {
-    if (vectors == 1) CNN__K(cnn__tile_of)(1, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
-    else if (vectors == 2) CNN__K(cnn__tile_of)(2, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
-    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, pitch, c, ldc, rows, bias, accumulate, relu);
+    if (vectors == 1)
+        CNN__K(cnn__tile_of)(1, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
+    else if (vectors == 2)
+        CNN__K(cnn__tile_of)(2, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
+    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
 }
 
-/* C(r,q) += sum_k a[r][k] b[q][k] for DOT_ROWS x DOT_COLUMNS pairs of rows that lie along k, and that for `count` such
-   pieces, the next ones a_jump and b_jump further on. Nothing is packed, but each pair has LANES partial sums, which are
-   added up at the end. c: rows `ldc` apart; only rows x columns are written. */
-static void CNN__K(cnn__dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b,
-                              float *c, size_t ldc, int rows, int columns)
+/* C(r,q) += sum_k a[r][k] b[q][k] for DOT_ROWS x DOT_COLUMNS pairs of rows, along `walk`. Each pair has LANES partial sums,
+   which are added up at the end. c[q]: column q, its values `ldc` apart; only rows x columns are written. */
+static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, const float *const *b, float *const *c, size_t ldc,
+                              int rows, int columns)
 {
-    CNN__K(cnn__v) sum[CNN__DOT_ROWS][CNN__DOT_COLUMNS], left[CNN__DOT_ROWS], zero = { 0 };
-    float rest[CNN__DOT_ROWS][CNN__DOT_COLUMNS], lanes[CNN__LANES];
-    int n, k, r, q, l, half, whole = depth / CNN__LANES * CNN__LANES;
-    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
-        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) { sum[r][q] = zero; rest[r][q] = 0; }
-    for (n = 0; n < count; n++) {
-        size_t a_at = n * a_jump, b_at = n * b_jump;
-        for (k = 0; k < whole; k += CNN__LANES, a_at += CNN__LANES, b_at += CNN__LANES) {
-            CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + a_at);
-            CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
-                CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + b_at);
-                CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r][q] += left[r] * right;
+    enum { PAIRS = CNN__DOT_ROWS * CNN__DOT_COLUMNS, BLOCKS = (PAIRS + CNN__LANES - 1) / CNN__LANES };
+    CNN__K(cnn__v) sum[BLOCKS * CNN__LANES], left[CNN__DOT_ROWS], zero = { 0 };
+    float rest[PAIRS] = { 0 }, totals[BLOCKS * CNN__LANES];
+    int i, j, k, r, q, block, half, whole = walk->depth / CNN__LANES * CNN__LANES;
+    CNN__UNROLL for (q = 0; q < BLOCKS * CNN__LANES; q++) sum[q] = zero;
+    for (j = 0; j < walk->count[1]; j++)
+        for (i = 0; i < walk->count[0]; i++) {
+            size_t a_at = j * walk->a[1] + i * walk->a[0], b_at = j * walk->b[1] + i * walk->b[0];
+            for (k = 0; k < whole; k += CNN__LANES, a_at += CNN__LANES, b_at += CNN__LANES) {
+                CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + a_at);
+                CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
+                    CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + b_at);
+                    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r * CNN__DOT_COLUMNS + q] += left[r] * right;
+                }
             }
+            for (; k < walk->depth; k++, a_at++, b_at++)
+                for (r = 0; r < rows; r++)
+                    for (q = 0; q < columns; q++) rest[r * CNN__DOT_COLUMNS + q] += a[r][a_at] * b[q][b_at];
         }
-        for (; k < depth; k++, a_at++, b_at++)
-            for (r = 0; r < rows; r++)
-                for (q = 0; q < columns; q++) rest[r][q] += a[r][a_at] * b[q][b_at];
+    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* turned over, the partial sums of LANES pairs are added at once */
+        CNN__K(cnn__v) *s = sum + block * CNN__LANES;
+        CNN__K(cnn__turn)(s);
+        CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
+            CNN__UNROLL for (q = 0; q < half; q++) s[q] += s[q + half];
+        *(CNN__K(cnn__vu) *)(totals + block * CNN__LANES) = s[0];
     }
-    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++)
-        CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
-            *(CNN__K(cnn__vu) *)lanes = sum[r][q];
-            CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
-                for (l = 0; l < half; l++) lanes[l] += lanes[l + half];
-            if (r < rows && q < columns) c[(size_t)r * ldc + q] += lanes[0] + rest[r][q];
+    for (r = 0; r < rows; r++)
+        for (q = 0; q < columns; q++) c[q][r * ldc] += totals[r * CNN__DOT_COLUMNS + q] + rest[r * CNN__DOT_COLUMNS + q];
+}
+
+/* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
+   (j, i) goes to to[j pitch + i step]. Lanes past the last image repeat it. From floats, or from bytes (the other NULL). */
+static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, size_t pitch, size_t step, const float *floats,
+                                                 const unsigned char *bytes, size_t image, int images, int rows, int width)
+{
+    size_t count = (size_t)rows * width, first = 0, starts[CNN__LANES];
+    CNN__K(cnn__v) r[CNN__LANES];
+    int l, p;
+    for (l = 0; l < CNN__LANES; l++) starts[l] = image * (size_t)(l < images ? l : images - 1);
+    while (first < count) {
+        size_t row, column;
+        int block = CNN__LANES;
+        if (count < CNN__LANES) {
+            block = (int)count;
+            for (p = 0; p < block; p++)
+                for (l = 0; l < CNN__LANES; l++)
+                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
+        } else {
+            if (first + CNN__LANES > count) first = count - CNN__LANES;            /* the last block overlaps the one before */
+            for (l = 0; l < CNN__LANES; l++)
+                if (floats) r[l] = *(const CNN__K(cnn__vu) *)(floats + starts[l] + first);
+                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
+            CNN__K(cnn__turn)(r);
+        }
+        row = first / (size_t)width; column = first % (size_t)width;
+        for (p = 0; p < block; p++) {
+            *(CNN__K(cnn__vu) *)(to + row * pitch + column * step) = r[p];
+            if (++column == (size_t)width) { column = 0; row++; }
+        }
+        first += block;
+    }
+}
+
+static void CNN__K(cnn__lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows,
+                                  int width)
+{
+    CNN__K(cnn__lanes_in_of)(to, pitch, step, from, NULL, image, images, rows, width);
+}
+
+static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, size_t image, int images, int count)
+{
+    CNN__K(cnn__lanes_in_of)(to, 0, CNN__LANES, NULL, from, image, images, 1, count);
+}
+
+/* The way back: `count` vectors to each image's `count` values, which lie `image` apart. */
+static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, size_t image, int images,
+                                                  const float *from, size_t count)
+{
+    CNN__K(cnn__v) r[CNN__LANES];
+    size_t first;
+    int l, p;
+    if (count < CNN__LANES) {
+        for (l = 0; l < images; l++)
+            for (first = 0; first < count; first++) {
+                float value = from[first * CNN__LANES + l];
+                if (floats) floats[l * image + first] = value; else bytes[l * image + first] = (unsigned char)value;
+            }
+        return;
+    }
+    for (first = 0; first < count; first += CNN__LANES) {
+        if (first + CNN__LANES > count) first = count - CNN__LANES;
+        for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * CNN__LANES);
+        CNN__K(cnn__turn)(r);
+        for (l = 0; l < CNN__LANES; l++) {
+            if (l >= images) break;
+            if (floats) *(CNN__K(cnn__vu) *)(floats + l * image + first) = r[l];
+            else for (p = 0; p < CNN__LANES; p++) bytes[l * image + first + p] = (unsigned char)((const float *)&r[l])[p];
+        }
+    }
+}
+
+static void CNN__K(cnn__lanes_out)(float *to, size_t image, int images, const float *from, size_t count)
+{
+    CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, count);
+}
+
+static void CNN__K(cnn__places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count)
+{
+    CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, count);
+}
+
+/* max pooling of one image a lane; place (NULL: not wanted) is the winner's number in its window */
+static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z)
+{
+    size_t map = (size_t)s->in_height * s->in_width * CNN__LANES;
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, z += map)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, y += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                int start = (w.top - top) * s->kernel_width + w.left - left;
+                CNN__K(cnn__v) zero = { 0 };
+                CNN__K(cnn__v) best = *(const CNN__K(cnn__vu) *)(z + ((size_t)w.top * s->in_width + w.left) * CNN__LANES);
+                CNN__K(cnn__v) winner = zero + (float)start;
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        CNN__K(cnn__v) next = *(const CNN__K(cnn__vu) *)(z + ((size_t)row * s->in_width + column) * CNN__LANES);
+                        CNN__K(cnn__v) number = zero + (float)((row - top) * s->kernel_width + column - left);
+                        winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
+                        best = CNN__SELECT(CNN__WINS(next, best), next, best);
+                    }
+                *(CNN__K(cnn__vu) *)y = best;
+                if (place) { *(CNN__K(cnn__vu) *)place = winner; place += CNN__LANES; }
+            }
+}
+
+/* its way back: each gradient is added at its window's winner. d: maps of `map` values, rows `pitch`, columns `step` apart */
+static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
+                                    const float *place)
+{
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, d += map)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, dy += CNN__LANES, place += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                CNN__K(cnn__v) g = *(const CNN__K(cnn__vu) *)dy, winner = *(const CNN__K(cnn__vu) *)place, zero = { 0 };
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        float number = (float)((row - top) * s->kernel_width + column - left);
+                        CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(d + (size_t)row * pitch + (size_t)column * step);
+                        *to += CNN__SELECT(winner == zero + number, g, zero);
+                    }
+            }
+}
+
+/* ---- Winograd's transforms, for one image (or one channel) a lane ---- */
+
+/* One dimension: out = T in, T rows x columns. T is known when this is compiled: what remains is a line of multiplications
+   and additions for each row. */
+static CNN__INLINE void CNN__K(cnn__transform_line)(const float *T, int rows, int columns, CNN__K(cnn__v) *out,
+                                                    const CNN__K(cnn__v) *in)
+{
+    int j, k;
+    CNN__UNROLL for (j = 0; j < rows; j++) {
+        int begun = 0;
+        CNN__UNROLL for (k = 0; k < columns; k++)
+            if (T[j * columns + k] != 0) {
+                out[j] = begun ? out[j] + in[k] * T[j * columns + k] : in[k] * T[j * columns + k];
+                begun = 1;
+            }
+    }
+}
+
+/* to = T from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
+static CNN__INLINE void CNN__K(cnn__transform)(const float *T, int rows, int columns, float *to, size_t apart,
+                                               const float *from, size_t pitch, size_t step)
+{
+    CNN__K(cnn__v) half[8][8], in[8], out[8];
+    int i, k;
+    for (i = 0; i < columns; i++) {
+        CNN__UNROLL for (k = 0; k < columns; k++) in[k] = *(const CNN__K(cnn__vu) *)(from + k * pitch + i * step);
+        CNN__K(cnn__transform_line)(T, rows, columns, out, in);
+        CNN__UNROLL for (k = 0; k < rows; k++) half[k][i] = out[k];
+    }
+    for (i = 0; i < rows; i++) {
+        CNN__K(cnn__transform_line)(T, rows, columns, out, half[i]);
+        CNN__UNROLL for (k = 0; k < rows; k++) *(CNN__K(cnn__vu) *)(to + (i * rows + k) * apart) = out[k];
+    }
+}
+
+/* U = G u GT of each kernel u: (out_channels, in_channels, r, r), LANES channels side by side.
+   to[point][k][c], a point's matrix `apart` values from the next, its rows `pitch` */
+static void CNN__K(cnn__wino_kernels)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels,
+                                      int in_channels)
+{
+    int r = points - 3, k, c;
+    float taps[25 * CNN__LANES];
+    for (k = 0; k < out_channels; k++, to += pitch)
+        for (c = 0; c < in_channels; c += CNN__LANES, weight += r * r * CNN__LANES) {
+            int there = in_channels - c < CNN__LANES ? in_channels - c : CNN__LANES;
+            CNN__K(cnn__lanes_in)(taps, 0, CNN__LANES, weight, (size_t)r * r, there, 1, r * r);
+            if (points == 6) CNN__K(cnn__transform)(cnn__G6, 6, 3, to + c, apart, taps, 3 * CNN__LANES, CNN__LANES);
+            else CNN__K(cnn__transform)(cnn__G8, 8, 5, to + c, apart, taps, 5 * CNN__LANES, CNN__LANES);
+            if (there < CNN__LANES) weight += r * r * (there - CNN__LANES);
         }
 }
 
-/* The windows of a panel of outputs: row (c, y, x) of `to` is what that tap sees at each of them. Copies whole vectors: what
-   goes past a segment's end is overwritten by the next one. */
-static void CNN__K(cnn__pack)(const cnn__correlation *g, float *to, const float *from, const cnn__segment *segments, int count)
+/* V = BT z B of the windows of `count` tiles from number `first` on, of each channel. to[point][channel][tile] */
+static void CNN__K(cnn__wino_input)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch,
+                                    int channels, int across, int first, int count)
 {
-    int c, y, x, s, i, panel = CNN__LANES * CNN__VECTORS;
-    for (c = 0; c < g->in_channels; c++)
-        for (y = 0; y < g->kernel_height; y++)
-            for (x = 0; x < g->kernel_width; x++, to += panel) {
-                const float *tap =
-                    from + ((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + x * g->dilation_width;
-                for (s = 0; s < count; s++) {
-                    const float *in = tap + segments[s].from;
-                    float *out = to + segments[s].to;
-                    if (g->stride_width == 1)
-                        for (i = 0; i < segments[s].length; i += CNN__LANES)
-                            *(CNN__K(cnn__vu) *)(out + i) = *(const CNN__K(cnn__vu) *)(in + i);
-                    else
-                        for (i = 0; i < segments[s].length; i++) out[i] = in[(size_t)i * g->stride_width];
-                }
-            }
+    int c, t;
+    for (c = 0; c < channels; c++, in += map)
+        for (t = first; t < first + count; t++, to += CNN__LANES) {
+            const float *window = in + (size_t)(t / across * 4) * pitch + (size_t)(t % across * 4) * CNN__LANES;
+            if (points == 6) CNN__K(cnn__transform)(cnn__BT6, 6, 6, to, apart, window, pitch, CNN__LANES);
+            else CNN__K(cnn__transform)(cnn__BT8, 8, 8, to, apart, window, pitch, CNN__LANES);
+        }
 }
 
-/* Row (c, y, x) of col (taps, ld) is what that tap of the kernel sees at each output of each image: im2col. Or backwards, col2im:
-   each value of col is added to the place that it was copied from. */
-static void CNN__K(cnn__im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images,
-                                int backwards)
+/* f = [relu] (bias + AT M A): each tile's 4 x 4 outputs, cut off at the map's edges. from[point][channel][tile] */
+static void CNN__K(cnn__wino_output)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+                                     const float *bias, int relu, int channels, int across, int first, int count)
 {
-    int c, y, x, n, j, i, s = g->stride_width, width = g->out_width;
-    for (c = 0; c < g->in_channels; c++)
-        for (y = 0; y < g->kernel_height; y++)
-            for (x = 0; x < g->kernel_width; x++, col += ld) {
-                float *row = col;
-                for (n = 0; n < images; n++) {
-                    float *map = padded + (((size_t)n * g->groups + group) * g->in_channels + c) * g->high * g->wide
-                                 + (size_t)y * g->dilation_height * g->wide + x * g->dilation_width;
-                    for (j = 0; j < g->out_height; j++, row += width, map += (size_t)g->stride_height * g->wide)
-                        if (backwards && s == 1) for (i = 0; i < width; i++) map[i] += row[i];
-                        else if (backwards) for (i = 0; i < width; i++) map[(size_t)i * s] += row[i];
-                        else if (s == 1) for (i = 0; i < width; i++) row[i] = map[i];
-                        else for (i = 0; i < width; i++) row[i] = map[(size_t)i * s];
+    float tile[16 * CNN__LANES];
+    int c, t, i, j;
+    for (c = 0; c < channels; c++, out += map)
+        for (t = first; t < first + count; t++, from += CNN__LANES) {
+            int top = t / across * 4, left = t % across * 4;
+            if (points == 6) CNN__K(cnn__transform)(cnn__AT6, 4, 6, tile, CNN__LANES, from, 6 * apart, apart);
+            else CNN__K(cnn__transform)(cnn__AT8, 4, 8, tile, CNN__LANES, from, 8 * apart, apart);
+            for (j = 0; j < 4 && top + j < height; j++)
+                for (i = 0; i < 4 && left + i < width; i++) {
+                    CNN__K(cnn__v) sum = *(const CNN__K(cnn__vu) *)(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
+                    *(CNN__K(cnn__vu) *)(out + ((size_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
                 }
-            }
+        }
 }
 
 static float CNN__K(cnn__total)(const float *x, size_t n)
@@ -1530,37 +1721,6 @@ static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_op
     }
 }
 
-/* max pooling 2 x 2, stride 2, of two rows into n values; index may be NULL */
-static void CNN__K(cnn__max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n)
-{
-    int i;
-    for (i = 0; i < n; i++) {
-        float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
-        float ab = CNN__WINS(b, a) ? b : a, cd = CNN__WINS(d, c) ? d : c;
-        y[i] = CNN__WINS(cd, ab) ? cd : ab;
-    }
-    for (i = 0; index && i < n; i++) {
-        float a = top[2 * i], b = top[2 * i + 1], c = bottom[2 * i], d = bottom[2 * i + 1];
-        float ab = CNN__WINS(b, a) ? b : a, cd = CNN__WINS(d, c) ? d : c;
-        index[i] = (unsigned char)(CNN__WINS(cd, ab) ? 2 + CNN__WINS(d, c) : CNN__WINS(b, a));
-    }
-}
-
-/* its way back, with ReLU's: each value's gradient goes to the winner of its four, the others get 0 */
-static void CNN__K(cnn__unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index,
-                                    int relu, int n)
-{
-    int i;
-    for (i = 0; i < n; i++) {
-        float g = relu && !(y[i] > 0) ? 0 : dy[i];
-        int winner = index[i];
-        top[2 * i] = winner == 0 ? g : 0;
-        top[2 * i + 1] = winner == 1 ? g : 0;
-        bottom[2 * i] = winner == 2 ? g : 0;
-        bottom[2 * i + 1] = winner == 3 ? g : 0;
-    }
-}
-
 /* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
 static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step,
                                       uint32_t index, uint32_t limit, float grow)
@@ -1594,13 +1754,18 @@ static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64
 
 static const cnn__kernels CNN__K(cnn__kernels) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
-    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__pack), CNN__K(cnn__im2col), CNN__K(cnn__total),
+    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in), CNN__K(cnn__lanes_out),
+    CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__wino_kernels),
+    CNN__K(cnn__wino_input), CNN__K(cnn__wino_output), CNN__K(cnn__total),
     CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
-    CNN__K(cnn__adam_part), CNN__K(cnn__max_2x2), CNN__K(cnn__unpool_2x2), CNN__K(cnn__dropout_part)
+    CNN__K(cnn__adam_part), CNN__K(cnn__dropout_part)
 };
 
 #undef CNN__K
 #undef CNN__RELU
+#undef CNN__SELECT
+#undef CNN__LOW
+#undef CNN__HIGH
 #undef CNN__ISA
 #undef CNN__LANES
 #undef CNN__ROWS
@@ -1625,15 +1790,22 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #if defined(__clang__)
 #define CNN__UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
-#define CNN__UNROLL _Pragma("GCC unroll 8")
+#define CNN__UNROLL _Pragma("GCC unroll 32")
 #else
 #define CNN__UNROLL
 #endif
-#define CNN__WINS(b, a) ((b) > (a) || (b) != (b))           /* b is larger than the earlier a, or NaN: as the card's winner */
+#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))          /* b is larger than the earlier a, or NaN: as the card's winner */
 #if defined(__GNUC__)
 #define CNN__SQRT(x) __builtin_sqrtf(x)
 #else
 #define CNN__SQRT(x) sqrtf(x)
+#endif
+
+/* low or high half of two vectors interleaved: a0 b0 a1 b1 ... */
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#elif defined(__GNUC__)
+#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shuffle(a, b, (integers){ __VA_ARGS__ })
 #endif
 
 /* A correlation: every output is the sum over taps (c, y, x) of  weight(k, c, y, x) in(c, j s + y d, i s + x d), without
@@ -1641,21 +1813,85 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 typedef struct cnn__correlation {
     int groups, in_channels, out_channels;                 /* of one group */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
-    int high, wide;                                        /* of a padded map; rows may be wider than needed */
+    int high, wide;                                        /* of a map of `in` */
     int out_height, out_width;
+    int points;                                            /* 6 or 8: by Winograd; or 0 */
 } cnn__correlation;
 
-typedef struct cnn__segment { size_t from; int to, length; } cnn__segment; /* a piece of an output row within a panel */
+typedef struct cnn__walk { int depth, count[2]; size_t a[2], b[2]; } cnn__walk;            /* `depth` values, then the next piece */
+
+/* Winograd's matrices for 4 x 4 outputs. A kernel row u and a window row z are polynomials; their product is found from its values
+   at the points 0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds
+   the powers of point i (over a constant), column i of AT too. These points lose the fewest digits: the error is 4 to 7 times
+   that of the plain sum. */
+static const float cnn__AT6[4 * 6] = {
+    1, 1,  1, 1,       1, 0,
+    0, 1, -1, 0.5f,   -2, 0,
+    0, 1,  1, 0.25f,   4, 0,
+    0, 1, -1, 0.125f, -8, 1
+};
+static const float cnn__G6[6 * 3] = {
+          1,            0,          0,
+     1 / 3.0f,     1 / 3.0f,   1 / 3.0f,
+    -1 / 3.0f,     1 / 3.0f,  -1 / 3.0f,
+    -16 / 15.0f,  -8 / 15.0f, -4 / 15.0f,
+     1 / 15.0f,   -2 / 15.0f,  4 / 15.0f,
+          0,            0,          1
+};
+static const float cnn__BT6[6 * 6] = {
+    1, -1.5f, -2,     1.5f, 1,    0,
+    0, -1,     0.5f,  2.5f, 1,    0,
+    0,  1,    -2.5f,  0.5f, 1,    0,
+    0, -2,    -1,     2,    1,    0,
+    0,  0.5f, -1,    -0.5f, 1,    0,
+    0,  1,    -1.5f, -2,    1.5f, 1
+};
+static const float cnn__AT8[4 * 8] = {
+    1, 1,  1, 1,  1, 1,       1,      0,
+    0, 1, -1, 2, -2, 0.5f,   -0.5f,   0,
+    0, 1,  1, 4,  4, 0.25f,   0.25f,  0,
+    0, 1, -1, 8, -8, 0.125f, -0.125f, 1
+};
+static const float cnn__G8[8 * 5] = {
+    -1,           0,           0,          0,          0,
+    -2 / 9.0f,   -2 / 9.0f,   -2 / 9.0f,  -2 / 9.0f,  -2 / 9.0f,
+    -2 / 9.0f,    2 / 9.0f,   -2 / 9.0f,   2 / 9.0f,  -2 / 9.0f,
+     1 / 90.0f,   1 / 45.0f,   2 / 45.0f,  4 / 45.0f,  8 / 45.0f,
+     1 / 90.0f,  -1 / 45.0f,   2 / 45.0f, -4 / 45.0f,  8 / 45.0f,
+    32 / 45.0f,  16 / 45.0f,   8 / 45.0f,  4 / 45.0f,  2 / 45.0f,
+    32 / 45.0f, -16 / 45.0f,   8 / 45.0f, -4 / 45.0f,  2 / 45.0f,
+     0,           0,           0,          0,          1
+};
+static const float cnn__BT8[8 * 8] = {
+    -1,  0,     5.25f,  0,    -5.25f,  0,    1, 0,
+     0,  1,     1,     -4.25f, -4.25f, 1,    1, 0,
+     0, -1,     1,      4.25f, -4.25f, -1,   1, 0,
+     0,  0.5f,  0.25f, -2.5f, -1.25f,  2,    1, 0,
+     0, -0.5f,  0.25f,  2.5f, -1.25f, -2,    1, 0,
+     0,  2,     4,     -2.5f, -5,      0.5f, 1, 0,
+     0, -2,     4,      2.5f, -5,     -0.5f, 1, 0,
+     0, -1,     0,      5.25f, 0,     -5.25f, 0, 1
+};
 
 typedef struct cnn__kernels {
     const char *name;
     int lanes, rows, vectors, dot_rows, dot_columns;
-    void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, size_t pitch,
+    void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, const size_t *where, size_t spacing,
                  float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*dots)(int depth, int count, size_t a_jump, size_t b_jump, const float *const *a, const float *const *b, float *c,
-                 size_t ldc, int rows, int columns);
-    void (*pack)(const cnn__correlation *g, float *to, const float *from, const cnn__segment *segments, int count);
-    void (*im2col)(const cnn__correlation *g, float *col, int ld, float *padded, int group, int images, int backwards);
+    void (*dots)(const cnn__walk *walk, const float *const *a, const float *const *b, float *const *c, size_t ldc, int rows,
+                 int columns);
+    void (*lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows, int width);
+    void (*places_in)(float *to, const unsigned char *from, size_t image, int images, int count);
+    void (*lanes_out)(float *to, size_t image, int images, const float *from, size_t count);
+    void (*places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count);
+    void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
+    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
+                       const float *place);
+    void (*wino_kernels)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels, int in_channels);
+    void (*wino_input)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch, int channels, int across,
+                       int first, int count);
+    void (*wino_output)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+                        const float *bias, int relu, int channels, int across, int first, int count);
     float (*total)(const float *x, size_t n);
     void (*relu_forward)(float *y, const float *x, size_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, size_t n);
@@ -1663,8 +1899,6 @@ typedef struct cnn__kernels {
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n);
     void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                       size_t n);
-    void (*max_2x2)(float *y, unsigned char *index, const float *top, const float *bottom, int n);
-    void (*unpool_2x2)(float *top, float *bottom, const float *dy, const float *y, const unsigned char *index, int relu, int n);
     void (*dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
                          uint32_t limit, float grow);
 } cnn__kernels;
@@ -1673,12 +1907,14 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#pragma GCC optimize("O3", "fp-contract=fast", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
 #endif
 
 #if defined(__GNUC__)
 #define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
 #define CNN__LANES 4
+#define CNN__LOW 0, 4, 1, 5
+#define CNN__HIGH 2, 6, 3, 7
 #if defined(__aarch64__)
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
@@ -1711,6 +1947,8 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 #endif
 #define CNN__ISA avx2
 #define CNN__LANES 8
+#define CNN__LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define CNN__HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define CNN__ROWS 4
 #define CNN__VECTORS 3
 #define CNN__DOT_ROWS 3
@@ -1726,6 +1964,8 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 #endif
 #define CNN__ISA avx512
 #define CNN__LANES 16
+#define CNN__LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define CNN__HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__DOT_ROWS 4
@@ -1796,31 +2036,71 @@ static int cnn__rows(const float **rows, int most, const float *matrix, size_t l
 
 /* ---- convolution ---- */
 
-static int cnn__taps(const cnn__correlation *g) { return g->in_channels * g->kernel_height * g->kernel_width; }
-static int cnn__maps_pixels(const cnn__correlation *g) { return g->out_height * g->out_width; }
-static size_t cnn__plane(const cnn__correlation *g) { return (size_t)g->high * g->wide; }
+static size_t cnn__taps(const cnn__correlation *g) { return (size_t)g->in_channels * g->kernel_height * g->kernel_width; }
+static size_t cnn__pixels(const cnn__correlation *g) { return (size_t)g->out_height * g->out_width; }
+static size_t cnn__line_up(size_t floats) { return (floats + 15) / 16 * 16; }
 
-/* The plan for a shape. Images are worked on in units, so many that small maps fill the panels. */
+/* What is where, in vectors of one image a lane. A unit is LANES images; all is done unit by unit.
+       X (c, high, wide)  the input with its borders        D  the gradient before pooling and activation, with zeros around it
+                                                               (and between its values, if there is a stride)
+       Z  outputs: f, or dx                                  P  f after pooling, or the gradient before it, and the places
+       V, M  Winograd's input and products, for `block` tiles                                                                */
 typedef struct cnn__conv_plan {
-    cnn__correlation there, back;           /* forward; from df to dx (if `mirrored`)                     */
-    int mirrored;                           /* stride 1 and zeros: dx is df correlated with mirrored kernels */
-    int flat;                               /* dweight from whole padded maps, without im2col             */
-    int df_top, df_left, df_high;           /* where the gradient lies in its padded map                   */
-    int per_unit, units, chunks, panel, ld; /* images in a unit; units; see backward; columns; a row of z  */
-    size_t padded, df, z, packed, col;      /* floats of each scratch array of one thread                  */
+    cnn__correlation there, back;           /* forward; from D to dx                                                */
+    int lanes, units, chunks;
+    int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
+    int back_top, back_left;                /* where the way back to dx begins in D                                 */
+    int whole;                              /* dx comes with its borders, which are then folded in                  */
+    size_t u, back_u, sums;                 /* floats: transformed kernels, there and back; a chunk's sum of dweight */
+    size_t x, d, z, p, v, m, where;     /* floats of each array of one thread                                   */
     size_t per_thread;
 } cnn__conv_plan;
 
-enum { CNN__UNIT_PIXELS = 256, CNN__FLAT_PIXELS = 1536, CNN__CHUNKS = 16, CNN__SLACK = 64 };   /* slack: vectors read past the end */
+enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16 };
 
-static size_t cnn__line_up(size_t floats) { return (floats + CNN__SLACK + 15) / 16 * 16; }
+static size_t cnn__channel_pitch(int channels, int lanes) { return (size_t)cnn__round_up(channels, lanes); }
+static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
+
+/* Winograd's way is taken where it saves a third of the multiplications or more. */
+static int cnn__winograd_points(const cnn__correlation *g)
+{
+    int r = g->kernel_height, n = r + 3;
+    if (r != g->kernel_width || (r != 3 && r != 5) || g->stride_height != 1 || g->stride_width != 1) return 0;
+    if (g->dilation_height != 1 || g->dilation_width != 1 || g->in_channels < 4 || g->out_channels < 4) return 0;
+    return 1.5 * n * n * cnn__tiles(g->out_height) * cnn__tiles(g->out_width) < (double)r * r * g->out_height * g->out_width
+             ? n : 0;
+}
+
+/* floats of a group's transformed kernels: points x points matrices of out_channels x in_channels */
+static size_t cnn__winograd_apart(const cnn__correlation *g, int lanes)
+{
+    return g->out_channels * cnn__channel_pitch(g->in_channels, lanes) + 16;
+}
+static size_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
+{
+    return g->points * g->points * cnn__winograd_apart(g, lanes);
+}
+
+/* so many tiles at once that V stays in the second cache */
+static int cnn__winograd_block(const cnn__correlation *g, int lanes)
+{
+    size_t tile = sizeof(float) * g->points * g->points * g->in_channels * lanes;
+    int tiles = cnn__tiles(g->out_height) * cnn__tiles(g->out_width), block = CNN__TILES;
+    while (block > 2 && block * tile > 600 * 1024) block--;
+    return cnn__pieces(tiles, cnn__pieces(tiles, block));
+}
+
+static size_t cnn__most(size_t a, size_t b) { return a > b ? a : b; }
 
 static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
 {
     cnn__conv_plan p;
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), depth, pixels;
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), r, L;
+    size_t outputs;
     memset(&p, 0, sizeof p);
-    p.panel = g->kernels->lanes * g->kernels->vectors;
+    p.lanes = L = g->kernels->lanes;
+    p.units = cnn__pieces(s->batch, L);
+    p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
     p.there.groups = s->groups;
     p.there.in_channels = s->in_channels / s->groups;
     p.there.out_channels = s->out_channels / s->groups;
@@ -1830,127 +2110,57 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
     p.there.high = s->in_height + s->pad_top + s->pad_bottom;
     p.there.wide = s->in_width + s->pad_left + s->pad_right;
     p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    p.mirrored = s->stride_height == 1 && s->stride_width == 1 && s->padding_mode == CNN_ZEROS
-                 && s->pad_top <= rows && s->pad_bottom <= rows && s->pad_left <= columns && s->pad_right <= columns
-                 && 4 * (p.panel / s->in_width + 1) <= p.there.in_channels;                /* packing costs as much as 4 channels a segment */
-    p.df_high = s->out_height;
-    if (p.mirrored) {
+    p.there.points = backward ? 0 : cnn__winograd_points(&p.there);
+    r = s->kernel_height;
+    if (p.there.points) {                                  /* the last tiles hang over */
+        p.there.high = 4 * cnn__tiles(s->out_height) + r - 1;
+        p.there.wide = 4 * cnn__tiles(s->out_width) + r - 1;
+        p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, L));
+    }
+    outputs = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
+    p.x = cnn__line_up((size_t)s->in_channels * p.there.high * p.there.wide * L);
+    p.where = cnn__taps(&p.there);
+    if (p.there.points) {
+        size_t n = p.there.points * p.there.points * L, block = cnn__winograd_block(&p.there, L);
+        p.v = cnn__line_up(n * (p.there.in_channels * block + 1));
+        p.m = cnn__line_up(n * (CNN__BLOCK_ROWS * block + 1));
+    }
+    if (!backward) {
+        p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * L);
+        p.p = s->pool.kernel_height ? 2 * cnn__line_up(s->out_channels * outputs * L) : 0;
+    } else {
+        int top, left;
+        p.sums = cnn__line_up(s->out_channels * cnn__taps(&p.there)) + cnn__line_up(s->out_channels);
+        p.whole = s->padding_mode != CNN_ZEROS;
+        top = p.whole ? 0 : s->pad_top; left = p.whole ? 0 : s->pad_left;  /* dx(0, 0) among the rows with borders */
+        p.df_top = rows > top ? rows - top : 0; p.df_left = columns > left ? columns - left : 0;
+        p.back_top = p.df_top + top - rows; p.back_left = p.df_left + left - columns;
         p.back = p.there;
-        p.back.in_channels = p.there.out_channels;
-        p.back.out_channels = p.there.in_channels;
-        p.back.out_height = s->in_height; p.back.out_width = s->in_width;
-        p.df_top = rows - s->pad_top; p.df_left = columns - s->pad_left;
-        p.df_high = p.back.high = s->in_height + rows;
-        if (p.there.wide < s->in_width + columns) p.there.wide = s->in_width + columns;
-        p.back.wide = p.there.wide;
-    }
-    depth = cnn__taps(&p.there);
-    pixels = cnn__maps_pixels(&p.there);
-    /* whole maps waste the borders' share of the work; im2col costs about as much as 10 output channels do */
-    p.flat = s->stride_height == 1 && s->stride_width == 1
-          && (p.there.wide - s->out_width) * p.there.out_channels < 10 * s->out_width;
-    p.per_unit = cnn__smaller(s->batch, cnn__pieces(backward && p.flat ? CNN__FLAT_PIXELS : CNN__UNIT_PIXELS, pixels));
-    p.units = cnn__pieces(s->batch, p.per_unit);
-    p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
-    p.padded = cnn__line_up((size_t)p.per_unit * s->in_channels * cnn__plane(&p.there));
-    p.packed = cnn__line_up((size_t)depth * p.panel);
-    p.ld = cnn__round_up(p.per_unit * pixels, p.panel);
-    p.z = cnn__line_up((size_t)s->out_channels * p.ld);
-    if (backward) {
-        p.df = cnn__line_up((size_t)p.per_unit * s->out_channels * p.df_high * p.there.wide);
-        p.col = p.flat && p.mirrored ? 0 : cnn__line_up((size_t)depth * p.ld);
-        if (p.mirrored) {
-            size_t in_z = cnn__line_up((size_t)s->in_channels * cnn__round_up(p.per_unit * cnn__maps_pixels(&p.back), p.panel));
-            size_t in_packed = cnn__line_up((size_t)cnn__taps(&p.back) * p.panel);
-            if (p.z < in_z) p.z = in_z;
-            if (p.packed < in_packed) p.packed = in_packed;
+        p.back.in_channels = p.there.out_channels; p.back.out_channels = p.there.in_channels;
+        p.back.stride_height = p.back.stride_width = 1;
+        p.back.out_height = s->in_height + (p.whole ? s->pad_top + s->pad_bottom : 0);
+        p.back.out_width = s->in_width + (p.whole ? s->pad_left + s->pad_right : 0);
+        p.back.points = cnn__winograd_points(&p.back);
+        p.back.high = p.back_top + rows + (p.back.points ? 4 * cnn__tiles(p.back.out_height) : p.back.out_height);
+        p.back.wide = p.back_left + columns + (p.back.points ? 4 * cnn__tiles(p.back.out_width) : p.back.out_width);
+        top = p.df_top + (s->out_height - 1) * s->stride_height + 1;
+        left = p.df_left + (s->out_width - 1) * s->stride_width + 1;
+        if (p.back.high < top) p.back.high = top;
+        if (p.back.wide < left) p.back.wide = left;
+        p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * L);
+        p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * L);
+        p.p = 3 * cnn__line_up(s->out_channels * outputs * L);
+        p.where = cnn__most(p.where, cnn__taps(&p.back));
+        if (p.back.points) {
+            size_t n = p.back.points * p.back.points * L, block = cnn__winograd_block(&p.back, L);
+            p.back_u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, L));
+            p.v = cnn__most(p.v, cnn__line_up(n * (p.back.in_channels * block + 1)));
+            p.m = cnn__most(p.m, cnn__line_up(n * (CNN__BLOCK_ROWS * block + 1)));
         }
     }
-    p.per_thread = 2 * p.padded + p.df + p.z + p.packed + p.col;
+    p.where = cnn__line_up(p.where * (sizeof(size_t) / sizeof(float)));
+    p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where;
     return p;
-}
-
-/* to: (images, channels, high, wide) = the images with their borders, as the card's cnn__border says */
-static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *to, const float *x, int images)
-{
-    int m, j, i, wide = p->there.wide, right = s->pad_left + s->in_width, edge = right + s->pad_right;
-    for (m = 0; m < images * s->in_channels; m++, x += (size_t)s->in_height * s->in_width)
-        for (j = 0; j < p->there.high; j++, to += wide) {
-            int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-            const float *from = x + (size_t)(row < 0 ? 0 : row) * s->in_width;
-            if (row < 0) { memset(to, 0, sizeof *to * wide); continue; }
-            for (i = 0; i < wide; i = i < s->pad_left - 1 || i >= right - 1 ? i + 1 : right) {
-                int column = i < edge ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
-                to[i] = column < 0 ? 0 : from[column];
-            }
-            memcpy(to + s->pad_left, from, sizeof *to * s->in_width);
-        }
-    memset(to, 0, sizeof *to * CNN__SLACK);
-}
-
-/* The reverse: each padded value's gradient goes to the value that it was copied from. */
-static void cnn__unpad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, float *dx, const float *padded, int images)
-{
-    int m, j, i, edge = s->pad_left + s->in_width + s->pad_right;
-    memset(dx, 0, sizeof *dx * images * s->in_channels * s->in_height * s->in_width);
-    for (m = 0; m < images * s->in_channels; m++, dx += (size_t)s->in_height * s->in_width)
-        for (j = 0; j < p->there.high; j++, padded += p->there.wide) {
-            int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-            for (i = 0; row >= 0 && i < edge; i++) {
-                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                if (column >= 0) dx[(size_t)row * s->in_width + column] += padded[i];
-            }
-        }
-}
-
-/* C(m, n) = [relu] (bias + A(m, depth) B(depth, n)) for one panel of B, its rows `ldb` apart */
-static void cnn__panel_product(const cnn__kernels *k, float *c, size_t ldc, int m, int n, int depth, const float *a, size_t lda,
-                               size_t step, const float *b, size_t ldb, const float *bias, int relu)
-{
-    int row, r;
-    for (row = 0; row < m; row += k->rows) {
-        const float *rows[CNN__MOST_ROWS];
-        float begin[CNN__MOST_ROWS];
-        int there = cnn__rows(rows, k->rows, a, lda, row, m);
-        for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
-        k->tile(cnn__pieces(n, k->lanes), depth, rows, step, b, ldb, c + (size_t)row * ldc, ldc, there, bias ? begin : NULL, 0,
-                relu);
-    }
-}
-
-/* z: (groups * out_channels, ld) = [relu] (bias + weight * windows of the padded images), panel by panel: the windows of
-   `panel` outputs are packed side by side, column by column, and multiplied with all kernels while they are in the cache. */
-static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *z, size_t ld, const float *padded,
-                           int images, const float *weight, const float *bias, int relu, float *packed)
-{
-    cnn__segment segments[CNN__MOST_PANEL];
-    int panel = k->lanes * k->vectors, pixels = cnn__maps_pixels(g), depth = cnn__taps(g), first, group;
-    size_t image = (size_t)g->groups * g->in_channels * cnn__plane(g);
-    for (first = 0; first < images * pixels; first += panel) {
-        int width = cnn__smaller(panel, images * pixels - first), count = 0, done = 0;
-        while (done < width) {
-            int pixel = (first + done) % pixels, i = pixel % g->out_width, j = pixel / g->out_width;
-            segments[count].to = done;
-            segments[count].length = cnn__smaller(g->out_width - i, width - done);
-            segments[count].from = (size_t)((first + done) / pixels) * image + (size_t)j * g->stride_height * g->wide
-                                 + (size_t)i * g->stride_width;
-            done += segments[count++].length;
-        }
-        for (group = 0; group < g->groups; group++) {
-            k->pack(g, packed, padded + (size_t)group * g->in_channels * cnn__plane(g), segments, count);
-            cnn__panel_product(k, z + (size_t)group * g->out_channels * ld + first, ld, g->out_channels, width, depth,
-                               weight + (size_t)group * g->out_channels * depth, depth, 1, packed, panel,
-                               bias ? bias + group * g->out_channels : NULL, relu);
-        }
-    }
-}
-
-/* to: (images, channels, pixels) from z: (channels, ld) */
-static void cnn__from_z(float *to, const float *z, size_t ld, int images, int channels, int pixels)
-{
-    int n, c;
-    for (n = 0; n < images; n++)
-        for (c = 0; c < channels; c++, to += pixels) memcpy(to, z + (size_t)c * ld + (size_t)n * pixels, sizeof *to * pixels);
 }
 
 typedef struct cnn__conv_job {
@@ -1960,37 +2170,141 @@ typedef struct cnn__conv_job {
     float *out; unsigned char *place;                      /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
-    float *dweight, *dbias, *mirrored;                     /* the chunks' sums; the mirrored kernels */
-    const float *x, *weight;
+    float *sums;                                           /* of dweight and dbias, chunk by chunk */
+    const float *x, *weight, *mirrored;                    /* mirrored: the kernels of the way back */
+    const float *u, *back_u;                               /* Winograd's transforms of both */
     float *scratch;
 } cnn__conv_job;
 
-static int cnn__halves(const cnn_pool2d_shape *p) /* the usual pooling, 2 x 2 with stride 2: no window overlaps or hangs over */
+typedef struct cnn__conv_arrays { float *x, *d, *z, *p, *v, *m; size_t *where; } cnn__conv_arrays;
+
+static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread)
 {
-    return p->kernel_height == 2 && p->kernel_width == 2 && p->stride_height == 2 && p->stride_width == 2 && !p->pad_height
-        && !p->pad_width && 2 * p->out_height <= p->in_height && 2 * p->out_width <= p->in_width;
+    const cnn__conv_plan *p = &job->p;
+    cnn__conv_arrays a;
+    a.x = job->scratch + p->per_thread * thread;
+    a.d = a.x + p->x; a.z = a.d + p->d; a.p = a.z + p->z; a.v = a.p + p->p; a.m = a.v + p->v;
+    a.where = (size_t *)(void *)(a.m + p->m);
+    return a;
 }
 
-static void cnn__pool_unit(const cnn__conv_job *job, const float *z, int first, int images)
+/* X: the unit's images with their borders, as the card's cnn__border says; zeros where the last tiles hang over */
+static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__kernels *k, float *to, const float *x,
+                            int images)
 {
-    const cnn_pool2d_shape *pool = &job->s->pool;
-    int n, c, j, i, pixels = pool->in_height * pool->in_width, halves = cnn__halves(pool);
-    size_t out = (size_t)pool->out_height * pool->out_width;
-    for (n = 0; n < images; n++)
-        for (c = 0; c < pool->channels; c++) {
-            const float *map = z + (size_t)c * job->p.ld + (size_t)n * pixels;
-            size_t at = ((size_t)(first + n) * pool->channels + c) * out;
-            for (j = 0; halves && j < pool->out_height; j++, at += pool->out_width)
-                job->g->kernels->max_2x2(job->out + at, job->place ? job->place + at : NULL,
-                                         map + (size_t)2 * j * pool->in_width, map + (size_t)(2 * j + 1) * pool->in_width,
-                                         pool->out_width);
-            for (j = 0; !halves && j < pool->out_height; j++)
-                for (i = 0; i < pool->out_width; i++, at++) {
-                    size_t winner = cnn__pool2d_winner(pool, map, cnn__pool2d_window(pool, j, i));
-                    job->out[at] = map[winner];
-                    if (job->place) job->place[at] = cnn__pool2d_place(pool, winner, j, i);
-                }
+    int c, j, i, lanes = p->lanes, wide = p->there.wide;
+    size_t pixels = (size_t)s->in_height * s->in_width, vector = sizeof *to * lanes;
+    for (c = 0; c < s->in_channels; c++, x += pixels) {
+        float *map = to + (size_t)c * p->there.high * wide * lanes, *inside = map + ((size_t)s->pad_top * wide + s->pad_left) * lanes;
+        k->lanes_in(inside, (size_t)wide * lanes, (size_t)lanes, x, s->in_channels * pixels, images, s->in_height, s->in_width);
+        for (j = 0; j < p->there.high; j++, map += (size_t)wide * lanes) {
+            int below = j >= s->pad_top + s->in_height + s->pad_bottom;
+            int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
+            if (row < 0) { memset(map, 0, vector * wide); continue; }
+            for (i = 0; i < wide; i++) {
+                int column;
+                if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
+                if (i >= wide) break;
+                column = i < s->pad_left + s->in_width + s->pad_right
+                       ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
+                if (column < 0) memset(map + (size_t)i * lanes, 0, vector);
+                else memcpy(map + (size_t)i * lanes, inside + ((size_t)row * wide + column) * lanes, vector);
+            }
         }
+    }
+}
+
+/* The reverse: the gradient of a border is added to that of the value which it was copied from. to: (c, h, w) of vectors */
+static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__kernels *k, float *to,
+                              const float *from)
+{
+    int c, j, i, lanes = p->lanes;
+    size_t map = (size_t)s->in_height * s->in_width * lanes;
+    memset(to, 0, sizeof *to * s->in_channels * map);
+    for (c = 0; c < s->in_channels; c++, to += map)
+        for (j = 0; j < p->back.out_height; j++)
+            for (i = 0; i < p->back.out_width; i++, from += lanes) {
+                int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
+                int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
+                k->sum_into(to + ((size_t)row * s->in_width + column) * lanes, from, (size_t)lanes);
+            }
+}
+
+/* An equal share of what is left for each tile: 7 columns by at most 3 are 3 + 2 + 2. */
+static int cnn__share(int left, int most) { return cnn__pieces(left, cnn__pieces(left, most)); }
+
+/* out (k, j, i) = [relu] (bias + sum over taps of weight(k, tap) in(c, j s + y d, i s + x d)): the card's loops. A tile of `rows`
+   kernels and `vectors` neighbouring outputs is summed up in registers; a tap is a place in `in`, as far from the output's. */
+static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *weight,
+                           const float *bias, int relu, size_t *where)
+{
+    int lanes = k->lanes, taps = (int)cnn__taps(g), c, y, x, j, i, row, r, t = 0, across;
+    size_t map = cnn__pixels(g) * lanes;
+    for (c = 0; c < g->in_channels; c++)
+        for (y = 0; y < g->kernel_height; y++)
+            for (x = 0; x < g->kernel_width; x++)
+                where[t++] = (((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + (size_t)x * g->dilation_width)
+                             * lanes;
+    for (j = 0; j < g->out_height; j++)
+        for (row = 0; row < g->out_channels; row += k->rows) {
+            const float *rows[CNN__MOST_ROWS];
+            float begin[CNN__MOST_ROWS];
+            int there = cnn__rows(rows, k->rows, weight, (size_t)taps, row, g->out_channels);
+            for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
+            for (i = 0; i < g->out_width; i += across) {
+                across = cnn__share(g->out_width - i, k->vectors);
+                k->tile(across, taps, rows, 1, in + ((size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width) * lanes,
+                        where, (size_t)g->stride_width * lanes, out + row * map + ((size_t)j * g->out_width + i) * lanes, map,
+                        there, bias ? begin : NULL, 0, relu);
+            }
+        }
+}
+
+/* The same by Winograd, `block` tiles at a time: to each point belongs a product of matrices, M = U V. map: of `in` */
+static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *u,
+                          const float *bias, int relu, const cnn__conv_arrays *a)
+{
+    int lanes = k->lanes, across = cnn__tiles(g->out_width), tiles = cnn__tiles(g->out_height) * across, first, count, row, c;
+    int block = cnn__winograd_block(g, lanes);
+    size_t pitch = cnn__channel_pitch(g->in_channels, lanes), apart = cnn__winograd_apart(g, lanes), line = (size_t)g->wide * lanes;
+    size_t map = cnn__pixels(g) * lanes;
+    for (first = 0; first < tiles; first += count) {
+        size_t v_apart;
+        count = cnn__smaller(block, tiles - first);
+        v_apart = ((size_t)g->in_channels * count + 1) * lanes;
+        k->wino_input(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
+        for (c = 0; c < g->in_channels; c++) a->where[c] = (size_t)c * count * lanes;
+        for (row = 0; row < g->out_channels; row += CNN__BLOCK_ROWS) {
+            int there = cnn__smaller(CNN__BLOCK_ROWS, g->out_channels - row), point, r, t, wide;
+            size_t m_apart = ((size_t)there * count + 1) * lanes;
+            for (point = 0; point < g->points * g->points; point++)
+                for (r = 0; r < there; r += k->rows) {
+                    const float *rows[CNN__MOST_ROWS];
+                    int high = cnn__rows(rows, k->rows, u + point * apart + row * pitch, pitch, r, there);
+                    for (t = 0; t < count; t += wide) {
+                        wide = cnn__share(count - t, k->vectors);
+                        k->tile(wide, g->in_channels, rows, 1, a->v + point * v_apart + (size_t)t * lanes, a->where, (size_t)lanes,
+                                a->m + point * m_apart + ((size_t)r * count + t) * lanes, (size_t)count * lanes, high, NULL, 0, 0);
+                    }
+                }
+            k->wino_output(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
+                           relu, there, across, first, count);
+        }
+    }
+}
+
+/* one of the two ways, group by group: out (groups * out_channels, out_height, out_width) of vectors */
+static void cnn__correlate_groups(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, size_t offset,
+                                  const float *weight, const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
+{
+    int group;
+    for (group = 0; group < g->groups; group++) {
+        float *to = out + (size_t)group * g->out_channels * cnn__pixels(g) * k->lanes;
+        const float *from = in + offset + (size_t)group * g->in_channels * g->high * g->wide * k->lanes;
+        const float *b = bias ? bias + group * g->out_channels : NULL;
+        if (g->points) cnn__winograd(k, g, to, from, u + group * cnn__winograd_kernels(g, k->lanes), b, relu, a);
+        else cnn__correlate(k, g, to, from, weight + group * g->out_channels * cnn__taps(g), b, relu, a->where);
+    }
 }
 
 /* The card of convolution for one unit of images: pad, correlate, activate, pool. */
@@ -1998,92 +2312,90 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
-    int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first), pixels = cnn__maps_pixels(&p->there),
-        c;
-    float *padded = job->scratch + p->per_thread * thread, *z = padded + 2 * p->padded, *packed = z + p->z;
-    float *out = job->out + (size_t)first * s->out_channels * pixels;
-    int straight = !s->pool.kernel_height && p->per_unit == 1 && pixels % k->lanes == 0;   /* whole vectors: z is the output */
-    size_t ld = straight ? (size_t)pixels : (size_t)p->ld;
-    if (straight) z = out;
-    cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
-    cnn__correlate(k, &p->there, z, ld, padded, images, job->weight, job->bias, s->activation == CNN_RELU, packed);
-    for (c = 0; s->activation && s->activation != CNN_RELU && c < s->out_channels; c++)
-        cnn__activation_forward(s->activation, s->slope, z + c * ld, z + c * ld, (size_t)images * pixels);
-    if (s->pool.kernel_height) cnn__pool_unit(job, z, first, images);
-    else if (!straight) cnn__from_z(out, z, ld, images, s->out_channels, pixels);
+    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
+    int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
+    size_t image = s->out_channels * cnn__pixels(&job->p.there);
+    cnn__pad_images(s, &job->p, k, a.x, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
+    cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
+    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, image * lanes);
+    if (s->pool.kernel_height) {
+        float *place = job->place ? a.p + job->p.p / 2 : NULL;
+        image = (size_t)s->out_channels * s->pool.out_height * s->pool.out_width;
+        k->max_pool(&s->pool, a.p, place, a.z);
+        if (place) k->places_out(job->place + first * image, image, images, place, image);
+    }
+    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, image);
 }
 
-/* The gradient before activation and pooling, of the unit's maps: value (n, k, j, i) goes to to[n image + k map + j wide + i];
-   what lies between them is left alone. */
-static void cnn__conv_df(const cnn__conv_job *job, float *to, size_t image, size_t map, int wide, int first, int images)
+/* D: the gradient before activation and pooling. Lanes without an image get zeros. */
+static void cnn__conv_df(const cnn__conv_job *job, const cnn__conv_arrays *a, int first, int images, int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
-    const cnn_pool2d_shape *pool = &s->pool;
-    int n, c, j, i, pooled = pool->kernel_height > 0,
-                    halves = pooled && cnn__halves(pool) && (s->activation == CNN_RELU || !s->activation);
-    int written = halves ? 2 * pool->out_height : 0, across = halves ? 2 * pool->out_width : s->out_width;
-    int height = pooled ? pool->out_height : s->out_height, width = pooled ? pool->out_width : s->out_width;
-    for (n = 0; n < images; n++)
-        for (c = 0; c < s->out_channels; c++) {
-            size_t at = ((size_t)(first + n) * s->out_channels + c) * height * width;
-            float *df = to + n * image + c * map;
-            for (j = 0; pooled && j < s->out_height; j++)                  /* what unpooling will not write */
-                if (j >= written) memset(df + (size_t)j * wide, 0, sizeof *df * s->out_width);
-                else memset(df + (size_t)j * wide + across, 0, sizeof *df * (s->out_width - across));
-            for (j = 0; j < height; j++, at += width) {
-                const float *dy = job->dy + at, *y = job->y + at;
-                const unsigned char *index = pooled ? job->index + at : NULL;
-                float *row = df + (size_t)j * wide;
-                if (halves)
-                    job->g->kernels->unpool_2x2(row + (size_t)j * wide, row + (size_t)(j + 1) * wide, dy, y, index,
-                                                s->activation == CNN_RELU, width);
-                else if (pooled)
-                    for (i = 0; i < width; i++) {
-                        int top = j * pool->stride_height - pool->pad_height, left = i * pool->stride_width - pool->pad_width;
-                        float g = s->activation == CNN_RELU
-                                    ? (y[i] > 0 ? dy[i] : 0)
-                                    : (float)(dy[i] * cnn__activation_slope(s->activation, s->slope, y[i]));
-                        df[(size_t)(top + index[i] / pool->kernel_width) * wide + left + index[i] % pool->kernel_width] += g;
-                    }
-                else if (s->activation == CNN_RELU) job->g->kernels->relu_backward(row, dy, y, (size_t)width);
-                else cnn__activation_backward(s->activation, s->slope, row, dy, y, (size_t)width);
-            }
-        }
+    const cnn__conv_plan *p = &job->p;
+    const cnn__kernels *k = job->g->kernels;
+    int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
+    size_t pixels = pooled ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p->there);
+    size_t image = s->out_channels * pixels, all = image * images, map = (size_t)p->back.high * p->back.wide * lanes;
+    size_t pitch = (size_t)s->stride_height * p->back.wide * lanes, step = (size_t)s->stride_width * lanes;
+    float *df = a->p, *turned = df + p->p / 3, *place = turned + p->p / 3;
+    float *to = a->d + ((size_t)p->df_top * p->back.wide + p->df_left) * lanes;
+    const float *dy = job->dy + first * image, *y = job->y + first * image;
+    if (s->activation == CNN_RELU) k->relu_backward(df, dy, y, all);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, all);
+    memset(df + all, 0, sizeof *df * (lanes - images) * image);
+    if (pooled || fresh) memset(a->d, 0, sizeof *a->d * p->d);
+    if (pooled) {
+        k->lanes_in(turned, 0, (size_t)lanes, df, image, lanes, 1, (int)image);
+        k->places_in(place, job->index + first * image, image, images, (int)image);
+        k->max_unpool(&s->pool, to, map, pitch, step, turned, place);
+    } else
+        for (c = 0; c < s->out_channels; c++)
+            k->lanes_in(to + c * map, pitch, step, df + c * pixels, image, lanes, s->out_height, s->out_width);
 }
 
-/* dweight(k, tap) += sum over images and pixels of df(k) in(tap): rows of df against rows of taps, both along the pixels.
-   Flat, a tap's row is the whole padded map, shifted: the borders that df leaves zero add nothing. */
-static void cnn__conv_dweight(const cnn__conv_job *job, float *dweight, const float *padded, const float *df, const float *col,
-                              int images, int group)
+/* dweight(k, tap) += sum over pixels and images of df(k) x(tap): both lie along the lanes and the columns. Taps of one row y of
+   the kernels go together: the output rows that see only zeros there are left out. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *dweight, int group)
 {
+    const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__correlation *g = &p->there;
     const cnn__kernels *k = job->g->kernels;
-    int depth = cnn__taps(g), area = g->kernel_height * g->kernel_width, row, column, q;
-    size_t df_map = (size_t)p->df_high * g->wide, plane = cnn__plane(g), ahead = (size_t)p->df_top * g->wide + p->df_left;
-    int length = p->flat ? (g->out_height - 1) * g->wide + g->out_width : images * cnn__maps_pixels(g);
-    if (p->flat && ahead + cnn__round_up(length, k->lanes) <= df_map) length = cnn__round_up(length, k->lanes);    /* zeros follow */
-    for (row = 0; row < g->out_channels; row += k->dot_rows)
-        for (column = 0; column < depth; column += k->dot_columns) {
-            const float *rows[CNN__MOST_DOTS], *taps[CNN__MOST_DOTS];
-            int across = cnn__smaller(k->dot_columns, depth - column);
-            int there = p->flat ? cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * df_map + ahead, df_map,
-                                            row, g->out_channels)
-                                : cnn__rows(rows, k->dot_rows, df + (size_t)group * g->out_channels * p->ld, p->ld, row,
-                                            g->out_channels);
-            for (q = 0; q < k->dot_columns; q++) {
-                int tap = column + (q < across ? q : across - 1), c = tap / area, y = tap % area / g->kernel_width,
-                    x = tap % g->kernel_width;
-                taps[q] = p->flat ? padded + (group * g->in_channels + c) * plane + (size_t)y * g->dilation_height * g->wide
-                                        + x * g->dilation_width
-                                  : col + (size_t)tap * p->ld;
-            }
-            k->dots(length, p->flat ? images : 1, (size_t)g->groups * g->out_channels * df_map,
-                    (size_t)g->groups * g->in_channels * plane, rows, taps,
-                    dweight + (size_t)(group * g->out_channels + row) * depth + column, depth, there, across);
+    int lanes = p->lanes, taps = (int)cnn__taps(g), across = g->in_channels * g->kernel_width, y, row, column, q;
+    size_t line = (size_t)g->wide * lanes, plane = g->high * line;
+    size_t d_line = (size_t)p->back.wide * lanes, d_plane = p->back.high * d_line;
+    const float *x = a->x + group * g->in_channels * plane;
+    const float *d = a->d + group * g->out_channels * d_plane + p->df_top * d_line + (size_t)p->df_left * lanes;
+    cnn__walk walk;                                        /* along a row, then from row to row */
+    walk.depth = g->stride_width == 1 ? g->out_width * lanes : lanes;
+    walk.count[0] = g->stride_width == 1 ? 1 : g->out_width;
+    walk.a[0] = walk.b[0] = (size_t)g->stride_width * lanes;
+    walk.a[1] = g->stride_height * d_line;
+    walk.b[1] = g->stride_height * line;
+    for (y = 0; y < g->kernel_height; y++) {
+        int first = 0, end = g->out_height, above = s->pad_top - y * g->dilation_height;
+        if (s->padding_mode == CNN_ZEROS) {
+            if (above > 0) first = cnn__pieces(above, g->stride_height);
+            end = cnn__smaller(end, s->in_height + above > 0 ? cnn__pieces(s->in_height + above, g->stride_height) : 0);
         }
+        if (end <= first) continue;
+        walk.count[1] = end - first;
+        for (row = 0; row < g->out_channels; row += k->dot_rows)
+            for (column = 0; column < across; column += k->dot_columns) {
+                const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
+                float *to[CNN__MOST_DOTS];
+                int there = cnn__rows(rows, k->dot_rows, d + first * walk.a[1], d_plane, row, g->out_channels);
+                int wide = cnn__smaller(k->dot_columns, across - column);
+                for (q = 0; q < k->dot_columns; q++) {
+                    int c = (column + (q < wide ? q : 0)) / g->kernel_width, i = (column + (q < wide ? q : 0)) % g->kernel_width;
+                    columns[q] = x + c * plane + y * g->dilation_height * line + (size_t)i * g->dilation_width * lanes
+                                 + first * walk.b[1];
+                    to[q] = dweight + (size_t)row * taps + ((size_t)c * g->kernel_height + y) * g->kernel_width + i;
+                }
+                k->dots(&walk, rows, columns, to, (size_t)taps, there, wide);
+            }
+    }
 }
 
 /* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
@@ -2094,46 +2406,23 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
-    int depth = cnn__taps(&p->there), pixels = cnn__maps_pixels(&p->there), in_pixels = s->in_height * s->in_width,
-        wide = p->there.wide;
-    size_t weights = (size_t)s->out_channels * depth, df_map = (size_t)p->df_high * wide, df_image = s->out_channels * df_map;
-    float *padded = job->scratch + p->per_thread * thread, *dpadded = padded + p->padded, *z = dpadded + p->padded,
-          *packed = z + p->z;
-    float *df = packed + p->packed, *col = df + p->df;
-    float *dweight = job->dweight + weights * chunk, *dbias = job->dbias + (size_t)s->out_channels * chunk;
-    int unit, group, n, c, i;
-    memset(dweight, 0, sizeof *dweight * weights);
-    memset(dbias, 0, sizeof *dbias * s->out_channels);
-    memset(df, 0, sizeof *df * p->df);
-    for (unit = (int)((long)chunk * p->units / p->chunks); unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
-        int first = unit * p->per_unit, images = cnn__smaller(p->per_unit, s->batch - first);
-        float *dx = job->dx ? job->dx + (size_t)first * s->in_channels * in_pixels : NULL;
-        cnn__conv_df(job, df + (size_t)p->df_top * wide + p->df_left, df_image, df_map, wide, first, images);
-        for (n = 0; n < images; n++)
-            for (c = 0; c < s->out_channels; c++) dbias[c] += k->total(df + n * df_image + c * df_map, df_map);
-        cnn__pad_images(s, p, padded, job->x + (size_t)first * s->in_channels * in_pixels, images);
-        if (!p->flat) cnn__conv_df(job, z, (size_t)pixels, (size_t)p->ld, s->out_width, first, images);
-        for (group = 0; group < s->groups; group++) {
-            if (!p->flat) k->im2col(&p->there, col, p->ld, padded, group, images, 0);
-            cnn__conv_dweight(job, dweight, padded, p->flat ? df : z, col, images, group);
-        }
-        if (dx && p->mirrored) {
-            int straight = p->per_unit == 1 && in_pixels % k->lanes == 0;
-            size_t ld = straight ? (size_t)in_pixels : (size_t)cnn__round_up(p->per_unit * in_pixels, p->panel);
-            cnn__correlate(k, &p->back, straight ? dx : z, ld, df, images, job->mirrored, NULL, 0, packed);
-            if (!straight) cnn__from_z(dx, z, ld, images, s->in_channels, in_pixels);
-        } else if (dx) {                                   /* dwindows = weight^T df, and each window back to its place */
-            memset(dpadded, 0, sizeof *dpadded * p->padded);
-            if (p->flat) cnn__conv_df(job, z, (size_t)pixels, (size_t)p->ld, s->out_width, first, images);
-            for (group = 0; group < s->groups; group++) {
-                for (i = 0; i < images * pixels; i += p->panel)
-                    cnn__panel_product(k, col + i, p->ld, depth, cnn__smaller(p->panel, images * pixels - i),
-                                       p->there.out_channels, job->weight + (size_t)group * p->there.out_channels * depth, 1,
-                                       depth, z + (size_t)group * p->there.out_channels * p->ld + i, p->ld, NULL, 0);
-                k->im2col(&p->there, col, p->ld, dpadded, group, images, 1);
-            }
-            cnn__unpad_images(s, p, dx, dpadded, images);
-        }
+    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
+    int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit, group, c;
+    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, map = (size_t)p->back.high * p->back.wide * lanes;
+    float *dweight = job->sums + p->sums * chunk, *dbias = dweight + p->sums - cnn__line_up(s->out_channels);
+    memset(dweight, 0, sizeof *dweight * p->sums);
+    for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
+        int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
+        cnn__conv_df(job, &a, first, images, unit == begin);
+        for (c = 0; c < s->out_channels; c++) dbias[c] += k->total(a.d + c * map, map);
+        cnn__pad_images(s, p, k, a.x, job->x + first * in, images);
+        for (group = 0; group < s->groups; group++)
+            cnn__conv_dweight(job, &a, dweight + group * p->there.out_channels * cnn__taps(&p->there), group);
+        if (!job->dx) continue;
+        cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->mirrored,
+                              job->back_u, NULL, 0, &a);
+        if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
+        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, in);
     }
 }
 
@@ -2148,14 +2437,23 @@ static void cnn__mirror(const cnn__correlation *g, float *to, const float *weigh
                     *to++ = weight[((size_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
 }
 
+static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation *g, float *u, const float *weight)
+{
+    int group;
+    for (group = 0; g->points && group < g->groups; group++)
+        k->wino_kernels(g->points, u + group * cnn__winograd_kernels(g, k->lanes), cnn__winograd_apart(g, k->lanes),
+                        cnn__channel_pitch(g->in_channels, k->lanes), weight + group * g->out_channels * cnn__taps(g),
+                        g->out_channels, g->in_channels);
+}
+
 static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
-    size_t there = forward.per_thread * g->threads;
-    size_t back =
-        backward.per_thread * g->threads + (size_t)(backward.chunks + 1) * s->out_channels * (cnn__taps(&backward.there) + 1);
-    return sizeof(float) * (there > back ? there : back);
+    size_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
+    return sizeof(float) * cnn__most(forward.u + forward.per_thread * g->threads,
+                                     weights + backward.back_u + backward.sums * backward.chunks
+                                     + backward.per_thread * g->threads);
 }
 
 static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
@@ -2167,7 +2465,9 @@ static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 0);
     job.out = y; job.place = index; job.x = x; job.weight = weight; job.bias = bias;
-    job.scratch = (float *)work;
+    job.u = (float *)work;
+    job.scratch = (float *)work + job.p.u;
+    cnn__transform_kernels(job.g->kernels, &job.p.there, (float *)work, weight);
     cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
 }
 
@@ -2176,24 +2476,27 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
-    size_t weights;
+    float *mirrored = (float *)work, *back_u;
     int chunk;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 1);
-    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.weight = weight;
-    job.scratch = (float *)work;
-    weights = (size_t)s->out_channels * cnn__taps(&job.p.there);
-    job.mirrored = job.scratch + job.p.per_thread * job.g->threads;
-    job.dweight = job.mirrored + weights;
-    job.dbias = job.dweight + weights * job.p.chunks;
-    if (dx && job.p.mirrored) cnn__mirror(&job.p.there, job.mirrored, weight);
-    cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
-    for (chunk = 0; chunk < job.p.chunks; chunk++) {
-        job.g->kernels->sum_into(dweight, job.dweight + weights * chunk, weights);
-        if (dbias) job.g->kernels->sum_into(dbias, job.dbias + (size_t)s->out_channels * chunk, (size_t)s->out_channels);
+    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
+    back_u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
+    job.mirrored = mirrored; job.back_u = back_u;
+    job.sums = back_u + job.p.back_u;
+    job.scratch = job.sums + job.p.sums * job.p.chunks;
+    if (dx) {
+        cnn__mirror(&job.p.there, mirrored, weight);
+        cnn__transform_kernels(job.g->kernels, &job.p.back, back_u, mirrored);
     }
+    cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
+    for (chunk = 1; chunk < job.p.chunks; chunk++)
+        job.g->kernels->sum_into(job.sums, job.sums + job.p.sums * chunk, job.p.sums);
+    job.g->kernels->sum_into(dweight, job.sums, s->out_channels * cnn__taps(&job.p.there));
+    if (dbias)
+        job.g->kernels->sum_into(dbias, job.sums + job.p.sums - cnn__line_up(s->out_channels), (size_t)s->out_channels);
 }
 
 /* ---- the linear layer ---- */
@@ -2207,6 +2510,11 @@ typedef struct cnn__linear_job {
 
 enum { CNN__LINEAR_ROWS = 32, CNN__LINEAR_COLUMNS = 48, CNN__LINEAR_DEPTH = 1024 };       /* a piece; how much of the depth fits the cache */
 
+static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, a tile, and where the rows are */
+{
+    return cnn__line_up(longest * ((size_t)panel + sizeof(size_t) / sizeof(float)) + (size_t)panel * CNN__MOST_ROWS);
+}
+
 /* The card of the linear layer, for one block of y: x and W both lie along the sum, so each value is a dot product. */
 static void cnn__linear_forward_block(void *arguments, int block, int thread)
 {
@@ -2216,7 +2524,8 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
     int across = cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS);
     int n0 = block / across * CNN__LINEAR_ROWS, n1 = cnn__smaller(n0 + CNN__LINEAR_ROWS, s->batch);
     int o0 = block % across * CNN__LINEAR_COLUMNS, o1 = cnn__smaller(o0 + CNN__LINEAR_COLUMNS, s->out_features);
-    int n, o, i;
+    cnn__walk walk = { 0, { 1, 1 }, { 0, 0 }, { 0, 0 } };
+    int n, o, i, q;
     (void)thread;
     for (n = n0; n < n1; n++)
         for (o = o0; o < o1; o++) job->y[(size_t)n * s->out_features + o] = job->bias ? job->bias[o] : 0;
@@ -2224,10 +2533,12 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
         for (o = o0; o < o1; o += k->dot_columns)
             for (n = n0; n < n1; n += k->dot_rows) {
                 const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
+                float *to[CNN__MOST_DOTS];
                 int there = cnn__rows(rows, k->dot_rows, job->x + i, s->in_features, n, n1);
                 int wide = cnn__rows(columns, k->dot_columns, job->weight + i, s->in_features, o, o1);
-                k->dots(cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), 1, 0, 0, rows, columns,
-                        job->y + (size_t)n * s->out_features + o, s->out_features, there, wide);
+                walk.depth = cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i);
+                for (q = 0; q < wide; q++) to[q] = job->y + (size_t)n * s->out_features + o + q;
+                k->dots(&walk, rows, columns, to, (size_t)s->out_features, there, wide);
             }
     if (s->activation)
         for (n = n0; n < n1; n++)
@@ -2235,29 +2546,34 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
                                     job->y + (size_t)n * s->out_features + o0, (size_t)(o1 - o0));
 }
 
-/* Backward for one panel of inputs:  dW = df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
+/* Backward for one panel of inputs:  dW += df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
 static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
     const cnn__kernels *k = job->g->kernels;
     int panel = k->lanes * k->vectors, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
-    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r;
-    float *packed = job->scratch + (size_t)thread * 2 * panel * longest, *result = packed + (size_t)panel * longest;
+    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, q, cut = width % k->lanes;
+    float *packed = job->scratch + (size_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (size_t)panel * longest;
+    size_t *where = (size_t *)(void *)(result + (size_t)panel * k->rows);
+    for (r = 0; r < longest; r++) where[r] = (size_t)r * panel;
     for (pass = 0; pass < (job->dx ? 2 : 1); pass++) {
         int depth = pass ? s->out_features : s->batch, rows = pass ? s->batch : s->out_features;
         const float *from = (pass ? job->weight : job->x) + first;
         float *to = (pass ? job->dx : job->dweight) + first;
         for (r = 0; r < depth; r++) {
             memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
-            memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
+            if (cut) memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
         }
-        cnn__panel_product(k, result, panel, rows, width, depth, job->df, pass ? s->out_features : 1,
-                           pass ? 1 : s->out_features, packed, panel, NULL, 0);
-        for (r = 0; r < rows; r++) {
+        for (r = 0; r < rows; r += k->rows) {              /* a cut panel goes by way of `result`, since tiles write whole vectors */
+            const float *a[CNN__MOST_ROWS];
             float *line = to + (size_t)r * s->in_features;
-            if (pass) memcpy(line, result + (size_t)r * panel, sizeof *line * width);
-            else k->sum_into(line, result + (size_t)r * panel, (size_t)width);
+            int there = cnn__rows(a, k->rows, job->df, pass ? (size_t)s->out_features : 1, r, rows);
+            k->tile(cnn__pieces(width, k->lanes), depth, a, pass ? 1 : (size_t)s->out_features, packed, where, (size_t)k->lanes,
+                    cut ? result : line, cut ? (size_t)panel : (size_t)s->in_features, there, NULL, !cut && !pass, 0);
+            for (q = 0; cut && q < there; q++, line += s->in_features)
+                if (pass) memcpy(line, result + (size_t)q * panel, sizeof *line * width);
+                else k->sum_into(line, result + (size_t)q * panel, (size_t)width);
         }
     }
 }
@@ -2266,7 +2582,7 @@ static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     int longest = s->batch > s->out_features ? s->batch : s->out_features;
-    return sizeof(float) * ((size_t)s->batch * s->out_features + 16 + (size_t)g->threads * 2 * CNN__MOST_PANEL * longest);
+    return sizeof(float) * ((size_t)s->batch * s->out_features + 16 + (size_t)g->threads * cnn__linear_scratch(CNN__MOST_PANEL, longest));
 }
 
 static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
@@ -2502,6 +2818,11 @@ static cnn_backend cnn__gemm(void)
     b.adam_step = cnn__gemm_adam_step;
     return b;
 }
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
+#pragma GCC push_options
+#pragma GCC optimize("O1")                  /* nothing below is hot: half a second less to compile */
+#endif
 
 /* ============================================================================================
    >>net   Building a chain of layers, running it forward and backward, training it. The net owns
@@ -7288,6 +7609,9 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     return !cnn__stopped(net);
 }
 
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
+#pragma GCC pop_options
+#endif
 #ifdef __cplusplus
 }
 #endif

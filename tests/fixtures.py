@@ -297,8 +297,9 @@ def optimizers():
 
 # ---- a whole LeNet-5 for 20 steps; parameters and images by formula, test_fixtures.c has the same ----
 
-def random_numbers(state=1):
-    """24 bits each (Numerical Recipes' generator)."""
+def random_numbers(state=4):
+    """24 bits each (Numerical Recipes' generator). From most states rounding decides a ReLU or a step of Adam within 20 steps:
+    of 1 to 8, PyTorch's own float32 leaves its float64 by 4e-4 to 3e-2 from 2, 5 and 6. From 4 it stays within 3e-7."""
     while True:
         state = (state * 1664525 + 1013904223) % 2 ** 32
         yield state >> 8
