@@ -488,7 +488,8 @@ struct cnn_backend {
     void (*step_end)(void *context);        /* (optional) ... and ends                                    */
 };
 
-/* Makes a backend known to cnn_to() by its name. cnn_cuda.cu calls it before main() begins.              */
+/* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
+   known already. cnn_cuda.cu calls it before main() begins.                                              */
 int cnn_register_backend(const cnn_backend *backend);
 
 /* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function.    */
@@ -3024,7 +3025,7 @@ int cnn_register_backend(const cnn_backend *backend)
 {
     int count = 0;
     cnn_backend *list = cnn__backends(&count);
-    if (!backend || count == CNN__BACKENDS) return 0;
+    if (!backend || !backend->name || cnn_find_backend(backend->name) || count == CNN__BACKENDS) return 0;
     list[count++] = *backend;
     cnn__backends(&count);
     return 1;
@@ -3302,13 +3303,26 @@ static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
     op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
 }
 
-static int cnn__need_work(cnn_net *net, size_t bytes)
+static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old memory stays: the operations count on it */
 {
+    void *work;
     if (bytes <= net->work_size) return 1;
+    work = cnn__backend_alloc(net, bytes, 1, "the scratch memory");
+    if (!work) return 0;
     cnn__backend_free(net, &net->work);
-    net->work = cnn__backend_alloc(net, bytes, 1, "the scratch memory");
-    net->work_size = net->work ? bytes : 0;
-    return net->work != NULL;
+    net->work = work;
+    net->work_size = bytes;
+    return 1;
+}
+
+static size_t cnn__op_work(cnn_net *net, const cnn__op *op)
+{
+    const cnn_backend *b = &net->backend;
+    switch (net->layers[op->first].kind) {
+    case CNN__CONV2D: return b->conv2d_work(b->context, &op->conv);
+    case CNN__LINEAR: return b->linear_work(b->context, &op->linear);
+    default:          return 0;
+    }
 }
 
 static void cnn__free_batch_memory(cnn_net *net)
@@ -3364,8 +3378,7 @@ static int cnn__reserve(cnn_net *net, int batch)
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
             cnn__op_batch(net, op, batch);
-            size = net->layers[op->first].kind == CNN__CONV2D ? net->backend.conv2d_work(net->backend.context, &op->conv)
-                 : net->layers[op->first].kind == CNN__LINEAR ? net->backend.linear_work(net->backend.context, &op->linear) : 0;
+            size = cnn__op_work(net, op);
             if (size > work) work = size;
         }
         if (!cnn__need_work(net, work)) return 0;
@@ -3735,7 +3748,7 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.conv = l->conv;
         one.linear = l->linear;
         cnn__op_batch(net, &one, net->batch);
-        if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &one.conv))) {
+        if (!cnn__need_work(net, cnn__op_work(net, &one))) {
             cnn__backend_free(net, &y);
             break;
         }
@@ -4385,8 +4398,8 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
         return 0;
     }
     from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
-    if (!from || !cnn__sync(net)) return 0;
-    net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    else count = 0;
     cnn__backend_free(net, &own);
     return count;
 }
@@ -6469,6 +6482,8 @@ static double cnn__check_loss(const cnn__check *c, int n0, int n1)
     return sum;
 }
 
+static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }   /* NaN is the worst */
+
 static void cnn__check_tensor(cnn__check *c, const char *what, float *values, const float *gradient, size_t count, int samples,
                               cnn_gradcheck_result *result, FILE *out)
 {
@@ -6496,7 +6511,7 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         error = fabs(gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
         checked++;
         if (!(error <= 1)) failed++;
-        if (!(error <= worst)) worst = error;
+        if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
         fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
@@ -6504,7 +6519,7 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
-    if (!(worst <= result->worst)) {
+    if (cnn__is_worse(worst, result->worst)) {
         result->worst = worst;
         result->where = c->layer->name;
     }
@@ -6520,14 +6535,16 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__check c;
     cnn__op op;
     if (number) from = cnn__activation_of(net, number - 1, &own);
-    if (!from) return;
     memset(&c, 0, sizeof c);
     memset(&op, 0, sizeof op);
     op.first = op.last = number;
     op.conv = l->conv;
     op.linear = l->linear;
     cnn__op_batch(net, &op, net->batch);
-    if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &op.conv))) return;
+    if (!from || !cnn__need_work(net, cnn__op_work(net, &op))) {
+        cnn__backend_free(net, &own);
+        return;
+    }
     c.net = net; c.layer = l; c.number = number; c.batch = net->batch;
     c.counters = cnn__read_counters(net);
     c.x = cnn__download(net, from, in);
@@ -6960,13 +6977,24 @@ static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int byt
     }
 }
 
+enum { CNN__STORED = 65535 };                              /* the most that a stored block of deflate holds */
+
+/* The head of a stored block for as much of the row as it can hold; `left`: the bytes to the row's end. */
+static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last_row)
+{
+    uint32_t most = CNN__STORED, length = left < most ? (uint32_t)left : most, both = length | (length ^ 0xffff) << 16;
+    int k;
+    cnn__png_word(page, crc, last_row && left == length, 1);
+    for (k = 0; k < 4; k++) cnn__png_word(page, crc, both >> 8 * k & 255, 1);              /* lowest byte first */
+}
+
 /* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed. */
 static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom,
                          const char *alt)
 {
     cnn__page page = { NULL, { 0 }, 0 };
     uint32_t crc = 0, a = 1, b = 0;
-    size_t row = (size_t)width * channels;
+    size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
     fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom, height * zoom, alt);
@@ -6977,16 +7005,14 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, &crc, 0x0800u | (channels == 3 ? 2 : 0), 2); cnn__png_word(&page, &crc, 0, 3);
     cnn__png_word(&page, NULL, crc, 4);
     crc = 0;
-    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 6) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream with one stored block a row */
+    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
+    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream of stored blocks; each row begins one */
     cnn__png_word(&page, &crc, 0x7801u, 2);
     for (j = 0; j < height; j++, pixels += row) {
-        size_t i, length = row + 1;
-        cnn__png_word(&page, &crc, j == height - 1, 1);
-        cnn__png_word(&page, &crc, (uint32_t)(length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(length >> 8), 1);
-        cnn__png_word(&page, &crc, (uint32_t)(~length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(~length >> 8 & 255), 1);
-        for (i = 0; i < length; i++) {                     /* each row begins with filter 0 */
-            uint32_t byte = i ? pixels[i - 1] : 0;
+        size_t i;
+        for (i = 0; i <= row; i++) {
+            uint32_t byte = i ? pixels[i - 1] : 0;         /* each row begins with filter 0 */
+            if (i % CNN__STORED == 0) cnn__png_block(&page, &crc, row + 1 - i, j == height - 1);
             cnn__png_word(&page, &crc, byte, 1);
             a = (a + byte) % 65521;
             b = (b + a) % 65521;
