@@ -193,9 +193,11 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 8, .kernel_size = 3, .padding = -2), conv, "padding", "-2 x -2");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = 3), conv, "3 groups", "4 input", "6 output");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = 4), conv, "4 groups", "6 output");
-    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = -2), conv, "-2 groups");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = -2), conv, "groups must be at least 1", "-2");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .in_channels = 3), conv, "expects 3 input channels", "gets 4");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_mode = (cnn_padding_mode)9), conv, "padding_mode 9", "CNN_ZEROS");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .init = (cnn_init)5), conv, "init 5", "CNN_INIT_DEFAULT",
+               "CNN_XAVIER_NORMAL");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 8, .padding_mode = CNN_REFLECT), conv, "reflect", "8 x 8", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 9, .padding_mode = CNN_CIRCULAR), conv, "circular", "9 x 9", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = CNN_SAME, .stride = 2), conv, "CNN_SAME", "stride", "2 x 2");
@@ -217,6 +219,7 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_linear(net, .out_features = 3), "layer 1 (linear): ", "4 x 9 x 8", "cnn_flatten");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .in_features = 288), "layer 2 (linear): ", ".out_features", "0");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = -1), "layer 2 (linear): ", "-1");
+    IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = 1, .init = (cnn_init)-1), "layer 2 (linear): ", "init -1");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = -0.5f), "layer 1 (leaky_relu): ", "negative_slope", "-0.5");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = NAN), "layer 1 (leaky_relu): ", "nan");
     IMPOSSIBLE(cnn_dropout(net, .p = 1.5f), "layer 1 (dropout): ", "p ", "1.5");
@@ -321,21 +324,26 @@ static void test_second_backend(void)
 
 static void test_keys(void)
 {
-    cnn_net *net = small_net();
+    cnn_net *net = small_net(), *bare = cnn_new(4, 9, 8);
     float values[200] = { 0 };
     int shape[4];
     MISTAKE(net, cnn_get(net, "0.wieght", values, 200), "cnn_get", "\"0.wieght\"", "0.weight, 0.bias, last.weight, last.bias");
-    MISTAKE(net, cnn_set(net, "conv", values, 1), "cnn_set", "\"conv\"", "0.weight");
+    MISTAKE(net, cnn_set(net, "conv", values, 1), "cnn_set: there is no parameter \"conv\"", "0.weight");
     MISTAKE(net, cnn_shape(net, "conv", shape), "cnn_shape", "\"conv\"", "0.weight");
-    MISTAKE(net, cnn_set(net, "0.bias.grad", values, 2), "cnn_set", "\"0.bias.grad\"");
+    MISTAKE(net, cnn_set(net, "0.bias.grad", values, 2), "cnn_set: \"0.bias.grad\" is a gradient", "set \"0.bias\"");
     MISTAKE(net, cnn_get(net, "0.weight", values, 71), "cnn_get", "\"0.weight\"", "72", "71");
     MISTAKE(net, cnn_set(net, "0.weight", values, 73), "cnn_set", "\"0.weight\"", "72", "73");
     MISTAKE(net, cnn_get(net, "last", values, 200), "cnn_get", "\"last\"", "cnn_forward");
     MISTAKE(net, cnn_get(net, cnn_key(net, 99), values, 200), "cnn_get");
-    MISTAKE(net, cnn_explain(net, "conv", 0, 0, 0, stderr), "cnn_explain", "\"conv\"");
+    MISTAKE(net, cnn_explain(net, "conv", 0, 0, 0, stderr), "cnn_explain", "no layer \"conv\"", "are 0, 1, 2, 3, 4, last");
     MISTAKE(net, cnn_explain(net, NULL, 0, 0, 0, stderr), "cnn_explain");
     MISTAKE(net, cnn_explain(net, "0", 0, 0, 0, stderr), "cnn_explain", "\"0\"", "cnn_forward");
-    cnn_free(net);
+    cnn_relu(bare);
+    cnn_name(bare, "flat");
+    cnn_flatten(bare);
+    MISTAKE(bare, cnn_get(bare, "0.weight", values, 1), "\"0.weight\"; the network has no parameters", "layers are 0, flat");
+    MISTAKE(bare, cnn_set(bare, "0", values, 1), "no parameter \"0\"; the network has no parameters");
+    cnn_free(net); cnn_free(bare);
 }
 
 static void test_order_of_calls(void)
@@ -347,6 +355,7 @@ static void test_order_of_calls(void)
     cnn_net *net = small_net();
     cnn_batch batch, larger, other, empty = { NULL, NULL, 0 };
     float y[COUNT * 3];
+    int classes[COUNT];
     only_targets = cnn_data_new(.count = COUNT, .channels = 4, .height = 9, .width = 8, .outputs = 2, .floats = data->floats, .targets = targets);
     many = cnn_data_new(.count = COUNT, .channels = 4, .height = 9, .width = 8, .classes = 7, .floats = data->floats, .labels = labels);
     flat = cnn_data_new(.count = COUNT, .channels = 1, .height = 9, .width = 32, .classes = 3, .floats = data->floats, .labels = labels);
@@ -359,11 +368,15 @@ static void test_order_of_calls(void)
     MISTAKE(net, cnn_fit(net, data, NULL, .epochs = 1), "cnn_fit", "no optimizer");
     cnn_sgd(net, .lr = 0.1f);
     MISTAKE(net, cnn_fit(net, data, NULL, .epochs = -1), "cnn_fit", "epochs", "-1");
-    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = -1), "batch_size", "-1");
-    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = 21), "20 samples", "21", "batch_size");
-    MISTAKE(net, cnn_fit(net, NULL, NULL, .epochs = 1), "no data set");
-    MISTAKE(net, cnn_evaluate(net, NULL, 4, CNN_MSE), "no data set");
-    MISTAKE(net, cnn_evaluate(net, data, -4, CNN_MSE), "batch_size", "-4");
+    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = -1), "cnn_fit: batch_size", "-1");
+    MISTAKE(net, cnn_fit(net, data, data, .test_batch_size = -1), "cnn_fit: test_batch_size", "-1");
+    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = 21), "cnn_fit: 20 samples", "21", "batch_size");
+    MISTAKE(net, cnn_fit(net, data, NULL, .loss = (cnn_loss_kind)2), "cnn_fit: loss 2", "CNN_CROSS_ENTROPY", "CNN_MSE");
+    MISTAKE(net, cnn_fit(net, NULL, NULL, .epochs = 1), "cnn_fit: there is no data set");
+    MISTAKE(net, cnn_evaluate(net, NULL, 4, CNN_MSE), "cnn_evaluate: there is no data set");
+    MISTAKE(net, cnn_evaluate(net, data, -4, CNN_MSE), "cnn_evaluate: batch_size", "-4");
+    MISTAKE(net, cnn_evaluate(net, data, 4, (cnn_loss_kind)-3), "cnn_evaluate: loss -3", "CNN_MSE");
+    MISTAKE(net, cnn_classify(net, classes, NULL, NULL, 4), "cnn_classify: there is no data set");
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "cnn_forward");
     MISTAKE(net, cnn_forward(net, NULL), "cnn_forward", "empty");
     MISTAKE(net, cnn_forward(net, &empty), "cnn_forward", "empty", "cnn_next");
@@ -385,11 +398,11 @@ static void test_order_of_calls(void)
     other.data = only_targets;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy", "no labels", "cnn_mse_loss");
-    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss", "3 outputs", "2 targets");
+    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss: a target of your data set has 2 values", "3 outputs");
     other.data = many;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy", "7 classes", "3 outputs");
-    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss", "3 outputs", "7 classes");
+    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss: your data set has 7 classes", "3 outputs");
     MISTAKE(net, cnn_fit(net, many, NULL, .batch_size = 5), "7 classes");
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "same batch");
@@ -490,7 +503,7 @@ static void test_nameless_class(void)
 /* The sentence goes from the data set to the loader and to the network. */
 #define WRONG_DATA(create, ...)                                                                     \
     do {                                                                                            \
-        cnn_data *data = create;                                                                    \
+        cnn_data *data = (heard = 0, create);                                                       \
         SAYS(data->error, __VA_ARGS__);                                                             \
         if (data->error) check_handed_on(data);                                                     \
         cnn_data_free(data);                                                                        \
@@ -503,13 +516,29 @@ static void check_handed_on(cnn_data *data)
     cnn_net *net = small_net();
     cnn_data *first, *second;
     cnn_batch batch;
+    int batches = 0;
     CHECK(data->count == 0, "%d samples", data->count);
     CHECK(cnn_loader_error(loader) && !strcmp(cnn_loader_error(loader), data->error), "the loader says: %s", cnn_loader_error(loader));
-    CHECK(!cnn_next(loader, &batch) && cnn_batches(loader) == 0, "a batch");
+    while (cnn_next(loader, &batch) && ++batches < 9) {     /* a training loop hears of it */
+        CHECK(batch.size == 0 && !batch.order, "a batch of %d", batch.size);
+        cnn_forward(net, &batch);
+        cnn_cross_entropy(net, &batch);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        cnn_step(net);
+    }
+    CHECK(batches == 1 && cnn_batches(loader) == 0, "%d batches", batches);
+    CHECK(!strcmp(error_of(net), data->error), "after the loop the network says: %s", error_of(net));
+    cnn_clear_error(net);
+    CHECK(cnn_next(loader, &batch) && !cnn_next(loader, &batch), "once again in the next epoch");
+    cnn_report(net, data, in_folder("never"), "");
+    CHECK(!strcmp(error_of(net), data->error), "the report says: %s", error_of(net));
+    cnn_clear_error(net);
     cnn_evaluate(net, data, 4, CNN_CROSS_ENTROPY);
     CHECK(!strcmp(error_of(net), data->error), "the network says: %s", error_of(net));
     cnn_random_split(data, 1, 0, &first, &second);
     CHECK(first->error && !strcmp(first->error, data->error) && second->error, "a part says: %s", first->error);
+    CHECK(heard == 1 && !strcmp(last_heard, data->error), "heard %d times, last: %s", heard, last_heard);
     cnn_normalize(data, mean, std);
     cnn_loader_free(loader);
     cnn_free(net);
@@ -553,8 +582,16 @@ static void test_own_data(void)
         else SAYS(first->error, "cnn_random_split", "of 20 samples");
         cnn_data_free(first); cnn_data_free(second);
     }
+    heard = 0;
+    cnn_random_split(data, COUNT, 0, &first, &second);
+    loader = cnn_loader_new(second, .batch_size = 1);
+    CHECK(heard == 1, "one mistake is heard %d times", heard);
+    cnn_loader_free(loader);
+    cnn_data_free(first); cnn_data_free(second);
     loader = cnn_loader_new(data, .batch_size = -2);
     SAYS(cnn_loader_error(loader), "batch_size", "-2");
+    cnn_next(loader, &batch);
+    CHECK(batch.data && batch.data->error == cnn_loader_error(loader), "the batch has no sentence");
     cnn_loader_free(loader);
     loader = cnn_loader_new(data, .batch_size = 21, .drop_last = 1);
     SAYS(cnn_loader_error(loader), "20 samples", "21", "batch_size");
@@ -575,7 +612,7 @@ static void test_own_data(void)
     cnn_loader_free(loader);
     data->count = 0;
     loader = cnn_loader_new(data, .batch_size = 4);
-    SAYS(cnn_loader_error(loader), "0 samples");
+    SAYS(cnn_loader_error(loader), "set to 0", "20 samples");
     cnn_loader_free(loader);
     cnn_data_free(data);
 }
@@ -632,6 +669,7 @@ static void test_idx(void)
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), folder, 10), folder);                           /* a directory */
     WRONG_DATA(cnn_load_idx(folder, in_folder(LABELS), 10), folder);
     WRONG_DATA(cnn_load_idx(NULL, in_folder(LABELS), 10), "cannot be opened");
+    WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 0), "cnn_load_idx: classes must be at least 1", "0");
     WRONG_DATA(cnn_load_mnist(NULL, NULL), "cannot be opened");
     write_file(LABELS, many, 13, 14);
     WRONG_DATA(cnn_load_mnist(folder, "train"), "6 labels", "5 images");
@@ -731,6 +769,7 @@ static void test_huge(void)
 static void test_on_error(void)
 {
     cnn_net *net = small_net();
+    cnn_data *data = zeros();
     heard = 0;
     cnn_to(net, "abacus");
     CHECK(heard == 1 && !strcmp(last_heard, error_of(net)), "heard %d times: %s", heard, last_heard);
@@ -740,9 +779,22 @@ static void test_on_error(void)
     cnn_clear_error(net);
     cnn_backward(net);
     CHECK(heard == 2 && !strcmp(last_heard, error_of(net)), "after clearing, the next one: %s", last_heard);
-    cnn_free(net);
+    cnn_clear_error(net);
     cnn_data_free(cnn_load_cifar10(folder, "neither"));
     CHECK(heard == 3 && strstr(last_heard, "\"neither\""), "a data set's: %s", last_heard);
+    cnn_sgd(net, .lr = 0.1f);
+    cnn_fit(net, data, NULL, .batch_size = 21);
+    CHECK(heard == 4 && !strcmp(last_heard, error_of(net)), "a loader's, in cnn_fit, %d: %s", heard, last_heard);
+    cnn_free(net);
+    cnn_data_free(data);
+    allocations = 0;
+    fail_first = 1;
+    fail_last = LONG_MAX;
+    CHECK(!cnn_new(1, 1, 1) && heard == 5 && !strcmp(last_heard, cnn_error(NULL)), "no network: %s", last_heard);
+    data = cnn_load_cifar10(folder, "test");
+    CHECK(heard == 6 && !strcmp(last_heard, data->error), "no data set: %s", last_heard);
+    CHECK(!cnn_loader_new(data, .batch_size = 1) && heard == 7, "no loader: %s", last_heard);
+    fail_first = fail_last = 0;
 }
 
 /* ---- out of memory ---- */
