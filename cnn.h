@@ -83,6 +83,7 @@ extern "C" {
 /* ============================================================================================
    >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
            the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
+           Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
            C++ fills the struct and calls the function that ends in _with.
    ============================================================================================ */
 
