@@ -218,7 +218,7 @@ typedef struct cnn_data_options {           /* your own arrays; they are used in
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
    given such data takes the sentence over. */
 cnn_data *cnn_load_mnist(const char *directory, const char *split);    /* "train" or "t10k"              */
-cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* the same, with class names */
+cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split);  /* "train" or "test"              */
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes); /* IDX files by path        */
 cnn_data *cnn_data_new_with(cnn_data_options o);
@@ -4810,25 +4810,36 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
     return data;
 }
 
-cnn_data *cnn_load_mnist(const char *directory, const char *split)
+/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of
+   Fashion-MNIST's. Is that share from `low` to `high`? */
+static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
-    return cnn__load_mnist_like(directory, split, cnn__digit_names);
+    size_t i, zeros = 0, all = (size_t)data->count * data->height * data->width;
+    for (i = 0; i < all; i++) zeros += !data->bytes[i];
+    return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
-/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of Fashion-MNIST's. */
+static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char *wanted)
+{
+    cnn__say(&data->memory->error,
+             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. Any other "
+             "data set: cnn_load_idx",
+             data->name, there, wanted);
+    return cnn__data_fails(data);
+}
+
+cnn_data *cnn_load_mnist(const char *directory, const char *split)
+{
+    cnn_data *data = cnn__load_mnist_like(directory, split, cnn__digit_names);
+    if (data->error || !cnn__zeros_within(data, 0.45, 0.55)) return data;
+    return cnn__other_mnist(data, "Fashion-MNIST's clothes", "MNIST's digits");
+}
+
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 {
     cnn_data *data = cnn__load_mnist_like(directory, split, cnn__fashion_names);
-    size_t i, zeros = 0, all;
-    if (data->error) return data;
-    all = (size_t)data->count * data->height * data->width;
-    for (i = 0; i < all; i++) zeros += !data->bytes[i];
-    if ((double)zeros < 0.7 * (double)all) return data;
-    cnn__say(
-        &data->memory->error,
-        "%.200s holds MNIST's digits (%.0f %% of the pixels are 0), not Fashion-MNIST (50 %%); the files have the same names",
-        directory, 100.0 * (double)zeros / (double)all);
-    return cnn__data_fails(data);
+    if (data->error || !cnn__zeros_within(data, 0.7, 1)) return data;
+    return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
 }
 
 /* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */

@@ -92,6 +92,8 @@ mnist; printf '\012' | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=20 conv=not
 ok "a label out of range" refused lenet5 'label 10 of sample 12 is outside 0 .. 9' --data ../mnist
 mnist; rm mnist/t10k-labels-idx1-ubyte
 ok "a missing file" refused lenet5 't10k-labels-idx1-ubyte: cannot be opened' --data ../mnist
+mnist; { images 200 78400; head -c 78400 /dev/zero | tr '\0' '\377'; } >mnist/t10k-images-idx3-ubyte
+ok "Fashion-MNIST in MNIST's place" refused lenet5 "holds Fashion-MNIST's clothes, not MNIST's digits" --data ../mnist
 mnist
 ok "MNIST in Fashion-MNIST's place" refused fashion_mnist "holds MNIST's digits" --data ../mnist
 ok "MNIST in CIFAR-10's place" refused cifar10 'data_batch_1.bin: cannot be opened' --data ../mnist

@@ -650,6 +650,7 @@ static void write_mnist(void)
 static void test_idx(void)
 {
     static const unsigned char many[13] = { 0, 0, 8, 1, 0, 0, 0, 6 }, eleven[13] = { 0, 0, 8, 1, 0, 0, 0, 5, 0, 11 };
+    unsigned char half[76] = { 0 };
     char path[700];
     cnn_data *data;
     WRONG_DATA(cnn_load_mnist(folder, "train"), folder, IMAGES, "cannot be opened");
@@ -662,7 +663,15 @@ static void test_idx(void)
     CHECK(!data->error && data->count == 5 && data->height == 4 && data->width == 3 && data->labels[1] == 9, "%s", data->error);
     cnn_data_free(data);
     WRONG_DATA(cnn_load_mnist(folder, "test"), "test-images-idx3-ubyte", "cannot be opened");
-    WRONG_DATA(cnn_load_fashion_mnist(folder, "train"), "MNIST", "100 %", "Fashion-MNIST");
+    WRONG_DATA(cnn_load_fashion_mnist(folder, "train"), IMAGES " holds MNIST's digits, not Fashion-MNIST's", "cnn_load_idx");
+    memcpy(half, images, 16);
+    memset(half + 16, 7, 30);
+    write_file(IMAGES, half, 76, 76);
+    WRONG_DATA(cnn_load_mnist(folder, "train"), IMAGES " holds Fashion-MNIST's clothes, not MNIST's", "cnn_load_idx");
+    data = cnn_load_fashion_mnist(folder, "train");
+    CHECK(!data->error && data->count == 5, "%s", data->error);
+    cnn_data_free(data);
+    write_mnist();
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 9), "label 9", "sample 1", "0 .. 8");
     WRONG_DATA(cnn_load_idx(in_folder(LABELS), in_folder(LABELS), 10), LABELS, "13 bytes");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(IMAGES), 10), "begins with 00 00 08 03", "labels", "00 00 08 01");
