@@ -62,6 +62,15 @@ ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists'
 for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan' '--seed -1' '--threads 0' '--limit 0' '--limit 1.5'; do
     ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
 done
+for program in losses features; do
+    run $program --help && mv out help
+    for option in --save --load --checkpoint --report --quiet; do
+        ok "$program $option" refused $program "there is no option $option; --help lists" $option x
+        ok "$program --help does not list $option" sh -c "grep -q -- --seed help && ! grep -q -- $option help"
+    done
+done
+run lenet5 --help
+ok "lenet5 --help lists its options" sh -c 'grep -q -- --seed out && grep -q -- --save out && grep -q -- --quiet out'
 ok "an option without its value" refused lenet5 '--epochs needs a value' --epochs
 ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, gemm' --backend fast --limit 128
 ok "a folder without data" refused lenet5 'no MNIST in /nowhere; get it with: make mnist' --data /nowhere
