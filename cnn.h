@@ -44,8 +44,9 @@
    CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
 
        CNN_MALLOC(bytes), CNN_FREE(pointer)   the allocator; both or neither
-       CNN_ON_ERROR(sentence)                 run once for each new error, e.g. (puts(sentence), exit(1)).
-                                              Without it the library never prints or exits.
+       CNN_ON_ERROR(sentence)                 run once for each mistake, e.g. (puts(sentence), exit(1)), not again
+                                              where a loader or network takes the sentence over. Without it the
+                                              library never prints or exits.
 
    CONVENTIONS
 
@@ -82,6 +83,7 @@ extern "C" {
 /* ============================================================================================
    >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
            the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
+           Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
            C++ fills the struct and calls the function that ends in _with.
    ============================================================================================ */
 
@@ -216,7 +218,7 @@ typedef struct cnn_data_options {           /* your own arrays; they are used in
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
    given such data takes the sentence over. */
 cnn_data *cnn_load_mnist(const char *directory, const char *split);    /* "train" or "t10k"              */
-cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* the same, with class names */
+cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split);  /* "train" or "test"              */
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes); /* IDX files by path        */
 cnn_data *cnn_data_new_with(cnn_data_options o);
@@ -244,7 +246,9 @@ typedef struct cnn_loader_options {
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
 int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the end of the epoch, after
-                                                         which the next call begins a new one           */
+                                                         which the next call begins a new one. In error it
+                                                         deals out one empty batch, from which cnn_forward
+                                                         takes the sentence over                        */
 void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone        */
 int cnn_batches(const cnn_loader *loader);            /* batches in an epoch                             */
 const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well                       */
@@ -488,7 +492,8 @@ struct cnn_backend {
     void (*step_end)(void *context);        /* (optional) ... and ends                                    */
 };
 
-/* Makes a backend known to cnn_to() by its name. cnn_cuda.cu calls it before main() begins.              */
+/* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
+   known already. cnn_cuda.cu calls it before main() begins.                                              */
 int cnn_register_backend(const cnn_backend *backend);
 
 /* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function.    */
@@ -559,6 +564,12 @@ static void cnn__say(cnn__text *error, const char *format, ...)
     vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
     CNN_ON_ERROR(error->s);
+}
+
+/* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
+static void cnn__take_over(cnn__text *error, const char *sentence)
+{
+    if (sentence && !error->s[0]) snprintf(error->s, sizeof error->s, "%s", sentence);
 }
 
 /* ============================================================================================
@@ -2831,6 +2842,7 @@ static cnn_backend cnn__gemm(void)
 
 static uint64_t cnn__data_serial(const cnn_data *data);    /* at >>data: tells one data set from another at the same address */
 static size_t cnn__data_count(const cnn_data *data);       /* samples in its arrays, however `count` was lowered */
+static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
 
 typedef enum cnn__kind {
     CNN__CONV2D, CNN__POOL2D, CNN__LINEAR, CNN__ACTIVATION, CNN__SOFTMAX, CNN__FLATTEN, CNN__DROPOUT
@@ -2927,7 +2939,10 @@ static size_t cnn__size(cnn__dims d) { return (size_t)d.channels * d.height * d.
 cnn_net *cnn_new(int channels, int height, int width)
 {
     cnn_net *net = (cnn_net *)cnn__alloc(1, sizeof *net);
-    if (!net) return NULL;
+    if (!net) {
+        CNN_ON_ERROR(cnn_error(NULL));
+        return NULL;
+    }
     net->input.channels = channels; net->input.height = height; net->input.width = width;
     net->backend = *cnn_find_backend("gemm");
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
@@ -2974,6 +2989,16 @@ static int cnn__output_size(const char *side, int in, int pad_before, int pad_af
 
 static int cnn__either(int one, int both, int otherwise) { return one ? one : both ? both : otherwise; }
 
+static int cnn__usable_init(cnn_init init, const char *label, cnn__text *error)
+{
+    if ((unsigned)init <= CNN_XAVIER_NORMAL) return 1;
+    return cnn__say(error,
+                    "%s: init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, "
+                    "CNN_XAVIER_NORMAL",
+                    label, (int)init),
+           0;
+}
+
 static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *error)
 {
     const cnn_conv2d_options *o = &layer->conv_options;
@@ -3010,13 +3035,15 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
                         s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
     if (o->in_channels && o->in_channels != s->in_channels)
         return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels), 0;
-    if (s->groups < 1 || s->in_channels % s->groups || s->out_channels % s->groups)
+    if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups), 0;
+    if (s->in_channels % s->groups || s->out_channels % s->groups)
         return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label,
                         s->groups, s->in_channels, s->out_channels), 0;
     if ((unsigned)s->padding_mode > CNN_CIRCULAR)
         return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label,
                         (int)s->padding_mode),
                0;
+    if (!cnn__usable_init(o->init, label, error)) return 0;
     if (same) {
         double total_height = (double)s->dilation_height * (s->kernel_height - 1),
                total_width = (double)s->dilation_width * (s->kernel_width - 1);
@@ -3108,6 +3135,7 @@ static int cnn__fit_linear(cnn__layer *layer, const char *label, cnn__text *erro
     if (layer->linear_options.out_features < 1)
         return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features),
                0;
+    if (!cnn__usable_init(layer->linear_options.init, label, error)) return 0;
     memset(&layer->linear, 0, sizeof layer->linear);
     layer->linear.in_features = layer->in.channels;
     layer->linear.out_features = layer->linear_options.out_features;
@@ -3345,7 +3373,7 @@ int cnn_register_backend(const cnn_backend *backend)
 {
     int count = 0;
     cnn_backend *list = cnn__backends(&count);
-    if (!backend || count == CNN__BACKENDS) return 0;
+    if (!backend || !backend->name || cnn_find_backend(backend->name) || count == CNN__BACKENDS) return 0;
     list[count++] = *backend;
     cnn__backends(&count);
     return 1;
@@ -3623,13 +3651,26 @@ static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
     op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
 }
 
-static int cnn__need_work(cnn_net *net, size_t bytes)
+static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old memory stays: the operations count on it */
 {
+    void *work;
     if (bytes <= net->work_size) return 1;
+    work = cnn__backend_alloc(net, bytes, 1, "the scratch memory");
+    if (!work) return 0;
     cnn__backend_free(net, &net->work);
-    net->work = cnn__backend_alloc(net, bytes, 1, "the scratch memory");
-    net->work_size = net->work ? bytes : 0;
-    return net->work != NULL;
+    net->work = work;
+    net->work_size = bytes;
+    return 1;
+}
+
+static size_t cnn__op_work(cnn_net *net, const cnn__op *op)
+{
+    const cnn_backend *b = &net->backend;
+    switch (net->layers[op->first].kind) {
+    case CNN__CONV2D: return b->conv2d_work(b->context, &op->conv);
+    case CNN__LINEAR: return b->linear_work(b->context, &op->linear);
+    default:          return 0;
+    }
 }
 
 static void cnn__free_batch_memory(cnn_net *net)
@@ -3685,8 +3726,7 @@ static int cnn__reserve(cnn_net *net, int batch)
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
             cnn__op_batch(net, op, batch);
-            size = net->layers[op->first].kind == CNN__CONV2D ? net->backend.conv2d_work(net->backend.context, &op->conv)
-                 : net->layers[op->first].kind == CNN__LINEAR ? net->backend.linear_work(net->backend.context, &op->linear) : 0;
+            size = cnn__op_work(net, op);
             if (size > work) work = size;
         }
         if (!cnn__need_work(net, work)) return 0;
@@ -3902,11 +3942,11 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
     if (cnn__stopped(net)) return 0;
+    if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !batch->order || batch->size < 1)
         return cnn__say(&net->error,
                         "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1"),
                0;
-    if (data->error) return cnn__say(&net->error, "%s", data->error), 0;
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
         return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
                         data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
@@ -3989,9 +4029,14 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     if (!cnn__usable_loss(net, "cnn_mse_loss", batch)) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    if (data->targets ? data->outputs != outputs : (!data->labels || data->classes > outputs)) {
-        cnn__say(&net->error, "cnn_mse_loss: the network has %d outputs, but %s has %d targets and %d classes a sample",
-                 outputs, data->name, data->outputs, data->classes);
+    if (data->targets && data->outputs != outputs) {
+        cnn__say(&net->error, "cnn_mse_loss: a target of %s has %d values, but the network has %d outputs; give it as many",
+                 data->name, data->outputs, outputs);
+        return;
+    }
+    if (!data->targets && (!data->labels || data->classes > outputs)) {
+        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name, data->classes,
+                 outputs);
         return;
     }
     labels = cnn__batch_labels(net, batch);
@@ -4056,7 +4101,7 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.conv = l->conv;
         one.linear = l->linear;
         cnn__op_batch(net, &one, net->batch);
-        if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &one.conv))) {
+        if (!cnn__need_work(net, cnn__op_work(net, &one))) {
             cnn__backend_free(net, &y);
             break;
         }
@@ -4327,8 +4372,15 @@ static void cnn__take_loss(cnn_net *net, const cnn_batch *batch, cnn_loss_kind l
     else cnn_cross_entropy(net, batch);
 }
 
-/* All of data in order, without dropout or gradients; each batch goes to `look` (or NULL). */
-static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size,
+static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind loss)
+{
+    if (cnn__stopped(net)) return 0;
+    if ((unsigned)loss <= CNN_MSE) return 1;
+    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss), 0;
+}
+
+/* All of data in order, without dropout or gradients; each batch goes to `look`. */
+static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
                             void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
 {
     int evaluating, no_grad;
@@ -4338,8 +4390,8 @@ static void cnn__each_batch(cnn_net *net, const cnn_data *data, int batch_size,
     if (cnn__stopped(net)) return;
     memset(&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
-    loader = cnn_loader_new_with(data, o);
-    if (cnn_loader_error(loader)) cnn__say(&net->error, "%s", cnn_loader_error(loader));
+    loader = cnn__deal(call, data, o);
+    cnn__take_over(&net->error, cnn_loader_error(loader));
     evaluating = net->evaluating;
     no_grad = net->no_grad;
     net->evaluating = net->no_grad = 1;
@@ -4361,8 +4413,10 @@ static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *los
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
-    cnn__reset_score(net);
-    cnn__each_batch(net, data, batch_size, cnn__take_batch_loss, &loss);
+    if (cnn__usable_loss_kind(net, "cnn_evaluate", loss)) {
+        cnn__reset_score(net);
+        cnn__each_batch(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
+    }
     return cnn__read_score(net);
 }
 
@@ -4390,7 +4444,7 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     cnn__classified to = { NULL, NULL, 0 };
     to.classes = classes;
     to.probability = probability;
-    cnn__each_batch(net, data, batch_size, cnn__classify_batch, &to);
+    cnn__each_batch(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
     return !cnn__stopped(net);
 }
 
@@ -4614,20 +4668,22 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     cnn_loader *loader;
     cnn_loader_options lo;
     cnn__doctor doctor = { NULL, 0, 0 };
-    if (!cnn__ready(net)) return 0;
+    if (!cnn__ready(net) || !cnn__usable_loss_kind(net, "cnn_fit", o.loss)) return 0;
     if (!o.epochs) o.epochs = 1;
     if (!o.batch_size) o.batch_size = 128;
     if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 1, not %d", o.epochs), 0;
+    if (o.test_batch_size < 0)
+        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size), 0;
     if (!net->optimizer)
         return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
-    if (test && test->error) return cnn__say(&net->error, "%s", test->error), 0;
+    if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
     memset(&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
     lo.drop_last = !o.keep_last;
     lo.seed = net->seed;
-    loader = cnn_loader_new_with(train, lo);
-    if (cnn_loader_error(loader)) cnn__say(&net->error, "%s", cnn_loader_error(loader));
+    loader = cnn__deal("cnn_fit", train, lo);
+    cnn__take_over(&net->error, cnn_loader_error(loader));
     doctor.out = o.doctor;
     if (doctor.out && !cnn__stopped(net)) cnn__doctor_before(&doctor, net, train, o.loss);
     while (!cnn__stopped(net) && net->history_count < o.epochs) {
@@ -4672,15 +4728,17 @@ static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, 
     return NULL;
 }
 
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *key)
+/* what: "layer", "parameter", or more of them; lists those that there are */
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
 {
+    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
     cnn__text known = { "" };
-    int i;
-    for (i = 0; i < net->tensor_count && strlen(known.s) < 200; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "", net->tensors[i].key);
-    cnn__say(&net->error,
-             "%s: there is no \"%.80s\"; there are the parameters %.260s%s, with .grad their gradients, and the layers' names",
-             call, key ? key : "", known.s, i < net->tensor_count ? ", ..." : "");
+    for (i = 0; i < all && strlen(known.s) < 200; i++)
+        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+                 layers ? net->layers[i].name : net->tensors[i].key);
+    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
+             net->tensor_count ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+             i < all ? ", ..." : "");
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -4693,7 +4751,7 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     if (!cnn__ready(net)) return 0;
     t = cnn__find_tensor(net, key, &gradient);
     layer = t ? -1 : cnn__find_layer(net, key);
-    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", key); return 0; }
+    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
     if (!t && !net->batch) {
         cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
         return 0;
@@ -4706,8 +4764,8 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
         return 0;
     }
     from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
-    if (!from || !cnn__sync(net)) return 0;
-    net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    else count = 0;
     cnn__backend_free(net, &own);
     return count;
 }
@@ -4718,7 +4776,11 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     int gradient;
     if (!cnn__ready(net)) return 0;
     t = cnn__find_tensor(net, key, &gradient);
-    if (!t || gradient) return cnn__no_such_key(net, "cnn_set", key), 0;
+    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
+    if (gradient)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
+                        key, t->key),
+               0;
     if (count != t->count)
         return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
                         (double)count),
@@ -4738,7 +4800,7 @@ int cnn_shape(cnn_net *net, const char *key, int shape[4])
         return t->ndim;
     }
     layer = cnn__find_layer(net, key);
-    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", key), 0;
+    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
     shape[0] = net->batch;
     shape[1] = net->layers[layer].out.channels;
     shape[2] = net->layers[layer].out.height;
@@ -4797,6 +4859,7 @@ static cnn_data *cnn__data_empty(const char *name)
         cnn__free(memory);
         none.error = "out of memory for a data set";
         none.name = "";
+        CNN_ON_ERROR(none.error);
         return &none;
     }
     data->memory = memory;
@@ -5028,6 +5091,11 @@ cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
     unsigned char *label_file;
     int sizes[3], label_count[3], i, *numbers;
     if (!data->memory) return data;
+    if (classes < 1) {
+        cnn__say(&data->memory->error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d",
+                 classes);
+        return cnn__data_fails(data);
+    }
     data->memory->bytes = cnn__read_idx(images, 3, sizes, &data->memory->error);
     if (!data->memory->bytes) return cnn__data_fails(data);
     label_file = cnn__read_idx(labels, 1, label_count, &data->memory->error);
@@ -5063,25 +5131,36 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
     return data;
 }
 
-cnn_data *cnn_load_mnist(const char *directory, const char *split)
+/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of
+   Fashion-MNIST's. Is that share from `low` to `high`? */
+static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
-    return cnn__load_mnist_like(directory, split, cnn__digit_names);
+    size_t i, zeros = 0, all = (size_t)data->count * data->height * data->width;
+    for (i = 0; i < all; i++) zeros += !data->bytes[i];
+    return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
-/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of Fashion-MNIST's. */
+static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char *wanted)
+{
+    cnn__say(&data->memory->error,
+             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. Any other "
+             "data set: cnn_load_idx",
+             data->name, there, wanted);
+    return cnn__data_fails(data);
+}
+
+cnn_data *cnn_load_mnist(const char *directory, const char *split)
+{
+    cnn_data *data = cnn__load_mnist_like(directory, split, cnn__digit_names);
+    if (data->error || !cnn__zeros_within(data, 0.45, 0.55)) return data;
+    return cnn__other_mnist(data, "Fashion-MNIST's clothes", "MNIST's digits");
+}
+
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 {
     cnn_data *data = cnn__load_mnist_like(directory, split, cnn__fashion_names);
-    size_t i, zeros = 0, all;
-    if (data->error) return data;
-    all = (size_t)data->count * data->height * data->width;
-    for (i = 0; i < all; i++) zeros += !data->bytes[i];
-    if ((double)zeros < 0.7 * (double)all) return data;
-    cnn__say(
-        &data->memory->error,
-        "%.200s holds MNIST's digits (%.0f %% of the pixels are 0), not Fashion-MNIST (50 %%); the files have the same names",
-        directory, 100.0 * (double)zeros / (double)all);
-    return cnn__data_fails(data);
+    if (data->error || !cnn__zeros_within(data, 0.7, 1)) return data;
+    return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
 }
 
 /* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */
@@ -5178,7 +5257,7 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
         for (i = 0; i < 2; i++) {
             cnn_data *d = i ? *second : *first;
             if (!d->memory) continue;
-            if (data->error) cnn__say(&d->memory->error, "%s", data->error);
+            if (data->error || i) cnn__take_over(&d->memory->error, data->error ? data->error : (*first)->error);
             else if (count > 0 && count < data->count)
                 cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
             else
@@ -5205,31 +5284,38 @@ struct cnn_loader {
     int epoch, at;                          /* the epoch that is being dealt out, and how far             */
     int begun;
     cnn__text error;
+    cnn_data failed;                        /* in error, what the empty batch is of: it has the sentence  */
 };
 
-cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
+static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
 {
     cnn_loader *loader = (cnn_loader *)cnn__alloc(1, sizeof *loader);
-    if (!loader) return NULL;
+    if (!loader) {
+        CNN_ON_ERROR(cnn_loader_error(NULL));
+        return NULL;
+    }
     loader->data = data;
     loader->options = o;
     if (!loader->options.batch_size) loader->options.batch_size = 1;
-    if (!data) cnn__say(&loader->error, "cnn_loader_new: there is no data set");
-    else if (data->error) cnn__say(&loader->error, "%s", data->error);
-    else if ((size_t)data->count > cnn__data_count(data))
-        cnn__say(&loader->error, "cnn_loader_new: the count of %s was set to %d, but it has only %.0f samples", data->name,
+    if (!data)
+        cnn__say(&loader->error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
+    else if (data->error) cnn__take_over(&loader->error, data->error);
+    else if (data->count < 1 || (size_t)data->count > cnn__data_count(data))
+        cnn__say(&loader->error, "%s: the count of %s was set to %d; it must be from 1 to its %.0f samples", call, data->name,
                  data->count, (double)cnn__data_count(data));
-    else if (o.batch_size < 0) cnn__say(&loader->error, "cnn_loader_new: batch_size must be at least 1, not %d", o.batch_size);
-    else if (data->count < 1 || (o.drop_last && o.batch_size > data->count))
+    else if (o.batch_size < 0) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
+    else if (o.drop_last && o.batch_size > data->count)
         cnn__say(&loader->error,
-                 "cnn_loader_new: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete "
-                 "last batch",
-                 data->count, loader->options.batch_size);
+                 "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
+                 call, data->count, o.batch_size);
     else if (!(loader->order = (int *)cnn__alloc((size_t)data->count, sizeof *loader->order)))
         cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
     else loader->count = data->count;
+    loader->failed.error = cnn_loader_error(loader);
     return loader;
 }
+
+cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o) { return cnn__deal("cnn_loader_new", data, o); }
 
 const char *cnn_loader_error(const cnn_loader *loader)
 {
@@ -5257,7 +5343,11 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
 {
     int left, i;
     memset(batch, 0, sizeof *batch);
-    if (cnn_loader_error(loader)) return 0;
+    if (!loader) return 0;
+    if (loader->failed.error) {
+        batch->data = &loader->failed;
+        return loader->begun = !loader->begun;
+    }
     if (!loader->begun) {
         for (i = 0; i < loader->count; i++) loader->order[i] = i;
         if (loader->options.shuffle)
@@ -6790,6 +6880,8 @@ static double cnn__check_loss(const cnn__check *c, int n0, int n1)
     return sum;
 }
 
+static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }   /* NaN is the worst */
+
 static void cnn__check_tensor(cnn__check *c, const char *what, float *values, const float *gradient, size_t count, int samples,
                               cnn_gradcheck_result *result, FILE *out)
 {
@@ -6817,7 +6909,7 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         error = fabs(gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
         checked++;
         if (!(error <= 1)) failed++;
-        if (!(error <= worst)) worst = error;
+        if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
         fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
@@ -6825,7 +6917,7 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
-    if (!(worst <= result->worst)) {
+    if (cnn__is_worse(worst, result->worst)) {
         result->worst = worst;
         result->where = c->layer->name;
     }
@@ -6841,14 +6933,16 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__check c;
     cnn__op op;
     if (number) from = cnn__activation_of(net, number - 1, &own);
-    if (!from) return;
     memset(&c, 0, sizeof c);
     memset(&op, 0, sizeof op);
     op.first = op.last = number;
     op.conv = l->conv;
     op.linear = l->linear;
     cnn__op_batch(net, &op, net->batch);
-    if (l->kind == CNN__CONV2D && !cnn__need_work(net, net->backend.conv2d_work(net->backend.context, &op.conv))) return;
+    if (!from || !cnn__need_work(net, cnn__op_work(net, &op))) {
+        cnn__backend_free(net, &own);
+        return;
+    }
     c.net = net; c.layer = l; c.number = number; c.batch = net->batch;
     c.counters = cnn__read_counters(net);
     c.x = cnn__download(net, from, in);
@@ -7194,7 +7288,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
-    if (number < 0) return cnn__no_such_key(net, "cnn_explain", layer), 0;
+    if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
     if (!net->batch)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer), 0;
     l = &net->layers[number];
@@ -7281,13 +7375,24 @@ static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int byt
     }
 }
 
+enum { CNN__STORED = 65535 };                              /* the most that a stored block of deflate holds */
+
+/* The head of a stored block for as much of the row as it can hold; `left`: the bytes to the row's end. */
+static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last_row)
+{
+    uint32_t most = CNN__STORED, length = left < most ? (uint32_t)left : most, both = length | (length ^ 0xffff) << 16;
+    int k;
+    cnn__png_word(page, crc, last_row && left == length, 1);
+    for (k = 0; k < 4; k++) cnn__png_word(page, crc, both >> 8 * k & 255, 1);              /* lowest byte first */
+}
+
 /* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed. */
 static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom,
                          const char *alt)
 {
     cnn__page page = { NULL, { 0 }, 0 };
     uint32_t crc = 0, a = 1, b = 0;
-    size_t row = (size_t)width * channels;
+    size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
     fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom, height * zoom, alt);
@@ -7298,16 +7403,14 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, &crc, 0x0800u | (channels == 3 ? 2 : 0), 2); cnn__png_word(&page, &crc, 0, 3);
     cnn__png_word(&page, NULL, crc, 4);
     crc = 0;
-    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 6) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream with one stored block a row */
+    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
+    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream of stored blocks; each row begins one */
     cnn__png_word(&page, &crc, 0x7801u, 2);
     for (j = 0; j < height; j++, pixels += row) {
-        size_t i, length = row + 1;
-        cnn__png_word(&page, &crc, j == height - 1, 1);
-        cnn__png_word(&page, &crc, (uint32_t)(length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(length >> 8), 1);
-        cnn__png_word(&page, &crc, (uint32_t)(~length & 255), 1); cnn__png_word(&page, &crc, (uint32_t)(~length >> 8 & 255), 1);
-        for (i = 0; i < length; i++) {                     /* each row begins with filter 0 */
-            uint32_t byte = i ? pixels[i - 1] : 0;
+        size_t i;
+        for (i = 0; i <= row; i++) {
+            uint32_t byte = i ? pixels[i - 1] : 0;         /* each row begins with filter 0 */
+            if (i % CNN__STORED == 0) cnn__png_block(&page, &crc, row + 1 - i, j == height - 1);
             cnn__png_word(&page, &crc, byte, 1);
             a = (a + byte) % 65521;
             b = (b + a) % 65521;
@@ -7569,7 +7672,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     float *probability;
     unsigned char *pixels;
     if (!cnn__ready(net)) return 0;
-    if (!data || data->error || !data->labels || data->classes > (int)cnn__outputs(net))
+    if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
+    if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
         return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"),
                0;
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);

@@ -19,6 +19,7 @@ typedef struct example {
     const char *data_name, *data_folder;    /* "MNIST", "mnist": looked for in $CNN_DATA and in data     */
     cnn_data *(*read)(const char *directory, const char *split);
     const char *test_split;                 /* "t10k", "test"                                            */
+    int compares;                           /* several networks: no --save, --load, --checkpoint, --report, --quiet */
     /* set by the options; the program gives the defaults */
     int epochs, batch;
     float lr;
@@ -47,15 +48,17 @@ static inline void example_help(const example *e)
            "  --seed N        of weights, shuffles and dropout (default %llu)\n"
            "  --backend NAME  direct (the textbook), gemm (fast), or cuda where it is linked (default gemm)\n"
            "  --threads N     changes the speed, not one bit of the result (default: all cores)\n"
-           "  --limit N       use the first N training samples\n"
-           "  --save FILE     write what was learned, as .pth (PyTorch) or .safetensors%s%s\n"
-           "  --load FILE     begin with such a file\n"
-           "  --checkpoint FILE  save all after each epoch, and go on from there if FILE exists\n"
-           "  --report FILE   write an HTML page with curves, confusion matrix, mistakes and feature maps\n"
-           "  --quiet         only one line an epoch\n"
-           "  --help          this\n",
-           e->name, e->about, e->name, e->data_name, e->data_folder, e->data_folder, e->epochs, e->batch, e->lr, (unsigned long long)e->seed,
-           e->save ? "; default " : "", e->save ? e->save : "");
+           "  --limit N       use the first N training samples\n",
+           e->name, e->about, e->name, e->data_name, e->data_folder, e->data_folder, e->epochs, e->batch, e->lr,
+           (unsigned long long)e->seed);
+    if (!e->compares)
+        printf("  --save FILE     write what was learned, as .pth (PyTorch) or .safetensors%s%s\n"
+               "  --load FILE     begin with such a file\n"
+               "  --checkpoint FILE  save all after each epoch, and go on from there if FILE exists\n"
+               "  --report FILE   write an HTML page with curves, confusion matrix, mistakes and feature maps\n"
+               "  --quiet         only one line an epoch\n",
+               e->save ? "; default " : "", e->save ? e->save : "");
+    printf("  --help          this\n");
 }
 
 /* A number within limits, or a sentence that says what is allowed and exit 1. */
@@ -72,8 +75,11 @@ static inline double example_number(const example *e, const char *option, const 
 /* The options that take a file, folder or name; NULL if `option` is none of them. */
 static inline const char **example_text(example *e, const char *option)
 {
-    return !strcmp(option, "--data") ? &e->data : !strcmp(option, "--backend") ? &e->backend : !strcmp(option, "--save") ? &e->save
-         : !strcmp(option, "--load") ? &e->load : !strcmp(option, "--checkpoint") ? &e->checkpoint : !strcmp(option, "--report") ? &e->report : NULL;
+    if (!strcmp(option, "--data")) return &e->data;
+    if (!strcmp(option, "--backend")) return &e->backend;
+    if (e->compares) return NULL;
+    return !strcmp(option, "--save") ? &e->save : !strcmp(option, "--load") ? &e->load
+         : !strcmp(option, "--checkpoint") ? &e->checkpoint : !strcmp(option, "--report") ? &e->report : NULL;
 }
 
 static inline void example_options(example *e, int argc, char **argv)
@@ -85,7 +91,7 @@ static inline void example_options(example *e, int argc, char **argv)
                      || !strcmp(option, "--threads") || !strcmp(option, "--limit");
         char sentence[300];
         if (!strcmp(option, "--help")) { example_help(e); exit(0); }
-        if (!strcmp(option, "--quiet")) { e->quiet = 1; continue; }
+        if (!strcmp(option, "--quiet") && !e->compares) { e->quiet = 1; continue; }
         if (!text && !number) snprintf(sentence, sizeof sentence, "there is no option %.60s; --help lists those there are", option);
         else if (!value) snprintf(sentence, sizeof sentence, "%s needs a value; --help says which", option);
         if ((!text && !number) || !value) example_fail(e, sentence);

@@ -25,11 +25,8 @@ typedef struct image {
 
 static image image_new(int width, int height)
 {
-    image p;
-    p.width = width;
-    p.height = height;
-    p.z = show_memory(sizeof *p.z * width * height);
-    p.maps = show_memory(sizeof *p.maps * 2 * width * height);
+    size_t n = (size_t)width * height;
+    image p = { width, height, show_memory(sizeof *p.z * n), show_memory(sizeof *p.maps * 2 * n) };
     return p;
 }
 

@@ -86,7 +86,8 @@ static void show_maps(cnn_net **net, const cnn_data *test)
         for (p = 0, largest = 0; p < 28 * 28; p++) largest = fmaxf(largest, fabsf(map[p]));
         show_paint(rgb[way], map, 28 * 28, largest, 1);
     }
-    show_pictures((show_picture[]){ { "the first test sample", rgb[2], 28, 28, 1 }, { "map 0 by hand", rgb[BY_HAND], 28, 28, 1 },
+    show_pictures((show_picture[]){ { "the first test sample", rgb[2], 28, 28, 1 },
+                                    { "map 0 by hand", rgb[BY_HAND], 28, 28, 1 },
                                     { "map 0 learned on", rgb[LEARNED_ON], 28, 28, 1 } }, 3);
 }
 
@@ -100,10 +101,8 @@ int main(int argc, char **argv)
     e.name = "features";
     e.about = "features made by hand against learned ones (section 6.3.2 of the lecture) on MNIST";
     e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
-    e.epochs = 5; e.batch = 64; e.lr = 3e-3f; e.limit = 12000;
+    e.epochs = 5; e.batch = 64; e.lr = 3e-3f; e.limit = 12000; e.compares = 1;
     example_options(&e, argc, argv);
-    if (e.save || e.load || e.checkpoint || e.report)
-        example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
     example_load(&e);
     batches = cnn_loader_new(e.train, .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
     if (cnn_loader_error(batches)) example_fail(&e, cnn_loader_error(batches));

@@ -35,8 +35,8 @@ static cnn_data *with_targets(const cnn_data *data, int loss, float *targets)
     int n, k;
     for (n = 0; n < data->count; n++)
         for (k = 0; k < CLASSES; k++) targets[n * CLASSES + k] = k == data->labels[n] ? 1.0f : -1.0f;
-    return cnn_data_new(.count = data->count, .channels = data->channels, .height = data->height, .width = data->width, .classes = CLASSES,
-                        .outputs = loss == SQUARED_TANH ? CLASSES : 0, .bytes = data->bytes, .labels = data->labels,
+    return cnn_data_new(.count = data->count, .channels = data->channels, .height = data->height, .width = data->width,
+                        .classes = CLASSES, .outputs = CLASSES, .bytes = data->bytes, .labels = data->labels,
                         .targets = loss == SQUARED_TANH ? targets : NULL);
 }
 
@@ -45,18 +45,17 @@ static void show_loss(float z, int loss)
 {
     static const unsigned char pixel = 0;
     static const int label = 0;
-    float targets[CLASSES], bias[CLASSES] = { 0 };
-    cnn_data one = { .count = 1, .channels = 1, .height = 1, .width = 1, .bytes = &pixel, .labels = &label }, *data = with_targets(&one, loss, targets);
+    float targets[CLASSES], bias[CLASSES] = { z };
+    cnn_data one = { .count = 1, .channels = 1, .height = 1, .width = 1, .bytes = &pixel, .labels = &label };
+    cnn_data *data = with_targets(&one, loss, targets);
     cnn_batch batch = { data, &label, 1 };                  /* label is 0, and so is the number of the sample */
     cnn_net *net = cnn_new(1, 1, 1);
     cnn_flatten(net);
     put_outputs(net, loss);
-    bias[0] = z;
     cnn_set(net, "scores.bias", bias, CLASSES);
     cnn_forward(net, &batch);
     take_loss(net, &batch, loss);
-    cnn_zero_grad(net);
-    cnn_backward(net);
+    cnn_backward(net);                                      /* the gradients of a new network are 0 */
     cnn_get(net, "scores.bias.grad", bias, CLASSES);
     printf("%16.3f %8.4f", cnn_loss(net), -bias[0]);
     cnn_free(net);
@@ -66,17 +65,14 @@ static void show_loss(float z, int loss)
 static void show_one_sample(void)
 {
     int z, loss;
-    printf("One sample: z is the score of its right class, the scores of the other nine are 0\n\n     ");
-    for (loss = 0; loss < LOSSES; loss++) printf("%25s", names[loss]);
-    printf("\n    z");
+    printf("One sample: z is the score of its right class, the scores of the other nine are 0\n\n"
+           "     %25s%25s%25s\n    z", names[0], names[1], names[2]);
     for (loss = 0; loss < LOSSES; loss++) printf("%16s %8s", "loss", "pull");
-    printf("\n");
     for (z = 4; z >= -4; z -= 2) {
-        printf("%5d", z);
+        printf("\n%5d", z);
         for (loss = 0; loss < LOSSES; loss++) show_loss((float)z, loss);
-        printf("\n");
     }
-    printf("\nThe pull on z is -dL/dz. Cross-entropy pulls the harder, the more wrong z is. A squared error hardly\n"
+    printf("\n\nThe pull on z is -dL/dz. Cross-entropy pulls the harder, the more wrong z is. A squared error hardly\n"
            "pulls where z is most wrong, because softmax and tanh are flat there.\n\n");
 }
 
@@ -120,21 +116,19 @@ int main(int argc, char **argv)
     e.name = "losses";
     e.about = "three loss functions on one network (section 6.3.1 of the lecture) on MNIST";
     e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
-    e.epochs = 5; e.batch = 64; e.lr = 1e-3f; e.limit = 6000;
+    e.epochs = 5; e.batch = 64; e.lr = 1e-3f; e.limit = 6000; e.compares = 1;
     example_options(&e, argc, argv);
-    if (e.save || e.load || e.checkpoint || e.report)
-        example_fail(&e, "--save, --load, --checkpoint and --report are for programs that train one network");
     show_one_sample();
     example_load(&e);
-
+    printf("\nAccuracy on the test samples, the same network trained with\n\n  epoch");
     targets = show_memory(sizeof *targets * CLASSES * e.train->count);
     for (loss = 0; loss < LOSSES; loss++) {
+        printf("   %16s", names[loss]);
         net[loss] = build(&e, loss);
         data[loss] = with_targets(e.train, loss, targets);
         batches[loss] = cnn_loader_new(data[loss], .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
         if (cnn_loader_error(batches[loss])) example_fail(&e, cnn_loader_error(batches[loss]));
     }
-    printf("\nAccuracy on the test samples, the same network trained with\n\n  epoch   %16s   %16s   %16s", names[0], names[1], names[2]);
     for (epoch = 1; epoch <= e.epochs; epoch++) {
         printf("\n  %5d", epoch);
         for (loss = 0; loss < LOSSES; loss++) {

@@ -91,7 +91,9 @@ static int train(void)
     cnn_max_pool2d(net, .kernel_size = 2);
     cnn_flatten(net);
     cnn_linear(net, .out_features = 2);
+    cnn_adam(net, 0);
     cnn_adam(net, .lr = 0.05f);
+    cnn_loader_free(cnn_loader_new(data, 0));
     cnn_fit(net, data, NULL, .epochs = 40, .batch_size = 4);
     return judged(net, data);
 }

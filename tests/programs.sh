@@ -62,6 +62,15 @@ ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists'
 for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan' '--seed -1' '--threads 0' '--limit 0' '--limit 1.5'; do
     ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
 done
+for program in losses features; do
+    run $program --help && mv out help
+    for option in --save --load --checkpoint --report --quiet; do
+        ok "$program $option" refused $program "there is no option $option; --help lists" $option x
+        ok "$program --help does not list $option" sh -c "grep -q -- --seed help && ! grep -q -- $option help"
+    done
+done
+run lenet5 --help
+ok "lenet5 --help lists its options" sh -c 'grep -q -- --seed out && grep -q -- --save out && grep -q -- --quiet out'
 ok "an option without its value" refused lenet5 '--epochs needs a value' --epochs
 ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, gemm' --backend fast --limit 128
 ok "a folder without data" refused lenet5 'no MNIST in /nowhere; get it with: make mnist' --data /nowhere
@@ -92,6 +101,8 @@ mnist; printf '\012' | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=20 conv=not
 ok "a label out of range" refused lenet5 'label 10 of sample 12 is outside 0 .. 9' --data ../mnist
 mnist; rm mnist/t10k-labels-idx1-ubyte
 ok "a missing file" refused lenet5 't10k-labels-idx1-ubyte: cannot be opened' --data ../mnist
+mnist; { images 200 78400; head -c 78400 /dev/zero | tr '\0' '\377'; } >mnist/t10k-images-idx3-ubyte
+ok "Fashion-MNIST in MNIST's place" refused lenet5 "holds Fashion-MNIST's clothes, not MNIST's digits" --data ../mnist
 mnist
 ok "MNIST in Fashion-MNIST's place" refused fashion_mnist "holds MNIST's digits" --data ../mnist
 ok "MNIST in CIFAR-10's place" refused cifar10 'data_batch_1.bin: cannot be opened' --data ../mnist

@@ -193,9 +193,11 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 8, .kernel_size = 3, .padding = -2), conv, "padding", "-2 x -2");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = 3), conv, "3 groups", "4 input", "6 output");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = 4), conv, "4 groups", "6 output");
-    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = -2), conv, "-2 groups");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .groups = -2), conv, "groups must be at least 1", "-2");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .in_channels = 3), conv, "expects 3 input channels", "gets 4");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_mode = (cnn_padding_mode)9), conv, "padding_mode 9", "CNN_ZEROS");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .init = (cnn_init)5), conv, "init 5", "CNN_INIT_DEFAULT",
+               "CNN_XAVIER_NORMAL");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 8, .padding_mode = CNN_REFLECT), conv, "reflect", "8 x 8", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 9, .padding_mode = CNN_CIRCULAR), conv, "circular", "9 x 9", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = CNN_SAME, .stride = 2), conv, "CNN_SAME", "stride", "2 x 2");
@@ -217,6 +219,7 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_linear(net, .out_features = 3), "layer 1 (linear): ", "4 x 9 x 8", "cnn_flatten");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .in_features = 288), "layer 2 (linear): ", ".out_features", "0");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = -1), "layer 2 (linear): ", "-1");
+    IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = 1, .init = (cnn_init)-1), "layer 2 (linear): ", "init -1");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = -0.5f), "layer 1 (leaky_relu): ", "negative_slope", "-0.5");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = NAN), "layer 1 (leaky_relu): ", "nan");
     IMPOSSIBLE(cnn_dropout(net, .p = 1.5f), "layer 1 (dropout): ", "p ", "1.5");
@@ -287,6 +290,7 @@ static void test_backend_names(void)
     MISTAKE(net, cnn_use_backend(net, cnn_find_backend("abacus")), "cnn_use_backend", "no backend");
     MISTAKE(net, cnn_set_num_threads(net, 0), "cnn_set_num_threads", "at least 1", "0");
     CHECK(!cnn_find_backend(NULL) && !cnn_register_backend(NULL), "a backend called NULL");
+    CHECK(!cnn_register_backend(cnn_find_backend("direct")), "a second backend called direct");
     cnn_free(net);
 }
 
@@ -320,21 +324,26 @@ static void test_second_backend(void)
 
 static void test_keys(void)
 {
-    cnn_net *net = small_net();
+    cnn_net *net = small_net(), *bare = cnn_new(4, 9, 8);
     float values[200] = { 0 };
     int shape[4];
     MISTAKE(net, cnn_get(net, "0.wieght", values, 200), "cnn_get", "\"0.wieght\"", "0.weight, 0.bias, last.weight, last.bias");
-    MISTAKE(net, cnn_set(net, "conv", values, 1), "cnn_set", "\"conv\"", "0.weight");
+    MISTAKE(net, cnn_set(net, "conv", values, 1), "cnn_set: there is no parameter \"conv\"", "0.weight");
     MISTAKE(net, cnn_shape(net, "conv", shape), "cnn_shape", "\"conv\"", "0.weight");
-    MISTAKE(net, cnn_set(net, "0.bias.grad", values, 2), "cnn_set", "\"0.bias.grad\"");
+    MISTAKE(net, cnn_set(net, "0.bias.grad", values, 2), "cnn_set: \"0.bias.grad\" is a gradient", "set \"0.bias\"");
     MISTAKE(net, cnn_get(net, "0.weight", values, 71), "cnn_get", "\"0.weight\"", "72", "71");
     MISTAKE(net, cnn_set(net, "0.weight", values, 73), "cnn_set", "\"0.weight\"", "72", "73");
     MISTAKE(net, cnn_get(net, "last", values, 200), "cnn_get", "\"last\"", "cnn_forward");
     MISTAKE(net, cnn_get(net, cnn_key(net, 99), values, 200), "cnn_get");
-    MISTAKE(net, cnn_explain(net, "conv", 0, 0, 0, stderr), "cnn_explain", "\"conv\"");
+    MISTAKE(net, cnn_explain(net, "conv", 0, 0, 0, stderr), "cnn_explain", "no layer \"conv\"", "are 0, 1, 2, 3, 4, last");
     MISTAKE(net, cnn_explain(net, NULL, 0, 0, 0, stderr), "cnn_explain");
     MISTAKE(net, cnn_explain(net, "0", 0, 0, 0, stderr), "cnn_explain", "\"0\"", "cnn_forward");
-    cnn_free(net);
+    cnn_relu(bare);
+    cnn_name(bare, "flat");
+    cnn_flatten(bare);
+    MISTAKE(bare, cnn_get(bare, "0.weight", values, 1), "\"0.weight\"; the network has no parameters", "layers are 0, flat");
+    MISTAKE(bare, cnn_set(bare, "0", values, 1), "no parameter \"0\"; the network has no parameters");
+    cnn_free(net); cnn_free(bare);
 }
 
 static void test_order_of_calls(void)
@@ -346,6 +355,7 @@ static void test_order_of_calls(void)
     cnn_net *net = small_net();
     cnn_batch batch, larger, other, empty = { NULL, NULL, 0 };
     float y[COUNT * 3];
+    int classes[COUNT];
     only_targets = cnn_data_new(.count = COUNT, .channels = 4, .height = 9, .width = 8, .outputs = 2, .floats = data->floats, .targets = targets);
     many = cnn_data_new(.count = COUNT, .channels = 4, .height = 9, .width = 8, .classes = 7, .floats = data->floats, .labels = labels);
     flat = cnn_data_new(.count = COUNT, .channels = 1, .height = 9, .width = 32, .classes = 3, .floats = data->floats, .labels = labels);
@@ -358,11 +368,15 @@ static void test_order_of_calls(void)
     MISTAKE(net, cnn_fit(net, data, NULL, .epochs = 1), "cnn_fit", "no optimizer");
     cnn_sgd(net, .lr = 0.1f);
     MISTAKE(net, cnn_fit(net, data, NULL, .epochs = -1), "cnn_fit", "epochs", "-1");
-    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = -1), "batch_size", "-1");
-    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = 21), "20 samples", "21", "batch_size");
-    MISTAKE(net, cnn_fit(net, NULL, NULL, .epochs = 1), "no data set");
-    MISTAKE(net, cnn_evaluate(net, NULL, 4, CNN_MSE), "no data set");
-    MISTAKE(net, cnn_evaluate(net, data, -4, CNN_MSE), "batch_size", "-4");
+    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = -1), "cnn_fit: batch_size", "-1");
+    MISTAKE(net, cnn_fit(net, data, data, .test_batch_size = -1), "cnn_fit: test_batch_size", "-1");
+    MISTAKE(net, cnn_fit(net, data, NULL, .batch_size = 21), "cnn_fit: 20 samples", "21", "batch_size");
+    MISTAKE(net, cnn_fit(net, data, NULL, .loss = (cnn_loss_kind)2), "cnn_fit: loss 2", "CNN_CROSS_ENTROPY", "CNN_MSE");
+    MISTAKE(net, cnn_fit(net, NULL, NULL, .epochs = 1), "cnn_fit: there is no data set");
+    MISTAKE(net, cnn_evaluate(net, NULL, 4, CNN_MSE), "cnn_evaluate: there is no data set");
+    MISTAKE(net, cnn_evaluate(net, data, -4, CNN_MSE), "cnn_evaluate: batch_size", "-4");
+    MISTAKE(net, cnn_evaluate(net, data, 4, (cnn_loss_kind)-3), "cnn_evaluate: loss -3", "CNN_MSE");
+    MISTAKE(net, cnn_classify(net, classes, NULL, NULL, 4), "cnn_classify: there is no data set");
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "cnn_forward");
     MISTAKE(net, cnn_forward(net, NULL), "cnn_forward", "empty");
     MISTAKE(net, cnn_forward(net, &empty), "cnn_forward", "empty", "cnn_next");
@@ -384,11 +398,11 @@ static void test_order_of_calls(void)
     other.data = only_targets;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy", "no labels", "cnn_mse_loss");
-    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss", "3 outputs", "2 targets");
+    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss: a target of your data set has 2 values", "3 outputs");
     other.data = many;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy", "7 classes", "3 outputs");
-    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss", "3 outputs", "7 classes");
+    MISTAKE(net, cnn_mse_loss(net, &other), "cnn_mse_loss: your data set has 7 classes", "3 outputs");
     MISTAKE(net, cnn_fit(net, many, NULL, .batch_size = 5), "7 classes");
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "same batch");
@@ -489,7 +503,7 @@ static void test_nameless_class(void)
 /* The sentence goes from the data set to the loader and to the network. */
 #define WRONG_DATA(create, ...)                                                                     \
     do {                                                                                            \
-        cnn_data *data = create;                                                                    \
+        cnn_data *data = (heard = 0, create);                                                       \
         SAYS(data->error, __VA_ARGS__);                                                             \
         if (data->error) check_handed_on(data);                                                     \
         cnn_data_free(data);                                                                        \
@@ -502,13 +516,29 @@ static void check_handed_on(cnn_data *data)
     cnn_net *net = small_net();
     cnn_data *first, *second;
     cnn_batch batch;
+    int batches = 0;
     CHECK(data->count == 0, "%d samples", data->count);
     CHECK(cnn_loader_error(loader) && !strcmp(cnn_loader_error(loader), data->error), "the loader says: %s", cnn_loader_error(loader));
-    CHECK(!cnn_next(loader, &batch) && cnn_batches(loader) == 0, "a batch");
+    while (cnn_next(loader, &batch) && ++batches < 9) {     /* a training loop hears of it */
+        CHECK(batch.size == 0 && !batch.order, "a batch of %d", batch.size);
+        cnn_forward(net, &batch);
+        cnn_cross_entropy(net, &batch);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        cnn_step(net);
+    }
+    CHECK(batches == 1 && cnn_batches(loader) == 0, "%d batches", batches);
+    CHECK(!strcmp(error_of(net), data->error), "after the loop the network says: %s", error_of(net));
+    cnn_clear_error(net);
+    CHECK(cnn_next(loader, &batch) && !cnn_next(loader, &batch), "once again in the next epoch");
+    cnn_report(net, data, in_folder("never"), "");
+    CHECK(!strcmp(error_of(net), data->error), "the report says: %s", error_of(net));
+    cnn_clear_error(net);
     cnn_evaluate(net, data, 4, CNN_CROSS_ENTROPY);
     CHECK(!strcmp(error_of(net), data->error), "the network says: %s", error_of(net));
     cnn_random_split(data, 1, 0, &first, &second);
     CHECK(first->error && !strcmp(first->error, data->error) && second->error, "a part says: %s", first->error);
+    CHECK(heard == 1 && !strcmp(last_heard, data->error), "heard %d times, last: %s", heard, last_heard);
     cnn_normalize(data, mean, std);
     cnn_loader_free(loader);
     cnn_free(net);
@@ -552,8 +582,16 @@ static void test_own_data(void)
         else SAYS(first->error, "cnn_random_split", "of 20 samples");
         cnn_data_free(first); cnn_data_free(second);
     }
+    heard = 0;
+    cnn_random_split(data, COUNT, 0, &first, &second);
+    loader = cnn_loader_new(second, .batch_size = 1);
+    CHECK(heard == 1, "one mistake is heard %d times", heard);
+    cnn_loader_free(loader);
+    cnn_data_free(first); cnn_data_free(second);
     loader = cnn_loader_new(data, .batch_size = -2);
     SAYS(cnn_loader_error(loader), "batch_size", "-2");
+    cnn_next(loader, &batch);
+    CHECK(batch.data && batch.data->error == cnn_loader_error(loader), "the batch has no sentence");
     cnn_loader_free(loader);
     loader = cnn_loader_new(data, .batch_size = 21, .drop_last = 1);
     SAYS(cnn_loader_error(loader), "20 samples", "21", "batch_size");
@@ -574,7 +612,7 @@ static void test_own_data(void)
     cnn_loader_free(loader);
     data->count = 0;
     loader = cnn_loader_new(data, .batch_size = 4);
-    SAYS(cnn_loader_error(loader), "0 samples");
+    SAYS(cnn_loader_error(loader), "set to 0", "20 samples");
     cnn_loader_free(loader);
     cnn_data_free(data);
 }
@@ -612,6 +650,7 @@ static void write_mnist(void)
 static void test_idx(void)
 {
     static const unsigned char many[13] = { 0, 0, 8, 1, 0, 0, 0, 6 }, eleven[13] = { 0, 0, 8, 1, 0, 0, 0, 5, 0, 11 };
+    unsigned char half[76] = { 0 };
     char path[700];
     cnn_data *data;
     WRONG_DATA(cnn_load_mnist(folder, "train"), folder, IMAGES, "cannot be opened");
@@ -624,13 +663,22 @@ static void test_idx(void)
     CHECK(!data->error && data->count == 5 && data->height == 4 && data->width == 3 && data->labels[1] == 9, "%s", data->error);
     cnn_data_free(data);
     WRONG_DATA(cnn_load_mnist(folder, "test"), "test-images-idx3-ubyte", "cannot be opened");
-    WRONG_DATA(cnn_load_fashion_mnist(folder, "train"), "MNIST", "100 %", "Fashion-MNIST");
+    WRONG_DATA(cnn_load_fashion_mnist(folder, "train"), IMAGES " holds MNIST's digits, not Fashion-MNIST's", "cnn_load_idx");
+    memcpy(half, images, 16);
+    memset(half + 16, 7, 30);
+    write_file(IMAGES, half, 76, 76);
+    WRONG_DATA(cnn_load_mnist(folder, "train"), IMAGES " holds Fashion-MNIST's clothes, not MNIST's", "cnn_load_idx");
+    data = cnn_load_fashion_mnist(folder, "train");
+    CHECK(!data->error && data->count == 5, "%s", data->error);
+    cnn_data_free(data);
+    write_mnist();
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 9), "label 9", "sample 1", "0 .. 8");
     WRONG_DATA(cnn_load_idx(in_folder(LABELS), in_folder(LABELS), 10), LABELS, "13 bytes");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(IMAGES), 10), "begins with 00 00 08 03", "labels", "00 00 08 01");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), folder, 10), folder);                           /* a directory */
     WRONG_DATA(cnn_load_idx(folder, in_folder(LABELS), 10), folder);
     WRONG_DATA(cnn_load_idx(NULL, in_folder(LABELS), 10), "cannot be opened");
+    WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 0), "cnn_load_idx: classes must be at least 1", "0");
     WRONG_DATA(cnn_load_mnist(NULL, NULL), "cannot be opened");
     write_file(LABELS, many, 13, 14);
     WRONG_DATA(cnn_load_mnist(folder, "train"), "6 labels", "5 images");
@@ -730,6 +778,7 @@ static void test_huge(void)
 static void test_on_error(void)
 {
     cnn_net *net = small_net();
+    cnn_data *data = zeros();
     heard = 0;
     cnn_to(net, "abacus");
     CHECK(heard == 1 && !strcmp(last_heard, error_of(net)), "heard %d times: %s", heard, last_heard);
@@ -739,9 +788,22 @@ static void test_on_error(void)
     cnn_clear_error(net);
     cnn_backward(net);
     CHECK(heard == 2 && !strcmp(last_heard, error_of(net)), "after clearing, the next one: %s", last_heard);
-    cnn_free(net);
+    cnn_clear_error(net);
     cnn_data_free(cnn_load_cifar10(folder, "neither"));
     CHECK(heard == 3 && strstr(last_heard, "\"neither\""), "a data set's: %s", last_heard);
+    cnn_sgd(net, .lr = 0.1f);
+    cnn_fit(net, data, NULL, .batch_size = 21);
+    CHECK(heard == 4 && !strcmp(last_heard, error_of(net)), "a loader's, in cnn_fit, %d: %s", heard, last_heard);
+    cnn_free(net);
+    cnn_data_free(data);
+    allocations = 0;
+    fail_first = 1;
+    fail_last = LONG_MAX;
+    CHECK(!cnn_new(1, 1, 1) && heard == 5 && !strcmp(last_heard, cnn_error(NULL)), "no network: %s", last_heard);
+    data = cnn_load_cifar10(folder, "test");
+    CHECK(heard == 6 && !strcmp(last_heard, data->error), "no data set: %s", last_heard);
+    CHECK(!cnn_loader_new(data, .batch_size = 1) && heard == 7, "no loader: %s", last_heard);
+    fail_first = fail_last = 0;
 }
 
 /* ---- out of memory ---- */
@@ -855,6 +917,51 @@ static void test_out_of_memory(const char *name, int all_after, int stubborn)
     CHECK(n > 30 && n < 10000, "%s: %ld allocations", name, n);
 }
 
+/* `direct`, but a convolution alone needs more scratch memory than a fused one, and each writes to all of it. */
+static size_t more_alone(void *context, const cnn_conv2d_shape *s)
+{
+    return cnn_find_backend("direct")->conv2d_work(context, s) + (s->pool.kernel_height ? 64 : 65536);
+}
+
+static void scribbling_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
+                               const float *weight, const float *bias, void *work)
+{
+    memset(work, 1, more_alone(context, s));
+    cnn_find_backend("direct")->conv2d_forward(context, s, y, index, x, weight, bias, work);
+}
+
+/* Looking into a fused operation fails for want of memory; what is there stays good for the next pass. */
+static void test_scratch_memory(void)
+{
+    cnn_data *data = zeros();
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = 4);
+    cnn_net *net = small_net();
+    cnn_backend b = *cnn_find_backend("direct");
+    cnn_batch batch;
+    float values[4 * 2 * 7 * 6];
+    int n, got = 0;
+    b.conv2d_work = more_alone;
+    b.conv2d_forward = scribbling_forward;
+    cnn_use_backend(net, &b);
+    cnn_next(loader, &batch);
+    cnn_forward(net, &batch);
+    for (n = 1; !got && n < 10; n++) {
+        allocations = 0;
+        fail_first = fail_last = n;
+        got = cnn_get(net, "0", values, 4 * 2 * 7 * 6) > 0;
+        fail_first = fail_last = 0;
+        if (!got) SAYS(cnn_error(net), "out of memory");
+        cnn_clear_error(net);
+        cnn_forward(net, &batch);
+        CHECK(!cnn_error(net), "after allocation %d failed: %s", n, error_of(net));
+    }
+    CHECK(n > 3 && got, "%d allocations", n);
+    cnn_free(net);
+    cnn_loader_free(loader);
+    cnn_data_free(data);
+    CHECK(blocks == 0, "%ld blocks are left", blocks);
+}
+
 /* `direct`, but the samples of a data set are copied. */
 static void register_apart(void)
 {
@@ -888,6 +995,7 @@ int main(void)
     test_huge();
     test_on_error();
     CHECK(blocks == 0, "%ld blocks are left", blocks);
+    test_scratch_memory();
     register_apart();
     write_mnist();
     sink = tmpfile();

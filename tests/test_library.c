@@ -743,14 +743,15 @@ static void check_curves(cnn_net *net, int epochs, int tested)
     CHECK(!strncmp(text, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n", 57), "the head of the table");
     for (i = 0; i < epochs; i++, e++) {
         double loss, accuracy, test_loss, test_accuracy;
-        text = strchr(text, '\n') + 1;
+        text += strcspn(text, "\n");
+        if (*text) text++;
         if (tested)
             CHECK(sscanf(text, "%d,%lf,%lf,%lf,%lf,", &number, &loss, &accuracy, &test_loss, &test_accuracy) == 5 && number == i + 1
                   && fabs(loss - e->train.loss) < 1e-8 * loss && fabs(accuracy - e->train.accuracy) < 1e-8
                   && fabs(test_loss - e->test.loss) < 1e-8 * test_loss && fabs(test_accuracy - e->test.accuracy) < 1e-8, "row %d", i);
         else CHECK(sscanf(text, "%d,%lf,%lf,,,", &number, &loss, &accuracy) == 3 && number == i + 1, "row %d", i);
     }
-    CHECK(!strcmp(strchr(text, '\n'), "\n"), "the table goes on");
+    CHECK(!strcmp(text + strcspn(text, "\n"), "\n"), "the table goes on");
 
     cnn_print_curves(net, sketch);
     text = text_of(sketch);
@@ -1072,6 +1073,13 @@ static void dropout_without_mask(void *context, const cnn_counters *c, int layer
     for (i = 0; i < n; i++) dx[i] = dy[i] / (1 - p);
 }
 
+static void one_nan(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias, const float *dy,
+                    const float *y, const unsigned char *index, const float *x, const float *weight, void *work)
+{
+    direct->conv2d_backward(context, s, dx, dweight, dbias, dy, y, index, x, weight, work);
+    dweight[0] = NAN;
+}
+
 /* A right backend with the wrong entry is refused by the gradient check, which names the layer. */
 #define CHECK_FOUND(entry, wrong, layer)                                                                          \
     do {                                                                                                          \
@@ -1101,6 +1109,86 @@ static void test_planted_gradients(void)
     CHECK_FOUND(activation_backward, forgotten_derivative, "sigmoid");
     CHECK_FOUND(softmax_backward, softmax_without_sum, "softmax");
     CHECK_FOUND(dropout_backward, dropout_without_mask, "dropout");
+}
+
+/* Nothing is worse than NaN: what is checked after it leaves `worst` and `where` as they are. */
+static void test_planted_nan(void)
+{
+    cnn_net *net = cnn_new(1, 6, 6);
+    cnn_data *data = noise_data(2, 1, 6, 6, 3);
+    cnn_batch batch = whole(data);
+    cnn_backend backend = *direct;
+    cnn_gradcheck_result result;
+    backend.conv2d_backward = one_nan;
+    cnn_use_backend(net, &backend);
+    cnn_name(net, "conv");
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 3);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    result = cnn_gradcheck(net, &batch, 1000, NULL);
+    CHECK(result.failed == 1 && result.worst != result.worst && !strcmp(result.where, "conv"), "%d failed, worst %g at %s",
+          result.failed, result.worst, result.where);
+    CHECK_FINE(net);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
+/* ---- the PNG in a report, whose bytes are stored as they are: read back block by block ---- */
+
+static int base64_value(int c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : 0;
+}
+
+static void check_picture(int width, int height, int channels)
+{
+    size_t row = (size_t)width * channels, all = row * height, room = 2 * all + 4096, count = 0, i, k, at, end, length;
+    int good;
+    unsigned char *pixels = malloc(all), *png = malloc(room), *rows = malloc(all + height);
+    char *text = malloc(2 * room);
+    uint32_t a = 1, b = 0;
+    FILE *file = tmpfile();
+    for (i = 0; i < all; i++) pixels[i] = (unsigned char)(i * 7 + i / 251);
+    cnn__picture(file, pixels, width, height, channels, 1, "");
+    rewind(file);
+    text[fread(text, 1, 2 * room - 1, file)] = 0;
+    fclose(file);
+    for (i = (size_t)(strstr(text, "base64,") - text) + 7; text[i] != '"' && count + 3 < room; i += 4) {
+        int bits = 0;
+        for (k = 0; k < 4; k++) bits = bits << 6 | base64_value(text[i + k]);
+        for (k = 0; k < 3; k++) png[count++] = (unsigned char)(bits >> (16 - 8 * k));
+    }
+    at = 8 + 25 + 8;                                       /* signature, IHDR, the head of IDAT */
+    end = at + cnn__big_endian(png + at - 8);
+    good = end + 16 <= count;
+    CHECK(good && !memcmp(png + at - 4, "IDAT\170\1", 6) && !memcmp(png + end + 8, "IEND", 4), "%d: chunks", width);
+    CHECK(good && cnn__crc32(0, png + at - 4, end - at + 4) == cnn__big_endian(png + end), "%d: the CRC", width);
+    for (at += 2, k = 0; good && at + 9 <= end; at += 5 + length) {
+        length = png[at + 1] | (size_t)png[at + 2] << 8;
+        good = (length ^ 0xffff) == (png[at + 3] | (size_t)png[at + 4] << 8) && at + 5 + length + 4 <= end
+               && k + length <= all + height;
+        if (good) memcpy(rows + k, png + at + 5, length);
+        if (good) k += length;
+        good = good && png[at] == (at + 5 + length + 4 == end);            /* the last one says so */
+    }
+    CHECK(good && at + 4 == end && k == all + height, "%d: the blocks hold %.0f bytes", width, (double)k);
+    for (i = 0; i < k; i++) {
+        good = good && rows[i] == (i % (row + 1) ? pixels[i - i / (row + 1) - 1] : 0);
+        a = (a + rows[i]) % 65521;
+        b = (b + a) % 65521;
+    }
+    CHECK(good && cnn__big_endian(png + end - 4) == (b << 16 | a), "%d: the pixels", width);
+    free(pixels); free(png); free(rows); free(text);
+}
+
+static void test_picture(void)
+{
+    check_picture(3, 2, 3);
+    check_picture(65534, 2, 1);                            /* with its filter byte a row just fits one block */
+    check_picture(65535, 2, 1);
+    check_picture(50000, 3, 3);
 }
 
 /* ---- backends of one's own ---- */
@@ -1159,6 +1247,10 @@ static void test_own_backend(void)
     own.reads_host = 0;
     CHECK(!cnn_find_backend("counting"), "not known yet");
     CHECK(cnn_register_backend(&own) && cnn_find_backend("counting"), "a backend becomes known");
+    CHECK(!cnn_register_backend(&own) && !cnn_register_backend(direct), "its name is taken");
+    own.name = NULL;
+    CHECK(!cnn_register_backend(&own), "a backend without a name");
+    own.name = "counting";
     net = trained("counting", data, 5);
     CHECK(called.opened == 1 && called.forward == 5 && called.backward == 5 && called.steps == 5, "calls: %d, %d, %d, %d", called.opened,
           called.forward, called.backward, called.steps);
@@ -1238,6 +1330,8 @@ int main(void)
     on_each_backend(test_gradcheck);
     on_each_backend(test_kinks);
     test_planted_gradients();
+    test_planted_nan();
+    test_picture();
     test_own_backend();
     test_refused_backends();
     test_diverged_curves(1e3f, 4);
