@@ -1146,7 +1146,7 @@ static void check_picture(int width, int height, int channels)
 {
     size_t row = (size_t)width * channels, all = row * height, room = 2 * all + 4096, count = 0, i, k, at, end, length;
     int good;
-    unsigned char *pixels = malloc(all), *png = malloc(room), *rows = malloc(all + height);
+    unsigned char *pixels = malloc(all), *png = calloc(room, 1), *rows = malloc(all + height);
     char *text = malloc(2 * room);
     uint32_t a = 1, b = 0;
     FILE *file = tmpfile();
