@@ -1631,7 +1631,7 @@ static CNN__INLINE void CNN__K(cnn__transform)(const float *T, int rows, int col
 
 /* U = G u GT of each kernel u: (out_channels, in_channels, r, r), LANES channels side by side.
    to[point][k][c], a point's matrix `apart` values from the next, its rows `pitch` */
-static void CNN__K(cnn__wino_kernels)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels,
+static void CNN__K(cnn__winograd_u)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels,
                                       int in_channels)
 {
     int r = points - 3, k, c;
@@ -1647,7 +1647,7 @@ static void CNN__K(cnn__wino_kernels)(int points, float *to, size_t apart, size_
 }
 
 /* V = BT z B of the windows of `count` tiles from number `first` on, of each channel. to[point][channel][tile] */
-static void CNN__K(cnn__wino_input)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch,
+static void CNN__K(cnn__winograd_v)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch,
                                     int channels, int across, int first, int count)
 {
     int c, t;
@@ -1660,7 +1660,7 @@ static void CNN__K(cnn__wino_input)(int points, float *to, size_t apart, const f
 }
 
 /* f = [relu] (bias + AT M A): each tile's 4 x 4 outputs, cut off at the map's edges. from[point][channel][tile] */
-static void CNN__K(cnn__wino_output)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+static void CNN__K(cnn__winograd_f)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
                                      const float *bias, int relu, int channels, int across, int first, int count)
 {
     float tile[16 * CNN__LANES];
@@ -1766,8 +1766,8 @@ static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64
 static const cnn__kernels CNN__K(cnn__kernels) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
     CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in), CNN__K(cnn__lanes_out),
-    CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__wino_kernels),
-    CNN__K(cnn__wino_input), CNN__K(cnn__wino_output), CNN__K(cnn__total),
+    CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
+    CNN__K(cnn__winograd_v), CNN__K(cnn__winograd_f), CNN__K(cnn__total),
     CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
     CNN__K(cnn__adam_part), CNN__K(cnn__dropout_part)
 };
@@ -1898,10 +1898,10 @@ typedef struct cnn__kernels {
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
                        const float *place);
-    void (*wino_kernels)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels, int in_channels);
-    void (*wino_input)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch, int channels, int across,
+    void (*winograd_u)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels, int in_channels);
+    void (*winograd_v)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch, int channels, int across,
                        int first, int count);
-    void (*wino_output)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+    void (*winograd_f)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
                         const float *bias, int relu, int channels, int across, int first, int count);
     float (*total)(const float *x, size_t n);
     void (*relu_forward)(float *y, const float *x, size_t n);
@@ -2062,8 +2062,8 @@ typedef struct cnn__conv_plan {
     int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
     int back_top, back_left;                /* where the way back to dx begins in D                                 */
     int whole;                              /* dx comes with its borders, which are then folded in                  */
-    size_t u, back_u, sums;                 /* floats: transformed kernels, there and back; a chunk's sum of dweight */
-    size_t x, d, z, p, v, m, where;     /* floats of each array of one thread                                   */
+    size_t u, sums;                         /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
+    size_t x, d, z, p, v, m, where;         /* floats of each array of one thread                                   */
     size_t per_thread;
 } cnn__conv_plan;
 
@@ -2103,72 +2103,77 @@ static int cnn__winograd_block(const cnn__correlation *g, int lanes)
 
 static size_t cnn__most(size_t a, size_t b) { return a > b ? a : b; }
 
+static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__correlation *g)
+{
+    size_t values = (size_t)g->points * g->points * p->lanes, block;
+    if (!g->points) return;
+    block = cnn__winograd_block(g, p->lanes);
+    p->v = cnn__most(p->v, cnn__line_up(values * (g->in_channels * block + 1)));
+    p->m = cnn__most(p->m, cnn__line_up(values * (CNN__BLOCK_ROWS * block + 1)));
+}
+
+/* The way back to dx: D correlated with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
+static void cnn__plan_back(cnn__conv_plan *p, const cnn_conv2d_shape *s)
+{
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), top, left;
+    p->whole = s->padding_mode != CNN_ZEROS;
+    top = p->whole ? 0 : s->pad_top;                       /* dx(0, 0), counted with the borders that are not wanted */
+    left = p->whole ? 0 : s->pad_left;
+    p->df_top = rows > top ? rows - top : 0;
+    p->df_left = columns > left ? columns - left : 0;
+    p->back_top = p->df_top + top - rows;
+    p->back_left = p->df_left + left - columns;
+    p->back = p->there;
+    p->back.in_channels = p->there.out_channels; p->back.out_channels = p->there.in_channels;
+    p->back.stride_height = p->back.stride_width = 1;
+    p->back.out_height = s->in_height + (p->whole ? s->pad_top + s->pad_bottom : 0);
+    p->back.out_width = s->in_width + (p->whole ? s->pad_left + s->pad_right : 0);
+    p->back.points = cnn__winograd_points(&p->back);
+    p->back.high = p->back_top + rows + (p->back.points ? 4 * cnn__tiles(p->back.out_height) : p->back.out_height);
+    p->back.wide = p->back_left + columns + (p->back.points ? 4 * cnn__tiles(p->back.out_width) : p->back.out_width);
+    p->back.high = (int)cnn__most(p->back.high, p->df_top + (s->out_height - 1) * s->stride_height + 1);
+    p->back.wide = (int)cnn__most(p->back.wide, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+}
+
 static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
 {
     cnn__conv_plan p;
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), r, L;
+    int lanes = g->kernels->lanes;
     size_t outputs;
     memset(&p, 0, sizeof p);
-    p.lanes = L = g->kernels->lanes;
-    p.units = cnn__pieces(s->batch, L);
+    p.lanes = lanes;
+    p.units = cnn__pieces(s->batch, lanes);
     p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
     p.there.groups = s->groups;
-    p.there.in_channels = s->in_channels / s->groups;
-    p.there.out_channels = s->out_channels / s->groups;
+    p.there.in_channels = s->in_channels / s->groups; p.there.out_channels = s->out_channels / s->groups;
     p.there.kernel_height = s->kernel_height; p.there.kernel_width = s->kernel_width;
     p.there.stride_height = s->stride_height; p.there.stride_width = s->stride_width;
     p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
-    p.there.high = s->in_height + s->pad_top + s->pad_bottom;
-    p.there.wide = s->in_width + s->pad_left + s->pad_right;
+    p.there.high = s->in_height + s->pad_top + s->pad_bottom; p.there.wide = s->in_width + s->pad_left + s->pad_right;
     p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    p.there.points = backward ? 0 : cnn__winograd_points(&p.there);
-    r = s->kernel_height;
-    if (p.there.points) {                                  /* the last tiles hang over */
-        p.there.high = 4 * cnn__tiles(s->out_height) + r - 1;
-        p.there.wide = 4 * cnn__tiles(s->out_width) + r - 1;
-        p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, L));
-    }
     outputs = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
-    p.x = cnn__line_up((size_t)s->in_channels * p.there.high * p.there.wide * L);
     p.where = cnn__taps(&p.there);
-    if (p.there.points) {
-        size_t n = p.there.points * p.there.points * L, block = cnn__winograd_block(&p.there, L);
-        p.v = cnn__line_up(n * (p.there.in_channels * block + 1));
-        p.m = cnn__line_up(n * (CNN__BLOCK_ROWS * block + 1));
-    }
     if (!backward) {
-        p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * L);
-        p.p = s->pool.kernel_height ? 2 * cnn__line_up(s->out_channels * outputs * L) : 0;
-    } else {
-        int top, left;
-        p.sums = cnn__line_up(s->out_channels * cnn__taps(&p.there)) + cnn__line_up(s->out_channels);
-        p.whole = s->padding_mode != CNN_ZEROS;
-        top = p.whole ? 0 : s->pad_top; left = p.whole ? 0 : s->pad_left;  /* dx(0, 0) among the rows with borders */
-        p.df_top = rows > top ? rows - top : 0; p.df_left = columns > left ? columns - left : 0;
-        p.back_top = p.df_top + top - rows; p.back_left = p.df_left + left - columns;
-        p.back = p.there;
-        p.back.in_channels = p.there.out_channels; p.back.out_channels = p.there.in_channels;
-        p.back.stride_height = p.back.stride_width = 1;
-        p.back.out_height = s->in_height + (p.whole ? s->pad_top + s->pad_bottom : 0);
-        p.back.out_width = s->in_width + (p.whole ? s->pad_left + s->pad_right : 0);
-        p.back.points = cnn__winograd_points(&p.back);
-        p.back.high = p.back_top + rows + (p.back.points ? 4 * cnn__tiles(p.back.out_height) : p.back.out_height);
-        p.back.wide = p.back_left + columns + (p.back.points ? 4 * cnn__tiles(p.back.out_width) : p.back.out_width);
-        top = p.df_top + (s->out_height - 1) * s->stride_height + 1;
-        left = p.df_left + (s->out_width - 1) * s->stride_width + 1;
-        if (p.back.high < top) p.back.high = top;
-        if (p.back.wide < left) p.back.wide = left;
-        p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * L);
-        p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * L);
-        p.p = 3 * cnn__line_up(s->out_channels * outputs * L);
-        p.where = cnn__most(p.where, cnn__taps(&p.back));
-        if (p.back.points) {
-            size_t n = p.back.points * p.back.points * L, block = cnn__winograd_block(&p.back, L);
-            p.back_u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, L));
-            p.v = cnn__most(p.v, cnn__line_up(n * (p.back.in_channels * block + 1)));
-            p.m = cnn__most(p.m, cnn__line_up(n * (CNN__BLOCK_ROWS * block + 1)));
+        p.there.points = cnn__winograd_points(&p.there);
+        if (p.there.points) {                              /* the last tiles hang over */
+            p.there.high = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
+            p.there.wide = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
+            p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, lanes));
         }
+        p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * lanes);
+        p.p = s->pool.kernel_height ? 2 * cnn__line_up(s->out_channels * outputs * lanes) : 0;
+        cnn__plan_winograd(&p, &p.there);
+    } else {
+        cnn__plan_back(&p, s);
+        if (p.back.points) p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, lanes));
+        p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * lanes);
+        p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
+        p.p = 3 * cnn__line_up(s->out_channels * outputs * lanes);
+        p.sums = cnn__line_up(s->out_channels * cnn__taps(&p.there)) + cnn__line_up(s->out_channels);
+        p.where = cnn__most(p.where, cnn__taps(&p.back));
+        cnn__plan_winograd(&p, &p.back);
     }
+    p.x = cnn__line_up((size_t)s->in_channels * p.there.high * p.there.wide * lanes);
     p.where = cnn__line_up(p.where * (sizeof(size_t) / sizeof(float)));
     p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where;
     return p;
@@ -2182,8 +2187,7 @@ typedef struct cnn__conv_job {
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
     float *sums;                                           /* of dweight and dbias, chunk by chunk */
-    const float *x, *weight, *mirrored;                    /* mirrored: the kernels of the way back */
-    const float *u, *back_u;                               /* Winograd's transforms of both */
+    const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
 } cnn__conv_job;
 
@@ -2283,7 +2287,7 @@ static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, floa
         size_t v_apart;
         count = cnn__smaller(block, tiles - first);
         v_apart = ((size_t)g->in_channels * count + 1) * lanes;
-        k->wino_input(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
+        k->winograd_v(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
         for (c = 0; c < g->in_channels; c++) a->where[c] = (size_t)c * count * lanes;
         for (row = 0; row < g->out_channels; row += CNN__BLOCK_ROWS) {
             int there = cnn__smaller(CNN__BLOCK_ROWS, g->out_channels - row), point, r, t, wide;
@@ -2298,7 +2302,7 @@ static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, floa
                                 a->m + point * m_apart + ((size_t)r * count + t) * lanes, (size_t)count * lanes, high, NULL, 0, 0);
                     }
                 }
-            k->wino_output(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
+            k->winograd_f(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
                            relu, there, across, first, count);
         }
     }
@@ -2430,8 +2434,8 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
         for (group = 0; group < s->groups; group++)
             cnn__conv_dweight(job, &a, dweight + group * p->there.out_channels * cnn__taps(&p->there), group);
         if (!job->dx) continue;
-        cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->mirrored,
-                              job->back_u, NULL, 0, &a);
+        cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
+                              job->u, NULL, 0, &a);
         if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
         k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, in);
     }
@@ -2452,7 +2456,7 @@ static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation
 {
     int group;
     for (group = 0; g->points && group < g->groups; group++)
-        k->wino_kernels(g->points, u + group * cnn__winograd_kernels(g, k->lanes), cnn__winograd_apart(g, k->lanes),
+        k->winograd_u(g->points, u + group * cnn__winograd_kernels(g, k->lanes), cnn__winograd_apart(g, k->lanes),
                         cnn__channel_pitch(g->in_channels, k->lanes), weight + group * g->out_channels * cnn__taps(g),
                         g->out_channels, g->in_channels);
 }
@@ -2463,8 +2467,7 @@ static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
     cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
     size_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
     return sizeof(float) * cnn__most(forward.u + forward.per_thread * g->threads,
-                                     weights + backward.back_u + backward.sums * backward.chunks
-                                     + backward.per_thread * g->threads);
+                                     weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
 }
 
 static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
@@ -2487,20 +2490,20 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
-    float *mirrored = (float *)work, *back_u;
+    float *mirrored = (float *)work, *u;
     int chunk;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
-    back_u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
-    job.mirrored = mirrored; job.back_u = back_u;
-    job.sums = back_u + job.p.back_u;
+    u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
+    job.weight = mirrored; job.u = u;
+    job.sums = u + job.p.u;
     job.scratch = job.sums + job.p.sums * job.p.chunks;
     if (dx) {
         cnn__mirror(&job.p.there, mirrored, weight);
-        cnn__transform_kernels(job.g->kernels, &job.p.back, back_u, mirrored);
+        cnn__transform_kernels(job.g->kernels, &job.p.back, u, mirrored);
     }
     cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
     for (chunk = 1; chunk < job.p.chunks; chunk++)
