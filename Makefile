@@ -23,7 +23,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind bench walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: all examples test check sanitize valgrind bench bench-torch walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -60,6 +60,10 @@ valgrind: build/test_fixtures build/test_library  ## two test programs under val
 
 bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
 	@build/bench $(BENCH)
+
+PYTHON ?= python3
+bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
+	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
 
 walkthrough: $(filter $(examples),$(walkthrough))  ## run the programs that need no data set, in the lecture's order
 	@for program in $(filter $(examples),$(walkthrough)); do echo; echo "---- ./$$program"; echo; ./$$program || exit 1; done
