@@ -23,7 +23,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind bench bench-torch walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: all examples test check sanitize valgrind bench bench-torch ladder walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -64,6 +64,18 @@ bench: build/bench  ## how fast training is, as a share of the machine's own lim
 PYTHON ?= python3
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
+
+# the library as programs have it, and the ladder's own steps for this machine, with no vectors but those that stand there
+build/cnn.o: cnn.h
+	@mkdir -p build
+	$(compile) -DCNN_IMPLEMENTATION -x c -c $< -o $@
+
+build/ladder: native = $(call probe,int main(void) { return 0; },-march=native)
+build/ladder: tests/ladder.c build/cnn.o tests/measure.h
+	$(compile) $(native) -ffp-contract=fast -fno-tree-vectorize -fno-tree-slp-vectorize $(filter-out %.h,$^) -o $@ $(link)
+
+ladder: build/ladder  ## from eq. 6.2 to the last kernel, one idea a step, each timed
+	@build/ladder
 
 walkthrough: $(filter $(examples),$(walkthrough))  ## run the programs that need no data set, in the lecture's order
 	@for program in $(filter $(examples),$(walkthrough)); do echo; echo "---- ./$$program"; echo; ./$$program || exit 1; done

@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 static clockid_t measure_clock = CLOCK_MONOTONIC;           /* CLOCK_PROCESS_CPUTIME_ID where others use the machine too */
 
