@@ -23,7 +23,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind bench bench-torch ladder walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -64,6 +64,12 @@ bench: build/bench  ## how fast training is, as a share of the machine's own lim
 PYTHON ?= python3
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
+
+bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
+	@CC='$(CC)' tests/bench_build.sh
+
+arm64:  ## two test programs on 64-bit ARM, by a cross compiler and qemu; takes minutes
+	@tests/arm64.sh
 
 # the library as programs have it, and the ladder's own steps for this machine, with no vectors but those that stand there
 build/cnn.o: cnn.h

@@ -478,12 +478,20 @@ static memory weigh(const network *w)
 
 /* ---- other programs: how long they take from start to end ---- */
 
+static double children_seconds(void)        /* that they had a processor for */
+{
+    struct rusage usage;
+    getrusage(RUSAGE_CHILDREN, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+         + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
 static void time_command(int repeats, char **command)
 {
-    series ms = { 0 };
+    series ms = { 0 }, of_them = { 0 };
     int r, status;
     for (r = 0; r < repeats; r++) {
-        double begun = seconds();
+        double begun = seconds(), before = children_seconds();
         pid_t child = fork();
         if (!child) {
             if (freopen("/dev/null", "w", stdout)) execvp(command[0], command);
@@ -491,8 +499,9 @@ static void time_command(int repeats, char **command)
         }
         if (child < 0 || waitpid(child, &status, 0) != child || status) fail("%s did not end well", command[0]);
         add(&ms, 1e3 * (seconds() - begun));
+        add(&of_them, 1e3 * (children_seconds() - before));
     }
-    printf("%.2f\n", median(&ms));
+    printf("%.2f ms, %.2f on the processor (medians of %d)\n", median(&ms), median(&of_them), repeats);
 }
 
 /* ---- the options ---- */
@@ -510,7 +519,7 @@ static void help(void)
          "  --net NAME    lenet5, mnist_cnn or cifar10_cnn only\n"
          "  --short       one line a network: ms a training step and an inference batch\n"
          "  --cpu-time    the process's own time instead of the clock's: for one thread on a machine that others use\n"
-         "  --time N COMMAND...  only the ms that COMMAND takes: the median of N runs");
+         "  --time N COMMAND...  only the ms that COMMAND takes, N runs");
     exit(0);
 }
 
