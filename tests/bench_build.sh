@@ -36,7 +36,8 @@ $cc -std=c99 -O3 -march=native tests/bench.c -o "$work/native" -lm || fail "$cc 
 for net in lenet5 mnist_cnn cifar10_cnn; do
     for round in 1 2 3 4 5 6 7; do
         for flags in o2 native; do
-            "$work/$flags" --short --cpu-time --threads 1 --repeats 5 --net $net >>"$work/$flags.$net" || fail "$net failed in round $round"
+            "$work/$flags" --short --cpu-time --threads 1 --repeats 5 --net $net >>"$work/$flags.$net" \
+                || fail "$net failed in round $round"
         done
     done
     for flags in o2 native; do
