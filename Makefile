@@ -23,7 +23,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -57,6 +57,31 @@ build/sanitize/%: tests/%.c cnn.h $(wildcard tests/*.h)
 
 valgrind: build/test_fixtures build/test_library  ## two test programs under valgrind, which knows no AVX-512; takes long
 	@CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full' $^
+
+bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
+	@build/bench $(BENCH)
+
+PYTHON ?= python3
+bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
+	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
+
+bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
+	@CC='$(CC)' tests/bench_build.sh
+
+arm64:  ## two test programs on 64-bit ARM, by a cross compiler and qemu; takes minutes
+	@tests/arm64.sh
+
+# the library as programs have it, and the ladder's own steps for this machine, with no vectors but those that stand there
+build/cnn.o: cnn.h
+	@mkdir -p build
+	$(compile) -DCNN_IMPLEMENTATION -x c -c $< -o $@
+
+build/ladder: native = $(call probe,int main(void) { return 0; },-march=native)
+build/ladder: tests/ladder.c build/cnn.o tests/measure.h
+	$(compile) $(native) -ffp-contract=fast -fno-tree-vectorize -fno-tree-slp-vectorize $(filter-out %.h,$^) -o $@ $(link)
+
+ladder: build/ladder  ## from eq. 6.2 to the last kernel, one idea a step, each timed
+	@build/ladder
 
 walkthrough: $(filter $(examples),$(walkthrough))  ## run the programs that need no data set, in the lecture's order
 	@for program in $(filter $(examples),$(walkthrough)); do echo; echo "---- ./$$program"; echo; ./$$program || exit 1; done
