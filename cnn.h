@@ -1439,22 +1439,19 @@ static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, cons
 {
     enum { PAIRS = CNN__DOT_ROWS * CNN__DOT_COLUMNS, BLOCKS = (PAIRS + CNN__LANES - 1) / CNN__LANES };
     CNN__K(cnn__v) sum[BLOCKS * CNN__LANES], left[CNN__DOT_ROWS], zero = { 0 };
-    float rest[PAIRS] = { 0 }, totals[BLOCKS * CNN__LANES];
-    int i, j, k, r, q, block, half, whole = walk->depth / CNN__LANES * CNN__LANES;
+    float totals[BLOCKS * CNN__LANES];
+    int i, j, k, r, q, block, half;
     CNN__UNROLL for (q = 0; q < BLOCKS * CNN__LANES; q++) sum[q] = zero;
     for (j = 0; j < walk->count[1]; j++)
         for (i = 0; i < walk->count[0]; i++) {
             size_t a_at = j * walk->a[1] + i * walk->a[0], b_at = j * walk->b[1] + i * walk->b[0];
-            for (k = 0; k < whole; k += CNN__LANES, a_at += CNN__LANES, b_at += CNN__LANES) {
+            for (k = 0; k < walk->vectors; k++, a_at += CNN__LANES, b_at += CNN__LANES) {
                 CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + a_at);
                 CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
                     CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + b_at);
                     CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r * CNN__DOT_COLUMNS + q] += left[r] * right;
                 }
             }
-            for (; k < walk->depth; k++, a_at++, b_at++)
-                for (r = 0; r < rows; r++)
-                    for (q = 0; q < columns; q++) rest[r * CNN__DOT_COLUMNS + q] += a[r][a_at] * b[q][b_at];
         }
     CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* turned over, the partial sums of LANES pairs are added at once */
         CNN__K(cnn__v) *s = sum + block * CNN__LANES;
@@ -1464,7 +1461,7 @@ static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, cons
         *(CNN__K(cnn__vu) *)(totals + block * CNN__LANES) = s[0];
     }
     for (r = 0; r < rows; r++)
-        for (q = 0; q < columns; q++) c[q][r * ldc] += totals[r * CNN__DOT_COLUMNS + q] + rest[r * CNN__DOT_COLUMNS + q];
+        for (q = 0; q < columns; q++) c[q][r * ldc] += totals[r * CNN__DOT_COLUMNS + q];
 }
 
 /* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
@@ -1511,9 +1508,9 @@ static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, size_t 
     CNN__K(cnn__lanes_in_of)(to, 0, CNN__LANES, NULL, from, image, images, 1, count);
 }
 
-/* The way back: `count` vectors to each image's `count` values, which lie `image` apart. */
+/* The way back: `count` vectors, `step` apart, to each image's `count` values; images lie `image` apart. */
 static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, size_t image, int images,
-                                                  const float *from, size_t count)
+                                                  const float *from, size_t step, size_t count)
 {
     CNN__K(cnn__v) r[CNN__LANES];
     size_t first;
@@ -1521,14 +1518,14 @@ static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *
     if (count < CNN__LANES) {
         for (l = 0; l < images; l++)
             for (first = 0; first < count; first++) {
-                float value = from[first * CNN__LANES + l];
+                float value = from[first * step + l];
                 if (floats) floats[l * image + first] = value; else bytes[l * image + first] = (unsigned char)value;
             }
         return;
     }
     for (first = 0; first < count; first += CNN__LANES) {
         if (first + CNN__LANES > count) first = count - CNN__LANES;
-        for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * CNN__LANES);
+        for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * step);
         CNN__K(cnn__turn)(r);
         for (l = 0; l < CNN__LANES; l++) {
             if (l >= images) break;
@@ -1538,14 +1535,14 @@ static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *
     }
 }
 
-static void CNN__K(cnn__lanes_out)(float *to, size_t image, int images, const float *from, size_t count)
+static void CNN__K(cnn__lanes_out)(float *to, size_t image, int images, const float *from, size_t step, size_t count)
 {
-    CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, count);
+    CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, step, count);
 }
 
 static void CNN__K(cnn__places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count)
 {
-    CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, count);
+    CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, CNN__LANES, count);
 }
 
 /* max pooling of one image a lane; place (NULL: not wanted) is the winner's number in its window */
@@ -1829,7 +1826,7 @@ typedef struct cnn__correlation {
     int points;                                            /* 6 or 8: by Winograd; or 0 */
 } cnn__correlation;
 
-typedef struct cnn__walk { int depth, count[2]; size_t a[2], b[2]; } cnn__walk;            /* `depth` values, then the next piece */
+typedef struct cnn__walk { int vectors, count[2]; size_t a[2], b[2]; } cnn__walk;  /* `vectors` side by side, then the next piece */
 
 /* Winograd's matrices for 4 x 4 outputs. A kernel row u and a window row z are polynomials; their product is found from its values
    at the points 0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds
@@ -1893,7 +1890,7 @@ typedef struct cnn__kernels {
                  int columns);
     void (*lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows, int width);
     void (*places_in)(float *to, const unsigned char *from, size_t image, int images, int count);
-    void (*lanes_out)(float *to, size_t image, int images, const float *from, size_t count);
+    void (*lanes_out)(float *to, size_t image, int images, const float *from, size_t step, size_t count);
     void (*places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count);
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
@@ -2018,19 +2015,52 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
 
 typedef struct cnn__gemm_context { int threads; const cnn__kernels *kernels; } cnn__gemm_context;
 
+/* Numbers below 1e-38 (denormals) count as 0 while the pieces are worked on: Adam's moments of a dead unit end there, and a
+   processor is several times slower with them. Returns the mode of before. */
+static unsigned cnn__flush_denormals(void)
+{
+#ifdef CNN__X86
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    return before;
+#elif defined(__GNUC__) && defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24));
+    return (unsigned)before;
+#else
+    return 0;
+#endif
+}
+
+static void cnn__restore_denormals(unsigned before)
+{
+#ifdef CNN__X86
+    __builtin_ia32_ldmxcsr(before);
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
+#else
+    (void)before;
+#endif
+}
+
 /* Runs job(arguments, piece, thread) for every piece. Which thread takes which piece changes no result. */
 static void cnn__parallel(int threads, int pieces, void (*job)(void *arguments, int piece, int thread), void *arguments)
 {
-    int i;
     if (threads > pieces) threads = pieces;
 #ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (i = 0; i < pieces; i++) job(arguments, i, omp_get_thread_num());
-        return;
-    }
+#pragma omp parallel num_threads(threads) if (threads > 1)
 #endif
-    for (i = 0; i < pieces; i++) job(arguments, i, 0);
+    {
+        unsigned before = cnn__flush_denormals();
+        int i, thread = 0;
+#ifdef _OPENMP
+        thread = omp_get_thread_num();
+#pragma omp for schedule(static)
+#endif
+        for (i = 0; i < pieces; i++) job(arguments, i, thread);
+        cnn__restore_denormals(before);
+    }
 }
 
 static int cnn__smaller(int a, int b) { return a < b ? a : b; }
@@ -2340,7 +2370,7 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
         k->max_pool(&s->pool, a.p, place, a.z);
         if (place) k->places_out(job->place + first * image, image, images, place, image);
     }
-    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, image);
+    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (size_t)lanes, image);
 }
 
 /* D: the gradient before activation and pooling. Lanes without an image get zeros. */
@@ -2383,7 +2413,7 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const float *x = a->x + group * g->in_channels * plane;
     const float *d = a->d + group * g->out_channels * d_plane + p->df_top * d_line + (size_t)p->df_left * lanes;
     cnn__walk walk;                                        /* along a row, then from row to row */
-    walk.depth = g->stride_width == 1 ? g->out_width * lanes : lanes;
+    walk.vectors = g->stride_width == 1 ? g->out_width : 1;
     walk.count[0] = g->stride_width == 1 ? 1 : g->out_width;
     walk.a[0] = walk.b[0] = (size_t)g->stride_width * lanes;
     walk.a[1] = g->stride_height * d_line;
@@ -2437,7 +2467,7 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
         cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
                               job->u, NULL, 0, &a);
         if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
-        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, in);
+        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, (size_t)lanes, in);
     }
 }
 
@@ -2519,45 +2549,52 @@ typedef struct cnn__linear_job {
     const cnn__gemm_context *g;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
+    float *turned; size_t *where;                          /* forward: x with one sample a lane; where its rows are */
     const float *df, *x, *weight, *bias;
 } cnn__linear_job;
 
-enum { CNN__LINEAR_ROWS = 32, CNN__LINEAR_COLUMNS = 48, CNN__LINEAR_DEPTH = 1024 };       /* a piece; how much of the depth fits the cache */
+enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024 };  /* outputs of a piece; how much of the sum fits the cache */
 
 static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, a tile, and where the rows are */
 {
     return cnn__line_up(longest * ((size_t)panel + sizeof(size_t) / sizeof(float)) + (size_t)panel * CNN__MOST_ROWS);
 }
 
-/* The card of the linear layer, for one block of y: x and W both lie along the sum, so each value is a dot product. */
+static void cnn__linear_turn(void *arguments, int unit, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    int lanes = job->g->kernels->lanes, in = job->s->in_features, first = unit * lanes;
+    (void)thread;
+    job->g->kernels->lanes_in(job->turned + (size_t)first * in, 0, (size_t)lanes, job->x + (size_t)first * in, (size_t)in,
+                              cnn__smaller(lanes, job->s->batch - first), 1, in);
+}
+
+/* The card of the linear layer for some samples, one a lane, and LINEAR_ROWS outputs: a convolution whose map is one pixel. */
 static void cnn__linear_forward_block(void *arguments, int block, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
     const cnn__kernels *k = job->g->kernels;
-    int across = cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS);
-    int n0 = block / across * CNN__LINEAR_ROWS, n1 = cnn__smaller(n0 + CNN__LINEAR_ROWS, s->batch);
-    int o0 = block % across * CNN__LINEAR_COLUMNS, o1 = cnn__smaller(o0 + CNN__LINEAR_COLUMNS, s->out_features);
-    cnn__walk walk = { 0, { 1, 1 }, { 0, 0 }, { 0, 0 } };
-    int n, o, i, q;
-    (void)thread;
-    for (n = n0; n < n1; n++)
-        for (o = o0; o < o1; o++) job->y[(size_t)n * s->out_features + o] = job->bias ? job->bias[o] : 0;
+    int lanes = k->lanes, units = cnn__pieces(s->batch, lanes), panels = cnn__pieces(units, k->vectors), panel = block % panels;
+    int unit = panel * units / panels, wide = (panel + 1) * units / panels - unit, v, i, o, r;
+    int o0 = block / panels * CNN__LINEAR_ROWS, rows = cnn__smaller(CNN__LINEAR_ROWS, s->out_features - o0);
+    size_t pitch = (size_t)wide * lanes, in = (size_t)s->in_features;
+    float *result = job->scratch + (size_t)thread * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
     for (i = 0; i < s->in_features; i += CNN__LINEAR_DEPTH)
-        for (o = o0; o < o1; o += k->dot_columns)
-            for (n = n0; n < n1; n += k->dot_rows) {
-                const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
-                float *to[CNN__MOST_DOTS];
-                int there = cnn__rows(rows, k->dot_rows, job->x + i, s->in_features, n, n1);
-                int wide = cnn__rows(columns, k->dot_columns, job->weight + i, s->in_features, o, o1);
-                walk.depth = cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i);
-                for (q = 0; q < wide; q++) to[q] = job->y + (size_t)n * s->out_features + o + q;
-                k->dots(&walk, rows, columns, to, (size_t)s->out_features, there, wide);
-            }
-    if (s->activation)
-        for (n = n0; n < n1; n++)
-            cnn__activation_forward(s->activation, s->slope, job->y + (size_t)n * s->out_features + o0,
-                                    job->y + (size_t)n * s->out_features + o0, (size_t)(o1 - o0));
+        for (o = 0; o < rows; o += k->rows) {
+            const float *a[CNN__MOST_ROWS];
+            float begin[CNN__MOST_ROWS];
+            int there = cnn__rows(a, k->rows, job->weight + i, in, o0 + o, o0 + rows), last = i + CNN__LINEAR_DEPTH >= s->in_features;
+            for (r = 0; job->bias && r < k->rows; r++) begin[r] = job->bias[o0 + o + (r < there ? r : 0)];
+            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, 1, job->turned + (unit * in + i) * lanes, job->where,
+                    in * lanes, result + o * pitch, pitch, there, job->bias && !i ? begin : NULL, i > 0,
+                    last && s->activation == CNN_RELU);
+        }
+    if (s->activation && s->activation != CNN_RELU)
+        cnn__activation_forward(s->activation, s->slope, result, result, rows * pitch);
+    for (v = 0; v < wide; v++)
+        k->lanes_out(job->y + (size_t)(unit + v) * lanes * s->out_features + o0, (size_t)s->out_features,
+                     cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (size_t)rows);
 }
 
 /* Backward for one panel of inputs:  dW += df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
@@ -2596,18 +2633,29 @@ static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     int longest = s->batch > s->out_features ? s->batch : s->out_features;
-    return sizeof(float) * ((size_t)s->batch * s->out_features + 16 + (size_t)g->threads * cnn__linear_scratch(CNN__MOST_PANEL, longest));
+    size_t forward = (size_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
+                     + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float)) + 16
+                     + (size_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
+    size_t backward = (size_t)s->batch * s->out_features + 16 + g->threads * cnn__linear_scratch(CNN__MOST_PANEL, longest);
+    return sizeof(float) * cnn__most(forward, backward);
 }
 
 static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
                                      const float *weight, const float *bias, void *work)
 {
     cnn__linear_job job;
-    (void)work;
+    int lanes, units, i;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
-    cnn__parallel(job.g->threads, cnn__pieces(s->batch, CNN__LINEAR_ROWS) * cnn__pieces(s->out_features, CNN__LINEAR_COLUMNS),
+    lanes = job.g->kernels->lanes;
+    units = cnn__pieces(s->batch, lanes);
+    job.where = (size_t *)work;
+    job.turned = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
+    job.scratch = job.turned + cnn__line_up((size_t)units * lanes * s->in_features);
+    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (size_t)i * lanes;
+    cnn__parallel(job.g->threads, units, cnn__linear_turn, &job);
+    cnn__parallel(job.g->threads, cnn__pieces(units, job.g->kernels->vectors) * cnn__pieces(s->out_features, CNN__LINEAR_ROWS),
                   cnn__linear_forward_block, &job);
 }
 

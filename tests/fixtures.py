@@ -297,9 +297,8 @@ def optimizers():
 
 # ---- a whole LeNet-5 for 20 steps; parameters and images by formula, test_fixtures.c has the same ----
 
-def random_numbers(state=4):
-    """24 bits each (Numerical Recipes' generator). From most states rounding decides a ReLU or a step of Adam within 20 steps:
-    of 1 to 8, PyTorch's own float32 leaves its float64 by 4e-4 to 3e-2 from 2, 5 and 6. From 4 it stays within 3e-7."""
+def random_numbers(state=1):
+    """24 bits each (Numerical Recipes' generator)."""
     while True:
         state = (state * 1664525 + 1013904223) % 2 ** 32
         yield state >> 8
@@ -337,7 +336,10 @@ def lenet(batch=16, steps=20):
         for p in layer.parameters():
             p.data = parameter(p.shape, layer.weight[0].numel(), numbers)
     arrays, seen = {}, []
-    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    # A ReLU or a pooling that rounding decides changes all that follows: at lr 1e-3 PyTorch's own float32 leaves its float64 by
+    # 4e-4 to 3e-2 within these 20 steps, from 3 of 8 states of the generator. At 1e-4, from this one, nothing is that close.
+    options = {"lr": 0.0001}
+    adam = torch.optim.Adam(net.parameters(), **options)
     for step in range(steps):
         labels = [(step * batch + n) % 10 for n in range(batch)]
         pixels = torch.tensor([image(label, numbers) for label in labels], dtype=torch.float32)
@@ -350,7 +352,7 @@ def lenet(batch=16, steps=20):
         adam.step()
         seen.append(loss.item())
     arrays |= {key: digest(p) for key, p in net.named_parameters()}
-    add("lenet", (batch, 1, 28, 28), calls + [("adam", {"lr": 0.001})], arrays | {"losses": seen})
+    add("lenet", (batch, 1, 28, 28), calls + [("adam", options)], arrays | {"losses": seen})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
       compared bit for bit. Batches of 37 divide neither the samples nor the work; evaluation has batches of 45.
    2. cnn_fit gives what the explicit loop gives, bit for bit.
    3. Two backward passes without cnn_zero_grad give twice the gradient.
-   4. Each activation that cnn_get reads from within a fused block is what `direct` makes of the one before. */
+   4. Each activation that cnn_get reads from within a fused block is what `direct` makes of the one before.
+   5. Denormal numbers, which make a processor slow, count as 0 in every thread. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
@@ -379,6 +380,28 @@ static void test_fused_activations(void)
     free_samples(&data);
 }
 
+/* ---- numbers below 1e-38 make a processor slow: `gemm` takes them for 0, in every thread, and leaves the caller's mode alone ---- */
+
+static void test_denormals(int threads)
+{
+    enum { N = 100000 };                    /* several pieces */
+    char sentence[200];
+    cnn_backend b = *cnn_find_backend("gemm");
+    cnn_adam_options o = { .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f };
+    cnn_counters c = { .lr = 1e-3 };
+    volatile float tiny = 1e-40f;
+    float *w = calloc(N, sizeof *w), *m = malloc(N * sizeof *m), *v = malloc(N * sizeof *v), *g = calloc(N, sizeof *g);
+    int i, left = 0;
+    for (i = 0; i < N; i++) m[i] = v[i] = tiny;
+    b.context = b.open(threads, sentence, sizeof sentence);
+    b.adam_step(b.context, &c, &o, 0, w, m, v, g, N);
+    for (i = 0; i < N; i++) left += m[i] != 0 || v[i] != 0;
+    CHECK(!left, "%d threads: %d of Adam's moments are still denormal", threads, left);
+    CHECK(tiny * 0.5f != 0, "%d threads: the caller's denormals are flushed, too", threads);
+    b.close(b.context);
+    free(w); free(m); free(v); free(g);
+}
+
 int main(void)
 {
     int i;
@@ -390,5 +413,7 @@ int main(void)
     for (i = 0; i < TASKS; i++) test_task(&tasks[i]);
     test_accumulation();
     test_fused_activations();
+    test_denormals(1);
+    test_denormals(3);
     return test_end("test_threads");
 }
