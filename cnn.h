@@ -1715,18 +1715,44 @@ static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float
     for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
 }
 
+/* square roots of numbers >= 0, as no compiler makes of sqrtf(), which may set errno: a first guess of 1 / sqrt x from the bits,
+   then Newton's steps */
+static CNN__INLINE CNN__K(cnn__v) CNN__K(cnn__sqrt)(CNN__K(cnn__v) x)
+{
+#if CNN__LANES > 1
+    CNN__K(cnn__v) r = (CNN__K(cnn__v))(0x5f375a86 - ((CNN__K(cnn__vi))x >> 1)), root;
+    int n;
+    CNN__UNROLL for (n = 0; n < 3; n++) r = r * (1.5f - 0.5f * x * r * r);
+    root = x * r;
+    root += 0.5f * r * (x - root * root);
+    return CNN__SELECT(x <= 3e38f, root, x);               /* infinity and NaN are their own */
+#else
+    return sqrtf(x);
+#endif
+}
+
+static CNN__INLINE void CNN__K(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m,
+                                                 float *v, const float *g)
+{
+    CNN__K(cnn__v) weight = *(const CNN__K(cnn__vu) *)w, d = *(const CNN__K(cnn__vu) *)g + f->decay * weight;
+    CNN__K(cnn__v) mean = o->beta1 * *(const CNN__K(cnn__vu) *)m + (1 - o->beta1) * d;
+    CNN__K(cnn__v) square = o->beta2 * *(const CNN__K(cnn__vu) *)v + (1 - o->beta2) * d * d;
+    *(CNN__K(cnn__vu) *)m = mean;
+    *(CNN__K(cnn__vu) *)v = square;
+    *(CNN__K(cnn__vu) *)w = weight * f->shrink - f->lr * mean / (CNN__K(cnn__sqrt)(square) * f->root + o->eps);
+}
+
 static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
                                    const float *g, size_t n)
 {
-    float b1 = o->beta1, b2 = o->beta2, eps = o->eps;
-    cnn__adam_factors a = *f;
-    size_t i;
-    for (i = 0; i < n; i++) {
-        float d = g[i] + a.decay * w[i];
-        m[i] = b1 * m[i] + (1 - b1) * d;
-        v[i] = b2 * v[i] + (1 - b2) * d * d;
-        w[i] = w[i] * a.shrink - a.lr * m[i] / (CNN__SQRT(v[i]) * a.root + eps);
-    }
+    cnn__adam_factors factors = *f;
+    cnn_adam_options options = *o;
+    float rest[4][CNN__LANES] = { { 0 } };
+    size_t i, left = n % CNN__LANES, bytes = left * sizeof *w;
+    for (i = 0; i < n - left; i += CNN__LANES) CNN__K(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
+    memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes); memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
+    CNN__K(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
+    memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
 }
 
 /* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
@@ -1803,11 +1829,6 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #define CNN__UNROLL
 #endif
 #define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))          /* b is larger than the earlier a, or NaN: as the card's winner */
-#if defined(__GNUC__)
-#define CNN__SQRT(x) __builtin_sqrtf(x)
-#else
-#define CNN__SQRT(x) sqrtf(x)
-#endif
 
 /* low or high half of two vectors interleaved: a0 b0 a1 b1 ... */
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
@@ -2047,20 +2068,22 @@ static void cnn__restore_denormals(unsigned before)
 /* Runs job(arguments, piece, thread) for every piece. Which thread takes which piece changes no result. */
 static void cnn__parallel(int threads, int pieces, void (*job)(void *arguments, int piece, int thread), void *arguments)
 {
+    int i;
+    unsigned before = cnn__flush_denormals();
     if (threads > pieces) threads = pieces;
 #ifdef _OPENMP
-#pragma omp parallel num_threads(threads) if (threads > 1)
-#endif
-    {
-        unsigned before = cnn__flush_denormals();
-        int i, thread = 0;
-#ifdef _OPENMP
-        thread = omp_get_thread_num();
+    if (threads > 1) {
+#pragma omp parallel num_threads(threads)
+        {
+            unsigned here = cnn__flush_denormals();
 #pragma omp for schedule(static)
+            for (i = 0; i < pieces; i++) job(arguments, i, omp_get_thread_num());
+            cnn__restore_denormals(here);
+        }
+    } else
 #endif
-        for (i = 0; i < pieces; i++) job(arguments, i, thread);
-        cnn__restore_denormals(before);
-    }
+    for (i = 0; i < pieces; i++) job(arguments, i, 0);
+    cnn__restore_denormals(before);
 }
 
 static int cnn__smaller(int a, int b) { return a < b ? a : b; }
