@@ -1374,8 +1374,8 @@ typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
 #define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
 #endif
 
-/* A LANES x LANES block turned over its diagonal: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
-static CNN__INLINE void CNN__K(cnn__turn)(CNN__K(cnn__v) *r)
+/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
+static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
 {
 #if CNN__LANES > 1
     CNN__K(cnn__v) t[CNN__LANES];
@@ -1453,9 +1453,9 @@ static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, cons
                 }
             }
         }
-    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* turned over, the partial sums of LANES pairs are added at once */
+    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* transposed, the partial sums of LANES pairs are added at once */
         CNN__K(cnn__v) *s = sum + block * CNN__LANES;
-        CNN__K(cnn__turn)(s);
+        CNN__K(cnn__transpose)(s);
         CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
             CNN__UNROLL for (q = 0; q < half; q++) s[q] += s[q + half];
         *(CNN__K(cnn__vu) *)(totals + block * CNN__LANES) = s[0];
@@ -1486,7 +1486,7 @@ static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, size_t pitch, size_t
             for (l = 0; l < CNN__LANES; l++)
                 if (floats) r[l] = *(const CNN__K(cnn__vu) *)(floats + starts[l] + first);
                 else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
-            CNN__K(cnn__turn)(r);
+            CNN__K(cnn__transpose)(r);
         }
         row = first / (size_t)width; column = first % (size_t)width;
         for (p = 0; p < block; p++) {
@@ -1526,7 +1526,7 @@ static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *
     for (first = 0; first < count; first += CNN__LANES) {
         if (first + CNN__LANES > count) first = count - CNN__LANES;
         for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * step);
-        CNN__K(cnn__turn)(r);
+        CNN__K(cnn__transpose)(r);
         for (l = 0; l < CNN__LANES; l++) {
             if (l >= images) break;
             if (floats) *(CNN__K(cnn__vu) *)(floats + l * image + first) = r[l];
@@ -1677,10 +1677,11 @@ static void CNN__K(cnn__winograd_f)(int points, float *out, size_t map, int heig
 
 static float CNN__K(cnn__total)(const float *x, size_t n)
 {
-    CNN__K(cnn__v) sum[4] = { { 0 } };
+    CNN__K(cnn__v) sum[4], zero = { 0 };
     float total = 0;
     size_t i;
     int v, l;
+    for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
         CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += *(const CNN__K(cnn__vu) *)(x + i + v * CNN__LANES);
     for (v = 0; v < 4; v++)
@@ -2406,7 +2407,7 @@ static void cnn__conv_df(const cnn__conv_job *job, const cnn__conv_arrays *a, in
     size_t pixels = pooled ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p->there);
     size_t image = s->out_channels * pixels, all = image * images, map = (size_t)p->back.high * p->back.wide * lanes;
     size_t pitch = (size_t)s->stride_height * p->back.wide * lanes, step = (size_t)s->stride_width * lanes;
-    float *df = a->p, *turned = df + p->p / 3, *place = turned + p->p / 3;
+    float *df = a->p, *lanes_df = df + p->p / 3, *place = lanes_df + p->p / 3;
     float *to = a->d + ((size_t)p->df_top * p->back.wide + p->df_left) * lanes;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) k->relu_backward(df, dy, y, all);
@@ -2414,9 +2415,9 @@ static void cnn__conv_df(const cnn__conv_job *job, const cnn__conv_arrays *a, in
     memset(df + all, 0, sizeof *df * (lanes - images) * image);
     if (pooled || fresh) memset(a->d, 0, sizeof *a->d * p->d);
     if (pooled) {
-        k->lanes_in(turned, 0, (size_t)lanes, df, image, lanes, 1, (int)image);
+        k->lanes_in(lanes_df, 0, (size_t)lanes, df, image, lanes, 1, (int)image);
         k->places_in(place, job->index + first * image, image, images, (int)image);
-        k->max_unpool(&s->pool, to, map, pitch, step, turned, place);
+        k->max_unpool(&s->pool, to, map, pitch, step, lanes_df, place);
     } else
         for (c = 0; c < s->out_channels; c++)
             k->lanes_in(to + c * map, pitch, step, df + c * pixels, image, lanes, s->out_height, s->out_width);
@@ -2572,7 +2573,7 @@ typedef struct cnn__linear_job {
     const cnn__gemm_context *g;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
-    float *turned; size_t *where;                          /* forward: x with one sample a lane; where its rows are */
+    float *columns; size_t *where;                         /* forward: x with one sample a lane; where its rows are */
     const float *df, *x, *weight, *bias;
 } cnn__linear_job;
 
@@ -2583,12 +2584,12 @@ static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thre
     return cnn__line_up(longest * ((size_t)panel + sizeof(size_t) / sizeof(float)) + (size_t)panel * CNN__MOST_ROWS);
 }
 
-static void cnn__linear_turn(void *arguments, int unit, int thread)
+static void cnn__linear_transpose(void *arguments, int unit, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     int lanes = job->g->kernels->lanes, in = job->s->in_features, first = unit * lanes;
     (void)thread;
-    job->g->kernels->lanes_in(job->turned + (size_t)first * in, 0, (size_t)lanes, job->x + (size_t)first * in, (size_t)in,
+    job->g->kernels->lanes_in(job->columns + (size_t)first * in, 0, (size_t)lanes, job->x + (size_t)first * in, (size_t)in,
                               cnn__smaller(lanes, job->s->batch - first), 1, in);
 }
 
@@ -2609,7 +2610,7 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
             float begin[CNN__MOST_ROWS];
             int there = cnn__rows(a, k->rows, job->weight + i, in, o0 + o, o0 + rows), last = i + CNN__LINEAR_DEPTH >= s->in_features;
             for (r = 0; job->bias && r < k->rows; r++) begin[r] = job->bias[o0 + o + (r < there ? r : 0)];
-            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, 1, job->turned + (unit * in + i) * lanes, job->where,
+            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, 1, job->columns + (unit * in + i) * lanes, job->where,
                     in * lanes, result + o * pitch, pitch, there, job->bias && !i ? begin : NULL, i > 0,
                     last && s->activation == CNN_RELU);
         }
@@ -2674,10 +2675,10 @@ static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, f
     lanes = job.g->kernels->lanes;
     units = cnn__pieces(s->batch, lanes);
     job.where = (size_t *)work;
-    job.turned = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
-    job.scratch = job.turned + cnn__line_up((size_t)units * lanes * s->in_features);
+    job.columns = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
+    job.scratch = job.columns + cnn__line_up((size_t)units * lanes * s->in_features);
     for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (size_t)i * lanes;
-    cnn__parallel(job.g->threads, units, cnn__linear_turn, &job);
+    cnn__parallel(job.g->threads, units, cnn__linear_transpose, &job);
     cnn__parallel(job.g->threads, cnn__pieces(units, job.g->kernels->vectors) * cnn__pieces(s->out_features, CNN__LINEAR_ROWS),
                   cnn__linear_forward_block, &job);
 }
