@@ -17,13 +17,34 @@ stb_cflags := $(or $(shell pkg-config --cflags stb 2>/dev/null),$(if $(wildcard 
 stb := $(if $(stb_cflags)$(wildcard /usr/include/stb_image.h),yes)
 stb_missing := stb_image is not there, so $(stb_programs) are left out; get it with: apt install libstb-dev (or put stb_image.h and stb_image_write.h beside cnn.h)
 
+# cnn_cuda.cu, linked into every example: make CUDA=1 NAME for a GPU, make cuda-on-cpu NAME for the same kernels on the CPU
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCH ?= all-major
+GXX ?= g++
+nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH) -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage
+shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda_shim.h -x c++
+nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
+ifneq ($(filter cuda-on-cpu,$(MAKECMDGOALS)),)
+cuda_object := build/cuda-on-cpu/cnn_cuda.o
+cuda_link := -lstdc++
+else ifneq ($(CUDA),)
+ifeq ($(NVCC),)
+$(info $(nvcc_missing))
+else
+cuda_object := build/cuda/cnn_cuda.o
+cuda_link := -L$(dir $(shell readlink -f $(NVCC)))../lib64 -lcudart_static -lstdc++ -lpthread -ldl -lrt
+endif
+endif
+
 all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
-test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
-test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
+test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
+cuda_programs := test_backends test_cuda test_library
+test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize valgrind walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -31,8 +52,12 @@ all: $(examples)  ## build every example (the default)
 examples: all
 
 # make NAME builds examples/NAME.c into ./NAME
-$(examples): %: examples/%.c cnn.h $(wildcard examples/*.h)
-	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags:-I%=-isystem %)) $< -o $@ $(link)
+$(examples): %: examples/%.c cnn.h $(wildcard examples/*.h) build/linked-with $(cuda_object)
+	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags:-I%=-isystem %)) $< $(cuda_object) -o $@ $(cuda_link) $(link)
+
+build/linked-with: FORCE                    # changes when the examples are to be linked with another cnn_cuda.o
+	@mkdir -p build
+	@echo '$(cuda_object)' | cmp -s - $@ || echo '$(cuda_object)' >$@
 
 ifeq ($(stb),)
 $(stb_programs):
@@ -43,7 +68,27 @@ build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
 	@mkdir -p build
 	$(compile) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
 
-test: $(test_programs) $(examples)  ## run the tests; the last line is the sum
+build/cuda/cnn_cuda.o: cnn_cuda.cu cnn.h
+	@mkdir -p build/cuda
+	$(NVCC) $(nvcc_flags) -c $< -o $@
+
+build/cuda-on-cpu/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+	@mkdir -p build/cuda-on-cpu
+	$(GXX) $(shim_flags) -O2 -g -c $< -o $@
+
+build/cuda-on-cpu/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-on-cpu/cnn_cuda.o
+	$(compile) -DCUDA_ON_CPU $< build/cuda-on-cpu/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
+	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cuda_link) $(link)
+
+cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kernels on the CPU, slowly
+	@:
+
+cuda-compile: $(if $(NVCC),build/cuda/cnn_cuda.o)  ## compile for every major architecture, warnings and spills being errors
+	@$(if $(NVCC),:,echo '$(nvcc_missing)')
+
+test: $(test_programs) $(examples) $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
 
 check: test
