@@ -24,6 +24,8 @@ GXX ?= g++
 nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH) -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage
 shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda_shim.h -x c++
 nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
+PYTHON ?= python3
+cudart = -L$(dir $(shell readlink -f $(NVCC)))../lib64 -lcudart_static -lstdc++ -lpthread -ldl -lrt
 ifneq ($(filter cuda-on-cpu,$(MAKECMDGOALS)),)
 cuda_object := build/cuda-on-cpu/cnn_cuda.o
 cuda_link := -lstdc++
@@ -32,7 +34,7 @@ ifeq ($(NVCC),)
 $(info $(nvcc_missing))
 else
 cuda_object := build/cuda/cnn_cuda.o
-cuda_link := -L$(dir $(shell readlink -f $(NVCC)))../lib64 -lcudart_static -lstdc++ -lpthread -ldl -lrt
+cuda_link = $(cudart)
 endif
 endif
 
@@ -80,13 +82,54 @@ build/cuda-on-cpu/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-on-cpu/cnn
 	$(compile) -DCUDA_ON_CPU $< build/cuda-on-cpu/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
-	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cuda_link) $(link)
+	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cudart) $(link)
 
 cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kernels on the CPU, slowly
 	@:
 
-cuda-compile: $(if $(NVCC),build/cuda/cnn_cuda.o)  ## compile for every major architecture, warnings and spills being errors
-	@$(if $(NVCC),:,echo '$(nvcc_missing)')
+cuda-compile: $(if $(NVCC),build/cuda/test_cuda)  ## compile the kernels for every major architecture; registers; nothing else linked
+	@$(if $(NVCC),NVCC='$(NVCC)' tests/cuda_compile.sh build/cuda/cnn_cuda.o,echo '$(nvcc_missing)')
+
+build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+	@mkdir -p $(@D)
+	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover -c $< -o $@
+
+build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cuda.o
+	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cuda.o
+	$(filter-out $(openmp),$(compile)) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
+build/cuda-tsan/%: sanitizer = -fsanitize=thread
+
+cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda,build/cuda-$s/test_$t))  ## the kernels on the CPU under the sanitizers
+	CUDA_SHIM_ORDER=reversed build/cuda-asan/test_backends cuda 40
+	CUDA_SHIM_ORDER=forward build/cuda-asan/test_backends cuda_naive 20
+	build/cuda-asan/test_cuda
+	CUDA_SHIM_ORDER=shuffled build/cuda-tsan/test_backends cuda 12
+	build/cuda-tsan/test_cuda
+
+cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
+	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
+
+gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
+
+test-cuda: $(if $(NVCC),$(cuda_programs:%=build/cuda/%))  ## all tests on a GPU; fails where there is none
+	$(gpu_needed)
+	@$(MAKE) --no-print-directory CUDA=1 lenet5 mnist_cnn fashion_mnist cifar10
+	@tests/run tests/gpu.sh
+
+ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to the used ones, layer by layer, on a GPU
+	$(gpu_needed)
+	@build/cuda/ladder_cuda
+
+bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## a training step on a GPU; PEER=SCRIPT: beside PyTorch (SCRIPT NETWORK --device cuda --steps N)
+	$(gpu_needed)
+	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
+	@build/cuda/bench_cuda cuda
+	@$(if $(PEER),for network in lenet5 mnist_cnn cifar10_cnn; do for how in '' --compile; do \
+		echo "PyTorch$${how:+ }$$how:"; $(PYTHON) '$(PEER)' $$network --device cuda --steps 200 $$how || exit 1; done; done,echo 'PEER=SCRIPT was not given: PyTorch was not measured')
 
 test: $(test_programs) $(examples) $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)

@@ -1,11 +1,11 @@
 /* test_cuda.c - what the backend `cuda` does beyond single operations (those are in test_backends): recorded steps, errors.
    Linked with cnn_cuda.o for a GPU, or with cnn_cuda.cu compiled through tests/cuda_shim.h.
 
-   1. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
-      close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between.
-   2. The naive kernels train the same network.
-   3. A replayed step sees what has changed: counters, labels, rate.
-   4. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
+   1. A replayed step sees what has changed: counters, labels, rate.
+   2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
+      close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between. So does one that
+      the naive kernels train.
+   3. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
@@ -24,6 +24,56 @@ static void set(const char *name, const char *value)
     if (value) setenv(name, value, 1);
     else unsetenv(name);
 #endif
+}
+
+/* Three steps of softmax and SGD on two rows, by the table alone; from the second on they are replayed. */
+static void test_replay(void)
+{
+    enum { N = 2, K = 3 };
+    const cnn_backend *table[2] = { cnn_find_backend("direct"), cnn_find_backend("cuda") };
+    static const int labels[3][N] = { { 0, 2 }, { 1, 1 }, { 2, 0 } };
+    float w[2][N * K];
+    cnn_counters end[2];
+    int side, step;
+    for (side = 0; side < 2; side++) {
+        cnn_backend b = *table[side];
+        char sentence[256] = "";
+        void *context = b.open ? b.open(1, sentence, sizeof sentence) : NULL;
+        float *weight = (float *)b.alloc(context, sizeof w[0]), *gradient = (float *)b.alloc(context, sizeof w[0]);
+        float *dropped = (float *)b.alloc(context, sizeof w[0]);
+        int *label = (int *)b.alloc(context, sizeof labels[0]);
+        cnn_counters *counters = (cnn_counters *)b.alloc(context, sizeof *counters), c;
+        cnn_sgd_options sgd;
+        memset(&sgd, 0, sizeof sgd);
+        memset(&c, 0, sizeof c);
+        c.seed = 9;
+        b.zero(context, weight, sizeof w[0]);
+        b.upload(context, counters, &c, sizeof c);
+        for (step = 0; step < 3; step++) {
+            b.download(context, &c, counters, sizeof c);
+            c.lr = 1.0 + step;
+            b.upload(context, counters, &c, sizeof c);
+            if (b.step_begin) b.step_begin(context);
+            b.upload(context, label, labels[step], sizeof labels[step]);
+            b.next_pass(context, counters);
+            b.softmax_cross_entropy(context, counters, gradient, weight, label, N, K);
+            b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
+            b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
+            if (b.step_end) b.step_end(context);
+        }
+        b.download(context, w[side], weight, sizeof w[side]);
+        b.download(context, &end[side], counters, sizeof end[side]);
+        CHECK(!b.sync || !b.sync(context), "%s: %s", b.name, b.sync(context));
+        b.free(context, weight); b.free(context, gradient); b.free(context, dropped); b.free(context, label);
+        b.free(context, counters);
+        if (b.close) b.close(context);
+    }
+    CHECK(test_distance(w[1], w[0], N * K, 1e-6, 1e-6) <= 1, "replayed steps: w[0] is %g, but by direct %g", w[1][0], w[0][0]);
+    CHECK(end[1].step == 3 && end[1].pass == 3 && end[1].lr == 3 && end[1].seen == 3 * N,
+          "replayed steps: the counters stand at step %d, pass %d, rate %g, %d seen", (int)end[1].step, (int)end[1].pass, end[1].lr,
+          end[1].seen);
+    CHECK(fabs(end[1].loss_sum - end[0].loss_sum) < 1e-5, "replayed steps: the losses' sum is %g, but by direct %g", end[1].loss_sum,
+          end[0].loss_sum);
 }
 
 static cnn_data *stripes(void)              /* bytes: class c has a bright row c, and noise */
@@ -120,56 +170,6 @@ static void test_training(void)
     cnn_data_free(data);
 }
 
-/* Three steps of softmax and SGD on two rows, by the table alone; from the second on they are replayed. */
-static void test_replay(void)
-{
-    enum { N = 2, K = 3 };
-    const cnn_backend *table[2] = { cnn_find_backend("direct"), cnn_find_backend("cuda") };
-    static const int labels[3][N] = { { 0, 2 }, { 1, 1 }, { 2, 0 } };
-    float w[2][N * K];
-    cnn_counters end[2];
-    int side, step;
-    for (side = 0; side < 2; side++) {
-        cnn_backend b = *table[side];
-        char sentence[256] = "";
-        void *context = b.open ? b.open(1, sentence, sizeof sentence) : NULL;
-        float *weight = (float *)b.alloc(context, sizeof w[0]), *gradient = (float *)b.alloc(context, sizeof w[0]);
-        float *dropped = (float *)b.alloc(context, sizeof w[0]);
-        int *label = (int *)b.alloc(context, sizeof labels[0]);
-        cnn_counters *counters = (cnn_counters *)b.alloc(context, sizeof *counters), c;
-        cnn_sgd_options sgd;
-        memset(&sgd, 0, sizeof sgd);
-        memset(&c, 0, sizeof c);
-        c.seed = 9;
-        b.zero(context, weight, sizeof w[0]);
-        b.upload(context, counters, &c, sizeof c);
-        for (step = 0; step < 3; step++) {
-            b.download(context, &c, counters, sizeof c);
-            c.lr = 1.0 + step;
-            b.upload(context, counters, &c, sizeof c);
-            if (b.step_begin) b.step_begin(context);
-            b.upload(context, label, labels[step], sizeof labels[step]);
-            b.next_pass(context, counters);
-            b.softmax_cross_entropy(context, counters, gradient, weight, label, N, K);
-            b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
-            b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
-            if (b.step_end) b.step_end(context);
-        }
-        b.download(context, w[side], weight, sizeof w[side]);
-        b.download(context, &end[side], counters, sizeof end[side]);
-        CHECK(!b.sync || !b.sync(context), "%s: %s", b.name, b.sync(context));
-        b.free(context, weight); b.free(context, gradient); b.free(context, dropped); b.free(context, label);
-        b.free(context, counters);
-        if (b.close) b.close(context);
-    }
-    CHECK(test_distance(w[1], w[0], N * K, 1e-6, 1e-6) <= 1, "replayed steps: w[0] is %g, but by direct %g", w[1][0], w[0][0]);
-    CHECK(end[1].step == 3 && end[1].pass == 3 && end[1].lr == 3 && end[1].seen == 3 * N,
-          "replayed steps: the counters stand at step %d, pass %d, rate %g, %d seen", (int)end[1].step, (int)end[1].pass, end[1].lr,
-          end[1].seen);
-    CHECK(fabs(end[1].loss_sum - end[0].loss_sum) < 1e-5, "replayed steps: the losses' sum is %g, but by direct %g", end[1].loss_sum,
-          end[0].loss_sum);
-}
-
 static void test_no_memory(void)
 {
     const cnn_backend *b = cnn_find_backend("cuda");
@@ -208,12 +208,13 @@ int main(void)
     char sentence[256] = "";
     const cnn_backend *cuda = cnn_find_backend("cuda");
     void *context = cuda ? cuda->open(1, sentence, sizeof sentence) : NULL;
+    setvbuf(stdout, NULL, _IONBF, 0);       /* so that nothing said is lost where a broken kernel ends the program */
     CHECK(cuda && cnn_find_backend("cuda_naive"), "linking cnn_cuda.o has not registered its tables");
     CHECK(context, "it does not start: %s", sentence);
     if (context) {
         cuda->close(context);
-        test_training();
         test_replay();
+        test_training();
         test_no_memory();
 #ifdef CUDA_ON_CPU
         test_errors();
