@@ -1357,16 +1357,15 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 /* work: f, or df; then the padded dz; then the parts of dW and db */
 static float *conv2d_padded(const cnn_conv2d_shape &s, void *work) { return (float *)work + conv2d_outputs(s); }
 
-static float *conv2d_parts(const cnn_conv2d_shape &s, void *work)
+static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 {
-    return conv2d_padded(s, work) + (s.padding_mode == CNN_ZEROS ? 0 : grid_values(s));
+    return conv2d_outputs(s) + (s.padding_mode == CNN_ZEROS ? 0 : grid_values(s));
 }
 
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
     size_t parts = product_parts(conv2d_du_sizes(*s, true)), fewer_columns = product_parts(conv2d_du_sizes(*s, false));
-    size_t before = (size_t)(conv2d_parts(*s, NULL) - (float *)NULL);
-    return sizeof(float) * (before + (parts > fewer_columns ? parts : fewer_columns));
+    return sizeof(float) * (conv2d_before_parts(*s) + (parts > fewer_columns ? parts : fewer_columns));
 }
 
 static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
@@ -1448,7 +1447,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
         return;
     const float *df = run_conv2d_df(c, s, dy, y, index, work);
     conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
-    du.parts = conv2d_parts(*s, work);
+    du.parts = (float *)work + conv2d_before_parts(*s);
     du.df = df; du.z = x;
     LAUNCH_PRODUCT(c, conv2d_du, du);
     LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
