@@ -43,6 +43,8 @@ examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examp
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
 test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
 cuda_programs := test_backends test_cuda test_library
+gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
+shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
@@ -115,7 +117,7 @@ cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find e
 
 gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
 
-test-cuda: $(if $(NVCC),$(cuda_programs:%=build/cuda/%))  ## all tests on a GPU; fails where there is none
+test-cuda: $(gpu_programs)  ## all tests on a GPU; fails where there is none
 	$(gpu_needed)
 	@$(MAKE) --no-print-directory CUDA=1 lenet5 mnist_cnn fashion_mnist cifar10
 	@tests/run tests/gpu.sh
@@ -131,7 +133,7 @@ bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## a training step on a GPU; PE
 	@$(if $(PEER),for network in lenet5 mnist_cnn cifar10_cnn; do for how in '' --compile; do \
 		echo "PyTorch$${how:+ }$$how:"; $(PYTHON) '$(PEER)' $$network --device cuda --steps 200 $$how || exit 1; done; done,echo 'PEER=SCRIPT was not given: PyTorch was not measured')
 
-test: $(test_programs) $(examples) $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))  ## run the tests; the last line is the sum
+test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
 
 check: test

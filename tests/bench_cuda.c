@@ -24,10 +24,15 @@ static void network_lenet5(cnn_net *net)    /* program 6-1 */
 }
 
 static const struct { const char *name; void (*build)(cnn_net *); int channels, size; } programs[] = {
-    { "lenet5", network_lenet5, 1, 28 }, { "mnist_cnn", network_mnist_cnn, 1, 28 }, { "cifar10_cnn", network_cifar10_cnn, 3, 32 }
+    { "lenet5", network_lenet5, 1, 28 }, { "mnist_cnn", network_mnist_cnn, 1, 28 },
+    { "cifar10_cnn", network_cifar10_cnn, 3, 32 }
 };
 
-static int by_size(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 
 static void train_step(cnn_net *net, const cnn_batch *batch)
 {
@@ -76,8 +81,8 @@ static int bench(int program, const char *backend, int batch_size, int steps)
     start = cnn__seconds() - start;
     if (cnn_error(net)) printf("%s %s: %s\n", programs[program].name, backend, cnn_error(net));
     else
-        printf("%s cnn.h %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n", programs[program].name, backend,
-               1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
+        printf("%s cnn.h %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n",
+               programs[program].name, backend, 1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
     fflush(stdout);
     i = cnn_error(net) != NULL;
     cnn_loader_free(loader);

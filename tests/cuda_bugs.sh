@@ -4,7 +4,11 @@
 work=build/cuda-bugs
 gxx=${GXX:-g++}
 passed=0 failed=0
-if ! command -v "$gxx" >/dev/null; then echo "SKIP $gxx is not there"; echo "cuda_bugs: 0 passed, 0 failed, 1 skipped"; exit 0; fi
+if ! command -v "$gxx" >/dev/null; then
+    echo "SKIP cuda_bugs: $gxx is not there"
+    echo "cuda_bugs: 0 passed, 0 failed, 1 skipped"
+    exit 0
+fi
 mkdir -p $work
 for test in test_backends test_cuda; do ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/$test.o || exit 1; done
 
@@ -16,7 +20,8 @@ finds() {
     program=$work/$name
     if cmp -s cnn_cuda.cu $work/$name.cu; then
         said="the bug was not planted: cnn_cuda.cu has changed"
-    elif ! "$gxx" -std=c++17 -O1 -I. -Wno-unknown-pragmas $flags -include tests/cuda_shim.h -x c++ -c $work/$name.cu -o $program.o \
+    elif ! "$gxx" -std=c++17 -O1 -I. -Wno-unknown-pragmas $flags -include tests/cuda_shim.h -x c++ -c $work/$name.cu \
+            -o $program.o \
         || ! "$gxx" $flags $work/${test%% *}.o $program.o -o $program -lm; then
         said="it does not compile"
     else
@@ -35,7 +40,7 @@ finds() {
 
 finds missing_barrier_in_the_product '' shuffled 'test_backends cuda 2' 'FAIL .*by direct' \
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
-finds missing_barrier_seen_as_a_race '-g -fsanitize=thread' forward 'test_backends cuda 1' 'WARNING: ThreadSanitizer: data race' \
+finds missing_barrier_seen_as_a_race '-g -fsanitize=thread' forward 'test_backends cuda 1' 'ThreadSanitizer: data race' \
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
 finds missing_barrier_in_the_pooling '' reversed 'test_backends cuda 2' 'FAIL .*dx' \
     -e '/^pool2d_backward(/,/^}/s/__syncthreads();//'
@@ -43,7 +48,7 @@ finds missing_barrier_in_a_block_sum '' forward 'test_backends cuda 2' 'FAIL .*t
     -e '/double block_sum/,/^}/s/^    __syncthreads();$//'
 finds divergent_barrier '' forward 'test_backends cuda 1' 'cuda_shim: .*\(divergent __syncthreads\|never come\)' \
     -e '/double block_sum/,/^}/s/^        __syncthreads();$/        if (threadIdx.x < half) __syncthreads();/'
-finds read_out_of_bounds '-g -fsanitize=address' forward 'test_backends cuda 2' 'ERROR: AddressSanitizer: heap-buffer-overflow' \
+finds read_out_of_bounds '-g -fsanitize=address' forward 'test_backends cuda 2' 'AddressSanitizer: heap-buffer-overflow' \
     -e 's/top + at < job.m && //'
 finds write_out_of_bounds '' forward 'test_backends cuda 2' 'FAIL .*it wrote past the end of' \
     -e '/^pool2d_backward(/,/^}/s/i < pixels/i <= pixels/'
@@ -55,7 +60,8 @@ finds frozen_arguments_in_a_graph '-g -fsanitize=address' forward 'test_cuda' 'A
     -e 's/ || a\[i\].arguments != b\[i\].arguments//'
 finds frozen_counter_in_a_graph '' forward 'test_cuda' 'FAIL .*replayed steps' \
     -e 's/ || a\[i\].arguments != b\[i\].arguments//' \
-    -e 's/^static __global__ void next_pass(cnn_counters \*c) .*/static uint64_t passes;\nstatic __global__ void next_pass(cnn_counters *c, uint64_t pass) { c->pass = pass; }/' \
+    -e 's/^\(static __global__ void next_pass\)(cnn_counters \*c) .*/\1(cnn_counters *c, uint64_t pass) { c->pass = pass; }/' \
+    -e '/^static __global__ void next_pass/s/^/static uint64_t passes;\n/' \
     -e 's/LAUNCH(of(context), next_pass, 1, c)/LAUNCH(of(context), next_pass, 1, c, ++passes)/'
 
 echo "cuda_bugs: $passed passed, $failed failed"

@@ -22,7 +22,7 @@ trains() { ./$1 --backend $2 --epochs 1 --limit ${LIMIT:-2560} --seed 3 --quiet 
 
 # near A B: two such lines have losses that differ by less than 1 in 100
 near() { printf '%s\n%s\n' "$1" "$2" | awk '{ loss[NR] = $4; test[NR] = $8 }
-    END { exit !(NR == 2 && (loss[1] - loss[2]) ^ 2 < (0.01 * loss[2]) ^ 2 && (test[1] - test[2]) ^ 2 < (0.02 * test[2]) ^ 2) }'; }
+    END { l = loss[1] / loss[2] - 1; t = test[1] / test[2] - 1; exit !(NR == 2 && l * l < 1e-4 && t * t < 1e-4) }'; }
 
 ok "test_cuda" $here/test_cuda
 if [ "$failed" -gt 0 ]; then echo "gpu: $passed passed, $failed failed"; exit 1; fi

@@ -58,8 +58,10 @@ static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
     cnn_conv2d_shape conv = conv2d_shape(l, batch);
     cnn_linear_shape linear = { 0, 0, 0, CNN_RELU, 0 };
     size_t taps = (size_t)(l.kernel ? l.kernel * l.kernel : 1), side = (size_t)l.size / (l.pooled ? 2 : 1);
-    size_t inputs = (size_t)batch * l.in * l.size * l.size, outputs = (size_t)batch * l.out * side * side, weights = (size_t)l.out * l.in * taps;
-    float *x = numbers(b, inputs, 1, 1), *w = numbers(b, weights, 1 / sqrtf((float)(l.in * taps)), 2), *bias = numbers(b, (size_t)l.out, 1, 3);
+    size_t inputs = (size_t)batch * l.in * l.size * l.size, outputs = (size_t)batch * l.out * side * side;
+    size_t weights = (size_t)l.out * l.in * taps;
+    float *x = numbers(b, inputs, 1, 1), *w = numbers(b, weights, 1 / sqrtf((float)(l.in * taps)), 2);
+    float *bias = numbers(b, (size_t)l.out, 1, 3);
     float *y = numbers(b, outputs, 0, 4), *dy = numbers(b, outputs, 1, 5), *dx = numbers(b, inputs, 0, 6);
     float *dw = numbers(b, weights, 0, 7), *db = numbers(b, (size_t)l.out, 0, 8);
     unsigned char *index = (unsigned char *)b->alloc(b->context, outputs);
@@ -83,8 +85,9 @@ static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
     r.count = weights;
     r.result = (float *)malloc(weights * sizeof(float));
     b->download(b->context, r.result, dw, weights * sizeof(float));
-    b->free(b->context, x); b->free(b->context, w); b->free(b->context, bias); b->free(b->context, y); b->free(b->context, dy);
-    b->free(b->context, dx); b->free(b->context, dw); b->free(b->context, db); b->free(b->context, index); b->free(b->context, work);
+    b->free(b->context, x); b->free(b->context, w); b->free(b->context, bias); b->free(b->context, y);
+    b->free(b->context, dy); b->free(b->context, dx); b->free(b->context, dw); b->free(b->context, db);
+    b->free(b->context, index); b->free(b->context, work);
     return r;
 }
 
@@ -103,18 +106,20 @@ int main(int argc, char **argv)
             return 1;
         }
     }
-    printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%8s%8s%12s%10s%8s%8s\n", batch, "network", "layer", "forward:", "naive",
-           "used", "GF/s", "backward:", "naive", "used", "GF/s");
+    printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%8s%8s%12s%10s%8s%8s\n", batch, "network", "layer",
+           "forward:", "naive", "used", "GF/s", "backward:", "naive", "used", "GF/s");
     for (i = 0; i < sizeof layers / sizeof *layers; i++) {
         layer l = layers[i];
         double products = (double)batch * l.out * l.in * l.size * l.size * (l.kernel ? l.kernel * l.kernel : 1);
         char text[64];
         run r[TABLES];
         for (t = 0; t < TABLES; t++) r[t] = run_layer(&table[t], l, batch, repetitions);
-        if (l.kernel) snprintf(text, sizeof text, "%d x %d x %d to %d%s", l.in, l.size, l.size, l.out, l.pooled ? ", pool" : "");
+        if (l.kernel)
+            snprintf(text, sizeof text, "%d x %d x %d to %d%s", l.in, l.size, l.size, l.out, l.pooled ? ", pool" : "");
         else snprintf(text, sizeof text, "%d to %d", l.in, l.out);
-        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", l.network, text, 1e3 * r[NAIVE].forward, 1e3 * r[USED].forward,
-               2e-9 * products / r[USED].forward, 1e3 * r[NAIVE].backward, 1e3 * r[USED].backward, 4e-9 * products / r[USED].backward);
+        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", l.network, text, 1e3 * r[NAIVE].forward,
+               1e3 * r[USED].forward, 2e-9 * products / r[USED].forward, 1e3 * r[NAIVE].backward,
+               1e3 * r[USED].backward, 4e-9 * products / r[USED].backward);
         fflush(stdout);
         CHECK(test_distance(r[USED].result, r[NAIVE].result, r[USED].count, 1e-3 * repetitions * sqrt(batch), 1e-3) <= 1,
               "%s: the two give different gradients", text);

@@ -70,10 +70,10 @@ static void test_replay(void)
     }
     CHECK(test_distance(w[1], w[0], N * K, 1e-6, 1e-6) <= 1, "replayed steps: w[0] is %g, but by direct %g", w[1][0], w[0][0]);
     CHECK(end[1].step == 3 && end[1].pass == 3 && end[1].lr == 3 && end[1].seen == 3 * N,
-          "replayed steps: the counters stand at step %d, pass %d, rate %g, %d seen", (int)end[1].step, (int)end[1].pass, end[1].lr,
-          end[1].seen);
-    CHECK(fabs(end[1].loss_sum - end[0].loss_sum) < 1e-5, "replayed steps: the losses' sum is %g, but by direct %g", end[1].loss_sum,
-          end[0].loss_sum);
+          "replayed steps: the counters stand at step %d, pass %d, rate %g, %d seen", (int)end[1].step, (int)end[1].pass,
+          end[1].lr, end[1].seen);
+    CHECK(fabs(end[1].loss_sum - end[0].loss_sum) < 1e-5, "replayed steps: the losses' sum is %g, but by direct %g",
+          end[1].loss_sum, end[0].loss_sum);
 }
 
 static cnn_data *stripes(void)              /* bytes: class c has a bright row c, and noise */
@@ -149,7 +149,8 @@ static void check_close(const char *what, const outcome *a, const outcome *direc
     double far = test_distance(a->parameters, direct->parameters, (size_t)direct->count, 2e-5, 1e-4);
     CHECK(far <= 1, "%s: after 18 steps the parameters are %g tolerances from those by direct", what, far);
     far = test_distance(a->losses, direct->losses, 3, 1e-5, 1e-5);
-    CHECK(far <= 1 && fabs(a->test_loss - direct->test_loss) <= 1e-5, "%s: the losses are %g tolerances from those by direct", what, far);
+    CHECK(far <= 1 && fabs(a->test_loss - direct->test_loss) <= 1e-5,
+          "%s: the losses are %g tolerances from those by direct", what, far);
 }
 
 static void test_training(void)
@@ -196,7 +197,8 @@ static void check_sentence(const char *variable, const char *value, const char *
 static void test_errors(void)
 {
     check_sentence("CUDA_SHIM_NO_DEVICE", "1",
-                   "backend \"cuda\" cannot start: there is no NVIDIA driver or device; CUDA says: no CUDA-capable device is detected");
+                   "backend \"cuda\" cannot start: there is no NVIDIA driver or device; "
+                   "CUDA says: no CUDA-capable device is detected");
     check_sentence("CUDA_SHIM_FAIL", "try_a_kernel", "the device runs no kernel of this program");
     check_sentence("CUDA_SHIM_FAIL", "conv2d_dz_16x128", "backend \"cuda\": conv2d_dz_16x128");
     check_sentence("CUDA_SHIM_FAIL", "adam_step", "backend \"cuda\": adam_step");
