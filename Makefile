@@ -17,13 +17,38 @@ stb_cflags := $(or $(shell pkg-config --cflags stb 2>/dev/null),$(if $(wildcard 
 stb := $(if $(stb_cflags)$(wildcard /usr/include/stb_image.h),yes)
 stb_missing := stb_image is not there, so $(stb_programs) are left out; get it with: apt install libstb-dev (or put stb_image.h and stb_image_write.h beside cnn.h)
 
+# cnn_cuda.cu, linked into every example: make CUDA=1 NAME for a GPU, make cuda-on-cpu NAME for the same kernels on the CPU
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCH ?= all-major
+GXX ?= g++
+nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH) -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage
+shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda_shim.h -x c++
+nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
+PYTHON ?= python3
+cudart = -L$(dir $(shell readlink -f $(NVCC)))../lib64 -lcudart_static -lstdc++ -lpthread -ldl -lrt
+ifneq ($(filter cuda-on-cpu,$(MAKECMDGOALS)),)
+cuda_object := build/cuda-on-cpu/cnn_cuda.o
+cuda_link := -lstdc++
+else ifneq ($(CUDA),)
+ifeq ($(NVCC),)
+$(info $(nvcc_missing))
+else
+cuda_object := build/cuda/cnn_cuda.o
+cuda_link = $(cudart)
+endif
+endif
+
 all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
-test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
-test_scripts := tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
+test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
+cuda_programs := test_backends test_cuda test_library
+gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
+shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
+test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
-.PHONY: all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -31,8 +56,12 @@ all: $(examples)  ## build every example (the default)
 examples: all
 
 # make NAME builds examples/NAME.c into ./NAME
-$(examples): %: examples/%.c cnn.h $(wildcard examples/*.h)
-	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags:-I%=-isystem %)) $< -o $@ $(link)
+$(examples): %: examples/%.c cnn.h $(wildcard examples/*.h) build/linked-with $(cuda_object)
+	$(compile) $(if $(filter $@,$(stb_programs)),$(stb_cflags:-I%=-isystem %)) $< $(cuda_object) -o $@ $(cuda_link) $(link)
+
+build/linked-with: FORCE                    # changes when the examples are to be linked with another cnn_cuda.o
+	@mkdir -p build
+	@echo '$(cuda_object)' | cmp -s - $@ || echo '$(cuda_object)' >$@
 
 ifeq ($(stb),)
 $(stb_programs):
@@ -43,7 +72,68 @@ build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
 	@mkdir -p build
 	$(compile) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
 
-test: $(test_programs) $(examples)  ## run the tests; the last line is the sum
+build/cuda/cnn_cuda.o: cnn_cuda.cu cnn.h
+	@mkdir -p build/cuda
+	$(NVCC) $(nvcc_flags) -c $< -o $@
+
+build/cuda-on-cpu/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+	@mkdir -p build/cuda-on-cpu
+	$(GXX) $(shim_flags) -O2 -g -c $< -o $@
+
+build/cuda-on-cpu/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-on-cpu/cnn_cuda.o
+	$(compile) -DCUDA_ON_CPU $< build/cuda-on-cpu/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
+	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cudart) $(link)
+
+cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kernels on the CPU, slowly
+	@:
+
+cuda-compile: $(if $(NVCC),build/cuda/test_cuda)  ## compile the kernels for every major architecture; registers; nothing else linked
+	@$(if $(NVCC),NVCC='$(NVCC)' tests/cuda_compile.sh build/cuda/cnn_cuda.o,echo '$(nvcc_missing)')
+
+build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+	@mkdir -p $(@D)
+	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover -c $< -o $@
+
+build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cuda.o
+	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cuda.o
+	$(filter-out $(openmp),$(compile)) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+
+build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
+build/cuda-tsan/%: sanitizer = -fsanitize=thread
+
+cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda,build/cuda-$s/test_$t))  ## the kernels on the CPU under the sanitizers
+	CUDA_SHIM_ORDER=reversed build/cuda-asan/test_backends cuda 40
+	CUDA_SHIM_ORDER=forward build/cuda-asan/test_backends cuda_naive 20
+	build/cuda-asan/test_cuda
+	CUDA_SHIM_ORDER=shuffled build/cuda-tsan/test_backends cuda 12
+	build/cuda-tsan/test_cuda
+
+cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
+	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
+
+gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
+
+test-cuda: $(gpu_programs)  ## all tests on a GPU; fails where there is none
+	$(gpu_needed)
+	@$(MAKE) --no-print-directory CUDA=1 lenet5 mnist_cnn fashion_mnist cifar10
+	@tests/run tests/gpu.sh
+
+ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to the used ones, layer by layer, on a GPU
+	$(gpu_needed)
+	@build/cuda/ladder_cuda
+
+bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## a training step on a GPU; PEER=SCRIPT: beside PyTorch (SCRIPT NETWORK --device cuda --steps N)
+	$(gpu_needed)
+	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
+	@build/cuda/bench_cuda cuda
+	@$(if $(PEER),for network in lenet5 mnist_cnn cifar10_cnn; do for how in '' --compile; do \
+		echo "PyTorch$${how:+ }$$how:"; $(PYTHON) '$(PEER)' $$network --device cuda --steps 200 $$how || exit 1; done; done,echo 'PEER=SCRIPT was not given: PyTorch was not measured')
+
+test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
 
 check: test
@@ -61,7 +151,6 @@ valgrind: $(test_programs)  ## the test programs, with fewer cases, under valgri
 bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
 	@build/bench $(BENCH)
 
-PYTHON ?= python3
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
 

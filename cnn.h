@@ -488,8 +488,8 @@ struct cnn_backend {
     void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
                       const float *g, size_t n);
-    void (*step_begin)(void *context);      /* (optional) a recorded training step begins ...             */
-    void (*step_end)(void *context);        /* (optional) ... and ends                                    */
+    void (*step_begin)(void *context);      /* (optional) a training step begins: cnn_forward with gradients ...      */
+    void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step. Not every step comes to its end.    */
 };
 
 /* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
@@ -4047,6 +4047,7 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch)
     bytes = (const unsigned char *)cnn__reside(net, data->bytes, cnn__data_serial(data), values);
     floats = (const float *)cnn__reside(net, data->floats, cnn__data_serial(data), values * sizeof(float));
     if (cnn__stopped(net)) return;
+    if (b->step_begin && !net->no_grad) b->step_begin(b->context);
     b->upload(b->context, net->order, batch->order, sizeof(int) * (size_t)batch->size);
     b->upload(b->context, net->scale, data->scale, sizeof(float) * channels);
     b->upload(b->context, net->shift, data->shift, sizeof(float) * channels);
@@ -4387,6 +4388,7 @@ void cnn_step(cnn_net *net)
         b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
                      net->moment2, net->gradients, net->parameter_count);
     }
+    if (b->step_end) b->step_end(b->context);
 }
 
 void cnn_train(cnn_net *net) { if (net) net->evaluating = 0; }

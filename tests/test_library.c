@@ -12,11 +12,12 @@ static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_er
 
 #define CHECK_FINE(net) CHECK(!cnn_error(net), "%s", error_of(net))
 
-/* Calls it on both backends of every machine. */
+/* Calls it on both backends of every machine, and on the GPU where it is linked. */
 static void on_each_backend(void (*test)(const char *backend))
 {
     test("direct");
     test("gemm");
+    if (cnn_find_backend("cuda")) test("cuda");
 }
 
 static float noise(int i)                                  /* in [-1, 1) */

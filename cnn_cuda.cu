@@ -1,0 +1,1736 @@
+/* cnn_cuda.cu - the backend `cuda` of cnn.h: the same table, filled with CUDA kernels.
+
+   Do this:
+       nvcc -O3 -arch=native -c cnn_cuda.cu          then link cnn_cuda.o with the program: make CUDA=1 lenet5
+       cnn_to(net, "cuda");                          or, for any example: ./lenet5 --backend cuda
+
+   Nothing but nvcc is needed: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough, because it makes its
+   tables known to cnn.h before main() begins. There are two:
+
+       cuda_naive   one thread a value, written as the card in cnn.h writes it: what to read first
+       cuda         the same, with tiled products in place of the naive kernels where most of the time goes
+
+   The cards are those of cnn.h, section >>textbook, in the same order and with the same names. Below each stands its
+   naive kernel, marked "naive", then what `cuda` uses. No kernel adds floats with atomics, and no order of sums depends on
+   the device: two runs end with the same bits.
+
+   CONTENTS (search for the tag)
+
+       >>launch     contexts, errors, launches, and recorded steps: one graph for a whole training step
+       >>random     Philox4x32-10, the same bits as in cnn.h
+       >>product    the matrix product that convolution and linear layers share
+       >>cards      padding, convolution, activation, pooling, linear, softmax, dropout, losses, optimizers, gathering
+       >>table      the two tables
+
+   The same file is C++ that runs on a CPU: g++ -include tests/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
+   no GPU, and a debugger steps through it: make cuda-on-cpu lenet5. */
+#include "cnn.h"
+
+#include <climits>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda_shim.h has its own */
+#define CUDA_LAUNCH(name, kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
+#endif
+
+enum { THREADS = 256 };                     /* of every block */
+
+/* ============================================================================================
+   >>launch   Every operation is a row of launches on one stream; nothing waits but download and sync. What goes wrong is
+             kept as one sentence with the kernel's name, until sync hands it out. CNN_CUDA_CHECK=1 in the environment waits
+             after each kernel, so that the name is certain.
+
+             Between step_begin and step_end launches are only listed. step_end looks whether it has seen the same list
+             before, arguments included: then one graph replays them all, else they are recorded into a new one. So a graph
+             never runs with stale arguments, and it is worth its while because what changes from step to step, the
+             counters, lies in device memory. Whoever copies to or from the device in the middle of a step ends the list:
+             its launches are made one by one.
+   ============================================================================================ */
+struct cuda_call {
+    const char *name;
+    std::string arguments;                  /* their bytes */
+    std::function<void()> run;
+};
+
+struct cuda_graph {
+    std::vector<cuda_call> calls;
+    cudaGraphExec_t run;
+};
+
+struct cuda_context {
+    cudaStream_t stream;
+    char sentence[256];                     /* the first thing that went wrong */
+    const char *last;                       /* the kernel launched last */
+    bool check;                             /* wait after each kernel */
+    double *scratch;                        /* SCRATCH numbers, for operations that are given no `work` */
+    unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
+    size_t staged;
+    bool listing;                           /* between step_begin and step_end */
+    std::vector<cuda_call> calls;
+    std::vector<cuda_graph> graphs;         /* at most GRAPHS, the oldest first */
+};
+
+enum { SCRATCH = 1024, STAGING = 1 << 20, GRAPHS = 8 };
+
+static cuda_context *of(void *context) { return (cuda_context *)context; }
+
+static void note(cuda_context *c, const char *name, cudaError_t error, const char *or_before = "")
+{
+    if (error == cudaSuccess || c->sentence[0]) return;
+    snprintf(c->sentence, sizeof c->sentence, "%s%s: %s", name, or_before, cudaGetErrorString(error));
+}
+
+static void run_or_list(cuda_context *c, cuda_call call)
+{
+    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
+    if (c->listing) { c->calls.push_back(call); return; }
+    call.run();
+    c->last = call.name;
+    if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
+    note(c, call.name, cudaGetLastError(), " or a kernel before it");
+}
+
+static void add_bytes(std::string *) {}
+
+template <class First, class... Rest> static void add_bytes(std::string *bytes, const First &first, const Rest &...rest)
+{
+    bytes->append((const char *)&first, sizeof first);
+    add_bytes(bytes, rest...);
+}
+
+/* LAUNCH(context, kernel, grid, arguments...) runs kernel in blocks of THREADS threads */
+#define LAUNCH(c, kernel, grid, ...) launch(c, #kernel, kernel, grid, __VA_ARGS__)
+
+template <class... Parameters, class... Arguments>
+static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, Arguments... arguments)
+{
+    cudaStream_t stream = c->stream;
+    cuda_call call;
+    call.name = name;
+    add_bytes(&call.arguments, grid, Parameters(arguments)...);
+    call.run = [=] { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, Parameters(arguments)...); };
+    run_or_list(c, call);
+}
+
+static dim3 threads_for(size_t n) { return dim3((unsigned)((n + THREADS - 1) / THREADS)); }
+
+static __device__ size_t thread_index() { return (size_t)blockIdx.x * THREADS + threadIdx.x; }
+
+static bool same_calls(const std::vector<cuda_call> &a, const std::vector<cuda_call> &b)
+{
+    if (a.size() != b.size()) return false;
+    for (size_t i = 0; i < a.size(); i++)
+        if (a[i].name != b[i].name || a[i].arguments != b[i].arguments) return false;
+    return true;
+}
+
+static void forget_oldest_graph(cuda_context *c)
+{
+    cudaStreamSynchronize(c->stream);
+    cudaGraphExecDestroy(c->graphs[0].run);
+    c->graphs.erase(c->graphs.begin());
+}
+
+static bool record(cuda_context *c, cuda_graph *recorded)
+{
+    cudaGraph_t graph;
+    cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
+    for (size_t i = 0; error == cudaSuccess && i < c->calls.size(); i++) {
+        c->calls[i].run();
+        note(c, c->calls[i].name, cudaGetLastError());
+    }
+    if (error == cudaSuccess) error = cudaStreamEndCapture(c->stream, &graph);
+    if (error == cudaSuccess) {
+        error = cudaGraphInstantiate(&recorded->run, graph, 0);
+        cudaGraphDestroy(graph);
+    }
+    note(c, "recording a step", error);
+    recorded->calls = c->calls;
+    return !c->sentence[0];
+}
+
+static void run_list(cuda_context *c)       /* without a graph: the step does not go on to its end undisturbed */
+{
+    if (!c->listing) return;
+    c->listing = false;
+    for (size_t i = 0; i < c->calls.size(); i++) run_or_list(c, c->calls[i]);
+    c->calls.clear();
+}
+
+static void cuda_step_begin(void *context)
+{
+    run_list(of(context));                  /* of a step that never ended */
+    of(context)->listing = !of(context)->check;
+}
+
+static void cuda_step_end(void *context)
+{
+    cuda_context *c = of(context);
+    size_t i = 0;
+    if (!c->listing || c->sentence[0]) return;
+    c->listing = false;
+    while (i < c->graphs.size() && !same_calls(c->graphs[i].calls, c->calls)) i++;
+    if (i == c->graphs.size()) {
+        cuda_graph recorded;
+        if (!record(c, &recorded)) return;
+        if (i == GRAPHS) forget_oldest_graph(c);
+        c->graphs.push_back(recorded);
+        i = c->graphs.size() - 1;
+    }
+    c->calls.clear();
+    c->last = "a recorded step";
+    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
+}
+
+static const char *cuda_sync(void *context)
+{
+    cuda_context *c = of(context);
+    run_list(c);
+    note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
+    return c->sentence[0] ? c->sentence : NULL;
+}
+
+/* ---- memory ---- */
+
+static void *cuda_alloc(void *, size_t bytes)
+{
+    void *memory = NULL;
+    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();                     /* no memory is the caller's to report, and no kernel's fault */
+    return NULL;
+}
+
+static void cuda_free(void *context, void *memory)
+{
+    run_list(of(context));
+    cudaStreamSynchronize(of(context)->stream);
+    cudaFree(memory);
+}
+
+static void cuda_upload(void *context, void *to, const void *host, size_t bytes)
+{
+    cuda_context *c = of(context);
+    if (!c->calls.empty()) run_list(c);
+    if (bytes > STAGING) {
+        note(c, "upload", cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream));
+        note(c, "upload", cudaStreamSynchronize(c->stream));
+        return;
+    }
+    if (c->staged + bytes > STAGING) {      /* once round: what lies there has long been read, but make sure */
+        note(c, "upload", cudaStreamSynchronize(c->stream));
+        c->staged = 0;
+    }
+    memcpy(c->staging + c->staged, host, bytes);
+    note(c, "upload", cudaMemcpyAsync(to, c->staging + c->staged, bytes, cudaMemcpyHostToDevice, c->stream));
+    c->staged += bytes;
+}
+
+static void cuda_download(void *context, void *host, const void *from, size_t bytes)
+{
+    cuda_context *c = of(context);
+    run_list(c);
+    note(c, "download", cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream));
+    note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
+    if (c->sentence[0]) memset(host, 0, bytes);            /* rather than what happened to be there */
+}
+
+static void cuda_zero(void *context, void *memory, size_t bytes)
+{
+    cudaStream_t stream = of(context)->stream;
+    cuda_call call;
+    call.name = "zero";
+    add_bytes(&call.arguments, memory, bytes);
+    call.run = [=] { cudaMemsetAsync(memory, 0, bytes, stream); };
+    run_or_list(of(context), call);
+}
+
+static void cuda_close(void *context)
+{
+    cuda_context *c = of(context);
+    while (!c->graphs.empty()) forget_oldest_graph(c);
+    cudaStreamSynchronize(c->stream);
+    cudaFree(c->scratch);
+    cudaFreeHost(c->staging);
+    cudaStreamDestroy(c->stream);
+    delete c;
+}
+
+static __global__ void try_a_kernel(double *scratch) { scratch[0] = 0; }
+
+static void *cuda_open(int, char *sentence, size_t room)
+{
+    cuda_context *c = new cuda_context();
+    int devices = 0;
+    cudaError_t error = cudaGetDeviceCount(&devices);
+    const char *what = "there is no NVIDIA driver or device";
+    if (error == cudaSuccess) {
+        what = "the device does not start";
+        error = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    }
+    if (error == cudaSuccess) error = cudaMalloc((void **)&c->scratch, SCRATCH * sizeof(double));
+    if (error == cudaSuccess) error = cudaMallocHost((void **)&c->staging, STAGING);
+    if (error == cudaSuccess) {
+        what = "the device runs no kernel of this program (built for another one? make CUDA=1 CUDA_ARCH=native)";
+        c->check = getenv("CNN_CUDA_CHECK") != NULL;
+        LAUNCH(c, try_a_kernel, 1, c->scratch);
+        error = cudaStreamSynchronize(c->stream);
+    }
+    if (error == cudaSuccess && !c->sentence[0]) return c;
+    snprintf(sentence, room, "%s; CUDA says: %s", what, c->sentence[0] ? c->sentence : cudaGetErrorString(error));
+    if (c->stream) cuda_close(c);
+    else delete c;
+    return NULL;
+}
+
+/* ============================================================================================
+   >>random   Philox4x32-10, as in cnn.h: four words of a pure function.
+   ============================================================================================ */
+static __device__ void random_words(unsigned out[4], uint64_t seed, unsigned stream, uint64_t step, unsigned index)
+{
+    unsigned c0 = index, c1 = stream, c2 = (unsigned)step, c3 = (unsigned)(step >> 32);
+    unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
+        c2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (unsigned)p1;
+        c3 = (unsigned)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
+}
+
+static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }      /* [0, 1) */
+
+/* ============================================================================================
+   >>product   C(m,n) = sum_k A(m,k) B(k,n), where a `job` says what A, B and C are: a matrix in memory, or an image seen as
+             the matrix of its windows (an implicit product: that matrix is never written). All convolutions and linear
+             layers, forward and backward, are jobs.
+
+             1. A block of threads makes a tile of M x N results. For TILE_K values of k at a time it copies the parts of A
+                and B that it needs into shared memory; from there each value is read by many threads.
+             2. Each thread makes TM x 4 results in registers: TM + 4 values read for TM * 4 products.
+             3. While a tile is multiplied, the values of the next one are already on their way into registers.
+             4. Where k is long and the tiles are few, the sum is split among blocks; sum_splits adds the parts, in order.
+   ============================================================================================ */
+enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
+
+struct product_job {
+    int m, n, k;                            /* of one group */
+    int groups, splits, share;              /* a split sums share values of k */
+};
+
+/* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): the card has no instruction for division */
+struct divider { unsigned d, factor, shift; };
+
+static divider divide_by(int d)
+{
+    divider by = { (unsigned)d, 0, 0 };
+    while ((uint64_t)1 << by.shift < (uint64_t)d) by.shift++;
+    by.factor = (unsigned)((((uint64_t)1 << 32) * (((uint64_t)1 << by.shift) - (uint64_t)d)) / (uint64_t)d + 1);
+    return by;
+}
+
+static __device__ int divided(int n, divider by, int *rest)
+{
+    unsigned q = (__umulhi((unsigned)n, by.factor) + (unsigned)n) >> by.shift;
+    *rest = n - (int)(q * by.d);
+    return (int)q;
+}
+
+/* Which value of a tile of `size` x TILE_K a thread copies in its i-th turn: neighbours in memory go to neighbouring threads */
+template <int size, bool along_k> static __device__ __forceinline__ void place(int i, int *at, int *k)
+{
+    int t = (int)threadIdx.x;
+    *at = along_k ? t / TILE_K + i * (THREADS / TILE_K) : t % size;
+    *k = along_k ? t % TILE_K : t / size + i * (THREADS / size);
+}
+
+/* What becomes of four neighbouring results of a row; a job may have its own */
+template <class Job>
+static __device__ __forceinline__ void store_four(const Job &job, int group, int split, int m, int n, const float *sum)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) if (n + i < job.n) job.store(group, split, m, n + i, sum[i]);
+}
+
+/* The thread's share of the next tile, zeros beyond the matrices' ends */
+template <int M, int N, class Job>
+static __device__ __forceinline__ void fetch(const Job &job, int group, int top, int left, int from, int end, float *a,
+                                             float *b)
+{
+    int at, k;
+#pragma unroll
+    for (int i = 0; i < M * TILE_K / THREADS; i++) {
+        place<M, Job::a_along_k>(i, &at, &k);
+        a[i] = top + at < job.m && from + k < end ? job.a(group, top + at, from + k) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < N * TILE_K / THREADS; i++) {
+        place<N, Job::b_along_k>(i, &at, &k);
+        b[i] = left + at < job.n && from + k < end ? job.b(group, from + k, left + at) : 0;
+    }
+}
+
+template <int M, int N, int TM, class Job>
+static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4], float (*b)[N + 4])
+{
+    int group = (int)blockIdx.z / job.splits, split = (int)blockIdx.z % job.splits;
+    int top = (int)blockIdx.y * M, left = (int)blockIdx.x * N;
+    int row = (int)threadIdx.x / (N / 4) * TM, column = (int)threadIdx.x % (N / 4) * 4;
+    int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
+    float sum[TM][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
+    fetch<M, N>(job, group, top, left, begin, end, next_a, next_b);
+    for (int from = begin; from < end; from += TILE_K) {
+#pragma unroll
+        for (int i = 0; i < M * TILE_K / THREADS; i++) { place<M, Job::a_along_k>(i, &at, &k); a[k][at] = next_a[i]; }
+#pragma unroll
+        for (int i = 0; i < N * TILE_K / THREADS; i++) { place<N, Job::b_along_k>(i, &at, &k); b[k][at] = next_b[i]; }
+        __syncthreads();                    /* the tile is there */
+        if (from + TILE_K < end) fetch<M, N>(job, group, top, left, from + TILE_K, end, next_a, next_b);
+#pragma unroll
+        for (k = 0; k < TILE_K; k++) {
+            float u[TM], v[4];
+            for (int i = 0; i < TM; i++) u[i] = a[k][row + i];
+            for (int j = 0; j < 4; j++) v[j] = b[k][column + j];
+            for (int i = 0; i < TM; i++)
+                for (int j = 0; j < 4; j++) sum[i][j] += u[i] * v[j];
+        }
+        __syncthreads();                    /* nobody reads it any more */
+    }
+#pragma unroll
+    for (int i = 0; i < TM; i++) if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
+}
+
+#define PRODUCT_KERNEL(name, Job, M, N, TM)                                       \
+    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
+    {                                                                             \
+        __shared__ float a[TILE_K][M + 4], b[TILE_K][N + 4];                      \
+        product<M, N, TM>(job, a, b);                                             \
+    }
+
+/* Three shapes of tile, for products with up to 16, up to 32, and more rows */
+#define PRODUCT_KERNELS(name, Job)                                                \
+    PRODUCT_KERNEL(name##_16x128, Job, 16, 128, 2)                                \
+    PRODUCT_KERNEL(name##_32x128, Job, 32, 128, 4)                                \
+    PRODUCT_KERNEL(name##_64x64, Job, 64, 64, 4)
+
+#define LAUNCH_PRODUCT(c, name, job)                                              \
+    do {                                                                          \
+        if ((job).m <= 16) LAUNCH(c, name##_16x128, tiles(job), job);             \
+        else if ((job).m <= 32) LAUNCH(c, name##_32x128, tiles(job), job);        \
+        else LAUNCH(c, name##_64x64, tiles(job), job);                            \
+    } while (0)
+
+static dim3 tiles(const product_job &job)
+{
+    int tile_m = job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64, tile_n = job.m <= 32 ? 128 : 64;
+    return dim3((unsigned)((job.n + tile_n - 1) / tile_n), (unsigned)((job.m + tile_m - 1) / tile_m),
+                (unsigned)(job.groups * job.splits));
+}
+
+/* Sizes alone decide, not the device: so the order of the sum, and with it every bit, is the same everywhere. */
+static void split(product_job *job)
+{
+    dim3 grid;
+    job->splits = 1;
+    job->share = job->k;
+    grid = tiles(*job);
+    size_t blocks = (size_t)grid.x * grid.y * grid.z;
+    int most = (job->k + SHORTEST_SPLIT - 1) / SHORTEST_SPLIT;
+    if (blocks >= ENOUGH_BLOCKS || most < 2) return;
+    job->splits = (int)((ENOUGH_BLOCKS + blocks - 1) / blocks);
+    if (job->splits > most) job->splits = most;
+    job->share = (job->k + job->splits - 1) / job->splits;
+    job->splits = (job->k + job->share - 1) / job->share;
+}
+
+static size_t product_parts(const product_job &job) { return (size_t)job.splits * job.groups * job.m * job.n; }
+
+/* One value a thread: its parts, in order of k */
+static __device__ float sum_parts(const float *parts, size_t i, size_t count, int splits)
+{
+    float sum = 0;
+    for (int split = 0; split < splits; split++) sum += parts[split * count + i];
+    return sum;
+}
+
+/* ============================================================================================
+   >>cards   In the order of cnn.h, which has the equations and the shapes.
+   ============================================================================================ */
+
+/* --------------------------------------------------------------------------------------------
+   Padding: which value of z(0) ... z(n-1) stands at place i, or -1 for a zero.
+   -------------------------------------------------------------------------------------------- */
+static __device__ int border(int i, int n, cnn_padding_mode mode)
+{
+    if (i >= 0 && i < n) return i;
+    switch (mode) {
+    case CNN_REPLICATE: return i < 0 ? 0 : n - 1;
+    case CNN_REFLECT:   return i < 0 ? -i : 2 * (n - 1) - i;
+    case CNN_CIRCULAR:  return i < 0 ? i + n : i - n;
+    default:            return -1;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Activation (6.3): y = tau(x), and tau' written with y.
+   -------------------------------------------------------------------------------------------- */
+static __device__ float activation_at(cnn_activation tau, float slope, float x)
+{
+    switch (tau) {
+    case CNN_RELU:       return x <= 0 ? 0 : x;            /* NaN stays NaN */
+    case CNN_LEAKY_RELU: return x <= 0 ? slope * x : x;
+    case CNN_SIGMOID:    return 1 / (1 + expf(-x));
+    case CNN_TANH:       return tanhf(x);
+    default:             return x;
+    }
+}
+
+static __device__ float activation_slope(cnn_activation tau, float slope, float y)
+{
+    switch (tau) {
+    case CNN_RELU:       return y > 0 ? 1.0f : 0.0f;
+    case CNN_LEAKY_RELU: return y > 0 ? 1.0f : slope;
+    case CNN_SIGMOID:    return y * (1 - y);
+    case CNN_TANH:       return 1 - y * y;
+    default:             return 1;
+    }
+}
+
+static __global__ void activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
+{
+    size_t i = thread_index();
+    if (i < n) y[i] = activation_at(tau, slope, x[i]);
+}
+
+static __global__ void activation_backward(cnn_activation tau, float slope, float *dx, const float *dy, const float *y,
+                                           size_t n)
+{
+    size_t i = thread_index();
+    if (i < n) dx[i] = dy[i] * activation_slope(tau, slope, y[i]);
+}
+
+/* --------------------------------------------------------------------------------------------
+   Pooling (figure 6-8): one thread a window forward.
+   -------------------------------------------------------------------------------------------- */
+struct window { int top, bottom, left, right, count; };    /* rows top .. bottom-1 */
+
+static __device__ window pool2d_window(const cnn_pool2d_shape &s, int j, int i)
+{
+    window w;
+    w.top = j * s.stride_height - s.pad_height;
+    w.left = i * s.stride_width - s.pad_width;
+    w.bottom = min(w.top + s.kernel_height, s.in_height + s.pad_height);
+    w.right = min(w.left + s.kernel_width, s.in_width + s.pad_width);
+    w.count = (w.bottom - w.top) * (w.right - w.left);
+    w.top = max(w.top, 0);
+    w.left = max(w.left, 0);
+    w.bottom = min(w.bottom, s.in_height);
+    w.right = min(w.right, s.in_width);
+    if (s.exclude_padding) w.count = (w.bottom - w.top) * (w.right - w.left);
+    return w;
+}
+
+static __device__ int pool2d_winner(const cnn_pool2d_shape &s, const float *map, window w)
+{
+    int winner = w.top * s.in_width + w.left;
+    for (int row = w.top; row < w.bottom; row++)
+        for (int column = w.left; column < w.right; column++) {
+            int at = row * s.in_width + column;
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at;      /* a NaN wins */
+        }
+    return winner;
+}
+
+/* index NULL: not wanted */
+static __global__ void pool2d_forward(cnn_pool2d_shape s, float *y, unsigned char *index, const float *x)
+{
+    size_t at = thread_index(), windows = (size_t)s.out_height * s.out_width;
+    if (at >= (size_t)s.batch * s.channels * windows) return;
+    int j = (int)(at % windows) / s.out_width, i = (int)(at % windows) % s.out_width;
+    const float *map = x + at / windows * s.in_height * s.in_width;
+    window w = pool2d_window(s, j, i);
+    if (s.average) {
+        float sum = 0;
+        for (int row = w.top; row < w.bottom; row++)
+            for (int column = w.left; column < w.right; column++) sum += map[row * s.in_width + column];
+        y[at] = sum / (float)w.count;
+        return;
+    }
+    int winner = pool2d_winner(s, map, w);
+    y[at] = map[winner];
+    if (!index) return;
+    int row = winner / s.in_width - (j * s.stride_height - s.pad_height);
+    int column = winner % s.in_width - (i * s.stride_width - s.pad_width);
+    index[at] = (unsigned char)(row * s.kernel_width + column);
+}
+
+static __device__ void pool2d_backward_window(const cnn_pool2d_shape &s, float *dx, float dy, const float *map, int j, int i)
+{
+    window w = pool2d_window(s, j, i);
+    if (!s.average) { dx[pool2d_winner(s, map, w)] += dy; return; }
+    for (int row = w.top; row < w.bottom; row++)
+        for (int column = w.left; column < w.right; column++) dx[row * s.in_width + column] += dy / (float)w.count;
+}
+
+/* naive: one thread a map, since windows may overlap */
+static __global__ void pool2d_backward_naive(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
+{
+    size_t map = thread_index(), pixels = (size_t)s.in_height * s.in_width;
+    if (map >= (size_t)s.batch * s.channels) return;
+    dx += map * pixels;
+    x += map * pixels;
+    dy += map * s.out_height * s.out_width;
+    for (size_t i = 0; i < pixels; i++) dx[i] = 0;
+    for (int j = 0; j < s.out_height; j++)
+        for (int i = 0; i < s.out_width; i++) pool2d_backward_window(s, dx, *dy++, x, j, i);
+}
+
+/* One block a map. Windows that are `apart` windows from each other share no pixel: they go back together, one thread each. */
+static __global__ void __launch_bounds__(THREADS)
+pool2d_backward(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
+{
+    size_t pixels = (size_t)s.in_height * s.in_width;
+    int apart_down = (s.kernel_height + s.stride_height - 1) / s.stride_height;
+    int apart_right = (s.kernel_width + s.stride_width - 1) / s.stride_width;
+    dx += blockIdx.x * pixels;
+    x += blockIdx.x * pixels;
+    dy += (size_t)blockIdx.x * s.out_height * s.out_width;
+    for (size_t i = threadIdx.x; i < pixels; i += THREADS) dx[i] = 0;
+    for (int down = 0; down < apart_down; down++)
+        for (int right = 0; right < apart_right; right++) {
+            int rows = (s.out_height - down + apart_down - 1) / apart_down;
+            int columns = (s.out_width - right + apart_right - 1) / apart_right;
+            __syncthreads();
+            for (int t = (int)threadIdx.x; t < rows * columns; t += THREADS) {
+                int j = down + t / columns * apart_down, i = right + t % columns * apart_right;
+                pool2d_backward_window(s, dx, dy[j * s.out_width + i], x, j, i);
+            }
+        }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Convolution (6.1), (6.2):
+       f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
+       du += df z        dz += df u        db(k) += df
+   -------------------------------------------------------------------------------------------- */
+
+/* naive: one thread a value of f, which are as many as there are pixels in all maps before pooling */
+static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const float *z, const float *u, const float *b)
+{
+    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
+    if (at >= (size_t)s.batch * s.out_channels * pixels) return;
+    int i = (int)(at % pixels) % s.out_width, j = (int)(at % pixels) / s.out_width;
+    int k = (int)(at / pixels % s.out_channels), n = (int)(at / pixels / s.out_channels);
+    int depth = s.in_channels / s.groups, first = k / (s.out_channels / s.groups) * depth;
+    float sum = b ? b[k] : 0;
+    for (int c = 0; c < depth; c++)
+        for (int y = 0; y < s.kernel_height; y++)
+            for (int x = 0; x < s.kernel_width; x++) {
+                int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
+                int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
+                if (row < 0 || column < 0) continue;
+                sum += z[(((size_t)n * s.in_channels + first + c) * s.in_height + row) * s.in_width + column]
+                     * u[(((size_t)k * depth + c) * s.kernel_height + y) * s.kernel_width + x];
+            }
+    f[at] = sum;
+}
+
+/* As a product, for each group:  rows m: its maps k;  columns n: all pixels of the batch;  k: (c, y, x).
+   If `pooled`, four columns in a row are the four pixels of one 2 x 2 window, so that one thread has them all. */
+struct conv2d_forward_job : product_job {
+    cnn_conv2d_shape s;
+    bool pooled;
+    divider pixels, width;                  /* of the map that is written */
+    divider taps, kernel_width;
+    float *y;
+    unsigned char *index;
+    const float *z, *u, *bias;
+
+    static const bool a_along_k = true, b_along_k = false;
+
+    __device__ int image(int n, int *j, int *i) const      /* -1 where a window hangs over the map */
+    {
+        int rest, place = n % 4, image = divided(pooled ? n / 4 : n, pixels, &rest);
+        *j = divided(rest, width, i);
+        if (!pooled) return image;
+        *j = 2 * *j - s.pool.pad_height + place / 2;
+        *i = 2 * *i - s.pool.pad_width + place % 2;
+        return *j >= 0 && *j < s.out_height && *i >= 0 && *i < s.out_width ? image : -1;
+    }
+
+    __device__ float a(int group, int m_, int k_) const { return u[((size_t)group * m + m_) * k + k_]; }
+
+    __device__ float b(int group, int k_, int n_) const
+    {
+        int i, j, tap, x, img = image(n_, &j, &i);
+        int c = divided(k_, taps, &tap), y_ = divided(tap, kernel_width, &x);
+        int row = border(j * s.stride_height + y_ * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
+        int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
+        if (img < 0 || row < 0 || column < 0) return 0;
+        c += group * (s.in_channels / s.groups);
+        return z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column];
+    }
+
+    __device__ void store(int group, int, int m_, int n_, float sum) const
+    {
+        int map = group * m + m_, rest, img = divided(n_, pixels, &rest);
+        size_t at = ((size_t)img * s.out_channels + map) * pixels.d + rest;
+        y[at] = activation_at(s.activation, s.slope, sum + (bias ? bias[map] : 0));
+    }
+
+    __device__ void store_window(int group, int m_, int n_, const float *sum) const
+    {
+        int map = group * m + m_, rest, j, i, winner = -1, img = divided(n_ / 4, pixels, &rest);
+        size_t at = ((size_t)img * s.out_channels + map) * pixels.d + rest;
+        float largest = 0;
+#pragma unroll
+        for (int place = 0; place < 4; place++) {
+            float f = activation_at(s.activation, s.slope, sum[place] + (bias ? bias[map] : 0));
+            if (image(n_ + place, &j, &i) < 0 || (winner >= 0 && !(f > largest || f != f))) continue;
+            winner = place;
+            largest = f;
+        }
+        y[at] = largest;
+        if (index) index[at] = (unsigned char)winner;
+    }
+};
+
+static __device__ __forceinline__ void store_four(const conv2d_forward_job &job, int group, int split, int m, int n,
+                                                  const float *sum)
+{
+    if (job.pooled) { if (n < job.n) job.store_window(group, m, n, sum); return; }
+#pragma unroll
+    for (int i = 0; i < 4; i++) if (n + i < job.n) job.store(group, split, m, n + i, sum[i]);
+}
+
+PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
+
+/* df: the gradient at the convolution's sum, back through pooling and activation. One thread a value: the pools that it
+   takes part in are asked whether it won. index NULL: no pooling. */
+static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, const float *dy, const float *y, const unsigned char *index)
+{
+    const cnn_pool2d_shape &p = s.pool;
+    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
+    if (at >= (size_t)s.batch * s.out_channels * pixels) return;
+    if (!p.kernel_height) { df[at] = dy[at] * activation_slope(s.activation, s.slope, y[at]); return; }
+    int j = (int)(at % pixels) / s.out_width + p.pad_height, i = (int)(at % pixels) % s.out_width + p.pad_width;
+    size_t map = at / pixels * p.out_height * p.out_width;
+    int first_row = max(0, (j - p.kernel_height) / p.stride_height), last_row = min(j / p.stride_height, p.out_height - 1);
+    int first_column = max(0, (i - p.kernel_width) / p.stride_width), last_column = min(i / p.stride_width, p.out_width - 1);
+    float sum = 0;
+    for (int row = first_row; row <= last_row; row++)
+        for (int column = first_column; column <= last_column; column++) {
+            size_t pooled = map + (size_t)row * p.out_width + column;
+            int down = j - row * p.stride_height, right = i - column * p.stride_width;
+            if (down >= p.kernel_height || right >= p.kernel_width || index[pooled] != down * p.kernel_width + right) continue;
+            sum += dy[pooled] * activation_slope(s.activation, s.slope, y[pooled]);
+        }
+    df[at] = sum;
+}
+
+/* dz, on a grid of rows x columns. With zeros around the image that grid is the image. Other borders are copies of its
+   values, and a copy has a gradient too: then the grid is the padded image, and conv2d_fold sums the copies. */
+struct conv2d_grid { int rows, columns, top, left; };      /* pixel (r, c) of the image is (r + top, c + left) in f's windows */
+
+static conv2d_grid grid_of(const cnn_conv2d_shape &s)
+{
+    conv2d_grid image = { s.in_height, s.in_width, s.pad_top, s.pad_left };
+    conv2d_grid padded = { s.in_height + s.pad_top + s.pad_bottom, s.in_width + s.pad_left + s.pad_right, 0, 0 };
+    return s.padding_mode == CNN_ZEROS ? image : padded;
+}
+
+static size_t grid_values(const cnn_conv2d_shape &s)
+{
+    conv2d_grid grid = grid_of(s);
+    return (size_t)s.batch * s.in_channels * grid.rows * grid.columns;
+}
+
+/* Which output's window has its tap d at place r, or -1 if none */
+static __device__ int conv2d_output(int r, int d, int stride, int outputs)
+{
+    int j = (r - d) / stride;
+    return r >= d && j * stride == r - d && j < outputs ? j : -1;
+}
+
+/* naive: one thread a value of dz */
+static __global__ void conv2d_dz_naive(cnn_conv2d_shape s, conv2d_grid grid, float *dz, const float *df, const float *u)
+{
+    size_t at = thread_index(), pixels = (size_t)grid.rows * grid.columns;
+    if (at >= (size_t)s.batch * s.in_channels * pixels) return;
+    int row = (int)(at % pixels) / grid.columns + grid.top, column = (int)(at % pixels) % grid.columns + grid.left;
+    int channel = (int)(at / pixels % s.in_channels), n = (int)(at / pixels / s.in_channels);
+    int depth = s.in_channels / s.groups, maps = s.out_channels / s.groups, first = channel / depth * maps, c = channel % depth;
+    float sum = 0;
+    for (int k = first; k < first + maps; k++)
+        for (int y = 0; y < s.kernel_height; y++)
+            for (int x = 0; x < s.kernel_width; x++) {
+                int j = conv2d_output(row, y * s.dilation_height, s.stride_height, s.out_height);
+                int i = conv2d_output(column, x * s.dilation_width, s.stride_width, s.out_width);
+                if (j < 0 || i < 0) continue;
+                sum += df[(((size_t)n * s.out_channels + k) * s.out_height + j) * s.out_width + i]
+                     * u[(((size_t)k * depth + c) * s.kernel_height + y) * s.kernel_width + x];
+            }
+    dz[at] = sum;
+}
+
+/* As a product, for each group:  rows m: its input channels c;  columns n: all places of the grid;  k: (k, y, x). */
+struct conv2d_dz_job : product_job {
+    cnn_conv2d_shape s;
+    conv2d_grid grid;
+    divider pixels, width;                  /* of the grid */
+    divider taps, kernel_width;
+    divider stride_height, stride_width;
+    float *dz;
+    const float *df, *u;
+
+    static const bool a_along_k = true, b_along_k = false;
+
+    __device__ float a(int group, int c, int k_) const
+    {
+        int tap, map = group * (s.out_channels / s.groups) + divided(k_, taps, &tap);
+        return u[((size_t)map * m + c) * taps.d + tap];
+    }
+
+    __device__ float b(int group, int k_, int n_) const
+    {
+        int tap, x, column, rest_down, rest_right, rest;
+        int map = group * (s.out_channels / s.groups) + divided(k_, taps, &tap), y = divided(tap, kernel_width, &x);
+        int img = divided(n_, pixels, &rest), row = divided(rest, width, &column);
+        int down = row + grid.top - y * s.dilation_height, right = column + grid.left - x * s.dilation_width;
+        if (down < 0 || right < 0) return 0;
+        int j = divided(down, stride_height, &rest_down), i = divided(right, stride_width, &rest_right);
+        if (rest_down || rest_right || j >= s.out_height || i >= s.out_width) return 0;
+        return df[(((size_t)img * s.out_channels + map) * s.out_height + j) * s.out_width + i];
+    }
+
+    __device__ void store(int group, int, int c, int n_, float sum) const
+    {
+        int rest, img = divided(n_, pixels, &rest);
+        dz[((size_t)img * s.in_channels + group * m + c) * pixels.d + rest] = sum;
+    }
+};
+
+PRODUCT_KERNELS(conv2d_dz, conv2d_dz_job)
+
+/* The i-th place of the padded row at which value `at` of the image's row may stand: itself, or in the padding */
+static __device__ int padded_place(int i, int at, int n, int before)
+{
+    return i < before ? i : i == before ? at + before : n + i - 1;
+}
+
+/* One thread a value of dz: the sum over its copies in the padded image */
+static __global__ void conv2d_fold(cnn_conv2d_shape s, float *dz, const float *padded)
+{
+    size_t at = thread_index(), pixels = (size_t)s.in_height * s.in_width;
+    if (at >= (size_t)s.batch * s.in_channels * pixels) return;
+    int row = (int)(at % pixels) / s.in_width, column = (int)(at % pixels) % s.in_width;
+    int rows = s.in_height + s.pad_top + s.pad_bottom, columns = s.in_width + s.pad_left + s.pad_right;
+    const float *map = padded + at / pixels * rows * columns;
+    float sum = 0;
+    for (int j = 0; j <= s.pad_top + s.pad_bottom; j++) {
+        int r = padded_place(j, row, s.in_height, s.pad_top);
+        if (border(r - s.pad_top, s.in_height, s.padding_mode) != row) continue;
+        for (int i = 0; i <= s.pad_left + s.pad_right; i++) {
+            int c = padded_place(i, column, s.in_width, s.pad_left);
+            if (border(c - s.pad_left, s.in_width, s.padding_mode) == column) sum += map[(size_t)r * columns + c];
+        }
+    }
+    dz[at] = sum;
+}
+
+/* naive: one thread a weight */
+static __global__ void conv2d_du_naive(cnn_conv2d_shape s, float *du, const float *df, const float *z)
+{
+    int depth = s.in_channels / s.groups, taps = s.kernel_height * s.kernel_width;
+    size_t at = thread_index(), out_map = (size_t)s.out_height * s.out_width;
+    if (at >= (size_t)s.out_channels * depth * taps) return;
+    int x = (int)(at % taps) % s.kernel_width, y = (int)(at % taps) / s.kernel_width;
+    int c = (int)(at / taps % depth), k = (int)(at / taps / depth), channel = k / (s.out_channels / s.groups) * depth + c;
+    float sum = 0;
+    for (int n = 0; n < s.batch; n++) {
+        const float *g = df + ((size_t)n * s.out_channels + k) * out_map;
+        for (int j = 0; j < s.out_height; j++)
+            for (int i = 0; i < s.out_width; i++) {
+                int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
+                int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
+                if (row < 0 || column < 0) continue;
+                sum += g[(size_t)j * s.out_width + i]
+                     * z[(((size_t)n * s.in_channels + channel) * s.in_height + row) * s.in_width + column];
+            }
+    }
+    du[at] += sum;
+}
+
+/* naive: one thread a map */
+static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const float *df)
+{
+    size_t k = thread_index(), out_map = (size_t)s.out_height * s.out_width;
+    if (k >= (size_t)s.out_channels) return;
+    float sum = 0;
+    for (int n = 0; n < s.batch; n++)
+        for (size_t i = 0; i < out_map; i++) sum += df[((size_t)n * s.out_channels + k) * out_map + i];
+    db[k] += sum;
+}
+
+/* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last one of ones for the bias;
+   k: all pixels of the batch, a long sum of few values, so it is split. */
+struct conv2d_du_job : product_job {
+    cnn_conv2d_shape s;
+    divider pixels, width;                  /* of f */
+    divider taps, kernel_width;
+    int depth;
+    float *parts;
+    const float *df, *z;
+
+    static const bool a_along_k = true, b_along_k = true;
+
+    __device__ float a(int group, int m_, int k_) const
+    {
+        int rest, img = divided(k_, pixels, &rest);
+        return df[((size_t)img * s.out_channels + group * m + m_) * pixels.d + rest];
+    }
+
+    __device__ float b(int group, int k_, int n_) const
+    {
+        int rest, i, tap, x, img = divided(k_, pixels, &rest), j = divided(rest, width, &i);
+        int c = divided(n_, taps, &tap), y = divided(tap, kernel_width, &x);
+        if (c == depth) return 1;
+        int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
+        int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
+        if (row < 0 || column < 0) return 0;
+        return z[(((size_t)img * s.in_channels + group * depth + c) * s.in_height + row) * s.in_width + column];
+    }
+
+    __device__ void store(int group, int split, int m_, int n_, float sum) const
+    {
+        parts[(((size_t)split * groups + group) * m + m_) * n + n_] = sum;
+    }
+};
+
+PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
+
+/* The second pass of dW and db: rows of `inputs` weights, each followed by its bias if db is there. One thread a value. */
+static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
+{
+    size_t at = thread_index(), columns = (size_t)inputs + (db ? 1 : 0), count = rows * columns;
+    if (at >= count) return;
+    size_t row = at / columns, column = at % columns;
+    float sum = sum_parts(parts, at, count, splits);
+    if (column < (size_t)inputs) dw[row * inputs + column] += sum;
+    else db[row] += sum;
+}
+
+/* --------------------------------------------------------------------------------------------
+   Linear:  y(n,o) = b(o) + sum_i W(o,i) x(n,i)
+       dW(o,i) += sum_n dy(n,o) x(n,i)      db(o) += sum_n dy(n,o)      dx(n,i) = sum_o dy(n,o) W(o,i)
+   with dy behind the activation:  dy tau'(y).
+   -------------------------------------------------------------------------------------------- */
+
+/* naive: one thread an output */
+static __global__ void linear_forward_naive(cnn_linear_shape s, float *y, const float *x, const float *w, const float *b)
+{
+    size_t at = thread_index();
+    if (at >= (size_t)s.batch * s.out_features) return;
+    size_t n = at / s.out_features, o = at % s.out_features;
+    float sum = b ? b[o] : 0;
+    for (int i = 0; i < s.in_features; i++) sum += w[o * s.in_features + i] * x[n * s.in_features + i];
+    y[at] = activation_at(s.activation, s.slope, sum);
+}
+
+/* rows m: samples n;  columns n: outputs o;  k: inputs i, split where there are many */
+struct linear_forward_job : product_job {
+    cnn_linear_shape s;
+    float *y, *parts;                       /* parts: where the sum is split */
+    const float *x, *w, *bias;
+
+    static const bool a_along_k = true, b_along_k = true;
+
+    __device__ float a(int, int n_, int i) const { return x[(size_t)n_ * k + i]; }
+    __device__ float b(int, int i, int o) const { return w[(size_t)o * k + i]; }
+
+    __device__ void store(int, int split, int n_, int o, float sum) const
+    {
+        size_t at = (size_t)n_ * n + o;
+        if (splits > 1) parts[(size_t)split * m * n + at] = sum;
+        else y[at] = activation_at(s.activation, s.slope, sum + (bias ? bias[o] : 0));
+    }
+};
+
+PRODUCT_KERNELS(linear_forward, linear_forward_job)
+
+static __global__ void linear_forward_sum(cnn_linear_shape s, float *y, const float *parts, const float *b, int splits)
+{
+    size_t at = thread_index(), count = (size_t)s.batch * s.out_features;
+    if (at >= count) return;
+    float sum = sum_parts(parts, at, count, splits);
+    y[at] = activation_at(s.activation, s.slope, sum + (b ? b[at % s.out_features] : 0));
+}
+
+/* naive: one thread an input's gradient */
+static __global__ void linear_dx_naive(cnn_linear_shape s, float *dx, const float *dy, const float *y, const float *w)
+{
+    size_t at = thread_index();
+    if (at >= (size_t)s.batch * s.in_features) return;
+    size_t n = at / s.in_features, i = at % s.in_features;
+    float sum = 0;
+    for (int o = 0; o < s.out_features; o++) {
+        size_t out = n * s.out_features + o;
+        sum += dy[out] * activation_slope(s.activation, s.slope, y[out]) * w[(size_t)o * s.in_features + i];
+    }
+    dx[at] = sum;
+}
+
+/* rows m: samples n;  columns n: inputs i;  k: outputs o */
+struct linear_dx_job : product_job {
+    cnn_linear_shape s;
+    float *dx, *parts;
+    const float *dy, *y, *w;
+
+    static const bool a_along_k = true, b_along_k = false;
+
+    __device__ float a(int, int n_, int o) const
+    {
+        size_t out = (size_t)n_ * k + o;
+        return dy[out] * activation_slope(s.activation, s.slope, y[out]);
+    }
+
+    __device__ float b(int, int o, int i) const { return w[(size_t)o * n + i]; }
+
+    __device__ void store(int, int split, int n_, int i, float sum) const
+    {
+        (splits > 1 ? parts + (size_t)split * m * n : dx)[(size_t)n_ * n + i] = sum;
+    }
+};
+
+PRODUCT_KERNELS(linear_dx, linear_dx_job)
+
+static __global__ void linear_dx_sum(float *dx, const float *parts, size_t count, int splits)
+{
+    size_t at = thread_index();
+    if (at < count) dx[at] = sum_parts(parts, at, count, splits);
+}
+
+/* naive: one thread a weight */
+static __global__ void linear_dw_naive(cnn_linear_shape s, float *dw, const float *dy, const float *y, const float *x)
+{
+    size_t at = thread_index();
+    if (at >= (size_t)s.out_features * s.in_features) return;
+    size_t o = at / s.in_features, i = at % s.in_features;
+    float sum = 0;
+    for (int n = 0; n < s.batch; n++) {
+        size_t out = (size_t)n * s.out_features + o;
+        sum += dy[out] * activation_slope(s.activation, s.slope, y[out]) * x[(size_t)n * s.in_features + i];
+    }
+    dw[at] += sum;
+}
+
+/* naive: one thread an output */
+static __global__ void linear_db_naive(cnn_linear_shape s, float *db, const float *dy, const float *y)
+{
+    size_t o = thread_index();
+    if (o >= (size_t)s.out_features) return;
+    float sum = 0;
+    for (int n = 0; n < s.batch; n++) {
+        size_t out = (size_t)n * s.out_features + o;
+        sum += dy[out] * activation_slope(s.activation, s.slope, y[out]);
+    }
+    db[o] += sum;
+}
+
+/* rows m: outputs o;  columns n: inputs i, and a last one of ones for the bias;  k: samples n */
+struct linear_dw_job : product_job {
+    cnn_linear_shape s;
+    float *dw, *db, *parts;
+    const float *dy, *y, *x;
+
+    static const bool a_along_k = false, b_along_k = false;
+
+    __device__ float a(int, int o, int n_) const
+    {
+        size_t out = (size_t)n_ * m + o;
+        return dy[out] * activation_slope(s.activation, s.slope, y[out]);
+    }
+
+    __device__ float b(int, int n_, int i) const { return i < s.in_features ? x[(size_t)n_ * s.in_features + i] : 1; }
+
+    __device__ void store(int, int split, int o, int i, float sum) const
+    {
+        if (splits > 1) parts[((size_t)split * m + o) * n + i] = sum;
+        else if (i < s.in_features) dw[(size_t)o * s.in_features + i] += sum;
+        else db[o] += sum;
+    }
+};
+
+PRODUCT_KERNELS(linear_dw, linear_dw_job)
+
+/* --------------------------------------------------------------------------------------------
+   Softmax over the channels c of each pixel:  y_c = exp(x_c - max x) / sum_k exp(x_k - max x)
+       dx_c = y_c (dy_c - sum_k dy_k y_k)
+   One thread a pixel; x, y  (n, channels, pixels).
+   -------------------------------------------------------------------------------------------- */
+static __global__ void softmax_forward(cnn_map_shape s, float *y, const float *x)
+{
+    size_t at = thread_index();
+    if (at >= (size_t)s.batch * s.pixels) return;
+    size_t first = at / s.pixels * s.channels * s.pixels + at % s.pixels;
+    float largest = -INFINITY, sum = 0;
+    for (int c = 0; c < s.channels; c++) largest = fmaxf(largest, x[first + (size_t)c * s.pixels]);
+    for (int c = 0; c < s.channels; c++) sum += expf(x[first + (size_t)c * s.pixels] - largest);
+    for (int c = 0; c < s.channels; c++) {
+        size_t i = first + (size_t)c * s.pixels;
+        y[i] = expf(x[i] - largest) / sum;
+    }
+}
+
+static __global__ void softmax_backward(cnn_map_shape s, float *dx, const float *dy, const float *y)
+{
+    size_t at = thread_index();
+    if (at >= (size_t)s.batch * s.pixels) return;
+    size_t first = at / s.pixels * s.channels * s.pixels + at % s.pixels;
+    float sum = 0;
+    for (int c = 0; c < s.channels; c++) sum += dy[first + (size_t)c * s.pixels] * y[first + (size_t)c * s.pixels];
+    for (int c = 0; c < s.channels; c++) {
+        size_t i = first + (size_t)c * s.pixels;
+        dx[i] = y[i] * (dy[i] - sum);
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Dropout:  y = m x / (1 - p)     m = 0 with probability p, else 1;  backward is the same with dy for x.
+   -------------------------------------------------------------------------------------------- */
+
+/* naive: one thread a value */
+static __global__ void dropout_naive(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x, size_t n)
+{
+    unsigned words[4];
+    size_t i = thread_index();
+    if (i >= n) return;
+    random_words(words, c->seed, (unsigned)layer, c->pass, (unsigned)(i / 4));
+    y[i] = unit(words[i % 4]) >= p ? x[i] * grown : 0;
+}
+
+/* one thread four values, as many as Philox gives at once */
+static __global__ void dropout(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x, size_t n)
+{
+    unsigned words[4];
+    size_t four = thread_index();
+    if (4 * four >= n) return;
+    random_words(words, c->seed, (unsigned)layer, c->pass, (unsigned)four);
+    for (size_t i = 4 * four; i < 4 * four + 4 && i < n; i++) y[i] = unit(words[i % 4]) >= p ? x[i] * grown : 0;
+}
+
+/* --------------------------------------------------------------------------------------------
+   Cross-entropy of the softmax:  loss = -1/N sum_n log softmax(y_n)[t_n]      dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+   Mean squared error:            loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+   -------------------------------------------------------------------------------------------- */
+
+/* The sum of a block's values, in thread 0: halves are added until one is left, always in the same order */
+static __device__ double block_sum(double value, double *shared)
+{
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    value = shared[0];
+    __syncthreads();                        /* before shared is used again */
+    return value;
+}
+
+static __device__ int argmax(const float *y, int count)
+{
+    int best = 0;
+    for (int o = 1; o < count; o++) if (y[o] > y[best]) best = o;
+    return best;
+}
+
+static __device__ void count_loss(cnn_counters *c, double loss, int correct, int batch)
+{
+    c->loss = loss;
+    c->correct = correct;
+    c->loss_sum += loss * batch;
+    c->correct_sum += correct;
+    c->seen += batch;
+}
+
+/* One block, so that one sum is left; one thread a sample. */
+static __global__ void __launch_bounds__(THREADS, 2) softmax_cross_entropy(cnn_counters *c, float *dy, const float *y,
+                                                                           const int *labels, int batch, int outputs)
+{
+    __shared__ double shared[THREADS];
+    double loss = 0, correct = 0;
+    for (int n = (int)threadIdx.x; n < batch; n += THREADS) {
+        const float *row = y + (size_t)n * outputs;
+        int best = argmax(row, outputs);
+        float largest = row[best], sum = 0;
+        for (int o = 0; o < outputs; o++) sum += expf(row[o] - largest);
+        loss += logf(sum) - (row[labels[n]] - largest);
+        correct += best == labels[n];
+        for (int o = 0; dy && o < outputs; o++)
+            dy[(size_t)n * outputs + o] = (expf(row[o] - largest) / sum - (o == labels[n] ? 1.0f : 0.0f)) / (float)batch;
+    }
+    loss = block_sum(loss, shared);
+    correct = block_sum(correct, shared);
+    if (threadIdx.x == 0) count_loss(c, loss / batch, (int)correct, batch);
+}
+
+static __device__ float mse_error(const float *y, const float *target, const int *labels, size_t at, int outputs)
+{
+    return y[at] - (target ? target[at] : (int)(at % outputs) == labels[at / outputs] ? 1.0f : 0.0f);
+}
+
+static __global__ void mse_gradient(float *dy, const float *y, const float *target, const int *labels, size_t count,
+                                    int outputs)
+{
+    size_t at = thread_index();
+    if (at < count) dy[at] = 2 * mse_error(y, target, labels, at, outputs) / (float)count;
+}
+
+/* One block; a thread adds up every THREADS-th square, then looks at every THREADS-th sample. */
+static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, const float *y, const float *target,
+                                                           const int *labels, int batch, int outputs)
+{
+    __shared__ double shared[THREADS];
+    double loss = 0, correct = 0;
+    size_t count = (size_t)batch * outputs;
+    for (size_t at = threadIdx.x; at < count; at += THREADS) {
+        double error = mse_error(y, target, labels, at, outputs);
+        loss += error * error;
+    }
+    for (int n = (int)threadIdx.x; labels && n < batch; n += THREADS)
+        correct += argmax(y + (size_t)n * outputs, outputs) == labels[n];
+    loss = block_sum(loss, shared);
+    correct = block_sum(correct, shared);
+    if (threadIdx.x == 0) count_loss(c, loss / (double)count, (int)correct, batch);
+}
+
+/* --------------------------------------------------------------------------------------------
+   Optimizers: one thread a parameter. What is the same for all of them is computed once, by one thread, in double; it also
+   counts the step, so no counter changes while others read it.
+   -------------------------------------------------------------------------------------------- */
+static __global__ void next_pass(cnn_counters *c) { if (threadIdx.x == 0) c->pass++; }
+
+static __global__ void count_step(cnn_counters *c) { if (threadIdx.x == 0) c->step++; }
+
+static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float *w, float *v, const float *g, size_t n)
+{
+    size_t i = thread_index();
+    if (i >= n) return;
+    float d = g[i] + o.weight_decay * w[i];
+    if (v) {
+        v[i] = o.momentum * v[i] + d;
+        d = o.nesterov ? d + o.momentum * v[i] : v[i];
+    }
+    w[i] -= (float)c->lr * d;
+}
+
+struct adam_factors { float shrink, decay, lr, root; };
+
+static __global__ void adam_at_step(adam_factors *f, cnn_counters *c, cnn_adam_options o, int decoupled)
+{
+    if (threadIdx.x) return;
+    double t = (double)++c->step;
+    f->shrink = decoupled ? (float)(1 - c->lr * o.weight_decay) : 1;
+    f->decay = decoupled ? 0 : o.weight_decay;
+    f->lr = (float)(c->lr / (1 - pow((double)o.beta1, t)));
+    f->root = (float)(1 / sqrt(1 - pow((double)o.beta2, t)));
+}
+
+static __global__ void adam_step(const adam_factors *f, cnn_adam_options o, float *w, float *m, float *v, const float *g,
+                                 size_t n)
+{
+    size_t i = thread_index();
+    if (i >= n) return;
+    float d = g[i] + f->decay * w[i];
+    m[i] = o.beta1 * m[i] + (1 - o.beta1) * d;
+    v[i] = o.beta2 * v[i] + (1 - o.beta2) * d * d;
+    w[i] = w[i] * f->shrink - f->lr * m[i] / (sqrtf(v[i]) * f->root + o.eps);
+}
+
+/* Clipping, in three launches: THREADS blocks sum squares, one block sums their sums, and all scale. */
+static __global__ void __launch_bounds__(THREADS) clip_squares(double *sums, const float *g, size_t n)
+{
+    __shared__ double shared[THREADS];
+    double sum = 0;
+    for (size_t i = thread_index(); i < n; i += (size_t)THREADS * THREADS) sum += (double)g[i] * g[i];
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+static __global__ void __launch_bounds__(THREADS)
+clip_norm(cnn_counters *c, double *factor, const double *sums, float max_norm)
+{
+    __shared__ double shared[THREADS];
+    double sum = block_sum(sums[threadIdx.x], shared);
+    if (threadIdx.x) return;
+    c->grad_norm = sqrt(sum);
+    *factor = max_norm / (c->grad_norm + 1e-6);
+}
+
+static __global__ void clip_scale(float *g, const double *factor, size_t n)
+{
+    size_t i = thread_index();
+    if (i < n && *factor < 1) g[i] *= (float)*factor;
+}
+
+/* --------------------------------------------------------------------------------------------
+   Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread a value.
+   -------------------------------------------------------------------------------------------- */
+static __global__ void gather(cnn_map_shape s, float *x, const unsigned char *bytes, const float *floats, const int *order,
+                              const float *scale, const float *shift)
+{
+    size_t at = thread_index(), sample = (size_t)s.channels * s.pixels;
+    if (at >= s.batch * sample) return;
+    size_t from = order[at / sample] * sample + at % sample;
+    int c = (int)(at % sample) / s.pixels;
+    x[at] = scale[c] * (bytes ? (float)bytes[from] : floats[from]) + shift[c];
+}
+
+static __global__ void gather_rows(unsigned *to, const unsigned *from, const int *order, int batch, int width)
+{
+    size_t at = thread_index();
+    if (at < (size_t)batch * width) to[at] = from[(size_t)order[at / width] * width + at % width];
+}
+
+/* ============================================================================================
+   >>table   The entries: which kernels an operation launches, and where its scratch memory goes.
+   ============================================================================================ */
+
+/* Columns of a product are counted in an int: 2^31 values a layer and batch are more than any card holds next to the rest. */
+static bool fits(cuda_context *c, const char *name, double columns)
+{
+    if (columns <= INT_MAX) return true;
+    if (!c->sentence[0])
+        snprintf(c->sentence, sizeof c->sentence, "%s: %.0f values are too many; use a smaller batch", name, columns);
+    return false;
+}
+
+/* ---- convolution ---- */
+
+static size_t conv2d_outputs(const cnn_conv2d_shape &s)
+{
+    return (size_t)s.batch * s.out_channels * s.out_height * s.out_width;
+}
+
+static size_t conv2d_inputs(const cnn_conv2d_shape &s)
+{
+    return (size_t)s.batch * s.in_channels * s.in_height * s.in_width;
+}
+
+static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
+
+static bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
+
+static bool pools_in_a_thread(const cnn_conv2d_shape &s)   /* windows of 2 x 2 side by side, nearly all there are */
+{
+    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
+}
+
+static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
+{
+    conv2d_du_job job;
+    memset((void *)&job, 0, sizeof job);    /* padding, too: arguments are compared byte by byte */
+    job.s = s;
+    job.groups = s.groups;
+    job.depth = s.in_channels / s.groups;
+    job.m = s.out_channels / s.groups;
+    job.n = job.depth * s.kernel_height * s.kernel_width + bias;
+    job.k = s.batch * s.out_height * s.out_width;
+    job.pixels = divide_by(s.out_height * s.out_width);
+    job.width = divide_by(s.out_width);
+    job.taps = divide_by(s.kernel_height * s.kernel_width);
+    job.kernel_width = divide_by(s.kernel_width);
+    split(&job);
+    return job;
+}
+
+/* work: f, or df; then the padded dz; then the parts of dW and db */
+static float *conv2d_padded(const cnn_conv2d_shape &s, void *work) { return (float *)work + conv2d_outputs(s); }
+
+static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
+{
+    return conv2d_outputs(s) + (s.padding_mode == CNN_ZEROS ? 0 : grid_values(s));
+}
+
+static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
+{
+    size_t parts = product_parts(conv2d_du_sizes(*s, true)), fewer_columns = product_parts(conv2d_du_sizes(*s, false));
+    return sizeof(float) * (conv2d_before_parts(*s) + (parts > fewer_columns ? parts : fewer_columns));
+}
+
+static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
+                                      const float *weight, const float *bias, void *work)
+{
+    cuda_context *c = of(context);
+    float *f = pools(*s) ? (float *)work : y;
+    size_t n = conv2d_outputs(*s);
+    LAUNCH(c, conv2d_forward_naive, threads_for(n), *s, f, x, weight, bias);
+    LAUNCH(c, activation_forward, threads_for(n), s->activation, s->slope, f, f, n);
+    if (pools(*s))
+        LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, f);
+}
+
+static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
+                                const float *weight, const float *bias, void *work)
+{
+    cuda_context *c = of(context);
+    conv2d_forward_job job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = *s;
+    job.pooled = pools_in_a_thread(*s);
+    int height = job.pooled ? s->pool.out_height : s->out_height, width = job.pooled ? s->pool.out_width : s->out_width;
+    job.groups = s->groups;
+    job.m = s->out_channels / s->groups;
+    if (!fits(c, "conv2d_forward", 4.0 * s->batch * height * width)) return;
+    job.n = s->batch * height * width * (job.pooled ? 4 : 1);
+    job.k = s->in_channels / s->groups * s->kernel_height * s->kernel_width;
+    job.splits = 1;
+    job.share = job.k;
+    job.pixels = divide_by(height * width);
+    job.width = divide_by(width);
+    job.taps = divide_by(s->kernel_height * s->kernel_width);
+    job.kernel_width = divide_by(s->kernel_width);
+    job.y = pools(*s) && !job.pooled ? (float *)work : y;
+    job.index = job.pooled ? index : NULL;
+    job.z = x; job.u = weight; job.bias = bias;
+    LAUNCH_PRODUCT(c, conv2d_forward, job);
+    if (pools(*s) && !job.pooled)
+        LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
+}
+
+/* df as memory: dy itself where nothing stands between */
+static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const float *dy, const float *y,
+                                  const unsigned char *index, void *work)
+{
+    if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return dy;
+    LAUNCH(c, conv2d_df, threads_for(conv2d_outputs(*s)), *s, (float *)work, dy, y, index);
+    return (const float *)work;
+}
+
+static void run_conv2d_fold(cuda_context *c, const cnn_conv2d_shape *s, float *dx, const float *padded)
+{
+    if (s->padding_mode != CNN_ZEROS) LAUNCH(c, conv2d_fold, threads_for(conv2d_inputs(*s)), *s, dx, padded);
+}
+
+static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+                                       const float *dy, const float *y, const unsigned char *index, const float *x,
+                                       const float *weight, void *work)
+{
+    cuda_context *c = of(context);
+    size_t weights = (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
+    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    float *dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
+    LAUNCH(c, conv2d_du_naive, threads_for(weights), *s, dweight, df, x);
+    if (dbias) LAUNCH(c, conv2d_db_naive, threads_for((size_t)s->out_channels), *s, dbias, df);
+    if (!dx) return;
+    LAUNCH(c, conv2d_dz_naive, threads_for(grid_values(*s)), *s, grid_of(*s), dz, df, weight);
+    run_conv2d_fold(c, s, dx, dz);
+}
+
+static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+                                 const float *dy, const float *y, const unsigned char *index, const float *x,
+                                 const float *weight, void *work)
+{
+    cuda_context *c = of(context);
+    if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
+        || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
+        return;
+    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
+    du.parts = (float *)work + conv2d_before_parts(*s);
+    du.df = df; du.z = x;
+    LAUNCH_PRODUCT(c, conv2d_du, du);
+    LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
+           du.n - (dbias ? 1 : 0), du.splits);
+    if (!dx) return;
+    conv2d_dz_job dz;
+    memset((void *)&dz, 0, sizeof dz);
+    dz.s = *s;
+    dz.grid = grid_of(*s);
+    dz.groups = s->groups;
+    dz.m = s->in_channels / s->groups;
+    dz.n = s->batch * dz.grid.rows * dz.grid.columns;
+    dz.k = s->out_channels / s->groups * s->kernel_height * s->kernel_width;
+    dz.splits = 1;
+    dz.share = dz.k;
+    dz.pixels = divide_by(dz.grid.rows * dz.grid.columns);
+    dz.width = divide_by(dz.grid.columns);
+    dz.taps = divide_by(s->kernel_height * s->kernel_width);
+    dz.kernel_width = divide_by(s->kernel_width);
+    dz.stride_height = divide_by(s->stride_height);
+    dz.stride_width = divide_by(s->stride_width);
+    dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
+    dz.df = df; dz.u = weight;
+    LAUNCH_PRODUCT(c, conv2d_dz, dz);
+    run_conv2d_fold(c, s, dx, dz.dz);
+}
+
+/* ---- pooling ---- */
+
+static void cuda_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
+{
+    LAUNCH(of(context), pool2d_forward, threads_for(pool2d_outputs(*s)), *s, y, (unsigned char *)NULL, x);
+}
+
+static void cuda_naive_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+{
+    LAUNCH(of(context), pool2d_backward_naive, threads_for((size_t)s->batch * s->channels), *s, dx, dy, x);
+}
+
+static void cuda_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+{
+    LAUNCH(of(context), pool2d_backward, dim3((unsigned)(s->batch * s->channels)), *s, dx, dy, x);
+}
+
+/* ---- linear ---- */
+
+static linear_forward_job linear_forward_sizes(const cnn_linear_shape &s)
+{
+    linear_forward_job job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.groups = 1;
+    job.m = s.batch; job.n = s.out_features; job.k = s.in_features;
+    split(&job);
+    return job;
+}
+
+static linear_dx_job linear_dx_sizes(const cnn_linear_shape &s)
+{
+    linear_dx_job job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.groups = 1;
+    job.m = s.batch; job.n = s.in_features; job.k = s.out_features;
+    split(&job);
+    return job;
+}
+
+static linear_dw_job linear_dw_sizes(const cnn_linear_shape &s, bool bias)
+{
+    linear_dw_job job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.groups = 1;
+    job.m = s.out_features; job.n = s.in_features + bias; job.k = s.batch;
+    split(&job);
+    return job;
+}
+
+static size_t cuda_linear_work(void *, const cnn_linear_shape *s)      /* the parts of one product at a time */
+{
+    size_t parts[4], most = 0;
+    parts[0] = product_parts(linear_forward_sizes(*s));
+    parts[1] = product_parts(linear_dx_sizes(*s));
+    parts[2] = product_parts(linear_dw_sizes(*s, true));
+    parts[3] = product_parts(linear_dw_sizes(*s, false));
+    for (int i = 0; i < 4; i++) if (parts[i] > most) most = parts[i];
+    return sizeof(float) * most;
+}
+
+static void cuda_naive_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x, const float *weight,
+                                      const float *bias, void *)
+{
+    LAUNCH(of(context), linear_forward_naive, threads_for((size_t)s->batch * s->out_features), *s, y, x, weight, bias);
+}
+
+static void cuda_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x, const float *weight,
+                                const float *bias, void *work)
+{
+    cuda_context *c = of(context);
+    linear_forward_job job = linear_forward_sizes(*s);
+    job.y = y; job.parts = (float *)work; job.x = x; job.w = weight; job.bias = bias;
+    LAUNCH_PRODUCT(c, linear_forward, job);
+    if (job.splits > 1)
+        LAUNCH(c, linear_forward_sum, threads_for((size_t)s->batch * s->out_features), *s, y, job.parts, bias, job.splits);
+}
+
+static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+                                       const float *dy, const float *y, const float *x, const float *weight, void *)
+{
+    cuda_context *c = of(context);
+    LAUNCH(c, linear_dw_naive, threads_for((size_t)s->out_features * s->in_features), *s, dweight, dy, y, x);
+    if (dbias) LAUNCH(c, linear_db_naive, threads_for((size_t)s->out_features), *s, dbias, dy, y);
+    if (dx) LAUNCH(c, linear_dx_naive, threads_for((size_t)s->batch * s->in_features), *s, dx, dy, y, weight);
+}
+
+static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+                                 const float *dy, const float *y, const float *x, const float *weight, void *work)
+{
+    cuda_context *c = of(context);
+    linear_dw_job dw = linear_dw_sizes(*s, dbias != NULL);
+    dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
+    LAUNCH_PRODUCT(c, linear_dw, dw);
+    if (dw.splits > 1)
+        LAUNCH(c, add_gradients, threads_for((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features, s->in_features,
+               dw.splits);
+    if (!dx) return;
+    linear_dx_job job = linear_dx_sizes(*s);
+    job.dx = dx; job.parts = (float *)work; job.dy = dy; job.y = y; job.w = weight;
+    LAUNCH_PRODUCT(c, linear_dx, job);
+    if (job.splits > 1)
+        LAUNCH(c, linear_dx_sum, threads_for((size_t)job.m * job.n), dx, job.parts, (size_t)job.m * job.n, job.splits);
+}
+
+/* ---- value by value ---- */
+
+static void cuda_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+{
+    LAUNCH(of(context), activation_forward, threads_for(n), f, slope, y, x, n);
+}
+
+static void cuda_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y,
+                                     size_t n)
+{
+    LAUNCH(of(context), activation_backward, threads_for(n), f, slope, dx, dy, y, n);
+}
+
+static void cuda_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
+{
+    LAUNCH(of(context), softmax_forward, threads_for((size_t)s->batch * s->pixels), *s, y, x);
+}
+
+static void cuda_softmax_backward(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+{
+    LAUNCH(of(context), softmax_backward, threads_for((size_t)s->batch * s->pixels), *s, dx, dy, y);
+}
+
+static float grown(float p) { return p < 1 ? (float)(1.0 / (1.0 - p)) : 0; }   /* what stays is multiplied by this */
+
+static void cuda_naive_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+{
+    LAUNCH(of(context), dropout_naive, threads_for(n), c, layer, p, grown(p), y, x, n);
+}
+
+static void cuda_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+{
+    LAUNCH(of(context), dropout, threads_for((n + 3) / 4), c, layer, p, grown(p), y, x, n);
+}
+
+/* ---- losses, gathering, counting, optimizers ---- */
+
+static void cuda_softmax_cross_entropy(void *context, cnn_counters *c, float *dy, const float *y, const int *labels, int batch,
+                                       int outputs)
+{
+    LAUNCH(of(context), softmax_cross_entropy, 1, c, dy, y, labels, batch, outputs);
+}
+
+static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
+                     int batch, int outputs)
+{
+    size_t count = (size_t)batch * outputs;
+    if (dy) LAUNCH(of(context), mse_gradient, threads_for(count), dy, y, target, labels, count, outputs);
+    LAUNCH(of(context), mse_loss, 1, c, y, target, labels, batch, outputs);
+}
+
+static void cuda_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+                        const int *order, const float *scale, const float *shift)
+{
+    size_t n = (size_t)s->batch * s->channels * s->pixels;
+    LAUNCH(of(context), gather, threads_for(n), *s, x, bytes, floats, order, scale, shift);
+}
+
+static void cuda_gather_rows(void *context, void *to, const void *from, const int *order, int batch, int width)
+{
+    LAUNCH(of(context), gather_rows, threads_for((size_t)batch * width), (unsigned *)to, (const unsigned *)from, order, batch,
+           width);
+}
+
+static void cuda_next_pass(void *context, cnn_counters *c) { LAUNCH(of(context), next_pass, 1, c); }
+
+static void cuda_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
+{
+    double *sums = of(context)->scratch, *factor = sums + THREADS;
+    LAUNCH(of(context), clip_squares, THREADS, sums, g, n);
+    LAUNCH(of(context), clip_norm, 1, c, factor, sums, max_norm);
+    LAUNCH(of(context), clip_scale, threads_for(n), g, factor, n);
+}
+
+static void cuda_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                          size_t n)
+{
+    LAUNCH(of(context), sgd_step, threads_for(n), c, *o, w, v, g, n);
+    LAUNCH(of(context), count_step, 1, c);
+}
+
+static void cuda_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
+                           float *v, const float *g, size_t n)
+{
+    adam_factors *factors = (adam_factors *)of(context)->scratch;
+    LAUNCH(of(context), adam_at_step, 1, factors, c, *o, decoupled);
+    LAUNCH(of(context), adam_step, threads_for(n), factors, *o, w, m, v, g, n);
+}
+
+/* ---- the tables ---- */
+
+static cnn_backend cuda_backend()
+{
+    cnn_backend b;
+    memset(&b, 0, sizeof b);
+    b.version = CNN_BACKEND_VERSION;
+    b.name = "cuda";
+    b.open = cuda_open;
+    b.close = cuda_close;
+    b.alloc = cuda_alloc;
+    b.free = cuda_free;
+    b.upload = cuda_upload;
+    b.download = cuda_download;
+    b.zero = cuda_zero;
+    b.sync = cuda_sync;
+    b.conv2d_work = cuda_conv2d_work;
+    b.conv2d_forward = cuda_conv2d_forward;
+    b.conv2d_backward = cuda_conv2d_backward;
+    b.pool2d_forward = cuda_pool2d_forward;
+    b.pool2d_backward = cuda_pool2d_backward;
+    b.linear_work = cuda_linear_work;
+    b.linear_forward = cuda_linear_forward;
+    b.linear_backward = cuda_linear_backward;
+    b.activation_forward = cuda_activation_forward;
+    b.activation_backward = cuda_activation_backward;
+    b.softmax_forward = cuda_softmax_forward;
+    b.softmax_backward = cuda_softmax_backward;
+    b.dropout_forward = b.dropout_backward = cuda_dropout;
+    b.softmax_cross_entropy = cuda_softmax_cross_entropy;
+    b.mse = cuda_mse;
+    b.gather = cuda_gather;
+    b.gather_rows = cuda_gather_rows;
+    b.next_pass = cuda_next_pass;
+    b.clip_grad_norm = cuda_clip_grad_norm;
+    b.sgd_step = cuda_sgd_step;
+    b.adam_step = cuda_adam_step;
+    b.step_begin = cuda_step_begin;
+    b.step_end = cuda_step_end;
+    return b;
+}
+
+static cnn_backend cuda_naive_backend()
+{
+    cnn_backend b = cuda_backend();
+    b.name = "cuda_naive";
+    b.conv2d_forward = cuda_naive_conv2d_forward;
+    b.conv2d_backward = cuda_naive_conv2d_backward;
+    b.pool2d_backward = cuda_naive_pool2d_backward;
+    b.linear_forward = cuda_naive_linear_forward;
+    b.linear_backward = cuda_naive_linear_backward;
+    b.dropout_forward = b.dropout_backward = cuda_naive_dropout;
+    return b;
+}
+
+static struct registration {
+    registration()
+    {
+        cnn_backend cuda = cuda_backend(), naive = cuda_naive_backend();
+        cnn_register_backend(&cuda);
+        cnn_register_backend(&naive);
+    }
+} before_main;

@@ -1,0 +1,68 @@
+#!/bin/sh
+# cuda_bugs.sh - are the tests of cnn_cuda.cu able to fail? Plants one bug at a time into a copy of it and runs the copy through
+# tests/cuda_shim.h: the test named for it must find it, in the way it says. Run from the repository root; GXX is the compiler.
+work=build/cuda-bugs
+gxx=${GXX:-g++}
+passed=0 failed=0
+if ! command -v "$gxx" >/dev/null; then
+    echo "SKIP cuda_bugs: $gxx is not there"
+    echo "cuda_bugs: 0 passed, 0 failed, 1 skipped"
+    exit 0
+fi
+mkdir -p $work
+for test in test_backends test_cuda; do ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/$test.o || exit 1; done
+
+# finds NAME FLAGS ORDER 'TEST ARGUMENTS' PATTERN SED...: with the bug planted, TEST fails and says PATTERN
+finds() {
+    name=$1 flags=$2 order=$3 test=$4 pattern=$5
+    shift 5
+    sed "$@" cnn_cuda.cu >$work/$name.cu
+    program=$work/$name
+    if cmp -s cnn_cuda.cu $work/$name.cu; then
+        said="the bug was not planted: cnn_cuda.cu has changed"
+    elif ! "$gxx" -std=c++17 -O1 -I. -Wno-unknown-pragmas $flags -include tests/cuda_shim.h -x c++ -c $work/$name.cu \
+            -o $program.o \
+        || ! "$gxx" $flags $work/${test%% *}.o $program.o -o $program -lm; then
+        said="it does not compile"
+    else
+        said=$(export CUDA_SHIM_ORDER=$order; timeout 300 $program ${test#* } 2>&1)
+        status=$?
+        if [ $status -ne 0 ] && printf '%s\n' "$said" | grep -q -e "$pattern"; then
+            passed=$((passed + 1))
+            echo "found: $name: $(printf '%s\n' "$said" | grep -m 1 -e "$pattern" | cut -c 1-150)"
+            return
+        fi
+        said="status $status: $(printf '%s\n' "$said" | tail -n 3)"
+    fi
+    failed=$((failed + 1))
+    echo "FAIL cuda_bugs: $name: $said"
+}
+
+finds missing_barrier_in_the_product '' shuffled 'test_backends cuda 2' 'FAIL .*by direct' \
+    -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
+finds missing_barrier_seen_as_a_race '-g -fsanitize=thread' forward 'test_backends cuda 1' 'ThreadSanitizer: data race' \
+    -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
+finds missing_barrier_in_the_pooling '' reversed 'test_backends cuda 2' 'FAIL .*dx' \
+    -e '/^pool2d_backward(/,/^}/s/__syncthreads();//'
+finds missing_barrier_in_a_block_sum '' forward 'test_backends cuda 2' 'FAIL .*the loss' \
+    -e '/double block_sum/,/^}/s/^    __syncthreads();$//'
+finds divergent_barrier '' forward 'test_backends cuda 1' 'cuda_shim: .*\(divergent __syncthreads\|never come\)' \
+    -e '/double block_sum/,/^}/s/^        __syncthreads();$/        if (threadIdx.x < half) __syncthreads();/'
+finds read_out_of_bounds '-g -fsanitize=address' forward 'test_backends cuda 2' 'AddressSanitizer: heap-buffer-overflow' \
+    -e 's/top + at < job.m && //'
+finds write_out_of_bounds '' forward 'test_backends cuda 2' 'FAIL .*it wrote past the end of' \
+    -e '/^pool2d_backward(/,/^}/s/i < pixels/i <= pixels/'
+finds read_of_unwritten_shared_memory '' forward 'test_backends cuda 2' 'FAIL .* is -*nan, but by direct' \
+    -e '/b\[k\]\[at\] = next_b/s,/ THREADS;,/ THREADS - 1;,'
+finds read_of_unwritten_device_memory '' forward 'test_backends cuda 2' 'FAIL .* is -*nan, but by direct' \
+    -e '/^pool2d_backward(/,/^}/s/^    for (size_t i = threadIdx.x; .*$//'
+finds frozen_arguments_in_a_graph '-g -fsanitize=address' forward 'test_cuda' 'AddressSanitizer: heap-use-after-free' \
+    -e 's/ || a\[i\].arguments != b\[i\].arguments//'
+finds frozen_counter_in_a_graph '' forward 'test_cuda' 'FAIL .*replayed steps' \
+    -e 's/ || a\[i\].arguments != b\[i\].arguments//' \
+    -e 's/^\(static __global__ void next_pass\)(cnn_counters \*c) .*/\1(cnn_counters *c, uint64_t pass) { c->pass = pass; }/' \
+    -e '/^static __global__ void next_pass/s/^/static uint64_t passes;\n/' \
+    -e 's/LAUNCH(of(context), next_pass, 1, c)/LAUNCH(of(context), next_pass, 1, c, ++passes)/'
+
+echo "cuda_bugs: $passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,130 @@
+/* ladder_cuda.c - what each step from the naive kernel to the used one buys: every layer of the lecture's networks, forward and
+   backward, on the backends cuda_naive and cuda, with results compared.
+
+       ladder_cuda [batch [repetitions]]           default 128 and 20; make ladder-cuda runs it on a GPU
+
+   One line a layer: milliseconds (the smallest of the repetitions, memory traffic included) and GFLOP/s of both. */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include "test.h"
+
+enum { NAIVE, USED, TABLES };
+
+typedef struct layer { const char *network; int in, size, out, kernel, pooled; } layer;        /* kernel 0: linear */
+static const layer layers[] = {
+    { "LeNet-5", 1, 28, 6, 5, 1 }, { "LeNet-5", 6, 14, 16, 5, 1 }, { "LeNet-5", 16, 7, 120, 5, 0 },
+    { "LeNet-5", 5880, 1, 84, 0, 0 }, { "LeNet-5", 84, 1, 10, 0, 0 },
+    { "MNIST CNN", 1, 28, 32, 3, 0 }, { "MNIST CNN", 32, 28, 64, 3, 1 },
+    { "MNIST CNN", 12544, 1, 128, 0, 0 }, { "MNIST CNN", 128, 1, 10, 0, 0 },
+    { "CIFAR-10 CNN", 3, 32, 32, 3, 0 }, { "CIFAR-10 CNN", 32, 32, 32, 3, 1 }, { "CIFAR-10 CNN", 32, 16, 64, 3, 0 },
+    { "CIFAR-10 CNN", 64, 16, 64, 3, 1 }, { "CIFAR-10 CNN", 4096, 1, 512, 0, 0 }, { "CIFAR-10 CNN", 512, 1, 10, 0, 0 }
+};
+
+static cnn_conv2d_shape conv2d_shape(layer l, int batch)
+{
+    cnn_conv2d_shape s;
+    memset(&s, 0, sizeof s);
+    s.batch = batch; s.in_channels = l.in; s.out_channels = l.out; s.groups = 1;
+    s.in_height = s.in_width = s.out_height = s.out_width = l.size;
+    s.kernel_height = s.kernel_width = l.kernel;
+    s.stride_height = s.stride_width = s.dilation_height = s.dilation_width = 1;
+    s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.kernel / 2;
+    s.activation = CNN_RELU;
+    if (!l.pooled) return s;
+    s.pool.batch = batch; s.pool.channels = l.out; s.pool.in_height = s.pool.in_width = l.size;
+    s.pool.out_height = s.pool.out_width = l.size / 2;
+    s.pool.kernel_height = s.pool.kernel_width = s.pool.stride_height = s.pool.stride_width = 2;
+    return s;
+}
+
+static float *numbers(const cnn_backend *b, size_t count, float scale, uint32_t stream)
+{
+    float *host = (float *)malloc(count * sizeof *host), *memory = (float *)b->alloc(b->context, count * sizeof *host);
+    uint32_t r[4];
+    size_t i;
+    for (i = 0; i < count; i++) {
+        cnn_random(r, 5, stream, 0, (uint32_t)i);
+        host[i] = scale * ((float)r[0] / 2147483648.0f - 1);
+    }
+    b->upload(b->context, memory, host, count * sizeof *host);
+    free(host);
+    return memory;
+}
+
+typedef struct run { double forward, backward; float *result; size_t count; } run;     /* seconds; dweight */
+
+static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
+{
+    cnn_conv2d_shape conv = conv2d_shape(l, batch);
+    cnn_linear_shape linear = { 0, 0, 0, CNN_RELU, 0 };
+    size_t taps = (size_t)(l.kernel ? l.kernel * l.kernel : 1), side = (size_t)l.size / (l.pooled ? 2 : 1);
+    size_t inputs = (size_t)batch * l.in * l.size * l.size, outputs = (size_t)batch * l.out * side * side;
+    size_t weights = (size_t)l.out * l.in * taps;
+    float *x = numbers(b, inputs, 1, 1), *w = numbers(b, weights, 1 / sqrtf((float)(l.in * taps)), 2);
+    float *bias = numbers(b, (size_t)l.out, 1, 3);
+    float *y = numbers(b, outputs, 0, 4), *dy = numbers(b, outputs, 1, 5), *dx = numbers(b, inputs, 0, 6);
+    float *dw = numbers(b, weights, 0, 7), *db = numbers(b, (size_t)l.out, 0, 8);
+    unsigned char *index = (unsigned char *)b->alloc(b->context, outputs);
+    void *work;
+    run r = { HUGE_VAL, HUGE_VAL, NULL, 0 };
+    int i;
+    linear.batch = batch; linear.in_features = l.in; linear.out_features = l.out;
+    work = b->alloc(b->context, l.kernel ? b->conv2d_work(b->context, &conv) : b->linear_work(b->context, &linear));
+    for (i = 0; i < repetitions; i++) {
+        double start = cnn__seconds(), middle;
+        if (l.kernel) b->conv2d_forward(b->context, &conv, y, l.pooled ? index : NULL, x, w, bias, work);
+        else b->linear_forward(b->context, &linear, y, x, w, bias, work);
+        b->sync(b->context);
+        middle = cnn__seconds();
+        if (l.kernel) b->conv2d_backward(b->context, &conv, dx, dw, db, dy, y, index, x, w, work);
+        else b->linear_backward(b->context, &linear, dx, dw, db, dy, y, x, w, work);
+        CHECK(!b->sync(b->context), "%s: %s", b->name, b->sync(b->context));
+        if (middle - start < r.forward) r.forward = middle - start;
+        if (cnn__seconds() - middle < r.backward) r.backward = cnn__seconds() - middle;
+    }
+    r.count = weights;
+    r.result = (float *)malloc(weights * sizeof(float));
+    b->download(b->context, r.result, dw, weights * sizeof(float));
+    b->free(b->context, x); b->free(b->context, w); b->free(b->context, bias); b->free(b->context, y);
+    b->free(b->context, dy); b->free(b->context, dx); b->free(b->context, dw); b->free(b->context, db);
+    b->free(b->context, index); b->free(b->context, work);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    int batch = argc > 1 ? atoi(argv[1]) : 128, repetitions = argc > 2 ? atoi(argv[2]) : 20, t;
+    const char *const names[TABLES] = { "cuda_naive", "cuda" };
+    cnn_backend table[TABLES];
+    size_t i;
+    for (t = 0; t < TABLES; t++) {
+        const cnn_backend *found = cnn_find_backend(names[t]);
+        char sentence[256] = "this program has no such backend";
+        if (found) table[t] = *found;
+        if (!found || !(table[t].context = table[t].open(1, sentence, sizeof sentence))) {
+            printf("%s: %s\n", names[t], sentence);
+            return 1;
+        }
+    }
+    printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%8s%8s%12s%10s%8s%8s\n", batch, "network", "layer",
+           "forward:", "naive", "used", "GF/s", "backward:", "naive", "used", "GF/s");
+    for (i = 0; i < sizeof layers / sizeof *layers; i++) {
+        layer l = layers[i];
+        double products = (double)batch * l.out * l.in * l.size * l.size * (l.kernel ? l.kernel * l.kernel : 1);
+        char text[64];
+        run r[TABLES];
+        for (t = 0; t < TABLES; t++) r[t] = run_layer(&table[t], l, batch, repetitions);
+        if (l.kernel)
+            snprintf(text, sizeof text, "%d x %d x %d to %d%s", l.in, l.size, l.size, l.out, l.pooled ? ", pool" : "");
+        else snprintf(text, sizeof text, "%d to %d", l.in, l.out);
+        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", l.network, text, 1e3 * r[NAIVE].forward,
+               1e3 * r[USED].forward, 2e-9 * products / r[USED].forward, 1e3 * r[NAIVE].backward,
+               1e3 * r[USED].backward, 4e-9 * products / r[USED].backward);
+        fflush(stdout);
+        CHECK(test_distance(r[USED].result, r[NAIVE].result, r[USED].count, 1e-3 * repetitions * sqrt(batch), 1e-3) <= 1,
+              "%s: the two give different gradients", text);
+        for (t = 0; t < TABLES; t++) free(r[t].result);
+    }
+    for (t = 0; t < TABLES; t++) table[t].close(table[t].context);
+    return test_end("ladder_cuda");
+}

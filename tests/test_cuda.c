@@ -1,0 +1,226 @@
+/* test_cuda.c - what the backend `cuda` does beyond single operations (those are in test_backends): recorded steps, errors.
+   Linked with cnn_cuda.o for a GPU, or with cnn_cuda.cu compiled through tests/cuda_shim.h.
+
+   1. A replayed step sees what has changed: counters, labels, rate.
+   2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
+      close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between. So does one that
+      the naive kernels train.
+   3. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
+#define _POSIX_C_SOURCE 200112L             /* setenv */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include "test.h"
+
+enum { SAMPLES = 44, BATCH = 8, CLASSES = 5, WIDTH = 9 };     /* 44 = 5 * 8 + 4: the last batch is smaller */
+
+static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
+
+/* In the environment of the kernels: CNN_CUDA_CHECK, and what the shim knows. NULL takes it away. */
+static void set(const char *name, const char *value)
+{
+#ifdef _WIN32
+    _putenv_s(name, value ? value : "");
+#else
+    if (value) setenv(name, value, 1);
+    else unsetenv(name);
+#endif
+}
+
+/* Three steps of softmax and SGD on two rows, by the table alone; from the second on they are replayed. */
+static void test_replay(void)
+{
+    enum { N = 2, K = 3 };
+    const cnn_backend *table[2] = { cnn_find_backend("direct"), cnn_find_backend("cuda") };
+    static const int labels[3][N] = { { 0, 2 }, { 1, 1 }, { 2, 0 } };
+    float w[2][N * K];
+    cnn_counters end[2];
+    int side, step;
+    for (side = 0; side < 2; side++) {
+        cnn_backend b = *table[side];
+        char sentence[256] = "";
+        void *context = b.open ? b.open(1, sentence, sizeof sentence) : NULL;
+        float *weight = (float *)b.alloc(context, sizeof w[0]), *gradient = (float *)b.alloc(context, sizeof w[0]);
+        float *dropped = (float *)b.alloc(context, sizeof w[0]);
+        int *label = (int *)b.alloc(context, sizeof labels[0]);
+        cnn_counters *counters = (cnn_counters *)b.alloc(context, sizeof *counters), c;
+        cnn_sgd_options sgd;
+        memset(&sgd, 0, sizeof sgd);
+        memset(&c, 0, sizeof c);
+        c.seed = 9;
+        b.zero(context, weight, sizeof w[0]);
+        b.upload(context, counters, &c, sizeof c);
+        for (step = 0; step < 3; step++) {
+            b.download(context, &c, counters, sizeof c);
+            c.lr = 1.0 + step;
+            b.upload(context, counters, &c, sizeof c);
+            if (b.step_begin) b.step_begin(context);
+            b.upload(context, label, labels[step], sizeof labels[step]);
+            b.next_pass(context, counters);
+            b.softmax_cross_entropy(context, counters, gradient, weight, label, N, K);
+            b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
+            b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
+            if (b.step_end) b.step_end(context);
+        }
+        b.download(context, w[side], weight, sizeof w[side]);
+        b.download(context, &end[side], counters, sizeof end[side]);
+        CHECK(!b.sync || !b.sync(context), "%s: %s", b.name, b.sync(context));
+        b.free(context, weight); b.free(context, gradient); b.free(context, dropped); b.free(context, label);
+        b.free(context, counters);
+        if (b.close) b.close(context);
+    }
+    CHECK(test_distance(w[1], w[0], N * K, 1e-6, 1e-6) <= 1, "replayed steps: w[0] is %g, but by direct %g", w[1][0], w[0][0]);
+    CHECK(end[1].step == 3 && end[1].pass == 3 && end[1].lr == 3 && end[1].seen == 3 * N,
+          "replayed steps: the counters stand at step %d, pass %d, rate %g, %d seen", (int)end[1].step, (int)end[1].pass,
+          end[1].lr, end[1].seen);
+    CHECK(fabs(end[1].loss_sum - end[0].loss_sum) < 1e-5, "replayed steps: the losses' sum is %g, but by direct %g",
+          end[1].loss_sum, end[0].loss_sum);
+}
+
+static cnn_data *stripes(void)              /* bytes: class c has a bright row c, and noise */
+{
+    static unsigned char bytes[SAMPLES * 2 * WIDTH * WIDTH];
+    static int labels[SAMPLES];
+    cnn_data_options o;
+    size_t i;
+    memset(&o, 0, sizeof o);
+    for (i = 0; i < SAMPLES; i++) labels[i] = (int)(i * 7 % CLASSES);
+    for (i = 0; i < sizeof bytes; i++) {
+        uint32_t r[4];
+        cnn_random(r, 3, 0, 0, (uint32_t)i);
+        bytes[i] = (unsigned char)(r[0] % 120 + (i / WIDTH % WIDTH == (size_t)labels[i / (2 * WIDTH * WIDTH)] ? 120 : 0));
+    }
+    o.count = SAMPLES; o.channels = 2; o.height = o.width = WIDTH; o.classes = CLASSES; o.bytes = bytes; o.labels = labels;
+    return cnn_data_new_with(o);
+}
+
+static cnn_net *new_net(const char *backend)
+{
+    cnn_net *net = cnn_new(2, WIDTH, WIDTH);
+    cnn_to(net, backend);
+    cnn_manual_seed(net, 11);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);
+    cnn_dropout(net, .p = 0.2f);
+    cnn_conv2d(net, .out_channels = 18, .kernel_size = 3, .padding = 1, .padding_mode = CNN_REFLECT);
+    cnn_tanh(net);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = CLASSES);
+    cnn_adam(net, .lr = 3e-3f);
+    return net;
+}
+
+typedef struct outcome { float parameters[8000]; int count; float losses[3]; double test_loss; } outcome;
+
+static outcome train(const char *backend, const cnn_data *data)
+{
+    static const char *const keys[6] = { "0.weight", "0.bias", "4.weight", "4.bias", "7.weight", "7.bias" };
+    cnn_net *net = new_net(backend);
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .shuffle = 1);
+    outcome result;
+    cnn_batch batch;
+    int epoch, i, steps = 0;
+    memset(&result, 0, sizeof result);
+    for (epoch = 0; epoch < 3; epoch++) {
+        while (cnn_next(loader, &batch)) {
+            cnn_forward(net, &batch);
+            cnn_cross_entropy(net, &batch);
+            cnn_zero_grad(net);
+            cnn_backward(net);
+            if (epoch == 2 && steps % 2) cnn_clip_grad_norm(net, 0.5f);
+            cnn_step(net);
+            steps++;
+        }
+        result.losses[epoch] = cnn_loss(net);
+        result.test_loss = cnn_evaluate(net, data, 20, CNN_CROSS_ENTROPY).loss;
+        cnn_set_lr(net, 1e-3f);
+    }
+    for (i = 0; i < 6; i++)
+        result.count += (int)cnn_get(net, keys[i], result.parameters + result.count, 8000 - (size_t)result.count);
+    CHECK(!cnn_error(net), "%s: %s", backend, error_of(net));
+    CHECK(result.count > 2000, "%s: only %d parameters", backend, result.count);
+    cnn_loader_free(loader);
+    cnn_free(net);
+    return result;
+}
+
+static void check_close(const char *what, const outcome *a, const outcome *direct)
+{
+    double far = test_distance(a->parameters, direct->parameters, (size_t)direct->count, 2e-5, 1e-4);
+    CHECK(far <= 1, "%s: after 18 steps the parameters are %g tolerances from those by direct", what, far);
+    far = test_distance(a->losses, direct->losses, 3, 1e-5, 1e-5);
+    CHECK(far <= 1 && fabs(a->test_loss - direct->test_loss) <= 1e-5,
+          "%s: the losses are %g tolerances from those by direct", what, far);
+}
+
+static void test_training(void)
+{
+    cnn_data *data = stripes();
+    static outcome direct, recorded, again, checked, naive;
+    direct = train("direct", data);
+    recorded = train("cuda", data);
+    again = train("cuda", data);
+    set("CNN_CUDA_CHECK", "1");
+    checked = train("cuda", data);
+    set("CNN_CUDA_CHECK", NULL);
+    naive = train("cuda_naive", data);
+    check_close("recorded steps", &recorded, &direct);
+    check_close("naive kernels", &naive, &direct);
+    CHECK(!memcmp(&recorded, &again, sizeof recorded), "two runs end with other bits");
+    CHECK(!memcmp(&recorded, &checked, sizeof recorded), "recorded steps end with other bits than launches one by one");
+    cnn_data_free(data);
+}
+
+static void test_no_memory(void)
+{
+    const cnn_backend *b = cnn_find_backend("cuda");
+    char sentence[256] = "";
+    void *context = b->open(1, sentence, sizeof sentence);
+    CHECK(!b->alloc(context, (size_t)1 << 50), "it has a petabyte");
+    CHECK(!b->sync(context), "no memory counts as a kernel's fault: %s", b->sync(context));
+    b->close(context);
+}
+
+#ifdef CUDA_ON_CPU
+static void check_sentence(const char *variable, const char *value, const char *expected)
+{
+    cnn_data *data = stripes();
+    cnn_net *net = new_net("cuda");
+    set(variable, value);
+    cnn_fit(net, data, NULL, .epochs = 1, .batch_size = BATCH);
+    set(variable, NULL);
+    CHECK(cnn_error(net) && strstr(cnn_error(net), expected), "%s: the network says: %s", variable, error_of(net));
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
+static void test_errors(void)
+{
+    check_sentence("CUDA_SHIM_NO_DEVICE", "1",
+                   "backend \"cuda\" cannot start: there is no NVIDIA driver or device; "
+                   "CUDA says: no CUDA-capable device is detected");
+    check_sentence("CUDA_SHIM_FAIL", "try_a_kernel", "the device runs no kernel of this program");
+    check_sentence("CUDA_SHIM_FAIL", "conv2d_dz_16x128", "backend \"cuda\": conv2d_dz_16x128");
+    check_sentence("CUDA_SHIM_FAIL", "adam_step", "backend \"cuda\": adam_step");
+}
+#endif
+
+int main(void)
+{
+    char sentence[256] = "";
+    const cnn_backend *cuda = cnn_find_backend("cuda");
+    void *context = cuda ? cuda->open(1, sentence, sizeof sentence) : NULL;
+    setvbuf(stdout, NULL, _IONBF, 0);       /* so that nothing said is lost where a broken kernel ends the program */
+    CHECK(cuda && cnn_find_backend("cuda_naive"), "linking cnn_cuda.o has not registered its tables");
+    CHECK(context, "it does not start: %s", sentence);
+    if (context) {
+        cuda->close(context);
+        test_replay();
+        test_training();
+        test_no_memory();
+#ifdef CUDA_ON_CPU
+        test_errors();
+#endif
+    }
+    return test_end("test_cuda");
+}
