@@ -3,7 +3,7 @@
 # kernels and the used ones; then whole networks. Run from the repository root, after make test has built the programs.
 here=build/cuda-on-cpu
 if [ ! -x $here/test_cuda ]; then
-    echo "SKIP cuda: g++ is not there, so cnn_cuda.cu was not run"
+    echo "SKIP cuda: cnn_cuda.cu was not run: g++ is not there (or make test has not built $here)"
     echo "cuda: 0 passed, 0 failed, 1 skipped"
     exit 0
 fi
