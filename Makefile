@@ -146,7 +146,7 @@ build/sanitize/%: tests/%.c cnn.h $(wildcard tests/*.h)
 	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
 
 valgrind: $(test_programs)  ## the test programs, with fewer cases, under valgrind, which knows no AVX-512; takes long
-	@CNN_TEST_SHORT=1 CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full' $^
+	@CNN_TEST_SHORT=1 CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' $^
 
 bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
 	@build/bench $(BENCH)

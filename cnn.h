@@ -1369,9 +1369,13 @@ typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
 #define CNN__SELECT(mask, a, b) \
     ((CNN__K(cnn__v))(((CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(a)) | (~(CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(b))))
 #define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))     /* lets NaN through, as the card's */
+#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__LOW)    /* a0 b0 a1 b1 ..., the first half of both interleaved */
+#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__HIGH)   /* and the second */
 #else
 #define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
 #define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
+#define CNN__LOWER(a, b) (a)
+#define CNN__UPPER(a, b) (b)
 #endif
 
 /* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
@@ -1382,8 +1386,8 @@ static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
     int i, round;
     CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
         CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
-            t[2 * i] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__K(cnn__vi), CNN__LOW);
-            t[2 * i + 1] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__K(cnn__vi), CNN__HIGH);
+            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
+            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
         }
         CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
     }
@@ -1453,11 +1457,10 @@ static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, cons
                 }
             }
         }
-    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* transposed, the partial sums of LANES pairs are added at once */
+    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* LANES pairs at once: interleaved and added, lane q ends as sum q */
         CNN__K(cnn__v) *s = sum + block * CNN__LANES;
-        CNN__K(cnn__transpose)(s);
         CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
-            CNN__UNROLL for (q = 0; q < half; q++) s[q] += s[q + half];
+            CNN__UNROLL for (q = 0; q < half; q++) s[q] = CNN__LOWER(s[q], s[q + half]) + CNN__UPPER(s[q], s[q + half]);
         *(CNN__K(cnn__vu) *)(totals + block * CNN__LANES) = s[0];
     }
     for (r = 0; r < rows; r++)
@@ -1799,6 +1802,8 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #undef CNN__K
 #undef CNN__RELU
 #undef CNN__SELECT
+#undef CNN__LOWER
+#undef CNN__UPPER
 #undef CNN__LOW
 #undef CNN__HIGH
 #undef CNN__ISA
@@ -1831,7 +1836,6 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #endif
 #define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))          /* b is larger than the earlier a, or NaN: as the card's winner */
 
-/* low or high half of two vectors interleaved: a0 b0 a1 b1 ... */
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 #define CNN__SHUFFLE(a, b, integers, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #elif defined(__GNUC__)
