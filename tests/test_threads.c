@@ -391,12 +391,16 @@ static void test_denormals(int threads)
     cnn_counters c = { .lr = 1e-3 };
     volatile float tiny = 1e-40f;
     float *w = calloc(N, sizeof *w), *m = malloc(N * sizeof *m), *v = malloc(N * sizeof *v), *g = calloc(N, sizeof *g);
-    int i, left = 0;
+    unsigned before;
+    int i, flushes, left = 0;
     for (i = 0; i < N; i++) m[i] = v[i] = tiny;
     b.context = b.open(threads, sentence, sizeof sentence);
     b.adam_step(b.context, &c, &o, 0, w, m, v, g, N);
     for (i = 0; i < N; i++) left += m[i] != 0 || v[i] != 0;
-    CHECK(!left, "%d threads: %d of Adam's moments are still denormal", threads, left);
+    before = cnn__flush_denormals();
+    flushes = tiny * 0.5f == 0;             /* valgrind does not */
+    cnn__restore_denormals(before);
+    CHECK(!left || !flushes, "%d threads: %d of Adam's moments are still denormal", threads, left);
     CHECK(tiny * 0.5f != 0, "%d threads: the caller's denormals are flushed, too", threads);
     b.close(b.context);
     free(w); free(m); free(v); free(g);
