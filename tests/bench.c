@@ -18,6 +18,7 @@ static void bench_free(void *memory);
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "../examples/networks.h"
+#include "lecture.h"
 #include "measure.h"
 
 #include <stdarg.h>
@@ -169,21 +170,6 @@ static cnn_backend clocked(void)
 }
 
 /* ---- the networks ---- */
-
-static void network_lenet5(cnn_net *net)    /* program 6-1 */
-{
-    static const int channels[3] = { 6, 16, 120 };
-    int i;
-    for (i = 0; i < 3; i++) {
-        cnn_conv2d(net, .out_channels = channels[i], .kernel_size = 5, .padding = 2);
-        cnn_relu(net);
-        if (i < 2) cnn_max_pool2d(net, .kernel_size = 2);
-    }
-    cnn_flatten(net);
-    cnn_linear(net, .out_features = 84);
-    cnn_relu(net);
-    cnn_linear(net, .out_features = 10);
-}
 
 typedef struct network {
     const char *name, *title;

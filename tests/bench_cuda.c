@@ -6,22 +6,7 @@
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "../examples/networks.h"
-
-static void network_lenet5(cnn_net *net)    /* program 6-1 */
-{
-    cnn_conv2d(net, .out_channels = 6, .kernel_size = 5, .padding = 2);
-    cnn_relu(net);
-    cnn_max_pool2d(net, .kernel_size = 2);
-    cnn_conv2d(net, .out_channels = 16, .kernel_size = 5, .padding = 2);
-    cnn_relu(net);
-    cnn_max_pool2d(net, .kernel_size = 2);
-    cnn_conv2d(net, .out_channels = 120, .kernel_size = 5, .padding = 2);
-    cnn_relu(net);
-    cnn_flatten(net);
-    cnn_linear(net, .out_features = 84);
-    cnn_relu(net);
-    cnn_linear(net, .out_features = 10);
-}
+#include "lecture.h"
 
 static const struct { const char *name; void (*build)(cnn_net *); int channels, size; } programs[] = {
     { "lenet5", network_lenet5, 1, 28 }, { "mnist_cnn", network_mnist_cnn, 1, 28 },

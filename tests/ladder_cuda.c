@@ -6,36 +6,20 @@
    One line a layer: milliseconds (the smallest of the repetitions, memory traffic included) and GFLOP/s of both. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
+#include "lecture.h"
 #include "test.h"
 
 enum { NAIVE, USED, TABLES };
 
-typedef struct layer { const char *network; int in, size, out, kernel, pooled; } layer;        /* kernel 0: linear */
-static const layer layers[] = {
-    { "LeNet-5", 1, 28, 6, 5, 1 }, { "LeNet-5", 6, 14, 16, 5, 1 }, { "LeNet-5", 16, 7, 120, 5, 0 },
-    { "LeNet-5", 5880, 1, 84, 0, 0 }, { "LeNet-5", 84, 1, 10, 0, 0 },
-    { "MNIST CNN", 1, 28, 32, 3, 0 }, { "MNIST CNN", 32, 28, 64, 3, 1 },
-    { "MNIST CNN", 12544, 1, 128, 0, 0 }, { "MNIST CNN", 128, 1, 10, 0, 0 },
-    { "CIFAR-10 CNN", 3, 32, 32, 3, 0 }, { "CIFAR-10 CNN", 32, 32, 32, 3, 1 }, { "CIFAR-10 CNN", 32, 16, 64, 3, 0 },
-    { "CIFAR-10 CNN", 64, 16, 64, 3, 1 }, { "CIFAR-10 CNN", 4096, 1, 512, 0, 0 }, { "CIFAR-10 CNN", 512, 1, 10, 0, 0 }
+static const struct { const char *network; layer l; } layers[] = {
+    { "LeNet-5", { 1, 28, 6, 5, 1 } }, { "LeNet-5", { 6, 14, 16, 5, 1 } }, { "LeNet-5", { 16, 7, 120, 5, 0 } },
+    { "LeNet-5", { 5880, 1, 84, 0, 0 } }, { "LeNet-5", { 84, 1, 10, 0, 0 } },
+    { "MNIST CNN", { 1, 28, 32, 3, 0 } }, { "MNIST CNN", { 32, 28, 64, 3, 1 } },
+    { "MNIST CNN", { 12544, 1, 128, 0, 0 } }, { "MNIST CNN", { 128, 1, 10, 0, 0 } },
+    { "CIFAR-10 CNN", { 3, 32, 32, 3, 0 } }, { "CIFAR-10 CNN", { 32, 32, 32, 3, 1 } },
+    { "CIFAR-10 CNN", { 32, 16, 64, 3, 0 } }, { "CIFAR-10 CNN", { 64, 16, 64, 3, 1 } },
+    { "CIFAR-10 CNN", { 4096, 1, 512, 0, 0 } }, { "CIFAR-10 CNN", { 512, 1, 10, 0, 0 } }
 };
-
-static cnn_conv2d_shape conv2d_shape(layer l, int batch)
-{
-    cnn_conv2d_shape s;
-    memset(&s, 0, sizeof s);
-    s.batch = batch; s.in_channels = l.in; s.out_channels = l.out; s.groups = 1;
-    s.in_height = s.in_width = s.out_height = s.out_width = l.size;
-    s.kernel_height = s.kernel_width = l.kernel;
-    s.stride_height = s.stride_width = s.dilation_height = s.dilation_width = 1;
-    s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.kernel / 2;
-    s.activation = CNN_RELU;
-    if (!l.pooled) return s;
-    s.pool.batch = batch; s.pool.channels = l.out; s.pool.in_height = s.pool.in_width = l.size;
-    s.pool.out_height = s.pool.out_width = l.size / 2;
-    s.pool.kernel_height = s.pool.kernel_width = s.pool.stride_height = s.pool.stride_width = 2;
-    return s;
-}
 
 static float *numbers(const cnn_backend *b, size_t count, float scale, uint32_t stream)
 {
@@ -55,7 +39,7 @@ typedef struct run { double forward, backward; float *result; size_t count; } ru
 
 static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
 {
-    cnn_conv2d_shape conv = conv2d_shape(l, batch);
+    cnn_conv2d_shape conv = lecture_conv2d(l, batch);
     cnn_linear_shape linear = { 0, 0, 0, CNN_RELU, 0 };
     size_t taps = (size_t)(l.kernel ? l.kernel * l.kernel : 1), side = (size_t)l.size / (l.pooled ? 2 : 1);
     size_t inputs = (size_t)batch * l.in * l.size * l.size, outputs = (size_t)batch * l.out * side * side;
@@ -109,7 +93,7 @@ int main(int argc, char **argv)
     printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%8s%8s%12s%10s%8s%8s\n", batch, "network", "layer",
            "forward:", "naive", "used", "GF/s", "backward:", "naive", "used", "GF/s");
     for (i = 0; i < sizeof layers / sizeof *layers; i++) {
-        layer l = layers[i];
+        layer l = layers[i].l;
         double products = (double)batch * l.out * l.in * l.size * l.size * (l.kernel ? l.kernel * l.kernel : 1);
         char text[64];
         run r[TABLES];
@@ -117,7 +101,7 @@ int main(int argc, char **argv)
         if (l.kernel)
             snprintf(text, sizeof text, "%d x %d x %d to %d%s", l.in, l.size, l.size, l.out, l.pooled ? ", pool" : "");
         else snprintf(text, sizeof text, "%d to %d", l.in, l.out);
-        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", l.network, text, 1e3 * r[NAIVE].forward,
+        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", layers[i].network, text, 1e3 * r[NAIVE].forward,
                1e3 * r[USED].forward, 2e-9 * products / r[USED].forward, 1e3 * r[NAIVE].backward,
                1e3 * r[USED].backward, 4e-9 * products / r[USED].backward);
         fflush(stdout);

@@ -20,6 +20,7 @@
    function of (operation, number) it fails again. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
+#include "lecture.h"
 #include "test.h"
 
 #include <float.h>
@@ -392,7 +393,6 @@ static void random_activation(cnn_activation *activation, float *slope)
 }
 
 /* Of the lecture: LeNet-5, the network of programs 6-2 and 6-3, the network of programs 6-4 and 6-5. */
-typedef struct layer { int in, size, out, kernel, pooled; } layer;
 static const layer convolutions[] = {
     { 1, 28, 6, 5, 1 }, { 6, 14, 16, 5, 1 }, { 16, 7, 120, 5, 0 }, { 1, 28, 32, 3, 0 }, { 32, 28, 64, 3, 1 },
     { 3, 32, 32, 3, 0 }, { 32, 32, 32, 3, 1 }, { 32, 16, 64, 3, 0 }, { 64, 16, 64, 3, 1 }
@@ -400,23 +400,6 @@ static const layer convolutions[] = {
 static const layer linears[] = {
     { 5880, 1, 84, 1, 0 }, { 84, 1, 10, 1, 0 }, { 12544, 1, 128, 1, 0 }, { 128, 1, 10, 1, 0 }, { 4096, 1, 512, 1, 0 }, { 512, 1, 10, 1, 0 }
 };
-
-static cnn_conv2d_shape lecture_conv2d(layer l, int batch)
-{
-    cnn_conv2d_shape s;
-    memset(&s, 0, sizeof s);
-    s.batch = batch; s.in_channels = l.in; s.out_channels = l.out; s.groups = 1;
-    s.in_height = s.in_width = s.out_height = s.out_width = l.size;
-    s.kernel_height = s.kernel_width = l.kernel;
-    s.stride_height = s.stride_width = s.dilation_height = s.dilation_width = 1;
-    s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.kernel / 2;
-    s.activation = CNN_RELU;
-    if (!l.pooled) return s;
-    s.pool.batch = batch; s.pool.channels = l.out; s.pool.in_height = s.pool.in_width = l.size;
-    s.pool.out_height = s.pool.out_width = l.size / 2;
-    s.pool.kernel_height = s.pool.kernel_width = s.pool.stride_height = s.pool.stride_width = 2;
-    return s;
-}
 
 static int pads_fit(cnn_padding_mode mode, int size, int before, int after)
 {
