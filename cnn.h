@@ -1436,35 +1436,82 @@ static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, siz
     else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
 }
 
-/* C(r,q) += sum_k a[r][k] b[q][k] for DOT_ROWS x DOT_COLUMNS pairs of rows, along `walk`. Each pair has LANES partial sums,
-   which are added up at the end. c[q]: column q, its values `ldc` apart; only rows x columns are written. */
-static void CNN__K(cnn__dots)(const cnn__walk *walk, const float *const *a, const float *const *b, float *const *c, size_t ldc,
-                              int rows, int columns)
+/* to(r, i) += sum over n of values[n] x[places[n] + r pitch + i]: windows of `rows` lines of `vectors` vectors, weighed and
+   added up. As many of the sums as there are registers go together: for each value, one load a multiply-add. Few sums would
+   wait for each other, so they are made `ways` times, each of every so many-th window. */
+static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, int ways, float *to, size_t line, const float *x,
+                                                    size_t pitch, const float *values, const int32_t *places, size_t count)
 {
-    enum { PAIRS = CNN__DOT_ROWS * CNN__DOT_COLUMNS, BLOCKS = (PAIRS + CNN__LANES - 1) / CNN__LANES };
-    CNN__K(cnn__v) sum[BLOCKS * CNN__LANES], left[CNN__DOT_ROWS], zero = { 0 };
-    float totals[BLOCKS * CNN__LANES];
-    int i, j, k, r, q, block, half;
-    CNN__UNROLL for (q = 0; q < BLOCKS * CNN__LANES; q++) sum[q] = zero;
-    for (j = 0; j < walk->count[1]; j++)
-        for (i = 0; i < walk->count[0]; i++) {
-            size_t a_at = j * walk->a[1] + i * walk->a[0], b_at = j * walk->b[1] + i * walk->b[0];
-            for (k = 0; k < walk->vectors; k++, a_at += CNN__LANES, b_at += CNN__LANES) {
-                CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) left[r] = *(const CNN__K(cnn__vu) *)(a[r] + a_at);
-                CNN__UNROLL for (q = 0; q < CNN__DOT_COLUMNS; q++) {
-                    CNN__K(cnn__v) right = *(const CNN__K(cnn__vu) *)(b[q] + b_at);
-                    CNN__UNROLL for (r = 0; r < CNN__DOT_ROWS; r++) sum[r * CNN__DOT_COLUMNS + q] += left[r] * right;
-                }
-            }
+    CNN__K(cnn__v) sum[CNN__SUMS], zero = { 0 };
+    size_t n, way;
+    int r, v;
+    CNN__UNROLL for (r = 0; r < ways * rows * vectors; r++) sum[r] = zero;
+    for (n = 0; n < count; n += ways) {
+        CNN__UNROLL for (way = 0; way < (size_t)ways; way++) {
+            const float *at;
+            float value;
+            if (n + way >= count) break;
+            at = x + places[n + way];
+            value = values[n + way];
+            CNN__UNROLL for (r = 0; r < rows; r++, at += pitch)
+                CNN__UNROLL for (v = 0; v < vectors; v++)
+                    sum[(way * rows + r) * vectors + v] += *(const CNN__K(cnn__vu) *)(at + v * CNN__LANES) * value;
         }
-    CNN__UNROLL for (block = 0; block < BLOCKS; block++) { /* LANES pairs at once: interleaved and added, lane q ends as sum q */
-        CNN__K(cnn__v) *s = sum + block * CNN__LANES;
-        CNN__UNROLL for (half = CNN__LANES / 2; half > 0; half /= 2)
-            CNN__UNROLL for (q = 0; q < half; q++) s[q] = CNN__LOWER(s[q], s[q + half]) + CNN__UPPER(s[q], s[q + half]);
-        *(CNN__K(cnn__vu) *)(totals + block * CNN__LANES) = s[0];
     }
-    for (r = 0; r < rows; r++)
-        for (q = 0; q < columns; q++) c[q][r * ldc] += totals[r * CNN__DOT_COLUMNS + q];
+    CNN__UNROLL for (way = 1; way < (size_t)ways; way++)
+        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[r] += sum[way * rows * vectors + r];
+    CNN__UNROLL for (r = 0; r < rows; r++, to += line)
+        CNN__UNROLL for (v = 0; v < vectors; v++) *(CNN__K(cnn__vu) *)(to + v * CNN__LANES) += sum[r * vectors + v];
+}
+
+static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
+                                     const int32_t *places, size_t count)
+{
+    size_t line = (size_t)vectors * CNN__LANES;
+    int high, wide, row, v;
+    for (row = 0; row < rows; row += high) {
+        high = rows - row >= 5 ? 5 : rows - row >= 3 ? 3 : 1;
+        for (v = 0; v < vectors; v += wide) {
+            float *t = to + row * line + v * CNN__LANES;
+            const float *from = x + row * pitch + v * CNN__LANES;
+            wide = cnn__share(vectors - v, cnn__smaller(CNN__SUMS / high, 8));
+#define CNN__WAYS(sums) ((sums) > CNN__SUMS / 2 ? 1 : (sums) > CNN__SUMS / 4 ? 2 : 4)
+#define CNN__CASE(h, w) \
+            case 8 * h + w: \
+                if (h * w <= CNN__SUMS) CNN__K(cnn__add_windows_of)(h, w, CNN__WAYS(h * w), t, line, from, pitch, values, places, count); \
+                break
+            switch (8 * high + wide) {
+                CNN__CASE(1, 1); CNN__CASE(1, 2); CNN__CASE(1, 3); CNN__CASE(1, 4); CNN__CASE(1, 5); CNN__CASE(1, 6); CNN__CASE(1, 7);
+                CNN__CASE(1, 8); CNN__CASE(3, 1); CNN__CASE(3, 2); CNN__CASE(3, 3); CNN__CASE(3, 4); CNN__CASE(3, 5); CNN__CASE(3, 6);
+                CNN__CASE(3, 7); CNN__CASE(3, 8); CNN__CASE(5, 1); CNN__CASE(5, 2); CNN__CASE(5, 3); CNN__CASE(5, 4); CNN__CASE(5, 5);
+            }
+#undef CNN__CASE
+#undef CNN__WAYS
+        }
+    }
+}
+
+/* Lists those of n values that are not 0, and where in X their windows begin: at a corner, or if they were pooled, at the tap
+   that won there. Returns how many. */
+static CNN__INLINE size_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *places, const float *df, const int32_t *corners,
+                                                   const unsigned char *index, const int32_t *taps, int32_t begin, size_t n)
+{
+    size_t count = 0, i;
+    for (i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, df + i, sizeof bits);
+        memcpy(values + count, &bits, sizeof bits);
+        places[count] = begin + corners[i] + (index ? taps[index[i]] : 0);
+        count += bits << 1 != 0;                           /* no branch, which would be guessed wrong half the time */
+    }
+    return count;
+}
+
+static size_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners,
+                                    const unsigned char *index, const int32_t *taps, int32_t begin, size_t n)
+{
+    if (index) return CNN__K(cnn__nonzeros_of)(values, places, df, corners, index, taps, begin, n);
+    return CNN__K(cnn__nonzeros_of)(values, places, df, corners, NULL, taps, begin, n);
 }
 
 /* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
@@ -1791,8 +1838,8 @@ static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64
 }
 
 static const cnn__kernels CNN__K(cnn__kernels) = {
-    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS, CNN__DOT_ROWS, CNN__DOT_COLUMNS,
-    CNN__K(cnn__tile), CNN__K(cnn__dots), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in), CNN__K(cnn__lanes_out),
+    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
+    CNN__K(cnn__tile), CNN__K(cnn__add_windows), CNN__K(cnn__nonzeros), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in), CNN__K(cnn__lanes_out),
     CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
     CNN__K(cnn__winograd_v), CNN__K(cnn__winograd_f), CNN__K(cnn__total),
     CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
@@ -1810,8 +1857,7 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #undef CNN__LANES
 #undef CNN__ROWS
 #undef CNN__VECTORS
-#undef CNN__DOT_ROWS
-#undef CNN__DOT_COLUMNS
+#undef CNN__SUMS
 #elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)        /* second part */
 #define CNN__IMPLEMENTED
 
@@ -1842,6 +1888,13 @@ static const cnn__kernels CNN__K(cnn__kernels) = {
 #define CNN__SHUFFLE(a, b, integers, ...) __builtin_shuffle(a, b, (integers){ __VA_ARGS__ })
 #endif
 
+static int cnn__smaller(int a, int b) { return a < b ? a : b; }
+static int cnn__round_up(int n, int to) { return (n + to - 1) / to * to; }
+static int cnn__pieces(int n, int size) { return (n + size - 1) / size; }
+
+/* An equal share of what is left for each tile: 7 columns by at most 3 are 3 + 2 + 2. */
+static int cnn__share(int left, int most) { return cnn__pieces(left, cnn__pieces(left, most)); }
+
 /* A correlation: every output is the sum over taps (c, y, x) of  weight(k, c, y, x) in(c, j s + y d, i s + x d), without
    borders, because the maps of `in` are padded beforehand. The forward pass is one; so is the way back to the input. */
 typedef struct cnn__correlation {
@@ -1851,8 +1904,6 @@ typedef struct cnn__correlation {
     int out_height, out_width;
     int points;                                            /* 6 or 8: by Winograd; or 0 */
 } cnn__correlation;
-
-typedef struct cnn__walk { int vectors, count[2]; size_t a[2], b[2]; } cnn__walk;  /* `vectors` side by side, then the next piece */
 
 /* Winograd's matrices for 4 x 4 outputs. A kernel row u and a window row z are polynomials; their product is found from its values
    at the points 0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds
@@ -1909,11 +1960,13 @@ static const float cnn__BT8[8 * 8] = {
 
 typedef struct cnn__kernels {
     const char *name;
-    int lanes, rows, vectors, dot_rows, dot_columns;
+    int lanes, rows, vectors;
     void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, const size_t *where, size_t spacing,
                  float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*dots)(const cnn__walk *walk, const float *const *a, const float *const *b, float *const *c, size_t ldc, int rows,
-                 int columns);
+    void (*add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
+                        const int32_t *places, size_t count);
+    size_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
+                       const int32_t *taps, int32_t begin, size_t n);
     void (*lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows, int width);
     void (*places_in)(float *to, const unsigned char *from, size_t image, int images, int count);
     void (*lanes_out)(float *to, size_t image, int images, const float *from, size_t step, size_t count);
@@ -1937,7 +1990,7 @@ typedef struct cnn__kernels {
                          uint32_t limit, float grow);
 } cnn__kernels;
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
+enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
@@ -1952,21 +2005,18 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 #if defined(__aarch64__)
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
-#define CNN__DOT_ROWS 4
-#define CNN__DOT_COLUMNS 4
+#define CNN__SUMS 25
 #else
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
-#define CNN__DOT_ROWS 2
-#define CNN__DOT_COLUMNS 4
+#define CNN__SUMS 12
 #endif
 #else                                       /* a compiler without vector extensions: one float is a vector */
 #define CNN__ISA baseline
 #define CNN__LANES 1
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
-#define CNN__DOT_ROWS 2
-#define CNN__DOT_COLUMNS 4
+#define CNN__SUMS 12
 #endif
 #include "cnn.h"
 
@@ -1985,8 +2035,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 #define CNN__HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define CNN__ROWS 4
 #define CNN__VECTORS 3
-#define CNN__DOT_ROWS 3
-#define CNN__DOT_COLUMNS 4
+#define CNN__SUMS 12
 #include "cnn.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -2002,8 +2051,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_DOTS = 8, CNN__MOST_PANEL = 48 };     /* of
 #define CNN__HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
-#define CNN__DOT_ROWS 4
-#define CNN__DOT_COLUMNS 6
+#define CNN__SUMS 25
 #include "cnn.h"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -2091,10 +2139,6 @@ static void cnn__parallel(int threads, int pieces, void (*job)(void *arguments, 
     cnn__restore_denormals(before);
 }
 
-static int cnn__smaller(int a, int b) { return a < b ? a : b; }
-static int cnn__round_up(int n, int to) { return (n + to - 1) / to * to; }
-static int cnn__pieces(int n, int size) { return (n + size - 1) / size; }
-
 /* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
 static int cnn__rows(const float **rows, int most, const float *matrix, size_t ld, int first, int count)
 {
@@ -2113,7 +2157,17 @@ static size_t cnn__line_up(size_t floats) { return (floats + 15) / 16 * 16; }
        X (c, high, wide)  the input with its borders        D  the gradient before pooling and activation, with zeros around it
                                                                (and between its values, if there is a stride)
        Z  outputs: f, or dx                                  P  f after pooling, or the gradient before it, and the places
-       V, M  Winograd's input and products, for `block` tiles                                                                */
+       V, M  Winograd's input and products, for `block` tiles
+   The gradient of the weights is the sum of the windows of x, each times its df. Most df are zero (a ReLU was off, a pixel did
+   not win its pool), each at another place in each image, so this goes image by image, without the zeros. X is then
+   (images, groups, high, wide, c): what a line of a kernel sees lies side by side, and fills vectors.                       */
+typedef struct cnn__window_lines {          /* of one channel of df */
+    const cnn__kernels *kernels;            /* whose vectors are no longer than a line needs                           */
+    int sets, lines, vectors;               /* one set, a line a row of the kernel; or a set a row, a line a tap, if dilated    */
+    size_t pitch, set_pitch;                /* from line to line and from set to set of X, in floats                   */
+    size_t down, right, sums;               /* from tap to tap of the sums, and all of them                            */
+} cnn__window_lines;
+
 typedef struct cnn__conv_plan {
     cnn__correlation there, back;           /* forward; from D to dx                                                */
     int lanes, units, chunks;
@@ -2121,11 +2175,13 @@ typedef struct cnn__conv_plan {
     int back_top, back_left;                /* where the way back to dx begins in D                                 */
     int whole;                              /* dx comes with its borders, which are then folded in                  */
     size_t u, sums;                         /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
-    size_t x, d, z, p, v, m, where;         /* floats of each array of one thread                                   */
+    cnn__window_lines window;
+    int images;                             /* in X at once, for dweight                                            */
+    size_t x, d, z, p, v, m, where, list, corners;         /* floats of each array of one thread                    */
     size_t per_thread;
 } cnn__conv_plan;
 
-enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16 };
+enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096 };
 
 static size_t cnn__channel_pitch(int channels, int lanes) { return (size_t)cnn__round_up(channels, lanes); }
 static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
@@ -2193,6 +2249,41 @@ static void cnn__plan_back(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->back.wide = (int)cnn__most(p->back.wide, p->df_left + (s->out_width - 1) * s->stride_width + 1);
 }
 
+static size_t cnn__x_image(const cnn__correlation *g) { return (size_t)g->groups * g->in_channels * g->high * g->wide; }
+
+static const cnn__kernels *cnn__narrow_kernels(const cnn__kernels *k, int floats)
+{
+    if (floats <= cnn__kernels_baseline.lanes) return &cnn__kernels_baseline;
+#ifdef CNN__X86
+    if (floats <= cnn__kernels_avx2.lanes && k->lanes > cnn__kernels_avx2.lanes) return &cnn__kernels_avx2;
+#endif
+    return k;
+}
+
+static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__kernels *k, size_t outputs)
+{
+    const cnn__correlation *g = &p->there;
+    cnn__window_lines *w = &p->window;
+    size_t row = (size_t)g->dilation_height * g->wide * g->in_channels, image = cnn__x_image(g), line;
+    int dilated = g->dilation_width > 1, floats = g->in_channels * (dilated ? 1 : g->kernel_width);
+    w->kernels = cnn__narrow_kernels(k, floats);
+    w->sets = dilated ? g->kernel_height : 1;
+    w->lines = dilated ? g->kernel_width : g->kernel_height;
+    w->vectors = cnn__pieces(floats, w->kernels->lanes);
+    w->pitch = dilated ? (size_t)g->dilation_width * g->in_channels : row;
+    w->set_pitch = row;
+    line = (size_t)w->vectors * w->kernels->lanes;
+    w->right = dilated ? line : (size_t)g->in_channels;
+    w->down = dilated ? g->kernel_width * line : line;
+    w->sums = w->sets * w->lines * line;
+    p->images = cnn__smaller(p->lanes, (int)cnn__most(1, CNN__X_CACHED / image));
+    p->x = cnn__line_up(p->images * image + p->lanes);     /* a last vector may hang over */
+    if (p->whole) p->x = cnn__most(p->x, (size_t)s->in_channels * s->in_height * s->in_width * p->lanes);
+    p->list = cnn__line_up(p->images * outputs + p->lanes);
+    p->corners = cnn__line_up(outputs) + 256;
+    p->sums = s->out_channels * (w->sums + p->lanes);
+}
+
 static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
 {
     cnn__conv_plan p;
@@ -2218,6 +2309,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
             p.there.wide = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
             p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, lanes));
         }
+        p.x = cnn__line_up(cnn__x_image(&p.there) * lanes);
         p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * lanes);
         p.p = s->pool.kernel_height ? 2 * cnn__line_up(s->out_channels * outputs * lanes) : 0;
         cnn__plan_winograd(&p, &p.there);
@@ -2227,13 +2319,12 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
         p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * lanes);
         p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
         p.p = 3 * cnn__line_up(s->out_channels * outputs * lanes);
-        p.sums = cnn__line_up(s->out_channels * cnn__taps(&p.there)) + cnn__line_up(s->out_channels);
         p.where = cnn__most(p.where, cnn__taps(&p.back));
         cnn__plan_winograd(&p, &p.back);
+        cnn__plan_dweight(&p, s, g->kernels, outputs);
     }
-    p.x = cnn__line_up((size_t)s->in_channels * p.there.high * p.there.wide * lanes);
     p.where = cnn__line_up(p.where * (sizeof(size_t) / sizeof(float)));
-    p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where;
+    p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where + 2 * p.list + p.corners;
     return p;
 }
 
@@ -2249,7 +2340,11 @@ typedef struct cnn__conv_job {
     float *scratch;
 } cnn__conv_job;
 
-typedef struct cnn__conv_arrays { float *x, *d, *z, *p, *v, *m; size_t *where; } cnn__conv_arrays;
+typedef struct cnn__conv_arrays {
+    float *x, *d, *z, *p, *v, *m;
+    size_t *where;
+    float *values; int32_t *places, *corners, *taps;
+} cnn__conv_arrays;
 
 static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread)
 {
@@ -2258,32 +2353,56 @@ static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread
     a.x = job->scratch + p->per_thread * thread;
     a.d = a.x + p->x; a.z = a.d + p->d; a.p = a.z + p->z; a.v = a.p + p->p; a.m = a.v + p->v;
     a.where = (size_t *)(void *)(a.m + p->m);
+    a.values = a.m + p->m + p->where;
+    a.places = (int32_t *)(void *)(a.values + p->list);
+    a.taps = a.places + p->list; a.corners = a.taps + 256;
     return a;
 }
 
-/* X: the unit's images with their borders, as the card's cnn__border says; zeros where the last tiles hang over */
-static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__kernels *k, float *to, const float *x,
+/* The borders of a map of X, as the card's cnn__border says; zeros where the last tiles hang over. A pixel is `size` floats. */
+static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__correlation *g, float *map, int size)
+{
+    const float *inside = map + ((size_t)s->pad_top * g->wide + s->pad_left) * size;
+    size_t pixel = sizeof *map * size;
+    int j, i;
+    for (j = 0; j < g->high; j++, map += (size_t)g->wide * size) {
+        int below = j >= s->pad_top + s->in_height + s->pad_bottom;
+        int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
+        if (row < 0) { memset(map, 0, pixel * g->wide); continue; }
+        for (i = 0; i < g->wide; i++) {
+            int column;
+            if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
+            if (i >= g->wide) break;
+            column = i < s->pad_left + s->in_width + s->pad_right ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
+            if (column < 0) memset(map + (size_t)i * size, 0, pixel);
+            else memcpy(map + (size_t)i * size, inside + ((size_t)row * g->wide + column) * size, pixel);
+        }
+    }
+}
+
+/* X forward: the unit's images, one a lane */
+static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to, const float *x,
                             int images)
 {
-    int c, j, i, lanes = p->lanes, wide = p->there.wide;
-    size_t pixels = (size_t)s->in_height * s->in_width, vector = sizeof *to * lanes;
-    for (c = 0; c < s->in_channels; c++, x += pixels) {
-        float *map = to + (size_t)c * p->there.high * wide * lanes, *inside = map + ((size_t)s->pad_top * wide + s->pad_left) * lanes;
-        k->lanes_in(inside, (size_t)wide * lanes, (size_t)lanes, x, s->in_channels * pixels, images, s->in_height, s->in_width);
-        for (j = 0; j < p->there.high; j++, map += (size_t)wide * lanes) {
-            int below = j >= s->pad_top + s->in_height + s->pad_bottom;
-            int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-            if (row < 0) { memset(map, 0, vector * wide); continue; }
-            for (i = 0; i < wide; i++) {
-                int column;
-                if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
-                if (i >= wide) break;
-                column = i < s->pad_left + s->in_width + s->pad_right
-                       ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
-                if (column < 0) memset(map + (size_t)i * lanes, 0, vector);
-                else memcpy(map + (size_t)i * lanes, inside + ((size_t)row * wide + column) * lanes, vector);
-            }
-        }
+    int c, lanes = k->lanes;
+    size_t pixels = (size_t)s->in_height * s->in_width, line = (size_t)g->wide * lanes;
+    for (c = 0; c < s->in_channels; c++, x += pixels, to += g->high * line) {
+        k->lanes_in(to + s->pad_top * line + (size_t)s->pad_left * lanes, line, (size_t)lanes, x, s->in_channels * pixels, images,
+                    s->in_height, s->in_width);
+        cnn__fill_borders(s, g, to, lanes);
+    }
+}
+
+/* X for dweight: one image, one channel a lane. The last channels go first, because they write past the pixel's end. */
+static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to, const float *x)
+{
+    int group, c, depth = g->in_channels;
+    size_t pixels = (size_t)s->in_height * s->in_width, line = (size_t)g->wide * depth;
+    for (group = 0; group < g->groups; group++, x += depth * pixels, to += g->high * line) {
+        for (c = (depth - 1) / k->lanes * k->lanes; c >= 0; c -= k->lanes)
+            k->lanes_in(to + s->pad_top * line + (size_t)s->pad_left * depth + c, line, (size_t)depth, x + c * pixels, pixels,
+                        cnn__smaller(k->lanes, depth - c), s->in_height, s->in_width);
+        cnn__fill_borders(s, g, to, depth);
     }
 }
 
@@ -2302,9 +2421,6 @@ static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p
                 k->sum_into(to + ((size_t)row * s->in_width + column) * lanes, from, (size_t)lanes);
             }
 }
-
-/* An equal share of what is left for each tile: 7 columns by at most 3 are 3 + 2 + 2. */
-static int cnn__share(int left, int most) { return cnn__pieces(left, cnn__pieces(left, most)); }
 
 /* out (k, j, i) = [relu] (bias + sum over taps of weight(k, tap) in(c, j s + y d, i s + x d)): the card's loops. A tile of `rows`
    kernels and `vectors` neighbouring outputs is summed up in registers; a tap is a place in `in`, as far from the output's. */
@@ -2389,7 +2505,7 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
     int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
     size_t image = s->out_channels * cnn__pixels(&job->p.there);
-    cnn__pad_images(s, &job->p, k, a.x, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
+    cnn__pad_images(s, &job->p.there, k, a.x, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
     cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, image * lanes);
     if (s->pool.kernel_height) {
@@ -2401,22 +2517,28 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
     k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (size_t)lanes, image);
 }
 
-/* D: the gradient before activation and pooling. Lanes without an image get zeros. */
-static void cnn__conv_df(const cnn__conv_job *job, const cnn__conv_arrays *a, int first, int images, int fresh)
+/* df: the gradient before activation, but behind the pool, of a unit's images. Those that are missing get zeros. */
+static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images, size_t image)
+{
+    const cnn_conv2d_shape *s = job->s;
+    const float *dy = job->dy + first * image, *y = job->y + first * image;
+    if (s->activation == CNN_RELU) job->g->kernels->relu_backward(df, dy, y, image * images);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, image * images);
+    memset(df + image * images, 0, sizeof *df * (job->p.lanes - images) * image);
+}
+
+/* D: df before pooling, one image a lane */
+static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images, size_t image,
+                        int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
-    size_t pixels = pooled ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p->there);
-    size_t image = s->out_channels * pixels, all = image * images, map = (size_t)p->back.high * p->back.wide * lanes;
+    size_t map = (size_t)p->back.high * p->back.wide * lanes, pixels = cnn__pixels(&p->there);
     size_t pitch = (size_t)s->stride_height * p->back.wide * lanes, step = (size_t)s->stride_width * lanes;
-    float *df = a->p, *lanes_df = df + p->p / 3, *place = lanes_df + p->p / 3;
+    float *lanes_df = a->p + p->p / 3, *place = lanes_df + p->p / 3;
     float *to = a->d + ((size_t)p->df_top * p->back.wide + p->df_left) * lanes;
-    const float *dy = job->dy + first * image, *y = job->y + first * image;
-    if (s->activation == CNN_RELU) k->relu_backward(df, dy, y, all);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, all);
-    memset(df + all, 0, sizeof *df * (lanes - images) * image);
     if (pooled || fresh) memset(a->d, 0, sizeof *a->d * p->d);
     if (pooled) {
         k->lanes_in(lanes_df, 0, (size_t)lanes, df, image, lanes, 1, (int)image);
@@ -2427,48 +2549,65 @@ static void cnn__conv_df(const cnn__conv_job *job, const cnn__conv_arrays *a, in
             k->lanes_in(to + c * map, pitch, step, df + c * pixels, image, lanes, s->out_height, s->out_width);
 }
 
-/* dweight(k, tap) += sum over pixels and images of df(k) x(tap): both lie along the lanes and the columns. Taps of one row y of
-   the kernels go together: the output rows that see only zeros there are left out. */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *dweight, int group)
+/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. */
+static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *g, int32_t *corners, int32_t *taps)
+{
+    const cnn_pool2d_shape *p = &s->pool;
+    int pooled = p->kernel_height > 0, high = pooled ? p->out_height : s->out_height, wide = pooled ? p->out_width : s->out_width;
+    int down = s->stride_height * g->wide * g->in_channels, right = s->stride_width * g->in_channels, j, i;
+    for (j = 0; j < high; j++)
+        for (i = 0; i < wide; i++)
+            *corners++ = (pooled ? j * p->stride_height - p->pad_height : j) * down
+                       + (pooled ? i * p->stride_width - p->pad_width : i) * right;
+    for (j = 0; j < p->kernel_height; j++)
+        for (i = 0; i < p->kernel_width; i++) *taps++ = j * down + i * right;
+}
+
+/* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df, int first,
+                              int images, size_t image)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__correlation *g = &p->there;
+    const cnn__window_lines *w = &p->window;
     const cnn__kernels *k = job->g->kernels;
-    int lanes = p->lanes, taps = (int)cnn__taps(g), across = g->in_channels * g->kernel_width, y, row, column, q;
-    size_t line = (size_t)g->wide * lanes, plane = g->high * line;
-    size_t d_line = (size_t)p->back.wide * lanes, d_plane = p->back.high * d_line;
-    const float *x = a->x + group * g->in_channels * plane;
-    const float *d = a->d + group * g->out_channels * d_plane + p->df_top * d_line + (size_t)p->df_left * lanes;
-    cnn__walk walk;                                        /* along a row, then from row to row */
-    walk.vectors = g->stride_width == 1 ? g->out_width : 1;
-    walk.count[0] = g->stride_width == 1 ? 1 : g->out_width;
-    walk.a[0] = walk.b[0] = (size_t)g->stride_width * lanes;
-    walk.a[1] = g->stride_height * d_line;
-    walk.b[1] = g->stride_height * line;
-    for (y = 0; y < g->kernel_height; y++) {
-        int first = 0, end = g->out_height, above = s->pad_top - y * g->dilation_height;
-        if (s->padding_mode == CNN_ZEROS) {
-            if (above > 0) first = cnn__pieces(above, g->stride_height);
-            end = cnn__smaller(end, s->in_height + above > 0 ? cnn__pieces(s->in_height + above, g->stride_height) : 0);
-        }
-        if (end <= first) continue;
-        walk.count[1] = end - first;
-        for (row = 0; row < g->out_channels; row += k->dot_rows)
-            for (column = 0; column < across; column += k->dot_columns) {
-                const float *rows[CNN__MOST_DOTS], *columns[CNN__MOST_DOTS];
-                float *to[CNN__MOST_DOTS];
-                int there = cnn__rows(rows, k->dot_rows, d + first * walk.a[1], d_plane, row, g->out_channels);
-                int wide = cnn__smaller(k->dot_columns, across - column);
-                for (q = 0; q < k->dot_columns; q++) {
-                    int c = (column + (q < wide ? q : 0)) / g->kernel_width, i = (column + (q < wide ? q : 0)) % g->kernel_width;
-                    columns[q] = x + c * plane + y * g->dilation_height * line + (size_t)i * g->dilation_width * lanes
-                                 + first * walk.b[1];
-                    to[q] = dweight + (size_t)row * taps + ((size_t)c * g->kernel_height + y) * g->kernel_width + i;
-                }
-                k->dots(&walk, rows, columns, to, (size_t)taps, there, wide);
+    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g), pixels = image / s->out_channels;
+    int n, b, c, set, there;
+    for (n = 0; n < images; n += there) {
+        float *to = sums, *dbias = sums + s->out_channels * w->sums;
+        there = cnn__smaller(p->images, images - n);
+        for (b = 0; b < there; b++) cnn__pad_channels(s, g, k, a->x + b * x_image, job->x + (first + n + b) * in);
+        for (c = 0; c < s->out_channels; c++, to += w->sums, dbias += p->lanes) {
+            const float *x = a->x + (size_t)(c / g->out_channels) * g->in_channels * g->high * g->wide;
+            size_t count = 0, i;
+            for (b = 0; b < there; b++) {
+                const float *d = df + (n + b) * image + c * pixels;
+                const unsigned char *index = job->index ? job->index + (first + n + b) * image + c * pixels : NULL;
+                count += k->nonzeros(a->values + count, a->places + count, d, a->corners, index, a->taps, (int32_t)(b * x_image),
+                                     pixels);
             }
+            for (set = 0; set < w->sets; set++)
+                w->kernels->add_windows(w->lines, w->vectors, to + set * w->down, x + set * w->set_pitch, w->pitch, a->values,
+                                        a->places, count);
+            memset(a->values + count, 0, sizeof *a->values * p->lanes);
+            for (i = 0; i < count; i += (size_t)p->lanes) k->sum_into(dbias, a->values + i, (size_t)p->lanes);
+        }
     }
+}
+
+/* dweight(k, c, y, x) += what add_windows made of it, (k, y, x, c); dbias(k) += its lanes */
+static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias, const float *sums)
+{
+    const cnn__correlation *g = &p->there;
+    const cnn__window_lines *w = &p->window;
+    int k, c, y, x, l;
+    for (k = 0; k < out_channels; k++, sums += w->sums)
+        for (c = 0; c < g->in_channels; c++)
+            for (y = 0; y < g->kernel_height; y++)
+                for (x = 0; x < g->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
+    for (k = 0; dbias && k < out_channels; k++)
+        for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
 /* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
@@ -2480,18 +2619,19 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
-    int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit, group, c;
-    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, map = (size_t)p->back.high * p->back.wide * lanes;
-    float *dweight = job->sums + p->sums * chunk, *dbias = dweight + p->sums - cnn__line_up(s->out_channels);
-    memset(dweight, 0, sizeof *dweight * p->sums);
+    int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit;
+    size_t in = (size_t)s->in_channels * s->in_height * s->in_width;
+    size_t pixels = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p->there);
+    size_t image = s->out_channels * pixels;
+    float *sums = job->sums + p->sums * chunk;
+    memset(sums, 0, sizeof *sums * p->sums);
+    cnn__conv_places(s, &p->there, a.corners, a.taps);
     for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
         int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-        cnn__conv_df(job, &a, first, images, unit == begin);
-        for (c = 0; c < s->out_channels; c++) dbias[c] += k->total(a.d + c * map, map);
-        cnn__pad_images(s, p, k, a.x, job->x + first * in, images);
-        for (group = 0; group < s->groups; group++)
-            cnn__conv_dweight(job, &a, dweight + group * p->there.out_channels * cnn__taps(&p->there), group);
+        cnn__conv_df(job, a.p, first, images, image);
+        cnn__conv_dweight(job, &a, sums, a.p, first, images, image);
         if (!job->dx) continue;
+        cnn__conv_d(job, &a, a.p, first, images, image, unit == begin);
         cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
                               job->u, NULL, 0, &a);
         if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
@@ -2566,26 +2706,37 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
     for (chunk = 1; chunk < job.p.chunks; chunk++)
         job.g->kernels->sum_into(job.sums, job.sums + job.p.sums * chunk, job.p.sums);
-    job.g->kernels->sum_into(dweight, job.sums, s->out_channels * cnn__taps(&job.p.there));
-    if (dbias)
-        job.g->kernels->sum_into(dbias, job.sums + job.p.sums - cnn__line_up(s->out_channels), (size_t)s->out_channels);
+    cnn__conv_add_sums(&job.p, s->out_channels, dweight, dbias, job.sums);
 }
 
 /* ---- the linear layer ---- */
+
+/* the next `floats` of `work`, on a cache line of their own */
+static float *cnn__next(float **work, size_t floats)
+{
+    float *here = *work;
+    *work += cnn__line_up(floats);
+    return here;
+}
+
+/* values(r, 0 .. counts(r) - 1) are what is not 0 in row r of df, or of its transpose; places says where they stood */
+typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; size_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
     const cnn__gemm_context *g;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
     float *columns; size_t *where;                         /* forward: x with one sample a lane; where its rows are */
-    const float *df, *x, *weight, *bias;
+    cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
+    const float *x, *weight, *bias;
 } cnn__linear_job;
 
-enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024 };  /* outputs of a piece; how much of the sum fits the cache */
+enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024,    /* forward: outputs of a piece; how much of the sum fits the cache */
+       CNN__LINEAR_VECTORS = 4 };                          /* backward: inputs of a piece, so few that its panel fits the cache */
 
-static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, a tile, and where the rows are */
+static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, and a line of it */
 {
-    return cnn__line_up(longest * ((size_t)panel + sizeof(size_t) / sizeof(float)) + (size_t)panel * CNN__MOST_ROWS);
+    return cnn__line_up((size_t)panel * ((size_t)longest + 1));
 }
 
 static void cnn__linear_transpose(void *arguments, int unit, int thread)
@@ -2625,36 +2776,48 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
                      cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (size_t)rows);
 }
 
-/* Backward for one panel of inputs:  dW += df^T x,  dx = df W. The panel of x, then of W, is packed once and used by all rows. */
+/* Backward for one panel of inputs:  dW += df^T x,  dx = df W, without the zeros of df: as many as a ReLU and dropout leave.
+   The panel of x, then of W, is packed once and used by all rows. */
 static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
     const cnn__kernels *k = job->g->kernels;
-    int panel = k->lanes * k->vectors, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
-    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, q, cut = width % k->lanes;
+    int panel = k->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
+    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, cut = width % k->lanes;
     float *packed = job->scratch + (size_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (size_t)panel * longest;
-    size_t *where = (size_t *)(void *)(result + (size_t)panel * k->rows);
-    for (r = 0; r < longest; r++) where[r] = (size_t)r * panel;
     for (pass = 0; pass < (job->dx ? 2 : 1); pass++) {
-        int depth = pass ? s->out_features : s->batch, rows = pass ? s->batch : s->out_features;
+        const cnn__sparse *df = &job->df[pass];
         const float *from = (pass ? job->weight : job->x) + first;
         float *to = (pass ? job->dx : job->dweight) + first;
-        for (r = 0; r < depth; r++) {
+        for (r = 0; r < df->depth; r++) {
             memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
             if (cut) memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
         }
-        for (r = 0; r < rows; r += k->rows) {              /* a cut panel goes by way of `result`, since tiles write whole vectors */
-            const float *a[CNN__MOST_ROWS];
-            float *line = to + (size_t)r * s->in_features;
-            int there = cnn__rows(a, k->rows, job->df, pass ? (size_t)s->out_features : 1, r, rows);
-            k->tile(cnn__pieces(width, k->lanes), depth, a, pass ? 1 : (size_t)s->out_features, packed, where, (size_t)k->lanes,
-                    cut ? result : line, cut ? (size_t)panel : (size_t)s->in_features, there, NULL, !cut && !pass, 0);
-            for (q = 0; cut && q < there; q++, line += s->in_features)
-                if (pass) memcpy(line, result + (size_t)q * panel, sizeof *line * width);
-                else k->sum_into(line, result + (size_t)q * panel, (size_t)width);
+        for (r = 0; r < df->rows; r++, to += s->in_features) {     /* a cut panel goes by way of `result`: kernels write whole vectors */
+            float *line = cut ? result : to;
+            if (cut || pass) memset(line, 0, sizeof *line * cnn__round_up(width, k->lanes));
+            k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (size_t)r * df->depth,
+                           df->places + (size_t)r * df->depth, df->counts[r]);
+            if (cut && pass) memcpy(to, result, sizeof *to * width);
+            else if (cut) k->sum_into(to, result, (size_t)width);
         }
     }
+}
+
+static void cnn__list_nonzeros(const cnn__kernels *k, cnn__sparse *to, const float *df, int rows, int depth, float **work)
+{
+    int32_t *corners;
+    int r;
+    to->rows = rows; to->depth = depth;
+    to->values = cnn__next(work, (size_t)rows * depth);
+    to->places = (int32_t *)(void *)cnn__next(work, (size_t)rows * depth);
+    to->counts = (size_t *)(void *)cnn__next(work, rows * (sizeof(size_t) / sizeof(float)));
+    corners = (int32_t *)(void *)cnn__next(work, (size_t)depth);
+    for (r = 0; r < depth; r++) corners[r] = r * k->lanes * CNN__LINEAR_VECTORS;
+    for (r = 0; r < rows; r++)
+        to->counts[r] = k->nonzeros(to->values + (size_t)r * depth, to->places + (size_t)r * depth, df + (size_t)r * depth,
+                                    corners, NULL, NULL, 0, (size_t)depth);
 }
 
 static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
@@ -2664,7 +2827,8 @@ static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
     size_t forward = (size_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
                      + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float)) + 16
                      + (size_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    size_t backward = (size_t)s->batch * s->out_features + 16 + g->threads * cnn__linear_scratch(CNN__MOST_PANEL, longest);
+    size_t backward = 6 * cnn__line_up((size_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
+                      + g->threads * cnn__linear_scratch(g->kernels->lanes * CNN__LINEAR_VECTORS, longest);
     return sizeof(float) * cnn__most(forward, backward);
 }
 
@@ -2691,18 +2855,21 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
-    float *df = (float *)work;
-    int n;
+    size_t values = cnn__line_up((size_t)s->batch * s->out_features);
+    float *df = (float *)work, *turned = df + values, *next = turned + values;
+    int panel, n, o;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
+    panel = job.g->kernels->lanes * CNN__LINEAR_VECTORS;
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
-    for (n = 0; dbias && n < s->batch; n++)
-        job.g->kernels->sum_into(dbias, df + (size_t)n * s->out_features, (size_t)s->out_features);
-    job.df = df;
-    job.scratch = df + cnn__round_up(s->batch * s->out_features, 16);
-    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, job.g->kernels->lanes * job.g->kernels->vectors),
-                  cnn__linear_backward_panel, &job);
+    for (n = 0; n < s->batch; n++)
+        for (o = 0; o < s->out_features; o++) turned[(size_t)o * s->batch + n] = df[(size_t)n * s->out_features + o];
+    for (o = 0; dbias && o < s->out_features; o++) dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
+    cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
+    cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
+    job.scratch = next;
+    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, panel), cnn__linear_backward_panel, &job);
 }
 
 /* ---- value by value, in pieces of a fixed size ---- */
