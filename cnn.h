@@ -1397,23 +1397,22 @@ static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
 }
 
 /* C = init + A B as outer products: a tile of ROWS rows and `vectors` vectors stays in registers.
-       a[r]  row r of A, its values `step` apart       b + where[k]  row k of B, its vectors `spacing` apart
+       a[r]  row r of A       b + where[k]  row k of B, its vectors `spacing` apart
        c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
    A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
    init is bias[r], or what c holds (accumulate), or 0.                                                */
-static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, size_t step, const float *b,
-                                             const size_t *where, size_t spacing, float *c, size_t ldc, int rows,
-                                             const float *bias, int accumulate, int relu)
+static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, const float *b, const size_t *where,
+                                             size_t spacing, float *c, size_t ldc, int rows, const float *bias, int accumulate,
+                                             int relu)
 {
     CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
-    size_t at = 0;
     int k, r, v;
     CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
-    for (k = 0; k < depth; k++, at += step) {
+    for (k = 0; k < depth; k++) {
         CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + where[k] + v * spacing);
         CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
-            float value = a[r][at];
+            float value = a[r][k];
             CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += line[v] * value;
         }
     }
@@ -1426,28 +1425,29 @@ static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float
         }
 }
 
-static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, const size_t *where,
-                              size_t spacing, float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, const float *b, const size_t *where, size_t spacing,
+                              float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
 {
     if (vectors == 1)
-        CNN__K(cnn__tile_of)(1, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
+        CNN__K(cnn__tile_of)(1, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
     else if (vectors == 2)
-        CNN__K(cnn__tile_of)(2, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, step, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
+        CNN__K(cnn__tile_of)(2, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
+    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
 }
 
 /* to(r, i) += sum over n of values[n] x[places[n] + r pitch + i]: windows of `rows` lines of `vectors` vectors, weighed and
    added up. As many of the sums as there are registers go together: for each value, one load a multiply-add. Few sums would
-   wait for each other, so they are made `ways` times, each of every so many-th window. */
-static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, int ways, float *to, size_t line, const float *x,
+   wait for themselves, so they are made in two `ways`, of the windows with even and with odd numbers. */
+static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, size_t ways, float *to, size_t line, const float *x,
                                                     size_t pitch, const float *values, const int32_t *places, size_t count)
 {
-    CNN__K(cnn__v) sum[CNN__SUMS], zero = { 0 };
+    CNN__K(cnn__v) sum[2][CNN__SUMS], zero = { 0 };
     size_t n, way;
     int r, v;
-    CNN__UNROLL for (r = 0; r < ways * rows * vectors; r++) sum[r] = zero;
-    for (n = 0; n < count; n += ways) {
-        CNN__UNROLL for (way = 0; way < (size_t)ways; way++) {
+    CNN__UNROLL for (way = 0; way < ways; way++)
+        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
+    for (n = 0; n < count; n += ways)
+        CNN__UNROLL for (way = 0; way < ways; way++) {
             const float *at;
             float value;
             if (n + way >= count) break;
@@ -1455,38 +1455,35 @@ static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, int w
             value = values[n + way];
             CNN__UNROLL for (r = 0; r < rows; r++, at += pitch)
                 CNN__UNROLL for (v = 0; v < vectors; v++)
-                    sum[(way * rows + r) * vectors + v] += *(const CNN__K(cnn__vu) *)(at + v * CNN__LANES) * value;
+                    sum[way][r * vectors + v] += *(const CNN__K(cnn__vu) *)(at + v * CNN__LANES) * value;
         }
-    }
-    CNN__UNROLL for (way = 1; way < (size_t)ways; way++)
-        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[r] += sum[way * rows * vectors + r];
     CNN__UNROLL for (r = 0; r < rows; r++, to += line)
-        CNN__UNROLL for (v = 0; v < vectors; v++) *(CNN__K(cnn__vu) *)(to + v * CNN__LANES) += sum[r * vectors + v];
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            if (ways == 2) sum[0][r * vectors + v] += sum[1][r * vectors + v];
+            *(CNN__K(cnn__vu) *)(to + v * CNN__LANES) += sum[0][r * vectors + v];
+        }
 }
 
 static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
                                      const int32_t *places, size_t count)
 {
     size_t line = (size_t)vectors * CNN__LANES;
-    int high, wide, row, v;
+    int row, high, v;
     for (row = 0; row < rows; row += high) {
         high = rows - row >= 5 ? 5 : rows - row >= 3 ? 3 : 1;
-        for (v = 0; v < vectors; v += wide) {
+        for (v = 0; v < vectors;) {
             float *t = to + row * line + v * CNN__LANES;
             const float *from = x + row * pitch + v * CNN__LANES;
-            wide = cnn__share(vectors - v, cnn__smaller(CNN__SUMS / high, 8));
-#define CNN__WAYS(sums) ((sums) > CNN__SUMS / 2 ? 1 : (sums) > CNN__SUMS / 4 ? 2 : 4)
-#define CNN__CASE(h, w) \
-            case 8 * h + w: \
-                if (h * w <= CNN__SUMS) CNN__K(cnn__add_windows_of)(h, w, CNN__WAYS(h * w), t, line, from, pitch, values, places, count); \
-                break
-            switch (8 * high + wide) {
-                CNN__CASE(1, 1); CNN__CASE(1, 2); CNN__CASE(1, 3); CNN__CASE(1, 4); CNN__CASE(1, 5); CNN__CASE(1, 6); CNN__CASE(1, 7);
-                CNN__CASE(1, 8); CNN__CASE(3, 1); CNN__CASE(3, 2); CNN__CASE(3, 3); CNN__CASE(3, 4); CNN__CASE(3, 5); CNN__CASE(3, 6);
-                CNN__CASE(3, 7); CNN__CASE(3, 8); CNN__CASE(5, 1); CNN__CASE(5, 2); CNN__CASE(5, 3); CNN__CASE(5, 4); CNN__CASE(5, 5);
+#define CNN__BLOCK(h, w)                                                                                           \
+            if (high == h && vectors - v >= w && h * w <= CNN__SUMS) {                                             \
+                CNN__K(cnn__add_windows_of)(h, w, h * w <= CNN__SUMS / 2 ? 2 : 1, t, line, from, pitch, values, places, count);  \
+                v += w;                                                                                            \
+                continue;                                                                                          \
             }
-#undef CNN__CASE
-#undef CNN__WAYS
+            CNN__BLOCK(5, 5) CNN__BLOCK(5, 2) CNN__BLOCK(5, 1)
+            CNN__BLOCK(3, 8) CNN__BLOCK(3, 4) CNN__BLOCK(3, 2) CNN__BLOCK(3, 1)
+            CNN__BLOCK(1, 4) CNN__BLOCK(1, 2) CNN__BLOCK(1, 1)
+#undef CNN__BLOCK
         }
     }
 }
@@ -1961,8 +1958,8 @@ static const float cnn__BT8[8 * 8] = {
 typedef struct cnn__kernels {
     const char *name;
     int lanes, rows, vectors;
-    void (*tile)(int vectors, int depth, const float *const *a, size_t step, const float *b, const size_t *where, size_t spacing,
-                 float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu);
+    void (*tile)(int vectors, int depth, const float *const *a, const float *b, const size_t *where, size_t spacing, float *c,
+                 size_t ldc, int rows, const float *bias, int accumulate, int relu);
     void (*add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
                         const int32_t *places, size_t count);
     size_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
@@ -2062,6 +2059,11 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction set
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC pop_options
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
+#pragma GCC push_options
+#pragma GCC optimize("O1")                  /* nothing below is hot: half a second less to compile */
 #endif
 
 /* The best that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
@@ -2442,7 +2444,7 @@ static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, flo
             for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
             for (i = 0; i < g->out_width; i += across) {
                 across = cnn__share(g->out_width - i, k->vectors);
-                k->tile(across, taps, rows, 1, in + ((size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width) * lanes,
+                k->tile(across, taps, rows, in + ((size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width) * lanes,
                         where, (size_t)g->stride_width * lanes, out + row * map + ((size_t)j * g->out_width + i) * lanes, map,
                         there, bias ? begin : NULL, 0, relu);
             }
@@ -2472,7 +2474,7 @@ static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, floa
                     int high = cnn__rows(rows, k->rows, u + point * apart + row * pitch, pitch, r, there);
                     for (t = 0; t < count; t += wide) {
                         wide = cnn__share(count - t, k->vectors);
-                        k->tile(wide, g->in_channels, rows, 1, a->v + point * v_apart + (size_t)t * lanes, a->where, (size_t)lanes,
+                        k->tile(wide, g->in_channels, rows, a->v + point * v_apart + (size_t)t * lanes, a->where, (size_t)lanes,
                                 a->m + point * m_apart + ((size_t)r * count + t) * lanes, (size_t)count * lanes, high, NULL, 0, 0);
                     }
                 }
@@ -2765,7 +2767,7 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
             float begin[CNN__MOST_ROWS];
             int there = cnn__rows(a, k->rows, job->weight + i, in, o0 + o, o0 + rows), last = i + CNN__LINEAR_DEPTH >= s->in_features;
             for (r = 0; job->bias && r < k->rows; r++) begin[r] = job->bias[o0 + o + (r < there ? r : 0)];
-            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, 1, job->columns + (unit * in + i) * lanes, job->where,
+            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, job->columns + (unit * in + i) * lanes, job->where,
                     in * lanes, result + o * pitch, pitch, there, job->bias && !i ? begin : NULL, i > 0,
                     last && s->activation == CNN_RELU);
         }
@@ -3075,11 +3077,6 @@ static cnn_backend cnn__gemm(void)
     b.adam_step = cnn__gemm_adam_step;
     return b;
 }
-
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
-#pragma GCC push_options
-#pragma GCC optimize("O1")                  /* nothing below is hot: half a second less to compile */
-#endif
 
 /* ============================================================================================
    >>net   Building a chain of layers, running it forward and backward, training it. The net owns

@@ -3,8 +3,8 @@
        make ladder          or          build/ladder [rounds]
 
    The convolution is the second one of the lecture's MNIST network: 32 maps of 28 x 28 in, 64 out, kernels of 3 x 3,
-   padded by 1. Each step is checked against the textbook's result, all are timed in turn, and GFLOP/s are those of
-   the textbook's multiply-adds. The own steps are compiled with -fno-tree-vectorize: each shows its idea alone, and
+   padded by 1; the last steps go back. Each step is checked against the textbook's result, all are timed in turn, and
+   GFLOP/s are those of the textbook's multiply-adds. The own steps are compiled with -fno-tree-vectorize: each shows its idea alone, and
    what a compiler makes of loops by itself comes to none of them. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -151,6 +151,9 @@ typedef void product(float *f, const float *u, const float *windows);
 
 static const float *z, *u, *b;              /* BATCH images, kernels, bias */
 static float *y, *kept;                     /* kept: the maps before pooling, where pooling is a step of its own */
+static const float *dy;                     /* for the way back: gradients, and the maps and winners that `fused` puts out */
+static float *pooled;
+static unsigned char *winners;
 
 static void convolve(product *multiply, int images)
 {
@@ -243,6 +246,22 @@ static void convolve_then_relu_then_pool(const library *l, int images)
     l->table.pool2d_forward(l->table.context, &pool, y, kept);
 }
 
+static void maps_for_the_way_back(const library *l, int images)
+{
+    cnn_conv2d_shape s = shape_of(images, 1);
+    l->table.conv2d_forward(l->table.context, &s, pooled, winners, z, u, b, l->work);
+}
+
+/* The way back to dweight and dx. dweight ends in y, as of one pair of images. */
+static void go_back(const library *l, int images, int fused)
+{
+    cnn_conv2d_shape s = shape_of(images, fused);
+    int i;
+    memset(y, 0, sizeof *y * OUT * TAPS);
+    l->table.conv2d_backward(l->table.context, &s, kept, y, NULL, dy, fused ? pooled : kept, winners, z, u, l->work);
+    for (i = 0; i < OUT * TAPS; i++) y[i] *= 2 / (float)images;
+}
+
 /* ---- the ladder ---- */
 
 static void direct_step(int images) { convolve_entry(&direct, images, 0, y); }
@@ -255,6 +274,8 @@ static void gemm_step(int images) { convolve_entry(&gemm[0], images, 0, y); }
 static void threads_step(int images) { convolve_entry(&gemm[1], images, 0, y); }
 static void apart_step(int images) { convolve_then_relu_then_pool(&gemm[1], images); }
 static void fused_step(int images) { convolve_entry(&gemm[1], images, 1, y); }
+static void back_step(int images) { go_back(&gemm[1], images, 0); }
+static void zeros_step(int images) { go_back(&gemm[1], images, 1); }
 
 typedef struct step {
     const char *name, *idea;
@@ -262,20 +283,23 @@ typedef struct step {
     int images;                             /* few for the slow ones */
     int fused;                              /* with ReLU and pooling */
     int threaded;
+    int back;                               /* dweight and dx, twice the multiply-adds */
     series rates;
 } step;
 
 static step steps[] = {
-    { "direct", "eq. 6.2 as it stands", direct_step, 2, 0, 0, { 0 } },
-    { "naive", "im2col and a product of matrices", naive_step, 2, 0, 0, { 0 } },
-    { "blocked", "use what is in the cache", blocked_step, 4, 0, 0, { 0 } },
-    { "packed", "panels, and a tile in registers", packed_step, 8, 0, 0, { 0 } },
-    { "vectorised", "many numbers an instruction", vectorised_step, 32, 0, 0, { 0 } },
-    { "straight", "panels from the image itself", straight_step, 32, 0, 0, { 0 } },
-    { "gemm", "the library, one thread", gemm_step, BATCH, 0, 0, { 0 } },
-    { "threads", "the library, all threads", threads_step, BATCH, 0, 1, { 0 } },
-    { "apart", "then ReLU, then max pooling", apart_step, BATCH, 1, 1, { 0 } },
-    { "fused", "all three in one entry", fused_step, BATCH, 1, 1, { 0 } }
+    { "direct", "eq. 6.2 as it stands", direct_step, 2, 0, 0, 0, { 0 } },
+    { "naive", "im2col and a product of matrices", naive_step, 2, 0, 0, 0, { 0 } },
+    { "blocked", "use what is in the cache", blocked_step, 4, 0, 0, 0, { 0 } },
+    { "packed", "panels, and a tile in registers", packed_step, 8, 0, 0, 0, { 0 } },
+    { "vectorised", "many numbers an instruction", vectorised_step, 32, 0, 0, 0, { 0 } },
+    { "straight", "panels from the image itself", straight_step, 32, 0, 0, 0, { 0 } },
+    { "gemm", "the library, one thread", gemm_step, BATCH, 0, 0, 0, { 0 } },
+    { "threads", "the library, all threads", threads_step, BATCH, 0, 1, 0, { 0 } },
+    { "apart", "then ReLU, then max pooling", apart_step, BATCH, 1, 1, 0, { 0 } },
+    { "fused", "all three in one entry", fused_step, BATCH, 1, 1, 0, { 0 } },
+    { "back", "the way back, without activation", back_step, BATCH, 0, 1, 1, { 0 } },
+    { "no zeros", "and behind ReLU and max pooling", zeros_step, BATCH, 1, 1, 1, { 0 } }
 };
 enum { STEPS = sizeof steps / sizeof *steps, DIFFERENT = 2 };          /* image n is image n % DIFFERENT */
 
@@ -285,12 +309,18 @@ static void fail(const char *sentence)
     exit(1);
 }
 
+static void *room_for(size_t n, size_t size)
+{
+    void *x = direct.table.alloc(direct.table.context, size * n);
+    if (!x) fail("out of memory");
+    return x;
+}
+
 static float *random_floats(size_t n, float low, float high)
 {
-    float *x = (float *)direct.table.alloc(direct.table.context, sizeof *x * n);
+    float *x = (float *)room_for(n, sizeof *x);
     uint32_t r = 1;
     size_t i;
-    if (!x) fail("out of memory");
     for (i = 0; i < n; i++) x[i] = low + (high - low) * (float)((r = r * 1664525u + 1013904223u) >> 8) / 16777216;
     return x;
 }
@@ -310,19 +340,45 @@ static library open_library(const char *name, int threads)
     return l;
 }
 
-/* The largest difference between what a step puts out and what `direct` does, where outputs are about 1. */
-static double difference(const step *s, const float *plain, const float *fused)
+/* The largest difference between what a step puts out and what `direct` does (for DIFFERENT images), where values are about 1. */
+static double difference(const step *s, const float *right)
 {
-    size_t values = (size_t)OUT * PIXELS / (s->fused ? 4 : 1), n, i;
+    size_t values = s->back ? OUT * TAPS : (size_t)OUT * PIXELS * DIFFERENT / (s->fused ? 4 : 1), n, i;
+    size_t times = s->back ? 1 : (size_t)s->images / DIFFERENT;
     double worst = 0;
-    memset(y, 0xFF, sizeof *y * values * (size_t)s->images);           /* NaN, where nothing is written */
+    memset(y, 0xFF, sizeof *y * values * times);           /* NaN, where nothing is written */
     s->run(s->images);
-    for (n = 0; n < (size_t)s->images; n++)
+    for (n = 0; n < times; n++)
         for (i = 0; i < values; i++) {
-            double apart = fabs((double)y[n * values + i] - (s->fused ? fused : plain)[n % DIFFERENT * values + i]);
+            double apart = fabs((double)y[n * values + i] - right[i]);
             if (!(apart <= worst)) worst = apart == apart ? apart : HUGE_VAL;
         }
     return worst;
+}
+
+/* `count` images' worth of values, of which only the first DIFFERENT images are their own */
+static float *repeated(size_t values, int count, float low, float high)
+{
+    float *x = random_floats(values * (size_t)count, low, high);
+    int i;
+    for (i = DIFFERENT; i < count; i++) memcpy(x + (size_t)i * values, x + (size_t)(i % DIFFERENT) * values, sizeof *x * values);
+    return x;
+}
+
+/* What `direct` makes of DIFFERENT images: [back][fused] */
+static void right_results(float *right[2][2])
+{
+    int fused;
+    for (fused = 0; fused < 2; fused++) {
+        right[0][fused] = (float *)room_for((size_t)OUT * PIXELS * DIFFERENT, sizeof(float));
+        right[1][fused] = (float *)room_for(OUT * TAPS, sizeof(float));
+        convolve_entry(&direct, DIFFERENT, fused, right[0][fused]);
+    }
+    maps_for_the_way_back(&direct, DIFFERENT);
+    for (fused = 0; fused < 2; fused++) {
+        go_back(&direct, DIFFERENT, fused);
+        memcpy(right[1][fused], y, sizeof *y * OUT * TAPS);
+    }
 }
 
 int main(int argc, char **argv)
@@ -332,27 +388,25 @@ int main(int argc, char **argv)
     size_t outputs = (size_t)OUT * PIXELS;
     double gflop = 2e-9 * OUT * PIXELS * TAPS, before = 0;
     instruction_set set = best_instruction_set();
-    float *images, *plain, *fused;
+    float *right[2][2];
     series limits[2] = { { 0 }, { 0 } };
 
     if (rounds < 1) fail("the number of rounds is at least 1");
     direct = open_library("direct", 1);
     gemm[0] = open_library("gemm", 1);
     gemm[1] = open_library("gemm", most);
-    images = random_floats((size_t)BATCH * IN * PIXELS, 0, 1);
-    for (i = DIFFERENT; i < BATCH; i++)
-        memcpy(images + (size_t)i * IN * PIXELS, images + (size_t)(i % DIFFERENT) * IN * PIXELS, sizeof *images * IN * PIXELS);
-    z = images;
+    z = repeated((size_t)IN * PIXELS, BATCH, 0, 1);
     u = random_floats(OUT * TAPS, -0.1f, 0.1f);
     b = random_floats(OUT, -1, 1);
+    dy = repeated(outputs / 4, 4 * BATCH, -0.1f, 0.1f);    /* repeats itself for pooled maps and for whole ones */
     y = random_floats(outputs * BATCH, 0, 0);
     kept = random_floats(outputs * BATCH, 0, 0);
-    plain = random_floats(outputs * DIFFERENT, 0, 0);
-    fused = random_floats(outputs * DIFFERENT / 4, 0, 0);
-    convolve_entry(&direct, DIFFERENT, 0, plain);
-    convolve_entry(&direct, DIFFERENT, 1, fused);
+    pooled = random_floats(outputs * BATCH / 4, 0, 0);
+    winners = (unsigned char *)room_for(outputs * BATCH / 4, 1);
+    right_results(right);
+    maps_for_the_way_back(&gemm[0], BATCH);
     for (i = 0; i < STEPS; i++) {
-        double apart = difference(&steps[i], plain, fused);
+        double apart = difference(&steps[i], right[steps[i].back][steps[i].fused]);
         if (apart <= 1e-4) continue;
         fprintf(stderr, "ladder: step %s is wrong: it differs from direct by %g\n", steps[i].name, apart);
         return 1;
@@ -365,7 +419,7 @@ int main(int argc, char **argv)
         for (i = 0; i < STEPS; i++) {
             double begun = seconds();
             steps[i].run(steps[i].images);
-            if (r >= WARM_UP) add(&steps[i].rates, gflop * steps[i].images / (seconds() - begun));
+            if (r >= WARM_UP) add(&steps[i].rates, (steps[i].back ? 2 : 1) * gflop * steps[i].images / (seconds() - begun));
         }
     }
     printf("%s, %s, %s; medians of %d rounds\n", processor(), set.name, compiler(), rounds);
@@ -376,7 +430,7 @@ int main(int argc, char **argv)
         double rate = median(&steps[i].rates);
         printf("  %-11s %-34s %8.2f %6.1f%%", steps[i].name, steps[i].idea, rate,
                100 * rate / median(&limits[steps[i].threaded]));
-        if (before > 0) printf(" %8.2f x", rate / before);
+        if (i && steps[i].back == steps[i - 1].back) printf(" %8.2f x", rate / before);
         printf("\n");
         before = rate;
     }
