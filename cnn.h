@@ -1350,6 +1350,7 @@ static cnn_backend cnn__direct(void)
              3. Convolution, with one image in each lane of a vector: the loops are the card's, with
                 vectors in place of numbers, and maps of any size fill the vectors. Kernels of 3 x 3
                 and 5 x 5 go forward, and back to the input, with Winograd's fewer multiplications.
+                The gradient of the weights leaves out what ReLU and max pooling have set to zero.
              4. The linear layer, and what works value by value.
    ============================================================================================ */
 
@@ -1836,8 +1837,8 @@ static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64
 
 static const cnn__kernels CNN__K(cnn__kernels) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
-    CNN__K(cnn__tile), CNN__K(cnn__add_windows), CNN__K(cnn__nonzeros), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in), CNN__K(cnn__lanes_out),
-    CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
+    CNN__K(cnn__tile), CNN__K(cnn__add_windows), CNN__K(cnn__nonzeros), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in),
+    CNN__K(cnn__lanes_out), CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
     CNN__K(cnn__winograd_v), CNN__K(cnn__winograd_f), CNN__K(cnn__total),
     CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
     CNN__K(cnn__adam_part), CNN__K(cnn__dropout_part)
@@ -1987,7 +1988,7 @@ typedef struct cnn__kernels {
                          uint32_t limit, float grow);
 } cnn__kernels;
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };     /* of all instruction sets */
+enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction sets */
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
@@ -2396,7 +2397,8 @@ static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__correlation *g
 }
 
 /* X for dweight: one image, one channel a lane. The last channels go first, because they write past the pixel's end. */
-static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to, const float *x)
+static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to,
+                              const float *x)
 {
     int group, c, depth = g->in_channels;
     size_t pixels = (size_t)s->in_height * s->in_width, line = (size_t)g->wide * depth;
@@ -2796,7 +2798,7 @@ static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
             memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
             if (cut) memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
         }
-        for (r = 0; r < df->rows; r++, to += s->in_features) {     /* a cut panel goes by way of `result`: kernels write whole vectors */
+        for (r = 0; r < df->rows; r++, to += s->in_features) { /* kernels write whole vectors: a cut panel goes by way of `result` */
             float *line = cut ? result : to;
             if (cut || pass) memset(line, 0, sizeof *line * cnn__round_up(width, k->lanes));
             k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (size_t)r * df->depth,
@@ -2867,7 +2869,8 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
     for (n = 0; n < s->batch; n++)
         for (o = 0; o < s->out_features; o++) turned[(size_t)o * s->batch + n] = df[(size_t)n * s->out_features + o];
-    for (o = 0; dbias && o < s->out_features; o++) dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
+    for (o = 0; dbias && o < s->out_features; o++)
+        dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
     cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
     cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
