@@ -31,8 +31,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <string>
+#include <tuple>
 #include <vector>
 
 #ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda_shim.h has its own */
@@ -46,20 +45,16 @@ enum { THREADS = 256 };                     /* of every block */
              kept as one sentence with the kernel's name, until sync hands it out. CNN_CUDA_CHECK=1 in the environment waits
              after each kernel, so that the name is certain.
 
-             Between step_begin and step_end launches are only listed. step_end looks whether it has seen the same list
-             before, arguments included: then one graph replays them all, else they are recorded into a new one. So a graph
-             never runs with stale arguments, and it is worth its while because what changes from step to step, the
-             counters, lies in device memory. Whoever copies to or from the device in the middle of a step ends the list:
-             its launches are made one by one.
+             Between step_begin and step_end launches are only listed, in one row of bytes. At the end of the list these are
+             compared with those of the recorded ones, arguments included: where one is the same, its graph replays all
+             launches at once, else they are recorded into a new graph. So a graph never runs with stale arguments, and it
+             is worth its while because what changes from step to step, the counters, lies in device memory. A list ends with
+             its step, and wherever somebody copies to or from the device: then the step is two graphs.
    ============================================================================================ */
-struct cuda_call {
-    const char *name;
-    std::string arguments;                  /* their bytes */
-    std::function<void()> run;
-};
+typedef std::vector<unsigned char> call_list;            /* cuda_call, arguments, cuda_call, arguments, ... */
 
 struct cuda_graph {
-    std::vector<cuda_call> calls;
+    call_list list;
     cudaGraphExec_t run;
 };
 
@@ -72,8 +67,14 @@ struct cuda_context {
     unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
     size_t staged;
     bool listing;                           /* between step_begin and step_end */
-    std::vector<cuda_call> calls;
+    call_list list;                         /* launches to come */
     std::vector<cuda_graph> graphs;         /* at most GRAPHS, the oldest first */
+};
+
+struct cuda_call {                          /* the bytes of its arguments follow, without gaps */
+    const char *name;
+    void (*run)(cudaStream_t stream, const char *name, const unsigned char *arguments);
+    size_t size;                            /* of the arguments */
 };
 
 enum { SCRATCH = 1024, STAGING = 1 << 20, GRAPHS = 8 };
@@ -86,49 +87,69 @@ static void note(cuda_context *c, const char *name, cudaError_t error, const cha
     snprintf(c->sentence, sizeof c->sentence, "%s%s: %s", name, or_before, cudaGetErrorString(error));
 }
 
-static void run_or_list(cuda_context *c, cuda_call call)
+template <class T> static void put(call_list *list, const T &value)
 {
-    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
-    if (c->listing) { c->calls.push_back(call); return; }
-    call.run();
-    c->last = call.name;
-    if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
-    note(c, call.name, cudaGetLastError(), " or a kernel before it");
+    const unsigned char *from = (const unsigned char *)&value;
+    list->insert(list->end(), from, from + sizeof value);
 }
 
-static void add_bytes(std::string *) {}
-
-template <class First, class... Rest> static void add_bytes(std::string *bytes, const First &first, const Rest &...rest)
+template <class T> static T take(const unsigned char **from)
 {
-    bytes->append((const char *)&first, sizeof first);
-    add_bytes(bytes, rest...);
+    T value;
+    memcpy((void *)&value, *from, sizeof value);
+    *from += sizeof value;
+    return value;
+}
+
+static void run_calls(cuda_context *c, bool recording)
+{
+    const unsigned char *at = c->list.data(), *end = at + c->list.size();
+    while (at != end && !c->sentence[0]) {
+        cuda_call call = take<cuda_call>(&at);
+        call.run(c->stream, call.name, at);
+        at += call.size;
+        c->last = call.name;
+        if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
+        note(c, call.name, cudaGetLastError(), recording ? "" : " or a kernel before it");
+    }
+}
+
+static void run_or_list(cuda_context *c)    /* the call that was just put at the end of the list */
+{
+    if (c->listing) return;
+    run_calls(c, false);
+    c->list.clear();
+}
+
+template <class... Parameters>
+static void run_kernel(cudaStream_t stream, const char *name, const unsigned char *at)
+{
+    typedef void (*kernel_of)(Parameters...);
+    kernel_of kernel = take<kernel_of>(&at);
+    dim3 grid = take<dim3>(&at);
+    std::tuple<Parameters...> arguments{ take<Parameters>(&at)... };       /* braces: from the first to the last */
+    std::apply([=](const Parameters &...each) { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, each...); }, arguments);
 }
 
 /* LAUNCH(context, kernel, grid, arguments...) runs kernel in blocks of THREADS threads */
 #define LAUNCH(c, kernel, grid, ...) launch(c, #kernel, kernel, grid, __VA_ARGS__)
 
 template <class... Parameters, class... Arguments>
-static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, Arguments... arguments)
+static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, const Arguments &...arguments)
 {
-    cudaStream_t stream = c->stream;
-    cuda_call call;
-    call.name = name;
-    add_bytes(&call.arguments, grid, Parameters(arguments)...);
-    call.run = [=] { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, Parameters(arguments)...); };
-    run_or_list(c, call);
+    size_t sizes[] = { sizeof kernel, sizeof grid, sizeof(Parameters)... }, size = 0;
+    for (size_t one : sizes) size += one;
+    cuda_call call = { name, run_kernel<Parameters...>, size };
+    put(&c->list, call);
+    put(&c->list, kernel);
+    put(&c->list, grid);
+    (put<Parameters>(&c->list, arguments), ...);
+    run_or_list(c);
 }
 
 static dim3 threads_for(size_t n) { return dim3((unsigned)((n + THREADS - 1) / THREADS)); }
 
 static __device__ size_t thread_index() { return (size_t)blockIdx.x * THREADS + threadIdx.x; }
-
-static bool same_calls(const std::vector<cuda_call> &a, const std::vector<cuda_call> &b)
-{
-    if (a.size() != b.size()) return false;
-    for (size_t i = 0; i < a.size(); i++)
-        if (a[i].name != b[i].name || a[i].arguments != b[i].arguments) return false;
-    return true;
-}
 
 static void forget_oldest_graph(cuda_context *c)
 {
@@ -137,30 +158,38 @@ static void forget_oldest_graph(cuda_context *c)
     c->graphs.erase(c->graphs.begin());
 }
 
-static bool record(cuda_context *c, cuda_graph *recorded)
+static void record(cuda_context *c)         /* the list becomes the newest graph */
 {
     cudaGraph_t graph;
+    cudaGraphExec_t run = NULL;
     cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
-    for (size_t i = 0; error == cudaSuccess && i < c->calls.size(); i++) {
-        c->calls[i].run();
-        note(c, c->calls[i].name, cudaGetLastError());
-    }
-    if (error == cudaSuccess) error = cudaStreamEndCapture(c->stream, &graph);
     if (error == cudaSuccess) {
-        error = cudaGraphInstantiate(&recorded->run, graph, 0);
+        run_calls(c, true);
+        error = cudaStreamEndCapture(c->stream, &graph);
+    }
+    if (error == cudaSuccess) {
+        if (!c->sentence[0]) error = cudaGraphInstantiate(&run, graph, 0);
         cudaGraphDestroy(graph);
     }
     note(c, "recording a step", error);
-    recorded->calls = c->calls;
-    return !c->sentence[0];
+    if (c->sentence[0]) return;
+    if (c->graphs.size() == GRAPHS) forget_oldest_graph(c);
+    c->graphs.push_back(cuda_graph{ c->list, run });
 }
 
-static void run_list(cuda_context *c)       /* without a graph: the step does not go on to its end undisturbed */
+static void run_list(cuda_context *c)
 {
-    if (!c->listing) return;
-    c->listing = false;
-    for (size_t i = 0; i < c->calls.size(); i++) run_or_list(c, c->calls[i]);
-    c->calls.clear();
+    size_t i = 0;
+    if (c->list.empty()) return;
+    while (i < c->graphs.size() && c->graphs[i].list != c->list) i++;
+    if (i == c->graphs.size() && !c->sentence[0]) {
+        record(c);
+        i = c->graphs.size() - 1;
+    }
+    c->list.clear();
+    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
+    c->last = "a recorded step";
+    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
 }
 
 static void cuda_step_begin(void *context)
@@ -171,21 +200,8 @@ static void cuda_step_begin(void *context)
 
 static void cuda_step_end(void *context)
 {
-    cuda_context *c = of(context);
-    size_t i = 0;
-    if (!c->listing || c->sentence[0]) return;
-    c->listing = false;
-    while (i < c->graphs.size() && !same_calls(c->graphs[i].calls, c->calls)) i++;
-    if (i == c->graphs.size()) {
-        cuda_graph recorded;
-        if (!record(c, &recorded)) return;
-        if (i == GRAPHS) forget_oldest_graph(c);
-        c->graphs.push_back(recorded);
-        i = c->graphs.size() - 1;
-    }
-    c->calls.clear();
-    c->last = "a recorded step";
-    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
+    run_list(of(context));
+    of(context)->listing = false;
 }
 
 static const char *cuda_sync(void *context)
@@ -216,7 +232,7 @@ static void cuda_free(void *context, void *memory)
 static void cuda_upload(void *context, void *to, const void *host, size_t bytes)
 {
     cuda_context *c = of(context);
-    if (!c->calls.empty()) run_list(c);
+    run_list(c);
     if (bytes > STAGING) {
         note(c, "upload", cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream));
         note(c, "upload", cudaStreamSynchronize(c->stream));
@@ -240,14 +256,20 @@ static void cuda_download(void *context, void *host, const void *from, size_t by
     if (c->sentence[0]) memset(host, 0, bytes);            /* rather than what happened to be there */
 }
 
+static void run_zero(cudaStream_t stream, const char *, const unsigned char *at)
+{
+    void *memory = take<void *>(&at);
+    cudaMemsetAsync(memory, 0, take<size_t>(&at), stream);
+}
+
 static void cuda_zero(void *context, void *memory, size_t bytes)
 {
-    cudaStream_t stream = of(context)->stream;
-    cuda_call call;
-    call.name = "zero";
-    add_bytes(&call.arguments, memory, bytes);
-    call.run = [=] { cudaMemsetAsync(memory, 0, bytes, stream); };
-    run_or_list(of(context), call);
+    cuda_context *c = of(context);
+    cuda_call call = { "zero", run_zero, sizeof memory + sizeof bytes };
+    put(&c->list, call);
+    put(&c->list, memory);
+    put(&c->list, bytes);
+    run_or_list(c);
 }
 
 static void cuda_close(void *context)

@@ -73,6 +73,9 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
+/* Since the program began: graphs launched, kernels launched outside of graphs, waits of the host. For tests. */
+extern "C" { inline struct cuda_shim_count { long graphs, kernels, waits; } cuda_shim_count; }
+
 namespace cuda_shim {
 
 /* ---- fibers: swapping the registers that a function must keep, without a system call ---- */
@@ -322,6 +325,7 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
     do {                                                                          \
         (void)(stream);                                                           \
         if (!cuda_shim::launchable(name, grid, threads)) { cuda_shim::error = 9; break; }                              \
+        cuda_shim_count.kernels += !cuda_shim::recording;                                                              \
         cuda_shim::submit([=] { cuda_shim::run_grid(name, grid, dim3(threads), [=] { kernel(__VA_ARGS__); }); });      \
     } while (0)
 
@@ -400,7 +404,11 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
     return cudaSuccess;
 }
 
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cuda_shim::recording ? 900 : cudaSuccess; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    cuda_shim_count.waits++;
+    return cuda_shim::recording ? 900 : cudaSuccess;
+}
 
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int)
 {
@@ -423,6 +431,7 @@ static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *run, cudaGraph_t
 
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t run, cudaStream_t)
 {
+    cuda_shim_count.graphs++;
     for (auto &work : *run) work();
     return cudaSuccess;
 }

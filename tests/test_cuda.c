@@ -5,7 +5,8 @@
    2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
       close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between. So does one that
       the naive kernels train.
-   3. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
+   3. Nothing is launched outside of recorded steps, and the host waits a few times an epoch, whatever cnn_fit is asked for.
+   4. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
@@ -182,6 +183,49 @@ static void test_no_memory(void)
 }
 
 #ifdef CUDA_ON_CPU
+extern struct { long graphs, kernels, waits; } cuda_shim_count;
+
+static void check_counts(cnn_net *net, const cnn_epoch *epoch, void *user)
+{
+    enum { STEPS = 15, TESTS = 3, MOST_WAITS = 8 };        /* 44 = 14 * 3 + 2 = 2 * 20 + 4 */
+    long graphs = cuda_shim_count.graphs, kernels = cuda_shim_count.kernels, waits = cuda_shim_count.waits;
+    (void)user;
+    CHECK(epoch->epoch == 1 || (graphs == STEPS + TESTS && !kernels && waits <= MOST_WAITS),
+          "epoch %d: %ld recorded steps in place of %d, %ld kernels outside of them, %ld waits; error: %s", epoch->epoch,
+          graphs, STEPS + TESTS, kernels, waits, error_of(net));
+    memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
+}
+
+static void test_all_is_recorded(void)
+{
+    cnn_data *data = stripes();
+    cnn_net *net = new_net("cuda");
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .drop_last = 1);
+    cnn_batch batch;
+    int epoch;
+    cnn_one_cycle_lr(net, .max_lr = 3e-3f, .total_steps = 60);
+    cnn_fit(net, data, data, .epochs = 4, .batch_size = 3, .test_batch_size = 20, .clip_grad_norm = 0.5f, .keep_last = 1,
+            .each_epoch = check_counts);
+    CHECK(!cnn_error(net), "cnn_fit: %s", error_of(net));
+    for (epoch = 0; epoch < 2; epoch++) {
+        memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
+        while (cnn_next(loader, &batch)) {
+            cnn_forward(net, &batch);
+            cnn_cross_entropy(net, &batch);
+            cnn_zero_grad(net);
+            cnn_backward(net);
+            cnn_clip_grad_norm(net, 0.5f);                 /* has a result, for which the host waits */
+            cnn_step(net);
+        }
+    }
+    CHECK(cuda_shim_count.graphs == 10 && !cuda_shim_count.kernels,
+          "5 steps whose gradients are clipped by hand: %ld graphs, not two a step, and %ld kernels outside of them",
+          cuda_shim_count.graphs, cuda_shim_count.kernels);
+    cnn_loader_free(loader);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 static void check_sentence(const char *variable, const char *value, const char *expected)
 {
     cnn_data *data = stripes();
@@ -219,6 +263,7 @@ int main(void)
         test_training();
         test_no_memory();
 #ifdef CUDA_ON_CPU
+        test_all_is_recorded();
         test_errors();
 #endif
     }
