@@ -736,27 +736,57 @@ static __device__ __forceinline__ void store_four(const conv2d_forward_job &job,
 
 PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
 
-/* df: the gradient at the convolution's sum, back through pooling and activation. One thread a value: the pools that it
-   takes part in are asked whether it won. index NULL: no pooling. */
-static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, const float *dy, const float *y, const unsigned char *index)
+/* Pooling, if any, by windows of 2 x 2 side by side, nearly all there are: a pixel is in one of them at most */
+static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
+
+static __host__ __device__ bool pools_in_a_thread(const cnn_conv2d_shape &s)
+{
+    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
+}
+
+/* df: the gradient at the convolution's sum, back through pooling and activation. index NULL: no pooling. */
+struct conv2d_dy { const float *dy, *y; const unsigned char *index; };
+
+/* Where pools_in_a_thread or without pooling. All is read before it is known to be needed: so nothing waits twice. */
+static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
 {
     const cnn_pool2d_shape &p = s.pool;
-    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
-    if (at >= (size_t)s.batch * s.out_channels * pixels) return;
-    if (!p.kernel_height) { df[at] = dy[at] * activation_slope(s.activation, s.slope, y[at]); return; }
-    int j = (int)(at % pixels) / s.out_width + p.pad_height, i = (int)(at % pixels) % s.out_width + p.pad_width;
-    size_t map = at / pixels * p.out_height * p.out_width;
+    size_t at = (map * s.out_height + j) * s.out_width + i;
+    if (!pools(s)) return g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
+    j += p.pad_height;
+    i += p.pad_width;
+    if (j / 2 >= p.out_height || i / 2 >= p.out_width) return 0;
+    at = (map * p.out_height + j / 2) * p.out_width + i / 2;
+    float df = g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
+    return g.index[at] == j % 2 * 2 + i % 2 ? df : 0;
+}
+
+/* Any windows, which may overlap: the pools that the pixel takes part in are asked whether it won */
+static __device__ float conv2d_df_overlapping(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
+{
+    const cnn_pool2d_shape &p = s.pool;
+    j += p.pad_height;
+    i += p.pad_width;
     int first_row = max(0, (j - p.kernel_height) / p.stride_height), last_row = min(j / p.stride_height, p.out_height - 1);
     int first_column = max(0, (i - p.kernel_width) / p.stride_width), last_column = min(i / p.stride_width, p.out_width - 1);
     float sum = 0;
     for (int row = first_row; row <= last_row; row++)
         for (int column = first_column; column <= last_column; column++) {
-            size_t pooled = map + (size_t)row * p.out_width + column;
+            size_t at = (map * p.out_height + row) * p.out_width + column;
             int down = j - row * p.stride_height, right = i - column * p.stride_width;
-            if (down >= p.kernel_height || right >= p.kernel_width || index[pooled] != down * p.kernel_width + right) continue;
-            sum += dy[pooled] * activation_slope(s.activation, s.slope, y[pooled]);
+            if (down >= p.kernel_height || right >= p.kernel_width || g.index[at] != down * p.kernel_width + right) continue;
+            sum += g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
         }
-    df[at] = sum;
+    return sum;
+}
+
+/* One thread a value */
+static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
+{
+    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width, map = at / pixels;
+    int j = (int)(at % pixels) / s.out_width, i = (int)(at % pixels) % s.out_width;
+    if (map >= (size_t)s.batch * s.out_channels) return;
+    df[at] = pools(s) && !pools_in_a_thread(s) ? conv2d_df_overlapping(s, g, map, j, i) : conv2d_df_at(s, g, map, j, i);
 }
 
 /* dz, on a grid of rows x columns. With zeros around the image that grid is the image. Other borders are copies of its
@@ -911,14 +941,18 @@ struct conv2d_du_job : product_job {
     divider taps, kernel_width;
     int depth;
     float *parts;
-    const float *df, *z;
+    const float *df, *z;                    /* df NULL: un-pooled here, from g */
+    conv2d_dy g;
 
     static const bool a_along_k = true, b_along_k = true;
 
     __device__ float a(int group, int m_, int k_) const
     {
-        int rest, img = divided(k_, pixels, &rest);
-        return df[((size_t)img * s.out_channels + group * m + m_) * pixels.d + rest];
+        int rest, i, img = divided(k_, pixels, &rest);
+        size_t map = (size_t)img * s.out_channels + group * m + m_;
+        if (df) return df[map * pixels.d + rest];
+        int j = divided(rest, width, &i);
+        return conv2d_df_at(s, g, map, j, i);
     }
 
     __device__ float b(int group, int k_, int n_) const
@@ -1351,13 +1385,6 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
-static bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
-
-static bool pools_in_a_thread(const cnn_conv2d_shape &s)   /* windows of 2 x 2 side by side, nearly all there are */
-{
-    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
-}
-
 static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 {
     conv2d_du_job job;
@@ -1431,11 +1458,10 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
 }
 
 /* df as memory: dy itself where nothing stands between */
-static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const float *dy, const float *y,
-                                  const unsigned char *index, void *work)
+static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const conv2d_dy &g, void *work)
 {
-    if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return dy;
-    LAUNCH(c, conv2d_df, threads_for(conv2d_outputs(*s)), *s, (float *)work, dy, y, index);
+    if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return g.dy;
+    LAUNCH(c, conv2d_df, threads_for(conv2d_outputs(*s)), *s, (float *)work, g);
     return (const float *)work;
 }
 
@@ -1450,7 +1476,7 @@ static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s,
 {
     cuda_context *c = of(context);
     size_t weights = (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
-    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    const float *df = run_conv2d_df(c, s, conv2d_dy{ dy, y, index }, work);
     float *dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
     LAUNCH(c, conv2d_du_naive, threads_for(weights), *s, dweight, df, x);
     if (dbias) LAUNCH(c, conv2d_db_naive, threads_for((size_t)s->out_channels), *s, dbias, df);
@@ -1467,10 +1493,14 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
         || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
         return;
-    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    /* Where no dz is wanted, as in the first layer with its large maps, du un-pools while it reads: 9 bytes for four values
+       of df, which is neither written nor read, 8 bytes each. But dz reads every value once a tap, 9 or 25 times: from dy, y
+       and index that would be three loads for one within the product. There df is written once, and du reads it, too. */
+    conv2d_dy g = { dy, y, index };
+    const float *df = dx || (pools(*s) && !pools_in_a_thread(*s)) ? run_conv2d_df(c, s, g, work) : NULL;
     conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
     du.parts = (float *)work + conv2d_before_parts(*s);
-    du.df = df; du.z = x;
+    du.df = df; du.z = x; du.g = g;
     LAUNCH_PRODUCT(c, conv2d_du, du);
     LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
            du.n - (dbias ? 1 : 0), du.splits);
