@@ -126,12 +126,10 @@ ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to 
 	$(gpu_needed)
 	@build/cuda/ladder_cuda
 
-bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## a training step on a GPU; PEER=SCRIPT: beside PyTorch (SCRIPT NETWORK --device cuda --steps N)
+bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## training on a GPU beside PyTorch: eager, compiled, captured; PYTHON=... has torch
 	$(gpu_needed)
 	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
-	@build/cuda/bench_cuda cuda
-	@$(if $(PEER),for network in lenet5 mnist_cnn cifar10_cnn; do for how in '' --compile; do \
-		echo "PyTorch$${how:+ }$$how:"; $(PYTHON) '$(PEER)' $$network --device cuda --steps 200 $$how || exit 1; done; done,echo 'PEER=SCRIPT was not given: PyTorch was not measured')
+	@$(PYTHON) tests/bench_cuda_torch.py $(BENCH)
 
 test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
