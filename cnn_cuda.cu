@@ -137,9 +137,7 @@ static void run_kernel(cudaStream_t stream, const char *name, const unsigned cha
 template <class... Parameters, class... Arguments>
 static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, const Arguments &...arguments)
 {
-    size_t sizes[] = { sizeof kernel, sizeof grid, sizeof(Parameters)... }, size = 0;
-    for (size_t one : sizes) size += one;
-    cuda_call call = { name, run_kernel<Parameters...>, size };
+    cuda_call call = { name, run_kernel<Parameters...>, ((sizeof kernel + sizeof grid) + ... + sizeof(Parameters)) };
     put(&c->list, call);
     put(&c->list, kernel);
     put(&c->list, grid);
