@@ -20,7 +20,7 @@
        CUDA_SHIM_FAIL=kernel                             that kernel's launch reports an error
        CUDA_SHIM_NO_DEVICE=1                             there is no device
 
-   A matrix instruction is emulated with cuda_shim::exchange, which a warp enters and leaves together. */
+   A matrix instruction is emulated lane by lane: a warp enters it and leaves it together, as with all that ends in .sync. */
 #ifndef CUDA_SHIM_H
 #define CUDA_SHIM_H
 
@@ -132,7 +132,7 @@ struct block {
     registers scheduler;
     void *tsan;
     char clock[33][2];                      /* addresses for the race detector: one pair a warp, and the block's */
-    char slot[32][WARP][64];                /* what the lanes of a warp exchange */
+    char slot[32][WARP][64];                /* what the lanes of a warp show each other */
 };
 
 static block *current;
@@ -179,17 +179,15 @@ CUDA_SHIM_OWN void wait(enum state at, int line)
     CUDA_SHIM_TSAN(__tsan_acquire(clock));
 }
 
-/* Leaves v for the other lanes, meets them, takes lane `from`'s, and meets them again before the slots are used anew. */
-template <class T> static T exchange(T v, int from, int line)
+/* Shows v to the other lanes, meets them, takes what all have shown, and meets them again before the slots are used anew. */
+template <class T> CUDA_SHIM_OWN void collect(T all[WARP], const T &v, int line)
 {
     block *b = block_now();
-    int warp = running()->number / WARP, lane = running()->number % WARP;
-    T taken;
-    memcpy(b->slot[warp][lane], &v, sizeof v);
+    int warp = running()->number / WARP;
+    memcpy(b->slot[warp][running()->number % WARP], &v, sizeof v);
     wait(AT_WARP_BARRIER, line);
-    memcpy(&taken, b->slot[warp][from], sizeof taken);
+    for (int lane = 0; lane < WARP; lane++) memcpy(&all[lane], b->slot[warp][lane], sizeof v);
     wait(AT_WARP_BARRIER, line);
-    return taken;
 }
 
 CUDA_SHIM_OWN bool release_warps(block *b)                 /* those whose lanes have all arrived */
@@ -296,6 +294,40 @@ CUDA_SHIM_OWN void run_grid(const char *kernel, dim3 grid, dim3 threads, const s
     delete b;
 }
 
+/* ---- the matrix instruction of TF32, which reads the upper 19 bits of its factors. In which order and with how many bits a
+   GPU adds eight products is not written anywhere; here it is one by one, in float32. ---- */
+
+CUDA_SHIM_OWN unsigned to_tf32(float x)     /* cvt.rna: to the nearest, halves away from zero; infinities and NaN stay */
+{
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return 0x7fffe000u;
+    return ((bits & 0x7f800000u) == 0x7f800000u ? bits : bits + 0x1000u) & ~0x1fffu;
+}
+
+CUDA_SHIM_OWN float from_tf32(unsigned bits)
+{
+    float x;
+    bits &= ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+struct tf32_share { unsigned a[4], b[2]; };                /* a lane's */
+
+/* mma.m16n8k8: which lane has which value of A(16,8), B(8,8), D(16,8) is in the PTX ISA's figures for this shape */
+CUDA_SHIM_OWN void mma_tf32(float *d, const unsigned *a, const unsigned *b, int line)
+{
+    int lane = running()->number % WARP;
+    tf32_share own = { { a[0], a[1], a[2], a[3] }, { b[0], b[1] } }, all[WARP];
+    collect(all, own, line);
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 8; k++)
+            d[i] += from_tf32(all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]) * from_tf32(all[column * 4 + k % 4].b[k / 4]);
+    }
+}
+
 /* ---- streams: all are one; while it is recorded, what is submitted goes to the tape ---- */
 
 typedef std::vector<std::function<void()>> tape;
@@ -324,6 +356,9 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
         if (!cuda_shim::launchable(name, grid, threads)) { cuda_shim::error = 9; break; }                              \
         cuda_shim::submit([=] { cuda_shim::run_grid(name, grid, dim3(threads), [=] { kernel(__VA_ARGS__); }); });      \
     } while (0)
+
+#define CUDA_TO_TF32(to, x) ((to) = cuda_shim::to_tf32(x))
+#define CUDA_MMA_TF32(d, a, b) cuda_shim::mma_tf32(d, a, b, __LINE__)
 
 /* ---- those functions of the CUDA runtime that cnn_cuda.cu calls ---- */
 

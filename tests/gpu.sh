@@ -26,6 +26,7 @@ near() { printf '%s\n%s\n' "$1" "$2" | awk '{ loss[NR] = $4; test[NR] = $8 }
 
 ok "test_cuda" $here/test_cuda
 if [ "$failed" -gt 0 ]; then echo "gpu: $passed passed, $failed failed"; exit 1; fi
+ok "test_mma" $here/test_mma
 ok "test_backends, cuda" $here/test_backends cuda
 ok "test_backends, cuda_naive" $here/test_backends cuda_naive
 ok "test_library" $here/test_library
