@@ -2,7 +2,8 @@
 
        bench_cuda [backend [batch [steps]]]        default cuda, 128 and 200; make bench-cuda runs it beside PyTorch on a GPU
 
-   Twice: waiting for the loss of each step (the median), and with all steps under way at once (the mean). */
+   Twice: waiting for the loss of each step (the median), and with all steps under way at once (the mean). And both in float32
+   and with TF32 allowed, as PyTorch allows it by default. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "../examples/networks.h"
@@ -28,7 +29,7 @@ static void train_step(cnn_net *net, const cnn_batch *batch)
     cnn_step(net);
 }
 
-static int bench(int program, const char *backend, int batch_size, int steps)
+static int bench(int program, const char *backend, int tf32, int batch_size, int steps)
 {
     int channels = programs[program].channels, size = programs[program].size, i;
     size_t values = (size_t)batch_size * channels * size * size, k;
@@ -47,6 +48,7 @@ static int bench(int program, const char *backend, int batch_size, int steps)
     o.count = batch_size; o.channels = channels; o.height = o.width = size; o.classes = 10; o.bytes = bytes; o.labels = labels;
     data = cnn_data_new_with(o);
     cnn_to(net, backend);
+    cnn_allow_tf32(net, tf32);
     programs[program].build(net);
     cnn_adam(net, .lr = 1e-3f);
     loader = cnn_loader_new(data, .batch_size = batch_size);
@@ -66,8 +68,8 @@ static int bench(int program, const char *backend, int batch_size, int steps)
     start = cnn__seconds() - start;
     if (cnn_error(net)) printf("%s %s: %s\n", programs[program].name, backend, cnn_error(net));
     else
-        printf("%s cnn.h %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n",
-               programs[program].name, backend, 1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
+        printf("%s cnn.h %s %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n",
+               programs[program].name, backend, tf32 ? "tf32" : "float32", 1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
     fflush(stdout);
     i = cnn_error(net) != NULL;
     cnn_loader_free(loader);
@@ -80,7 +82,7 @@ static int bench(int program, const char *backend, int batch_size, int steps)
 int main(int argc, char **argv)
 {
     int failed = 0, i;
-    for (i = 0; i < 3; i++)
-        failed |= bench(i, argc > 1 ? argv[1] : "cuda", argc > 2 ? atoi(argv[2]) : 128, argc > 3 ? atoi(argv[3]) : 200);
+    for (i = 0; i < 6; i++)
+        failed |= bench(i / 2, argc > 1 ? argv[1] : "cuda", i % 2, argc > 2 ? atoi(argv[2]) : 128, argc > 3 ? atoi(argv[3]) : 200);
     return failed;
 }

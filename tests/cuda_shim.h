@@ -16,7 +16,8 @@
    It cannot see races between blocks, missing memory fences, bank conflicts or occupancy, and streams run in the order of
    the calls. Environment variables, read at each launch:
 
-       CUDA_SHIM_ORDER=forward | reversed | shuffled     of the threads in a block; the blocks are reversed, too
+       CUDA_SHIM_ORDER=forward | reversed | shuffled     of the threads in a block; the blocks are reversed, too.
+                                                         Shuffled: and half of the warps rest, now these, now those
        CUDA_SHIM_FAIL=kernel                             that kernel's launch reports an error
        CUDA_SHIM_NO_DEVICE=1                             there is no device
 
@@ -122,6 +123,8 @@ struct fiber {
     void *tsan;
 };
 
+struct tf32_share { float a[4], b[2]; };    /* a lane's, of the factors of a matrix instruction */
+
 struct block {
     const char *kernel;
     dim3 index;
@@ -132,7 +135,7 @@ struct block {
     registers scheduler;
     void *tsan;
     char clock[33][2];                      /* addresses for the race detector: one pair a warp, and the block's */
-    char slot[32][WARP][64];                /* what the lanes of a warp show each other */
+    tf32_share shown[32][2][WARP];          /* what the lanes of a warp show each other */
 };
 
 static block *current;
@@ -177,17 +180,6 @@ CUDA_SHIM_OWN void wait(enum state at, int line)
     CUDA_SHIM_TSAN(__tsan_release(clock));
     jump(&f->saved, &b->scheduler, b->tsan);
     CUDA_SHIM_TSAN(__tsan_acquire(clock));
-}
-
-/* Shows v to the other lanes, meets them, takes what all have shown, and meets them again before the slots are used anew. */
-template <class T> CUDA_SHIM_OWN void collect(T all[WARP], const T &v, int line)
-{
-    block *b = block_now();
-    int warp = running()->number / WARP;
-    memcpy(b->slot[warp][running()->number % WARP], &v, sizeof v);
-    wait(AT_WARP_BARRIER, line);
-    for (int lane = 0; lane < WARP; lane++) memcpy(&all[lane], b->slot[warp][lane], sizeof v);
-    wait(AT_WARP_BARRIER, line);
 }
 
 CUDA_SHIM_OWN bool release_warps(block *b)                 /* those whose lanes have all arrived */
@@ -241,6 +233,7 @@ CUDA_SHIM_OWN void run_block(block *b, char *stacks, bool shuffled)
             fiber *f = &b->fibers[i];
             if (f->state != READY) continue;
             moved = true;
+            if (shuffled && random >> (8 + f->number / WARP % 16) & 1) continue;       /* warps do not go in step */
             b->now = f;
             jump(&b->scheduler, &f->saved, f->tsan);
             alive -= f->state == FINISHED;
@@ -313,18 +306,20 @@ CUDA_SHIM_OWN float from_tf32(unsigned bits)
     return x;
 }
 
-struct tf32_share { unsigned a[4], b[2]; };                /* a lane's */
-
-/* mma.m16n8k8: which lane has which value of A(16,8), B(8,8), D(16,8) is in the PTX ISA's figures for this shape */
+/* mma.m16n8k8: which lane has which value of A(16,8), B(8,8), D(16,8) is in the PTX ISA's figures for this shape. Each lane
+   shows the others what it has, and meets them. Two sets of slots take turns, so that nobody writes where others still read. */
 CUDA_SHIM_OWN void mma_tf32(float *d, const unsigned *a, const unsigned *b, int line)
 {
-    int lane = running()->number % WARP;
-    tf32_share own = { { a[0], a[1], a[2], a[3] }, { b[0], b[1] } }, all[WARP];
-    collect(all, own, line);
+    const fiber *f = running();
+    int lane = f->number % WARP;
+    tf32_share *shown = current->shown[f->number / WARP][f->barriers[1] & 1];
+    for (int i = 0; i < 4; i++) shown[lane].a[i] = from_tf32(a[i]);
+    for (int i = 0; i < 2; i++) shown[lane].b[i] = from_tf32(b[i]);
+    wait(AT_WARP_BARRIER, line);
     for (int i = 0; i < 4; i++) {
         int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         for (int k = 0; k < 8; k++)
-            d[i] += from_tf32(all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]) * from_tf32(all[column * 4 + k % 4].b[k / 4]);
+            d[i] += shown[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2] * shown[column * 4 + k % 4].b[k / 4];
     }
 }
 

@@ -16,8 +16,8 @@
    among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
 
    Convolutions come a second time, with 16 channels and more and with TF32 allowed. It rounds each factor to 11 bits, by up to
-   2^-11 of itself, so the sum may be off by 2^-10 M more. Every other shape has factors that are rounded already: there it
-   must be as near as float32. Whole numbers are exact in both.
+   2^-11 of itself, so the sum may be off by 2^-10 M more. For every other shape `direct` gets rounded factors: a backend that
+   rounds them itself must be as near to it as in float32. Whole numbers are exact in both.
 
    Arrays are reached through the table alone. They lie between guards, which no operation may change, nor its
    inputs; outputs and scratch memory begin as NaN. Where a shape fails it is printed in full, and being a pure
@@ -101,7 +101,9 @@ static int whole;                           /* small whole numbers: results must
 static double worst;                        /* largest distance of this operation, in tolerances */
 static double loss = 1;                     /* WINOGRAD where its transforms may be used, else 1 */
 static int has_nan;                         /* a NaN is among the inputs */
-static int tf32, rounded;                   /* convolutions may calculate in TF32; their factors have 11 bits already */
+static int has_tf32;                        /* the backend under test rounds factors where it may */
+static int tf32, rounded;                   /* convolutions may calculate in TF32; their factors are rounded in advance, */
+static int rounds_itself;                   /* but not for the backend under test, as it will do so */
 
 static const char *case_text(void)
 {
@@ -138,10 +140,11 @@ static array *content(const char *name, role role, const void *data, size_t byte
     return a;
 }
 
-static float to_tf32(float x)               /* to 11 bits: the others fall off between adding and taking away */
+static float to_tf32(float x)               /* to 11 bits, halves away from zero */
 {
-    volatile float moved = x * 8193.0f, rest = moved - x;  /* Dekker 1971 */
-    return moved - rest;
+    int exponent;
+    double digits = ldexp(frexp(x, &exponent), 11);
+    return (float)ldexp(digits < 0 ? ceil(digits - 0.5) : floor(digits + 0.5), exponent - 11);
 }
 
 static array *values_within(const char *name, role role, size_t n, double low, double high)
@@ -150,7 +153,6 @@ static array *values_within(const char *name, role role, size_t n, double low, d
     size_t i;
     for (i = 0; i < n; i++) {
         float value = (float)(whole ? between(-2, 2) : real(low, high));
-        if (rounded) value = to_tf32(value);
         begun(a, DIRECT)[i] = begun(a, TESTED)[i] = value;
         begun(a, BOUND)[i] = fabsf(value);
     }
@@ -158,6 +160,16 @@ static array *values_within(const char *name, role role, size_t n, double low, d
 }
 
 static array *values(const char *name, role role, size_t n) { return values_within(name, role, n, -1, 1); }
+static array *factors(const char *name, size_t n)
+{
+    array *a = values(name, INPUT, n);
+    size_t i;
+    int k;
+    for (k = 0; k < SIDES; k++)
+        for (i = 0; i < n && rounded && !(k == TESTED && rounds_itself); i++) begun(a, k)[i] = to_tf32(begun(a, k)[i]);
+    return a;
+}
+
 static array *output(const char *name, size_t n) { return add(name, OUTPUT, n * sizeof(float)); }
 
 static array *signs(array *a)               /* values on the third side as well */
@@ -430,6 +442,7 @@ static cnn_conv2d_shape of_the_lecture(void)
 {
     cnn_conv2d_shape s = lecture_conv2d(convolutions[number], between(1, 2));
     s.allow_tf32 = tf32;
+    rounds_itself = has_tf32 && s.in_channels >= 16 && s.out_channels >= 16;
     return s;
 }
 
@@ -461,6 +474,7 @@ static cnn_conv2d_shape random_conv2d(void)
              || s.in_channels / s.groups < fewest || s.out_channels / s.groups < fewest
              || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom)
              || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
+    rounds_itself = has_tf32 && s.in_channels / s.groups >= 16 && s.out_channels / s.groups >= 16;
     random_activation(&s.activation, &s.slope);
     if (below(2)) s.pool = random_pool(s.batch, s.out_channels, s.out_height, s.out_width, 0);
     return s;
@@ -539,7 +553,7 @@ static void conv2d_forward(void)
 {
     cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s), unpooled = s;
     double terms = whole && !by_winograd(&s, 0) ? 0 : (double)(conv2d_weights(&s) / s.out_channels) + 1;
-    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *x = factors("x", conv2d_inputs(&s)), *weight = factors("weight", conv2d_weights(&s));
     array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
     array *y = output("y", conv2d_outputs(&s)), *index = NULL, *maps = NULL;
     array *work = conv2d_work(&s);
@@ -583,11 +597,11 @@ static void conv2d_backward(void)
     double outputs = (double)s.batch * s.out_height * s.out_width;
     double copied = (double)copies(s.padding_mode, s.pad_top, s.pad_bottom) * copies(s.padding_mode, s.pad_left, s.pad_right);
     double products = (double)s.out_channels / s.groups * s.kernel_height * s.kernel_width * copied;       /* of one dx */
-    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *x = factors("x", conv2d_inputs(&s)), *weight = factors("weight", conv2d_weights(&s));
     array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL, *y = output("y", conv2d_outputs(&s));
     array *index = s.pool.kernel_height ? add("index", OUTPUT, conv2d_outputs(&s)) : NULL;
     array *work = conv2d_work(&s);
-    array *dy = values("dy", INPUT, conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
+    array *dy = factors("dy", conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
     array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
     describe_conv2d(&s, bias != NULL);
@@ -1026,6 +1040,24 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }
 };
 
+/* Is 1 + 2^-12, 16 times, a 16? Then it has TF32. */
+static int asked_for_tf32(void)
+{
+    static const layer one_pixel = { 16, 1, 16, 1, 0 };
+    cnn_conv2d_shape s = lecture_conv2d(one_pixel, 1);
+    array *x = values("x", INPUT, 16), *weight = values("weight", INPUT, 256), *y = output("y", 16), *work = conv2d_work(&s);
+    int i, answer;
+    for (i = 0; i < 256; i++) begun(weight, TESTED)[i] = 1;
+    for (i = 0; i < 16; i++) begun(x, TESTED)[i] = 1 + (float)ldexp(1, -12);
+    s.allow_tf32 = 1;
+    upload();
+    run_conv2d_forward(TESTED, &s, y, NULL, x, weight, NULL, work);
+    download();
+    answer = result(y, TESTED)[0] == 16;
+    free_arrays();
+    return answer;
+}
+
 static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_for)
 {
     char sentence[256] = "";
@@ -1036,6 +1068,7 @@ static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_
         else SKIP("%s cannot start: %s", backend->name, sentence);
         return;
     }
+    has_tf32 = asked_for_tf32();
     for (operation = 0; operation < sizeof operations / sizeof *operations; operation++) {
         worst = 0;
         for (number = 0; number < shapes; number++) {

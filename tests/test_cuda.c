@@ -178,6 +178,10 @@ static void test_tf32(void)
 {
     cnn_data *data = stripes();
     static outcome direct, float32, always, by_turns, checked;
+    cnn_net *net = new_net("cuda");
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH);
+    cnn_gradcheck_result check;
+    cnn_batch batch;
     int i;
     direct = train("direct", data, NEVER);
     float32 = train("cuda", data, NEVER);
@@ -194,6 +198,13 @@ static void test_tf32(void)
     CHECK(!memcmp(&by_turns, &checked, sizeof by_turns), "TF32 by turns: recorded steps end with other bits than launches one by one");
     always = train("direct", data, ALWAYS);
     CHECK(!memcmp(&always, &direct, sizeof always), "TF32 allowed: direct, which has none, ends with other bits");
+    cnn_allow_tf32(net, 1);
+    cnn_next(loader, &batch);
+    check = cnn_gradcheck(net, &batch, 20, NULL);
+    CHECK(check.checked > 100 && !check.failed, "TF32 allowed: %d of %d gradients fail the check, the worst of %s", check.failed,
+          check.checked, check.where);
+    cnn_loader_free(loader);
+    cnn_free(net);
     cnn_data_free(data);
 }
 
