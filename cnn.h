@@ -181,13 +181,16 @@ const char *cnn_error(const cnn_net *net);  /* NULL while all is well           
 void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
                                                failed stays in error                                   */
 
-/* ---- where and how it computes; before the first forward pass ---- */
+/* ---- where and how it computes; but for the last, before the first forward pass ---- */
 
 void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "direct", "cuda" when linked  */
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
 const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
 void cnn_set_num_threads(cnn_net *net, int threads);  /* default: all cores; changes no result           */
 void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
+/* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
+   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
+void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
@@ -400,6 +403,7 @@ typedef struct cnn_conv2d_shape {
     cnn_padding_mode padding_mode;
     cnn_activation activation; float slope;              /* applied to the sum                           */
     cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0   */
+    int allow_tf32;                                      /* conv2d_work must not depend on it             */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -422,7 +426,7 @@ typedef struct cnn_counters {
     int correct_sum, seen;                  /* since the last reset                                      */
 } cnn_counters;
 
-enum { CNN_BACKEND_VERSION = 1 };
+enum { CNN_BACKEND_VERSION = 2 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
@@ -2994,7 +2998,7 @@ struct cnn_net {
     void *work; size_t work_size;
     cnn__resident *resident; int resident_count;
     /* state */
-    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
@@ -3506,6 +3510,8 @@ void cnn_set_num_threads(cnn_net *net, int threads)
 
 void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cnn_manual_seed")) net->seed = seed; }
 
+void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allow_tf32 = allow != 0; }
+
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
 #define CNN__NEEDS(entry) if (!b->entry) return #entry;
@@ -3727,7 +3733,7 @@ static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[ne
 
 static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
 {
-    (void)net;
+    op->conv.allow_tf32 = net->allow_tf32;
     op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
 }
 
@@ -7083,14 +7089,17 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
 {
     cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
-    int i;
+    int i, tf32 = net ? net->allow_tf32 : 0;
+    cnn_allow_tf32(net, 0);                                /* its rounding is larger than what a check lets pass */
     cnn_forward(net, batch);
     for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
         if (net->layers[i].kind != CNN__FLATTEN && !cnn__does_nothing(net, &net->layers[i]))
             cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
     cnn_zero_grad(net);
-    if (net) net->has_loss = 0;
     if (cnn__stopped(net)) result.failed++;
+    if (!net) return result;
+    net->has_loss = 0;
+    net->allow_tf32 = tf32;
     return result;
 }
 

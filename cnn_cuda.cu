@@ -338,7 +338,8 @@ static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f 
                 and B that it needs into shared memory; from there each value is read by many threads.
              2. Each thread makes TM x 4 results in registers: TM + 4 values read for TM * 4 products.
              3. While a tile is multiplied, the values of the next one are already on their way into registers.
-             4. Where k is long and the tiles are few, the sum is split among blocks; sum_splits adds the parts, in order.
+             4. Where k is long and the tiles are few, the sum is split among blocks; sum_parts adds the parts, in order.
+             5. Convolutions with many channels, if allowed: the same tiles by the instruction for products of matrices.
    ============================================================================================ */
 enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 
@@ -429,6 +430,98 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
     for (int i = 0; i < TM; i++) if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
 }
 
+/* ---- the same in TF32, on tensor cores ----
+
+   TF32 is float32 with 10 bits of mantissa in place of 23: each factor is off by up to 2^-11 of itself. Products and sums stay
+   float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds a share of the three matrices. */
+
+#ifndef CUDA_MMA_TF32                       /* PTX, which C++ cannot parse: tests/cuda_shim.h has its own, lane by lane */
+#define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
+#define CUDA_MMA_TF32(d, a, b)                                                                                   \
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+enum { TENSOR_CORES = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
+#else
+enum { TENSOR_CORES = 1 };
+#endif
+
+static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the nearest, halves away from zero */
+{
+    unsigned bits;
+    CUDA_TO_TF32(bits, x);
+    return bits;
+}
+
+/* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
+       a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
+static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) { CUDA_MMA_TF32(d, a, b); }
+
+/* Where in shared memory a tile has its value (at, k). A warp reads 8 of `at` times 4 of k at once, and as 20 at + k or
+   8 k + at they lie in 32 different banks. */
+template <int size, bool along_k> static __device__ __forceinline__ int spot(int at, int k)
+{
+    return along_k ? at * (TILE_K + 4) + k : k * (size + 8) + at;
+}
+
+static __device__ constexpr int spots(int size, bool along_k) { return along_k ? size * (TILE_K + 4) : TILE_K * (size + 8); }
+
+/* A lane has columns 2 t and 2 t + 1 of each D, but a job wants four in a row (a window of pooling). So of 16 columns, those
+   two of D 0 and those two of D 1 are the columns 4 t ... 4 t + 3: column 4 t + 2 j + e of the tile is column 2 t + e of D j. */
+static __device__ __forceinline__ int column_of_d(int column)
+{
+    return column / 16 * 16 + column % 4 / 2 * 8 + column % 16 / 4 * 2 + column % 2;
+}
+
+/* The 8 warps lie side by side, each with 16 columns of up to 32 rows. */
+template <int M, int N, class Job>
+static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a, unsigned *b)
+{
+    enum { ROWS = M < 32 ? 1 : 2, ACROSS = N / 16 };       /* of D in a warp; warps next to each other */
+    int group = (int)blockIdx.z / job.splits, split = (int)blockIdx.z % job.splits;
+    int top = (int)blockIdx.y * M, left = (int)blockIdx.x * N;
+    int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    int row = warp / ACROSS * 16 * ROWS + g, column = warp % ACROSS * 16;
+    int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
+    float sum[ROWS][2][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
+    fetch<M, N>(job, group, top, left, begin, end, next_a, next_b);
+    for (int from = begin; from < end; from += TILE_K) {
+#pragma unroll
+        for (int i = 0; i < M * TILE_K / THREADS; i++) {
+            place<M, Job::a_along_k>(i, &at, &k);
+            a[spot<M, Job::a_along_k>(at, k)] = to_tf32(next_a[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < N * TILE_K / THREADS; i++) {
+            place<N, Job::b_along_k>(i, &at, &k);
+            b[spot<N, Job::b_along_k>(column_of_d(at), k)] = to_tf32(next_b[i]);
+        }
+        __syncthreads();                    /* the tile is there, rounded */
+        if (from + TILE_K < end) fetch<M, N>(job, group, top, left, from + TILE_K, end, next_a, next_b);
+#pragma unroll
+        for (k = 0; k < TILE_K; k += 8) {
+            unsigned u[ROWS][4], v[2][2];
+            for (int i = 0; i < ROWS; i++)
+                for (int r = 0; r < 4; r++)
+                    u[i][r] = a[spot<M, Job::a_along_k>(row + 16 * i + 8 * (r % 2), k + t + 4 * (r / 2))];
+            for (int j = 0; j < 2; j++)
+                for (int r = 0; r < 2; r++) v[j][r] = b[spot<N, Job::b_along_k>(column + 8 * j + g, k + t + 4 * r)];
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < 2; j++) mma_tf32(sum[i][j], u[i], v[j]);
+        }
+        __syncthreads();                    /* no warp reads it any more */
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * ROWS; i++) {    /* rows g and g + 8 of each D */
+        int m = top + row + 8 * i, d = i % 2 * 2;
+        const float four[4] = { sum[i / 2][0][d], sum[i / 2][0][d + 1], sum[i / 2][1][d], sum[i / 2][1][d + 1] };
+        if (m < job.m) store_four(job, group, split, m, left + column + 4 * t, four);
+    }
+}
+
 #define PRODUCT_KERNEL(name, Job, M, N, TM)                                       \
     static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
     {                                                                             \
@@ -436,11 +529,24 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
         product<M, N, TM>(job, a, b);                                             \
     }
 
+#define PRODUCT_KERNEL_TF32(name, Job, M, N, TM)                                  \
+    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
+    {                                                                             \
+        __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
+        if (TENSOR_CORES) product_tf32<M, N>(job, a, b);                          \
+        else product<M, N, TM>(job, (float (*)[M + 4])a, (float (*)[N + 4])b);    \
+    }
+
 /* Three shapes of tile, for products with up to 16, up to 32, and more rows */
 #define PRODUCT_KERNELS(name, Job)                                                \
     PRODUCT_KERNEL(name##_16x128, Job, 16, 128, 2)                                \
     PRODUCT_KERNEL(name##_32x128, Job, 32, 128, 4)                                \
     PRODUCT_KERNEL(name##_64x64, Job, 64, 64, 4)
+
+#define PRODUCT_KERNELS_TF32(name, Job)                                           \
+    PRODUCT_KERNEL_TF32(name##_16x128, Job, 16, 128, 2)                           \
+    PRODUCT_KERNEL_TF32(name##_32x128, Job, 32, 128, 4)                           \
+    PRODUCT_KERNEL_TF32(name##_64x64, Job, 64, 64, 4)
 
 #define LAUNCH_PRODUCT(c, name, job)                                              \
     do {                                                                          \
@@ -733,6 +839,7 @@ static __device__ __forceinline__ void store_four(const conv2d_forward_job &job,
 }
 
 PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
+PRODUCT_KERNELS_TF32(conv2d_forward_tf32, conv2d_forward_job)
 
 /* Pooling, if any, by windows of 2 x 2 side by side, nearly all there are: a pixel is in one of them at most */
 static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
@@ -870,6 +977,7 @@ struct conv2d_dz_job : product_job {
 };
 
 PRODUCT_KERNELS(conv2d_dz, conv2d_dz_job)
+PRODUCT_KERNELS_TF32(conv2d_dz_tf32, conv2d_dz_job)
 
 /* The i-th place of the padded row at which value `at` of the image's row may stand: itself, or in the padding */
 static __device__ int padded_place(int i, int at, int n, int before)
@@ -932,7 +1040,7 @@ static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const floa
 }
 
 /* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last one of ones for the bias;
-   k: all pixels of the batch, a long sum of few values, so it is split. */
+   k: all pixels of the batch, a long sum of few values, so it is split. In TF32 the bias is summed from rounded df, too. */
 struct conv2d_du_job : product_job {
     cnn_conv2d_shape s;
     divider pixels, width;                  /* of f */
@@ -971,6 +1079,7 @@ struct conv2d_du_job : product_job {
 };
 
 PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
+PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
 
 /* The second pass of dW and db: rows of `inputs` weights, each followed by its bias if db is there. One thread a value. */
 static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
@@ -1383,6 +1492,19 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
+/* Fewer channels, and the product is soon done, its values hardly fetched; fewer rows, and the instruction's 16 are not full.
+   The rows are maps in the forward pass and for du, and input channels for dz. */
+template <class Job> static bool in_tf32(const Job &job)
+{
+    return job.s.allow_tf32 && job.s.in_channels / job.s.groups >= 16 && job.m >= 16;
+}
+
+#define LAUNCH_CONV2D(c, name, job)                                               \
+    do {                                                                          \
+        if (in_tf32(job)) LAUNCH_PRODUCT(c, name##_tf32, job);                    \
+        else LAUNCH_PRODUCT(c, name, job);                                        \
+    } while (0)
+
 static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 {
     conv2d_du_job job;
@@ -1450,7 +1572,7 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
-    LAUNCH_PRODUCT(c, conv2d_forward, job);
+    LAUNCH_CONV2D(c, conv2d_forward, job);
     if (pools(*s) && !job.pooled)
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
 }
@@ -1499,7 +1621,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
     du.parts = (float *)work + conv2d_before_parts(*s);
     du.df = df; du.z = x; du.g = g;
-    LAUNCH_PRODUCT(c, conv2d_du, du);
+    LAUNCH_CONV2D(c, conv2d_du, du);
     LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
            du.n - (dbias ? 1 : 0), du.splits);
     if (!dx) return;
@@ -1521,7 +1643,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     dz.stride_width = divide_by(s->stride_width);
     dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
     dz.df = df; dz.u = weight;
-    LAUNCH_PRODUCT(c, conv2d_dz, dz);
+    LAUNCH_CONV2D(c, conv2d_dz, dz);
     run_conv2d_fold(c, s, dx, dz.dz);
 }
 

@@ -24,15 +24,13 @@ static int fails(const char *sentence)
     return 1;
 }
 
-static int allow_tf32(cnn_net *net) { (void)net; return 0; }           /* 0: this cnn.h has none */
-
 static cnn_net *new_net(const struct program *p, const char *precision, const char *backend)
 {
     cnn_net *net = cnn_new(p->channels, p->size, p->size);
     cnn_to(net, backend);
     p->build(net);
     cnn_adam(net, .lr = 1e-3f);
-    if (!strcmp(precision, "tf32") && !allow_tf32(net)) { cnn_free(net); return NULL; }
+    cnn_allow_tf32(net, !strcmp(precision, "tf32"));
     cnn_num_parameters(net);                /* opens the backend */
     return net;
 }
@@ -75,7 +73,6 @@ static int bench_step(const struct program *p, const char *precision, int steps,
     cnn_data *data = random_data(p);
     cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .shuffle = 1);
     double seconds;
-    if (!net) return fails("this cnn.h knows no TF32");
     seconds_for(net, loader, steps / 4 + 3);               /* the steps are recorded, the clocks go up */
     seconds = seconds_for(net, loader, steps);
     if (cnn_error(net)) return fails(cnn_error(net));
@@ -91,7 +88,6 @@ static int bench_fit(const char *directory, const char *precision, int epochs, c
     double start = cnn__seconds();
     int count;
     if (train->error || test->error) return fails(train->error ? train->error : test->error);
-    if (!net) return fails("this cnn.h knows no TF32");
     if (!cnn_fit(net, train, test, .epochs = epochs)) return fails(cnn_error(net));
     history = cnn_history(net, &count);
     printf("LeNet-5 %s %s, %d epochs: %.3f seconds, test_acc %.2f%%\n", precision, backend, count, cnn__seconds() - start,

@@ -42,6 +42,14 @@ finds missing_barrier_in_the_product '' shuffled 'test_backends cuda 2' 'FAIL .*
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
 finds missing_barrier_seen_as_a_race '-g -fsanitize=thread' forward 'test_backends cuda 1' 'ThreadSanitizer: data race' \
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
+finds missing_barrier_in_tf32 '' shuffled 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,__syncthreads();  *\(/\* no warp reads it any more\),\1,'
+finds another_lanes_value_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,k + t + 4 \* r),k + t + 4 * (1 - r)),'
+finds another_lanes_result_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,d = i % 2 \* 2;,d = 2 - i % 2 * 2;,'
+finds factors_cut_off_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32, rounded\|FAIL .*TF32.*by direct' \
+    -e 's,to_tf32(next_b\[i\]),*(unsigned *)\&next_b[i],'
 finds missing_barrier_in_the_pooling '' reversed 'test_backends cuda 2' 'FAIL .*dx' \
     -e '/^pool2d_backward(/,/^}/s/__syncthreads();//'
 finds missing_barrier_in_a_block_sum '' forward 'test_backends cuda 2' 'FAIL .*the loss' \
