@@ -42,7 +42,7 @@ all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
 test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
-cuda_programs := test_backends test_cuda test_library
+cuda_programs := test_backends test_cuda test_library test_mma
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
@@ -83,6 +83,14 @@ build/cuda-on-cpu/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
 build/cuda-on-cpu/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-on-cpu/cnn_cuda.o
 	$(compile) -DCUDA_ON_CPU $< build/cuda-on-cpu/cnn_cuda.o -o $@ -lstdc++ $(link)
 
+build/cuda-on-cpu/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/cuda_shim.h tests/test.h
+	@mkdir -p build/cuda-on-cpu
+	$(GXX) $(shim_flags) -O2 -g $< -o $@
+
+build/cuda/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/test.h
+	@mkdir -p build/cuda
+	$(NVCC) $(nvcc_flags) $< -o $@
+
 build/cuda/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
 	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cudart) $(link)
 
@@ -96,6 +104,10 @@ build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/c
 	@mkdir -p $(@D)
 	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover -c $< -o $@
 
+build/cuda-asan/test_mma build/cuda-tsan/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/cuda_shim.h tests/test.h
+	@mkdir -p $(@D)
+	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover $< -o $@
+
 build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cuda.o
 	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
@@ -105,12 +117,14 @@ build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cud
 build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
 build/cuda-tsan/%: sanitizer = -fsanitize=thread
 
-cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda,build/cuda-$s/test_$t))  ## the kernels on the CPU under the sanitizers
+cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda mma,build/cuda-$s/test_$t))  ## the kernels on the CPU under the sanitizers
 	CUDA_SHIM_ORDER=reversed build/cuda-asan/test_backends cuda 40
 	CUDA_SHIM_ORDER=forward build/cuda-asan/test_backends cuda_naive 20
 	build/cuda-asan/test_cuda
+	build/cuda-asan/test_mma
 	CUDA_SHIM_ORDER=shuffled build/cuda-tsan/test_backends cuda 12
 	build/cuda-tsan/test_cuda
+	build/cuda-tsan/test_mma
 
 cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
 	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
@@ -126,12 +140,10 @@ ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to 
 	$(gpu_needed)
 	@build/cuda/ladder_cuda
 
-bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## a training step on a GPU; PEER=SCRIPT: beside PyTorch (SCRIPT NETWORK --device cuda --steps N)
+bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## training on a GPU beside PyTorch: eager, compiled, captured; PYTHON=... has torch
 	$(gpu_needed)
 	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
-	@build/cuda/bench_cuda cuda
-	@$(if $(PEER),for network in lenet5 mnist_cnn cifar10_cnn; do for how in '' --compile; do \
-		echo "PyTorch$${how:+ }$$how:"; $(PYTHON) '$(PEER)' $$network --device cuda --steps 200 $$how || exit 1; done; done,echo 'PEER=SCRIPT was not given: PyTorch was not measured')
+	@$(PYTHON) tests/bench_cuda_torch.py $(BENCH)
 
 test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)

@@ -181,13 +181,16 @@ const char *cnn_error(const cnn_net *net);  /* NULL while all is well           
 void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
                                                failed stays in error                                   */
 
-/* ---- where and how it computes; before the first forward pass ---- */
+/* ---- where and how it computes; but for the last, before the first forward pass ---- */
 
 void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "direct", "cuda" when linked  */
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
 const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
 void cnn_set_num_threads(cnn_net *net, int threads);  /* default: all cores; changes no result           */
 void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
+/* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
+   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
+void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
@@ -400,6 +403,7 @@ typedef struct cnn_conv2d_shape {
     cnn_padding_mode padding_mode;
     cnn_activation activation; float slope;              /* applied to the sum                           */
     cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0   */
+    int allow_tf32;                                      /* conv2d_work must not depend on it             */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -422,7 +426,7 @@ typedef struct cnn_counters {
     int correct_sum, seen;                  /* since the last reset                                      */
 } cnn_counters;
 
-enum { CNN_BACKEND_VERSION = 1 };
+enum { CNN_BACKEND_VERSION = 2 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
@@ -488,8 +492,9 @@ struct cnn_backend {
     void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
                       const float *g, size_t n);
-    void (*step_begin)(void *context);      /* (optional) a training step begins: cnn_forward with gradients ...      */
-    void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step. Not every step comes to its end.    */
+    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ...    */
+    void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step, or a batch of cnn_evaluate. Not every
+                                               step comes to its end.                                                 */
 };
 
 /* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
@@ -3156,11 +3161,11 @@ struct cnn_net {
     int capacity, index_capacity, backward_capacity;
     float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
     int *labels, *order;
-    float *scale, *shift;
+    float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     void *work; size_t work_size;
     cnn__resident *resident; int resident_count;
     /* state */
-    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
@@ -3672,6 +3677,8 @@ void cnn_set_num_threads(cnn_net *net, int threads)
 
 void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cnn_manual_seed")) net->seed = seed; }
 
+void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allow_tf32 = allow != 0; }
+
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
 #define CNN__NEEDS(entry) if (!b->entry) return #entry;
@@ -3893,7 +3900,7 @@ static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[ne
 
 static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
 {
-    (void)net;
+    op->conv.allow_tf32 = net->allow_tf32;
     op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
 }
 
@@ -4029,10 +4036,11 @@ static void cnn__release(cnn_net *net)
         for (i = 0; i < net->resident_count; i++) cnn__backend_free(net, &net->resident[i].memory);
         if (net->backend.close) net->backend.close(net->backend.context);
     }
+    cnn__free(net->scaled);
     cnn__free(net->resident);
     cnn__free(net->tensors);
     cnn__free(net->ops);
-    net->resident = NULL; net->tensors = NULL; net->ops = NULL;
+    net->scaled = NULL; net->resident = NULL; net->tensors = NULL; net->ops = NULL;
     net->resident_count = net->tensor_count = net->op_count = net->opened = 0;
     net->parameter_count = 0;
 }
@@ -4184,6 +4192,19 @@ static const void *cnn__reside(cnn_net *net, const void *host, uint64_t serial, 
     return larger->memory;
 }
 
+/* They are the same for all batches of a data set, so they are sent only where they are not there yet. */
+static void cnn__send_scale(cnn_net *net, const cnn_data *data)
+{
+    size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
+    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size)) return;
+    if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
+    if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
+    memcpy(net->scaled, data->scale, size);
+    memcpy(net->scaled + channels, data->shift, size);
+    net->backend.upload(net->backend.context, net->scale, data->scale, size);
+    net->backend.upload(net->backend.context, net->shift, data->shift, size);
+}
+
 static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
@@ -4206,22 +4227,20 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch)
     const cnn_backend *b;
     const cnn_data *data;
     cnn_map_shape map;
-    size_t values, channels;
+    size_t values;
     const unsigned char *bytes;
     const float *floats;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
     b = &net->backend;
     data = batch->data;
     map.batch = batch->size; map.channels = data->channels; map.pixels = data->height * data->width;
-    channels = (size_t)data->channels;
-    values = cnn__data_count(data) * channels * (size_t)map.pixels;
+    values = cnn__data_count(data) * (size_t)data->channels * (size_t)map.pixels;
     bytes = (const unsigned char *)cnn__reside(net, data->bytes, cnn__data_serial(data), values);
     floats = (const float *)cnn__reside(net, data->floats, cnn__data_serial(data), values * sizeof(float));
+    if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
-    if (b->step_begin && !net->no_grad) b->step_begin(b->context);
+    if (b->step_begin) b->step_begin(b->context);
     b->upload(b->context, net->order, batch->order, sizeof(int) * (size_t)batch->size);
-    b->upload(b->context, net->scale, data->scale, sizeof(float) * channels);
-    b->upload(b->context, net->shift, data->shift, sizeof(float) * channels);
     b->gather(b->context, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
     cnn__run(net, batch->size);
     net->last = *batch;
@@ -4430,10 +4449,9 @@ void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
     if (!(lr >= 0)) { cnn__say(&net->error, "cnn_set_lr: the learning rate must be at least 0, not %g", lr); return; }
-    if (net->ready) {
-        cnn_counters c = cnn__read_counters(net);
-        c.lr = lr;
-        cnn__write_counters(net, &c);
+    if (net->ready) {                       /* the rate alone: to read the counters would be to wait for the step */
+        double rate = lr;
+        net->backend.upload(net->backend.context, &net->counters->lr, &rate, sizeof rate);
     } else
         net->base_lr = lr;
 }
@@ -4525,12 +4543,17 @@ void cnn_scheduler_step(cnn_net *net)
     cnn_set_lr(net, (float)cnn__scheduled_lr(net, ++net->schedule_steps));
 }
 
+static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
+{
+    if (!cnn__ready(net)) return;
+    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", max_norm); return; }
+    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, max_norm);
+}
+
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
 {
-    if (!cnn__ready(net)) return 0;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", max_norm); return 0; }
-    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, max_norm);
-    return (float)cnn__read_counters(net).grad_norm;
+    cnn__clip(net, max_norm);
+    return cnn__stopped(net) ? 0 : (float)cnn__read_counters(net).grad_norm;
 }
 
 static int cnn__need_moment(cnn_net *net, float **moment)
@@ -4646,6 +4669,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
     while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
         cnn_forward(net, &batch);
         if (!cnn__stopped(net)) look(net, &batch, user);
+        if (net->backend.step_end) net->backend.step_end(net->backend.context);
     }
     net->evaluating = evaluating;
     net->no_grad = no_grad;
@@ -4897,13 +4921,13 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
     cnn_train(net);
     while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
         cnn_forward(net, &batch);
-        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
         cnn__take_loss(net, &batch, o->loss);
-        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, cnn_loss(net));
         cnn_zero_grad(net);
         cnn_backward(net);
-        if (o->clip_grad_norm > 0) cnn_clip_grad_norm(net, o->clip_grad_norm);
-        cnn_step(net);
+        if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
+        cnn_step(net);                      /* the doctor looks after it, and seldom: who looks, waits */
+        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
+        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, cnn_loss(net));
         if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
         done++;
         if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
@@ -7232,14 +7256,17 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
 {
     cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
-    int i;
+    int i, tf32 = net ? net->allow_tf32 : 0;
+    cnn_allow_tf32(net, 0);                                /* its rounding is larger than what a check lets pass */
     cnn_forward(net, batch);
     for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
         if (net->layers[i].kind != CNN__FLATTEN && !cnn__does_nothing(net, &net->layers[i]))
             cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
     cnn_zero_grad(net);
-    if (net) net->has_loss = 0;
     if (cnn__stopped(net)) result.failed++;
+    if (!net) return result;
+    net->has_loss = 0;
+    net->allow_tf32 = tf32;
     return result;
 }
 

@@ -31,8 +31,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <string>
+#include <tuple>
 #include <vector>
 
 #ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda_shim.h has its own */
@@ -46,20 +45,16 @@ enum { THREADS = 256 };                     /* of every block */
              kept as one sentence with the kernel's name, until sync hands it out. CNN_CUDA_CHECK=1 in the environment waits
              after each kernel, so that the name is certain.
 
-             Between step_begin and step_end launches are only listed. step_end looks whether it has seen the same list
-             before, arguments included: then one graph replays them all, else they are recorded into a new one. So a graph
-             never runs with stale arguments, and it is worth its while because what changes from step to step, the
-             counters, lies in device memory. Whoever copies to or from the device in the middle of a step ends the list:
-             its launches are made one by one.
+             Between step_begin and step_end launches are only listed, in one row of bytes. At the end of the list these are
+             compared with those of the recorded ones, arguments included: where one is the same, its graph replays all
+             launches at once, else they are recorded into a new graph. So a graph never runs with stale arguments, and it
+             is worth its while because what changes from step to step, the counters, lies in device memory. A list ends with
+             its step, and wherever somebody copies to or from the device: then the step is two graphs.
    ============================================================================================ */
-struct cuda_call {
-    const char *name;
-    std::string arguments;                  /* their bytes */
-    std::function<void()> run;
-};
+typedef std::vector<unsigned char> call_list;            /* cuda_call, arguments, cuda_call, arguments, ... */
 
 struct cuda_graph {
-    std::vector<cuda_call> calls;
+    call_list list;
     cudaGraphExec_t run;
 };
 
@@ -72,8 +67,14 @@ struct cuda_context {
     unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
     size_t staged;
     bool listing;                           /* between step_begin and step_end */
-    std::vector<cuda_call> calls;
+    call_list list;                         /* launches to come */
     std::vector<cuda_graph> graphs;         /* at most GRAPHS, the oldest first */
+};
+
+struct cuda_call {                          /* the bytes of its arguments follow, without gaps */
+    const char *name;
+    void (*run)(cudaStream_t stream, const char *name, const unsigned char *arguments);
+    size_t size;                            /* of the arguments */
 };
 
 enum { SCRATCH = 1024, STAGING = 1 << 20, GRAPHS = 8 };
@@ -86,49 +87,67 @@ static void note(cuda_context *c, const char *name, cudaError_t error, const cha
     snprintf(c->sentence, sizeof c->sentence, "%s%s: %s", name, or_before, cudaGetErrorString(error));
 }
 
-static void run_or_list(cuda_context *c, cuda_call call)
+template <class T> static void put(call_list *list, const T &value)
 {
-    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
-    if (c->listing) { c->calls.push_back(call); return; }
-    call.run();
-    c->last = call.name;
-    if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
-    note(c, call.name, cudaGetLastError(), " or a kernel before it");
+    const unsigned char *from = (const unsigned char *)&value;
+    list->insert(list->end(), from, from + sizeof value);
 }
 
-static void add_bytes(std::string *) {}
-
-template <class First, class... Rest> static void add_bytes(std::string *bytes, const First &first, const Rest &...rest)
+template <class T> static T take(const unsigned char **from)
 {
-    bytes->append((const char *)&first, sizeof first);
-    add_bytes(bytes, rest...);
+    T value;
+    memcpy((void *)&value, *from, sizeof value);
+    *from += sizeof value;
+    return value;
+}
+
+static void run_calls(cuda_context *c, bool recording)
+{
+    const unsigned char *at = c->list.data(), *end = at + c->list.size();
+    while (at != end && !c->sentence[0]) {
+        cuda_call call = take<cuda_call>(&at);
+        call.run(c->stream, call.name, at);
+        at += call.size;
+        c->last = call.name;
+        if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
+        note(c, call.name, cudaGetLastError(), recording ? "" : " or a kernel before it");
+    }
+}
+
+static void run_or_list(cuda_context *c)    /* the call that was just put at the end of the list */
+{
+    if (c->listing) return;
+    run_calls(c, false);
+    c->list.clear();
+}
+
+template <class... Parameters>
+static void run_kernel(cudaStream_t stream, const char *name, const unsigned char *at)
+{
+    typedef void (*kernel_of)(Parameters...);
+    kernel_of kernel = take<kernel_of>(&at);
+    dim3 grid = take<dim3>(&at);
+    std::tuple<Parameters...> arguments{ take<Parameters>(&at)... };       /* braces: from the first to the last */
+    std::apply([=](const Parameters &...each) { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, each...); }, arguments);
 }
 
 /* LAUNCH(context, kernel, grid, arguments...) runs kernel in blocks of THREADS threads */
 #define LAUNCH(c, kernel, grid, ...) launch(c, #kernel, kernel, grid, __VA_ARGS__)
 
 template <class... Parameters, class... Arguments>
-static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, Arguments... arguments)
+static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, const Arguments &...arguments)
 {
-    cudaStream_t stream = c->stream;
-    cuda_call call;
-    call.name = name;
-    add_bytes(&call.arguments, grid, Parameters(arguments)...);
-    call.run = [=] { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, Parameters(arguments)...); };
-    run_or_list(c, call);
+    cuda_call call = { name, run_kernel<Parameters...>, ((sizeof kernel + sizeof grid) + ... + sizeof(Parameters)) };
+    put(&c->list, call);
+    put(&c->list, kernel);
+    put(&c->list, grid);
+    (put<Parameters>(&c->list, arguments), ...);
+    run_or_list(c);
 }
 
 static dim3 threads_for(size_t n) { return dim3((unsigned)((n + THREADS - 1) / THREADS)); }
 
 static __device__ size_t thread_index() { return (size_t)blockIdx.x * THREADS + threadIdx.x; }
-
-static bool same_calls(const std::vector<cuda_call> &a, const std::vector<cuda_call> &b)
-{
-    if (a.size() != b.size()) return false;
-    for (size_t i = 0; i < a.size(); i++)
-        if (a[i].name != b[i].name || a[i].arguments != b[i].arguments) return false;
-    return true;
-}
 
 static void forget_oldest_graph(cuda_context *c)
 {
@@ -137,30 +156,38 @@ static void forget_oldest_graph(cuda_context *c)
     c->graphs.erase(c->graphs.begin());
 }
 
-static bool record(cuda_context *c, cuda_graph *recorded)
+static void record(cuda_context *c)         /* the list becomes the newest graph */
 {
     cudaGraph_t graph;
+    cudaGraphExec_t run = NULL;
     cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
-    for (size_t i = 0; error == cudaSuccess && i < c->calls.size(); i++) {
-        c->calls[i].run();
-        note(c, c->calls[i].name, cudaGetLastError());
-    }
-    if (error == cudaSuccess) error = cudaStreamEndCapture(c->stream, &graph);
     if (error == cudaSuccess) {
-        error = cudaGraphInstantiate(&recorded->run, graph, 0);
+        run_calls(c, true);
+        error = cudaStreamEndCapture(c->stream, &graph);
+    }
+    if (error == cudaSuccess) {
+        if (!c->sentence[0]) error = cudaGraphInstantiate(&run, graph, 0);
         cudaGraphDestroy(graph);
     }
     note(c, "recording a step", error);
-    recorded->calls = c->calls;
-    return !c->sentence[0];
+    if (c->sentence[0]) return;
+    if (c->graphs.size() == GRAPHS) forget_oldest_graph(c);
+    c->graphs.push_back(cuda_graph{ c->list, run });
 }
 
-static void run_list(cuda_context *c)       /* without a graph: the step does not go on to its end undisturbed */
+static void run_list(cuda_context *c)
 {
-    if (!c->listing) return;
-    c->listing = false;
-    for (size_t i = 0; i < c->calls.size(); i++) run_or_list(c, c->calls[i]);
-    c->calls.clear();
+    size_t i = 0;
+    if (c->list.empty()) return;
+    while (i < c->graphs.size() && c->graphs[i].list != c->list) i++;
+    if (i == c->graphs.size() && !c->sentence[0]) {
+        record(c);
+        i = c->graphs.size() - 1;
+    }
+    c->list.clear();
+    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
+    c->last = "a recorded step";
+    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
 }
 
 static void cuda_step_begin(void *context)
@@ -171,21 +198,8 @@ static void cuda_step_begin(void *context)
 
 static void cuda_step_end(void *context)
 {
-    cuda_context *c = of(context);
-    size_t i = 0;
-    if (!c->listing || c->sentence[0]) return;
-    c->listing = false;
-    while (i < c->graphs.size() && !same_calls(c->graphs[i].calls, c->calls)) i++;
-    if (i == c->graphs.size()) {
-        cuda_graph recorded;
-        if (!record(c, &recorded)) return;
-        if (i == GRAPHS) forget_oldest_graph(c);
-        c->graphs.push_back(recorded);
-        i = c->graphs.size() - 1;
-    }
-    c->calls.clear();
-    c->last = "a recorded step";
-    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
+    run_list(of(context));
+    of(context)->listing = false;
 }
 
 static const char *cuda_sync(void *context)
@@ -216,7 +230,7 @@ static void cuda_free(void *context, void *memory)
 static void cuda_upload(void *context, void *to, const void *host, size_t bytes)
 {
     cuda_context *c = of(context);
-    if (!c->calls.empty()) run_list(c);
+    run_list(c);
     if (bytes > STAGING) {
         note(c, "upload", cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream));
         note(c, "upload", cudaStreamSynchronize(c->stream));
@@ -240,14 +254,20 @@ static void cuda_download(void *context, void *host, const void *from, size_t by
     if (c->sentence[0]) memset(host, 0, bytes);            /* rather than what happened to be there */
 }
 
+static void run_zero(cudaStream_t stream, const char *, const unsigned char *at)
+{
+    void *memory = take<void *>(&at);
+    cudaMemsetAsync(memory, 0, take<size_t>(&at), stream);
+}
+
 static void cuda_zero(void *context, void *memory, size_t bytes)
 {
-    cudaStream_t stream = of(context)->stream;
-    cuda_call call;
-    call.name = "zero";
-    add_bytes(&call.arguments, memory, bytes);
-    call.run = [=] { cudaMemsetAsync(memory, 0, bytes, stream); };
-    run_or_list(of(context), call);
+    cuda_context *c = of(context);
+    cuda_call call = { "zero", run_zero, sizeof memory + sizeof bytes };
+    put(&c->list, call);
+    put(&c->list, memory);
+    put(&c->list, bytes);
+    run_or_list(c);
 }
 
 static void cuda_close(void *context)
@@ -318,7 +338,8 @@ static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f 
                 and B that it needs into shared memory; from there each value is read by many threads.
              2. Each thread makes TM x 4 results in registers: TM + 4 values read for TM * 4 products.
              3. While a tile is multiplied, the values of the next one are already on their way into registers.
-             4. Where k is long and the tiles are few, the sum is split among blocks; sum_splits adds the parts, in order.
+             4. Where k is long and the tiles are few, the sum is split among blocks; sum_parts adds the parts, in order.
+             5. Convolutions with many channels, if allowed: the same tiles by the instruction for products of matrices.
    ============================================================================================ */
 enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 
@@ -409,6 +430,98 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
     for (int i = 0; i < TM; i++) if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
 }
 
+/* ---- the same in TF32, on tensor cores ----
+
+   TF32 is float32 with 10 bits of mantissa in place of 23: each factor is off by up to 2^-11 of itself. Products and sums stay
+   float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds a share of the three matrices. */
+
+#ifndef CUDA_MMA_TF32                       /* PTX, which C++ cannot parse: tests/cuda_shim.h has its own, lane by lane */
+#define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
+#define CUDA_MMA_TF32(d, a, b)                                                                                   \
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#endif
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+enum { TENSOR_CORES = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
+#else
+enum { TENSOR_CORES = 1 };
+#endif
+
+static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the nearest, halves away from zero */
+{
+    unsigned bits;
+    CUDA_TO_TF32(bits, x);
+    return bits;
+}
+
+/* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
+       a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
+static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) { CUDA_MMA_TF32(d, a, b); }
+
+/* Where in shared memory a tile has its value (at, k). A warp reads 8 of `at` times 4 of k at once, and as 20 at + k or
+   8 k + at they lie in 32 different banks. */
+template <int size, bool along_k> static __device__ __forceinline__ int spot(int at, int k)
+{
+    return along_k ? at * (TILE_K + 4) + k : k * (size + 8) + at;
+}
+
+static __device__ constexpr int spots(int size, bool along_k) { return along_k ? size * (TILE_K + 4) : TILE_K * (size + 8); }
+
+/* A lane has columns 2 t and 2 t + 1 of each D, but a job wants four in a row (a window of pooling). So of 16 columns, those
+   two of D 0 and those two of D 1 are the columns 4 t ... 4 t + 3: column 4 t + 2 j + e of the tile is column 2 t + e of D j. */
+static __device__ __forceinline__ int column_of_d(int column)
+{
+    return column / 16 * 16 + column % 4 / 2 * 8 + column % 16 / 4 * 2 + column % 2;
+}
+
+/* The 8 warps lie side by side, each with 16 columns of up to 32 rows. */
+template <int M, int N, class Job>
+static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a, unsigned *b)
+{
+    enum { ROWS = M < 32 ? 1 : 2, ACROSS = N / 16 };       /* of D in a warp; warps next to each other */
+    int group = (int)blockIdx.z / job.splits, split = (int)blockIdx.z % job.splits;
+    int top = (int)blockIdx.y * M, left = (int)blockIdx.x * N;
+    int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
+    int row = warp / ACROSS * 16 * ROWS + g, column = warp % ACROSS * 16;
+    int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
+    float sum[ROWS][2][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
+    fetch<M, N>(job, group, top, left, begin, end, next_a, next_b);
+    for (int from = begin; from < end; from += TILE_K) {
+#pragma unroll
+        for (int i = 0; i < M * TILE_K / THREADS; i++) {
+            place<M, Job::a_along_k>(i, &at, &k);
+            a[spot<M, Job::a_along_k>(at, k)] = to_tf32(next_a[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < N * TILE_K / THREADS; i++) {
+            place<N, Job::b_along_k>(i, &at, &k);
+            b[spot<N, Job::b_along_k>(column_of_d(at), k)] = to_tf32(next_b[i]);
+        }
+        __syncthreads();                    /* the tile is there, rounded */
+        if (from + TILE_K < end) fetch<M, N>(job, group, top, left, from + TILE_K, end, next_a, next_b);
+#pragma unroll
+        for (k = 0; k < TILE_K; k += 8) {
+            unsigned u[ROWS][4], v[2][2];
+            for (int i = 0; i < ROWS; i++)
+                for (int r = 0; r < 4; r++)
+                    u[i][r] = a[spot<M, Job::a_along_k>(row + 16 * i + 8 * (r % 2), k + t + 4 * (r / 2))];
+            for (int j = 0; j < 2; j++)
+                for (int r = 0; r < 2; r++) v[j][r] = b[spot<N, Job::b_along_k>(column + 8 * j + g, k + t + 4 * r)];
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < 2; j++) mma_tf32(sum[i][j], u[i], v[j]);
+        }
+        __syncthreads();                    /* no warp reads it any more */
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * ROWS; i++) {    /* rows g and g + 8 of each D */
+        int m = top + row + 8 * i, d = i % 2 * 2;
+        const float four[4] = { sum[i / 2][0][d], sum[i / 2][0][d + 1], sum[i / 2][1][d], sum[i / 2][1][d + 1] };
+        if (m < job.m) store_four(job, group, split, m, left + column + 4 * t, four);
+    }
+}
+
 #define PRODUCT_KERNEL(name, Job, M, N, TM)                                       \
     static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
     {                                                                             \
@@ -416,11 +529,24 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
         product<M, N, TM>(job, a, b);                                             \
     }
 
+#define PRODUCT_KERNEL_TF32(name, Job, M, N, TM)                                  \
+    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
+    {                                                                             \
+        __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
+        if (TENSOR_CORES) product_tf32<M, N>(job, a, b);                          \
+        else product<M, N, TM>(job, (float (*)[M + 4])a, (float (*)[N + 4])b);    \
+    }
+
 /* Three shapes of tile, for products with up to 16, up to 32, and more rows */
 #define PRODUCT_KERNELS(name, Job)                                                \
     PRODUCT_KERNEL(name##_16x128, Job, 16, 128, 2)                                \
     PRODUCT_KERNEL(name##_32x128, Job, 32, 128, 4)                                \
     PRODUCT_KERNEL(name##_64x64, Job, 64, 64, 4)
+
+#define PRODUCT_KERNELS_TF32(name, Job)                                           \
+    PRODUCT_KERNEL_TF32(name##_16x128, Job, 16, 128, 2)                           \
+    PRODUCT_KERNEL_TF32(name##_32x128, Job, 32, 128, 4)                           \
+    PRODUCT_KERNEL_TF32(name##_64x64, Job, 64, 64, 4)
 
 #define LAUNCH_PRODUCT(c, name, job)                                              \
     do {                                                                          \
@@ -713,28 +839,59 @@ static __device__ __forceinline__ void store_four(const conv2d_forward_job &job,
 }
 
 PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
+PRODUCT_KERNELS_TF32(conv2d_forward_tf32, conv2d_forward_job)
 
-/* df: the gradient at the convolution's sum, back through pooling and activation. One thread a value: the pools that it
-   takes part in are asked whether it won. index NULL: no pooling. */
-static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, const float *dy, const float *y, const unsigned char *index)
+/* Pooling, if any, by windows of 2 x 2 side by side, nearly all there are: a pixel is in one of them at most */
+static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
+
+static __host__ __device__ bool pools_in_a_thread(const cnn_conv2d_shape &s)
+{
+    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
+}
+
+/* df: the gradient at the convolution's sum, back through pooling and activation. index NULL: no pooling. */
+struct conv2d_dy { const float *dy, *y; const unsigned char *index; };
+
+/* Where pools_in_a_thread or without pooling. All is read before it is known to be needed: so nothing waits twice. */
+static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
 {
     const cnn_pool2d_shape &p = s.pool;
-    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
-    if (at >= (size_t)s.batch * s.out_channels * pixels) return;
-    if (!p.kernel_height) { df[at] = dy[at] * activation_slope(s.activation, s.slope, y[at]); return; }
-    int j = (int)(at % pixels) / s.out_width + p.pad_height, i = (int)(at % pixels) % s.out_width + p.pad_width;
-    size_t map = at / pixels * p.out_height * p.out_width;
+    size_t at = (map * s.out_height + j) * s.out_width + i;
+    if (!pools(s)) return g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
+    j += p.pad_height;
+    i += p.pad_width;
+    if (j / 2 >= p.out_height || i / 2 >= p.out_width) return 0;
+    at = (map * p.out_height + j / 2) * p.out_width + i / 2;
+    float df = g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
+    return g.index[at] == j % 2 * 2 + i % 2 ? df : 0;
+}
+
+/* Any windows, which may overlap: the pools that the pixel takes part in are asked whether it won */
+static __device__ float conv2d_df_overlapping(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
+{
+    const cnn_pool2d_shape &p = s.pool;
+    j += p.pad_height;
+    i += p.pad_width;
     int first_row = max(0, (j - p.kernel_height) / p.stride_height), last_row = min(j / p.stride_height, p.out_height - 1);
     int first_column = max(0, (i - p.kernel_width) / p.stride_width), last_column = min(i / p.stride_width, p.out_width - 1);
     float sum = 0;
     for (int row = first_row; row <= last_row; row++)
         for (int column = first_column; column <= last_column; column++) {
-            size_t pooled = map + (size_t)row * p.out_width + column;
+            size_t at = (map * p.out_height + row) * p.out_width + column;
             int down = j - row * p.stride_height, right = i - column * p.stride_width;
-            if (down >= p.kernel_height || right >= p.kernel_width || index[pooled] != down * p.kernel_width + right) continue;
-            sum += dy[pooled] * activation_slope(s.activation, s.slope, y[pooled]);
+            if (down >= p.kernel_height || right >= p.kernel_width || g.index[at] != down * p.kernel_width + right) continue;
+            sum += g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
         }
-    df[at] = sum;
+    return sum;
+}
+
+/* One thread a value */
+static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
+{
+    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width, map = at / pixels;
+    int j = (int)(at % pixels) / s.out_width, i = (int)(at % pixels) % s.out_width;
+    if (map >= (size_t)s.batch * s.out_channels) return;
+    df[at] = pools(s) && !pools_in_a_thread(s) ? conv2d_df_overlapping(s, g, map, j, i) : conv2d_df_at(s, g, map, j, i);
 }
 
 /* dz, on a grid of rows x columns. With zeros around the image that grid is the image. Other borders are copies of its
@@ -820,6 +977,7 @@ struct conv2d_dz_job : product_job {
 };
 
 PRODUCT_KERNELS(conv2d_dz, conv2d_dz_job)
+PRODUCT_KERNELS_TF32(conv2d_dz_tf32, conv2d_dz_job)
 
 /* The i-th place of the padded row at which value `at` of the image's row may stand: itself, or in the padding */
 static __device__ int padded_place(int i, int at, int n, int before)
@@ -882,21 +1040,25 @@ static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const floa
 }
 
 /* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last one of ones for the bias;
-   k: all pixels of the batch, a long sum of few values, so it is split. */
+   k: all pixels of the batch, a long sum of few values, so it is split. In TF32 the bias is summed from rounded df, too. */
 struct conv2d_du_job : product_job {
     cnn_conv2d_shape s;
     divider pixels, width;                  /* of f */
     divider taps, kernel_width;
     int depth;
     float *parts;
-    const float *df, *z;
+    const float *df, *z;                    /* df NULL: un-pooled here, from g */
+    conv2d_dy g;
 
     static const bool a_along_k = true, b_along_k = true;
 
     __device__ float a(int group, int m_, int k_) const
     {
-        int rest, img = divided(k_, pixels, &rest);
-        return df[((size_t)img * s.out_channels + group * m + m_) * pixels.d + rest];
+        int rest, i, img = divided(k_, pixels, &rest);
+        size_t map = (size_t)img * s.out_channels + group * m + m_;
+        if (df) return df[map * pixels.d + rest];
+        int j = divided(rest, width, &i);
+        return conv2d_df_at(s, g, map, j, i);
     }
 
     __device__ float b(int group, int k_, int n_) const
@@ -917,6 +1079,7 @@ struct conv2d_du_job : product_job {
 };
 
 PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
+PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
 
 /* The second pass of dW and db: rows of `inputs` weights, each followed by its bias if db is there. One thread a value. */
 static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
@@ -1329,12 +1492,18 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
-static bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
-
-static bool pools_in_a_thread(const cnn_conv2d_shape &s)   /* windows of 2 x 2 side by side, nearly all there are */
+/* Fewer channels, and the product is soon done, its values hardly fetched; fewer rows, and the instruction's 16 are not full.
+   The rows are maps in the forward pass and for du, and input channels for dz. */
+template <class Job> static bool in_tf32(const Job &job)
 {
-    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
+    return job.s.allow_tf32 && job.s.in_channels / job.s.groups >= 16 && job.m >= 16;
 }
+
+#define LAUNCH_CONV2D(c, name, job)                                               \
+    do {                                                                          \
+        if (in_tf32(job)) LAUNCH_PRODUCT(c, name##_tf32, job);                    \
+        else LAUNCH_PRODUCT(c, name, job);                                        \
+    } while (0)
 
 static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 {
@@ -1403,17 +1572,16 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
-    LAUNCH_PRODUCT(c, conv2d_forward, job);
+    LAUNCH_CONV2D(c, conv2d_forward, job);
     if (pools(*s) && !job.pooled)
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
 }
 
 /* df as memory: dy itself where nothing stands between */
-static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const float *dy, const float *y,
-                                  const unsigned char *index, void *work)
+static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const conv2d_dy &g, void *work)
 {
-    if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return dy;
-    LAUNCH(c, conv2d_df, threads_for(conv2d_outputs(*s)), *s, (float *)work, dy, y, index);
+    if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return g.dy;
+    LAUNCH(c, conv2d_df, threads_for(conv2d_outputs(*s)), *s, (float *)work, g);
     return (const float *)work;
 }
 
@@ -1428,7 +1596,7 @@ static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s,
 {
     cuda_context *c = of(context);
     size_t weights = (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
-    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    const float *df = run_conv2d_df(c, s, conv2d_dy{ dy, y, index }, work);
     float *dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
     LAUNCH(c, conv2d_du_naive, threads_for(weights), *s, dweight, df, x);
     if (dbias) LAUNCH(c, conv2d_db_naive, threads_for((size_t)s->out_channels), *s, dbias, df);
@@ -1445,11 +1613,15 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
         || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
         return;
-    const float *df = run_conv2d_df(c, s, dy, y, index, work);
+    /* Where no dz is wanted, as in the first layer with its large maps, du un-pools while it reads: 9 bytes for four values
+       of df, which is neither written nor read, 8 bytes each. But dz reads every value once a tap, 9 or 25 times: from dy, y
+       and index that would be three loads for one within the product. There df is written once, and du reads it, too. */
+    conv2d_dy g = { dy, y, index };
+    const float *df = dx || (pools(*s) && !pools_in_a_thread(*s)) ? run_conv2d_df(c, s, g, work) : NULL;
     conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
     du.parts = (float *)work + conv2d_before_parts(*s);
-    du.df = df; du.z = x;
-    LAUNCH_PRODUCT(c, conv2d_du, du);
+    du.df = df; du.z = x; du.g = g;
+    LAUNCH_CONV2D(c, conv2d_du, du);
     LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
            du.n - (dbias ? 1 : 0), du.splits);
     if (!dx) return;
@@ -1471,7 +1643,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     dz.stride_width = divide_by(s->stride_width);
     dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
     dz.df = df; dz.u = weight;
-    LAUNCH_PRODUCT(c, conv2d_dz, dz);
+    LAUNCH_CONV2D(c, conv2d_dz, dz);
     run_conv2d_fold(c, s, dx, dz.dz);
 }
 

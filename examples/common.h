@@ -24,7 +24,7 @@ typedef struct example {
     int epochs, batch;
     float lr;
     uint64_t seed;
-    const char *data, *backend, *save, *load, *checkpoint, *report;
+    const char *data, *backend, *precision, *save, *load, *checkpoint, *report;
     int threads, limit, quiet;
     /* loaded */
     cnn_data *train, *test;
@@ -47,6 +47,7 @@ static inline void example_help(const example *e)
            "  --lr X          learning rate of Adam (default %g)\n"
            "  --seed N        of weights, shuffles and dropout (default %llu)\n"
            "  --backend NAME  direct (the textbook), gemm (fast), or cuda where it is linked (default gemm)\n"
+           "  --precision P   float32, or tf32: convolutions may use it where the backend has it, as cuda (default float32)\n"
            "  --threads N     changes the speed, not one bit of the result (default: all cores)\n"
            "  --limit N       use the first N training samples\n",
            e->name, e->about, e->name, e->data_name, e->data_folder, e->data_folder, e->epochs, e->batch, e->lr,
@@ -77,6 +78,7 @@ static inline const char **example_text(example *e, const char *option)
 {
     if (!strcmp(option, "--data")) return &e->data;
     if (!strcmp(option, "--backend")) return &e->backend;
+    if (!strcmp(option, "--precision")) return &e->precision;
     if (e->compares) return NULL;
     return !strcmp(option, "--save") ? &e->save : !strcmp(option, "--load") ? &e->load
          : !strcmp(option, "--checkpoint") ? &e->checkpoint : !strcmp(option, "--report") ? &e->report : NULL;
@@ -103,6 +105,11 @@ static inline void example_options(example *e, int argc, char **argv)
         else if (!strcmp(option, "--seed")) e->seed = (uint64_t)example_number(e, option, value, 0, 9007199254740992.0, 1);
         else if (!strcmp(option, "--threads")) e->threads = (int)example_number(e, option, value, 1, 1024, 1);
         else e->limit = (int)example_number(e, option, value, 1, 1000000000, 1);
+    }
+    if (e->precision && strcmp(e->precision, "float32") && strcmp(e->precision, "tf32")) {
+        char sentence[300];
+        snprintf(sentence, sizeof sentence, "--precision %.60s: must be float32 or tf32", e->precision);
+        example_fail(e, sentence);
     }
 }
 
@@ -165,6 +172,7 @@ static inline void example_begin(const example *e, cnn_net *net)
     if (e->backend) cnn_to(net, e->backend);
     if (e->threads) cnn_set_num_threads(net, e->threads);
     cnn_manual_seed(net, e->seed);
+    cnn_allow_tf32(net, e->precision && !strcmp(e->precision, "tf32"));
 }
 
 static inline void example_check(const example *e, const cnn_net *net)

@@ -1,86 +1,107 @@
-/* bench_cuda.c - milliseconds of a training step of the lecture's networks, on random bytes, as PyTorch's side is measured.
+/* bench_cuda.c - cnn.h's side of make bench-cuda, which tests/bench_cuda_torch.py compares with PyTorch's:
 
-       bench_cuda [backend [batch [steps]]]        default cuda, 128 and 200; make bench-cuda runs it beside PyTorch on a GPU
+       bench_cuda step NETWORK [PRECISION [STEPS [BACKEND]]]    ms a training step: lenet5, mnist_cnn or cifar10_cnn;
+                                                               float32 (default) or tf32; 200 steps; cuda
+       bench_cuda fit DIRECTORY [PRECISION [EPOCHS [BACKEND]]]  seconds for LeNet-5 on the MNIST files there; 30 epochs
 
-   Twice: waiting for the loss of each step (the median), and with all steps under way at once (the mean). */
+   A step's batch of 128 is gathered by a shuffled order from bytes that lie on the GPU. All steps are under way at once; the
+   host waits for the last one. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "../examples/networks.h"
 #include "lecture.h"
 
-static const struct { const char *name; void (*build)(cnn_net *); int channels, size; } programs[] = {
+enum { BATCH = 128, BATCHES = 100 };
+
+static const struct program { const char *name; void (*build)(cnn_net *); int channels, size; } programs[] = {
     { "lenet5", network_lenet5, 1, 28 }, { "mnist_cnn", network_mnist_cnn, 1, 28 },
     { "cifar10_cnn", network_cifar10_cnn, 3, 32 }
 };
 
-static int by_size(const void *a, const void *b)
+static int fails(const char *sentence)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    printf("bench_cuda: %s\n", sentence);
+    return 1;
 }
 
-static void train_step(cnn_net *net, const cnn_batch *batch)
+static cnn_net *new_net(const struct program *p, const char *precision, const char *backend)
 {
-    cnn_forward(net, batch);
-    cnn_cross_entropy(net, batch);
-    cnn_zero_grad(net);
-    cnn_backward(net);
-    cnn_step(net);
+    cnn_net *net = cnn_new(p->channels, p->size, p->size);
+    cnn_to(net, backend);
+    p->build(net);
+    cnn_adam(net, .lr = 1e-3f);
+    cnn_allow_tf32(net, !strcmp(precision, "tf32"));
+    cnn_num_parameters(net);                /* opens the backend */
+    return net;
 }
 
-static int bench(int program, const char *backend, int batch_size, int steps)
+static cnn_data *random_data(const struct program *p)
 {
-    int channels = programs[program].channels, size = programs[program].size, i;
-    size_t values = (size_t)batch_size * channels * size * size, k;
+    size_t values = (size_t)BATCHES * BATCH * p->channels * p->size * p->size, k;
     unsigned char *bytes = (unsigned char *)malloc(values);
-    int *labels = (int *)malloc(sizeof *labels * (size_t)batch_size);
-    double *seconds = (double *)malloc(sizeof *seconds * (size_t)steps), start;
-    cnn_net *net = cnn_new(channels, size, size);
+    static int labels[BATCHES * BATCH];
     cnn_data_options o;
-    cnn_data *data;
-    cnn_loader *loader;
-    cnn_batch batch;
     uint32_t r[4];
     memset(&o, 0, sizeof o);
-    for (k = 0; k < values; k++) { cnn_random(r, 1, 0, 0, (uint32_t)k); bytes[k] = (unsigned char)r[0]; }
-    for (i = 0; i < batch_size; i++) { cnn_random(r, 1, 1, 0, (uint32_t)i); labels[i] = (int)(r[0] % 10); }
-    o.count = batch_size; o.channels = channels; o.height = o.width = size; o.classes = 10; o.bytes = bytes; o.labels = labels;
-    data = cnn_data_new_with(o);
-    cnn_to(net, backend);
-    programs[program].build(net);
-    cnn_adam(net, .lr = 1e-3f);
-    loader = cnn_loader_new(data, .batch_size = batch_size);
-    cnn_next(loader, &batch);
-    for (i = 0; i < 10 && !cnn_error(net); i++) train_step(net, &batch);
-    for (i = 0; i < steps && !cnn_error(net); i++) {
-        cnn_loss(net);
-        start = cnn__seconds();
-        train_step(net, &batch);
-        cnn_loss(net);
-        seconds[i] = cnn__seconds() - start;
+    for (k = 0; k < values; k += 16) { cnn_random(r, 1, 0, 0, (uint32_t)(k / 16)); memcpy(bytes + k, r, 16); }
+    for (k = 0; k < BATCHES * BATCH; k++) { cnn_random(r, 1, 1, 0, (uint32_t)k); labels[k] = (int)(r[0] % 10); }
+    o.count = BATCHES * BATCH; o.channels = p->channels; o.height = o.width = p->size; o.classes = 10;
+    o.bytes = bytes; o.labels = labels;
+    return cnn_data_new_with(o);
+}
+
+static double seconds_for(cnn_net *net, cnn_loader *loader, int steps)
+{
+    double start = cnn__seconds();
+    cnn_batch batch;
+    while (steps && !cnn_error(net)) {
+        if (!cnn_next(loader, &batch)) continue;           /* the end of an epoch */
+        cnn_forward(net, &batch);
+        cnn_cross_entropy(net, &batch);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        cnn_step(net);
+        steps--;
     }
-    qsort(seconds, (size_t)i, sizeof *seconds, by_size);
-    start = cnn__seconds();
-    for (i = 0; i < steps && !cnn_error(net); i++) train_step(net, &batch);
-    cnn_loss(net);
-    start = cnn__seconds() - start;
-    if (cnn_error(net)) printf("%s %s: %s\n", programs[program].name, backend, cnn_error(net));
-    else
-        printf("%s cnn.h %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n",
-               programs[program].name, backend, 1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
-    fflush(stdout);
-    i = cnn_error(net) != NULL;
-    cnn_loader_free(loader);
-    cnn_free(net);
-    cnn_data_free(data);
-    free(bytes); free(labels); free(seconds);
-    return i;
+    cnn_loss(net);                          /* waits */
+    return cnn__seconds() - start;
+}
+
+static int bench_step(const struct program *p, const char *precision, int steps, const char *backend)
+{
+    cnn_net *net = new_net(p, precision, backend);
+    cnn_data *data = random_data(p);
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .shuffle = 1);
+    double seconds;
+    seconds_for(net, loader, steps / 4 + 3);               /* the steps are recorded, the clocks go up */
+    seconds = seconds_for(net, loader, steps);
+    if (cnn_error(net)) return fails(cnn_error(net));
+    printf("%s %s %s: %.4f ms/step\n", p->name, precision, backend, 1e3 * seconds / steps);
+    return 0;
+}
+
+static int bench_fit(const char *directory, const char *precision, int epochs, const char *backend)
+{
+    cnn_data *train = cnn_load_mnist(directory, "train"), *test = cnn_load_mnist(directory, "t10k");
+    cnn_net *net = new_net(&programs[0], precision, backend);
+    const cnn_epoch *history;
+    double start = cnn__seconds();
+    int count;
+    if (train->error || test->error) return fails(train->error ? train->error : test->error);
+    if (!cnn_fit(net, train, test, .epochs = epochs)) return fails(cnn_error(net));
+    history = cnn_history(net, &count);
+    printf("LeNet-5 %s %s, %d epochs: %.3f seconds, test_acc %.2f%%\n", precision, backend, count, cnn__seconds() - start,
+           100 * history[count - 1].test.accuracy);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
-    int failed = 0, i;
-    for (i = 0; i < 3; i++)
-        failed |= bench(i, argc > 1 ? argv[1] : "cuda", argc > 2 ? atoi(argv[2]) : 128, argc > 3 ? atoi(argv[3]) : 200);
-    return failed;
+    const char *what = argc > 2 ? argv[1] : "", *precision = argc > 3 ? argv[3] : "float32";
+    const char *backend = argc > 5 ? argv[5] : "cuda";
+    int times = argc > 4 ? atoi(argv[4]) : 0, i;
+    if (!strcmp(what, "fit")) return bench_fit(argv[2], precision, times ? times : 30, backend);
+    for (i = 0; i < 3 && !strcmp(what, "step"); i++)
+        if (!strcmp(argv[2], programs[i].name)) return bench_step(&programs[i], precision, times ? times : 200, backend);
+    return fails("say step and a network, or fit and a folder: see its first lines");
 }

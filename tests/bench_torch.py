@@ -19,7 +19,7 @@ TIMES = re.compile(r'train ([0-9.]+) ms/step, infer ([0-9.]+) ms/batch')
 
 
 def fail(sentence):
-    sys.exit('bench_torch: ' + sentence)
+    sys.exit('%s: %s' % (os.path.basename(sys.argv[0]), sentence))
 
 
 def times(command):

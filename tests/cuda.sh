@@ -27,6 +27,7 @@ for CUDA_SHIM_ORDER in forward reversed shuffled; do
     adds $here/test_backends cuda 24
     adds $here/test_backends cuda_naive 12
     adds $here/test_cuda
+    adds $here/test_mma
 done
 adds $here/test_library
 echo "cuda: $passed passed, $failed failed"

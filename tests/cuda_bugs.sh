@@ -42,6 +42,14 @@ finds missing_barrier_in_the_product '' shuffled 'test_backends cuda 2' 'FAIL .*
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
 finds missing_barrier_seen_as_a_race '-g -fsanitize=thread' forward 'test_backends cuda 1' 'ThreadSanitizer: data race' \
     -e 's,__syncthreads();  *\(/\* nobody reads it any more\),\1,'
+finds missing_barrier_in_tf32 '' shuffled 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,__syncthreads();  *\(/\* no warp reads it any more\),\1,'
+finds another_lanes_value_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,k + t + 4 \* r),k + t + 4 * (1 - r)),'
+finds another_lanes_result_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32.*by direct' \
+    -e 's,d = i % 2 \* 2;,d = 2 - i % 2 * 2;,'
+finds factors_cut_off_in_tf32 '' forward 'test_backends cuda 16' 'FAIL .*TF32, rounded\|FAIL .*TF32.*by direct' \
+    -e 's,to_tf32(next_b\[i\]),*(unsigned *)\&next_b[i],'
 finds missing_barrier_in_the_pooling '' reversed 'test_backends cuda 2' 'FAIL .*dx' \
     -e '/^pool2d_backward(/,/^}/s/__syncthreads();//'
 finds missing_barrier_in_a_block_sum '' forward 'test_backends cuda 2' 'FAIL .*the loss' \
@@ -56,10 +64,12 @@ finds read_of_unwritten_shared_memory '' forward 'test_backends cuda 2' 'FAIL .*
     -e '/b\[k\]\[at\] = next_b/s,/ THREADS;,/ THREADS - 1;,'
 finds read_of_unwritten_device_memory '' forward 'test_backends cuda 2' 'FAIL .* is -*nan, but by direct' \
     -e '/^pool2d_backward(/,/^}/s/^    for (size_t i = threadIdx.x; .*$//'
+finds wrong_pixel_un_pooled '' forward 'test_backends cuda 40' 'FAIL .*dweight' \
+    -e 's/return conv2d_df_at(s, g, map, j, i)/return conv2d_df_at(s, g, map, i, j)/'
 finds frozen_arguments_in_a_graph '-g -fsanitize=address' forward 'test_cuda' 'AddressSanitizer: heap-use-after-free' \
-    -e 's/ || a\[i\].arguments != b\[i\].arguments//'
+    -e 's/\.list != c->list/.list.size() != c->list.size()/'
 finds frozen_counter_in_a_graph '' forward 'test_cuda' 'FAIL .*replayed steps' \
-    -e 's/ || a\[i\].arguments != b\[i\].arguments//' \
+    -e 's/\.list != c->list/.list.size() != c->list.size()/' \
     -e 's/^\(static __global__ void next_pass\)(cnn_counters \*c) .*/\1(cnn_counters *c, uint64_t pass) { c->pass = pass; }/' \
     -e '/^static __global__ void next_pass/s/^/static uint64_t passes;\n/' \
     -e 's/LAUNCH(of(context), next_pass, 1, c)/LAUNCH(of(context), next_pass, 1, c, ++passes)/'

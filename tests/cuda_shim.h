@@ -16,11 +16,12 @@
    It cannot see races between blocks, missing memory fences, bank conflicts or occupancy, and streams run in the order of
    the calls. Environment variables, read at each launch:
 
-       CUDA_SHIM_ORDER=forward | reversed | shuffled     of the threads in a block; the blocks are reversed, too
+       CUDA_SHIM_ORDER=forward | reversed | shuffled     of the threads in a block; the blocks are reversed, too.
+                                                         Shuffled: and half of the warps rest, now these, now those
        CUDA_SHIM_FAIL=kernel                             that kernel's launch reports an error
        CUDA_SHIM_NO_DEVICE=1                             there is no device
 
-   A matrix instruction is emulated with cuda_shim::exchange, which a warp enters and leaves together. */
+   A matrix instruction is emulated lane by lane: a warp enters it and leaves it together, as with all that ends in .sync. */
 #ifndef CUDA_SHIM_H
 #define CUDA_SHIM_H
 
@@ -73,6 +74,9 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
+/* Since the program began: graphs launched, kernels launched outside of graphs, waits of the host. For tests. */
+extern "C" { inline struct cuda_shim_count { long graphs, kernels, waits; } cuda_shim_count; }
+
 namespace cuda_shim {
 
 /* ---- fibers: swapping the registers that a function must keep, without a system call ---- */
@@ -122,6 +126,8 @@ struct fiber {
     void *tsan;
 };
 
+struct tf32_share { float a[4], b[2]; };    /* a lane's, of the factors of a matrix instruction */
+
 struct block {
     const char *kernel;
     dim3 index;
@@ -132,7 +138,7 @@ struct block {
     registers scheduler;
     void *tsan;
     char clock[33][2];                      /* addresses for the race detector: one pair a warp, and the block's */
-    char slot[32][WARP][64];                /* what the lanes of a warp exchange */
+    tf32_share shown[32][2][WARP];          /* what the lanes of a warp show each other */
 };
 
 static block *current;
@@ -177,19 +183,6 @@ CUDA_SHIM_OWN void wait(enum state at, int line)
     CUDA_SHIM_TSAN(__tsan_release(clock));
     jump(&f->saved, &b->scheduler, b->tsan);
     CUDA_SHIM_TSAN(__tsan_acquire(clock));
-}
-
-/* Leaves v for the other lanes, meets them, takes lane `from`'s, and meets them again before the slots are used anew. */
-template <class T> static T exchange(T v, int from, int line)
-{
-    block *b = block_now();
-    int warp = running()->number / WARP, lane = running()->number % WARP;
-    T taken;
-    memcpy(b->slot[warp][lane], &v, sizeof v);
-    wait(AT_WARP_BARRIER, line);
-    memcpy(&taken, b->slot[warp][from], sizeof taken);
-    wait(AT_WARP_BARRIER, line);
-    return taken;
 }
 
 CUDA_SHIM_OWN bool release_warps(block *b)                 /* those whose lanes have all arrived */
@@ -243,6 +236,7 @@ CUDA_SHIM_OWN void run_block(block *b, char *stacks, bool shuffled)
             fiber *f = &b->fibers[i];
             if (f->state != READY) continue;
             moved = true;
+            if (shuffled && random >> (8 + f->number / WARP % 16) & 1) continue;       /* warps do not go in step */
             b->now = f;
             jump(&b->scheduler, &f->saved, f->tsan);
             alive -= f->state == FINISHED;
@@ -296,6 +290,42 @@ CUDA_SHIM_OWN void run_grid(const char *kernel, dim3 grid, dim3 threads, const s
     delete b;
 }
 
+/* ---- the matrix instruction of TF32, which reads the upper 19 bits of its factors. In which order and with how many bits a
+   GPU adds eight products is not written anywhere; here it is one by one, in float32. ---- */
+
+CUDA_SHIM_OWN unsigned to_tf32(float x)     /* cvt.rna: to the nearest, halves away from zero; infinities and NaN stay */
+{
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x) return 0x7fffe000u;
+    return ((bits & 0x7f800000u) == 0x7f800000u ? bits : bits + 0x1000u) & ~0x1fffu;
+}
+
+CUDA_SHIM_OWN float from_tf32(unsigned bits)
+{
+    float x;
+    bits &= ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* mma.m16n8k8: which lane has which value of A(16,8), B(8,8), D(16,8) is in the PTX ISA's figures for this shape. Each lane
+   shows the others what it has, and meets them. Two sets of slots take turns, so that nobody writes where others still read. */
+CUDA_SHIM_OWN void mma_tf32(float *d, const unsigned *a, const unsigned *b, int line)
+{
+    const fiber *f = running();
+    int lane = f->number % WARP;
+    tf32_share *shown = current->shown[f->number / WARP][f->barriers[1] & 1];
+    for (int i = 0; i < 4; i++) shown[lane].a[i] = from_tf32(a[i]);
+    for (int i = 0; i < 2; i++) shown[lane].b[i] = from_tf32(b[i]);
+    wait(AT_WARP_BARRIER, line);
+    for (int i = 0; i < 4; i++) {
+        int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 8; k++)
+            d[i] += shown[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2] * shown[column * 4 + k % 4].b[k / 4];
+    }
+}
+
 /* ---- streams: all are one; while it is recorded, what is submitted goes to the tape ---- */
 
 typedef std::vector<std::function<void()>> tape;
@@ -322,8 +352,12 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
     do {                                                                          \
         (void)(stream);                                                           \
         if (!cuda_shim::launchable(name, grid, threads)) { cuda_shim::error = 9; break; }                              \
+        cuda_shim_count.kernels += !cuda_shim::recording;                                                              \
         cuda_shim::submit([=] { cuda_shim::run_grid(name, grid, dim3(threads), [=] { kernel(__VA_ARGS__); }); });      \
     } while (0)
+
+#define CUDA_TO_TF32(to, x) ((to) = cuda_shim::to_tf32(x))
+#define CUDA_MMA_TF32(d, a, b) cuda_shim::mma_tf32(d, a, b, __LINE__)
 
 /* ---- those functions of the CUDA runtime that cnn_cuda.cu calls ---- */
 
@@ -400,7 +434,11 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
     return cudaSuccess;
 }
 
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cuda_shim::recording ? 900 : cudaSuccess; }
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    cuda_shim_count.waits++;
+    return cuda_shim::recording ? 900 : cudaSuccess;
+}
 
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int)
 {
@@ -423,6 +461,7 @@ static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *run, cudaGraph_t
 
 static inline cudaError_t cudaGraphLaunch(cudaGraphExec_t run, cudaStream_t)
 {
+    cuda_shim_count.graphs++;
     for (auto &work : *run) work();
     return cudaSuccess;
 }

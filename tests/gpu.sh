@@ -2,7 +2,7 @@
 # gpu.sh - make test-cuda: what can be proved only on a GPU. Fails where there is none. Run from the repository root.
 #   1. the test programs with the backend cuda, and with the naive kernels
 #   2. the same under compute-sanitizer, where it is installed: memcheck, racecheck, initcheck, synccheck
-#   3. each training program, one epoch on cuda and on direct: close losses; and on cuda again: the same bits
+#   3. each training program, one epoch on cuda, on direct and on cuda in TF32: close losses; and on cuda again: the same bits
 here=build/cuda
 passed=0 failed=0 skipped=0
 work=$(mktemp -d)
@@ -17,7 +17,7 @@ ok() {  # ok NAME COMMAND...
     tail -n 5 "$work/said" | sed 's/^/    /'
 }
 
-# trains NAME BACKEND: the epoch's line without its seconds
+# trains NAME BACKEND, or 'BACKEND OPTIONS': the epoch's line without its seconds
 trains() { ./$1 --backend $2 --epochs 1 --limit ${LIMIT:-2560} --seed 3 --quiet | sed -n 's/ seconds.*//; /^epoch/p'; }
 
 # near A B: two such lines have losses that differ by less than 1 in 100
@@ -26,6 +26,7 @@ near() { printf '%s\n%s\n' "$1" "$2" | awk '{ loss[NR] = $4; test[NR] = $8 }
 
 ok "test_cuda" $here/test_cuda
 if [ "$failed" -gt 0 ]; then echo "gpu: $passed passed, $failed failed"; exit 1; fi
+ok "test_mma" $here/test_mma
 ok "test_backends, cuda" $here/test_backends cuda
 ok "test_backends, cuda_naive" $here/test_backends cuda_naive
 ok "test_library" $here/test_library
@@ -41,6 +42,7 @@ for program in lenet5 mnist_cnn fashion_mnist cifar10; do
     first=$(trains $program cuda 2>"$work/why")
     if grep -q 'get it with: make' "$work/why"; then skipped=$((skipped + 1)); echo "SKIP $(cat "$work/why")"; continue; fi
     ok "$program: cuda and direct learn the same" near "$first" "$(trains $program direct)"
+    ok "$program: TF32 and float32 learn the same" near "$first" "$(trains $program 'cuda --precision tf32')"
     ok "$program: two runs on cuda print the same digits" test "$first" = "$(trains $program cuda)"
 done
 echo "gpu: $passed passed, $failed failed$([ $skipped -gt 0 ] && echo ", $skipped skipped")"

@@ -1,15 +1,16 @@
 /* ladder_cuda.c - what each step from the naive kernel to the used one buys: every layer of the lecture's networks, forward and
-   backward, on the backends cuda_naive and cuda, with results compared.
+   backward, on the backends cuda_naive, cuda, and cuda with TF32 allowed, with results compared.
 
        ladder_cuda [batch [repetitions]]           default 128 and 20; make ladder-cuda runs it on a GPU
 
-   One line a layer: milliseconds (the smallest of the repetitions, memory traffic included) and GFLOP/s of both. */
+   One line a layer: milliseconds (the smallest of the repetitions, memory traffic included), and GFLOP/s of the last. Linear
+   layers, and convolutions with fewer than 16 channels, calculate in float32 there, too. */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "lecture.h"
 #include "test.h"
 
-enum { NAIVE, USED, TABLES };
+enum { NAIVE, USED, TF32, STEPS };
 
 static const struct { const char *network; layer l; } layers[] = {
     { "LeNet-5", { 1, 28, 6, 5, 1 } }, { "LeNet-5", { 6, 14, 16, 5, 1 } }, { "LeNet-5", { 16, 7, 120, 5, 0 } },
@@ -37,7 +38,7 @@ static float *numbers(const cnn_backend *b, size_t count, float scale, uint32_t 
 
 typedef struct run { double forward, backward; float *result; size_t count; } run;     /* seconds; dweight */
 
-static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
+static run run_layer(const cnn_backend *b, layer l, int tf32, int batch, int repetitions)
 {
     cnn_conv2d_shape conv = lecture_conv2d(l, batch);
     cnn_linear_shape linear = { 0, 0, 0, CNN_RELU, 0 };
@@ -52,6 +53,7 @@ static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
     void *work;
     run r = { HUGE_VAL, HUGE_VAL, NULL, 0 };
     int i;
+    conv.allow_tf32 = tf32;
     linear.batch = batch; linear.in_features = l.in; linear.out_features = l.out;
     work = b->alloc(b->context, l.kernel ? b->conv2d_work(b->context, &conv) : b->linear_work(b->context, &linear));
     for (i = 0; i < repetitions; i++) {
@@ -75,13 +77,25 @@ static run run_layer(const cnn_backend *b, layer l, int batch, int repetitions)
     return r;
 }
 
+/* ||a - b|| / ||b||: TF32 rounds, and where two pixels of a window are nearly equal, another one wins */
+static double norm_apart(const run *a, const run *b)
+{
+    double apart = 0, norm = 0;
+    size_t i;
+    for (i = 0; i < b->count; i++) {
+        apart += ((double)a->result[i] - b->result[i]) * ((double)a->result[i] - b->result[i]);
+        norm += (double)b->result[i] * b->result[i];
+    }
+    return sqrt(apart / norm);
+}
+
 int main(int argc, char **argv)
 {
     int batch = argc > 1 ? atoi(argv[1]) : 128, repetitions = argc > 2 ? atoi(argv[2]) : 20, t;
-    const char *const names[TABLES] = { "cuda_naive", "cuda" };
-    cnn_backend table[TABLES];
+    const char *const names[STEPS] = { "cuda_naive", "cuda", "cuda" };
+    cnn_backend table[STEPS];
     size_t i;
-    for (t = 0; t < TABLES; t++) {
+    for (t = 0; t < STEPS; t++) {
         const cnn_backend *found = cnn_find_backend(names[t]);
         char sentence[256] = "this program has no such backend";
         if (found) table[t] = *found;
@@ -90,25 +104,26 @@ int main(int argc, char **argv)
             return 1;
         }
     }
-    printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%8s%8s%12s%10s%8s%8s\n", batch, "network", "layer",
-           "forward:", "naive", "used", "GF/s", "backward:", "naive", "used", "GF/s");
+    printf("batch %d; milliseconds and GFLOP/s\n%-14s%-26s%10s%10s%9s%8s%8s%12s%10s%9s%8s%8s\n", batch, "network", "layer",
+           "forward:", "naive", "float32", "TF32", "GF/s", "backward:", "naive", "float32", "TF32", "GF/s");
     for (i = 0; i < sizeof layers / sizeof *layers; i++) {
         layer l = layers[i].l;
         double products = (double)batch * l.out * l.in * l.size * l.size * (l.kernel ? l.kernel * l.kernel : 1);
         char text[64];
-        run r[TABLES];
-        for (t = 0; t < TABLES; t++) r[t] = run_layer(&table[t], l, batch, repetitions);
+        run r[STEPS];
+        for (t = 0; t < STEPS; t++) r[t] = run_layer(&table[t], l, t == TF32, batch, repetitions);
         if (l.kernel)
             snprintf(text, sizeof text, "%d x %d x %d to %d%s", l.in, l.size, l.size, l.out, l.pooled ? ", pool" : "");
         else snprintf(text, sizeof text, "%d to %d", l.in, l.out);
-        printf("%-14s%-26s%20.3f%8.3f%8.0f%22.3f%8.3f%8.0f\n", layers[i].network, text, 1e3 * r[NAIVE].forward,
-               1e3 * r[USED].forward, 2e-9 * products / r[USED].forward, 1e3 * r[NAIVE].backward,
-               1e3 * r[USED].backward, 4e-9 * products / r[USED].backward);
+        printf("%-14s%-26s%20.3f%9.3f%8.3f%8.0f%22.3f%9.3f%8.3f%8.0f\n", layers[i].network, text, 1e3 * r[NAIVE].forward,
+               1e3 * r[USED].forward, 1e3 * r[TF32].forward, 2e-9 * products / r[TF32].forward, 1e3 * r[NAIVE].backward,
+               1e3 * r[USED].backward, 1e3 * r[TF32].backward, 4e-9 * products / r[TF32].backward);
         fflush(stdout);
         CHECK(test_distance(r[USED].result, r[NAIVE].result, r[USED].count, 1e-3 * repetitions * sqrt(batch), 1e-3) <= 1,
-              "%s: the two give different gradients", text);
-        for (t = 0; t < TABLES; t++) free(r[t].result);
+              "%s: naive and used kernels give different gradients", text);
+        CHECK(norm_apart(&r[TF32], &r[USED]) <= 0.1, "%s: TF32 gives different gradients", text);
+        for (t = 0; t < STEPS; t++) free(r[t].result);
     }
-    for (t = 0; t < TABLES; t++) table[t].close(table[t].context);
+    for (t = 0; t < STEPS; t++) table[t].close(table[t].context);
     return test_end("ladder_cuda");
 }

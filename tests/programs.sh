@@ -42,6 +42,8 @@ ok "another seed, other losses" sh -c '! cmp -s reference other'
 run lenet5 --limit 256 --epochs 1 --quiet --backend direct; losses out >direct
 run lenet5 --limit 256 --epochs 1 --quiet --backend gemm; losses out >gemm
 ok "direct and gemm print the same losses" cmp -s direct gemm
+run lenet5 --limit 256 --epochs 1 --quiet --precision tf32; losses out >other
+ok "--precision tf32 changes nothing where there is no TF32" cmp -s gemm other
 
 run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
 run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
@@ -62,6 +64,7 @@ ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists'
 for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan' '--seed -1' '--threads 0' '--limit 0' '--limit 1.5'; do
     ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
 done
+ok "an unknown precision" refused lenet5 '--precision bf16: must be float32 or tf32' --precision bf16
 for program in losses features; do
     run $program --help && mv out help
     for option in --save --load --checkpoint --report --quiet; do

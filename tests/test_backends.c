@@ -15,6 +15,10 @@
    Every fourth shape of convolutions and linear layers holds small whole numbers instead, some with a NaN
    among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
 
+   Convolutions come a second time, with 16 channels and more and with TF32 allowed. It rounds each factor to 11 bits, by up to
+   2^-11 of itself, so the sum may be off by 2^-10 M more. For every other shape `direct` gets rounded factors: a backend that
+   rounds them itself must be as near to it as in float32. Whole numbers are exact in both.
+
    Arrays are reached through the table alone. They lie between guards, which no operation may change, nor its
    inputs; outputs and scratch memory begin as NaN. Where a shape fails it is printed in full, and being a pure
    function of (operation, number) it fails again. */
@@ -97,6 +101,9 @@ static int whole;                           /* small whole numbers: results must
 static double worst;                        /* largest distance of this operation, in tolerances */
 static double loss = 1;                     /* WINOGRAD where its transforms may be used, else 1 */
 static int has_nan;                         /* a NaN is among the inputs */
+static int has_tf32;                        /* the backend under test rounds factors where it may */
+static int tf32, rounded;                   /* convolutions may calculate in TF32; their factors are rounded in advance, */
+static int rounds_itself;                   /* but not for the backend under test, as it will do so */
 
 static const char *case_text(void)
 {
@@ -133,6 +140,13 @@ static array *content(const char *name, role role, const void *data, size_t byte
     return a;
 }
 
+static float to_tf32(float x)               /* to 11 bits, halves away from zero */
+{
+    int exponent;
+    double digits = ldexp(frexp(x, &exponent), 11);
+    return (float)ldexp(digits < 0 ? ceil(digits - 0.5) : floor(digits + 0.5), exponent - 11);
+}
+
 static array *values_within(const char *name, role role, size_t n, double low, double high)
 {
     array *a = add(name, role, n * sizeof(float));
@@ -146,6 +160,16 @@ static array *values_within(const char *name, role role, size_t n, double low, d
 }
 
 static array *values(const char *name, role role, size_t n) { return values_within(name, role, n, -1, 1); }
+static array *factors(const char *name, size_t n)
+{
+    array *a = values(name, INPUT, n);
+    size_t i;
+    int k;
+    for (k = 0; k < SIDES; k++)
+        for (i = 0; i < n && rounded && !(k == TESTED && rounds_itself); i++) begun(a, k)[i] = to_tf32(begun(a, k)[i]);
+    return a;
+}
+
 static array *output(const char *name, size_t n) { return add(name, OUTPUT, n * sizeof(float)); }
 
 static array *signs(array *a)               /* values on the third side as well */
@@ -246,6 +270,13 @@ static void free_arrays(void)
 
 static double tolerance(double terms, double magnitude) { return ldexp(4 + sqrt(terms), -24) * magnitude + FLT_MIN; }
 
+/* of an output whose M is known; terms 0: exact */
+static double allowed_at(double terms, double m, double output)
+{
+    if (terms <= 0) return 0;
+    return loss * tolerance(terms, m + fabs(output)) + (tf32 && !rounded ? ldexp(m, -10) : 0);
+}
+
 static double share_of(double tested, double direct, double allowed)
 {
     double apart = fabs(tested - direct);
@@ -270,7 +301,7 @@ static void compare(const array *a, double terms)
     if (!a) return;
     for (i = 0; i < count(a); i++) {
         double direct = result(a, DIRECT)[i], tested = result(a, TESTED)[i];
-        double far = share_of(tested, direct, terms > 0 ? loss * tolerance(terms, result(a, BOUND)[i] + fabs(direct)) : 0);
+        double far = share_of(tested, direct, allowed_at(terms, result(a, BOUND)[i], direct));
         if (loss > 1 && tested != tested && has_nan) continue;             /* it reaches the whole tile */
         if (far > most) { most = far; bad = i; }
     }
@@ -407,17 +438,26 @@ static int pads_fit(cnn_padding_mode mode, int size, int before, int after)
     return before <= most && after <= most;
 }
 
+static cnn_conv2d_shape of_the_lecture(void)
+{
+    cnn_conv2d_shape s = lecture_conv2d(convolutions[number], between(1, 2));
+    s.allow_tf32 = tf32;
+    rounds_itself = has_tf32 && s.in_channels >= 16 && s.out_channels >= 16;
+    return s;
+}
+
 static cnn_conv2d_shape random_conv2d(void)
 {
     cnn_conv2d_shape s;
     double products, most = number % 16 ? 1e6 : 8e6, least = number % 16 ? 0 : 2e6;
-    int tall, wide;                         /* padding at most */
-    if (number < sizeof convolutions / sizeof *convolutions) return lecture_conv2d(convolutions[number], between(1, 2));
+    int tall, wide, fewest = tf32 ? 15 + below(2) : 1;     /* padding at most; channels of a group */
+    if (number < sizeof convolutions / sizeof *convolutions) return of_the_lecture();
     do {
         memset(&s, 0, sizeof s);
         s.batch = between(1, 20);
         s.groups = below(8) ? often(1, 2, 4) : size_up_to(65);
         s.in_channels = s.groups * size_up_to(129); s.out_channels = s.groups * size_up_to(129);
+        s.allow_tf32 = tf32;
         s.in_height = size_up_to(33); s.in_width = size_up_to(33);
         s.kernel_height = between(1, 5); s.kernel_width = between(1, 5);
         s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
@@ -431,8 +471,10 @@ static cnn_conv2d_shape random_conv2d(void)
         s.out_width = out_size(s.in_width, s.pad_left, s.pad_right, s.dilation_width, s.kernel_width, s.stride_width, 0);
         products = (double)s.batch * s.out_height * s.out_width * (double)conv2d_weights(&s);
     } while (s.out_height < 1 || s.out_width < 1 || products > most || products < least
+             || s.in_channels / s.groups < fewest || s.out_channels / s.groups < fewest
              || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom)
              || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
+    rounds_itself = has_tf32 && s.in_channels / s.groups >= 16 && s.out_channels / s.groups >= 16;
     random_activation(&s.activation, &s.slope);
     if (below(2)) s.pool = random_pool(s.batch, s.out_channels, s.out_height, s.out_width, 0);
     return s;
@@ -450,11 +492,12 @@ static void describe_conv2d(const cnn_conv2d_shape *s, int bias)
 {
     int n = snprintf(shape_text, sizeof shape_text,
                      "%d x %d x %d x %d to %d x %d x %d, kernel %d x %d, stride %d x %d, dilation %d x %d, "
-                     "padding (top, left, bottom, right) %d %d %d %d mode %d, groups %d, activation %d slope %g%s%s ",
+                     "padding (top, left, bottom, right) %d %d %d %d mode %d, groups %d, activation %d slope %g%s%s%s%s ",
                      s->batch, s->in_channels, s->in_height, s->in_width, s->out_channels, s->out_height, s->out_width,
                      s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height, s->dilation_width,
                      s->pad_top, s->pad_left, s->pad_bottom, s->pad_right, (int)s->padding_mode, s->groups, (int)s->activation, s->slope,
-                     bias ? ", bias" : "", whole ? ", whole numbers" : "");
+                     bias ? ", bias" : "", whole ? ", whole numbers" : "", s->allow_tf32 ? ", TF32" : "",
+                     rounded ? ", rounded" : "");
     if (s->pool.kernel_height) describe_pool(shape_text + n, sizeof shape_text - (size_t)n, &s->pool);
 }
 
@@ -488,7 +531,7 @@ static void compare_winners(const cnn_pool2d_shape *p, const array *index, const
         int row = pixel / p->out_width * p->stride_height - p->pad_height + tested[i] / p->kernel_width;
         int column = pixel % p->out_width * p->stride_width - p->pad_width + tested[i] % p->kernel_width;
         int inside = tested[i] < p->kernel_height * p->kernel_width && row >= 0 && row < p->in_height && column >= 0 && column < p->in_width;
-        double largest = result(y, DIRECT)[i], allowed = loss * tolerance(terms, result(y, BOUND)[i] + fabs(largest));
+        double largest = result(y, DIRECT)[i], allowed = allowed_at(terms, result(y, BOUND)[i], largest);
         if (tested[i] == direct[i] || (has_nan && loss > 1)) continue;
         if (terms > 0 && inside && share_of(result(maps, DIRECT)[((size_t)map * p->in_height + row) * p->in_width + column], largest, allowed) <= 1)
             continue;
@@ -510,7 +553,7 @@ static void conv2d_forward(void)
 {
     cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s), unpooled = s;
     double terms = whole && !by_winograd(&s, 0) ? 0 : (double)(conv2d_weights(&s) / s.out_channels) + 1;
-    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *x = factors("x", conv2d_inputs(&s)), *weight = factors("weight", conv2d_weights(&s));
     array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL;
     array *y = output("y", conv2d_outputs(&s)), *index = NULL, *maps = NULL;
     array *work = conv2d_work(&s);
@@ -539,17 +582,26 @@ static int copies(cnn_padding_mode mode, int before, int after)        /* of one
     return mode == CNN_ZEROS ? 1 : mode == CNN_REPLICATE ? 1 + before + after : 3;
 }
 
+/* df is a factor as well: it keeps its 11 bits where it is one dy or zero. */
+static cnn_conv2d_shape for_backward(cnn_conv2d_shape s)
+{
+    if (!rounded) return s;
+    if (s.activation > CNN_RELU) s.activation = CNN_RELU;
+    if (s.pool.stride_height < s.pool.kernel_height || s.pool.stride_width < s.pool.kernel_width) s.pool.kernel_height = 0;
+    return s;
+}
+
 static void conv2d_backward(void)
 {
-    cnn_conv2d_shape s = random_conv2d(), plain = without_activation(&s);
+    cnn_conv2d_shape s = for_backward(random_conv2d()), plain = without_activation(&s);
     double outputs = (double)s.batch * s.out_height * s.out_width;
     double copied = (double)copies(s.padding_mode, s.pad_top, s.pad_bottom) * copies(s.padding_mode, s.pad_left, s.pad_right);
     double products = (double)s.out_channels / s.groups * s.kernel_height * s.kernel_width * copied;       /* of one dx */
-    array *x = values("x", INPUT, conv2d_inputs(&s)), *weight = values("weight", INPUT, conv2d_weights(&s));
+    array *x = factors("x", conv2d_inputs(&s)), *weight = factors("weight", conv2d_weights(&s));
     array *bias = below(4) ? values("bias", INPUT, (size_t)s.out_channels) : NULL, *y = output("y", conv2d_outputs(&s));
     array *index = s.pool.kernel_height ? add("index", OUTPUT, conv2d_outputs(&s)) : NULL;
     array *work = conv2d_work(&s);
-    array *dy = values("dy", INPUT, conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
+    array *dy = factors("dy", conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
     array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
     describe_conv2d(&s, bias != NULL);
@@ -569,6 +621,17 @@ static void conv2d_backward(void)
     compare(dweight, whole ? 0 : outputs + 1);
     compare(dbias, whole ? 0 : outputs + 1);
 }
+
+static void in_tf32(void (*operation_itself)(void))
+{
+    tf32 = 1;
+    rounded = !whole && number % 2 == 0;
+    operation_itself();
+    tf32 = rounded = 0;
+}
+
+static void conv2d_forward_tf32(void) { in_tf32(conv2d_forward); }
+static void conv2d_backward_tf32(void) { in_tf32(conv2d_backward); }
 
 /* ---- pooling ---- */
 
@@ -973,8 +1036,27 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "dropout_forward", dropout_forward, 0 }, { "dropout_backward", dropout_backward, 0 },
     { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },
     { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_pass", next_pass, 0 },
-    { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 }
+    { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 },
+    { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }
 };
+
+/* Is 1 + 2^-12, 16 times, a 16? Then it has TF32. */
+static int asked_for_tf32(void)
+{
+    static const layer one_pixel = { 16, 1, 16, 1, 0 };
+    cnn_conv2d_shape s = lecture_conv2d(one_pixel, 1);
+    array *x = values("x", INPUT, 16), *weight = values("weight", INPUT, 256), *y = output("y", 16), *work = conv2d_work(&s);
+    int i, answer;
+    for (i = 0; i < 256; i++) begun(weight, TESTED)[i] = 1;
+    for (i = 0; i < 16; i++) begun(x, TESTED)[i] = 1 + (float)ldexp(1, -12);
+    s.allow_tf32 = 1;
+    upload();
+    run_conv2d_forward(TESTED, &s, y, NULL, x, weight, NULL, work);
+    download();
+    answer = result(y, TESTED)[0] == 16;
+    free_arrays();
+    return answer;
+}
 
 static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_for)
 {
@@ -986,6 +1068,7 @@ static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_
         else SKIP("%s cannot start: %s", backend->name, sentence);
         return;
     }
+    has_tf32 = asked_for_tf32();
     for (operation = 0; operation < sizeof operations / sizeof *operations; operation++) {
         worst = 0;
         for (number = 0; number < shapes; number++) {

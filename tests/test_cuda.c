@@ -5,12 +5,15 @@
    2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
       close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between. So does one that
       the naive kernels train.
-   3. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
+   3. Nothing is launched outside of recorded steps, and the host waits a few times an epoch, whatever cnn_fit is asked for.
+   4. TF32 is calculated in where it is allowed and nowhere else, also where that changes from step to step.
+   5. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
 
+typedef enum tf32 { NEVER, ALWAYS, BY_TURNS } tf32;        /* cnn_allow_tf32 */
 enum { SAMPLES = 44, BATCH = 8, CLASSES = 5, WIDTH = 9 };     /* 44 = 5 * 8 + 4: the last batch is smaller */
 
 static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
@@ -98,7 +101,7 @@ static cnn_net *new_net(const char *backend)
     cnn_net *net = cnn_new(2, WIDTH, WIDTH);
     cnn_to(net, backend);
     cnn_manual_seed(net, 11);
-    cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 1);
+    cnn_conv2d(net, .out_channels = 16, .kernel_size = 3, .padding = 1);
     cnn_relu(net);
     cnn_max_pool2d(net, .kernel_size = 2);
     cnn_dropout(net, .p = 0.2f);
@@ -112,7 +115,7 @@ static cnn_net *new_net(const char *backend)
 
 typedef struct outcome { float parameters[8000]; int count; float losses[3]; double test_loss; } outcome;
 
-static outcome train(const char *backend, const cnn_data *data)
+static outcome train(const char *backend, const cnn_data *data, tf32 when)
 {
     static const char *const keys[6] = { "0.weight", "0.bias", "4.weight", "4.bias", "7.weight", "7.bias" };
     cnn_net *net = new_net(backend);
@@ -123,6 +126,7 @@ static outcome train(const char *backend, const cnn_data *data)
     memset(&result, 0, sizeof result);
     for (epoch = 0; epoch < 3; epoch++) {
         while (cnn_next(loader, &batch)) {
+            cnn_allow_tf32(net, when == ALWAYS || (when == BY_TURNS && steps % 2));
             cnn_forward(net, &batch);
             cnn_cross_entropy(net, &batch);
             cnn_zero_grad(net);
@@ -157,17 +161,51 @@ static void test_training(void)
 {
     cnn_data *data = stripes();
     static outcome direct, recorded, again, checked, naive;
-    direct = train("direct", data);
-    recorded = train("cuda", data);
-    again = train("cuda", data);
+    direct = train("direct", data, NEVER);
+    recorded = train("cuda", data, NEVER);
+    again = train("cuda", data, NEVER);
     set("CNN_CUDA_CHECK", "1");
-    checked = train("cuda", data);
+    checked = train("cuda", data, NEVER);
     set("CNN_CUDA_CHECK", NULL);
-    naive = train("cuda_naive", data);
+    naive = train("cuda_naive", data, NEVER);
     check_close("recorded steps", &recorded, &direct);
     check_close("naive kernels", &naive, &direct);
     CHECK(!memcmp(&recorded, &again, sizeof recorded), "two runs end with other bits");
     CHECK(!memcmp(&recorded, &checked, sizeof recorded), "recorded steps end with other bits than launches one by one");
+    cnn_data_free(data);
+}
+
+static void test_tf32(void)
+{
+    cnn_data *data = stripes();
+    static outcome direct, float32, always, by_turns, checked;
+    cnn_net *net = new_net("cuda");
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH);
+    cnn_gradcheck_result check;
+    cnn_batch batch;
+    int i;
+    direct = train("direct", data, NEVER);
+    float32 = train("cuda", data, NEVER);
+    always = train("cuda", data, ALWAYS);
+    by_turns = train("cuda", data, BY_TURNS);
+    set("CNN_CUDA_CHECK", "1");
+    checked = train("cuda", data, BY_TURNS);
+    set("CNN_CUDA_CHECK", NULL);
+    for (i = 0; i < 3; i++)
+        CHECK(fabsf(always.losses[i] / direct.losses[i] - 1) <= 0.02f, "TF32: the loss is %g, but by direct %g", always.losses[i],
+              direct.losses[i]);
+    CHECK(memcmp(&always, &float32, sizeof always) && memcmp(&always, &by_turns, sizeof always)
+          && memcmp(&float32, &by_turns, sizeof always), "TF32 never, always and by turns: two of them have the same bits");
+    CHECK(!memcmp(&by_turns, &checked, sizeof by_turns), "TF32 by turns: recorded steps end with other bits than launches one by one");
+    always = train("direct", data, ALWAYS);
+    CHECK(!memcmp(&always, &direct, sizeof always), "TF32 allowed: direct, which has none, ends with other bits");
+    cnn_allow_tf32(net, 1);
+    cnn_next(loader, &batch);
+    check = cnn_gradcheck(net, &batch, 20, NULL);
+    CHECK(check.checked > 100 && !check.failed, "TF32 allowed: %d of %d gradients fail the check, the worst of %s", check.failed,
+          check.checked, check.where);
+    cnn_loader_free(loader);
+    cnn_free(net);
     cnn_data_free(data);
 }
 
@@ -182,6 +220,49 @@ static void test_no_memory(void)
 }
 
 #ifdef CUDA_ON_CPU
+extern struct { long graphs, kernels, waits; } cuda_shim_count;
+
+static void check_counts(cnn_net *net, const cnn_epoch *epoch, void *user)
+{
+    enum { STEPS = 15, TESTS = 3, MOST_WAITS = 8 };        /* 44 = 14 * 3 + 2 = 2 * 20 + 4 */
+    long graphs = cuda_shim_count.graphs, kernels = cuda_shim_count.kernels, waits = cuda_shim_count.waits;
+    (void)user;
+    CHECK(epoch->epoch == 1 || (graphs == STEPS + TESTS && !kernels && waits <= MOST_WAITS),
+          "epoch %d: %ld recorded steps in place of %d, %ld kernels outside of them, %ld waits; error: %s", epoch->epoch,
+          graphs, STEPS + TESTS, kernels, waits, error_of(net));
+    memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
+}
+
+static void test_all_is_recorded(void)
+{
+    cnn_data *data = stripes();
+    cnn_net *net = new_net("cuda");
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .drop_last = 1);
+    cnn_batch batch;
+    int epoch;
+    cnn_one_cycle_lr(net, .max_lr = 3e-3f, .total_steps = 60);
+    cnn_fit(net, data, data, .epochs = 4, .batch_size = 3, .test_batch_size = 20, .clip_grad_norm = 0.5f, .keep_last = 1,
+            .each_epoch = check_counts);
+    CHECK(!cnn_error(net), "cnn_fit: %s", error_of(net));
+    for (epoch = 0; epoch < 2; epoch++) {
+        memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
+        while (cnn_next(loader, &batch)) {
+            cnn_forward(net, &batch);
+            cnn_cross_entropy(net, &batch);
+            cnn_zero_grad(net);
+            cnn_backward(net);
+            cnn_clip_grad_norm(net, 0.5f);                 /* has a result, for which the host waits */
+            cnn_step(net);
+        }
+    }
+    CHECK(cuda_shim_count.graphs == 10 && !cuda_shim_count.kernels,
+          "5 steps whose gradients are clipped by hand: %ld graphs, not two a step, and %ld kernels outside of them",
+          cuda_shim_count.graphs, cuda_shim_count.kernels);
+    cnn_loader_free(loader);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 static void check_sentence(const char *variable, const char *value, const char *expected)
 {
     cnn_data *data = stripes();
@@ -217,8 +298,10 @@ int main(void)
         cuda->close(context);
         test_replay();
         test_training();
+        test_tf32();
         test_no_memory();
 #ifdef CUDA_ON_CPU
+        test_all_is_recorded();
         test_errors();
 #endif
     }

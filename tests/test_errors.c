@@ -130,7 +130,7 @@ static void use_in_vain(cnn_net *net)
     cnn_relu(net); cnn_leaky_relu(net, .negative_slope = 1); cnn_sigmoid(net); cnn_tanh(net); cnn_softmax(net); cnn_flatten(net);
     cnn_dropout(net, .p = 0.1f);
     cnn_block(net, "block"); cnn_name(net, "name");
-    cnn_to(net, "direct"); cnn_use_backend(net, cnn_find_backend("direct")); cnn_set_num_threads(net, 1); cnn_manual_seed(net, 1);
+    cnn_to(net, "direct"); cnn_use_backend(net, cnn_find_backend("direct")); cnn_set_num_threads(net, 1); cnn_manual_seed(net, 1); cnn_allow_tf32(net, 1);
     cnn_sgd(net, .lr = 1); cnn_adam(net, .lr = 1); cnn_adamw(net, .lr = 1);
     cnn_step_lr(net, .step_size = 1); cnn_cosine_lr(net, .t_max = 1); cnn_one_cycle_lr(net, .max_lr = 1, .total_steps = 5);
     cnn_scheduler_step(net); cnn_set_lr(net, 1); cnn_train(net); cnn_eval(net);
