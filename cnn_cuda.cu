@@ -22,6 +22,9 @@
        >>cards      padding, convolution, activation, pooling, linear, softmax, dropout, losses, optimizers, gathering
        >>table      the two tables
 
+   All sums are float32's. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and has
+   tensor cores multiply them. Linear layers, losses and optimizers know nothing but float32.
+
    The same file is C++ that runs on a CPU: g++ -include tests/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
    no GPU, and a debugger steps through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
@@ -439,7 +442,10 @@ static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the
 
 /* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
        a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
-static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) { CUDA_MMA_TF32(d, a, b); }
+static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2])
+{
+    CUDA_MMA_TF32(d, a, b);
+}
 
 /* Where in shared memory a tile has its value (at, k). A warp reads 8 of `at` times 4 of k at once, and as 20 at + k or
    8 k + at they lie in 32 different banks. */
@@ -832,13 +838,18 @@ static __host__ __device__ int direct_patches(const conv2d_forward_job &job, int
     return job.pooled ? pooled : (out + 1) / 2;
 }
 
+template <int K> struct direct_shared {
+    enum { SIDE = 2 * PATCHES + K - 1 };
+    float z[DIRECT_CHANNELS][SIDE][SIDE], u[DIRECT_CHANNELS * K * K][DIRECT_MAPS];
+};
+
 template <int K>
-static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &job, float (*z)[2 * PATCHES + K - 1][2 * PATCHES + K - 1],
-                                                     float (*u)[DIRECT_MAPS])
+static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &job, direct_shared<K> *shared)
 {
     const cnn_conv2d_shape &s = job.s;
-    const int side = 2 * PATCHES + K - 1, taps = s.in_channels * K * K;
-    int rows = direct_patches(job, s.pool.out_height, s.out_height), columns = direct_patches(job, s.pool.out_width, s.out_width);
+    const int side = direct_shared<K>::SIDE, taps = s.in_channels * K * K;
+    int rows = direct_patches(job, s.pool.out_height, s.out_height);
+    int columns = direct_patches(job, s.pool.out_width, s.out_width);
     int across = (columns + PATCHES - 1) / PATCHES, down = (rows + PATCHES - 1) / PATCHES, block = (int)blockIdx.x;
     int img = block / (across * down), first = (int)blockIdx.y * DIRECT_MAPS;
     int j = block / across % down * PATCHES, i = block % across * PATCHES;          /* of the block's first patch */
@@ -846,11 +857,11 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
     for (int t = (int)threadIdx.x; t < s.in_channels * side * side; t += THREADS) {
         int c = t / (side * side), y = t / side % side, x = t % side, row = top - s.pad_top + y, column = left - s.pad_left + x;
         bool inside = row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
-        z[c][y][x] = inside ? job.z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column] : 0;
+        shared->z[c][y][x] = inside ? job.z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column] : 0;
     }
     for (int t = (int)threadIdx.x; t < taps * DIRECT_MAPS; t += THREADS) {
         int k = first + t / taps;
-        u[t % taps][t / taps] = k < s.out_channels ? job.u[(size_t)k * taps + t % taps] : 0;
+        shared->u[t % taps][t / taps] = k < s.out_channels ? job.u[(size_t)k * taps + t % taps] : 0;
     }
     __syncthreads();                        /* image and kernels are there */
     int y0 = (int)threadIdx.x / PATCHES, x0 = (int)threadIdx.x % PATCHES;
@@ -860,11 +871,11 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
         for (int y = 0; y < K; y++) {
             float v[2][K + 1];
             for (int r = 0; r < 2; r++)
-                for (int x = 0; x <= K; x++) v[r][x] = z[c][2 * y0 + y + r][2 * x0 + x];
+                for (int x = 0; x <= K; x++) v[r][x] = shared->z[c][2 * y0 + y + r][2 * x0 + x];
             for (int x = 0; x < K; x++)
                 for (int k = 0; k < DIRECT_MAPS; k++)
                     for (int pixel = 0; pixel < 4; pixel++)
-                        sum[k][pixel] += v[pixel / 2][pixel % 2 + x] * u[(c * K + y) * K + x][k];
+                        sum[k][pixel] += v[pixel / 2][pixel % 2 + x] * shared->u[(c * K + y) * K + x][k];
         }
     if (j + y0 >= rows || i + x0 >= columns) return;
 #pragma unroll
@@ -881,11 +892,10 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
 }
 
 #define DIRECT_KERNEL(name, K)                                                    \
-    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_forward_job job)                 \
+    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_forward_job job)      \
     {                                                                             \
-        __shared__ float z[DIRECT_CHANNELS][2 * PATCHES + K - 1][2 * PATCHES + K - 1];     \
-        __shared__ float u[DIRECT_CHANNELS * K * K][DIRECT_MAPS];                 \
-        conv2d_direct<K>(job, z, u);                                              \
+        __shared__ direct_shared<K> shared;                                       \
+        conv2d_direct<K>(job, &shared);                                           \
     }
 
 DIRECT_KERNEL(conv2d_direct_3x3, 3)

@@ -69,7 +69,8 @@ static int bench(int program, const char *backend, int tf32, int batch_size, int
     if (cnn_error(net)) printf("%s %s: %s\n", programs[program].name, backend, cnn_error(net));
     else
         printf("%s cnn.h %s %s: train %.3f ms/step waiting for each loss, %.3f ms/step without, batch %d\n",
-               programs[program].name, backend, tf32 ? "tf32" : "float32", 1e3 * seconds[steps / 2], 1e3 * start / steps, batch_size);
+               programs[program].name, backend, tf32 ? "tf32" : "float32", 1e3 * seconds[steps / 2], 1e3 * start / steps,
+               batch_size);
     fflush(stdout);
     i = cnn_error(net) != NULL;
     cnn_loader_free(loader);
@@ -81,8 +82,8 @@ static int bench(int program, const char *backend, int tf32, int batch_size, int
 
 int main(int argc, char **argv)
 {
-    int failed = 0, i;
-    for (i = 0; i < 6; i++)
-        failed |= bench(i / 2, argc > 1 ? argv[1] : "cuda", i % 2, argc > 2 ? atoi(argv[2]) : 128, argc > 3 ? atoi(argv[3]) : 200);
+    const char *backend = argc > 1 ? argv[1] : "cuda";
+    int batch = argc > 2 ? atoi(argv[2]) : 128, steps = argc > 3 ? atoi(argv[3]) : 200, failed = 0, i;
+    for (i = 0; i < 6; i++) failed |= bench(i / 2, backend, i % 2, batch, steps);
     return failed;
 }
