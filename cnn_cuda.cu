@@ -22,6 +22,9 @@
        >>cards      padding, convolution, activation, pooling, linear, softmax, dropout, losses, optimizers, gathering
        >>table      the two tables
 
+   All sums are float32's. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and has
+   tensor cores multiply them. Linear layers, losses and optimizers know nothing but float32.
+
    The same file is C++ that runs on a CPU: g++ -include tests/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
    no GPU, and a debugger steps through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
@@ -346,6 +349,7 @@ enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 struct product_job {
     int m, n, k;                            /* of one group */
     int groups, splits, share;              /* a split sums share values of k */
+    bool narrow;                            /* tiles of 32 x 32: there are no more columns */
 };
 
 /* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): the card has no instruction for division */
@@ -458,7 +462,10 @@ static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the
 
 /* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
        a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
-static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) { CUDA_MMA_TF32(d, a, b); }
+static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2])
+{
+    CUDA_MMA_TF32(d, a, b);
+}
 
 /* Where in shared memory a tile has its value (at, k). A warp reads 8 of `at` times 4 of k at once, and as 20 at + k or
    8 k + at they lie in 32 different banks. */
@@ -557,7 +564,7 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
 
 static dim3 tiles(const product_job &job)
 {
-    int tile_m = job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64, tile_n = job.m <= 32 ? 128 : 64;
+    int tile_m = job.narrow ? 32 : job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64, tile_n = job.narrow ? 32 : job.m <= 32 ? 128 : 64;
     return dim3((unsigned)((job.n + tile_n - 1) / tile_n), (unsigned)((job.m + tile_m - 1) / tile_m),
                 (unsigned)(job.groups * job.splits));
 }
@@ -841,6 +848,79 @@ static __device__ __forceinline__ void store_four(const conv2d_forward_job &job,
 PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
 PRODUCT_KERNELS_TF32(conv2d_forward_tf32, conv2d_forward_job)
 
+/* With 1 to 3 input channels the sum is short, and a product would spend its time on finding values by divisions. So: a block
+   copies a part of one image, with its border, and the kernels of 8 maps into shared memory; a thread makes 2 x 2 pixels (a
+   window of pooling) of these maps. For 2 (K + 1) values of z and 8 K of u it has 32 K products. */
+enum { PATCHES = 16, DIRECT_MAPS = 8, DIRECT_CHANNELS = 3 };           /* 16 x 16 threads */
+
+static __host__ __device__ int direct_patches(const conv2d_forward_job &job, int pooled, int out)  /* down, or across a map */
+{
+    return job.pooled ? pooled : (out + 1) / 2;
+}
+
+template <int K> struct direct_shared {
+    enum { SIDE = 2 * PATCHES + K - 1 };
+    float z[DIRECT_CHANNELS][SIDE][SIDE], u[DIRECT_CHANNELS * K * K][DIRECT_MAPS];
+};
+
+template <int K>
+static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &job, direct_shared<K> *shared)
+{
+    const cnn_conv2d_shape &s = job.s;
+    const int side = direct_shared<K>::SIDE, taps = s.in_channels * K * K;
+    int rows = direct_patches(job, s.pool.out_height, s.out_height);
+    int columns = direct_patches(job, s.pool.out_width, s.out_width);
+    int across = (columns + PATCHES - 1) / PATCHES, down = (rows + PATCHES - 1) / PATCHES, block = (int)blockIdx.x;
+    int img = block / (across * down), first = (int)blockIdx.y * DIRECT_MAPS;
+    int j = block / across % down * PATCHES, i = block % across * PATCHES;          /* of the block's first patch */
+    int top = 2 * j - (job.pooled ? s.pool.pad_height : 0), left = 2 * i - (job.pooled ? s.pool.pad_width : 0);
+    for (int t = (int)threadIdx.x; t < s.in_channels * side * side; t += THREADS) {
+        int c = t / (side * side), y = t / side % side, x = t % side, row = top - s.pad_top + y, column = left - s.pad_left + x;
+        bool inside = row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+        shared->z[c][y][x] = inside ? job.z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column] : 0;
+    }
+    for (int t = (int)threadIdx.x; t < taps * DIRECT_MAPS; t += THREADS) {
+        int k = first + t / taps;
+        shared->u[t % taps][t / taps] = k < s.out_channels ? job.u[(size_t)k * taps + t % taps] : 0;
+    }
+    __syncthreads();                        /* image and kernels are there */
+    int y0 = (int)threadIdx.x / PATCHES, x0 = (int)threadIdx.x % PATCHES;
+    float sum[DIRECT_MAPS][4] = {};
+    for (int c = 0; c < s.in_channels; c++)
+#pragma unroll
+        for (int y = 0; y < K; y++) {
+            float v[2][K + 1];
+            for (int r = 0; r < 2; r++)
+                for (int x = 0; x <= K; x++) v[r][x] = shared->z[c][2 * y0 + y + r][2 * x0 + x];
+            for (int x = 0; x < K; x++)
+                for (int k = 0; k < DIRECT_MAPS; k++)
+                    for (int pixel = 0; pixel < 4; pixel++)
+                        sum[k][pixel] += v[pixel / 2][pixel % 2 + x] * shared->u[(c * K + y) * K + x][k];
+        }
+    if (j + y0 >= rows || i + x0 >= columns) return;
+#pragma unroll
+    for (int k = 0; k < DIRECT_MAPS; k++) {
+        if (first + k >= job.m) return;
+        if (job.pooled) job.store_window(0, first + k, 4 * ((img * rows + j + y0) * columns + i + x0), sum[k]);
+#pragma unroll
+        for (int pixel = 0; !job.pooled && pixel < 4; pixel++) {
+            int row = top + 2 * y0 + pixel / 2, column = left + 2 * x0 + pixel % 2;
+            if (row < s.out_height && column < s.out_width)
+                job.store(0, 0, first + k, (img * s.out_height + row) * s.out_width + column, sum[k][pixel]);
+        }
+    }
+}
+
+#define DIRECT_KERNEL(name, K)                                                    \
+    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_forward_job job)      \
+    {                                                                             \
+        __shared__ direct_shared<K> shared;                                       \
+        conv2d_direct<K>(job, &shared);                                           \
+    }
+
+DIRECT_KERNEL(conv2d_direct_3x3, 3)
+DIRECT_KERNEL(conv2d_direct_5x5, 5)
+
 /* Pooling, if any, by windows of 2 x 2 side by side, nearly all there are: a pixel is in one of them at most */
 static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
 
@@ -1079,6 +1159,7 @@ struct conv2d_du_job : product_job {
 };
 
 PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
+PRODUCT_KERNEL(conv2d_du_32x32, conv2d_du_job, 32, 32, 1)
 PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
 
 /* The second pass of dW and db: rows of `inputs` weights, each followed by its bias if db is there. One thread a value. */
@@ -1492,6 +1573,20 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
+static bool is_direct(const cnn_conv2d_shape &s)           /* the first layer of nearly every network */
+{
+    return s.in_channels <= DIRECT_CHANNELS && s.groups == 1 && s.padding_mode == CNN_ZEROS
+        && s.kernel_height == s.kernel_width && (s.kernel_width == 3 || s.kernel_width == 5)
+        && s.stride_height == 1 && s.stride_width == 1 && s.dilation_height == 1 && s.dilation_width == 1;
+}
+
+static dim3 direct_blocks(const conv2d_forward_job &job)
+{
+    int down = (direct_patches(job, job.s.pool.out_height, job.s.out_height) + PATCHES - 1) / PATCHES;
+    int across = (direct_patches(job, job.s.pool.out_width, job.s.out_width) + PATCHES - 1) / PATCHES;
+    return dim3((unsigned)(job.s.batch * down * across), (unsigned)((job.m + DIRECT_MAPS - 1) / DIRECT_MAPS));
+}
+
 /* Fewer channels, and the product is soon done, its values hardly fetched; fewer rows, and the instruction's 16 are not full.
    The rows are maps in the forward pass and for du, and input channels for dz. */
 template <class Job> static bool in_tf32(const Job &job)
@@ -1514,6 +1609,7 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
     job.depth = s.in_channels / s.groups;
     job.m = s.out_channels / s.groups;
     job.n = job.depth * s.kernel_height * s.kernel_width + bias;
+    job.narrow = job.n <= 32 && job.depth <= DIRECT_CHANNELS;
     job.k = s.batch * s.out_height * s.out_width;
     job.pixels = divide_by(s.out_height * s.out_width);
     job.width = divide_by(s.out_width);
@@ -1572,7 +1668,9 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
-    LAUNCH_CONV2D(c, conv2d_forward, job);
+    if (!is_direct(*s)) LAUNCH_CONV2D(c, conv2d_forward, job);
+    else if (s->kernel_width == 3) LAUNCH(c, conv2d_direct_3x3, direct_blocks(job), job);
+    else LAUNCH(c, conv2d_direct_5x5, direct_blocks(job), job);
     if (pools(*s) && !job.pooled)
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
 }
@@ -1621,7 +1719,8 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
     du.parts = (float *)work + conv2d_before_parts(*s);
     du.df = df; du.z = x; du.g = g;
-    LAUNCH_CONV2D(c, conv2d_du, du);
+    if (du.narrow) LAUNCH(c, conv2d_du_32x32, tiles(du), du);
+    else LAUNCH_CONV2D(c, conv2d_du, du);
     LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
            du.n - (dbias ? 1 : 0), du.splits);
     if (!dx) return;

@@ -15,9 +15,10 @@
    Every fourth shape of convolutions and linear layers holds small whole numbers instead, some with a NaN
    among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
 
-   Convolutions come a second time, with 16 channels and more and with TF32 allowed. It rounds each factor to 11 bits, by up to
-   2^-11 of itself, so the sum may be off by 2^-10 M more. For every other shape `direct` gets rounded factors: a backend that
-   rounds them itself must be as near to it as in float32. Whole numbers are exact in both.
+   Convolutions come a second time with the few channels of an image, and a third time with 16 channels and more and with TF32
+   allowed. It rounds each factor to 11 bits, by up to 2^-11 of itself, so the sum may be off by 2^-10 M more. For every other
+   shape `direct` gets rounded factors: a backend that rounds them itself must be as near to it as in float32. Whole numbers
+   are exact in both.
 
    Arrays are reached through the table alone. They lie between guards, which no operation may change, nor its
    inputs; outputs and scratch memory begin as NaN. Where a shape fails it is printed in full, and being a pure
@@ -101,6 +102,7 @@ static int whole;                           /* small whole numbers: results must
 static double worst;                        /* largest distance of this operation, in tolerances */
 static double loss = 1;                     /* WINOGRAD where its transforms may be used, else 1 */
 static int has_nan;                         /* a NaN is among the inputs */
+static int first_layer;                     /* convolutions as networks begin with: 1 to 3 channels, 3 x 3 or 5 x 5, stride 1 */
 static int has_tf32;                        /* the backend under test rounds factors where it may */
 static int tf32, rounded;                   /* convolutions may calculate in TF32; their factors are rounded in advance, */
 static int rounds_itself;                   /* but not for the backend under test, as it will do so */
@@ -446,12 +448,20 @@ static cnn_conv2d_shape of_the_lecture(void)
     return s;
 }
 
+static void make_first(cnn_conv2d_shape *s)
+{
+    s->groups = 1; s->in_channels = between(1, 3);
+    s->in_height = size_up_to(100); s->in_width = size_up_to(100);
+    s->kernel_height = s->kernel_width = 3 + 2 * below(2);
+    s->stride_height = s->stride_width = s->dilation_height = s->dilation_width = 1;
+}
+
 static cnn_conv2d_shape random_conv2d(void)
 {
     cnn_conv2d_shape s;
     double products, most = number % 16 ? 1e6 : 8e6, least = number % 16 ? 0 : 2e6;
     int tall, wide, fewest = tf32 ? 15 + below(2) : 1;     /* padding at most; channels of a group */
-    if (number < sizeof convolutions / sizeof *convolutions) return of_the_lecture();
+    if (number < sizeof convolutions / sizeof *convolutions && !first_layer) return of_the_lecture();
     do {
         memset(&s, 0, sizeof s);
         s.batch = between(1, 20);
@@ -462,6 +472,7 @@ static cnn_conv2d_shape random_conv2d(void)
         s.kernel_height = between(1, 5); s.kernel_width = between(1, 5);
         s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
         s.dilation_height = often(1, 2, 3); s.dilation_width = often(s.dilation_height, 1, 3);
+        if (first_layer) make_first(&s);
         s.padding_mode = (cnn_padding_mode)often(CNN_ZEROS, CNN_ZEROS, CNN_CIRCULAR);
         tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4);
         wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);
@@ -630,6 +641,15 @@ static void in_tf32(void (*operation_itself)(void))
     tf32 = rounded = 0;
 }
 
+static void in_a_first_layer(void (*operation_itself)(void))
+{
+    first_layer = 1;
+    operation_itself();
+    first_layer = 0;
+}
+
+static void conv2d_forward_first(void) { in_a_first_layer(conv2d_forward); }
+static void conv2d_backward_first(void) { in_a_first_layer(conv2d_backward); }
 static void conv2d_forward_tf32(void) { in_tf32(conv2d_forward); }
 static void conv2d_backward_tf32(void) { in_tf32(conv2d_backward); }
 
@@ -1037,6 +1057,7 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },
     { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_pass", next_pass, 0 },
     { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 },
+    { "conv2d_forward_first", conv2d_forward_first, 1 }, { "conv2d_backward_first", conv2d_backward_first, 1 },
     { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }
 };
 

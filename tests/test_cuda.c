@@ -192,18 +192,19 @@ static void test_tf32(void)
     checked = train("cuda", data, BY_TURNS);
     set("CNN_CUDA_CHECK", NULL);
     for (i = 0; i < 3; i++)
-        CHECK(fabsf(always.losses[i] / direct.losses[i] - 1) <= 0.02f, "TF32: the loss is %g, but by direct %g", always.losses[i],
-              direct.losses[i]);
+        CHECK(fabsf(always.losses[i] / direct.losses[i] - 1) <= 0.02f, "TF32: the loss is %g, but by direct %g",
+              always.losses[i], direct.losses[i]);
     CHECK(memcmp(&always, &float32, sizeof always) && memcmp(&always, &by_turns, sizeof always)
           && memcmp(&float32, &by_turns, sizeof always), "TF32 never, always and by turns: two of them have the same bits");
-    CHECK(!memcmp(&by_turns, &checked, sizeof by_turns), "TF32 by turns: recorded steps end with other bits than launches one by one");
+    CHECK(!memcmp(&by_turns, &checked, sizeof by_turns),
+          "TF32 by turns: recorded steps end with other bits than launches one by one");
     always = train("direct", data, ALWAYS);
     CHECK(!memcmp(&always, &direct, sizeof always), "TF32 allowed: direct, which has none, ends with other bits");
     cnn_allow_tf32(net, 1);
     cnn_next(loader, &batch);
     check = cnn_gradcheck(net, &batch, 20, NULL);
-    CHECK(check.checked > 100 && !check.failed, "TF32 allowed: %d of %d gradients fail the check, the worst of %s", check.failed,
-          check.checked, check.where);
+    CHECK(check.checked > 100 && !check.failed, "TF32 allowed: %d of %d gradients fail the check, the worst of %s",
+          check.failed, check.checked, check.where);
     cnn_loader_free(loader);
     cnn_free(net);
     cnn_data_free(data);
