@@ -2582,7 +2582,7 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const cnn__window_lines *w = &p->window;
     const cnn__kernels *k = job->g->kernels;
     size_t in = (size_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g), pixels = image / s->out_channels;
-    int n, b, c, set, there;
+    int n, b, c, set, there, pooled = s->pool.kernel_height > 0;
     for (n = 0; n < images; n += there) {
         float *to = sums, *dbias = sums + s->out_channels * w->sums;
         there = cnn__smaller(p->images, images - n);
@@ -2592,7 +2592,7 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
             size_t count = 0, i;
             for (b = 0; b < there; b++) {
                 const float *d = df + (n + b) * image + c * pixels;
-                const unsigned char *index = job->index ? job->index + (first + n + b) * image + c * pixels : NULL;
+                const unsigned char *index = pooled ? job->index + (first + n + b) * image + c * pixels : NULL;
                 count += k->nonzeros(a->values + count, a->places + count, d, a->corners, index, a->taps, (int32_t)(b * x_image),
                                      pixels);
             }

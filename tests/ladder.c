@@ -258,7 +258,7 @@ static void go_back(const library *l, int images, int fused)
     cnn_conv2d_shape s = shape_of(images, fused);
     int i;
     memset(y, 0, sizeof *y * OUT * TAPS);
-    l->table.conv2d_backward(l->table.context, &s, kept, y, NULL, dy, fused ? pooled : kept, winners, z, u, l->work);
+    l->table.conv2d_backward(l->table.context, &s, kept, y, NULL, dy, fused ? pooled : kept, fused ? winners : NULL, z, u, l->work);
     for (i = 0; i < OUT * TAPS; i++) y[i] *= 2 / (float)images;
 }
 
