@@ -340,16 +340,25 @@ static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f 
              1. A block of threads makes a tile of M x N results. For TILE_K values of k at a time it copies the parts of A
                 and B that it needs into shared memory; from there each value is read by many threads.
              2. Each thread makes TM x 4 results in registers: TM + 4 values read for TM * 4 products.
-             3. While a tile is multiplied, the values of the next one are already on their way into registers.
+             3. While a tile is multiplied, the values of the next one are already on their way into registers. Of their
+                addresses, what a thread's column and what a step of TILE_K have in common is found once (column, step).
              4. Where k is long and the tiles are few, the sum is split among blocks; sum_parts adds the parts, in order.
              5. Convolutions with many channels, if allowed: the same tiles by the instruction for products of matrices.
    ============================================================================================ */
 enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 
+/* a(m, step, k) and b(column, step, k) are the values of A and B. To find one in an image takes divisions and checks. So what
+   values have in common is found before: the columns of B, which a thread keeps over the whole sum (where it goes along k,
+   one a turn), and a step of TILE_K values of k: step_of(group, column, own) is given the one k that a thread along k has. */
 struct product_job {
     int m, n, k;                            /* of one group */
     int groups, splits, share;              /* a split sums share values of k */
     bool narrow;                            /* tiles of 32 x 32: there are no more columns */
+
+    typedef int column;                     /* a matrix in memory: nothing to be found */
+    struct step {};
+    __device__ column column_of(int, int n_) const { return n_; }
+    __device__ step step_of(int, const column &, int) const { return step(); }
 };
 
 /* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): the card has no instruction for division */
@@ -386,22 +395,42 @@ static __device__ __forceinline__ void store_four(const Job &job, int group, int
     for (int i = 0; i < 4; i++) if (n + i < job.n) job.store(group, split, m, n + i, sum[i]);
 }
 
-/* The thread's share of the next tile, zeros beyond the matrices' ends */
-template <int M, int N, class Job>
-static __device__ __forceinline__ void fetch(const Job &job, int group, int top, int left, int from, int end, float *a,
-                                             float *b)
+template <int N, class Job>
+static __device__ __forceinline__ void find_columns(const Job &job, int group, int left, typename Job::column *columns)
 {
     int at, k;
 #pragma unroll
-    for (int i = 0; i < M * TILE_K / THREADS; i++) {
-        place<M, Job::a_along_k>(i, &at, &k);
-        a[i] = top + at < job.m && from + k < end ? job.a(group, top + at, from + k) : 0;
+    for (int i = 0; i < (Job::b_along_k ? N * TILE_K / THREADS : 1); i++) {
+        place<N, Job::b_along_k>(i, &at, &k);
+        columns[i] = job.column_of(group, left + at);
     }
+}
+
+/* The thread's values of B for the next tile, zeros beyond the matrix's end; a job may have its own */
+template <int N, class Job, class Step>
+static __device__ __forceinline__ void fetch_b(const Job &job, const typename Job::column *columns, const Step &step, int left,
+                                               int from, int end, float *b)
+{
+    int at, k;
 #pragma unroll
     for (int i = 0; i < N * TILE_K / THREADS; i++) {
         place<N, Job::b_along_k>(i, &at, &k);
-        b[i] = left + at < job.n && from + k < end ? job.b(group, from + k, left + at) : 0;
+        b[i] = left + at < job.n && from + k < end ? job.b(columns[Job::b_along_k ? i : 0], step, from + k) : 0;
     }
+}
+
+template <int M, int N, class Job>
+static __device__ __forceinline__ void fetch(const Job &job, int group, const typename Job::column *columns, int top, int left,
+                                             int from, int end, float *a, float *b)
+{
+    int at, k;
+    const typename Job::step step = job.step_of(group, columns[0], from + (int)threadIdx.x % TILE_K);
+#pragma unroll
+    for (int i = 0; i < M * TILE_K / THREADS; i++) {
+        place<M, Job::a_along_k>(i, &at, &k);
+        a[i] = top + at < job.m && from + k < end ? job.a(top + at, step, from + k) : 0;
+    }
+    fetch_b<N>(job, columns, step, left, from, end, b);
 }
 
 template <int M, int N, int TM, class Job>
@@ -412,14 +441,16 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
     int row = (int)threadIdx.x / (N / 4) * TM, column = (int)threadIdx.x % (N / 4) * 4;
     int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
     float sum[TM][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
-    fetch<M, N>(job, group, top, left, begin, end, next_a, next_b);
+    typename Job::column columns[N * TILE_K / THREADS];
+    find_columns<N>(job, group, left, columns);
+    fetch<M, N>(job, group, columns, top, left, begin, end, next_a, next_b);
     for (int from = begin; from < end; from += TILE_K) {
 #pragma unroll
         for (int i = 0; i < M * TILE_K / THREADS; i++) { place<M, Job::a_along_k>(i, &at, &k); a[k][at] = next_a[i]; }
 #pragma unroll
         for (int i = 0; i < N * TILE_K / THREADS; i++) { place<N, Job::b_along_k>(i, &at, &k); b[k][at] = next_b[i]; }
         __syncthreads();                    /* the tile is there */
-        if (from + TILE_K < end) fetch<M, N>(job, group, top, left, from + TILE_K, end, next_a, next_b);
+        if (from + TILE_K < end) fetch<M, N>(job, group, columns, top, left, from + TILE_K, end, next_a, next_b);
 #pragma unroll
         for (k = 0; k < TILE_K; k++) {
             float u[TM], v[4];
@@ -494,7 +525,9 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
     int row = warp / ACROSS * 16 * ROWS + g, column = warp % ACROSS * 16;
     int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
     float sum[ROWS][2][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
-    fetch<M, N>(job, group, top, left, begin, end, next_a, next_b);
+    typename Job::column columns[N * TILE_K / THREADS];
+    find_columns<N>(job, group, left, columns);
+    fetch<M, N>(job, group, columns, top, left, begin, end, next_a, next_b);
     for (int from = begin; from < end; from += TILE_K) {
 #pragma unroll
         for (int i = 0; i < M * TILE_K / THREADS; i++) {
@@ -507,7 +540,7 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
             b[spot<N, Job::b_along_k>(column_of_d(at), k)] = to_tf32(next_b[i]);
         }
         __syncthreads();                    /* the tile is there, rounded */
-        if (from + TILE_K < end) fetch<M, N>(job, group, top, left, from + TILE_K, end, next_a, next_b);
+        if (from + TILE_K < end) fetch<M, N>(job, group, columns, top, left, from + TILE_K, end, next_a, next_b);
 #pragma unroll
         for (k = 0; k < TILE_K; k += 8) {
             unsigned u[ROWS][4], v[2][2];
@@ -604,7 +637,7 @@ static __device__ float sum_parts(const float *parts, size_t i, size_t count, in
    -------------------------------------------------------------------------------------------- */
 static __device__ int border(int i, int n, cnn_padding_mode mode)
 {
-    if (i >= 0 && i < n) return i;
+    if ((unsigned)i < (unsigned)n) return i;
     switch (mode) {
     case CNN_REPLICATE: return i < 0 ? 0 : n - 1;
     case CNN_REFLECT:   return i < 0 ? -i : 2 * (n - 1) - i;
@@ -777,18 +810,82 @@ static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const 
     f[at] = sum;
 }
 
+/* What forward and dz share: k is (channel, tap). But where the channels are a multiple of TILE_K, k is (channel / TILE_K, tap,
+   channel % TILE_K), and a step is TILE_K channels of one tap: found and checked once a step, not once a value. */
+struct conv2d_job : product_job {
+    cnn_conv2d_shape s;
+    int channels;                           /* of a group, that are summed */
+    bool by_tap;
+    divider taps, kernel_width;
+    size_t plane;                           /* values of a channel of the image */
+
+    struct column { const float *image; int j, i; };       /* the place of tap (0, 0); NULL: only zeros */
+    struct step { const float *first, *weights; };         /* first: by_tap, of its values; NULL: zeros */
+
+    static const bool a_along_k = true, b_along_k = false;
+
+    __device__ int channel_of(int k_, int *tap) const
+    {
+        return by_tap ? divided(k_ / TILE_K, taps, tap) * TILE_K + k_ % TILE_K : divided(k_, taps, tap);
+    }
+};
+
+template <class Job>
+static __device__ __forceinline__ conv2d_job::step conv2d_step_of(const Job &job, int group, const conv2d_job::column &column,
+                                                                  int own)
+{
+    int tap, c = job.channel_of(own, &tap);
+    const float *first = job.by_tap ? job.under(column, tap) : NULL;
+    return { first ? first + (size_t)(c - c % TILE_K) * job.plane : NULL, job.weights_of(group, c, tap) };
+}
+
+/* Any k: for itself */
+template <class Job>
+static __device__ __forceinline__ float conv2d_b(const Job &job, const conv2d_job::column &column, int k)
+{
+    int tap, c = job.channel_of(k, &tap);
+    const float *first = job.under(column, tap);
+    return first ? first[c * job.plane] : 0;
+}
+
+template <int N, class Job>
+static __device__ __forceinline__ void fetch_b(const Job &job, const conv2d_job::column *column, const conv2d_job::step &step,
+                                               int left, int from, int end, float *b)
+{
+    int at, k;
+    if (job.by_tap)
+#pragma unroll
+        for (int i = 0; i < N * TILE_K / THREADS; i++) {
+            place<N, false>(i, &at, &k);
+            b[i] = step.first && left + at < job.n ? step.first[k * job.plane] : 0;
+        }
+    else
+#pragma unroll
+        for (int i = 0; i < N * TILE_K / THREADS; i++) {
+            place<N, false>(i, &at, &k);
+            b[i] = left + at < job.n && from + k < end ? conv2d_b(job, *column, from + k) : 0;
+        }
+}
+
+static void count_k(conv2d_job *job, int channels)
+{
+    job->k = channels * job->s.kernel_height * job->s.kernel_width;
+    job->channels = channels;
+    job->by_tap = channels % TILE_K == 0;
+    job->taps = divide_by(job->s.kernel_height * job->s.kernel_width);
+    job->kernel_width = divide_by(job->s.kernel_width);
+    job->splits = 1;
+    job->share = job->k;
+}
+
 /* As a product, for each group:  rows m: its maps k;  columns n: all pixels of the batch;  k: (c, y, x).
    If `pooled`, four columns in a row are the four pixels of one 2 x 2 window, so that one thread has them all. */
-struct conv2d_forward_job : product_job {
-    cnn_conv2d_shape s;
+struct conv2d_forward_job : conv2d_job {
     bool pooled;
     divider pixels, width;                  /* of the map that is written */
-    divider taps, kernel_width;
     float *y;
     unsigned char *index;
     const float *z, *u, *bias;
-
-    static const bool a_along_k = true, b_along_k = false;
 
     __device__ int image(int n, int *j, int *i) const      /* -1 where a window hangs over the map */
     {
@@ -800,18 +897,32 @@ struct conv2d_forward_job : product_job {
         return *j >= 0 && *j < s.out_height && *i >= 0 && *i < s.out_width ? image : -1;
     }
 
-    __device__ float a(int group, int m_, int k_) const { return u[((size_t)group * m + m_) * k + k_]; }
-
-    __device__ float b(int group, int k_, int n_) const
+    __device__ column column_of(int group, int n_) const               /* a pixel: the corner of its window */
     {
-        int i, j, tap, x, img = image(n_, &j, &i);
-        int c = divided(k_, taps, &tap), y_ = divided(tap, kernel_width, &x);
-        int row = border(j * s.stride_height + y_ * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
-        int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
-        if (img < 0 || row < 0 || column < 0) return 0;
-        c += group * (s.in_channels / s.groups);
-        return z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column];
+        int j, i, img = image(n_, &j, &i);
+        const float *first = img < 0 ? NULL : z + ((size_t)img * s.in_channels + group * channels) * plane;
+        return { first, j * s.stride_height - s.pad_top, i * s.stride_width - s.pad_left };
     }
+
+    __device__ const float *under(const column &pixel, int tap) const
+    {
+        int x, y_ = divided(tap, kernel_width, &x);
+        int row = border(pixel.j + y_ * s.dilation_height, s.in_height, s.padding_mode);
+        int column = border(pixel.i + x * s.dilation_width, s.in_width, s.padding_mode);
+        return pixel.image && row >= 0 && column >= 0 ? pixel.image + (size_t)row * s.in_width + column : NULL;
+    }
+
+    __device__ const float *weights_of(int group, int c, int tap) const    /* of the group's first map */
+    {
+        return u + (size_t)group * m * k + (size_t)c * taps.d + tap;
+    }
+
+    __device__ step step_of(int group, const column &pixel, int own) const
+    {
+        return conv2d_step_of(*this, group, pixel, own);
+    }
+
+    __device__ float a(int m_, const step &at, int) const { return at.weights[(size_t)m_ * k]; }
 
     __device__ void store(int group, int, int m_, int n_, float sum) const
     {
@@ -1020,34 +1131,40 @@ static __global__ void conv2d_dz_naive(cnn_conv2d_shape s, conv2d_grid grid, flo
 }
 
 /* As a product, for each group:  rows m: its input channels c;  columns n: all places of the grid;  k: (k, y, x). */
-struct conv2d_dz_job : product_job {
-    cnn_conv2d_shape s;
+struct conv2d_dz_job : conv2d_job {
     conv2d_grid grid;
     divider pixels, width;                  /* of the grid */
-    divider taps, kernel_width;
     divider stride_height, stride_width;
     float *dz;
     const float *df, *u;
 
-    static const bool a_along_k = true, b_along_k = false;
-
-    __device__ float a(int group, int c, int k_) const
+    __device__ column column_of(int group, int n_) const               /* a place of the grid */
     {
-        int tap, map = group * (s.out_channels / s.groups) + divided(k_, taps, &tap);
-        return u[((size_t)map * m + c) * taps.d + tap];
+        int rest, i, img = divided(n_, pixels, &rest), j = divided(rest, width, &i);
+        return { df + ((size_t)img * s.out_channels + group * channels) * plane, j + grid.top, i + grid.left };
     }
 
-    __device__ float b(int group, int k_, int n_) const
+    __device__ const float *under(const column &place, int tap) const
     {
-        int tap, x, column, rest_down, rest_right, rest;
-        int map = group * (s.out_channels / s.groups) + divided(k_, taps, &tap), y = divided(tap, kernel_width, &x);
-        int img = divided(n_, pixels, &rest), row = divided(rest, width, &column);
-        int down = row + grid.top - y * s.dilation_height, right = column + grid.left - x * s.dilation_width;
-        if (down < 0 || right < 0) return 0;
+        int x, y = divided(tap, kernel_width, &x), rest_down, rest_right;
+        int down = place.j - y * s.dilation_height, right = place.i - x * s.dilation_width;
+        if (down < 0 || right < 0) return NULL;
         int j = divided(down, stride_height, &rest_down), i = divided(right, stride_width, &rest_right);
-        if (rest_down || rest_right || j >= s.out_height || i >= s.out_width) return 0;
-        return df[(((size_t)img * s.out_channels + map) * s.out_height + j) * s.out_width + i];
+        if (rest_down || rest_right || j >= s.out_height || i >= s.out_width) return NULL;
+        return place.image + (size_t)j * s.out_width + i;
     }
+
+    __device__ const float *weights_of(int group, int k_, int tap) const   /* of the group's first input channel */
+    {
+        return u + (size_t)(group * channels + k_) * m * taps.d + tap;
+    }
+
+    __device__ step step_of(int group, const column &place, int own) const
+    {
+        return conv2d_step_of(*this, group, place, own);
+    }
+
+    __device__ float a(int c, const step &at, int) const { return at.weights[(size_t)(unsigned)c * taps.d]; }
 
     __device__ void store(int group, int, int c, int n_, float sum) const
     {
@@ -1132,24 +1249,34 @@ struct conv2d_du_job : product_job {
 
     static const bool a_along_k = true, b_along_k = true;
 
-    __device__ float a(int group, int m_, int k_) const
+    struct column { const float *z; int j, i; };           /* a channel and a tap; NULL: the bias */
+    struct step { size_t map, image; int j, i; };          /* a pixel: the first map of df and where z's image starts */
+
+    __device__ column column_of(int group, int n_) const
     {
-        int rest, i, img = divided(k_, pixels, &rest);
-        size_t map = (size_t)img * s.out_channels + group * m + m_;
-        if (df) return df[map * pixels.d + rest];
-        int j = divided(rest, width, &i);
-        return conv2d_df_at(s, g, map, j, i);
+        int tap, x, c = divided(n_, taps, &tap), y = divided(tap, kernel_width, &x);
+        const float *first = z + ((size_t)group * depth + c) * s.in_height * s.in_width;
+        return { c < depth ? first : NULL, y * s.dilation_height - s.pad_top, x * s.dilation_width - s.pad_left };
     }
 
-    __device__ float b(int group, int k_, int n_) const
+    __device__ step step_of(int group, const column &, int own) const
     {
-        int rest, i, tap, x, img = divided(k_, pixels, &rest), j = divided(rest, width, &i);
-        int c = divided(n_, taps, &tap), y = divided(tap, kernel_width, &x);
-        if (c == depth) return 1;
-        int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
-        int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
-        if (row < 0 || column < 0) return 0;
-        return z[(((size_t)img * s.in_channels + group * depth + c) * s.in_height + row) * s.in_width + column];
+        int rest, i, img = divided(own, pixels, &rest), j = divided(rest, width, &i);
+        return { (size_t)img * s.out_channels + group * m, (size_t)img * s.in_channels * s.in_height * s.in_width, j, i };
+    }
+
+    __device__ float a(int m_, const step &at, int) const
+    {
+        size_t map = at.map + m_;
+        return df ? df[map * pixels.d + at.j * s.out_width + at.i] : conv2d_df_at(s, g, map, at.j, at.i);
+    }
+
+    __device__ float b(const column &of, const step &at, int) const
+    {
+        if (!of.z) return 1;
+        int row = border(at.j * s.stride_height + of.j, s.in_height, s.padding_mode);
+        int column = border(at.i * s.stride_width + of.i, s.in_width, s.padding_mode);
+        return row < 0 || column < 0 ? 0 : of.z[at.image + (size_t)row * s.in_width + column];
     }
 
     __device__ void store(int group, int split, int m_, int n_, float sum) const
@@ -1198,8 +1325,8 @@ struct linear_forward_job : product_job {
 
     static const bool a_along_k = true, b_along_k = true;
 
-    __device__ float a(int, int n_, int i) const { return x[(size_t)n_ * k + i]; }
-    __device__ float b(int, int i, int o) const { return w[(size_t)o * k + i]; }
+    __device__ float a(int n_, step, int i) const { return x[(size_t)n_ * k + i]; }
+    __device__ float b(int o, step, int i) const { return w[(size_t)o * k + i]; }
 
     __device__ void store(int, int split, int n_, int o, float sum) const
     {
@@ -1241,13 +1368,13 @@ struct linear_dx_job : product_job {
 
     static const bool a_along_k = true, b_along_k = false;
 
-    __device__ float a(int, int n_, int o) const
+    __device__ float a(int n_, step, int o) const
     {
         size_t out = (size_t)n_ * k + o;
         return dy[out] * activation_slope(s.activation, s.slope, y[out]);
     }
 
-    __device__ float b(int, int o, int i) const { return w[(size_t)o * n + i]; }
+    __device__ float b(int i, step, int o) const { return w[(size_t)o * n + i]; }
 
     __device__ void store(int, int split, int n_, int i, float sum) const
     {
@@ -1298,13 +1425,13 @@ struct linear_dw_job : product_job {
 
     static const bool a_along_k = false, b_along_k = false;
 
-    __device__ float a(int, int o, int n_) const
+    __device__ float a(int o, step, int n_) const
     {
         size_t out = (size_t)n_ * m + o;
         return dy[out] * activation_slope(s.activation, s.slope, y[out]);
     }
 
-    __device__ float b(int, int n_, int i) const { return i < s.in_features ? x[(size_t)n_ * s.in_features + i] : 1; }
+    __device__ float b(int i, step, int n_) const { return i < s.in_features ? x[(size_t)n_ * s.in_features + i] : 1; }
 
     __device__ void store(int, int split, int o, int i, float sum) const
     {
@@ -1658,13 +1785,10 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.m = s->out_channels / s->groups;
     if (!fits(c, "conv2d_forward", 4.0 * s->batch * height * width)) return;
     job.n = s->batch * height * width * (job.pooled ? 4 : 1);
-    job.k = s->in_channels / s->groups * s->kernel_height * s->kernel_width;
-    job.splits = 1;
-    job.share = job.k;
+    count_k(&job, s->in_channels / s->groups);
+    job.plane = (size_t)s->in_height * s->in_width;
     job.pixels = divide_by(height * width);
     job.width = divide_by(width);
-    job.taps = divide_by(s->kernel_height * s->kernel_width);
-    job.kernel_width = divide_by(s->kernel_width);
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
@@ -1731,13 +1855,10 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     dz.groups = s->groups;
     dz.m = s->in_channels / s->groups;
     dz.n = s->batch * dz.grid.rows * dz.grid.columns;
-    dz.k = s->out_channels / s->groups * s->kernel_height * s->kernel_width;
-    dz.splits = 1;
-    dz.share = dz.k;
+    count_k(&dz, s->out_channels / s->groups);
+    dz.plane = (size_t)s->out_height * s->out_width;
     dz.pixels = divide_by(dz.grid.rows * dz.grid.columns);
     dz.width = divide_by(dz.grid.columns);
-    dz.taps = divide_by(s->kernel_height * s->kernel_width);
-    dz.kernel_width = divide_by(s->kernel_width);
     dz.stride_height = divide_by(s->stride_height);
     dz.stride_width = divide_by(s->stride_width);
     dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
