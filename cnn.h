@@ -2182,6 +2182,7 @@ typedef struct cnn__conv_plan {
     int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
     int back_top, back_left;                /* where the way back to dx begins in D                                 */
     int whole;                              /* dx comes with its borders, which are then folded in                  */
+    size_t pixels, image;                   /* of a map and of an image of y, which is behind the pool              */
     size_t u, sums;                         /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
     cnn__window_lines window;
     int images;                             /* in X at once, for dweight                                            */
@@ -2189,7 +2190,8 @@ typedef struct cnn__conv_plan {
     size_t per_thread;
 } cnn__conv_plan;
 
-enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096 };
+enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096,
+       CNN__POOL_TAPS = 256 };             /* at most, of a fused pool: its index is a byte */
 
 static size_t cnn__channel_pitch(int channels, int lanes) { return (size_t)cnn__round_up(channels, lanes); }
 static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
@@ -2268,7 +2270,7 @@ static const cnn__kernels *cnn__narrow_kernels(const cnn__kernels *k, int floats
     return k;
 }
 
-static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__kernels *k, size_t outputs)
+static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__kernels *k)
 {
     const cnn__correlation *g = &p->there;
     cnn__window_lines *w = &p->window;
@@ -2287,16 +2289,15 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     p->images = cnn__smaller(p->lanes, (int)cnn__most(1, CNN__X_CACHED / image));
     p->x = cnn__line_up(p->images * image + p->lanes);     /* a last vector may hang over */
     if (p->whole) p->x = cnn__most(p->x, (size_t)s->in_channels * s->in_height * s->in_width * p->lanes);
-    p->list = cnn__line_up(p->images * outputs + p->lanes);
-    p->corners = cnn__line_up(outputs) + 256;
-    p->sums = s->out_channels * (w->sums + p->lanes);
+    p->list = cnn__line_up(p->images * p->pixels + p->lanes);
+    p->corners = cnn__line_up(p->pixels) + CNN__POOL_TAPS;
+    p->sums = cnn__line_up(s->out_channels * (w->sums + p->lanes));
 }
 
 static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
 {
     cnn__conv_plan p;
     int lanes = g->kernels->lanes;
-    size_t outputs;
     memset(&p, 0, sizeof p);
     p.lanes = lanes;
     p.units = cnn__pieces(s->batch, lanes);
@@ -2308,7 +2309,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
     p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
     p.there.high = s->in_height + s->pad_top + s->pad_bottom; p.there.wide = s->in_width + s->pad_left + s->pad_right;
     p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    outputs = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
+    p.pixels = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
+    p.image = s->out_channels * p.pixels;
     p.where = cnn__taps(&p.there);
     if (!backward) {
         p.there.points = cnn__winograd_points(&p.there);
@@ -2319,17 +2321,17 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
         }
         p.x = cnn__line_up(cnn__x_image(&p.there) * lanes);
         p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * lanes);
-        p.p = s->pool.kernel_height ? 2 * cnn__line_up(s->out_channels * outputs * lanes) : 0;
+        p.p = s->pool.kernel_height ? 2 * cnn__line_up(p.image * lanes) : 0;
         cnn__plan_winograd(&p, &p.there);
     } else {
         cnn__plan_back(&p, s);
         if (p.back.points) p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, lanes));
         p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * lanes);
         p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
-        p.p = 3 * cnn__line_up(s->out_channels * outputs * lanes);
+        p.p = 3 * cnn__line_up(p.image * lanes);
         p.where = cnn__most(p.where, cnn__taps(&p.back));
         cnn__plan_winograd(&p, &p.back);
-        cnn__plan_dweight(&p, s, g->kernels, outputs);
+        cnn__plan_dweight(&p, s, g->kernels);
     }
     p.where = cnn__line_up(p.where * (sizeof(size_t) / sizeof(float)));
     p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where + 2 * p.list + p.corners;
@@ -2363,7 +2365,7 @@ static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread
     a.where = (size_t *)(void *)(a.m + p->m);
     a.values = a.m + p->m + p->where;
     a.places = (int32_t *)(void *)(a.values + p->list);
-    a.taps = a.places + p->list; a.corners = a.taps + 256;
+    a.taps = a.places + p->list; a.corners = a.taps + CNN__POOL_TAPS;
     return a;
 }
 
@@ -2513,13 +2515,12 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
     const cnn__kernels *k = job->g->kernels;
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
     int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-    size_t image = s->out_channels * cnn__pixels(&job->p.there);
+    size_t image = job->p.image, before = s->out_channels * cnn__pixels(&job->p.there);
     cnn__pad_images(s, &job->p.there, k, a.x, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
     cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
-    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, image * lanes);
+    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, before * lanes);
     if (s->pool.kernel_height) {
         float *place = job->place ? a.p + job->p.p / 2 : NULL;
-        image = (size_t)s->out_channels * s->pool.out_height * s->pool.out_width;
         k->max_pool(&s->pool, a.p, place, a.z);
         if (place) k->places_out(job->place + first * image, image, images, place, image);
     }
@@ -2527,9 +2528,10 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
 }
 
 /* df: the gradient before activation, but behind the pool, of a unit's images. Those that are missing get zeros. */
-static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images, size_t image)
+static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
+    size_t image = job->p.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) job->g->kernels->relu_backward(df, dy, y, image * images);
     else cnn__activation_backward(s->activation, s->slope, df, dy, y, image * images);
@@ -2537,14 +2539,13 @@ static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int ima
 }
 
 /* D: df before pooling, one image a lane */
-static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images, size_t image,
-                        int fresh)
+static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images, int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
-    size_t map = (size_t)p->back.high * p->back.wide * lanes, pixels = cnn__pixels(&p->there);
+    size_t map = (size_t)p->back.high * p->back.wide * lanes, image = p->image;
     size_t pitch = (size_t)s->stride_height * p->back.wide * lanes, step = (size_t)s->stride_width * lanes;
     float *lanes_df = a->p + p->p / 3, *place = lanes_df + p->p / 3;
     float *to = a->d + ((size_t)p->df_top * p->back.wide + p->df_left) * lanes;
@@ -2555,7 +2556,7 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
         k->max_unpool(&s->pool, to, map, pitch, step, lanes_df, place);
     } else
         for (c = 0; c < s->out_channels; c++)
-            k->lanes_in(to + c * map, pitch, step, df + c * pixels, image, lanes, s->out_height, s->out_width);
+            k->lanes_in(to + c * map, pitch, step, df + c * p->pixels, image, lanes, s->out_height, s->out_width);
 }
 
 /* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. */
@@ -2574,14 +2575,15 @@ static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *
 
 /* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
 static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df, int first,
-                              int images, size_t image)
+                              int images)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->p;
     const cnn__correlation *g = &p->there;
     const cnn__window_lines *w = &p->window;
     const cnn__kernels *k = job->g->kernels;
-    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g), pixels = image / s->out_channels;
+    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g);
+    size_t image = p->image, pixels = p->pixels;
     int n, b, c, set, there, pooled = s->pool.kernel_height > 0;
     for (n = 0; n < images; n += there) {
         float *to = sums, *dbias = sums + s->out_channels * w->sums;
@@ -2630,17 +2632,15 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
     int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit;
     size_t in = (size_t)s->in_channels * s->in_height * s->in_width;
-    size_t pixels = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p->there);
-    size_t image = s->out_channels * pixels;
     float *sums = job->sums + p->sums * chunk;
     memset(sums, 0, sizeof *sums * p->sums);
     cnn__conv_places(s, &p->there, a.corners, a.taps);
     for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
         int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-        cnn__conv_df(job, a.p, first, images, image);
-        cnn__conv_dweight(job, &a, sums, a.p, first, images, image);
+        cnn__conv_df(job, a.p, first, images);
+        cnn__conv_dweight(job, &a, sums, a.p, first, images);
         if (!job->dx) continue;
-        cnn__conv_d(job, &a, a.p, first, images, image, unit == begin);
+        cnn__conv_d(job, &a, a.p, first, images, unit == begin);
         cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
                               job->u, NULL, 0, &a);
         if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
@@ -2877,7 +2877,7 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
     for (o = 0; dbias && o < s->out_features; o++)
         dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
     cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
-    cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
+    if (dx) cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
     cnn__parallel(job.g->threads, cnn__pieces(s->in_features, panel), cnn__linear_backward_panel, &job);
 }

@@ -148,6 +148,15 @@ static outcome train(const char *backend, const cnn_data *data, tf32 when)
     return result;
 }
 
+static outcome train_one_by_one(const cnn_data *data, tf32 when)       /* by cuda, kernel by kernel: nothing is recorded */
+{
+    outcome result;
+    set("CNN_CUDA_CHECK", "1");
+    result = train("cuda", data, when);
+    set("CNN_CUDA_CHECK", NULL);
+    return result;
+}
+
 static void check_close(const char *what, const outcome *a, const outcome *direct)
 {
     double far = test_distance(a->parameters, direct->parameters, (size_t)direct->count, 2e-5, 1e-4);
@@ -164,9 +173,7 @@ static void test_training(void)
     direct = train("direct", data, NEVER);
     recorded = train("cuda", data, NEVER);
     again = train("cuda", data, NEVER);
-    set("CNN_CUDA_CHECK", "1");
-    checked = train("cuda", data, NEVER);
-    set("CNN_CUDA_CHECK", NULL);
+    checked = train_one_by_one(data, NEVER);
     naive = train("cuda_naive", data, NEVER);
     check_close("recorded steps", &recorded, &direct);
     check_close("naive kernels", &naive, &direct);
@@ -188,9 +195,7 @@ static void test_tf32(void)
     float32 = train("cuda", data, NEVER);
     always = train("cuda", data, ALWAYS);
     by_turns = train("cuda", data, BY_TURNS);
-    set("CNN_CUDA_CHECK", "1");
-    checked = train("cuda", data, BY_TURNS);
-    set("CNN_CUDA_CHECK", NULL);
+    checked = train_one_by_one(data, BY_TURNS);
     for (i = 0; i < 3; i++)
         CHECK(fabsf(always.losses[i] / direct.losses[i] - 1) <= 0.02f, "TF32: the loss is %g, but by direct %g",
               always.losses[i], direct.losses[i]);
