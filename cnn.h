@@ -419,6 +419,7 @@ typedef struct cnn_counters {
     uint64_t seed;
     uint64_t pass;                          /* training passes so far: keys the dropout masks            */
     uint64_t step;                          /* optimizer steps so far: Adam's t                          */
+    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will   */
     double lr;
     double loss, loss_sum;                  /* last batch: mean; since the last reset: sum over samples   */
     double grad_norm;                       /* of the last clipping                                      */
@@ -426,7 +427,7 @@ typedef struct cnn_counters {
     int correct_sum, seen;                  /* since the last reset                                      */
 } cnn_counters;
 
-enum { CNN_BACKEND_VERSION = 2 };
+enum { CNN_BACKEND_VERSION = 3 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
@@ -481,12 +482,15 @@ struct cnn_backend {
     void (*softmax_cross_entropy)(void *context, cnn_counters *c, float *dy, const float *y, const int *labels, int batch, int outputs);
     /* target: (batch, outputs), or NULL for the one-hot vectors of labels; labels: (batch) or NULL */
     void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs);
-    /* x: (batch, channels, pixels) = scale[c] * sample[order[n]] + shift[c]; samples: bytes or floats (the other NULL) */
-    void (*gather)(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                   const int *order, const float *scale, const float *shift);
-    /* to: (batch, width) = from[order[n]]: labels and targets, 4 bytes a value */
-    void (*gather_rows)(void *context, void *to, const void *from, const int *order, int batch, int width);
-    void (*next_pass)(void *context, cnn_counters *c);     /* c->pass += 1: a new training pass, new dropout masks */
+    /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0): c->pass += 1, so new masks */
+    void (*next_batch)(void *context, cnn_counters *c, int size, int training);
+    /* x: (batch, channels, pixels) = scale[c] * sample[o[n]] + shift[c], where o = order + k->batch_offset;
+       samples: bytes or floats (the other NULL) */
+    void (*gather)(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
+                   const float *floats, const int *order, const float *scale, const float *shift);
+    /* to: (batch, width) = from[o[n]]: labels and targets, 4 bytes a value */
+    void (*gather_rows)(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
+                        int width);
     /* one flat block of all parameters: w, g, v, m: (n); v of the momentum may be NULL when there is none */
     void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, float max_norm);
     void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n);
@@ -1276,19 +1280,28 @@ static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const flo
                             int batch, int outputs)
 { (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
 
-static void cnn__direct_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                               const int *order, const float *scale, const float *shift)
-{ (void)context; cnn__gather(s, x, bytes, floats, order, scale, shift); }
+static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int training)
+{
+    (void)context;
+    c->batch_offset = c->next_offset;
+    c->next_offset += (uint64_t)size;
+    c->pass += (uint64_t)training;
+}
 
-static void cnn__direct_gather_rows(void *context, void *to, const void *from, const int *order, int batch, int width)
+static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
+                               const unsigned char *bytes, const float *floats, const int *order, const float *scale,
+                               const float *shift)
+{ (void)context; cnn__gather(s, x, bytes, floats, order + k->batch_offset, scale, shift); }
+
+static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order,
+                                    int batch, int width)
 {
     int n;
     (void)context;
+    order += k->batch_offset;
     for (n = 0; n < batch; n++)
         memcpy((char *)to + (size_t)n * width * 4, (const char *)from + (size_t)order[n] * width * 4, (size_t)width * 4);
 }
-
-static void cnn__direct_next_pass(void *context, cnn_counters *c) { (void)context; c->pass++; }
 
 static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
 { (void)context; cnn__clip_grad_norm(c, g, n, max_norm); }
@@ -1335,7 +1348,7 @@ static cnn_backend cnn__direct(void)
     b.mse = cnn__direct_mse;
     b.gather = cnn__direct_gather;
     b.gather_rows = cnn__direct_gather_rows;
-    b.next_pass = cnn__direct_next_pass;
+    b.next_batch = cnn__direct_next_batch;
     b.clip_grad_norm = cnn__direct_clip_grad_norm;
     b.sgd_step = cnn__direct_sgd_step;
     b.adam_step = cnn__direct_adam_step;
@@ -3002,13 +3015,14 @@ static void cnn__gather_sample(void *arguments, int n, int thread)
     }
 }
 
-static void cnn__gemm_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                             const int *order, const float *scale, const float *shift)
+static void cnn__gemm_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
+                             const float *floats, const int *order, const float *scale, const float *shift)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
-    job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.order = order; job.scale = scale; job.shift = shift;
+    job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.scale = scale; job.shift = shift;
+    job.order = order + k->batch_offset;
     cnn__parallel(job.g->threads, s->batch, cnn__gather_sample, &job);
 }
 
@@ -3094,6 +3108,7 @@ static cnn_backend cnn__gemm(void)
 static uint64_t cnn__data_serial(const cnn_data *data);    /* at >>data: tells one data set from another at the same address */
 static size_t cnn__data_count(const cnn_data *data);       /* samples in its arrays, however `count` was lowered */
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
+static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
 
 typedef enum cnn__kind {
     CNN__CONV2D, CNN__POOL2D, CNN__LINEAR, CNN__ACTIVATION, CNN__SOFTMAX, CNN__FLATTEN, CNN__DROPOUT
@@ -3160,9 +3175,10 @@ struct cnn_net {
     /* for batches of up to `capacity` samples */
     int capacity, index_capacity, backward_capacity;
     float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
-    int *labels, *order;
+    int *labels;
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     void *work; size_t work_size;
+    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
     /* state */
     int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
@@ -3688,7 +3704,7 @@ static const char *cnn__missing_entry(const cnn_backend *b)
             CNN__NEEDS(linear_forward) CNN__NEEDS(linear_backward) CNN__NEEDS(activation_forward)
                 CNN__NEEDS(activation_backward) CNN__NEEDS(softmax_forward) CNN__NEEDS(softmax_backward)
                     CNN__NEEDS(dropout_forward) CNN__NEEDS(dropout_backward) CNN__NEEDS(softmax_cross_entropy) CNN__NEEDS(mse)
-                        CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(next_pass) CNN__NEEDS(clip_grad_norm)
+                        CNN__NEEDS(next_batch) CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(clip_grad_norm)
                             CNN__NEEDS(sgd_step) CNN__NEEDS(adam_step)
 #undef CNN__NEEDS
                                 return NULL;
@@ -3933,7 +3949,6 @@ static void cnn__free_batch_memory(cnn_net *net)
     cnn__backend_free(net, &net->dloss);
     cnn__backend_free(net, &net->targets);
     cnn__backend_free(net, &net->labels);
-    cnn__backend_free(net, &net->order);
     for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
     net->capacity = 0;
     net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
@@ -3965,7 +3980,6 @@ static int cnn__reserve(cnn_net *net, int batch)
         net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
         net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
         net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-        net->order = (int *)cnn__backend_alloc(net, b, sizeof(int), "the samples' numbers");
         for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
             cnn__op *op = &net->ops[i];
             op->output =
@@ -4033,6 +4047,7 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
         cnn__backend_free(net, &net->counters);
+        cnn__backend_free(net, &net->order);
         for (i = 0; i < net->resident_count; i++) cnn__backend_free(net, &net->resident[i].memory);
         if (net->backend.close) net->backend.close(net->backend.context);
     }
@@ -4042,6 +4057,7 @@ static void cnn__release(cnn_net *net)
     cnn__free(net->ops);
     net->scaled = NULL; net->resident = NULL; net->tensors = NULL; net->ops = NULL;
     net->resident_count = net->tensor_count = net->op_count = net->opened = 0;
+    net->order_room = net->order_next = 0;
     net->parameter_count = 0;
 }
 
@@ -4157,7 +4173,6 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->x throug
     net->batch = batch;
     net->has_loss = 0;
     memset(&net->last, 0, sizeof net->last);
-    if (!net->evaluating) net->backend.next_pass(net->backend.context, net->counters);
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->ops[i];
         op->x = x;
@@ -4205,6 +4220,27 @@ static void cnn__send_scale(cnn_net *net, const cnn_data *data)
     net->backend.upload(net->backend.context, net->shift, data->shift, size);
 }
 
+/* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
+static void cnn__send_order(cnn_net *net, const int *order, int count)
+{
+    const cnn_backend *b;
+    if (!cnn__ready(net)) return;
+    b = &net->backend;
+    if (count > net->order_room) {
+        int room = count > 4096 ? count : 4096;            /* for many single batches before the next one begins at 0 again */
+        cnn__backend_free(net, &net->order);
+        net->order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
+        net->order_room = net->order_next = net->order ? room : 0;
+        if (!net->order) return;
+    }
+    if (count > net->order_room - net->order_next) {
+        uint64_t zero = 0;
+        b->upload(b->context, &net->counters->next_offset, &zero, sizeof zero);
+        net->order_next = 0;
+    }
+    b->upload(b->context, net->order + net->order_next, order, sizeof(int) * (size_t)count);
+}
+
 static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
@@ -4222,7 +4258,8 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     return 1;
 }
 
-void cnn_forward(cnn_net *net, const cnn_batch *batch)
+/* order_sent: the batch is the next one of the order that was sent last */
+static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
 {
     const cnn_backend *b;
     const cnn_data *data;
@@ -4238,13 +4275,17 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch)
     bytes = (const unsigned char *)cnn__reside(net, data->bytes, cnn__data_serial(data), values);
     floats = (const float *)cnn__reside(net, data->floats, cnn__data_serial(data), values * sizeof(float));
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
+    if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, batch->order, batch->size);
     if (cnn__stopped(net)) return;
     if (b->step_begin) b->step_begin(b->context);
-    b->upload(b->context, net->order, batch->order, sizeof(int) * (size_t)batch->size);
-    b->gather(b->context, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
+    b->next_batch(b->context, net->counters, batch->size, !net->evaluating);
+    net->order_next += batch->size;
+    b->gather(b->context, net->counters, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
     cnn__run(net, batch->size);
     net->last = *batch;
 }
+
+void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch, 0); }
 
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
@@ -4260,7 +4301,7 @@ static const int *cnn__batch_labels(cnn_net *net, const cnn_batch *batch)
     const cnn_data *data = batch->data;
     const void *labels = cnn__reside(net, data->labels, cnn__data_serial(data), cnn__data_count(data) * sizeof(int));
     if (!labels) return NULL;
-    net->backend.gather_rows(net->backend.context, net->labels, labels, net->order, batch->size, 1);
+    net->backend.gather_rows(net->backend.context, net->counters, net->labels, labels, net->order, batch->size, 1);
     return net->labels;
 }
 
@@ -4310,7 +4351,8 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
         targets = (const float *)cnn__reside(net, data->targets, cnn__data_serial(data),
                                              cnn__data_count(data) * (size_t)outputs * sizeof(float));
         if (cnn__stopped(net)) return;
-        net->backend.gather_rows(net->backend.context, net->targets, targets, net->order, batch->size, outputs);
+        net->backend.gather_rows(net->backend.context, net->counters, net->targets, targets, net->order, batch->size,
+                                 outputs);
         targets = net->targets;
     }
     if (cnn__stopped(net)) return;
@@ -4666,8 +4708,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
     evaluating = net->evaluating;
     no_grad = net->no_grad;
     net->evaluating = net->no_grad = 1;
-    while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
-        cnn_forward(net, &batch);
+    while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
         if (!cnn__stopped(net)) look(net, &batch, user);
         if (net->backend.step_end) net->backend.step_end(net->backend.context);
     }
@@ -4919,8 +4960,7 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
     progress.begun = progress.shown = cnn__seconds();
     cnn__reset_score(net);
     cnn_train(net);
-    while (!cnn__stopped(net) && cnn_next(loader, &batch)) {
-        cnn_forward(net, &batch);
+    while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
         cnn__take_loss(net, &batch, o->loss);
         cnn_zero_grad(net);
         cnn_backward(net);
@@ -5636,6 +5676,15 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     batch->order = loader->order + loader->at;
     batch->size = left < loader->options.batch_size ? left : loader->options.batch_size;
     loader->at += batch->size;
+    return 1;
+}
+
+/* cnn_next and cnn_forward, for a loader that deals to nobody else: the order of an epoch is sent as a whole */
+static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
+{
+    if (!cnn_next(loader, batch)) return 0;
+    if (batch->order == loader->order) cnn__send_order(net, loader->order, loader->count);
+    cnn__forward(net, batch, 1);
     return 1;
 }
 

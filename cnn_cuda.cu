@@ -1589,7 +1589,13 @@ static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, cons
    Optimizers: one thread a parameter. What is the same for all of them is computed once, by one thread, in double; it also
    counts the step, so no counter changes while others read it.
    -------------------------------------------------------------------------------------------- */
-static __global__ void next_pass(cnn_counters *c) { if (threadIdx.x == 0) c->pass++; }
+static __global__ void next_batch(cnn_counters *c, int size, int training)
+{
+    if (threadIdx.x > 0) return;
+    c->batch_offset = c->next_offset;
+    c->next_offset += (uint64_t)size;
+    c->pass += (uint64_t)training;
+}
 
 static __global__ void count_step(cnn_counters *c) { if (threadIdx.x == 0) c->step++; }
 
@@ -1655,22 +1661,24 @@ static __global__ void clip_scale(float *g, const double *factor, size_t n)
 }
 
 /* --------------------------------------------------------------------------------------------
-   Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread a value.
+   Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread a value. The batch's part of the order
+   begins at batch_offset: an argument would be frozen in the recorded step.
    -------------------------------------------------------------------------------------------- */
-static __global__ void gather(cnn_map_shape s, float *x, const unsigned char *bytes, const float *floats, const int *order,
-                              const float *scale, const float *shift)
+static __global__ void gather(const cnn_counters *k, cnn_map_shape s, float *x, const unsigned char *bytes, const float *floats,
+                              const int *order, const float *scale, const float *shift)
 {
     size_t at = thread_index(), sample = (size_t)s.channels * s.pixels;
     if (at >= s.batch * sample) return;
-    size_t from = order[at / sample] * sample + at % sample;
+    size_t from = order[k->batch_offset + at / sample] * sample + at % sample;
     int c = (int)(at % sample) / s.pixels;
     x[at] = scale[c] * (bytes ? (float)bytes[from] : floats[from]) + shift[c];
 }
 
-static __global__ void gather_rows(unsigned *to, const unsigned *from, const int *order, int batch, int width)
+static __global__ void gather_rows(const cnn_counters *k, unsigned *to, const unsigned *from, const int *order, int batch,
+                                   int width)
 {
     size_t at = thread_index();
-    if (at < (size_t)batch * width) to[at] = from[(size_t)order[at / width] * width + at % width];
+    if (at < (size_t)batch * width) to[at] = from[(size_t)order[k->batch_offset + at / width] * width + at % width];
 }
 
 /* ============================================================================================
@@ -2025,20 +2033,24 @@ static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, 
     LAUNCH(of(context), mse_loss, 1, c, y, target, labels, batch, outputs);
 }
 
-static void cuda_gather(void *context, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                        const int *order, const float *scale, const float *shift)
+static void cuda_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
+                        const float *floats, const int *order, const float *scale, const float *shift)
 {
     size_t n = (size_t)s->batch * s->channels * s->pixels;
-    LAUNCH(of(context), gather, threads_for(n), *s, x, bytes, floats, order, scale, shift);
+    LAUNCH(of(context), gather, threads_for(n), k, *s, x, bytes, floats, order, scale, shift);
 }
 
-static void cuda_gather_rows(void *context, void *to, const void *from, const int *order, int batch, int width)
+static void cuda_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
+                             int width)
 {
-    LAUNCH(of(context), gather_rows, threads_for((size_t)batch * width), (unsigned *)to, (const unsigned *)from, order, batch,
-           width);
+    LAUNCH(of(context), gather_rows, threads_for((size_t)batch * width), k, (unsigned *)to, (const unsigned *)from, order,
+           batch, width);
 }
 
-static void cuda_next_pass(void *context, cnn_counters *c) { LAUNCH(of(context), next_pass, 1, c); }
+static void cuda_next_batch(void *context, cnn_counters *c, int size, int training)
+{
+    LAUNCH(of(context), next_batch, 1, c, size, training);
+}
 
 static void cuda_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
 {
@@ -2096,7 +2108,7 @@ static cnn_backend cuda_backend()
     b.mse = cuda_mse;
     b.gather = cuda_gather;
     b.gather_rows = cuda_gather_rows;
-    b.next_pass = cuda_next_pass;
+    b.next_batch = cuda_next_batch;
     b.clip_grad_norm = cuda_clip_grad_norm;
     b.sgd_step = cuda_sgd_step;
     b.adam_step = cuda_adam_step;

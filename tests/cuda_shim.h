@@ -75,7 +75,7 @@ struct dim3 {
 };
 
 /* Since the program began: graphs launched, kernels launched outside of graphs, waits of the host. For tests. */
-extern "C" { inline struct cuda_shim_count { long graphs, kernels, waits; } cuda_shim_count; }
+extern "C" { inline struct cuda_shim_count { long graphs, kernels, waits, uploads; } cuda_shim_count; }
 
 namespace cuda_shim {
 
@@ -410,8 +410,9 @@ static inline cudaError_t cudaFree(void *memory)
 static inline cudaError_t cudaMallocHost(void **memory, size_t bytes) { return cudaMalloc(memory, bytes); }
 static inline cudaError_t cudaFreeHost(void *memory) { return cudaFree(memory); }
 
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int, cudaStream_t)
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, cudaStream_t)
 {
+    cuda_shim_count.uploads += kind == cudaMemcpyHostToDevice;
     cuda_shim::submit([=] { memcpy(to, from, bytes); });
     return cudaSuccess;
 }

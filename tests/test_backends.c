@@ -326,6 +326,8 @@ static void compare_double(const char *name, double tested, double direct, doubl
 
 /* ---- the counters, and those operations that only count ---- */
 
+enum { OFFSETS = 30 };                      /* batches may begin that far into the order */
+
 static array *random_counters(role role)
 {
     cnn_counters c;
@@ -335,6 +337,8 @@ static array *random_counters(role role)
     c.pass = draw();
     c.pass <<= below(32);
     c.step = (uint64_t)(below(4) ? between(1, 3000) : 0);
+    c.batch_offset = (uint64_t)below(OFFSETS);
+    c.next_offset = (uint64_t)below(OFFSETS);
     c.lr = real(1e-4, 1e-1);
     c.loss = real(0, 1); c.loss_sum = real(0, 100); c.grad_norm = real(0, 1);
     c.correct = between(0, 9); c.correct_sum = between(0, 99); c.seen = between(100, 200);
@@ -354,19 +358,20 @@ static void compare_counters(const array *a, double terms, double loss_magnitude
     compare_double("the loss", t.loss, d.loss, terms, loss_magnitude);
     compare_double("the sum of losses", t.loss_sum, d.loss_sum, terms, batch * loss_magnitude);
     compare_double("the gradient's norm", t.grad_norm, d.grad_norm, terms, norm);
-    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr,
-          "%s: the counters' seed, pass, step, rate are not the same", case_text());
+    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr && t.batch_offset == d.batch_offset
+          && t.next_offset == d.next_offset,
+          "%s: the counters' seed, pass, step, offsets, rate are not the same", case_text());
     CHECK(t.correct == d.correct && t.correct_sum == d.correct_sum && t.seen == d.seen,
           "%s: %d correct of %d, but by direct %d of %d", case_text(), t.correct, t.seen, d.correct, d.seen);
 }
 
-static void next_pass(void)
+static void next_batch(void)
 {
     array *c = random_counters(SUM);
-    int i;
-    strcpy(shape_text, "counters");
+    int batch = between(1, 300), training = below(2), i;
+    snprintf(shape_text, sizeof shape_text, "counters, a batch of %d%s", batch, training ? " to train with" : "");
     upload();
-    for (i = 0; i < SIDES; i++) side[i].next_pass(side[i].context, at(c, i));
+    for (i = 0; i < SIDES; i++) side[i].next_batch(side[i].context, at(c, i), batch, training);
     download();
     compare_bytes(c);
 }
@@ -938,7 +943,8 @@ static void gather(void)
     int samples = between(1, 40), bytes = below(2), k;
     size_t n = (size_t)samples * s.channels * s.pixels, i;
     array *from = bytes ? add("bytes", INPUT, n) : values("floats", INPUT, n);
-    array *order = random_labels("order", s.batch, samples), *x = output("x", map_values(&s));
+    array *c = random_counters(INPUT), *order = random_labels("order", OFFSETS + s.batch, samples);
+    array *x = output("x", map_values(&s));
     array *scale = values("scale", INPUT, (size_t)s.channels), *shift = values("shift", INPUT, (size_t)s.channels);
     for (i = 0; bytes && i < n; i++) {
         unsigned char byte = (unsigned char)draw();
@@ -947,8 +953,8 @@ static void gather(void)
     strcat(shape_text, bytes ? " bytes" : " floats");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].gather(side[k].context, &s, at(x, k), bytes ? at(from, k) : NULL, bytes ? NULL : at(from, k), at(order, k), at(scale, k),
-                       at(shift, k));
+        side[k].gather(side[k].context, at(c, k), &s, at(x, k), bytes ? at(from, k) : NULL, bytes ? NULL : at(from, k),
+                       at(order, k), at(scale, k), at(shift, k));
     download();
     compare(x, 1);
 }
@@ -956,11 +962,12 @@ static void gather(void)
 static void gather_rows(void)
 {
     int batch = between(1, 150), width = between(1, 12), rows = between(1, 200), k;
-    array *from = random_labels("from", rows * width, INT_MAX), *order = random_labels("order", batch, rows);
-    array *to = output("to", (size_t)batch * width);
+    array *from = random_labels("from", rows * width, INT_MAX), *order = random_labels("order", OFFSETS + batch, rows);
+    array *c = random_counters(INPUT), *to = output("to", (size_t)batch * width);
     snprintf(shape_text, sizeof shape_text, "%d rows of %d from %d", batch, width, rows);
     upload();
-    for (k = 0; k < SIDES; k++) side[k].gather_rows(side[k].context, at(to, k), at(from, k), at(order, k), batch, width);
+    for (k = 0; k < SIDES; k++)
+        side[k].gather_rows(side[k].context, at(c, k), at(to, k), at(from, k), at(order, k), batch, width);
     download();
     compare_bytes(to);
 }
@@ -1055,7 +1062,7 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "softmax_forward", softmax_forward, 0 }, { "softmax_backward", softmax_backward, 0 },
     { "dropout_forward", dropout_forward, 0 }, { "dropout_backward", dropout_backward, 0 },
     { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },
-    { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_pass", next_pass, 0 },
+    { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_batch", next_batch, 0 },
     { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 },
     { "conv2d_forward_first", conv2d_forward_first, 1 }, { "conv2d_backward_first", conv2d_backward_first, 1 },
     { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }

@@ -5,7 +5,8 @@
    2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
       close to `direct`. Rate, batch size and clipping change on the way, and evaluation comes in between. So does one that
       the naive kernels train.
-   3. Nothing is launched outside of recorded steps, and the host waits a few times an epoch, whatever cnn_fit is asked for.
+   3. Nothing is launched outside of recorded steps, and the host waits and sends a few times an epoch, whatever cnn_fit is
+      asked for: a step of the graph is all that a step costs.
    4. TF32 is calculated in where it is allowed and nowhere else, also where that changes from step to step.
    5. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
@@ -58,7 +59,7 @@ static void test_replay(void)
             b.upload(context, counters, &c, sizeof c);
             if (b.step_begin) b.step_begin(context);
             b.upload(context, label, labels[step], sizeof labels[step]);
-            b.next_pass(context, counters);
+            b.next_batch(context, counters, N, 1);
             b.softmax_cross_entropy(context, counters, gradient, weight, label, N, K);
             b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
             b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
@@ -226,16 +227,18 @@ static void test_no_memory(void)
 }
 
 #ifdef CUDA_ON_CPU
-extern struct { long graphs, kernels, waits; } cuda_shim_count;
+extern struct { long graphs, kernels, waits, uploads; } cuda_shim_count;
 
 static void check_counts(cnn_net *net, const cnn_epoch *epoch, void *user)
 {
-    enum { STEPS = 15, TESTS = 3, MOST_WAITS = 8 };        /* 44 = 14 * 3 + 2 = 2 * 20 + 4 */
+    enum { STEPS = 15, TESTS = 3, MOST_WAITS = 8, UPLOADS = 4 };       /* 44 = 14 * 3 + 2 = 2 * 20 + 4 */
     long graphs = cuda_shim_count.graphs, kernels = cuda_shim_count.kernels, waits = cuda_shim_count.waits;
-    (void)user;
+    long uploads = cuda_shim_count.uploads, rates = *(int *)user;          /* those that a schedule sends */
     CHECK(epoch->epoch == 1 || (graphs == STEPS + TESTS && !kernels && waits <= MOST_WAITS),
           "epoch %d: %ld recorded steps in place of %d, %ld kernels outside of them, %ld waits; error: %s", epoch->epoch,
           graphs, STEPS + TESTS, kernels, waits, error_of(net));
+    CHECK(epoch->epoch == 1 || uploads - rates == UPLOADS, "epoch %d: %ld uploads, %ld of them rates, in place of %d",
+          epoch->epoch, uploads, rates, UPLOADS);          /* an order, and scores set to 0: for each data set */
     memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
 }
 
@@ -243,12 +246,18 @@ static void test_all_is_recorded(void)
 {
     cnn_data *data = stripes();
     cnn_net *net = new_net("cuda");
-    cnn_loader *loader = cnn_loader_new(data, .batch_size = BATCH, .drop_last = 1);
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = 4, .shuffle = 1);
     cnn_batch batch;
-    int epoch;
+    int epoch, rates = 0;
+    cnn_fit(net, data, data, .epochs = 3, .batch_size = 3, .test_batch_size = 20, .keep_last = 1, .each_epoch = check_counts,
+            .user = &rates);
+    CHECK(!cnn_error(net), "cnn_fit: %s", error_of(net));
+    cnn_free(net);
+    net = new_net("cuda");
+    rates = 15;
     cnn_one_cycle_lr(net, .max_lr = 3e-3f, .total_steps = 60);
     cnn_fit(net, data, data, .epochs = 4, .batch_size = 3, .test_batch_size = 20, .clip_grad_norm = 0.5f, .keep_last = 1,
-            .each_epoch = check_counts);
+            .each_epoch = check_counts, .user = &rates);
     CHECK(!cnn_error(net), "cnn_fit: %s", error_of(net));
     for (epoch = 0; epoch < 2; epoch++) {
         memset(&cuda_shim_count, 0, sizeof cuda_shim_count);
@@ -261,9 +270,10 @@ static void test_all_is_recorded(void)
             cnn_step(net);
         }
     }
-    CHECK(cuda_shim_count.graphs == 10 && !cuda_shim_count.kernels,
-          "5 steps whose gradients are clipped by hand: %ld graphs, not two a step, and %ld kernels outside of them",
+    CHECK(cuda_shim_count.graphs == 2 * 11 && !cuda_shim_count.kernels,
+          "11 steps whose gradients are clipped by hand: %ld graphs, not two a step, and %ld kernels outside of them",
           cuda_shim_count.graphs, cuda_shim_count.kernels);
+    CHECK(cuda_shim_count.uploads <= 11 + 1, "11 steps by hand: %ld uploads, not one a step", cuda_shim_count.uploads);
     cnn_loader_free(loader);
     cnn_free(net);
     cnn_data_free(data);
