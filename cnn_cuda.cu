@@ -8,7 +8,7 @@
    tables known to cnn.h before main() begins. There are two:
 
        cuda_naive   one thread a value, written as the card in cnn.h writes it: what to read first
-       cuda         the same, with tiled products in place of the naive kernels where most of the time goes
+       cuda         the same, with tiles in shared memory in place of the naive kernels where most of the time goes
 
    The cards are those of cnn.h, section >>textbook, in the same order and with the same names. Below each stands its
    naive kernel, marked "naive", then what `cuda` uses. No kernel adds floats with atomics, and no order of sums depends on
@@ -18,7 +18,7 @@
 
        >>launch     contexts, errors, launches, and recorded steps: one graph for a whole training step
        >>random     Philox4x32-10, the same bits as in cnn.h
-       >>product    the matrix product that convolution and linear layers share
+       >>product    the matrix product that linear layers and most kinds of convolution share
        >>cards      padding, convolution, activation, pooling, linear, softmax, dropout, losses, optimizers, gathering
        >>table      the two tables
 
@@ -66,6 +66,7 @@ struct cuda_context {
     char sentence[256];                     /* the first thing that went wrong */
     const char *last;                       /* the kernel launched last */
     bool check;                             /* wait after each kernel */
+    bool tensor_cores;                      /* that know TF32; the kernels were compiled for them */
     double *scratch;                        /* SCRATCH numbers, for operations that are given no `work` */
     unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
     size_t staged;
@@ -284,7 +285,13 @@ static void cuda_close(void *context)
     delete c;
 }
 
-static __global__ void try_a_kernel(double *scratch) { scratch[0] = 0; }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+enum { TENSOR_CORES = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
+#else
+enum { TENSOR_CORES = 1 };
+#endif
+
+static __global__ void try_a_kernel(double *scratch) { scratch[0] = TENSOR_CORES; }
 
 static void *cuda_open(int, char *sentence, size_t room)
 {
@@ -301,8 +308,11 @@ static void *cuda_open(int, char *sentence, size_t room)
     if (error == cudaSuccess) {
         what = "the device runs no kernel of this program (built for another one? make CUDA=1 CUDA_ARCH=native)";
         c->check = getenv("CNN_CUDA_CHECK") != NULL;
+        double answer = 0;
         LAUNCH(c, try_a_kernel, 1, c->scratch);
+        cudaMemcpyAsync(&answer, c->scratch, sizeof answer, cudaMemcpyDeviceToHost, c->stream);
         error = cudaStreamSynchronize(c->stream);
+        c->tensor_cores = answer != 0;
     }
     if (error == cudaSuccess && !c->sentence[0]) return c;
     snprintf(sentence, room, "%s; CUDA says: %s", what, c->sentence[0] ? c->sentence : cudaGetErrorString(error));
@@ -334,8 +344,9 @@ static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f 
 
 /* ============================================================================================
    >>product   C(m,n) = sum_k A(m,k) B(k,n), where a `job` says what A, B and C are: a matrix in memory, or an image seen as
-             the matrix of its windows (an implicit product: that matrix is never written). All convolutions and linear
-             layers, forward and backward, are jobs.
+             the matrix of its windows (an implicit product: that matrix is never written). Linear layers are jobs, and
+             convolutions of any kernel, stride, dilation and groups; the commonest ones have kernels of their own,
+             "square by square" among the cards.
 
              1. A block of threads makes a tile of M x N results. For TILE_K values of k at a time it copies the parts of A
                 and B that it needs into shared memory; from there each value is read by many threads.
@@ -406,19 +417,7 @@ static __device__ __forceinline__ void find_columns(const Job &job, int group, i
     }
 }
 
-/* The thread's values of B for the next tile, zeros beyond the matrix's end; a job may have its own */
-template <int N, class Job, class Step>
-static __device__ __forceinline__ void fetch_b(const Job &job, const typename Job::column *columns, const Step &step, int left,
-                                               int from, int end, float *b)
-{
-    int at, k;
-#pragma unroll
-    for (int i = 0; i < N * TILE_K / THREADS; i++) {
-        place<N, Job::b_along_k>(i, &at, &k);
-        b[i] = left + at < job.n && from + k < end ? job.b(columns[Job::b_along_k ? i : 0], step, from + k) : 0;
-    }
-}
-
+/* The thread's values for the next tile, zeros beyond the matrices' end */
 template <int M, int N, class Job>
 static __device__ __forceinline__ void fetch(const Job &job, int group, const typename Job::column *columns, int top, int left,
                                              int from, int end, float *a, float *b)
@@ -430,7 +429,11 @@ static __device__ __forceinline__ void fetch(const Job &job, int group, const ty
         place<M, Job::a_along_k>(i, &at, &k);
         a[i] = top + at < job.m && from + k < end ? job.a(top + at, step, from + k) : 0;
     }
-    fetch_b<N>(job, columns, step, left, from, end, b);
+#pragma unroll
+    for (int i = 0; i < N * TILE_K / THREADS; i++) {
+        place<N, Job::b_along_k>(i, &at, &k);
+        b[i] = left + at < job.n && from + k < end ? job.b(columns[Job::b_along_k ? i : 0], step, from + k) : 0;
+    }
 }
 
 template <int M, int N, int TM, class Job>
@@ -478,18 +481,15 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #endif
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-enum { TENSOR_CORES = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
-#else
-enum { TENSOR_CORES = 1 };
-#endif
-
 static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the nearest, halves away from zero */
 {
     unsigned bits;
     CUDA_TO_TF32(bits, x);
     return bits;
 }
+
+static __device__ __forceinline__ float float_of(unsigned bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
+static __device__ __forceinline__ unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, sizeof x); return bits; }
 
 /* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
        a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
@@ -569,12 +569,11 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
         product<M, N, TM>(job, a, b);                                             \
     }
 
-#define PRODUCT_KERNEL_TF32(name, Job, M, N, TM)                                  \
+#define PRODUCT_KERNEL_TF32(name, Job, M, N)                                      \
     static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
     {                                                                             \
         __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
         if (TENSOR_CORES) product_tf32<M, N>(job, a, b);                          \
-        else product<M, N, TM>(job, (float (*)[M + 4])a, (float (*)[N + 4])b);    \
     }
 
 /* Three shapes of tile, for products with up to 16, up to 32, and more rows */
@@ -584,9 +583,9 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
     PRODUCT_KERNEL(name##_64x64, Job, 64, 64, 4)
 
 #define PRODUCT_KERNELS_TF32(name, Job)                                           \
-    PRODUCT_KERNEL_TF32(name##_16x128, Job, 16, 128, 2)                           \
-    PRODUCT_KERNEL_TF32(name##_32x128, Job, 32, 128, 4)                           \
-    PRODUCT_KERNEL_TF32(name##_64x64, Job, 64, 64, 4)
+    PRODUCT_KERNEL_TF32(name##_16x128, Job, 16, 128)                              \
+    PRODUCT_KERNEL_TF32(name##_32x128, Job, 32, 128)                              \
+    PRODUCT_KERNEL_TF32(name##_64x64, Job, 64, 64)
 
 #define LAUNCH_PRODUCT(c, name, job)                                              \
     do {                                                                          \
@@ -626,6 +625,12 @@ static __device__ float sum_parts(const float *parts, size_t i, size_t count, in
     float sum = 0;
     for (int split = 0; split < splits; split++) sum += parts[split * count + i];
     return sum;
+}
+
+static __global__ void add_parts(float *y, const float *parts, size_t count, int splits)
+{
+    size_t at = thread_index();
+    if (at < count) y[at] = sum_parts(parts, at, count, splits);
 }
 
 /* ============================================================================================
@@ -810,68 +815,31 @@ static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const 
     f[at] = sum;
 }
 
-/* What forward and dz share: k is (channel, tap). But where the channels are a multiple of TILE_K, k is (channel / TILE_K, tap,
-   channel % TILE_K), and a step is TILE_K channels of one tap: found and checked once a step, not once a value. */
+/* What forward and dz share: k is (channel, tap) */
 struct conv2d_job : product_job {
     cnn_conv2d_shape s;
     int channels;                           /* of a group, that are summed */
-    bool by_tap;
     divider taps, kernel_width;
     size_t plane;                           /* values of a channel of the image */
 
     struct column { const float *image; int j, i; };       /* the place of tap (0, 0); NULL: only zeros */
-    struct step { const float *first, *weights; };         /* first: by_tap, of its values; NULL: zeros */
+    struct step { const float *weights; };                 /* those of the thread's k */
 
     static const bool a_along_k = true, b_along_k = false;
-
-    __device__ int channel_of(int k_, int *tap) const
-    {
-        return by_tap ? divided(k_ / TILE_K, taps, tap) * TILE_K + k_ % TILE_K : divided(k_, taps, tap);
-    }
 };
 
 template <class Job>
-static __device__ __forceinline__ conv2d_job::step conv2d_step_of(const Job &job, int group, const conv2d_job::column &column,
-                                                                  int own)
-{
-    int tap, c = job.channel_of(own, &tap);
-    const float *first = job.by_tap ? job.under(column, tap) : NULL;
-    return { first ? first + (size_t)(c - c % TILE_K) * job.plane : NULL, job.weights_of(group, c, tap) };
-}
-
-/* Any k: for itself */
-template <class Job>
 static __device__ __forceinline__ float conv2d_b(const Job &job, const conv2d_job::column &column, int k)
 {
-    int tap, c = job.channel_of(k, &tap);
+    int tap, c = divided(k, job.taps, &tap);
     const float *first = job.under(column, tap);
     return first ? first[c * job.plane] : 0;
-}
-
-template <int N, class Job>
-static __device__ __forceinline__ void fetch_b(const Job &job, const conv2d_job::column *column, const conv2d_job::step &step,
-                                               int left, int from, int end, float *b)
-{
-    int at, k;
-    if (job.by_tap)
-#pragma unroll
-        for (int i = 0; i < N * TILE_K / THREADS; i++) {
-            place<N, false>(i, &at, &k);
-            b[i] = step.first && left + at < job.n ? step.first[k * job.plane] : 0;
-        }
-    else
-#pragma unroll
-        for (int i = 0; i < N * TILE_K / THREADS; i++) {
-            place<N, false>(i, &at, &k);
-            b[i] = left + at < job.n && from + k < end ? conv2d_b(job, *column, from + k) : 0;
-        }
 }
 
 static void count_k(conv2d_job *job, int channels)
 {
     job->k = channels * job->s.kernel_height * job->s.kernel_width;
     job->channels = channels;
-    job->by_tap = channels % TILE_K == 0;
     job->taps = divide_by(job->s.kernel_height * job->s.kernel_width);
     job->kernel_width = divide_by(job->s.kernel_width);
     job->splits = 1;
@@ -912,17 +880,9 @@ struct conv2d_forward_job : conv2d_job {
         return pixel.image && row >= 0 && column >= 0 ? pixel.image + (size_t)row * s.in_width + column : NULL;
     }
 
-    __device__ const float *weights_of(int group, int c, int tap) const    /* of the group's first map */
-    {
-        return u + (size_t)group * m * k + (size_t)c * taps.d + tap;
-    }
-
-    __device__ step step_of(int group, const column &pixel, int own) const
-    {
-        return conv2d_step_of(*this, group, pixel, own);
-    }
-
+    __device__ step step_of(int group, const column &, int own) const { return { u + (size_t)group * m * k + own }; }
     __device__ float a(int m_, const step &at, int) const { return at.weights[(size_t)m_ * k]; }
+    __device__ float b(const column &pixel, const step &, int k_) const { return conv2d_b(*this, pixel, k_); }
 
     __device__ void store(int group, int, int m_, int n_, float sum) const
     {
@@ -945,6 +905,23 @@ struct conv2d_forward_job : conv2d_job {
         }
         y[at] = largest;
         if (index) index[at] = (unsigned char)winner;
+    }
+
+    /* Without groups: 2 x 2 pixels from (j, i) on, one window if pooled */
+    __device__ void store_patch(int img, int map, int j, int i, const float *sum) const
+    {
+        if (pooled) {
+            int row = (j + s.pool.pad_height) / 2, column = (i + s.pool.pad_width) / 2;
+            if (row < s.pool.out_height && column < s.pool.out_width)
+                store_window(0, map, 4 * ((img * s.pool.out_height + row) * s.pool.out_width + column), sum);
+            return;
+        }
+#pragma unroll
+        for (int pixel = 0; pixel < 4; pixel++) {
+            int row = j + pixel / 2, column = i + pixel % 2;
+            if (row < s.out_height && column < s.out_width)
+                store(0, 0, map, (img * s.out_height + row) * s.out_width + column, sum[pixel]);
+        }
     }
 };
 
@@ -1008,18 +985,9 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
                     for (int pixel = 0; pixel < 4; pixel++)
                         sum[k][pixel] += v[pixel / 2][pixel % 2 + x] * shared->u[(c * K + y) * K + x][k];
         }
-    if (j + y0 >= rows || i + x0 >= columns) return;
 #pragma unroll
-    for (int k = 0; k < DIRECT_MAPS; k++) {
-        if (first + k >= job.m) return;
-        if (job.pooled) job.store_window(0, first + k, 4 * ((img * rows + j + y0) * columns + i + x0), sum[k]);
-#pragma unroll
-        for (int pixel = 0; !job.pooled && pixel < 4; pixel++) {
-            int row = top + 2 * y0 + pixel / 2, column = left + 2 * x0 + pixel % 2;
-            if (row < s.out_height && column < s.out_width)
-                job.store(0, 0, first + k, (img * s.out_height + row) * s.out_width + column, sum[k][pixel]);
-        }
-    }
+    for (int k = 0; k < DIRECT_MAPS; k++)
+        if (first + k < job.m) job.store_patch(img, first + k, top + 2 * y0, left + 2 * x0, sum[k]);
 }
 
 #define DIRECT_KERNEL(name, K)                                                    \
@@ -1043,18 +1011,60 @@ static __host__ __device__ bool pools_in_a_thread(const cnn_conv2d_shape &s)
 /* df: the gradient at the convolution's sum, back through pooling and activation. index NULL: no pooling. */
 struct conv2d_dy { const float *dy, *y; const unsigned char *index; };
 
-/* Where pools_in_a_thread or without pooling. All is read before it is known to be needed: so nothing waits twice. */
-static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
+/* Where a pixel of df is un-pooled from, for map 0: pools_in_a_thread, or no pooling. winner: what the index must say */
+struct conv2d_df_place { size_t at; int winner; };         /* winner NOWHERE: df is 0; ALWAYS: there is no index */
+enum { NOWHERE = -1, ALWAYS = -2 };
+
+static __device__ __forceinline__ conv2d_df_place conv2d_df_place_of(const cnn_conv2d_shape &s, int img, int j, int i)
 {
     const cnn_pool2d_shape &p = s.pool;
-    size_t at = (map * s.out_height + j) * s.out_width + i;
-    if (!pools(s)) return g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
+    size_t first = (size_t)img * s.out_channels;
+    if (img >= s.batch || j < 0 || j >= s.out_height || i < 0 || i >= s.out_width) return { 0, NOWHERE };
+    if (!pools(s)) return { (first * s.out_height + j) * s.out_width + i, ALWAYS };
     j += p.pad_height;
     i += p.pad_width;
-    if (j / 2 >= p.out_height || i / 2 >= p.out_width) return 0;
-    at = (map * p.out_height + j / 2) * p.out_width + i / 2;
-    float df = g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
-    return g.index[at] == j % 2 * 2 + i % 2 ? df : 0;
+    if (j / 2 >= p.out_height || i / 2 >= p.out_width) return { 0, NOWHERE };
+    return { (first * p.out_height + j / 2) * p.out_width + i / 2, j % 2 * 2 + i % 2 };
+}
+
+/* N maps from `map` on, zeros beyond the last. All is read, whether needed or not, and nothing branches: so nothing waits twice */
+template <int N>
+static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map,
+                                                    float *df)
+{
+    unsigned plane = pools(s) ? (unsigned)(s.pool.out_height * s.pool.out_width) : (unsigned)(s.out_height * s.out_width);
+    const float *dy = g.dy + of.at, *y = g.y + of.at;
+    unsigned at[N];
+    float slope[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        at[i] = (unsigned)min(map + i, s.out_channels - 1) * plane;
+        df[i] = dy[at[i]];
+        slope[i] = y[at[i]];
+    }
+    if (pools(s)) {
+        const unsigned char *index = g.index + of.at;
+        unsigned char winner[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) winner[i] = index[at[i]];
+#pragma unroll
+        for (int i = 0; i < N; i++) df[i] = winner[i] == of.winner ? df[i] : 0;
+    }
+    if (s.activation == CNN_RELU)           /* asked once, not once a value */
+#pragma unroll
+        for (int i = 0; i < N; i++) df[i] *= activation_slope(CNN_RELU, 0, slope[i]);
+    else
+#pragma unroll
+        for (int i = 0; i < N; i++) df[i] *= activation_slope(s.activation, s.slope, slope[i]);
+#pragma unroll
+    for (int i = 0; i < N; i++) df[i] = of.winner != NOWHERE && map + i < s.out_channels ? df[i] : 0;
+}
+
+static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map)
+{
+    float df;
+    conv2d_df_at<1>(s, g, of, map, &df);
+    return df;
 }
 
 /* Any windows, which may overlap: the pools that the pixel takes part in are asked whether it won */
@@ -1080,9 +1090,11 @@ static __device__ float conv2d_df_overlapping(const cnn_conv2d_shape &s, const c
 static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
 {
     size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width, map = at / pixels;
-    int j = (int)(at % pixels) / s.out_width, i = (int)(at % pixels) % s.out_width;
-    if (map >= (size_t)s.batch * s.out_channels) return;
-    df[at] = pools(s) && !pools_in_a_thread(s) ? conv2d_df_overlapping(s, g, map, j, i) : conv2d_df_at(s, g, map, j, i);
+    int j = (int)(at % pixels) / s.out_width, i = (int)(at % pixels) % s.out_width, img = (int)(map / s.out_channels);
+    if (img >= s.batch) return;
+    df[at] = pools(s) && !pools_in_a_thread(s)
+               ? conv2d_df_overlapping(s, g, map, j, i)
+               : conv2d_df_at(s, g, conv2d_df_place_of(s, img, j, i), (int)(map % s.out_channels));
 }
 
 /* dz, on a grid of rows x columns. With zeros around the image that grid is the image. Other borders are copies of its
@@ -1154,17 +1166,14 @@ struct conv2d_dz_job : conv2d_job {
         return place.image + (size_t)j * s.out_width + i;
     }
 
-    __device__ const float *weights_of(int group, int k_, int tap) const   /* of the group's first input channel */
+    __device__ step step_of(int group, const column &, int own) const
     {
-        return u + (size_t)(group * channels + k_) * m * taps.d + tap;
-    }
-
-    __device__ step step_of(int group, const column &place, int own) const
-    {
-        return conv2d_step_of(*this, group, place, own);
+        int tap, k_ = divided(own, taps, &tap);
+        return { u + (size_t)(group * channels + k_) * m * taps.d + tap };
     }
 
     __device__ float a(int c, const step &at, int) const { return at.weights[(size_t)(unsigned)c * taps.d]; }
+    __device__ float b(const column &place, const step &, int k_) const { return conv2d_b(*this, place, k_); }
 
     __device__ void store(int group, int, int c, int n_, float sum) const
     {
@@ -1175,6 +1184,304 @@ struct conv2d_dz_job : conv2d_job {
 
 PRODUCT_KERNELS(conv2d_dz, conv2d_dz_job)
 PRODUCT_KERNELS_TF32(conv2d_dz_tf32, conv2d_dz_job)
+
+/* ---- square by square ----
+
+   A product looks for each value of the image once a tap, 9 or 25 times. Kernels of 3 x 3 and 5 x 5 that move by one pixel and
+   see zeros beyond the border, as nearly all do, need that once: a block copies SQUARES squares of 8 x 8 pixels, with what their
+   windows see around them, and the kernels of M maps, DEPTH channels at a time, into shared memory; all taps read from there.
+   Forward and back to the image it is the same sum,
+
+       r(m,j,i) = sum over c, y, x of  v(c, j + y - top, i + x - left) w(m,c,y,x),
+
+   with v = z and w = u; or with v = df, un-pooled while it is copied, and w = u turned around. */
+enum { SQUARE = 8 };
+
+struct square { int img, j, i; };           /* its first pixel; beyond the last one, img is too large */
+
+struct square_grid {
+    int count, top, left;                   /* of the batch; the first pixel of an image's first square */
+    divider image, across;                  /* squares of an image, of a row of them */
+
+    __device__ square at(int n) const
+    {
+        int rest, i, img = divided(n, image, &rest), j = divided(rest, across, &i);
+        return { img, j * SQUARE + top, i * SQUARE + left };
+    }
+};
+
+static square_grid squares_over(int batch, int rows, int columns, int top, int left)
+{
+    int down = (rows + SQUARE - 1) / SQUARE, across = (columns + SQUARE - 1) / SQUARE;
+    return { batch * down * across, top, left, divide_by(down * across), divide_by(across) };
+}
+
+struct conv2d_forward_squares : conv2d_forward_job {
+    square_grid grid;
+
+    struct place { const float *first; bool inside; };     /* of v in channel 0 */
+
+    __device__ place place_of(const square &q, int y, int x) const
+    {
+        int row = q.j + y - s.pad_top, column = q.i + x - s.pad_left;
+        bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+        return { inside ? z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : z, inside };
+    }
+
+    template <int N> __device__ __forceinline__ void v(place of, int c, float *v) const    /* N channels, zeros beyond the last */
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = of.first[(unsigned)min(c + i, channels - 1) * (unsigned)plane];
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = of.inside && c + i < channels ? v[i] : 0;
+    }
+
+    __device__ const float *w(int m_, int c, int tap) const { return u + ((size_t)m_ * channels + c) * taps.d + tap; }
+    __device__ size_t next_w() const { return (size_t)channels * taps.d; }             /* from one m to the next */
+
+    __device__ void store_square(const square &q, int m_, int j, int i, const float *sum) const
+    {
+        if (q.img < s.batch) store_patch(q.img, m_, q.j + j, q.i + i, sum);
+    }
+};
+
+struct conv2d_dz_squares {
+    cnn_conv2d_shape s;
+    square_grid grid;
+    int m, channels, taps;                  /* in_channels, out_channels */
+    int splits, share;                      /* where blocks are few and channels many: `share` of them a block */
+    float *dz;                              /* or the parts */
+    const float *u;
+    conv2d_dy g;
+
+    typedef conv2d_df_place place;
+
+    __device__ place place_of(const square &q, int y, int x) const
+    {
+        return conv2d_df_place_of(s, q.img, q.j + y + s.pad_top + 1 - s.kernel_height, q.i + x + s.pad_left + 1 - s.kernel_width);
+    }
+
+    template <int N> __device__ __forceinline__ void v(place of, int k, float *v) const { conv2d_df_at<N>(s, g, of, k, v); }
+
+    __device__ const float *w(int c, int k, int tap) const { return u + ((size_t)k * m + c) * taps + taps - 1 - tap; }
+    __device__ size_t next_w() const { return (size_t)taps; }
+
+    __device__ void store_square(const square &q, int c, int j, int i, const float *sum) const
+    {
+        if (q.img >= s.batch) return;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; pixel++) {
+            int row = q.j + j + pixel / 2, column = q.i + i + pixel % 2;
+            if (row < s.in_height && column < s.in_width)
+                dz[((((size_t)blockIdx.z * s.batch + q.img) * m + c) * s.in_height + row) * s.in_width + column] = sum[pixel];
+        }
+    }
+};
+
+/* What a block shares. For tensor cores a warp reads 8 pixels or maps of 4 channels at once, and they lie in 32 different banks:
+   channels of v are 8 or 24 banks apart, maps of w 12, with their taps in a row. In float32 maps lie next to each other. */
+template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
+    enum {
+        K = K_, M = M_, SQUARES = SQUARES_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE,
+        DEPTH = K == 5 && !tf32_ ? 4 : 8, AREA = (POINTS + 7) / 16 * 16 + 8, WEIGHTS = DEPTH * TAPS,
+        ROW = tf32_ ? WEIGHTS + 4 : M + 4, ROWS = tf32_ ? M : WEIGHTS
+    };
+    static const bool tf32 = tf32_;
+    float v[SQUARES * DEPTH * AREA], w[ROWS * ROW];
+
+    static __device__ int spot(int m, int of_m) { return tf32 ? m * ROW + of_m : of_m * ROW + m; }     /* of_m: (c, tap) */
+    static __device__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
+};
+
+/* A thread copies one channel and tap of every AT_ONCE-th map */
+template <class Tile, class Job> static __device__ __forceinline__ void copy_weights(Tile *tile, const Job &job, int top, int c)
+{
+    enum { AT_ONCE = THREADS / Tile::WEIGHTS };
+    int of_m = (int)threadIdx.x % Tile::WEIGHTS, first = (int)threadIdx.x / Tile::WEIGHTS;
+    int channel = c + of_m / Tile::TAPS, left = channel < job.channels ? job.m - top : 0;
+    const float *w = job.w(top + first, channel, of_m % Tile::TAPS);
+    if (first >= AT_ONCE) return;
+#pragma unroll 8
+    for (int m = first; m < Tile::M; m += AT_ONCE, w += AT_ONCE * job.next_w())
+        tile->w[Tile::spot(m, of_m)] = Tile::as_factor(m < left ? *w : 0);
+}
+
+/* A thread makes 2 x 2 pixels of MAPS maps: for 2 (K + 1) values of v and K MAPS of w it has 4 K MAPS products */
+template <class Tile> struct patches_float32 {
+    enum { ALL = Tile::SQUARES * SQUARE * SQUARE / 4, MAPS = Tile::M * ALL / THREADS };
+    float sum[MAPS][4];
+    int square, j, i, map;                  /* the thread's own */
+
+    __device__ __forceinline__ void begin()
+    {
+        int patch = (int)threadIdx.x % ALL;
+        square = patch / 16;
+        j = patch / 4 % 4 * 2;
+        i = patch % 4 * 2;
+        map = (int)threadIdx.x / ALL * MAPS;
+        for (int k = 0; k < MAPS; k++) for (int pixel = 0; pixel < 4; pixel++) sum[k][pixel] = 0;
+    }
+
+    __device__ __forceinline__ void add(const Tile *tile, int depth)
+    {
+        for (int c = 0; c < depth; c++) {
+            const float *v = tile->v + (square * Tile::DEPTH + c) * Tile::AREA + j * Tile::SIDE + i;
+#pragma unroll
+            for (int y = 0; y < Tile::K; y++) {
+                float two[2][Tile::K + 1];
+                for (int r = 0; r < 2; r++) for (int x = 0; x <= Tile::K; x++) two[r][x] = v[(y + r) * Tile::SIDE + x];
+                for (int x = 0; x < Tile::K; x++)
+                    for (int k = 0; k < MAPS; k++)
+                        for (int pixel = 0; pixel < 4; pixel++)
+                            sum[k][pixel] += two[pixel / 2][pixel % 2 + x]
+                                           * tile->w[Tile::spot(map + k, c * Tile::TAPS + y * Tile::K + x)];
+            }
+        }
+    }
+
+    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top) const
+    {
+        auto q = job.grid.at(first + square);
+#pragma unroll
+        for (int k = 0; k < MAPS; k++) if (top + map + k < job.m) job.store_square(q, top + map + k, j, i, sum[k]);
+    }
+};
+
+/* A warp makes 4 x 8 pixels, half a square, of 16 ROWS maps: row j of the pixels are the columns of D(.,j), channels are k. So a
+   lane has the two rows of a 2 x 2 patch in two D next to each other. */
+template <class Tile> struct patches_tf32 {
+    enum { ACROSS = 2 * Tile::SQUARES, ROWS = Tile::M * ACROSS / (THREADS / 32) / 16 };
+    float sum[ROWS][4][4];
+    int square, j, map, g, t;               /* the lane's own */
+
+    __device__ __forceinline__ void begin()
+    {
+        int warp = (int)threadIdx.x / 32;
+        g = (int)threadIdx.x % 32 / 4;
+        t = (int)threadIdx.x % 4;
+        square = warp % ACROSS / 2;
+        j = warp % 2 * 4;
+        map = warp / ACROSS * 16 * ROWS + g;
+        for (int i = 0; i < ROWS * 16; i++) sum[i / 16][i / 4 % 4][i % 4] = 0;
+    }
+
+    __device__ __forceinline__ void add(const Tile *tile, int)
+    {
+        const float *v = tile->v + (square * Tile::DEPTH + t) * Tile::AREA + j * Tile::SIDE + g;
+#pragma unroll
+        for (int x = 0; x < Tile::K; x++) {
+            unsigned b[Tile::K + 3][2];     /* the rows that the four rows of pixels see at tap x */
+            for (int row = 0; row < Tile::K + 3; row++)
+                for (int r = 0; r < 2; r++) b[row][r] = bits_of(v[4 * r * Tile::AREA + row * Tile::SIDE + x]);
+            for (int y = 0; y < Tile::K; y++)
+                for (int i = 0; i < ROWS; i++) {
+                    unsigned a[4];
+                    for (int r = 0; r < 4; r++)
+                        a[r] = bits_of(tile->w[Tile::spot(map + 16 * i + 8 * (r % 2),
+                                                          (t + 4 * (r / 2)) * Tile::TAPS + y * Tile::K + x)]);
+                    for (int row = 0; row < 4; row++) mma_tf32(sum[i][row], a, b[row + y]);
+                }
+        }
+    }
+
+    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top) const
+    {
+        auto q = job.grid.at(first + square);
+#pragma unroll
+        for (int e = 0; e < ROWS * 4; e++) {               /* rows g and g + 8 of D, upper and lower half of the pixels */
+            int i = e / 4, d = e % 2 * 2, row = e / 2 % 2 * 2, m = top + map + 16 * i + e % 2 * 8;
+            const float four[4] = { sum[i][row][d], sum[i][row][d + 1], sum[i][row + 1][d], sum[i][row + 1][d + 1] };
+            if (m < job.m) job.store_square(q, m, j + row, 2 * t, four);
+        }
+    }
+};
+
+template <class Tile, class Job>
+static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile)
+{
+    enum { TURNS = (Tile::SQUARES * Tile::POINTS + THREADS - 1) / THREADS, DEPTH = Tile::DEPTH };
+    int first = (int)blockIdx.x * Tile::SQUARES, top = (int)blockIdx.y * Tile::M;
+    typename Job::place places[TURNS];      /* the points of the squares that this thread copies, the same in all channels */
+    typename std::conditional<Tile::tf32, patches_tf32<Tile>, patches_float32<Tile>>::type patches;
+    patches.begin();
+#pragma unroll
+    for (int turn = 0; turn < TURNS; turn++) {
+        int e = (int)threadIdx.x + turn * THREADS, point = e % Tile::POINTS;
+        places[turn] = job.place_of(job.grid.at(first + e / Tile::POINTS), point / Tile::SIDE, point % Tile::SIDE);
+    }
+    int begin = (int)blockIdx.z * job.share, end = min(begin + job.share, job.channels);
+    for (int c = begin; c < end; c += DEPTH) {
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++) {
+            int e = (int)threadIdx.x + turn * THREADS;
+            float next[DEPTH];
+            if (e >= Tile::SQUARES * Tile::POINTS) break;
+            float *to = tile->v + e / Tile::POINTS * DEPTH * Tile::AREA + e % Tile::POINTS;
+            job.template v<DEPTH>(places[turn], c, next);
+            for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = Tile::as_factor(next[i]);
+        }
+        copy_weights(tile, job, top, c);
+        __syncthreads();                    /* squares and kernels are there */
+        patches.add(tile, min(DEPTH, end - c));
+        __syncthreads();                    /* all have read them */
+    }
+    patches.store(job, first, top);
+}
+
+#define SQUARES_KERNEL(name, Job, K, M, SQUARES)                                  \
+    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
+    {                                                                             \
+        __shared__ conv2d_tile<K, M, SQUARES, false> tile;                        \
+        conv2d_squares(job, &tile);                                               \
+    }                                                                             \
+    static __global__ void __launch_bounds__(THREADS, 2) name##_tf32(Job job)     \
+    {                                                                             \
+        __shared__ conv2d_tile<K, M, SQUARES, true> tile;                         \
+        if (TENSOR_CORES) conv2d_squares(job, &tile);                             \
+    }
+
+#define SQUARES_KERNELS(name, Job)                                                \
+    SQUARES_KERNEL(name##_3x3_16, Job, 3, 16, 4)                                  \
+    SQUARES_KERNEL(name##_3x3_32, Job, 3, 32, 4)                                  \
+    SQUARES_KERNEL(name##_3x3_64, Job, 3, 64, 2)                                  \
+    SQUARES_KERNEL(name##_5x5_16, Job, 5, 16, 4)                                  \
+    SQUARES_KERNEL(name##_5x5_32, Job, 5, 32, 4)
+
+SQUARES_KERNELS(conv2d_forward_squares, conv2d_forward_squares)
+SQUARES_KERNELS(conv2d_dz_squares, conv2d_dz_squares)
+
+/* Their tiles: wide ones for few maps, so that there is work for all threads */
+struct squares_tile { int maps, squares; };
+
+static squares_tile squares_tile_of(int kernel, int maps)
+{
+    return maps <= 16 ? squares_tile{ 16, 4 } : maps <= 32 || kernel == 5 ? squares_tile{ 32, 4 } : squares_tile{ 64, 2 };
+}
+
+template <class Job> static dim3 squares_blocks(const Job &job)
+{
+    squares_tile tile = squares_tile_of(job.s.kernel_width, job.m);
+    return dim3((unsigned)((job.grid.count + tile.squares - 1) / tile.squares), (unsigned)((job.m + tile.maps - 1) / tile.maps),
+                (unsigned)job.splits);
+}
+
+#define LAUNCH_SQUARES(c, name, job, tf32)                                        \
+    do {                                                                          \
+        dim3 blocks = squares_blocks(job);                                        \
+        int maps = squares_tile_of((job).s.kernel_width, (job).m).maps;           \
+        bool three = (job).s.kernel_width == 3;                                   \
+        if (three && maps == 16) LAUNCH_EITHER(c, name##_3x3_16, blocks, job, tf32); \
+        else if (three && maps == 32) LAUNCH_EITHER(c, name##_3x3_32, blocks, job, tf32); \
+        else if (three) LAUNCH_EITHER(c, name##_3x3_64, blocks, job, tf32);       \
+        else if (maps == 16) LAUNCH_EITHER(c, name##_5x5_16, blocks, job, tf32);  \
+        else LAUNCH_EITHER(c, name##_5x5_32, blocks, job, tf32);                  \
+    } while (0)
+
+#define LAUNCH_EITHER(c, kernel, blocks, job, tf32)                               \
+    do {                                                                          \
+        if (tf32) LAUNCH(c, kernel##_tf32, blocks, job);                          \
+        else LAUNCH(c, kernel, blocks, job);                                      \
+    } while (0)
 
 /* The i-th place of the padded row at which value `at` of the image's row may stand: itself, or in the padding */
 static __device__ int padded_place(int i, int at, int n, int before)
@@ -1244,13 +1551,13 @@ struct conv2d_du_job : product_job {
     divider taps, kernel_width;
     int depth;
     float *parts;
-    const float *df, *z;                    /* df NULL: un-pooled here, from g */
+    const float *z;
     conv2d_dy g;
 
     static const bool a_along_k = true, b_along_k = true;
 
     struct column { const float *z; int j, i; };           /* a channel and a tap; NULL: the bias */
-    struct step { size_t map, image; int j, i; };          /* a pixel: the first map of df and where z's image starts */
+    struct step { conv2d_df_place of; size_t image; int map, j, i; };  /* a pixel of df, the group's first map; z's image */
 
     __device__ column column_of(int group, int n_) const
     {
@@ -1262,14 +1569,10 @@ struct conv2d_du_job : product_job {
     __device__ step step_of(int group, const column &, int own) const
     {
         int rest, i, img = divided(own, pixels, &rest), j = divided(rest, width, &i);
-        return { (size_t)img * s.out_channels + group * m, (size_t)img * s.in_channels * s.in_height * s.in_width, j, i };
+        return { conv2d_df_place_of(s, img, j, i), (size_t)img * s.in_channels * s.in_height * s.in_width, group * m, j, i };
     }
 
-    __device__ float a(int m_, const step &at, int) const
-    {
-        size_t map = at.map + m_;
-        return df ? df[map * pixels.d + at.j * s.out_width + at.i] : conv2d_df_at(s, g, map, at.j, at.i);
-    }
+    __device__ float a(int m_, const step &at, int) const { return conv2d_df_at(s, g, at.of, at.map + m_); }
 
     __device__ float b(const column &of, const step &at, int) const
     {
@@ -1289,15 +1592,269 @@ PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
 PRODUCT_KERNEL(conv2d_du_32x32, conv2d_du_job, 32, 32, 1)
 PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
 
-/* The second pass of dW and db: rows of `inputs` weights, each followed by its bias if db is there. One thread a value. */
+/* The second pass of a sum that was split, for gradients: 32 values a block, each by 8 threads, which take every 8th part; the
+   first 32 threads add those in order. */
+enum { VALUES_A_BLOCK = 32 };
+
+static dim3 blocks_for_parts(size_t values) { return dim3((unsigned)((values + VALUES_A_BLOCK - 1) / VALUES_A_BLOCK)); }
+
+static __device__ size_t part_index() { return (size_t)blockIdx.x * VALUES_A_BLOCK + threadIdx.x % VALUES_A_BLOCK; }
+
+static __device__ float sum_parts_by_block(const float *parts, size_t at, size_t count, int splits)
+{
+    __shared__ float sums[THREADS];
+    float sum = 0;
+    for (int split = (int)threadIdx.x / VALUES_A_BLOCK; at < count && split < splits; split += THREADS / VALUES_A_BLOCK)
+        sum += parts[split * count + at];
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (int i = (int)threadIdx.x + VALUES_A_BLOCK; threadIdx.x < VALUES_A_BLOCK && i < THREADS; i += VALUES_A_BLOCK) sum += sums[i];
+    return sum;
+}
+
+/* dW and db of a product: rows of `inputs` weights, each followed by its bias if db is there */
 static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
 {
-    size_t at = thread_index(), columns = (size_t)inputs + (db ? 1 : 0), count = rows * columns;
-    if (at >= count) return;
+    size_t at = part_index(), columns = (size_t)inputs + (db ? 1 : 0), count = rows * columns;
+    float sum = sum_parts_by_block(parts, at, count, splits);
+    if (at >= count || threadIdx.x >= VALUES_A_BLOCK) return;
     size_t row = at / columns, column = at % columns;
-    float sum = sum_parts(parts, at, count, splits);
     if (column < (size_t)inputs) dw[row * inputs + column] += sum;
     else db[row] += sum;
+}
+
+/* ---- du, square by square ----
+
+   A block takes its share of the squares, one after the other: it un-pools df of M maps and copies z of C channels into shared
+   memory, and adds df(k,j,i) z(c, j + y - top, i + x - left) for all taps (y, x). Sums stay in registers until the end. */
+struct conv2d_du_squares {
+    cnn_conv2d_shape s;
+    square_grid grid;
+    int m, channels, slots, share;          /* slots: blocks that share a sum; squares of each */
+    float *parts, *bias_parts;              /* (part, tap, k, c): so neighbours write neighbours; (part, k), or NULL */
+    const float *z;
+    conv2d_dy g;
+
+    __device__ float *part(int n, int tap, int k, int c) const
+    {
+        return parts + (((size_t)n * s.kernel_height * s.kernel_width + tap) * m + k) * channels + c;
+    }
+};
+
+template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
+    enum {
+        K = K_, M = M_, C = C_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE, PIXELS = SQUARE * SQUARE,
+        AREA = (POINTS + 3) / 8 * 8 + 4, ROW = PIXELS + 4, /* channels, and maps, are 4 or 12, 20, 28 banks apart */
+        BIAS_PARTS = THREADS / M,
+        DEEP = tf32_ ? 3 : K, DEEP_BLOCKS = (K + DEEP - 1) / DEEP      /* rows of taps a block: sums are registers */
+    };
+    static const bool tf32 = tf32_;
+    float v[C * AREA], df[M * ROW];
+
+    static __device__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
+};
+
+/* A thread has MAPS maps of one channel, and some rows of the pixels: with a row of z and of df in registers, K products a value */
+template <class Tile> struct taps_float32 {
+    enum { MAPS = Tile::K == 3 ? 4 : 2, GROUPS = Tile::M / MAPS, PARTS = THREADS / (Tile::C * GROUPS) };
+    float sum[MAPS][Tile::TAPS];
+    int c, group, part;                     /* the thread's own; maps are `group`, and every GROUPS-th after it */
+
+    __device__ __forceinline__ void begin(int)
+    {
+        c = (int)threadIdx.x % Tile::C;
+        group = (int)threadIdx.x / Tile::C % GROUPS;
+        part = (int)threadIdx.x / (Tile::C * GROUPS);
+        for (int i = 0; i < MAPS * Tile::TAPS; i++) sum[i / Tile::TAPS][i % Tile::TAPS] = 0;
+    }
+
+    __device__ __forceinline__ void add(const Tile *tile)
+    {
+        for (int j = part * (SQUARE / PARTS); j < (part + 1) * (SQUARE / PARTS); j++) {
+            float df[MAPS][SQUARE], z[Tile::SIDE];
+            for (int k = 0; k < MAPS; k++)
+                for (int i = 0; i < SQUARE; i++) df[k][i] = tile->df[(group + k * GROUPS) * Tile::ROW + j * SQUARE + i];
+#pragma unroll
+            for (int y = 0; y < Tile::K; y++) {
+                for (int i = 0; i < Tile::SIDE; i++) z[i] = tile->v[c * Tile::AREA + (j + y) * Tile::SIDE + i];
+                for (int k = 0; k < MAPS; k++)
+                    for (int x = 0; x < Tile::K; x++)
+                        for (int i = 0; i < SQUARE; i++) sum[k][y * Tile::K + x] += df[k][i] * z[i + x];
+            }
+        }
+    }
+
+    __device__ __forceinline__ void store(const conv2d_du_squares &job, int slot, int top, int left) const
+    {
+        if (left + c >= job.channels) return;
+#pragma unroll
+        for (int k = 0; k < MAPS; k++)
+            for (int tap = 0; tap < Tile::TAPS; tap++)
+                if (top + group + k * GROUPS < job.m)
+                    *job.part(slot * PARTS + part, tap, top + group + k * GROUPS, left + c) = sum[k][tap];
+    }
+};
+
+/* A warp has 16 ROWS maps of 8 channels, and some rows of the pixels: a row of 8 pixels is what one instruction sums. A block
+   has DEEP rows of taps, from `deep` on. */
+template <class Tile> struct taps_tf32 {
+    enum {
+        ROWS = Tile::K == 3 ? 2 : 1, DOWN = Tile::M / (16 * ROWS), ACROSS = Tile::C / 8,
+        PARTS = THREADS / 32 / (DOWN * ACROSS)
+    };
+    float sum[ROWS][Tile::DEEP * Tile::K][4];
+    int deep, map, c, part, g, t;
+
+    __device__ __forceinline__ void begin(int first_tap_row)
+    {
+        deep = first_tap_row;
+        int warp = (int)threadIdx.x / 32;
+        g = (int)threadIdx.x % 32 / 4;
+        t = (int)threadIdx.x % 4;
+        map = warp % DOWN * 16 * ROWS + g;
+        c = warp / DOWN % ACROSS * 8;
+        part = warp / (DOWN * ACROSS);
+        for (int i = 0; i < ROWS * Tile::DEEP * Tile::K * 4; i++) (&sum[0][0][0])[i] = 0;
+    }
+
+    __device__ __forceinline__ void add(const Tile *tile)
+    {
+        for (int j = part * (SQUARE / PARTS); j < (part + 1) * (SQUARE / PARTS); j++) {
+            unsigned a[ROWS][4], b[2];
+            for (int i = 0; i < ROWS; i++)
+                for (int r = 0; r < 4; r++)
+                    a[i][r] = bits_of(tile->df[(map + 16 * i + 8 * (r % 2)) * Tile::ROW + j * SQUARE + t + 4 * (r / 2)]);
+#pragma unroll
+            for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++) {
+                if (deep + tap / Tile::K >= Tile::K) break;
+                int at = (c + g) * Tile::AREA + (j + deep + tap / Tile::K) * Tile::SIDE + tap % Tile::K + t;
+                for (int r = 0; r < 2; r++) b[r] = bits_of(tile->v[at + 4 * r]);
+                for (int i = 0; i < ROWS; i++) mma_tf32(sum[i][tap], a[i], b);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void store(const conv2d_du_squares &job, int slot, int top, int left) const
+    {
+#pragma unroll
+        for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++)
+            for (int e = 0; e < ROWS * 4; e++) {
+                int k = top + map + e / 2 * 8, channel = left + c + 2 * t + e % 2;
+                if (k < job.m && channel < job.channels && deep + tap / Tile::K < Tile::K)
+                    *job.part(slot * PARTS + part, deep * Tile::K + tap, k, channel) = sum[e / 4][tap][e % 4];
+            }
+    }
+};
+
+template <class Tile> using taps_of = typename std::conditional<Tile::tf32, taps_tf32<Tile>, taps_float32<Tile>>::type;
+
+template <class Tile> static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_squares &job, const square &q, int left)
+{
+    enum { LANES = Tile::POINTS <= THREADS / 2 ? THREADS / 2 : THREADS, AT_ONCE = THREADS / LANES };
+    const cnn_conv2d_shape &s = job.s;
+    int point = (int)threadIdx.x % LANES, first = (int)threadIdx.x / LANES;
+    int row = q.j + point / Tile::SIDE - s.pad_top, column = q.i + point % Tile::SIDE - s.pad_left;
+    bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+    unsigned plane = (unsigned)(s.in_height * s.in_width);
+    const float *z = inside ? job.z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : job.z;
+    if (point >= Tile::POINTS) return;
+#pragma unroll 4
+    for (int c = first; c < Tile::C; c += AT_ONCE) {
+        float x = z[(unsigned)min(left + c, job.channels - 1) * plane];
+        tile->v[c * Tile::AREA + point] = Tile::as_factor(inside && left + c < job.channels ? x : 0);
+    }
+}
+
+template <class Tile> static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squares &job, const square &q, int top)
+{
+    enum { AT_ONCE = THREADS / Tile::PIXELS, TURNS = Tile::M / AT_ONCE, N = 4 };
+    int pixel = (int)threadIdx.x % Tile::PIXELS, first = (int)threadIdx.x / Tile::PIXELS * TURNS;
+    conv2d_df_place of = conv2d_df_place_of(job.s, q.img, q.j + pixel / SQUARE, q.i + pixel % SQUARE);
+#pragma unroll 1
+    for (int k = first; k < first + TURNS; k += N) {
+        float df[N];
+        conv2d_df_at<N>(job.s, job.g, of, top + k, df);
+        for (int i = 0; i < N; i++) tile->df[(k + i) * Tile::ROW + pixel] = Tile::as_factor(df[i]);
+    }
+}
+
+template <class Tile> static __device__ __forceinline__ void conv2d_du_by_squares(const conv2d_du_squares &job, Tile *tile)
+{
+    enum { PIXELS = Tile::PIXELS / Tile::BIAS_PARTS };     /* of a thread that sums the bias */
+    int slot = (int)blockIdx.x, top = (int)blockIdx.y * Tile::M;
+    int left = (int)blockIdx.z / Tile::DEEP_BLOCKS * Tile::C, deep = (int)blockIdx.z % Tile::DEEP_BLOCKS * Tile::DEEP;
+    bool sums_bias = job.bias_parts && blockIdx.z == 0;
+    int map = (int)threadIdx.x % Tile::M, part = (int)threadIdx.x / Tile::M;
+    float bias = 0;
+    taps_of<Tile> taps;
+    taps.begin(deep);
+    for (int n = slot * job.share; n < min((slot + 1) * job.share, job.grid.count); n++) {
+        square q = job.grid.at(n);
+        copy_z(tile, job, q, left);
+        copy_df(tile, job, q, top);
+        __syncthreads();                    /* a square of df and of z is there */
+        taps.add(tile);
+        for (int i = 0; sums_bias && i < PIXELS; i++)      /* maps that share a bank are asked for different pixels */
+            bias += tile->df[map * Tile::ROW + part * PIXELS + (i + map / 8) % PIXELS];
+        __syncthreads();                    /* all have read it */
+    }
+    taps.store(job, slot, top, left);
+    if (sums_bias && top + map < job.m)
+        job.bias_parts[(size_t)(slot * Tile::BIAS_PARTS + part) * job.m + top + map] = bias;
+}
+
+#define DU_SQUARES_KERNEL(name, K, M, C, tf32)                                    \
+    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_du_squares job)       \
+    {                                                                             \
+        __shared__ conv2d_du_tile<K, M, C, tf32> tile;                            \
+        if (TENSOR_CORES || !tf32) conv2d_du_by_squares(job, &tile);              \
+    }
+
+#define DU_SQUARES(F)                                                             \
+    F(conv2d_du_squares_3x3_16, 3, 16, 8, false)                                  \
+    F(conv2d_du_squares_3x3_64, 3, 64, 8, false)                                  \
+    F(conv2d_du_squares_5x5_16, 5, 16, 8, false)                                  \
+    F(conv2d_du_squares_5x5_64, 5, 64, 8, false)                                  \
+    F(conv2d_du_squares_3x3_32_tf32, 3, 32, 32, true)                             \
+    F(conv2d_du_squares_3x3_64_tf32, 3, 64, 32, true)                             \
+    F(conv2d_du_squares_5x5_64_tf32, 5, 64, 16, true)
+
+DU_SQUARES(DU_SQUARES_KERNEL)
+
+struct du_kernel {
+    const char *name;
+    void (*run)(conv2d_du_squares);
+    int kernel_size, maps, channels, deep_blocks, parts, bias_parts;   /* of a block; parts: of each sum */
+    bool tf32;
+};
+
+template <class Tile> static du_kernel describe_du(const char *name, void (*run)(conv2d_du_squares))
+{
+    return { name, run, Tile::K, Tile::M, Tile::C, Tile::DEEP_BLOCKS, taps_of<Tile>::PARTS, Tile::BIAS_PARTS, Tile::tf32 };
+}
+
+#define DU_KERNEL(name, K, M, C, tf32) describe_du<conv2d_du_tile<K, M, C, tf32>>(#name, name),
+
+/* The first that has room for all maps, or the last */
+static const du_kernel &du_kernel_for(const cnn_conv2d_shape &s, bool tf32)
+{
+    static const du_kernel all[] = { DU_SQUARES(DU_KERNEL) };
+    const du_kernel *best = NULL;
+    for (const du_kernel &each : all)
+        if (each.kernel_size == s.kernel_width && each.tf32 == tf32 && !(best && best->maps >= s.out_channels)) best = &each;
+    return *best;
+}
+
+/* Parts come in another order than weights: the threads follow the parts */
+static __global__ void add_du(conv2d_du_squares job, float *du, float *db, int parts, int bias_parts)
+{
+    size_t at = part_index(), taps = (size_t)job.s.kernel_height * job.s.kernel_width, weights = taps * job.m * job.channels;
+    bool bias = at >= weights;
+    float sum = sum_parts_by_block(bias ? job.bias_parts : job.parts, bias ? at - weights : at,
+                                   bias ? db ? job.m : 0 : weights, bias ? bias_parts : parts);
+    if (threadIdx.x >= VALUES_A_BLOCK || at >= weights + (db ? job.m : 0)) return;
+    if (bias) db[at - weights] += sum;
+    else du[at % (weights / taps) * taps + at / (weights / taps)] += sum;
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1383,12 +1940,6 @@ struct linear_dx_job : product_job {
 };
 
 PRODUCT_KERNELS(linear_dx, linear_dx_job)
-
-static __global__ void linear_dx_sum(float *dx, const float *parts, size_t count, int splits)
-{
-    size_t at = thread_index();
-    if (at < count) dx[at] = sum_parts(parts, at, count, splits);
-}
 
 /* naive: one thread a weight */
 static __global__ void linear_dw_naive(cnn_linear_shape s, float *dw, const float *dy, const float *y, const float *x)
@@ -1708,12 +2259,15 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
-static bool is_direct(const cnn_conv2d_shape &s)           /* the first layer of nearly every network */
+/* A kernel of 3 x 3 or 5 x 5 that moves by one pixel and sees zeros beyond the border */
+static bool in_squares(const cnn_conv2d_shape &s)
 {
-    return s.in_channels <= DIRECT_CHANNELS && s.groups == 1 && s.padding_mode == CNN_ZEROS
-        && s.kernel_height == s.kernel_width && (s.kernel_width == 3 || s.kernel_width == 5)
-        && s.stride_height == 1 && s.stride_width == 1 && s.dilation_height == 1 && s.dilation_width == 1;
+    return s.groups == 1 && s.padding_mode == CNN_ZEROS && s.kernel_height == s.kernel_width
+        && (s.kernel_width == 3 || s.kernel_width == 5) && s.stride_height == 1 && s.stride_width == 1
+        && s.dilation_height == 1 && s.dilation_width == 1;
 }
+
+static bool is_direct(const cnn_conv2d_shape &s) { return in_squares(s) && s.in_channels <= DIRECT_CHANNELS; }
 
 static dim3 direct_blocks(const conv2d_forward_job &job)
 {
@@ -1724,14 +2278,14 @@ static dim3 direct_blocks(const conv2d_forward_job &job)
 
 /* Fewer channels, and the product is soon done, its values hardly fetched; fewer rows, and the instruction's 16 are not full.
    The rows are maps in the forward pass and for du, and input channels for dz. */
-template <class Job> static bool in_tf32(const Job &job)
+static bool in_tf32(const cuda_context *c, const cnn_conv2d_shape &s, int rows)
 {
-    return job.s.allow_tf32 && job.s.in_channels / job.s.groups >= 16 && job.m >= 16;
+    return c->tensor_cores && s.allow_tf32 && s.in_channels / s.groups >= 16 && rows >= 16;
 }
 
 #define LAUNCH_CONV2D(c, name, job)                                               \
     do {                                                                          \
-        if (in_tf32(job)) LAUNCH_PRODUCT(c, name##_tf32, job);                    \
+        if (in_tf32(c, (job).s, (job).m)) LAUNCH_PRODUCT(c, name##_tf32, job);    \
         else LAUNCH_PRODUCT(c, name, job);                                        \
     } while (0)
 
@@ -1754,6 +2308,61 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
     return job;
 }
 
+static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s)
+{
+    enum { FEWEST = 16 };                   /* channels of a block, whole steps of them */
+    conv2d_dz_squares job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.grid = squares_over(s.batch, s.in_height, s.in_width, 0, 0);
+    job.m = s.in_channels;
+    job.channels = s.out_channels;
+    job.taps = s.kernel_height * s.kernel_width;
+    job.splits = 1;
+    dim3 blocks = squares_blocks(job);
+    int most = job.channels / FEWEST, wanted = (int)(ENOUGH_BLOCKS / (blocks.x * blocks.y));
+    if (wanted > most) wanted = most;
+    if (wanted < 1) wanted = 1;
+    job.share = ((job.channels + wanted - 1) / wanted + 7) / 8 * 8;
+    job.splits = (job.channels + job.share - 1) / job.share;
+    return job;
+}
+
+static dim3 du_blocks(const conv2d_du_squares &job, const du_kernel &kernel)
+{
+    return dim3((unsigned)job.slots, (unsigned)((job.m + kernel.maps - 1) / kernel.maps),
+                (unsigned)((job.channels + kernel.channels - 1) / kernel.channels * kernel.deep_blocks));
+}
+
+static conv2d_du_squares conv2d_du_squares_sizes(const cnn_conv2d_shape &s, const du_kernel &kernel)
+{
+    enum { SHORTEST_SHARE = 4 };            /* with fewer squares a block, writing the sums would take most of its time */
+    conv2d_du_squares job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.grid = squares_over(s.batch, s.out_height, s.out_width, 0, 0);
+    job.m = s.out_channels;
+    job.channels = s.in_channels;
+    dim3 blocks = du_blocks(job, kernel);
+    int slots = (int)((ENOUGH_BLOCKS + blocks.y * blocks.z - 1) / (blocks.y * blocks.z));
+    job.share = (job.grid.count + slots - 1) / slots;
+    if (job.share < SHORTEST_SHARE) job.share = SHORTEST_SHARE;
+    job.slots = (job.grid.count + job.share - 1) / job.share;
+    return job;
+}
+
+static size_t du_squares_weights(const conv2d_du_squares &job)
+{
+    return (size_t)job.m * job.channels * job.s.kernel_height * job.s.kernel_width;
+}
+
+static size_t du_squares_parts(const cnn_conv2d_shape &s, bool tf32)
+{
+    const du_kernel &kernel = du_kernel_for(s, tf32);
+    conv2d_du_squares job = conv2d_du_squares_sizes(s, kernel);
+    return job.slots * (kernel.parts * du_squares_weights(job) + (size_t)kernel.bias_parts * job.m);
+}
+
 /* work: f, or df; then the padded dz; then the parts of dW and db */
 static float *conv2d_padded(const cnn_conv2d_shape &s, void *work) { return (float *)work + conv2d_outputs(s); }
 
@@ -1764,8 +2373,12 @@ static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
-    size_t parts = product_parts(conv2d_du_sizes(*s, true)), fewer_columns = product_parts(conv2d_du_sizes(*s, false));
-    return sizeof(float) * (conv2d_before_parts(*s) + (parts > fewer_columns ? parts : fewer_columns));
+    size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
+    if (other > parts) parts = other;       /* with fewer columns there may be more splits */
+    if (in_squares(*s) && (other = du_squares_parts(*s, false)) > parts) parts = other;
+    if (in_squares(*s) && (other = du_squares_parts(*s, true)) > parts) parts = other;
+    if (in_squares(*s) && (other = conv2d_dz_squares_sizes(*s).splits * conv2d_inputs(*s)) > parts) parts = other;
+    return sizeof(float) * (conv2d_before_parts(*s) + parts);
 }
 
 static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
@@ -1800,7 +2413,15 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
-    if (!is_direct(*s)) LAUNCH_CONV2D(c, conv2d_forward, job);
+    if (in_squares(*s) && !is_direct(*s)) {
+        conv2d_forward_squares squares;
+        memset((void *)&squares, 0, sizeof squares);
+        (conv2d_forward_job &)squares = job;
+        squares.grid = job.pooled ? squares_over(s->batch, 2 * height, 2 * width, -s->pool.pad_height, -s->pool.pad_width)
+                                  : squares_over(s->batch, height, width, 0, 0);
+        LAUNCH_SQUARES(c, conv2d_forward_squares, squares, in_tf32(c, *s, job.m));
+    }
+    else if (!is_direct(*s)) LAUNCH_CONV2D(c, conv2d_forward, job);
     else if (s->kernel_width == 3) LAUNCH(c, conv2d_direct_3x3, direct_blocks(job), job);
     else LAUNCH(c, conv2d_direct_5x5, direct_blocks(job), job);
     if (pools(*s) && !job.pooled)
@@ -1835,6 +2456,30 @@ static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s,
     run_conv2d_fold(c, s, dx, dz);
 }
 
+static void run_du_product(cuda_context *c, const cnn_conv2d_shape &s, float *dweight, float *dbias, const float *x,
+                           const conv2d_dy &g, float *parts)
+{
+    conv2d_du_job du = conv2d_du_sizes(s, dbias != NULL);
+    du.parts = parts; du.z = x; du.g = g;
+    if (du.narrow) LAUNCH(c, conv2d_du_32x32, tiles(du), du);
+    else LAUNCH_CONV2D(c, conv2d_du, du);
+    LAUNCH(c, add_gradients, blocks_for_parts((size_t)s.out_channels * du.n), dweight, dbias, parts, s.out_channels,
+           du.n - (dbias ? 1 : 0), du.splits);
+}
+
+static void run_du_squares(cuda_context *c, const cnn_conv2d_shape &s, float *dweight, float *dbias, const float *x,
+                           const conv2d_dy &g, float *parts)
+{
+    const du_kernel &kernel = du_kernel_for(s, in_tf32(c, s, s.out_channels));
+    conv2d_du_squares du = conv2d_du_squares_sizes(s, kernel);
+    size_t weights = du_squares_weights(du);
+    int splits = du.slots * kernel.parts;
+    du.parts = parts; du.z = x; du.g = g;
+    du.bias_parts = dbias ? parts + splits * weights : NULL;
+    launch(c, kernel.name, kernel.run, du_blocks(du, kernel), du);
+    LAUNCH(c, add_du, blocks_for_parts(weights + du.m), du, dweight, dbias, splits, du.slots * kernel.bias_parts);
+}
+
 static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
                                  const float *dy, const float *y, const unsigned char *index, const float *x,
                                  const float *weight, void *work)
@@ -1843,19 +2488,28 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
         || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
         return;
-    /* Where no dz is wanted, as in the first layer with its large maps, du un-pools while it reads: 9 bytes for four values
-       of df, which is neither written nor read, 8 bytes each. But dz reads every value once a tap, 9 or 25 times: from dy, y
-       and index that would be three loads for one within the product. There df is written once, and du reads it, too. */
+    /* Squares are un-pooled while they are copied, 9 bytes for four values of df, which is neither written nor read. So is the
+       first layer, of which no dz is wanted. But a product for dz reads each value once a tap: there df is written before. */
     conv2d_dy g = { dy, y, index };
-    const float *df = dx || (pools(*s) && !pools_in_a_thread(*s)) ? run_conv2d_df(c, s, g, work) : NULL;
-    conv2d_du_job du = conv2d_du_sizes(*s, dbias != NULL);
-    du.parts = (float *)work + conv2d_before_parts(*s);
-    du.df = df; du.z = x; du.g = g;
-    if (du.narrow) LAUNCH(c, conv2d_du_32x32, tiles(du), du);
-    else LAUNCH_CONV2D(c, conv2d_du, du);
-    LAUNCH(c, add_gradients, threads_for((size_t)s->out_channels * du.n), dweight, dbias, du.parts, s->out_channels,
-           du.n - (dbias ? 1 : 0), du.splits);
+    cnn_conv2d_shape from = *s;             /* as seen from g */
+    bool squares = in_squares(*s);
+    if ((dx && !squares) || (pools(*s) && !pools_in_a_thread(*s))) {
+        g.dy = g.y = run_conv2d_df(c, s, g, work);
+        from.activation = CNN_NO_ACTIVATION;
+        memset(&from.pool, 0, sizeof from.pool);
+    }
+    float *parts = (float *)work + conv2d_before_parts(*s);
+    if (squares && !is_direct(*s)) run_du_squares(c, from, dweight, dbias, x, g, parts);
+    else run_du_product(c, from, dweight, dbias, x, g, parts);
     if (!dx) return;
+    if (squares) {
+        conv2d_dz_squares job = conv2d_dz_squares_sizes(from);
+        job.dz = job.splits > 1 ? parts : dx;              /* du needs them no more */
+        job.u = weight; job.g = g;
+        LAUNCH_SQUARES(c, conv2d_dz_squares, job, in_tf32(c, *s, job.m));
+        if (job.splits > 1) LAUNCH(c, add_parts, threads_for(conv2d_inputs(*s)), dx, parts, conv2d_inputs(*s), job.splits);
+        return;
+    }
     conv2d_dz_job dz;
     memset((void *)&dz, 0, sizeof dz);
     dz.s = *s;
@@ -1870,7 +2524,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     dz.stride_height = divide_by(s->stride_height);
     dz.stride_width = divide_by(s->stride_width);
     dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
-    dz.df = df; dz.u = weight;
+    dz.df = g.dy; dz.u = weight;
     LAUNCH_CONV2D(c, conv2d_dz, dz);
     run_conv2d_fold(c, s, dx, dz.dz);
 }
@@ -1972,14 +2626,14 @@ static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float
     dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
     LAUNCH_PRODUCT(c, linear_dw, dw);
     if (dw.splits > 1)
-        LAUNCH(c, add_gradients, threads_for((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features, s->in_features,
+        LAUNCH(c, add_gradients, blocks_for_parts((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features, s->in_features,
                dw.splits);
     if (!dx) return;
     linear_dx_job job = linear_dx_sizes(*s);
     job.dx = dx; job.parts = (float *)work; job.dy = dy; job.y = y; job.w = weight;
     LAUNCH_PRODUCT(c, linear_dx, job);
     if (job.splits > 1)
-        LAUNCH(c, linear_dx_sum, threads_for((size_t)job.m * job.n), dx, job.parts, (size_t)job.m * job.n, job.splits);
+        LAUNCH(c, add_parts, threads_for((size_t)job.m * job.n), dx, job.parts, (size_t)job.m * job.n, job.splits);
 }
 
 /* ---- value by value ---- */

@@ -66,12 +66,18 @@ finds read_of_unwritten_shared_memory '' forward 'test_backends cuda 2' 'FAIL .*
     -e '/b\[k\]\[at\] = next_b/s,/ THREADS;,/ THREADS - 1;,'
 finds read_of_unwritten_device_memory '' forward 'test_backends cuda 2' 'FAIL .* is -*nan, but by direct' \
     -e '/^pool2d_backward(/,/^}/s/^    for (size_t i = threadIdx.x; .*$//'
-finds wrong_pixel_un_pooled '' forward 'test_backends cuda 40' 'FAIL .*dweight' \
-    -e 's/conv2d_df_at(s, g, map, at.j, at.i)/conv2d_df_at(s, g, map, at.i, at.j)/'
-finds first_channels_in_every_step '' forward 'test_backends cuda 16' 'FAIL .*by direct' \
-    -e 's/(size_t)(c - c % TILE_K) \* job.plane/0/'
-finds weights_in_another_order '' forward 'test_backends cuda 16' 'FAIL .*by direct' \
-    -e 's/return by_tap ? divided.* : /return /'
+finds wrong_pixel_un_pooled '' forward 'test_backends cuda 2' 'FAIL .*dweight' \
+    -e 's/j % 2 \* 2 + i % 2 };/i % 2 * 2 + j % 2 };/'
+finds taps_not_turned_around '' forward 'test_backends cuda 2' 'FAIL .*dx' \
+    -e 's/taps + taps - 1 - tap/taps + tap/'
+finds channels_summed_twice '' forward 'test_backends cuda 4' 'FAIL .*dx' \
+    -e 's/int begin = (int)blockIdx.z \* job.share/int begin = 0/'
+finds missing_barrier_in_squares '' shuffled 'test_backends cuda 2' 'FAIL .*by direct' \
+    -e 's,__syncthreads();  *\(/\* squares and kernels are there\),\1,'
+finds missing_barrier_between_squares '' shuffled 'test_backends cuda 12' 'FAIL .*dweight' \
+    -e 's,__syncthreads();  *\(/\* all have read it \),\1,'
+finds squares_of_another_block '' forward 'test_backends cuda 12' 'FAIL .*dweight' \
+    -e 's/int n = slot \* job.share;/int n = slot;/'
 finds frozen_arguments_in_a_graph '-g -fsanitize=address' forward 'test_cuda' 'AddressSanitizer: heap-' \
     -e 's/\.list != c->list/.list.size() != c->list.size()/'
 finds frozen_counter_in_a_graph '' forward 'test_cuda' 'FAIL .*replayed steps' \

@@ -102,7 +102,7 @@ static int whole;                           /* small whole numbers: results must
 static double worst;                        /* largest distance of this operation, in tolerances */
 static double loss = 1;                     /* WINOGRAD where its transforms may be used, else 1 */
 static int has_nan;                         /* a NaN is among the inputs */
-static int first_layer;                     /* convolutions as networks begin with: 1 to 3 channels, 3 x 3 or 5 x 5, stride 1 */
+static int common;                          /* convolutions as networks have them: 3 x 3 or 5 x 5, stride 1, some of 1 to 3 channels */
 static int has_tf32;                        /* the backend under test rounds factors where it may */
 static int tf32, rounded;                   /* convolutions may calculate in TF32; their factors are rounded in advance, */
 static int rounds_itself;                   /* but not for the backend under test, as it will do so */
@@ -453,10 +453,11 @@ static cnn_conv2d_shape of_the_lecture(void)
     return s;
 }
 
-static void make_first(cnn_conv2d_shape *s)
+static void make_common(cnn_conv2d_shape *s)
 {
-    s->groups = 1; s->in_channels = between(1, 3);
-    s->in_height = size_up_to(100); s->in_width = size_up_to(100);
+    int first = !tf32 && below(2), most = first ? 100 : 33;
+    s->groups = 1; s->in_channels = first ? between(1, 3) : size_up_to(129);
+    s->in_height = size_up_to(most); s->in_width = size_up_to(most);
     s->kernel_height = s->kernel_width = 3 + 2 * below(2);
     s->stride_height = s->stride_width = s->dilation_height = s->dilation_width = 1;
 }
@@ -466,7 +467,7 @@ static cnn_conv2d_shape random_conv2d(void)
     cnn_conv2d_shape s;
     double products, most = number % 16 ? 1e6 : 8e6, least = number % 16 ? 0 : 2e6;
     int tall, wide, fewest = tf32 ? 15 + below(2) : 1;     /* padding at most; channels of a group */
-    if (number < sizeof convolutions / sizeof *convolutions && !first_layer) return of_the_lecture();
+    if (number < sizeof convolutions / sizeof *convolutions && !common) return of_the_lecture();
     do {
         memset(&s, 0, sizeof s);
         s.batch = between(1, 20);
@@ -477,7 +478,7 @@ static cnn_conv2d_shape random_conv2d(void)
         s.kernel_height = between(1, 5); s.kernel_width = between(1, 5);
         s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
         s.dilation_height = often(1, 2, 3); s.dilation_width = often(s.dilation_height, 1, 3);
-        if (first_layer) make_first(&s);
+        if (common || (tf32 && below(2))) make_common(&s);
         s.padding_mode = (cnn_padding_mode)often(CNN_ZEROS, CNN_ZEROS, CNN_CIRCULAR);
         tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4);
         wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);
@@ -646,15 +647,15 @@ static void in_tf32(void (*operation_itself)(void))
     tf32 = rounded = 0;
 }
 
-static void in_a_first_layer(void (*operation_itself)(void))
+static void in_common(void (*operation_itself)(void))
 {
-    first_layer = 1;
+    common = 1;
     operation_itself();
-    first_layer = 0;
+    common = 0;
 }
 
-static void conv2d_forward_first(void) { in_a_first_layer(conv2d_forward); }
-static void conv2d_backward_first(void) { in_a_first_layer(conv2d_backward); }
+static void conv2d_forward_common(void) { in_common(conv2d_forward); }
+static void conv2d_backward_common(void) { in_common(conv2d_backward); }
 static void conv2d_forward_tf32(void) { in_tf32(conv2d_forward); }
 static void conv2d_backward_tf32(void) { in_tf32(conv2d_backward); }
 
@@ -1064,7 +1065,7 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },
     { "gather", gather, 0 }, { "gather_rows", gather_rows, 0 }, { "next_batch", next_batch, 0 },
     { "clip_grad_norm", clip_grad_norm, 0 }, { "sgd_step", sgd_step, 0 }, { "adam_step", adam_step, 0 },
-    { "conv2d_forward_first", conv2d_forward_first, 1 }, { "conv2d_backward_first", conv2d_backward_first, 1 },
+    { "conv2d_forward_common", conv2d_forward_common, 1 }, { "conv2d_backward_common", conv2d_backward_common, 1 },
     { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }
 };
 
