@@ -3177,7 +3177,7 @@ struct cnn_net {
     float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
     int *labels;
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
-    void *work; size_t work_size;
+    void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
     /* state */
@@ -3968,7 +3968,7 @@ static void cnn__free_index_memory(cnn_net *net)
     net->index_capacity = 0;
 }
 
-/* Room for a forward pass of `batch` samples; nothing happens while batches do not grow. */
+/* Room for a forward pass of `batch` samples; nothing happens while it stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
     size_t b = (size_t)batch, size, work = 0;
@@ -3990,6 +3990,9 @@ static int cnn__reserve(cnn_net *net, int batch)
         if (!net->shift)
             net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (cnn__stopped(net)) return 0;
+        net->capacity = batch;
+    }
+    if (batch != net->work_batch) {         /* a smaller one may need more: how a sum is split depends on it */
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &net->ops[i];
             cnn__op_batch(net, op, batch);
@@ -3997,7 +4000,7 @@ static int cnn__reserve(cnn_net *net, int batch)
             if (size > work) work = size;
         }
         if (!cnn__need_work(net, work)) return 0;
-        net->capacity = batch;
+        net->work_batch = batch;
     }
     if (!net->no_grad && batch > net->index_capacity) {
         cnn__free_index_memory(net);
@@ -4057,7 +4060,7 @@ static void cnn__release(cnn_net *net)
     cnn__free(net->ops);
     net->scaled = NULL; net->resident = NULL; net->tensors = NULL; net->ops = NULL;
     net->resident_count = net->tensor_count = net->op_count = net->opened = 0;
-    net->order_room = net->order_next = 0;
+    net->order_room = net->order_next = net->work_batch = 0;
     net->parameter_count = 0;
 }
 
@@ -4226,6 +4229,8 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
+    net->has_loss = 0;
+    memset(&net->last, 0, sizeof net->last);               /* its order may not be there any more */
     if (count > net->order_room) {
         int room = count > 4096 ? count : 4096;            /* for many single batches before the next one begins at 0 again */
         cnn__backend_free(net, &net->order);

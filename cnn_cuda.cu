@@ -12,7 +12,7 @@
 
    The cards are those of cnn.h, section >>textbook, in the same order and with the same names. Below each stands its
    naive kernel, marked "naive", then what `cuda` uses. No kernel adds floats with atomics, and no order of sums depends on
-   the device: two runs end with the same bits.
+   the device, but for TF32, which Turing does not know: two runs end with the same bits.
 
    CONTENTS (search for the tag)
 
@@ -66,7 +66,7 @@ struct cuda_context {
     char sentence[256];                     /* the first thing that went wrong */
     const char *last;                       /* the kernel launched last */
     bool check;                             /* wait after each kernel */
-    bool tensor_cores;                      /* that know TF32; the kernels were compiled for them */
+    bool knows_tf32;                        /* the device, and the code that was compiled for it */
     double *scratch;                        /* SCRATCH numbers, for operations that are given no `work` */
     unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
     size_t staged;
@@ -286,12 +286,12 @@ static void cuda_close(void *context)
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-enum { TENSOR_CORES = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
+enum { KNOWS_TF32 = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
 #else
-enum { TENSOR_CORES = 1 };
+enum { KNOWS_TF32 = 1 };
 #endif
 
-static __global__ void try_a_kernel(double *scratch) { scratch[0] = TENSOR_CORES; }
+static __global__ void try_a_kernel(double *scratch) { scratch[0] = KNOWS_TF32; }
 
 static void *cuda_open(int, char *sentence, size_t room)
 {
@@ -312,7 +312,7 @@ static void *cuda_open(int, char *sentence, size_t room)
         LAUNCH(c, try_a_kernel, 1, c->scratch);
         cudaMemcpyAsync(&answer, c->scratch, sizeof answer, cudaMemcpyDeviceToHost, c->stream);
         error = cudaStreamSynchronize(c->stream);
-        c->tensor_cores = answer != 0;
+        c->knows_tf32 = answer != 0;
     }
     if (error == cudaSuccess && !c->sentence[0]) return c;
     snprintf(sentence, room, "%s; CUDA says: %s", what, c->sentence[0] ? c->sentence : cudaGetErrorString(error));
@@ -573,7 +573,7 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
     static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
     {                                                                             \
         __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
-        if (TENSOR_CORES) product_tf32<M, N>(job, a, b);                          \
+        if (KNOWS_TF32) product_tf32<M, N>(job, a, b);                          \
     }
 
 /* Three shapes of tile, for products with up to 16, up to 32, and more rows */
@@ -1027,7 +1027,8 @@ static __device__ __forceinline__ conv2d_df_place conv2d_df_place_of(const cnn_c
     return { (first * p.out_height + j / 2) * p.out_width + i / 2, j % 2 * 2 + i % 2 };
 }
 
-/* N maps from `map` on, zeros beyond the last. All is read, whether needed or not, and nothing branches: so nothing waits twice */
+/* N maps from `map` on, zeros beyond the last. All is read, whether needed or not, and no value decides a branch: so nothing waits
+   twice */
 template <int N>
 static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map,
                                                     float *df)
@@ -1437,7 +1438,7 @@ static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile
     static __global__ void __launch_bounds__(THREADS, 2) name##_tf32(Job job)     \
     {                                                                             \
         __shared__ conv2d_tile<K, M, SQUARES, true> tile;                         \
-        if (TENSOR_CORES) conv2d_squares(job, &tile);                             \
+        if (KNOWS_TF32) conv2d_squares(job, &tile);                             \
     }
 
 #define SQUARES_KERNELS(name, Job)                                                \
@@ -1630,7 +1631,7 @@ static __global__ void add_gradients(float *dw, float *db, const float *parts, i
 struct conv2d_du_squares {
     cnn_conv2d_shape s;
     square_grid grid;
-    int m, channels, slots, share;          /* slots: blocks that share a sum; squares of each */
+    int m, channels, splits, share;         /* splits: blocks that share a sum; share: squares of each */
     float *parts, *bias_parts;              /* (part, tap, k, c): so neighbours write neighbours; (part, k), or NULL */
     const float *z;
     conv2d_dy g;
@@ -1644,7 +1645,7 @@ struct conv2d_du_squares {
 template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
     enum {
         K = K_, M = M_, C = C_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE, PIXELS = SQUARE * SQUARE,
-        AREA = (POINTS + 3) / 8 * 8 + 4, ROW = PIXELS + 4, /* channels, and maps, are 4 or 12, 20, 28 banks apart */
+        AREA = (POINTS + 3) / 8 * 8 + 4, ROW = PIXELS + 4, /* channels, and maps, are 4 or 20 banks apart */
         BIAS_PARTS = THREADS / M,
         DEEP = tf32_ ? 3 : K, DEEP_BLOCKS = (K + DEEP - 1) / DEEP      /* rows of taps a block: sums are registers */
     };
@@ -1684,14 +1685,14 @@ template <class Tile> struct taps_float32 {
         }
     }
 
-    __device__ __forceinline__ void store(const conv2d_du_squares &job, int slot, int top, int left) const
+    __device__ __forceinline__ void store(const conv2d_du_squares &job, int split, int top, int left) const
     {
         if (left + c >= job.channels) return;
 #pragma unroll
         for (int k = 0; k < MAPS; k++)
             for (int tap = 0; tap < Tile::TAPS; tap++)
                 if (top + group + k * GROUPS < job.m)
-                    *job.part(slot * PARTS + part, tap, top + group + k * GROUPS, left + c) = sum[k][tap];
+                    *job.part(split * PARTS + part, tap, top + group + k * GROUPS, left + c) = sum[k][tap];
     }
 };
 
@@ -1734,14 +1735,14 @@ template <class Tile> struct taps_tf32 {
         }
     }
 
-    __device__ __forceinline__ void store(const conv2d_du_squares &job, int slot, int top, int left) const
+    __device__ __forceinline__ void store(const conv2d_du_squares &job, int split, int top, int left) const
     {
 #pragma unroll
         for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++)
             for (int e = 0; e < ROWS * 4; e++) {
                 int k = top + map + e / 2 * 8, channel = left + c + 2 * t + e % 2;
                 if (k < job.m && channel < job.channels && deep + tap / Tile::K < Tile::K)
-                    *job.part(slot * PARTS + part, deep * Tile::K + tap, k, channel) = sum[e / 4][tap][e % 4];
+                    *job.part(split * PARTS + part, deep * Tile::K + tap, k, channel) = sum[e / 4][tap][e % 4];
             }
     }
 };
@@ -1781,14 +1782,14 @@ template <class Tile> static __device__ __forceinline__ void copy_df(Tile *tile,
 template <class Tile> static __device__ __forceinline__ void conv2d_du_by_squares(const conv2d_du_squares &job, Tile *tile)
 {
     enum { PIXELS = Tile::PIXELS / Tile::BIAS_PARTS };     /* of a thread that sums the bias */
-    int slot = (int)blockIdx.x, top = (int)blockIdx.y * Tile::M;
+    int split = (int)blockIdx.x, top = (int)blockIdx.y * Tile::M;
     int left = (int)blockIdx.z / Tile::DEEP_BLOCKS * Tile::C, deep = (int)blockIdx.z % Tile::DEEP_BLOCKS * Tile::DEEP;
     bool sums_bias = job.bias_parts && blockIdx.z == 0;
     int map = (int)threadIdx.x % Tile::M, part = (int)threadIdx.x / Tile::M;
     float bias = 0;
     taps_of<Tile> taps;
     taps.begin(deep);
-    for (int n = slot * job.share; n < min((slot + 1) * job.share, job.grid.count); n++) {
+    for (int n = split * job.share; n < min((split + 1) * job.share, job.grid.count); n++) {
         square q = job.grid.at(n);
         copy_z(tile, job, q, left);
         copy_df(tile, job, q, top);
@@ -1798,16 +1799,16 @@ template <class Tile> static __device__ __forceinline__ void conv2d_du_by_square
             bias += tile->df[map * Tile::ROW + part * PIXELS + (i + map / 8) % PIXELS];
         __syncthreads();                    /* all have read it */
     }
-    taps.store(job, slot, top, left);
+    taps.store(job, split, top, left);
     if (sums_bias && top + map < job.m)
-        job.bias_parts[(size_t)(slot * Tile::BIAS_PARTS + part) * job.m + top + map] = bias;
+        job.bias_parts[(size_t)(split * Tile::BIAS_PARTS + part) * job.m + top + map] = bias;
 }
 
 #define DU_SQUARES_KERNEL(name, K, M, C, tf32)                                    \
     static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_du_squares job)       \
     {                                                                             \
         __shared__ conv2d_du_tile<K, M, C, tf32> tile;                            \
-        if (TENSOR_CORES || !tf32) conv2d_du_by_squares(job, &tile);              \
+        if (KNOWS_TF32 || !tf32) conv2d_du_by_squares(job, &tile);              \
     }
 
 #define DU_SQUARES(F)                                                             \
@@ -2260,14 +2261,19 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
 static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
 
 /* A kernel of 3 x 3 or 5 x 5 that moves by one pixel and sees zeros beyond the border */
-static bool in_squares(const cnn_conv2d_shape &s)
+static bool is_common(const cnn_conv2d_shape &s)
 {
     return s.groups == 1 && s.padding_mode == CNN_ZEROS && s.kernel_height == s.kernel_width
         && (s.kernel_width == 3 || s.kernel_width == 5) && s.stride_height == 1 && s.stride_width == 1
         && s.dilation_height == 1 && s.dilation_width == 1;
 }
 
-static bool is_direct(const cnn_conv2d_shape &s) { return in_squares(s) && s.in_channels <= DIRECT_CHANNELS; }
+static bool is_direct(const cnn_conv2d_shape &s) { return is_common(s) && s.in_channels <= DIRECT_CHANNELS; }
+
+static bool in_squares(const cnn_conv2d_shape &s)          /* of small maps, squares would be half empty */
+{
+    return is_common(s) && 2 * s.out_height * s.out_width >= squares_over(1, s.out_height, s.out_width, 0, 0).count * SQUARE * SQUARE;
+}
 
 static dim3 direct_blocks(const conv2d_forward_job &job)
 {
@@ -2280,7 +2286,7 @@ static dim3 direct_blocks(const conv2d_forward_job &job)
    The rows are maps in the forward pass and for du, and input channels for dz. */
 static bool in_tf32(const cuda_context *c, const cnn_conv2d_shape &s, int rows)
 {
-    return c->tensor_cores && s.allow_tf32 && s.in_channels / s.groups >= 16 && rows >= 16;
+    return c->knows_tf32 && s.allow_tf32 && s.in_channels / s.groups >= 16 && rows >= 16;
 }
 
 #define LAUNCH_CONV2D(c, name, job)                                               \
@@ -2330,7 +2336,7 @@ static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s)
 
 static dim3 du_blocks(const conv2d_du_squares &job, const du_kernel &kernel)
 {
-    return dim3((unsigned)job.slots, (unsigned)((job.m + kernel.maps - 1) / kernel.maps),
+    return dim3((unsigned)job.splits, (unsigned)((job.m + kernel.maps - 1) / kernel.maps),
                 (unsigned)((job.channels + kernel.channels - 1) / kernel.channels * kernel.deep_blocks));
 }
 
@@ -2344,10 +2350,10 @@ static conv2d_du_squares conv2d_du_squares_sizes(const cnn_conv2d_shape &s, cons
     job.m = s.out_channels;
     job.channels = s.in_channels;
     dim3 blocks = du_blocks(job, kernel);
-    int slots = (int)((ENOUGH_BLOCKS + blocks.y * blocks.z - 1) / (blocks.y * blocks.z));
-    job.share = (job.grid.count + slots - 1) / slots;
+    int splits = (int)((ENOUGH_BLOCKS + blocks.y * blocks.z - 1) / (blocks.y * blocks.z));
+    job.share = (job.grid.count + splits - 1) / splits;
     if (job.share < SHORTEST_SHARE) job.share = SHORTEST_SHARE;
-    job.slots = (job.grid.count + job.share - 1) / job.share;
+    job.splits = (job.grid.count + job.share - 1) / job.share;
     return job;
 }
 
@@ -2360,7 +2366,7 @@ static size_t du_squares_parts(const cnn_conv2d_shape &s, bool tf32)
 {
     const du_kernel &kernel = du_kernel_for(s, tf32);
     conv2d_du_squares job = conv2d_du_squares_sizes(s, kernel);
-    return job.slots * (kernel.parts * du_squares_weights(job) + (size_t)kernel.bias_parts * job.m);
+    return job.splits * (kernel.parts * du_squares_weights(job) + (size_t)kernel.bias_parts * job.m);
 }
 
 /* work: f, or df; then the padded dz; then the parts of dW and db */
@@ -2373,6 +2379,7 @@ static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
+    if (4.0 * s->batch * s->out_height * s->out_width > INT_MAX || grid_values(*s) / s->in_channels > INT_MAX) return 1;  /* see fits */
     size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
     if (other > parts) parts = other;       /* with fewer columns there may be more splits */
     if (in_squares(*s) && (other = du_squares_parts(*s, false)) > parts) parts = other;
@@ -2473,11 +2480,11 @@ static void run_du_squares(cuda_context *c, const cnn_conv2d_shape &s, float *dw
     const du_kernel &kernel = du_kernel_for(s, in_tf32(c, s, s.out_channels));
     conv2d_du_squares du = conv2d_du_squares_sizes(s, kernel);
     size_t weights = du_squares_weights(du);
-    int splits = du.slots * kernel.parts;
+    int splits = du.splits * kernel.parts;
     du.parts = parts; du.z = x; du.g = g;
     du.bias_parts = dbias ? parts + splits * weights : NULL;
     launch(c, kernel.name, kernel.run, du_blocks(du, kernel), du);
-    LAUNCH(c, add_du, blocks_for_parts(weights + du.m), du, dweight, dbias, splits, du.slots * kernel.bias_parts);
+    LAUNCH(c, add_du, blocks_for_parts(weights + du.m), du, dweight, dbias, splits, du.splits * kernel.bias_parts);
 }
 
 static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,

@@ -7,12 +7,12 @@ passed=0 failed=0
 ok() { if [ "$2" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL cuda_compile: $1"; fi; }
 
 "$NVCC" -O3 -std=c++17 -arch=${CUDA_ARCH:-sm_90} -Xptxas -v -c cnn_cuda.cu -o build/cuda/registers.o 2>&1 | c++filt | awk '
-    BEGIN { printf "%-28s%10s%16s\n", "kernel", "registers", "shared bytes" }
+    BEGIN { printf "%-36s%9s%16s\n", "kernel", "registers", "shared bytes" }
     /Compiling entry function/ { split($0, part, "\047"); kernel = part[2]; sub(/\(.*/, "", kernel) }
     /Used [0-9]+ registers/ {
         shared = 0
         for (i = 2; i <= NF; i++) { if ($i ~ /^registers/) used = $(i - 1); if ($i ~ /^smem/) shared = $(i - 2) }
-        printf "%-28s%10d%16d\n", kernel, used, shared }' | tee build/cuda/registers.txt
+        printf "%-36s%9d%16d\n", kernel, used, shared }' | tee build/cuda/registers.txt
 [ "$(wc -l <build/cuda/registers.txt)" -gt 50 ]
 ok "some kernels were not compiled" $?
 ! nm -u "$1" | grep -i -E 'cublas|cudnn|curand|cufft|cusparse|thrust|nccl'

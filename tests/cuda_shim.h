@@ -74,7 +74,7 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-/* Since the program began: graphs launched, kernels launched outside of graphs, waits of the host. For tests. */
+/* Since the program began: graphs launched, kernels launched outside of graphs, waits of the host, copies to the device. For tests. */
 extern "C" { inline struct cuda_shim_count { long graphs, kernels, waits, uploads; } cuda_shim_count; }
 
 namespace cuda_shim {

@@ -395,6 +395,9 @@ static void test_order_of_calls(void)
     other = batch;
     other.data = flat;
     MISTAKE(net, cnn_forward(net, &other), "cnn_forward", "1 x 9 x 32", "4 x 9 x 8");
+    cnn_forward(net, &batch);
+    MISTAKE(net, cnn_fit(net, flat, NULL, .batch_size = 4), "1 x 9 x 32", "4 x 9 x 8");
+    MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "same batch");       /* its order may be gone */
     other.data = only_targets;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy", "no labels", "cnn_mse_loss");

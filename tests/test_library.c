@@ -1320,6 +1320,52 @@ static void check_refused(const cnn_backend *backend, const char *word, const ch
     cnn_free(net);
 }
 
+/* ---- scratch memory: a backend may need more for a smaller batch ---- */
+
+enum { SIZE_ROOM = 64 };                    /* an allocation's size stands before it */
+
+static void *sized_alloc(void *context, size_t bytes)
+{
+    char *memory = (char *)malloc(bytes + SIZE_ROOM);
+    (void)context;
+    memcpy(memory, &bytes, sizeof bytes);
+    return memory + SIZE_ROOM;
+}
+
+static void sized_free(void *context, void *memory) { (void)context; free((char *)memory - SIZE_ROOM); }
+
+static size_t odd_work(void *context, const cnn_conv2d_shape *s)
+{
+    return direct->conv2d_work(context, s) + (s->batch == 3 ? 100000 : 8);
+}
+
+static void odd_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x, const float *weight,
+                        const float *bias, void *work)
+{
+    size_t room;
+    memcpy(&room, (char *)work - SIZE_ROOM, sizeof room);
+    CHECK(room >= odd_work(context, s), "a batch of %d: %lu bytes of scratch memory, but %lu were asked for", s->batch,
+          (unsigned long)room, (unsigned long)odd_work(context, s));
+    direct->conv2d_forward(context, s, y, index, x, weight, bias, work);
+}
+
+static void test_work(void)
+{
+    cnn_backend b = *direct;
+    cnn_net *net = small_net("gemm");
+    cnn_data *data = noise_data(8, 2, 6, 6, 4);
+    b.name = "odd";
+    b.alloc = sized_alloc;
+    b.free = sized_free;
+    b.conv2d_work = odd_work;
+    b.conv2d_forward = odd_forward;
+    cnn_use_backend(net, &b);
+    cnn_evaluate(net, data, 5, CNN_CROSS_ENTROPY);         /* 5, then 3 */
+    CHECK_FINE(net);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 static void test_refused_backends(void)
 {
     cnn_backend b = *direct;
@@ -1374,6 +1420,7 @@ int main(void)
     test_planted_nan();
     test_picture();
     test_own_backend();
+    test_work();
     test_refused_backends();
     test_diverged_curves(1e3f, 4);
     test_diverged_curves(1e3f, 1);

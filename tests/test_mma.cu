@@ -15,8 +15,8 @@ static __global__ void multiply(float *d, const float *a, const float *b, int *t
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, group = lane >> 2, in_group = lane % 4;
     unsigned u[4], v[2];
     float sum[4];
-    if (threadIdx.x == 0) *there = TENSOR_CORES;
-    if (!TENSOR_CORES) return;
+    if (threadIdx.x == 0) *there = KNOWS_TF32;
+    if (!KNOWS_TF32) return;
     a += warp * 16 * 8;
     b += warp * 8 * 8;
     d += warp * 16 * 8;
@@ -32,7 +32,7 @@ static __global__ void multiply(float *d, const float *a, const float *b, int *t
 
 static __global__ void round_all(unsigned *to, const float *x)
 {
-    if (TENSOR_CORES && threadIdx.x < ROUNDED) to[threadIdx.x] = to_tf32(x[threadIdx.x]);
+    if (KNOWS_TF32 && threadIdx.x < ROUNDED) to[threadIdx.x] = to_tf32(x[threadIdx.x]);
 }
 
 static void *on_device(cuda_context *c, const void *host, size_t bytes)
