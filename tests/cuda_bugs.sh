@@ -72,12 +72,14 @@ finds taps_not_turned_around '' forward 'test_backends cuda 2' 'FAIL .*dx' \
     -e 's/taps + taps - 1 - tap/taps + tap/'
 finds channels_summed_twice '' forward 'test_backends cuda 4' 'FAIL .*dx' \
     -e 's/int begin = (int)blockIdx.z \* job.share/int begin = 0/'
+finds another_lanes_channel_in_squares '' forward 'test_backends cuda 3' 'FAIL .*TF32.*by direct' \
+    -e 's,(t + 4 \* (r / 2)) \* Tile::TAPS,(t + 4 * (1 - r / 2)) * Tile::TAPS,'
 finds missing_barrier_in_squares '' shuffled 'test_backends cuda 2' 'FAIL .*by direct' \
     -e 's,__syncthreads();  *\(/\* squares and kernels are there\),\1,'
 finds missing_barrier_between_squares '' shuffled 'test_backends cuda 12' 'FAIL .*dweight' \
     -e 's,__syncthreads();  *\(/\* all have read it \),\1,'
 finds squares_of_another_block '' forward 'test_backends cuda 12' 'FAIL .*dweight' \
-    -e 's/int n = slot \* job.share;/int n = slot;/'
+    -e 's/int n = split \* job.share;/int n = split;/'
 finds frozen_arguments_in_a_graph '-g -fsanitize=address' forward 'test_cuda' 'AddressSanitizer: heap-' \
     -e 's/\.list != c->list/.list.size() != c->list.size()/'
 finds frozen_counter_in_a_graph '' forward 'test_cuda' 'FAIL .*replayed steps' \
