@@ -2379,7 +2379,8 @@ static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
-    if (4.0 * s->batch * s->out_height * s->out_width > INT_MAX || grid_values(*s) / s->in_channels > INT_MAX) return 1;  /* see fits */
+    if (4.0 * s->batch * s->out_height * s->out_width > INT_MAX || (double)grid_values(*s) / s->in_channels > INT_MAX)
+        return 1;                           /* too many, as the passes will say: see fits */
     size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
     if (other > parts) parts = other;       /* with fewer columns there may be more splits */
     if (in_squares(*s) && (other = du_squares_parts(*s, false)) > parts) parts = other;
@@ -2398,6 +2399,18 @@ static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, 
     LAUNCH(c, activation_forward, threads_for(n), s->activation, s->slope, f, f, n);
     if (pools(*s))
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, f);
+}
+
+static void run_forward_squares(cuda_context *c, const conv2d_forward_job &job)
+{
+    const cnn_conv2d_shape &s = job.s;
+    const cnn_pool2d_shape &p = s.pool;
+    conv2d_forward_squares squares;
+    memset((void *)&squares, 0, sizeof squares);
+    (conv2d_forward_job &)squares = job;
+    squares.grid = job.pooled ? squares_over(s.batch, 2 * p.out_height, 2 * p.out_width, -p.pad_height, -p.pad_width)
+                              : squares_over(s.batch, s.out_height, s.out_width, 0, 0);
+    LAUNCH_SQUARES(c, conv2d_forward_squares, squares, in_tf32(c, s, job.m));
 }
 
 static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
@@ -2420,17 +2433,10 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
     job.y = pools(*s) && !job.pooled ? (float *)work : y;
     job.index = job.pooled ? index : NULL;
     job.z = x; job.u = weight; job.bias = bias;
-    if (in_squares(*s) && !is_direct(*s)) {
-        conv2d_forward_squares squares;
-        memset((void *)&squares, 0, sizeof squares);
-        (conv2d_forward_job &)squares = job;
-        squares.grid = job.pooled ? squares_over(s->batch, 2 * height, 2 * width, -s->pool.pad_height, -s->pool.pad_width)
-                                  : squares_over(s->batch, height, width, 0, 0);
-        LAUNCH_SQUARES(c, conv2d_forward_squares, squares, in_tf32(c, *s, job.m));
-    }
-    else if (!is_direct(*s)) LAUNCH_CONV2D(c, conv2d_forward, job);
-    else if (s->kernel_width == 3) LAUNCH(c, conv2d_direct_3x3, direct_blocks(job), job);
-    else LAUNCH(c, conv2d_direct_5x5, direct_blocks(job), job);
+    if (is_direct(*s) && s->kernel_width == 3) LAUNCH(c, conv2d_direct_3x3, direct_blocks(job), job);
+    else if (is_direct(*s)) LAUNCH(c, conv2d_direct_5x5, direct_blocks(job), job);
+    else if (in_squares(*s)) run_forward_squares(c, job);
+    else LAUNCH_CONV2D(c, conv2d_forward, job);
     if (pools(*s) && !job.pooled)
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
 }
