@@ -1027,8 +1027,7 @@ static __device__ __forceinline__ conv2d_df_place conv2d_df_place_of(const cnn_c
     return { (first * p.out_height + j / 2) * p.out_width + i / 2, j % 2 * 2 + i % 2 };
 }
 
-/* N maps from `map` on, zeros beyond the last. All is read, whether needed or not, and no value decides a branch: so nothing waits
-   twice */
+/* N maps from `map` on, zeros beyond the last. All is read, needed or not, and no value decides a branch: so nothing waits twice */
 template <int N>
 static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map,
                                                     float *df)
@@ -1229,7 +1228,8 @@ struct conv2d_forward_squares : conv2d_forward_job {
         return { inside ? z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : z, inside };
     }
 
-    template <int N> __device__ __forceinline__ void v(place of, int c, float *v) const    /* N channels, zeros beyond the last */
+    /* N channels, zeros beyond the last */
+    template <int N> __device__ __forceinline__ void v(place of, int c, float *v) const
     {
 #pragma unroll
         for (int i = 0; i < N; i++) v[i] = of.first[(unsigned)min(c + i, channels - 1) * (unsigned)plane];
@@ -1259,7 +1259,8 @@ struct conv2d_dz_squares {
 
     __device__ place place_of(const square &q, int y, int x) const
     {
-        return conv2d_df_place_of(s, q.img, q.j + y + s.pad_top + 1 - s.kernel_height, q.i + x + s.pad_left + 1 - s.kernel_width);
+        int top = s.kernel_height - 1 - s.pad_top, left = s.kernel_width - 1 - s.pad_left;
+        return conv2d_df_place_of(s, q.img, q.j + y - top, q.i + x - left);
     }
 
     template <int N> __device__ __forceinline__ void v(place of, int k, float *v) const { conv2d_df_at<N>(s, g, of, k, v); }
@@ -1609,7 +1610,8 @@ static __device__ float sum_parts_by_block(const float *parts, size_t at, size_t
         sum += parts[split * count + at];
     sums[threadIdx.x] = sum;
     __syncthreads();
-    for (int i = (int)threadIdx.x + VALUES_A_BLOCK; threadIdx.x < VALUES_A_BLOCK && i < THREADS; i += VALUES_A_BLOCK) sum += sums[i];
+    if (threadIdx.x < VALUES_A_BLOCK)
+        for (int i = (int)threadIdx.x + VALUES_A_BLOCK; i < THREADS; i += VALUES_A_BLOCK) sum += sums[i];
     return sum;
 }
 
@@ -1655,7 +1657,7 @@ template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
     static __device__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
 };
 
-/* A thread has MAPS maps of one channel, and some rows of the pixels: with a row of z and of df in registers, K products a value */
+/* A thread has MAPS maps of one channel, and some rows of the pixels: of a row of z and one of df in registers, K products a value */
 template <class Tile> struct taps_float32 {
     enum { MAPS = Tile::K == 3 ? 4 : 2, GROUPS = Tile::M / MAPS, PARTS = THREADS / (Tile::C * GROUPS) };
     float sum[MAPS][Tile::TAPS];
@@ -1749,7 +1751,8 @@ template <class Tile> struct taps_tf32 {
 
 template <class Tile> using taps_of = typename std::conditional<Tile::tf32, taps_tf32<Tile>, taps_float32<Tile>>::type;
 
-template <class Tile> static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_squares &job, const square &q, int left)
+template <class Tile>
+static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_squares &job, const square &q, int left)
 {
     enum { LANES = Tile::POINTS <= THREADS / 2 ? THREADS / 2 : THREADS, AT_ONCE = THREADS / LANES };
     const cnn_conv2d_shape &s = job.s;
@@ -1766,7 +1769,8 @@ template <class Tile> static __device__ __forceinline__ void copy_z(Tile *tile, 
     }
 }
 
-template <class Tile> static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squares &job, const square &q, int top)
+template <class Tile>
+static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squares &job, const square &q, int top)
 {
     enum { AT_ONCE = THREADS / Tile::PIXELS, TURNS = Tile::M / AT_ONCE, N = 4 };
     int pixel = (int)threadIdx.x % Tile::PIXELS, first = (int)threadIdx.x / Tile::PIXELS * TURNS;
@@ -2272,7 +2276,8 @@ static bool is_direct(const cnn_conv2d_shape &s) { return is_common(s) && s.in_c
 
 static bool in_squares(const cnn_conv2d_shape &s)          /* of small maps, squares would be half empty */
 {
-    return is_common(s) && 2 * s.out_height * s.out_width >= squares_over(1, s.out_height, s.out_width, 0, 0).count * SQUARE * SQUARE;
+    int squares = squares_over(1, s.out_height, s.out_width, 0, 0).count;
+    return is_common(s) && 2 * s.out_height * s.out_width >= squares * SQUARE * SQUARE;
 }
 
 static dim3 direct_blocks(const conv2d_forward_job &job)
