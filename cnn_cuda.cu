@@ -286,7 +286,7 @@ static void cuda_close(void *context)
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-enum { KNOWS_TF32 = 0 };                  /* those of a Turing card know no TF32: it calculates in float32 */
+enum { KNOWS_TF32 = 0 };                    /* Turing: it calculates in float32 */
 #else
 enum { KNOWS_TF32 = 1 };
 #endif
@@ -491,6 +491,8 @@ static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the
 static __device__ __forceinline__ float float_of(unsigned bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 static __device__ __forceinline__ unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, sizeof x); return bits; }
 
+template <bool tf32> static __device__ __forceinline__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
+
 /* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
        a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
 static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2])
@@ -573,7 +575,7 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
     static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
     {                                                                             \
         __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
-        if (KNOWS_TF32) product_tf32<M, N>(job, a, b);                          \
+        if (KNOWS_TF32) product_tf32<M, N>(job, a, b);                            \
     }
 
 /* Three shapes of tile, for products with up to 16, up to 32, and more rows */
@@ -1216,17 +1218,23 @@ static square_grid squares_over(int batch, int rows, int columns, int top, int l
     return { batch * down * across, top, left, divide_by(down * across), divide_by(across) };
 }
 
+/* What the pixels of a square see: z at tap (y, x) of its first pixel, in channel 0. Not inside: 0, and `first` is anywhere */
+struct conv2d_z_place { const float *first; bool inside; };
+
+static __device__ __forceinline__ conv2d_z_place conv2d_z_place_of(const cnn_conv2d_shape &s, const float *z, const square &q, int y,
+                                                                   int x)
+{
+    int row = q.j + y - s.pad_top, column = q.i + x - s.pad_left;
+    bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+    return { inside ? z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : z, inside };
+}
+
 struct conv2d_forward_squares : conv2d_forward_job {
     square_grid grid;
 
-    struct place { const float *first; bool inside; };     /* of v in channel 0 */
+    typedef conv2d_z_place place;
 
-    __device__ place place_of(const square &q, int y, int x) const
-    {
-        int row = q.j + y - s.pad_top, column = q.i + x - s.pad_left;
-        bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
-        return { inside ? z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : z, inside };
-    }
+    __device__ place place_of(const square &q, int y, int x) const { return conv2d_z_place_of(s, z, q, y, x); }
 
     /* N channels, zeros beyond the last */
     template <int N> __device__ __forceinline__ void v(place of, int c, float *v) const
@@ -1292,7 +1300,6 @@ template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
     float v[SQUARES * DEPTH * AREA], w[ROWS * ROW];
 
     static __device__ int spot(int m, int of_m) { return tf32 ? m * ROW + of_m : of_m * ROW + m; }     /* of_m: (c, tap) */
-    static __device__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
 };
 
 /* A thread copies one channel and tap of every AT_ONCE-th map */
@@ -1305,7 +1312,7 @@ template <class Tile, class Job> static __device__ __forceinline__ void copy_wei
     if (first >= AT_ONCE) return;
 #pragma unroll 8
     for (int m = first; m < Tile::M; m += AT_ONCE, w += AT_ONCE * job.next_w())
-        tile->w[Tile::spot(m, of_m)] = Tile::as_factor(m < left ? *w : 0);
+        tile->w[Tile::spot(m, of_m)] = as_factor<Tile::tf32>(m < left ? *w : 0);
 }
 
 /* A thread makes 2 x 2 pixels of MAPS maps: for 2 (K + 1) values of v and K MAPS of w it has 4 K MAPS products */
@@ -1420,7 +1427,7 @@ static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile
             if (e >= Tile::SQUARES * Tile::POINTS) break;
             float *to = tile->v + e / Tile::POINTS * DEPTH * Tile::AREA + e % Tile::POINTS;
             job.template v<DEPTH>(places[turn], c, next);
-            for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = Tile::as_factor(next[i]);
+            for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = as_factor<Tile::tf32>(next[i]);
         }
         copy_weights(tile, job, top, c);
         __syncthreads();                    /* squares and kernels are there */
@@ -1439,7 +1446,7 @@ static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile
     static __global__ void __launch_bounds__(THREADS, 2) name##_tf32(Job job)     \
     {                                                                             \
         __shared__ conv2d_tile<K, M, SQUARES, true> tile;                         \
-        if (KNOWS_TF32) conv2d_squares(job, &tile);                             \
+        if (KNOWS_TF32) conv2d_squares(job, &tile);                               \
     }
 
 #define SQUARES_KERNELS(name, Job)                                                \
@@ -1653,8 +1660,6 @@ template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
     };
     static const bool tf32 = tf32_;
     float v[C * AREA], df[M * ROW];
-
-    static __device__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
 };
 
 /* A thread has MAPS maps of one channel, and some rows of the pixels: of a row of z and one of df in registers, K products a value */
@@ -1757,15 +1762,13 @@ static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_square
     enum { LANES = Tile::POINTS <= THREADS / 2 ? THREADS / 2 : THREADS, AT_ONCE = THREADS / LANES };
     const cnn_conv2d_shape &s = job.s;
     int point = (int)threadIdx.x % LANES, first = (int)threadIdx.x / LANES;
-    int row = q.j + point / Tile::SIDE - s.pad_top, column = q.i + point % Tile::SIDE - s.pad_left;
-    bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+    conv2d_z_place z = conv2d_z_place_of(s, job.z, q, point / Tile::SIDE, point % Tile::SIDE);
     unsigned plane = (unsigned)(s.in_height * s.in_width);
-    const float *z = inside ? job.z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : job.z;
     if (point >= Tile::POINTS) return;
 #pragma unroll 4
     for (int c = first; c < Tile::C; c += AT_ONCE) {
-        float x = z[(unsigned)min(left + c, job.channels - 1) * plane];
-        tile->v[c * Tile::AREA + point] = Tile::as_factor(inside && left + c < job.channels ? x : 0);
+        float x = z.first[(unsigned)min(left + c, job.channels - 1) * plane];
+        tile->v[c * Tile::AREA + point] = as_factor<Tile::tf32>(z.inside && left + c < job.channels ? x : 0);
     }
 }
 
@@ -1779,7 +1782,7 @@ static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squar
     for (int k = first; k < first + TURNS; k += N) {
         float df[N];
         conv2d_df_at<N>(job.s, job.g, of, top + k, df);
-        for (int i = 0; i < N; i++) tile->df[(k + i) * Tile::ROW + pixel] = Tile::as_factor(df[i]);
+        for (int i = 0; i < N; i++) tile->df[(k + i) * Tile::ROW + pixel] = as_factor<Tile::tf32>(df[i]);
     }
 }
 
@@ -1812,7 +1815,7 @@ template <class Tile> static __device__ __forceinline__ void conv2d_du_by_square
     static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_du_squares job)       \
     {                                                                             \
         __shared__ conv2d_du_tile<K, M, C, tf32> tile;                            \
-        if (KNOWS_TF32 || !tf32) conv2d_du_by_squares(job, &tile);              \
+        if (KNOWS_TF32 || !tf32) conv2d_du_by_squares(job, &tile);                \
     }
 
 #define DU_SQUARES(F)                                                             \
@@ -2388,9 +2391,11 @@ static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
         return 1;                           /* too many, as the passes will say: see fits */
     size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
     if (other > parts) parts = other;       /* with fewer columns there may be more splits */
-    if (in_squares(*s) && (other = du_squares_parts(*s, false)) > parts) parts = other;
-    if (in_squares(*s) && (other = du_squares_parts(*s, true)) > parts) parts = other;
-    if (in_squares(*s) && (other = conv2d_dz_squares_sizes(*s).splits * conv2d_inputs(*s)) > parts) parts = other;
+    if (in_squares(*s)) {
+        if ((other = du_squares_parts(*s, false)) > parts) parts = other;
+        if ((other = du_squares_parts(*s, true)) > parts) parts = other;
+        if ((other = conv2d_dz_squares_sizes(*s).splits * conv2d_inputs(*s)) > parts) parts = other;
+    }
     return sizeof(float) * (conv2d_before_parts(*s) + parts);
 }
 
