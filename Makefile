@@ -5,10 +5,12 @@ CFLAGS ?= -O2
 PREFIX ?= /usr/local
 
 need_cflags := -std=c99 -Wall -Wextra -pedantic
-need_ldlibs := -lm
 probe = $(shell d=$$(mktemp -d) && echo '$(1)' >$$d/p.c && $(CC) $(CPPFLAGS) $(2) $$d/p.c -o $$d/p 2>/dev/null && echo '$(2)'; rm -rf "$$d")
-openmp := $(call probe,int main(void) { return 0; },-fopenmp)
-compile = $(CC) $(need_cflags) $(openmp) $(CPPFLAGS) $(CFLAGS)
+
+# threads are part of the C library, but for glibc before 2.34
+pthread_program := int pthread_create(void); int main(void) { return pthread_create(); }
+need_ldlibs := -lm $(if $(call probe,$(pthread_program),-O1),,-pthread)
+compile = $(CC) $(need_cflags) $(CPPFLAGS) $(CFLAGS)
 link = $(LDFLAGS) $(LDLIBS) $(need_ldlibs)
 
 # stb_image, for the programs that read pictures: the system's, or a copy beside cnn.h
@@ -48,7 +50,7 @@ shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -112,7 +114,7 @@ build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cud
 	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cuda.o
-	$(filter-out $(openmp),$(compile)) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+	$(filter-out,$(compile)) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
 build/cuda-tsan/%: sanitizer = -fsanitize=thread
@@ -157,11 +159,21 @@ build/sanitize/%: tests/%.c cnn.h $(wildcard tests/*.h)
 	@mkdir -p build/sanitize
 	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
 
+sanitize-threads: build/sanitize-threads/test_pool build/sanitize-threads/test_threads  ## the thread tests under ThreadSanitizer
+	@TSAN_OPTIONS=die_after_fork=0 CNN_TEST_SHORT=1 tests/run $^
+
+build/sanitize-threads/%: tests/%.c cnn.h $(wildcard tests/*.h)
+	@mkdir -p build/sanitize-threads
+	$(compile) -O1 -g -fsanitize=thread $< -o $@ $(link)
+
 valgrind: $(test_programs)  ## the test programs, with fewer cases, under valgrind, which knows no AVX-512; takes long
 	@CNN_TEST_SHORT=1 CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' $^
 
 bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
 	@build/bench $(BENCH)
+
+bench-threads: build/bench_threads  ## idle, beside busy processes, more threads than processors; begin with an idle machine
+	@build/bench_threads $(BENCH)
 
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
@@ -193,7 +205,7 @@ mnist fashion-mnist cifar-10:  ## download a data set into data/, checked by its
 install:  ## copy cnn.h and cnn.pc below $(DESTDIR)$(PREFIX)
 	mkdir -p '$(DESTDIR)$(PREFIX)/include' '$(DESTDIR)$(PREFIX)/lib/pkgconfig'
 	cp cnn.h '$(DESTDIR)$(PREFIX)/include/cnn.h'
-	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: 1.0\nCflags: -I$${includedir}\nLibs: -lm\n' '$(PREFIX)' >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
+	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: 1.0\nCflags: -I$${includedir}\nLibs: $(need_ldlibs)\n' '$(PREFIX)' >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
 
 uninstall:  ## remove what install copied
 	rm -f '$(DESTDIR)$(PREFIX)/include/cnn.h' '$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'

@@ -3,7 +3,7 @@
    Do this:
        #define CNN_IMPLEMENTATION
    before you include this file in *one* C or C++ file to create the implementation:
-       cc -O2 program.c -lm                 (add -fopenmp for threads: the same bits, sooner)
+       cc -O2 program.c -lm                 (and -pthread where the C library is older than glibc 2.34)
    Every other file includes it plainly.
 
    A whole program:
@@ -34,6 +34,7 @@
        >>error      one sentence that stays until it is read
        >>memory     allocation whose sizes cannot wrap around
        >>random     Philox4x32-10: random numbers as a pure function
+       >>threads    a small pool that works on pieces; how many processors there are
        >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
        >>gemm       `gemm`: the same operations as matrix products on vectors and threads
        >>net        building, running, training
@@ -47,6 +48,7 @@
        CNN_ON_ERROR(sentence)                 run once for each mistake, e.g. (puts(sentence), exit(1)), not again
                                               where a loader or network takes the sentence over. Without it the
                                               library never prints or exits.
+       CNN_NO_THREADS                         for machines without threads
 
    CONVENTIONS
 
@@ -186,7 +188,9 @@ void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a ne
 void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "direct", "cuda" when linked  */
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
 const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
-void cnn_set_num_threads(cnn_net *net, int threads);  /* default: all cores; changes no result           */
+void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result                    */
+int cnn_num_threads(const cnn_net *net);              /* default: the processors that affinity and the
+                                                         container's quota allow this process             */
 void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
 /* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
    of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
@@ -526,14 +530,11 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <time.h>
 #ifdef _WIN32
 #include <io.h>
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);     /* <windows.h> */
 #else
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/time.h>
 #include <unistd.h>
-#endif
-#ifdef _OPENMP
-#include <omp.h>
 #endif
 
 #if defined(CNN_MALLOC) != defined(CNN_FREE)
@@ -549,6 +550,30 @@ __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+#ifdef _WIN32                               /* of <windows.h>, whose macros would fall on the program */
+#ifdef _WIN64
+typedef unsigned __int64 cnn__word_size;
+#else
+typedef unsigned long cnn__word_size;
+#endif
+#define CNN__WINDOWS(result) __declspec(dllimport) result __stdcall
+struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES;
+CNN__WINDOWS(int) MoveFileExA(const char *from, const char *to, unsigned long flags);
+CNN__WINDOWS(void) AcquireSRWLockExclusive(struct _RTL_SRWLOCK *lock);
+CNN__WINDOWS(void) ReleaseSRWLockExclusive(struct _RTL_SRWLOCK *lock);
+CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *condition, struct _RTL_SRWLOCK *lock,
+                                            unsigned long milliseconds, unsigned long flags);
+CNN__WINDOWS(void) WakeConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
+CNN__WINDOWS(void) WakeAllConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
+CNN__WINDOWS(void *) CreateThread(struct _SECURITY_ATTRIBUTES *security, cnn__word_size stack,
+                                  unsigned long (__stdcall *entry)(void *), void *argument, unsigned long flags,
+                                  unsigned long *id);
+CNN__WINDOWS(unsigned long) WaitForSingleObject(void *handle, unsigned long milliseconds);
+CNN__WINDOWS(int) CloseHandle(void *handle);
+CNN__WINDOWS(void *) GetCurrentProcess(void);
+CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process, cnn__word_size *of_system);
 #endif
 
 /* ============================================================================================
@@ -658,6 +683,422 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
         int j = (int)(((uint64_t)cnn__word(seed, stream, step, (size_t)i) * (uint64_t)(i + 1)) >> 32);
         int swap = order[i]; order[i] = order[j]; order[j] = swap;
     }
+}
+
+/* ============================================================================================
+   >>threads   One pool for all networks of this copy of the library. A job is cut into pieces, and
+               threads claim them one by one: a thread that is kept from its processor delays the
+               one piece that it holds. Which thread takes which piece changes no result.
+   ============================================================================================ */
+
+/* Numbers below 1e-38 (denormals) count as 0 in the pieces: Adam's moments of a dead unit end there, and a processor
+   is several times slower with them. Returns the mode of before. */
+static unsigned cnn__flush_denormals(void)
+{
+#if defined(__GNUC__) && defined(__x86_64__)
+    unsigned before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(before | 0x8040);
+    return before;
+#elif defined(__GNUC__) && defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24));
+    return (unsigned)before;
+#else
+    return 0;
+#endif
+}
+
+static void cnn__restore_denormals(unsigned before)
+{
+#if defined(__GNUC__) && defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(before);
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
+#else
+    (void)before;
+#endif
+}
+
+/* ---- how many processors there are for this process ---- */
+
+#if defined(__linux__) && !defined(CNN_NO_THREADS)
+
+/* Processors that the calling thread may run on (taskset), or 0. */
+static int cnn__affinity(void)
+{
+    FILE *file = fopen("/proc/thread-self/status", "r");
+    char line[1024], *c;
+    int processors = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, "Cpus_allowed:", 13))           /* a mask in hexadecimal: "ff,ffffffff" */
+            for (c = line + 13; *c; c++) {
+                int digit = *c >= '0' && *c <= '9' ? *c - '0' : *c >= 'a' && *c <= 'f' ? *c - 'a' + 10 : 0;
+                for (; digit; digit >>= 1) processors += digit & 1;
+            }
+    if (file) fclose(file);
+    return processors;
+}
+
+/* Reads up to two numbers; returns how many stood there. The word "max" ends it: no limit. */
+static int cnn__read_numbers(const char *path, double *a, double *b)
+{
+    FILE *file = fopen(path, "r");
+    int n = file ? fscanf(file, "%lf %lf", a, b) : 0;
+    if (file) fclose(file);
+    return n;
+}
+
+/* Processors' worth of time that a container may use, rounded up, or INT_MAX: the least along the groups above
+   this process. root: /sys/fs/cgroup; group: its own, "/a/b". */
+static int cnn__quota(const char *root, const char *group)
+{
+    char path[600];
+    double least = INT_MAX, time, period;
+    int length;
+    for (length = (int)strlen(group); length >= 0; length--) {
+        if (group[length] && group[length] != '/') continue;
+        snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
+        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0 && time / period < least) least = time / period;
+    }
+    snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
+    if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
+        snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
+        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0 && time / period < least) least = time / period;
+    }
+    return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
+}
+
+static int cnn__group_quota(void)
+{
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    char line[400], group[400] = "";
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, "0::/", 4)) snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+    if (file) fclose(file);
+    return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
+}
+#endif
+
+static int cnn__processors(void)
+{
+    int n = 0;
+#ifndef CNN_NO_THREADS
+#if defined(__linux__)
+    int quota = cnn__group_quota();
+    n = cnn__affinity();
+    if (n > quota) n = quota;
+#elif defined(_WIN32)
+    cnn__word_size mask = 0, system;
+    if (GetProcessAffinityMask(GetCurrentProcess(), &mask, &system)) for (; mask; mask &= mask - 1) n++;
+#endif
+#ifdef _SC_NPROCESSORS_ONLN
+    if (n < 1) n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+#endif
+    return n < 1 ? 1 : n;
+}
+
+/* ---- the pool ---- */
+
+#if defined(CNN_NO_THREADS)
+
+static void cnn__lock(void) {}
+static void cnn__unlock(void) {}
+
+#else                                                      /* a mutex, two conditions, threads: of the platform */
+
+#ifdef _WIN32
+typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
+#define CNN__MUTEX NULL
+#define CNN__CONDITION NULL
+#define CNN__ENTRY unsigned long __stdcall
+static void cnn__mutex_lock(cnn__mutex *m) { AcquireSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
+static void cnn__mutex_unlock(cnn__mutex *m) { ReleaseSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
+static void cnn__wait(cnn__condition *c, cnn__mutex *m)
+{
+    SleepConditionVariableSRW((struct _RTL_CONDITION_VARIABLE *)c, (struct _RTL_SRWLOCK *)m, 0xffffffffu, 0);
+}
+static void cnn__wake_one(cnn__condition *c) { WakeConditionVariable((struct _RTL_CONDITION_VARIABLE *)c); }
+static void cnn__wake_all(cnn__condition *c) { WakeAllConditionVariable((struct _RTL_CONDITION_VARIABLE *)c); }
+static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
+{
+    return (*thread = CreateThread(NULL, 0, entry, NULL, 0, NULL)) != NULL;
+}
+static void cnn__join(cnn__thread thread)
+{
+    WaitForSingleObject(thread, 0xffffffffu);
+    CloseHandle(thread);
+}
+#else
+typedef pthread_mutex_t cnn__mutex;
+typedef pthread_cond_t cnn__condition;
+typedef pthread_t cnn__thread;
+#define CNN__MUTEX PTHREAD_MUTEX_INITIALIZER
+#define CNN__CONDITION PTHREAD_COND_INITIALIZER
+#define CNN__ENTRY void *
+static void cnn__mutex_lock(cnn__mutex *m) { pthread_mutex_lock(m); }
+static void cnn__mutex_unlock(cnn__mutex *m) { pthread_mutex_unlock(m); }
+static void cnn__wait(cnn__condition *c, cnn__mutex *m) { pthread_cond_wait(c, m); }
+static void cnn__wake_one(cnn__condition *c) { pthread_cond_signal(c); }
+static void cnn__wake_all(cnn__condition *c) { pthread_cond_broadcast(c); }
+static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *)) { return !pthread_create(thread, NULL, entry, NULL); }
+static void cnn__join(cnn__thread thread) { pthread_join(thread, NULL); }
+#endif
+
+/* Guards the pool and the few other statics of the library. */
+static cnn__mutex cnn__the_lock = CNN__MUTEX;
+static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
+static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
+
+/* C99 has no atomic operations: the compiler's, or a lock. Adds n to *count and returns what it was before. */
+static int cnn__add_atomic(int *count, int n)
+{
+#if defined(__GNUC__)
+    return __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST);
+#else
+    static cnn__mutex lock = CNN__MUTEX;
+    int before;
+    cnn__mutex_lock(&lock);
+    before = *count;
+    *count += n;
+    cnn__mutex_unlock(&lock);
+    return before;
+#endif
+}
+
+static int cnn__read_atomic(int *count)
+{
+#if defined(__GNUC__)
+    return __atomic_load_n(count, __ATOMIC_SEQ_CST);
+#else
+    return cnn__add_atomic(count, 0);
+#endif
+}
+
+static void cnn__pause(void)                               /* tells the processor that this loop only waits */
+{
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    __builtin_ia32_pause();
+#elif defined(__GNUC__) && defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+typedef struct cnn__job {                                  /* lies on the stack of its caller */
+    void (*run)(void *arguments, int piece, int thread);
+    void *arguments;
+    int pieces, threads;
+    int next;                                              /* the first piece that nobody has claimed */
+    int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
+    int holding;                                           /* workers that hold a piece now */
+    struct cnn__job *following;
+} cnn__job;
+
+enum {
+    CNN__MOST_WORKERS = 255,
+    CNN__SPINS = 2000                                      /* some 20 to 60 us; to be woken takes about as long */
+};
+
+static struct {
+    cnn__thread thread[CNN__MOST_WORKERS];
+    int processors;
+    int wanted, workers;                                   /* workers: to be started at the next job; running */
+    int users;                                             /* open backends: the last one to close ends the workers */
+    int ending;
+    cnn__job *jobs;                                        /* in the order in which they were posted */
+    int posted;                                            /* jobs so far: what an idle worker watches */
+    int spinning, sleeping;                                /* idle workers */
+    int waiting;                                           /* callers asleep until their last pieces are done */
+} cnn__pool;
+static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
+
+static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->next) < job->pieces; }
+
+/* Under the lock. How many workers a thread that begins on a job wakes, once it has given up the lock, which they want
+   first: two, who wake two more each. */
+static int cnn__to_wake(cnn__job *job)
+{
+    int open = cnn__open_job(job) ? job->threads - job->joined - cnn__pool.spinning : 0;
+    if (open > cnn__pool.sleeping) open = cnn__pool.sleeping;
+    return open < 2 ? open : 2;
+}
+
+static void cnn__wake(int workers) { while (workers-- > 0) cnn__wake_one(&cnn__job_posted); }
+
+/* Under the lock. Claims a piece of the first job that has one left and lacks a thread; NULL if there is none. */
+static cnn__job *cnn__join_job(int *piece, int *thread)
+{
+    cnn__job *job = cnn__pool.jobs;
+    for (; job; job = job->following) {
+        if (!cnn__open_job(job) || (*piece = cnn__add_atomic(&job->next, 1)) >= job->pieces) continue;
+        *thread = job->joined++;
+        cnn__add_atomic(&job->holding, 1);
+        return job;
+    }
+    return NULL;
+}
+
+/* Under the lock, which it gives up meanwhile. Waits for a job: awake for some microseconds, since the next one
+   mostly comes at once, then asleep. */
+static void cnn__idle(void)
+{
+    int posted = cnn__pool.posted, spins = CNN__SPINS;
+    if (cnn__pool.spinning < cnn__pool.processors - 1) {   /* more would keep each other from working */
+        cnn__pool.spinning++;
+        cnn__unlock();
+        while (spins-- > 0 && cnn__read_atomic(&cnn__pool.posted) == posted) cnn__pause();
+        cnn__lock();
+        cnn__pool.spinning--;
+    }
+    if (cnn__pool.posted != posted || cnn__pool.ending) return;
+    cnn__pool.sleeping++;
+    cnn__wait(&cnn__job_posted, &cnn__the_lock);
+    cnn__pool.sleeping--;
+}
+
+static CNN__ENTRY cnn__worker(void *unused)
+{
+    cnn__job *job;
+    int piece, thread, wake;
+    (void)unused;
+    cnn__flush_denormals();
+    cnn__lock();
+    while (!cnn__pool.ending) {
+        if (!(job = cnn__join_job(&piece, &thread))) {
+            cnn__idle();
+            continue;
+        }
+        wake = cnn__to_wake(job);
+        cnn__unlock();
+        cnn__wake(wake);
+        do job->run(job->arguments, piece, thread);
+        while ((piece = cnn__add_atomic(&job->next, 1)) < job->pieces);
+        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {   /* the job may be gone now */
+            cnn__lock();
+            cnn__wake_all(&cnn__pieces_done);
+        } else
+            cnn__lock();
+    }
+    cnn__unlock();
+    return 0;
+}
+
+static void cnn__post(cnn__job *job)
+{
+    cnn__job **last = &cnn__pool.jobs;
+    int wake;
+    cnn__lock();
+    while (cnn__pool.workers < cnn__pool.wanted && cnn__start(&cnn__pool.thread[cnn__pool.workers], cnn__worker))
+        cnn__pool.workers++;
+    cnn__pool.wanted = cnn__pool.workers;                  /* where the system gives no more, fewer do it all */
+    while (*last) last = &(*last)->following;
+    *last = job;
+    cnn__add_atomic(&cnn__pool.posted, 1);
+    wake = cnn__to_wake(job);
+    cnn__unlock();
+    cnn__wake(wake);
+}
+
+/* All pieces are claimed: waits until those of the workers are done. */
+static void cnn__finish(cnn__job *job)
+{
+    cnn__job **at = &cnn__pool.jobs;
+    int spins = CNN__SPINS;
+    cnn__lock();
+    while (*at != job) at = &(*at)->following;
+    *at = job->following;
+    cnn__unlock();
+    while (spins-- > 0 && cnn__read_atomic(&job->holding)) cnn__pause();
+    if (!cnn__read_atomic(&job->holding)) return;
+    cnn__lock();
+    cnn__add_atomic(&cnn__pool.waiting, 1);
+    while (cnn__read_atomic(&job->holding)) cnn__wait(&cnn__pieces_done, &cnn__the_lock);
+    cnn__add_atomic(&cnn__pool.waiting, -1);
+    cnn__unlock();
+}
+
+#ifndef _WIN32
+/* A forked child has the caller's thread alone: locks and workers begin anew, the workers at its first job. */
+static void cnn__forked(void)
+{
+    static const cnn__mutex lock = CNN__MUTEX;
+    static const cnn__condition condition = CNN__CONDITION;
+    int processors = cnn__pool.processors, users = cnn__pool.users;
+    int wanted = cnn__pool.workers > cnn__pool.wanted ? cnn__pool.workers : cnn__pool.wanted;
+    memset(&cnn__pool, 0, sizeof cnn__pool);
+    cnn__pool.processors = processors;
+    cnn__pool.users = users;
+    cnn__pool.wanted = wanted;
+    cnn__the_lock = lock;
+    cnn__job_posted = cnn__pieces_done = condition;
+}
+#endif
+
+#endif
+
+/* A backend that calls cnn__parallel opens the pool, and closes it when it is closed itself. */
+static void cnn__open_pool(int threads)
+{
+#ifdef CNN_NO_THREADS
+    (void)threads;
+#else
+    int processors = cnn__processors();
+    cnn__lock();
+    cnn__pool.processors = processors;
+#ifndef _WIN32
+    {
+        static int prepared;
+        if (!prepared) pthread_atfork(NULL, NULL, cnn__forked);
+        prepared = 1;
+    }
+#endif
+    while (cnn__pool.ending) cnn__wait(&cnn__pieces_done, &cnn__the_lock);
+    cnn__pool.users++;
+    if (threads > CNN__MOST_WORKERS) threads = CNN__MOST_WORKERS + 1;
+    if (cnn__pool.wanted < threads - 1) cnn__pool.wanted = threads - 1;
+    cnn__unlock();
+#endif
+}
+
+static void cnn__close_pool(void)
+{
+#ifndef CNN_NO_THREADS
+    cnn__lock();
+    if (!--cnn__pool.users) {
+        cnn__pool.ending = 1;
+        cnn__add_atomic(&cnn__pool.posted, 1);
+        cnn__wake_all(&cnn__job_posted);
+        while (cnn__pool.workers) {
+            cnn__thread last = cnn__pool.thread[cnn__pool.workers - 1];
+            cnn__unlock();
+            cnn__join(last);
+            cnn__lock();
+            cnn__pool.workers--;
+        }
+        cnn__pool.wanted = cnn__pool.ending = 0;
+        cnn__wake_all(&cnn__pieces_done);
+    }
+    cnn__unlock();
+#endif
+}
+
+/* Runs run(arguments, piece, thread) for every piece, on the caller's thread (0) and up to threads - 1 workers. */
+static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, int piece, int thread), void *arguments)
+{
+    int piece;
+    unsigned before = cnn__flush_denormals();
+    if (threads > pieces) threads = pieces;
+#ifndef CNN_NO_THREADS
+    if (threads > 1) {
+        cnn__job job = { run, arguments, pieces, threads, 0, 1, 0, NULL };
+        cnn__post(&job);
+        while ((piece = cnn__add_atomic(&job.next, 1)) < pieces) run(arguments, piece, 0);
+        cnn__finish(&job);
+    } else
+#endif
+    for (piece = 0; piece < pieces; piece++) run(arguments, piece, 0);
+    cnn__restore_denormals(before);
 }
 
 /* ============================================================================================
@@ -2106,59 +2547,7 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
     return NULL;
 }
 
-/* ---- threads ---- */
-
 typedef struct cnn__gemm_context { int threads; const cnn__kernels *kernels; } cnn__gemm_context;
-
-/* Numbers below 1e-38 (denormals) count as 0 while the pieces are worked on: Adam's moments of a dead unit end there, and a
-   processor is several times slower with them. Returns the mode of before. */
-static unsigned cnn__flush_denormals(void)
-{
-#ifdef CNN__X86
-    unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
-    return before;
-#elif defined(__GNUC__) && defined(__aarch64__)
-    uint64_t before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24));
-    return (unsigned)before;
-#else
-    return 0;
-#endif
-}
-
-static void cnn__restore_denormals(unsigned before)
-{
-#ifdef CNN__X86
-    __builtin_ia32_ldmxcsr(before);
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
-#else
-    (void)before;
-#endif
-}
-
-/* Runs job(arguments, piece, thread) for every piece. Which thread takes which piece changes no result. */
-static void cnn__parallel(int threads, int pieces, void (*job)(void *arguments, int piece, int thread), void *arguments)
-{
-    int i;
-    unsigned before = cnn__flush_denormals();
-    if (threads > pieces) threads = pieces;
-#ifdef _OPENMP
-    if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-        {
-            unsigned here = cnn__flush_denormals();
-#pragma omp for schedule(static)
-            for (i = 0; i < pieces; i++) job(arguments, i, omp_get_thread_num());
-            cnn__restore_denormals(here);
-        }
-    } else
-#endif
-    for (i = 0; i < pieces; i++) job(arguments, i, 0);
-    cnn__restore_denormals(before);
-}
 
 /* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
 static int cnn__rows(const float **rows, int most, const float *matrix, size_t ld, int first, int count)
@@ -3072,10 +3461,15 @@ static void *cnn__gemm_open(int threads, char *sentence, size_t room)
     if (!g) return NULL;
     g->threads = threads;
     g->kernels = kernels;
+    cnn__open_pool(threads);
     return g;
 }
 
-static void cnn__gemm_close(void *context) { cnn__free(context); }
+static void cnn__gemm_close(void *context)
+{
+    cnn__close_pool();
+    cnn__free(context);
+}
 
 static cnn_backend cnn__gemm(void)
 {
@@ -3622,36 +4016,43 @@ void cnn_name(cnn_net *net, const char *name)
 
 enum { CNN__BACKENDS = 8 };
 
-static cnn_backend *cnn__backends(int *count)              /* filled before main() by those that are linked in */
+static cnn_backend cnn__backend_list[CNN__BACKENDS];
+static int cnn__backend_count;
+
+/* Under the lock. Entries stay where they are once they are filled. */
+static const cnn_backend *cnn__backend_named(const char *name)
 {
-    static cnn_backend list[CNN__BACKENDS];
-    static int filled;
-    if (!filled) {
-        list[0] = cnn__direct();
-        list[1] = cnn__gemm();
-        filled = 2;
+    int i;
+    if (!cnn__backend_count) {
+        cnn__backend_list[0] = cnn__direct();
+        cnn__backend_list[1] = cnn__gemm();
+        cnn__backend_count = 2;
     }
-    if (*count > filled) filled = *count;
-    *count = filled;
-    return list;
+    for (i = 0; name && i < cnn__backend_count; i++)
+        if (!strcmp(cnn__backend_list[i].name, name)) return &cnn__backend_list[i];
+    return NULL;
 }
 
 int cnn_register_backend(const cnn_backend *backend)
 {
-    int count = 0;
-    cnn_backend *list = cnn__backends(&count);
-    if (!backend || !backend->name || cnn_find_backend(backend->name) || count == CNN__BACKENDS) return 0;
-    list[count++] = *backend;
-    cnn__backends(&count);
-    return 1;
+    int taken = 0;
+    if (!backend || !backend->name) return 0;
+    cnn__lock();
+    if (!cnn__backend_named(backend->name) && cnn__backend_count < CNN__BACKENDS) {
+        cnn__backend_list[cnn__backend_count++] = *backend;
+        taken = 1;
+    }
+    cnn__unlock();
+    return taken;
 }
 
 const cnn_backend *cnn_find_backend(const char *name)
 {
-    int count = 0, i;
-    const cnn_backend *list = cnn__backends(&count);
-    for (i = 0; name && i < count; i++) if (!strcmp(list[i].name, name)) return &list[i];
-    return NULL;
+    const cnn_backend *backend;
+    cnn__lock();
+    backend = cnn__backend_named(name);
+    cnn__unlock();
+    return backend;
 }
 
 static int cnn__still_open(cnn_net *net, const char *call)
@@ -3667,12 +4068,14 @@ void cnn_to(cnn_net *net, const char *name)
 {
     const cnn_backend *backend = cnn_find_backend(name);
     cnn__text known = { "" };
-    int count = 0, i;
-    const cnn_backend *list = cnn__backends(&count);
+    int i;
     if (!cnn__still_open(net, "cnn_to")) return;
     if (backend) { net->backend = *backend; return; }
-    for (i = 0; i < count; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "", list[i].name);
+    cnn__lock();
+    for (i = 0; i < cnn__backend_count; i++)
+        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
+                 cnn__backend_list[i].name);
+    cnn__unlock();
     cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
              name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
@@ -3690,6 +4093,8 @@ void cnn_set_num_threads(cnn_net *net, int threads)
     if (threads < 1) cnn__say(&net->error, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
     else net->threads = threads;
 }
+
+int cnn_num_threads(const cnn_net *net) { return net && net->threads ? net->threads : cnn__processors(); }
 
 void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cnn_manual_seed")) net->seed = seed; }
 
@@ -3715,7 +4120,6 @@ static int cnn__open_backend(cnn_net *net)
     cnn_backend *b = &net->backend;
     const char *missing;
     char sentence[256] = "";
-    int threads = net->threads;
     if (b->version != CNN_BACKEND_VERSION) {
         cnn__say(&net->error,
                  "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
@@ -3728,13 +4132,8 @@ static int cnn__open_backend(cnn_net *net)
                  b->name, missing);
         return 0;
     }
-#ifdef _OPENMP
-    if (!threads) threads = omp_get_max_threads();
-#else
-    threads = 1;
-#endif
     if (b->open) {
-        b->context = b->open(threads, sentence, sizeof sentence);
+        b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context) {
             cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
             return 0;
@@ -5167,20 +5566,22 @@ static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (siz
 
 static cnn_data *cnn__data_empty(const char *name)
 {
-    static cnn_data none;                                  /* when there is no memory even for the error */
+    /* when there is no memory even for the error */
+    static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
+                             "out of memory for a data set", NULL };
     static uint64_t serial;
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
     if (!data || !memory) {
         cnn__free(data);
         cnn__free(memory);
-        none.error = "out of memory for a data set";
-        none.name = "";
         CNN_ON_ERROR(none.error);
         return &none;
     }
     data->memory = memory;
+    cnn__lock();
     memory->serial = ++serial;
+    cnn__unlock();
     snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
     data->name = memory->name.s;
     return data;

@@ -1,7 +1,7 @@
 /* Program 6-4: a deeper network learns to recognise natural pictures (CIFAR-10), in colour: three input channels.
  * At the end it saves what it learned, its state dict, for program 6-5 (pretrained).
  *
- *     make cifar10 && ./cifar10          or          cc -O2 -fopenmp examples/cifar10.c -lm -o cifar10
+ *     make cifar10 && ./cifar10          or          cc -O2 examples/cifar10.c -lm -o cifar10
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"

@@ -5,7 +5,7 @@
  * By hand: the vertical and the horizontal edge kernel of figure 6-5 and their opposites, ReLU, max pooling; only the
  * classifier learns. End to end: the same kernels are a mere beginning and learn too, then two layers from nothing.
  *
- *     make features && ./features          or          cc -O2 -fopenmp examples/features.c -lm -o features
+ *     make features && ./features          or          cc -O2 examples/features.c -lm -o features
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"

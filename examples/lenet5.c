@@ -3,7 +3,7 @@
  * The network of figure 6-11, as the lecture trains it: three convolution layers extract features, two linear
  * layers classify, and all parameters, kernels and weights alike, are learned end to end.
  *
- *     make lenet5 && ./lenet5          or          cc -O2 -fopenmp examples/lenet5.c -lm -o lenet5
+ *     make lenet5 && ./lenet5          or          cc -O2 examples/lenet5.c -lm -o lenet5
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"

@@ -4,7 +4,7 @@
  *     mean squared      L = 1/(N K) sum (y - t)^2                      y = softmax: t = 1 for the label, else 0
  *                                                                      y = tanh:    t = 1 for the label, else -1
  *
- *     make losses && ./losses          or          cc -O2 -fopenmp examples/losses.c -lm -o losses
+ *     make losses && ./losses          or          cc -O2 examples/losses.c -lm -o losses
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"

@@ -1,7 +1,7 @@
 /* Program 6-2: another convolutional network on MNIST. The structure is free: two convolutions before the only
  * pooling, more and smaller kernels, and dropout against overfitting.
  *
- *     make mnist_cnn && ./mnist_cnn          or          cc -O2 -fopenmp examples/mnist_cnn.c -lm -o mnist_cnn
+ *     make mnist_cnn && ./mnist_cnn          or          cc -O2 examples/mnist_cnn.c -lm -o mnist_cnn
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"

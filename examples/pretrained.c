@@ -2,7 +2,7 @@
  * and reaches the same accuracy without training. With --image it says what a picture of your own shows.
  *
  *     make pretrained && ./pretrained --load my_cnn_state_dict.pth [--image cat.jpg]
- *     cc -O2 -fopenmp $(pkg-config --cflags stb) examples/pretrained.c -lm -o pretrained
+ *     cc -O2 $(pkg-config --cflags stb) examples/pretrained.c -lm -o pretrained
  */
 #include "stb.h"
 #define CNN_IMPLEMENTATION

@@ -1,5 +1,5 @@
 #!/bin/sh
-# arm64.sh - the library on 64-bit ARM: fixtures, threads, and the backends against `direct` on a few shapes, compiled with
+# arm64.sh - the library on 64-bit ARM: fixtures, the pool and threads, and the backends against `direct` on a few shapes, compiled with
 # a cross compiler and run by qemu. Takes minutes; for CI or by hand:
 #   apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 cd "$(dirname "$0")/.." || exit 1
@@ -12,12 +12,12 @@ for tool in "$cc" "$qemu"; do
     exit 0
 done
 mkdir -p build/arm64
-for test in test_fixtures test_backends test_threads; do
-    if ! "$cc" -std=c99 -Wall -Wextra -pedantic -Werror -O2 -fopenmp "tests/$test.c" -o "build/arm64/$test" -lm; then
+for test in test_fixtures test_backends test_threads test_pool; do
+    if ! "$cc" -std=c99 -Wall -Wextra -pedantic -Werror -O2 "tests/$test.c" -o "build/arm64/$test" -lm; then
         echo "FAIL arm64: tests/$test.c does not compile"
         echo "arm64: 0 passed, 1 failed"
         exit 1
     fi
 done
 export CNN_TEST_SHORT=1 QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
-tests/run --under "$qemu" build/arm64/test_fixtures build/arm64/test_backends build/arm64/test_threads
+tests/run --under "$qemu" build/arm64/test_fixtures build/arm64/test_backends build/arm64/test_threads build/arm64/test_pool

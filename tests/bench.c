@@ -548,9 +548,6 @@ static void read_options(int argc, char **argv)
     }
     for (i = 0; i < NETWORKS; i++) known += chosen(&networks[i]);
     if (!known) fail("there is no network %.60s; --help lists those there are", options.net);
-#ifndef _OPENMP
-    if (options.threads > 1) fail("it was compiled without OpenMP and has only one thread");
-#endif
     if (options.cpu_time && options.threads != 1) fail("--cpu-time adds up the time of all threads; give --threads 1 as well");
     if (options.cpu_time) measure_clock = CLOCK_PROCESS_CPUTIME_ID;
 }

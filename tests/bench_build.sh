@@ -25,11 +25,8 @@ int main(void)
 END
 ms=$($clock 20 ./lenet5 --help) || exit 1
 echo "./lenet5 --help: $ms"
-for flags in -O2 '-O2 -fopenmp'; do
-    # shellcheck disable=SC2086
-    ms=$($clock 5 $cc -std=c99 $flags -I. "$work/program.c" -o "$work/program" -lm) || exit 1
-    echo "$cc $flags program.c -lm: $ms"
-done
+ms=$($clock 5 $cc -std=c99 -O2 -I. "$work/program.c" -o "$work/program" -lm) || exit 1
+echo "$cc -O2 program.c -lm: $ms"
 
 $cc -std=c99 -O2 tests/bench.c -o "$work/o2" -lm || fail "tests/bench.c does not compile"
 $cc -std=c99 -O3 -march=native tests/bench.c -o "$work/native" -lm || fail "$cc does not know -O3 -march=native"

@@ -194,20 +194,19 @@ END
 
 # ---- languages, compilers, optimization, threads ----
 
-openmp() { if there "$1" && ! links "$1" -fopenmp; then skip "$1 does not link with -fopenmp"; return 1; fi; }
-
 works 'C99' gcc -std=c99 $strict -O2 -Isub whole.c
 works 'C11' gcc -std=c11 $strict -O0 -Isub whole.c
-if openmp gcc; then
-    mv result alone
-    works 'C11, threads' gcc -std=c11 $strict -O0 -fopenmp -Isub whole.c
-    cmp alone result >said 2>&1
+if there gcc; then
+    mv result threads
+    works 'C11, without threads' gcc -std=c11 $strict -O0 -DCNN_NO_THREADS -Isub whole.c
+    cmp threads result >said 2>&1
     verdict 'threads change no bit of the result'
 fi
 works 'C99' clang -std=c99 $strict -O0 -Isub whole.c
-if openmp clang; then works 'C11, threads' clang -std=c11 $strict -O2 -fopenmp -Isub whole.c; fi
+works 'C11' clang -std=c11 $strict -O2 -Isub whole.c
 works 'C++11' g++ -std=c++11 $strict -O2 -Isub whole.cpp
-if openmp g++; then works 'C++17, threads' g++ -std=c++17 $strict -O0 -fopenmp -Isub whole.cpp; fi
+works 'C++17' g++ -std=c++17 $strict -O0 -Isub whole.cpp
+works 'C++11, without threads' g++ -std=c++11 $strict -O0 -DCNN_NO_THREADS -Isub whole.cpp
 works 'C++11' clang++ -std=c++11 $strict -O0 -Isub whole.cpp
 works 'C++17' clang++ -std=c++17 $strict -O0 -Isub whole.cpp
 works 'C++20, designated' clang++ -std=c++20 -Wall -pedantic -Werror -O0 -Isub designated.cpp

@@ -7,13 +7,11 @@
 #error "measure.h: the limit is measured with the vector extensions of GCC and Clang"
 #endif
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 static clockid_t measure_clock = CLOCK_MONOTONIC;           /* CLOCK_PROCESS_CPUTIME_ID where others use the machine too */
 
@@ -68,14 +66,7 @@ static inline const char *processor(void)
     return "unknown processor";
 }
 
-static inline int processors(void)          /* that this process may use: OpenMP knows of taskset */
-{
-#ifdef _OPENMP
-    return omp_get_num_procs();
-#else
-    return 1;
-#endif
-}
+static inline int processors(void) { return cnn_num_threads(NULL); }       /* that this process may use */
 
 static inline const char *compiler(void)
 {
@@ -145,24 +136,31 @@ static inline instruction_set best_instruction_set(void)
     return best;
 }
 
+typedef struct chains_of_one_thread { const instruction_set *set; pthread_t thread; float sum; } chains_of_one_thread;
+enum { CHAIN_ROUNDS = 1000000, MOST_CHAIN_THREADS = 256 };
+
+static inline void *run_chains(void *argument)
+{
+    chains_of_one_thread *c = (chains_of_one_thread *)argument;
+    volatile float shrink = 0.999f;
+    c->sum = c->set->chains(CHAIN_ROUNDS, shrink, 0.001f);
+    return NULL;
+}
+
 /* GFLOP/s in registers, all threads together, once for some milliseconds; a multiply-add counts as two. */
 static inline double limit(const instruction_set *set, int threads)
 {
-    enum { ROUNDS = 1000000 };
-    volatile float shrink = 0.999f, kept = 0;
-    double begun, spent;
-    int t;
-    begun = seconds();
-#ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(threads)
-#endif
-    for (t = 0; t < threads; t++) {
-        float sum = set->chains(ROUNDS, shrink, 0.001f);
-        if (sum < 0) kept = sum;            /* so that the sums are needed */
-    }
+    static chains_of_one_thread chains[MOST_CHAIN_THREADS];
+    double begun = seconds(), spent;
+    int t, started = 0;
+    if (threads > MOST_CHAIN_THREADS) threads = MOST_CHAIN_THREADS;
+    for (t = 0; t < threads; t++) chains[t].set = set;
+    for (t = 1; t < threads; t++) started += !pthread_create(&chains[t].thread, NULL, run_chains, &chains[t]);
+    if (started < threads - 1) { fprintf(stderr, "the system gives only %d threads\n", started + 1); exit(1); }
+    run_chains(&chains[0]);
+    for (t = 1; t < threads; t++) pthread_join(chains[t].thread, NULL);
     spent = seconds() - begun;
-    (void)kept;
-    return 2.0 * ROUNDS * CHAINS * set->lanes * threads / spent / 1e9;
+    return 2.0 * CHAIN_ROUNDS * CHAINS * set->lanes * threads / spent / 1e9;
 }
 
 #endif
