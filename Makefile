@@ -50,7 +50,7 @@ shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -180,6 +180,9 @@ bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER
 
 bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
 	@CC='$(CC)' tests/bench_build.sh
+
+windows:  ## the threads on Windows, by mingw-w64 and wine
+	@tests/windows.sh
 
 arm64:  ## two test programs on 64-bit ARM, by a cross compiler and qemu; takes minutes
 	@tests/arm64.sh

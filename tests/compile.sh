@@ -216,6 +216,7 @@ works 'C++20, designated' clang++ -std=c++20 -Wall -pedantic -Werror -O0 -Isub d
 works 'two files' "$cc" -std=c99 $strict -O0 -Isub implementation.c user.c
 works 'included before and after' "$cc" -std=c99 $strict -O0 -Isub plain_first.c
 works 'by a relative path' "$cc" -std=c99 $strict -O0 user/relative.c
+works 'POSIX and nothing else' "$cc" -std=c99 -D_POSIX_C_SOURCE=200112L -U__linux__ $strict -O0 -Isub whole.c
 works 'own allocator' "$cc" -std=c99 $strict -O0 -Isub allocator.c
 if there g++; then "$cc" -std=c99 -O0 -Isub -c implementation.c -o implementation.o; fi
 works 'C from C++' g++ -std=c++11 $strict -O0 -Isub user.cpp implementation.o
