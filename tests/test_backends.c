@@ -902,8 +902,8 @@ static array *random_labels(const char *name, int n, int classes)
 
 static void softmax_cross_entropy(void)
 {
-    int batch = between(1, 150), outputs = between(1, 40), weighted = below(2), soft = !below(3), k;
-    double most = below(2) ? 1 : 20;
+    int batch = between(1, 150), outputs = between(1, 40), weighted = below(2), soft = !below(3), k, r;
+    double most = below(2) ? 1 : 20, largest = 0, divisor = 0;
     size_t n = (size_t)batch * (size_t)outputs, i;
     array *c = random_counters(SUM), *y = signs(values_within("y", INPUT, n, -most, most));
     array *labels = random_labels("labels", batch, outputs), *dy = below(4) ? output("dy", n) : NULL;
@@ -929,9 +929,21 @@ static void softmax_cross_entropy(void)
                                       outputs);
     }
     download();
-    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(20 * most / batch);   /* as for softmax, with y at most 1 */
+    o.weight = weight ? begun(weight, DIRECT) : NULL;
+    for (r = 0; r < batch; r++) {
+        const float *p = target ? begun(target, DIRECT) + (size_t)r * (size_t)outputs : NULL;
+        int label = 0;
+        double all = 0;
+        if (labels) memcpy(&label, begun(labels, DIRECT) + r, sizeof label);
+        if (!p && label == o.ignore_index) continue;
+        divisor += p ? 1 : cnn__class_weight(&o, label);
+        for (k = 0; k < outputs; k++) all += fabs(cnn__cross_entropy_target(&o, p, label, k, outputs));
+        if (all > largest) largest = all;
+    }
+    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most * largest / divisor);    /* as for softmax, with y at most 1 */
     compare(dy, outputs);
-    compare_counters(c, batch + outputs, 4 * most + 2 * log(outputs), batch, 0);
+    compare_counters(c, batch + outputs, (2 * most + log(outputs)) * largest * batch / divisor, batch, 0);
+    compare_double("the sum of weights", counters_of(c, TESTED).weight_sum, counters_of(c, DIRECT).weight_sum, batch, divisor);
 }
 
 static void mse(void)
