@@ -300,13 +300,14 @@ float cnn_loss(cnn_net *net);               /* of the last batch, mean per sampl
 int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's;
                                                as torch.argmax: NaN is the largest, among equals the first */
 
-/* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew. Weighted
-   losses are divided by the sum of the weights of the labels, an epoch's too; with probabilities by the number of samples. */
+/* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew.
+   Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
+   number of samples.                                                                                    */
 typedef struct cnn_cross_entropy_options {
     const float *weight;                    /* (classes): of each class, copied; default 1               */
     int classes;                            /* how many weights there are: one for each output           */
-    float label_smoothing;                  /* e: the target is 1 - e at the label, and e / K more everywhere */
-    int ignore_index;                       /* a label that does not count, in no mean; default -100; for class 0 CNN_ZERO */
+    float label_smoothing;                  /* e: 1 - e at the label, and e / K more everywhere          */
+    int ignore_index;                       /* a label that does not count; default -100; class 0: CNN_ZERO */
     int probabilities;                      /* 1: targets are taken even where there are labels, which then count
                                                what is right                                             */
 } cnn_cross_entropy_options;
@@ -339,8 +340,8 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
 /* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
-/* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where there was no
-   training on bytes, cnn_set_scale gives it, as cnn_normalize's mean, std: (channels); both NULL: x / 255.   */
+/* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where
+   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255.  */
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count);
 void cnn_set_scale(cnn_net *net, const float *mean, const float *std);
 /* classes: (data->count), probability: (data->count) of that class by softmax, or NULL                      */
@@ -358,9 +359,11 @@ const char *cnn_key(cnn_net *net, int i);                      /* the i-th param
 size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
 const char *cnn_layer_name(const cnn_net *net, int i);         /* NULL past the last layer                  */
 
-/* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called. cnn_evaluate,
-        cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their own, which take
-        memory from the first call on; cnn_loss, cnn_get and cnn_explain go on telling of the last cnn_forward. ---- */
+/* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
+   cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
+   own, which take memory from the first call on; cnn_loss, cnn_get and cnn_explain tell of the last
+   cnn_forward. Calls that ask for parameters (cnn_key, cnn_shape, ...) begin the network's use: then no
+   layer can be added; after cnn_summary it can.                                                         */
 
 void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes;
                                                more layers may be added after it                         */
@@ -1110,14 +1113,15 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
             for (k = 0; dy && k < outputs; k++) *dy++ = 0;
             continue;
         }
-        for (k = 0; k < outputs; k++) sum += exp(y[k] - largest);
+        for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
         for (k = 0; k < outputs; k++) {
             double q = cnn__cross_entropy_target(o, p, t, k, outputs);
-            all += q;                       /* without smoothing only the label's logarithm is in the sum: the others may be infinite */
-            if (p || k == t || o->label_smoothing > 0) loss += q * (log(sum) - (y[k] - largest));
+            all += q;                       /* unsmoothed, the label's logarithm is alone: others may be infinite */
+            if (p || k == t || o->label_smoothing > 0) loss += q * (log(sum) - ((double)y[k] - largest));
         }
         for (k = 0; dy && k < outputs; k++)
-            *dy++ = (float)((exp(y[k] - largest) / sum * all - cnn__cross_entropy_target(o, p, t, k, outputs)) / weight);
+            *dy++ = (float)((exp((double)y[k] - largest) / sum * all - cnn__cross_entropy_target(o, p, t, k, outputs))
+                            / weight);
     }
     cnn__count_loss(c, loss, weight, correct, counted);
 }
