@@ -103,6 +103,7 @@ typedef enum cnn_init {                     /* how weights begin; fan_in = input
     CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out)   */
 } cnn_init;
 
+enum { CNN_ZERO = -2147483647 - 1 };
 enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
 
 typedef struct cnn_conv2d_options {
@@ -174,6 +175,7 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone   
 #define cnn_one_cycle_lr(net, ...) cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
 #define cnn_loader_new(data, ...) cnn_loader_new_with(data, (cnn_loader_options){ __VA_ARGS__ })
 #define cnn_data_new(...)        cnn_data_new_with((cnn_data_options){ __VA_ARGS__ })
+#define cnn_set_cross_entropy(net, ...) cnn_set_cross_entropy_with(net, (cnn_cross_entropy_options){ __VA_ARGS__ })
 #define cnn_fit(net, train, test, ...) cnn_fit_with(net, train, test, (cnn_fit_options){ __VA_ARGS__ })
 #endif
 
@@ -213,13 +215,15 @@ typedef struct cnn_data {                   /* samples in memory; read it freely
     struct cnn__data_memory *memory;        /* what cnn_data_free releases                              */
 } cnn_data;
 
-typedef struct cnn_data_options {           /* your own arrays; they are used in place, so keep them    */
+typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
     int count, channels, height, width, classes, outputs;
     const unsigned char *bytes;             /* one of these two                                         */
     const float *floats;
-    const int *labels;                      /* either or both                                           */
+    const int *labels;                      /* either, both or none; below 0: for .ignore_index          */
     const float *targets;
     const char *const *class_names;
+    int constant;                           /* 1: nobody writes to the arrays any more, so a GPU may keep a
+                                               copy of all. Else each batch is sent as it is when it is used */
 } cnn_data_options;
 
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
@@ -288,7 +292,8 @@ float cnn_lr(const cnn_net *net);
 void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in            */
 void cnn_eval(cnn_net *net);                /* dropout off                                              */
 void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x)                       */
-void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n] */
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n];
+                                                                  without labels, targets are probabilities */
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);       /* 1/(N K) sum (pred - target)^2; labels
                                                                   without targets become one-hot vectors */
 void cnn_zero_grad(cnn_net *net);
@@ -296,7 +301,21 @@ void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch
 float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g|     */
 void cnn_step(cnn_net *net);
 float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample                       */
-int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's */
+int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's;
+                                               as torch.argmax: NaN is the largest, among equals the first */
+
+/* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew.
+   Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
+   number of samples.                                                                                    */
+typedef struct cnn_cross_entropy_options {
+    const float *weight;                    /* (classes): of each class, copied; default 1               */
+    int classes;                            /* how many weights there are: one for each output           */
+    float label_smoothing;                  /* e: 1 - e at the label, and e / K more everywhere          */
+    int ignore_index;                       /* a label that does not count; default -100; class 0: CNN_ZERO */
+    int probabilities;                      /* 1: targets are taken even where there are labels, which then count
+                                               what is right                                             */
+} cnn_cross_entropy_options;
+void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o);
 
 /* ---- training, all at once ---- */
 
@@ -325,6 +344,10 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
 /* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
+/* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where
+   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255.  */
+int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count);
+void cnn_set_scale(cnn_net *net, const float *mean, const float *std);
 /* classes: (data->count), probability: (data->count) of that class by softmax, or NULL                      */
 int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size);
 
@@ -340,9 +363,14 @@ const char *cnn_key(cnn_net *net, int i);                      /* the i-th param
 size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
 const char *cnn_layer_name(const cnn_net *net, int i);         /* NULL past the last layer                  */
 
-/* ---- looking ---- */
+/* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
+   cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
+   own, which take memory from the first call on; cnn_loss, cnn_get and cnn_explain tell of the last
+   cnn_forward. Calls that ask for parameters (cnn_key, cnn_shape, ...) begin the network's use: then no
+   layer can be added; after cnn_summary it can.                                                         */
 
-void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes */
+void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes;
+                                               more layers may be added after it                         */
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in double
    precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
@@ -425,13 +453,13 @@ typedef struct cnn_counters {
     uint64_t step;                          /* optimizer steps so far: Adam's t                          */
     uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will   */
     double lr;
-    double loss, loss_sum;                  /* last batch: mean; since the last reset: sum over samples   */
+    double loss, loss_sum, weight_sum;      /* last batch: mean; since the last reset: mean = loss_sum / weight_sum */
     double grad_norm;                       /* of the last clipping                                      */
     int correct;                            /* last batch                                                */
-    int correct_sum, seen;                  /* since the last reset                                      */
+    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored   */
 } cnn_counters;
 
-enum { CNN_BACKEND_VERSION = 3 };
+enum { CNN_BACKEND_VERSION = 4 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
@@ -482,8 +510,10 @@ struct cnn_backend {
     /* x, y: (n). The mask is a function of (c->seed, layer, c->pass, element): backward makes it again. */
     void (*dropout_forward)(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n);
     void (*dropout_backward)(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n);
-    /* the loss and its gradient: dy, y: (batch, outputs); labels: (batch); adds to c's sums. dy NULL: not wanted. */
-    void (*softmax_cross_entropy)(void *context, cnn_counters *c, float *dy, const float *y, const int *labels, int batch, int outputs);
+    /* the loss and its gradient: dy, y: (batch, outputs); adds to c's sums. dy NULL: not wanted.
+       target: (batch, outputs), probabilities, or NULL: labels; labels: (batch) or NULL; o->weight: (outputs) or NULL */
+    void (*softmax_cross_entropy)(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
+                                  const float *target, const int *labels, int batch, int outputs);
     /* target: (batch, outputs), or NULL for the one-hot vectors of labels; labels: (batch) or NULL */
     void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs);
     /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0): c->pass += 1, so new masks */
@@ -805,6 +835,8 @@ static int cnn__processors(void)
 
 static void cnn__lock(void) {}
 static void cnn__unlock(void) {}
+static int cnn__add_atomic(int *count, int n) { return (*count += n) - n; }
+static int cnn__read_atomic(int *count) { return *count; }
 
 #else                                                      /* a mutex, two conditions, threads: of the platform */
 
@@ -1464,40 +1496,74 @@ static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, flo
 
        loss = -1/N sum_n log softmax(y_n)[t_n]         dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
 
+   With PyTorch's options: class weights w, smoothing e over K classes, and t_n or probabilities p_n:
+       q(n,o) = w(o) ((1 - e) p_n(o) + e / K)          from probabilities,  D = N
+       q(n,o) = (1 - e) w(t_n) [o = t_n] + w(o) e / K  from labels,         D = sum_n w(t_n)
+       loss = -1/D sum_n sum_o q(n,o) log softmax(y_n)[o]
+       dy(n,o) = (softmax(y_n)[o] sum_k q(n,k) - q(n,o)) / D
+   An ignored label is in neither sum, and its dy is 0. The mean of an epoch: all numerators over all D.
+
    Mean squared error:
        loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
 
-       y, dy, target  (N, K)       labels t  (N);  without targets, the one-hot vector of t is the target
+       y, dy, target, p  (N, K)    labels t  (N);  without targets, the one-hot vector of t is the target
    -------------------------------------------------------------------------------------------- */
+
+/* As torch.argmax: NaN counts as the largest, and among equals the first is taken. */
 static int cnn__argmax(const float *y, int count)
 {
     int best = 0, o;
-    for (o = 1; o < count; o++) if (y[o] > y[best]) best = o;
+    for (o = 1; o < count; o++) if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;
     return best;
 }
 
-static void cnn__count_loss(cnn_counters *c, double loss, int correct, int batch)
+/* loss: a sum, whose mean is loss / weight; correct of `counted` samples */
+static void cnn__count_loss(cnn_counters *c, double loss, double weight, int correct, int counted)
 {
-    c->loss = loss;
+    c->loss = loss / weight;
     c->correct = correct;
-    c->loss_sum += loss * batch;
+    c->loss_sum += loss;
+    c->weight_sum += weight;
     c->correct_sum += correct;
-    c->seen += batch;
+    c->seen += counted;
 }
 
-static void cnn__softmax_cross_entropy(cnn_counters *c, float *dy, const float *y, const int *labels, int batch, int outputs)
+static double cnn__class_weight(const cnn_cross_entropy_options *o, int k) { return o->weight ? o->weight[k] : 1; }
+
+/* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
+static double cnn__cross_entropy_target(const cnn_cross_entropy_options *o, const float *p, int t, int k, int outputs)
 {
-    double loss = 0;
-    int correct = 0, n, o;
+    double e = o->label_smoothing, w = cnn__class_weight(o, k);
+    return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
+}
+
+static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
+                                       const float *target, const int *labels, int batch, int outputs)
+{
+    double loss = 0, weight = 0;
+    int correct = 0, counted = 0, n, k;
+    for (n = 0; n < batch; n++)
+        if (target || labels[n] != o->ignore_index) weight += target ? 1 : cnn__class_weight(o, labels[n]);
     for (n = 0; n < batch; n++, y += outputs) {
-        double largest = y[cnn__argmax(y, outputs)], sum = 0;
-        for (o = 0; o < outputs; o++) sum += exp(y[o] - largest);
-        loss += log(sum) - (y[labels[n]] - largest);
-        correct += cnn__argmax(y, outputs) == labels[n];
-        for (o = 0; dy && o < outputs; o++)
-            *dy++ = (float)((exp(y[o] - largest) / sum - (o == labels[n])) / batch);
+        const float *p = target ? target + (size_t)n * (size_t)outputs : NULL;
+        int best = cnn__argmax(y, outputs), t = labels ? labels[n] : cnn__argmax(p, outputs);
+        double largest = y[best], sum = 0, all = 0;
+        if (t != o->ignore_index || !labels) correct += best == t, counted++;
+        if (!p && t == o->ignore_index) {
+            for (k = 0; dy && k < outputs; k++) *dy++ = 0;
+            continue;
+        }
+        for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
+        for (k = 0; k < outputs; k++) {
+            double q = cnn__cross_entropy_target(o, p, t, k, outputs);
+            all += q;                       /* unsmoothed, the label's logarithm is alone: others may be infinite */
+            if (p || k == t || o->label_smoothing > 0) loss += q * (log(sum) - ((double)y[k] - largest));
+        }
+        for (k = 0; dy && k < outputs; k++)
+            *dy++ = (float)((exp((double)y[k] - largest) / sum * all - cnn__cross_entropy_target(o, p, t, k, outputs))
+                            / weight);
     }
-    cnn__count_loss(c, loss / batch, correct, batch);
+    cnn__count_loss(c, loss, weight, correct, counted);
 }
 
 static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs)
@@ -1512,7 +1578,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
             if (dy) *dy++ = (float)(2 * error / count);
         }
     }
-    cnn__count_loss(c, loss / count, correct, batch);
+    cnn__count_loss(c, loss / outputs, batch, correct, batch);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1713,9 +1779,9 @@ static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, i
                                          size_t n)
 { (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
 
-static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, float *dy, const float *y, const int *labels,
-                                              int batch, int outputs)
-{ (void)context; cnn__softmax_cross_entropy(c, dy, y, labels, batch, outputs); }
+static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy,
+                                              const float *y, const float *target, const int *labels, int batch, int outputs)
+{ (void)context; cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs); }
 
 static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
                             int batch, int outputs)
@@ -3499,8 +3565,12 @@ static cnn_backend cnn__gemm(void)
            everything: one block of parameters, one of gradients, the outputs of each operation.
    ============================================================================================ */
 
-static uint64_t cnn__data_serial(const cnn_data *data);    /* at >>data: tells one data set from another at the same address */
-static size_t cnn__data_count(const cnn_data *data);       /* samples in its arrays, however `count` was lowered */
+static size_t cnn__data_count(const cnn_data *data);       /* at >>data: samples in its arrays, whatever `count` was set to */
+static int cnn__data_stays(const cnn_data *data);          /* 1: its arrays do not change, so a copy stays right */
+typedef struct cnn__data_memory cnn__data_memory;
+static cnn__data_memory *cnn__data_keep(const cnn_data *data);         /* to know it again, also when it has been freed */
+static void cnn__data_forget(cnn__data_memory *memory);
+static int cnn__data_freed(cnn__data_memory *memory);
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
 
@@ -3544,7 +3614,21 @@ typedef struct cnn__op {                    /* the layers first .. last, run as 
     float *y;                               /* what went out: output, or x where the op did nothing      */
 } cnn__op;
 
-typedef struct cnn__resident { const void *host; uint64_t serial; void *memory; } cnn__resident;
+/* The copy of an array that does not change, of a data set that may have been freed since */
+typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
+typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
+
+/* What a pass leaves behind and training goes on from. While somebody looks, the network has another one in its place. */
+typedef struct cnn__pass {
+    int capacity, index_capacity, backward_capacity;
+    float *x, *dloss, *targets, *dflow[2], *gradients;
+    int *labels, *order, order_room, order_next;
+    cnn_counters *counters;
+    cnn__op *ops;
+    int evaluating, no_grad, batch, has_loss;
+    cnn_batch last;
+    int *dealt;
+} cnn__pass;
 
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
 typedef enum cnn__schedule { CNN__CONSTANT, CNN__STEP_LR, CNN__COSINE_LR, CNN__ONE_CYCLE_LR } cnn__schedule;
@@ -3571,6 +3655,11 @@ struct cnn_net {
     float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
     int *labels;
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
+    float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
+    void *staged, *staging; size_t staged_size, staging_size;     /* a batch of a caller's: in backend memory; on the host */
+    float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
+    cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
+    cnn__pass look; int looking;            /* the pass that is not in use now: the look's, or training's */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
@@ -3578,6 +3667,7 @@ struct cnn_net {
     int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
     cnn_batch last;                         /* what cnn_forward was given for it                         */
+    int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     float base_lr;
     cnn__schedule schedule; long schedule_steps;
@@ -4348,6 +4438,8 @@ static void cnn__free_batch_memory(cnn_net *net)
     cnn__backend_free(net, &net->dloss);
     cnn__backend_free(net, &net->targets);
     cnn__backend_free(net, &net->labels);
+    cnn__free(net->dealt);
+    net->dealt = NULL;
     for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
     net->capacity = 0;
     net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
@@ -4379,6 +4471,8 @@ static int cnn__reserve(cnn_net *net, int batch)
         net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
         net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
         net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+        net->dealt = (int *)cnn__alloc(b, sizeof(int));
+        if (!net->dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
         for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
             cnn__op *op = &net->ops[i];
             op->output =
@@ -4433,24 +4527,93 @@ static int cnn__reserve_backward(cnn_net *net)
     return 1;
 }
 
+/* ---- looking: whoever looks gets a pass of its own, so that training's outputs, masks, counters, gradients and mode stay ---- */
+
+static void cnn__swap(void *a, void *b, size_t size)
+{
+    unsigned char *p = (unsigned char *)a, *q = (unsigned char *)b, byte;
+    while (size--) byte = *p, *p++ = *q, *q++ = byte;
+}
+
+static void cnn__swap_passes(cnn_net *net)
+{
+    cnn__pass *p = &net->look;
+#define CNN__SWAP(field) cnn__swap(&net->field, &p->field, sizeof p->field);
+    CNN__SWAP(capacity) CNN__SWAP(index_capacity) CNN__SWAP(backward_capacity) CNN__SWAP(x) CNN__SWAP(dloss) CNN__SWAP(targets)
+    CNN__SWAP(dflow) CNN__SWAP(gradients) CNN__SWAP(labels) CNN__SWAP(order) CNN__SWAP(order_room) CNN__SWAP(order_next)
+    CNN__SWAP(counters) CNN__SWAP(ops) CNN__SWAP(evaluating) CNN__SWAP(no_grad) CNN__SWAP(batch) CNN__SWAP(has_loss)
+    CNN__SWAP(last) CNN__SWAP(dealt)
+#undef CNN__SWAP
+    net->looking = !net->looking;
+}
+
+/* From here to cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
+static int cnn__begin_look(cnn_net *net)
+{
+    cnn__pass *look;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    look = &net->look;
+    if (!look->ops) {
+        look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
+        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
+        memcpy(look->ops, net->ops, sizeof *look->ops * (size_t)net->op_count);
+        for (i = 0; i < net->op_count; i++) {
+            cnn__op *op = &look->ops[i];
+            op->output = op->y = NULL; op->index = NULL; op->x = NULL;
+        }
+    }
+    if (!look->counters) {
+        look->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+        if (!look->counters) return 0;
+        net->backend.zero(net->backend.context, look->counters, sizeof(cnn_counters));
+    }
+    cnn__swap_passes(net);
+    net->evaluating = net->no_grad = 1;
+    return 1;
+}
+
+static void cnn__end_look(cnn_net *net) { cnn__swap_passes(net); }
+
+static void cnn__release_pass(cnn_net *net)
+{
+    cnn__free_batch_memory(net);
+    cnn__free_backward_memory(net);
+    cnn__free_index_memory(net);
+    cnn__backend_free(net, &net->gradients);
+    cnn__backend_free(net, &net->counters);
+    cnn__backend_free(net, &net->order);
+    cnn__free(net->ops);
+    net->ops = NULL;
+    net->order_room = net->order_next = 0;
+}
+
+static void cnn__drop_resident(cnn_net *net, int i)
+{
+    cnn__backend_free(net, &net->resident[i].memory);
+    cnn__data_forget(net->resident[i].of);
+    net->resident[i] = net->resident[--net->resident_count];
+}
+
 /* Gives back all that cnn__make_ready and what followed it took. */
 static void cnn__release(cnn_net *net)
 {
-    int i;
     if (net->opened) {
-        cnn__free_batch_memory(net);
-        cnn__free_backward_memory(net);
-        cnn__free_index_memory(net);
+        int ops = net->op_count;
+        cnn__release_pass(net);
+        cnn__swap_passes(net);
+        net->op_count = net->ops ? ops : 0;                /* nobody may have looked */
+        cnn__release_pass(net);
+        cnn__swap_passes(net);
         cnn__backend_free(net, &net->work);
         cnn__backend_free(net, &net->scale);
         cnn__backend_free(net, &net->shift);
         cnn__backend_free(net, &net->parameters);
-        cnn__backend_free(net, &net->gradients);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
-        cnn__backend_free(net, &net->counters);
-        cnn__backend_free(net, &net->order);
-        for (i = 0; i < net->resident_count; i++) cnn__backend_free(net, &net->resident[i].memory);
+        cnn__backend_free(net, &net->staged);
+        cnn__backend_free(net, &net->class_weight_sent);
+        while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
         if (net->backend.close) net->backend.close(net->backend.context);
     }
     cnn__free(net->scaled);
@@ -4458,8 +4621,9 @@ static void cnn__release(cnn_net *net)
     cnn__free(net->tensors);
     cnn__free(net->ops);
     net->scaled = NULL; net->resident = NULL; net->tensors = NULL; net->ops = NULL;
-    net->resident_count = net->tensor_count = net->op_count = net->opened = 0;
-    net->order_room = net->order_next = net->work_batch = 0;
+    net->tensor_count = net->op_count = net->opened = 0;
+    net->staged_size = 0;
+    net->work_batch = 0;
     net->parameter_count = 0;
 }
 
@@ -4493,6 +4657,9 @@ void cnn_free(cnn_net *net)
     cnn__release(net);
     cnn__free(net->layers);
     cnn__free(net->history);
+    cnn__free(net->staging);
+    cnn__free(net->class_weight);
+    cnn__free(net->trained_scale);
     cnn__free(net);
 }
 
@@ -4586,27 +4753,78 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->x throug
 
 static float *cnn__last_output(cnn_net *net) { return net->op_count ? net->ops[net->op_count - 1].y : net->x; }
 
+/* A data set that was freed takes its copies along. */
+static void cnn__drop_freed(cnn_net *net)
+{
+    int i;
+    for (i = net->resident_count - 1; i >= 0; i--) if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
+}
+
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
-static const void *cnn__reside(cnn_net *net, const void *host, uint64_t serial, size_t bytes)
+static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part part, const void *host, size_t bytes)
 {
     cnn__resident *larger;
     int i;
     if (net->backend.reads_host || !host) return host;
-    for (i = 0; i < net->resident_count; i++)
-        if (net->resident[i].host == host && net->resident[i].serial == serial) return net->resident[i].memory;
+    for (i = net->resident_count - 1; i >= 0; i--) {
+        if (net->resident[i].of != data->memory || net->resident[i].part != part) continue;
+        if (net->resident[i].host == host) return net->resident[i].memory;
+        cnn__drop_resident(net, i);                        /* the data set has been given another array */
+    }
     larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
     if (!larger) return cnn__say(&net->error, "out of memory for the data set"), (const void *)NULL;
-    if (net->resident) memcpy(larger, net->resident, sizeof *larger * net->resident_count);
+    if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
     cnn__free(net->resident);
     net->resident = larger;
     larger += net->resident_count;
-    larger->host = host;
-    larger->serial = serial;
     larger->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
     if (!larger->memory) return NULL;
+    larger->of = cnn__data_keep(data);
+    larger->part = part;
+    larger->host = host;
     net->backend.upload(net->backend.context, larger->memory, host, bytes);
     net->resident_count++;
     return larger->memory;
+}
+
+/* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
+static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host && !cnn__data_stays(data); }
+
+static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
+{
+    if (bytes <= net->staging_size) return 1;
+    cnn__free(net->staging);
+    net->staging = cnn__alloc(bytes, 1);
+    net->staging_size = net->staging ? bytes : 0;
+    if (!net->staging) cnn__say(&net->error, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    return net->staging != NULL;
+}
+
+/* The batch's rows, of `size` bytes each, one after the other on the host; NULL and an error without memory */
+static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
+{
+    int n;
+    if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
+    for (n = 0; n < batch; n++)
+        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->dealt[n], size);
+    return net->staging;
+}
+
+/* The batch's samples as they are now, in backend memory; the order that goes with them is 0, 1, 2, ... */
+static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, size_t size)
+{
+    const cnn_backend *b = &net->backend;
+    size_t bytes = size * (size_t)batch;
+    void *rows;
+    if (bytes > net->staged_size) {
+        cnn__backend_free(net, &net->staged);
+        net->staged = cnn__backend_alloc(net, bytes, 1, "the samples");
+        net->staged_size = net->staged ? bytes : 0;
+        if (!net->staged) return NULL;
+    }
+    rows = cnn__stage(net, from, batch, size);
+    if (rows) b->upload(b->context, net->staged, rows, bytes);
+    return rows ? net->staged : NULL;
 }
 
 /* They are the same for all batches of a data set, so they are sent only where they are not there yet. */
@@ -4645,6 +4863,15 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     b->upload(b->context, net->order + net->order_next, order, sizeof(int) * (size_t)count);
 }
 
+static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data *data)
+{
+    if (data->count >= 1 && (size_t)data->count <= cnn__data_count(data)) return 1;
+    return cnn__say(error, "%s: the count of %s was set to %d; it must be from 1 to its %.0f samples", call, data->name,
+                    data->count, (double)cnn__data_count(data)),
+           0;
+}
+
+/* A batch and its data set are public, so whoever has them may have changed their numbers: each is checked whenever it is used. */
 static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
@@ -4659,6 +4886,35 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
                         data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
                         net->input.width),
                0;
+    if (!data->scale || !data->shift || !data->bytes == !data->floats)
+        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new"), 0;
+    return cnn__usable_count(&net->error, "cnn_forward", data);
+}
+
+/* Which samples the batch has: checked, and kept for its labels. A loader's order ends with -1, so that a batch that was made
+   larger than it is noticed there. */
+static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
+{
+    size_t count = cnn__data_count(batch->data);
+    int n;
+    for (n = 0; n < batch->size; n++) {
+        net->dealt[n] = batch->order[n];
+        if (net->dealt[n] < 0 || (size_t)net->dealt[n] >= count)
+            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to %.0f",
+                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1),
+                   0;
+    }
+    return 1;
+}
+
+/* The scale of bytes that it trains on: for cnn_predict_bytes. 1, or 0 and an error without memory. */
+static int cnn__remember_scale(cnn_net *net, const float *scale, const float *shift)
+{
+    size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
+    if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
+    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale"), 0;
+    memcpy(net->trained_scale, scale, size);
+    memcpy(net->trained_scale + channels, shift, size);
     return 1;
 }
 
@@ -4668,23 +4924,38 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     const cnn_backend *b;
     const cnn_data *data;
     cnn_map_shape map;
-    size_t values;
-    const unsigned char *bytes;
-    const float *floats;
+    const void *samples;
+    size_t size;
+    int n;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
+    net->batch = net->has_loss = 0;
+    if (!cnn__take_order(net, batch)) return;
     b = &net->backend;
     data = batch->data;
     map.batch = batch->size; map.channels = data->channels; map.pixels = data->height * data->width;
-    values = cnn__data_count(data) * (size_t)data->channels * (size_t)map.pixels;
-    bytes = (const unsigned char *)cnn__reside(net, data->bytes, cnn__data_serial(data), values);
-    floats = (const float *)cnn__reside(net, data->floats, cnn__data_serial(data), values * sizeof(float));
+    size = cnn__size(net->input) * (data->bytes ? 1 : sizeof(float));
+    samples = data->bytes ? (const void *)data->bytes : data->floats;
+    cnn__drop_freed(net);
+    if (cnn__is_sent(net, data)) {
+        if (!cnn__need_staging(net, sizeof(int) * (size_t)batch->size)) return;
+        for (n = 0; n < batch->size; n++) ((int *)net->staging)[n] = n;
+        cnn__send_order(net, (int *)net->staging, batch->size);
+        if (!cnn__stopped(net)) samples = cnn__send_samples(net, samples, batch->size, size);
+    } else {
+        samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
+        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->dealt, batch->size);
+    }
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
-    if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, batch->order, batch->size);
     if (cnn__stopped(net)) return;
+    if (!net->looking && !net->evaluating) {
+        if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
+        if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+    }
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->counters, batch->size, !net->evaluating);
     net->order_next += batch->size;
-    b->gather(b->context, net->counters, &map, net->x, bytes, floats, net->order, net->scale, net->shift);
+    b->gather(b->context, net->counters, &map, net->x, data->bytes ? (const unsigned char *)samples : NULL,
+              data->floats ? (const float *)samples : NULL, net->order, net->scale, net->shift);
     cnn__run(net, batch->size);
     net->last = *batch;
 }
@@ -4700,34 +4971,132 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
     return 1;
 }
 
-static const int *cnn__batch_labels(cnn_net *net, const cnn_batch *batch)
+/* Labels or targets of the batch, `width` values of 4 bytes each, into the backend's memory */
+static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn__part part, const void *from, int width)
+{
+    const cnn_backend *b = &net->backend;
+    size_t size = 4 * (size_t)width;
+    if (cnn__is_sent(net, batch->data)) {
+        void *rows = cnn__stage(net, from, batch->size, size);
+        if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
+    } else {
+        from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
+        if (!cnn__stopped(net)) b->gather_rows(b->context, net->counters, to, from, net->order, batch->size, width);
+    }
+}
+
+/* NULL without labels, or with an error: a label is checked when it is used, since whoever owns it may change it until then */
+static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_batch *batch, const int *ignored)
 {
     const cnn_data *data = batch->data;
-    const void *labels = cnn__reside(net, data->labels, cnn__data_serial(data), cnn__data_count(data) * sizeof(int));
-    if (!labels) return NULL;
-    net->backend.gather_rows(net->backend.context, net->counters, net->labels, labels, net->order, batch->size, 1);
+    int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
+    if (!data->labels) return NULL;
+    for (n = 0; n < batch->size; n++) {
+        int label = data->labels[net->dealt[n]];
+        if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
+        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->dealt[n], data->name,
+                 limit - 1);
+        return NULL;
+    }
+    cnn__batch_rows(net, net->labels, batch, CNN__LABELS, data->labels, 1);
     return net->labels;
+}
+
+/* The targets of a loss, which has as many values of each sample as the network; NULL and an error if they do not fit */
+static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn_batch *batch)
+{
+    const cnn_data *data = batch->data;
+    int outputs = (int)cnn__outputs(net);
+    if (data->outputs != outputs) {
+        cnn__say(&net->error, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
+                 data->name, data->outputs, outputs);
+        return NULL;
+    }
+    cnn__batch_rows(net, net->targets, batch, CNN__TARGETS, data->targets, outputs);
+    return net->targets;
+}
+
+void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
+{
+    float *weight = NULL;
+    int k;
+    if (cnn__stopped(net)) return;
+    if (o.label_smoothing == (float)CNN_ZERO) o.label_smoothing = 0;
+    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
+        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g", (double)o.label_smoothing);
+        return;
+    }
+    if (!o.weight != !o.classes || o.classes < 0) {
+        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes is %d",
+                 o.classes);
+        return;
+    }
+    for (k = 0; k < o.classes; k++) {
+        if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
+        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k, (double)o.weight[k]);
+        return;
+    }
+    if (o.classes) {
+        weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
+        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes); return; }
+        memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
+    }
+    cnn__free(net->class_weight);
+    if (net->opened) cnn__backend_free(net, &net->class_weight_sent);
+    net->class_weight = weight;
+    net->cross_entropy = o;
+}
+
+/* The label that does not count: 0 means not given, and CNN_ZERO class 0 */
+static int cnn__ignored_label(const cnn_net *net)
+{
+    int ignored = net->cross_entropy.ignore_index;
+    return ignored == CNN_ZERO ? 0 : ignored ? ignored : -100;
+}
+
+/* As the backend's entry takes them */
+static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
+{
+    *o = net->cross_entropy;
+    o->ignore_index = cnn__ignored_label(net);
+    if (net->class_weight && !net->class_weight_sent) {
+        size_t size = sizeof(float) * (size_t)o->classes;
+        net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
+        if (!net->class_weight_sent) return 0;
+        net->backend.upload(net->backend.context, net->class_weight_sent, net->class_weight, size);
+    }
+    o->weight = net->class_weight_sent;
+    return 1;
 }
 
 void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
 {
+    const cnn_data *data;
+    cnn_cross_entropy_options o;
     const int *labels;
-    int outputs;
+    const float *targets = NULL;
+    int outputs, soft;
     if (!cnn__usable_loss(net, "cnn_cross_entropy", batch)) return;
+    data = batch->data;
     outputs = (int)cnn__outputs(net);
-    if (!batch->data->labels) {
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels; use cnn_mse_loss for targets", batch->data->name);
-        return;
-    }
-    if (batch->data->classes > outputs) {
-        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", batch->data->name,
-                 batch->data->classes, outputs);
-        return;
-    }
-    labels = cnn__batch_labels(net, batch);
+    if (!cnn__cross_entropy_now(net, &o)) return;
+    soft = data->targets && (o.probabilities || !data->labels);
+    if (!data->labels && !data->targets)
+        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+    else if (o.probabilities && !soft)
+        cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+    else if (!soft && data->classes > outputs && o.ignore_index < outputs)
+        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
+                 data->classes, outputs);
+    else if (o.weight && o.classes != outputs)
+        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for each",
+                 o.classes, outputs);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss,
-                                       cnn__last_output(net), labels, batch->size, outputs);
+    labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
+    if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
+    if (cnn__stopped(net)) return;
+    net->backend.softmax_cross_entropy(net->backend.context, net->counters, &o, net->no_grad ? NULL : net->dloss,
+                                       cnn__last_output(net), targets, labels, batch->size, outputs);
     net->has_loss = 1;
 }
 
@@ -4740,25 +5109,14 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     if (!cnn__usable_loss(net, "cnn_mse_loss", batch)) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    if (data->targets && data->outputs != outputs) {
-        cnn__say(&net->error, "cnn_mse_loss: a target of %s has %d values, but the network has %d outputs; give it as many",
-                 data->name, data->outputs, outputs);
-        return;
-    }
-    if (!data->targets && (!data->labels || data->classes > outputs)) {
+    if (!data->targets && !data->labels)
+        cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
+    else if (!data->targets && data->classes > outputs)
         cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name, data->classes,
                  outputs);
-        return;
-    }
-    labels = cnn__batch_labels(net, batch);
-    if (data->targets) {
-        targets = (const float *)cnn__reside(net, data->targets, cnn__data_serial(data),
-                                             cnn__data_count(data) * (size_t)outputs * sizeof(float));
-        if (cnn__stopped(net)) return;
-        net->backend.gather_rows(net->backend.context, net->counters, net->targets, targets, net->order, batch->size,
-                                 outputs);
-        targets = net->targets;
-    }
+    if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
+    if (cnn__stopped(net)) return;
+    labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
     net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets,
                      labels, batch->size, outputs);
@@ -5066,10 +5424,8 @@ static cnn_score cnn__read_score(cnn_net *net)
     if (cnn__stopped(net) || !cnn__sync(net)) return score;
     c = cnn__read_counters(net);
     score.count = c.seen;
-    if (c.seen) {
-        score.loss = c.loss_sum / c.seen;
-        score.accuracy = (double)c.correct_sum / c.seen;
-    }
+    if (c.weight_sum > 0) score.loss = c.loss_sum / c.weight_sum;
+    if (c.seen) score.accuracy = (double)c.correct_sum / c.seen;
     return score;
 }
 
@@ -5078,7 +5434,7 @@ static void cnn__reset_score(cnn_net *net)
     cnn_counters c;
     if (!cnn__ready(net)) return;
     c = cnn__read_counters(net);
-    c.loss_sum = 0;
+    c.loss_sum = c.weight_sum = 0;
     c.correct_sum = c.seen = 0;
     cnn__write_counters(net, &c);
 }
@@ -5096,30 +5452,21 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
     return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss), 0;
 }
 
-/* All of data in order, without dropout or gradients; each batch goes to `look`. */
+/* All of data in order; each batch goes to `look`, within a look that has begun. */
 static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
                             void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
 {
-    int evaluating, no_grad;
     cnn_loader_options o;
     cnn_loader *loader;
     cnn_batch batch;
-    if (cnn__stopped(net)) return;
     memset(&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
     loader = cnn__deal(call, data, o);
     cnn__take_over(&net->error, cnn_loader_error(loader));
-    evaluating = net->evaluating;
-    no_grad = net->no_grad;
-    net->evaluating = net->no_grad = 1;
     while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
         if (!cnn__stopped(net)) look(net, &batch, user);
         if (net->backend.step_end) net->backend.step_end(net->backend.context);
     }
-    net->evaluating = evaluating;
-    net->no_grad = no_grad;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);               /* its batches are not for training */
     cnn_loader_free(loader);
 }
 
@@ -5130,11 +5477,13 @@ static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *los
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
-    if (cnn__usable_loss_kind(net, "cnn_evaluate", loss)) {
-        cnn__reset_score(net);
-        cnn__each_batch(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
-    }
-    return cnn__read_score(net);
+    cnn_score score = { 0, 0, 0 };
+    if (!cnn__usable_loss_kind(net, "cnn_evaluate", loss) || !cnn__begin_look(net)) return score;
+    cnn__reset_score(net);
+    cnn__each_batch(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
+    score = cnn__read_score(net);
+    cnn__end_look(net);
+    return score;
 }
 
 typedef struct cnn__classified { int *classes; float *probability; int done; } cnn__classified;
@@ -5161,19 +5510,19 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     cnn__classified to = { NULL, NULL, 0 };
     to.classes = classes;
     to.probability = probability;
+    if (!cnn__begin_look(net)) return 0;
     cnn__each_batch(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
+    cnn__end_look(net);
     return !cnn__stopped(net);
 }
 
 int cnn_predict(cnn_net *net, float *y, const float *x, int count)
 {
-    int evaluating, no_grad, done, most = 256;
+    int done, most = 256;
     if (cnn__stopped(net)) return 0;
     if (!x || !y || count < 1)
         return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count), 0;
-    evaluating = net->evaluating;
-    no_grad = net->no_grad;
-    net->evaluating = net->no_grad = 1;
+    if (!cnn__begin_look(net)) return 0;
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
@@ -5181,9 +5530,68 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
         cnn__run(net, size);
         net->backend.download(net->backend.context, y + out * done, cnn__last_output(net), sizeof *y * out * size);
     }
-    net->evaluating = evaluating;
-    net->no_grad = no_grad;
+    cnn__end_look(net);
     return !cnn__stopped(net) && cnn__sync(net);
+}
+
+static void cnn__predict_batch(cnn_net *net, const cnn_batch *batch, void *user)
+{
+    float **y = (float **)user;
+    size_t count = cnn__outputs(net) * (size_t)batch->size;
+    net->backend.download(net->backend.context, *y, cnn__last_output(net), sizeof **y * count);
+    *y += count;
+}
+
+int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
+{
+    cnn_data data;
+    if (cnn__stopped(net)) return 0;
+    if (!x || !y || count < 1)
+        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count), 0;
+    if (!net->trained_scale)
+        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale is "
+                                     "not known; give it with cnn_set_scale"),
+               0;
+    memset(&data, 0, sizeof data);
+    data.name = "the bytes";
+    data.count = count;
+    data.channels = net->input.channels; data.height = net->input.height; data.width = net->input.width;
+    data.bytes = x;
+    data.scale = net->trained_scale;
+    data.shift = net->trained_scale + net->input.channels;
+    if (!cnn__begin_look(net)) return 0;
+    cnn__each_batch(net, "cnn_predict_bytes", &data, 256, cnn__predict_batch, &y);
+    cnn__end_look(net);
+    return !cnn__stopped(net) && cnn__sync(net);
+}
+
+/* cnn_normalize's scale and shift; 0 and an error if a deviation cannot be */
+static int cnn__scale_of(float *scale, float *shift, int channels, float whole, const float *mean, const float *std,
+                         const char *call, cnn__text *error)
+{
+    int c;
+    for (c = 0; std && c < channels; c++)
+        if (!(std[c] > 0))
+            return cnn__say(error, "%s: the deviation of channel %d must be above 0, not %g", call, c, (double)std[c]), 0;
+    for (c = 0; c < channels; c++) {
+        scale[c] = std ? whole / std[c] : whole;
+        shift[c] = std ? -mean[c] / std[c] : 0;
+    }
+    return 1;
+}
+
+void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
+{
+    int channels;
+    float *both;
+    if (cnn__stopped(net)) return;
+    if (!mean != !std) { cnn__say(&net->error, "cnn_set_scale: give both mean and std, or neither"); return; }
+    channels = net->input.channels;
+    both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
+    if (!both) cnn__say(&net->error, "out of memory for the inputs' scale");
+    else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
+        cnn__remember_scale(net, both, both + channels);
+    cnn__free(both);
 }
 
 static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
@@ -5550,8 +5958,9 @@ const char *cnn_layer_name(const cnn_net *net, int i)
 
 struct cnn__data_memory {
     cnn__text error, name;
-    uint64_t serial;
-    int count;
+    int count, classes;                     /* as it was made, so that what is set later can be checked   */
+    int constant;                           /* its arrays stay as they are                                */
+    int users, freed;                       /* itself and the copies in networks; counted atomically       */
     void *bytes, *floats, *labels, *targets, *scale, *shift;      /* those that belong to the data set */
 };
 
@@ -5561,15 +5970,25 @@ static const char *const cnn__fashion_names[10] = {
 static const char *const cnn__cifar10_names[10] = {
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
 
-static uint64_t cnn__data_serial(const cnn_data *data) { return data->memory ? data->memory->serial : 0; }
 static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (size_t)data->memory->count : (size_t)data->count; }
+static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
+
+/* A data set is known by its memory block, which lasts as long as a network has a copy of its arrays: no other data set can
+   have that address meanwhile, though its arrays are gone and their addresses are taken again. */
+static cnn__data_memory *cnn__data_keep(const cnn_data *data)
+{
+    cnn__add_atomic(&data->memory->users, 1);   /* networks in several threads may use one data set */
+    return data->memory;
+}
+
+static void cnn__data_forget(cnn__data_memory *memory) { if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory); }
+static int cnn__data_freed(cnn__data_memory *memory) { return cnn__read_atomic(&memory->freed); }
 
 static cnn_data *cnn__data_empty(const char *name)
 {
     /* when there is no memory even for the error */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", NULL };
-    static uint64_t serial;
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
     if (!data || !memory) {
@@ -5579,9 +5998,7 @@ static cnn_data *cnn__data_empty(const char *name)
         return &none;
     }
     data->memory = memory;
-    cnn__lock();
-    memory->serial = ++serial;
-    cnn__unlock();
+    memory->constant = memory->users = 1;
     snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
     data->name = memory->name.s;
     return data;
@@ -5596,7 +6013,8 @@ void cnn_data_free(cnn_data *data)
     cnn__free(data->memory->targets);
     cnn__free(data->memory->scale);
     cnn__free(data->memory->shift);
-    cnn__free(data->memory);
+    cnn__add_atomic(&data->memory->freed, 1);
+    cnn__data_forget(data->memory);
     cnn__free(data);
 }
 
@@ -5619,8 +6037,9 @@ static cnn_data *cnn__data_complete(cnn_data *data)
     float *scale, *shift;
     int i;
     data->memory->count = data->count;
-    for (i = 0; data->labels && i < data->count; i++)
-        if (data->labels[i] < 0 || data->labels[i] >= data->classes) {
+    data->memory->classes = data->classes;
+    for (i = 0; data->labels && i < data->count; i++)      /* one below 0 may be an ignore_index: only the loss knows */
+        if (data->labels[i] >= data->classes) {
             cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d", data->name, data->labels[i], i,
                      data->classes - 1);
             return cnn__data_fails(data);
@@ -5638,18 +6057,10 @@ static cnn_data *cnn__data_complete(cnn_data *data)
 
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
-    int c;
     if (!data || data->error) return;
-    for (c = 0; c < data->channels; c++)
-        if (!(std[c] > 0)) {
-            cnn__say(&data->memory->error, "cnn_normalize: the deviation of channel %d must be above 0, not %g", c, std[c]);
-            cnn__data_fails(data);
-            return;
-        }
-    for (c = 0; c < data->channels; c++) {
-        ((float *)data->memory->scale)[c] = (data->bytes ? 1.0f / 255 : 1) / std[c];
-        ((float *)data->memory->shift)[c] = -mean[c] / std[c];
-    }
+    if (!cnn__scale_of((float *)data->memory->scale, (float *)data->memory->shift, data->channels,
+                       data->bytes ? 1.0f / 255 : 1, mean, std, "cnn_normalize", &data->memory->error))
+        cnn__data_fails(data);
 }
 
 cnn_data *cnn_data_new_with(cnn_data_options o)
@@ -5661,14 +6072,15 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->outputs = o.targets ? o.outputs : 0;
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
     data->class_names = o.class_names;
+    data->memory->constant = o.constant;
     if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1 || (double)o.channels * o.height * o.width > INT_MAX)
         cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
                  o.count, o.channels, o.height, o.width);
     else if (!o.bytes == !o.floats)
         cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
-    else if ((!o.labels && !o.targets) || (o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
+    else if ((o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
         cnn__say(&data->memory->error,
-                 "cnn_data_new: needs .labels with .classes of at least 1, or .targets with .outputs of at least 1");
+                 "cnn_data_new: .labels need .classes of at least 1, and .targets .outputs of at least 1");
     return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
 }
 
@@ -5968,7 +6380,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
 void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second)
 {
     int *order = NULL, i;
-    if (!data->error && count > 0 && count < data->count) order = (int *)cnn__alloc((size_t)data->count, sizeof *order);
+    if (!data->error && count > 0 && count < data->count && (size_t)data->count <= cnn__data_count(data)) order = (int *)cnn__alloc((size_t)data->count, sizeof *order);
     if (!order) {
         *first = cnn__data_empty(data->name);
         *second = cnn__data_empty(data->name);
@@ -5976,6 +6388,7 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
             cnn_data *d = i ? *second : *first;
             if (!d->memory) continue;
             if (data->error || i) cnn__take_over(&d->memory->error, data->error ? data->error : (*first)->error);
+            else if (!cnn__usable_count(&d->memory->error, "cnn_random_split", data)) {}
             else if (count > 0 && count < data->count)
                 cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
             else
@@ -6018,17 +6431,18 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
     if (!data)
         cnn__say(&loader->error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
     else if (data->error) cnn__take_over(&loader->error, data->error);
-    else if (data->count < 1 || (size_t)data->count > cnn__data_count(data))
-        cnn__say(&loader->error, "%s: the count of %s was set to %d; it must be from 1 to its %.0f samples", call, data->name,
-                 data->count, (double)cnn__data_count(data));
+    else if (!cnn__usable_count(&loader->error, call, data)) {}
     else if (o.batch_size < 0) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
     else if (o.drop_last && o.batch_size > data->count)
         cnn__say(&loader->error,
                  "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
                  call, data->count, o.batch_size);
-    else if (!(loader->order = (int *)cnn__alloc((size_t)data->count, sizeof *loader->order)))
+    else if (!(loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order)))
         cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
-    else loader->count = data->count;
+    else {
+        loader->count = data->count;
+        loader->order[loader->count] = -1;                 /* no sample: stops a batch whose size was set too high */
+    }
     loader->failed.error = cnn_loader_error(loader);
     return loader;
 }
@@ -6089,7 +6503,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 {
     if (!cnn_next(loader, batch)) return 0;
-    if (batch->order == loader->order) cnn__send_order(net, loader->order, loader->count);
+    if (batch->order == loader->order && !cnn__stopped(net) && !cnn__is_sent(net, batch->data))
+        cnn__send_order(net, loader->order, loader->count);
     cnn__forward(net, batch, 1);
     return 1;
 }
@@ -7363,7 +7778,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn_counters c;
     const char *facts[8];
     float *values[3] = { NULL, NULL, NULL };
-    double numbers[CNN__NUMBERS], *history, *h;
+    double numbers[CNN__NUMBERS], *history, *h, *scale;
     int i, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
@@ -7382,7 +7797,12 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     numbers[CNN__LR] = c.lr;
     numbers[CNN__BASE_LR] = net->base_lr;
     history = h = (double *)cnn__alloc((size_t)net->history_count * CNN__COLUMNS + 1, sizeof *history);
-    if (!history) cnn__wrong(&s, "out of memory");
+    scale = (double *)cnn__alloc(2 * (size_t)net->input.channels, sizeof *scale);
+    if (!history || !scale) {
+        cnn__free(history); cnn__free(scale);
+        history = scale = NULL;
+        cnn__wrong(&s, "out of memory");
+    }
     for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
         const cnn_epoch *e = &net->history[i];
         h[0] = e->epoch;      h[1] = e->seconds;        h[2] = e->lr;
@@ -7390,10 +7810,12 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
         h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
     }
     cnn__add_numbers(&s, "cnn.h/training", numbers, 1, CNN__NUMBERS);
+    for (i = 0; scale && net->trained_scale && i < 2 * net->input.channels; i++) scale[i] = (double)net->trained_scale[i];
+    if (scale && net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", scale, 2, (size_t)net->input.channels);
     cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
     good = cnn__write_state(&s, 0);
     for (i = 0; i < 3; i++) cnn__free(values[i]);
-    cnn__free(history);
+    cnn__free(history); cnn__free(scale);
     return cnn__close_state(&s, good);
 }
 
@@ -7418,7 +7840,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
 typedef struct cnn__resumed {
     float *values;
     int blocks;
-    double *numbers, *history;
+    double *numbers, *history, *scale;      /* scale: NULL where it did not train on bytes               */
     cnn_epoch *epochs;
     size_t count;
 } cnn__resumed;
@@ -7441,6 +7863,10 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
     }
     r->numbers = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
     r->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &r->count);
+    if (cnn__find_stored(s, "", "cnn.h/scale")) {
+        r->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &k);
+        if (r->scale && k != 2) return cnn__wrong(s, "has no proper cnn.h/scale");
+    }
     if (cnn__failed(s)) return 0;
     if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0)
         || !(r->numbers[CNN__BASE_LR] >= 0))
@@ -7475,8 +7901,13 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     if (!r.values) cnn__wrong(&s, "out of memory");
     good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
         && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
+    if (good && r.scale && !net->trained_scale) {
+        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
+        if (!net->trained_scale) good = cnn__wrong(&s, "out of memory");
+    }
     if (good) {
         cnn_counters c = cnn__read_counters(net);
+        if (!r.scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
         for (i = 0; i < 3; i++) {
             float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
             if (i >= r.blocks) cnn__backend_free(net, to);
@@ -7492,12 +7923,13 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
         net->base_lr = (float)r.numbers[CNN__BASE_LR];
         cnn__free(net->history);
+        for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)r.scale[i];
         net->history = r.epochs;
         net->history_count = (int)r.count;
         net->history_room = (int)r.count + 1;
         r.epochs = NULL;
     }
-    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.epochs);
+    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.scale); cnn__free(r.epochs);
     return cnn__close_state(&s, good);
 }
 
@@ -7538,9 +7970,15 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
 void cnn_summary(cnn_net *net, FILE *out)
 {
     cnn__text dims, parameters, work, bytes, label;
-    double all_work = 0, all_bytes;
+    double all_work = 0, all_parameters = 0, all_bytes;
     int i, width = 12;
-    if (!cnn__ready(net)) return;
+    if (cnn__stopped(net)) return;
+    if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
+    if (!net->ready) {                                     /* only for the table: more layers may follow */
+        net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
+        if (!net->tensors) { cnn__say(&net->error, "out of memory for the network's layers"); return; }
+        cnn__list_tensors(net);
+    }
     for (i = 0; i < net->layer_count; i++) {
         int length = snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
         if (length > width) width = length;
@@ -7559,10 +7997,15 @@ void cnn_summary(cnn_net *net, FILE *out)
                 cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
+        all_parameters += p;
     }
     fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
-            cnn__thousands((double)cnn_num_parameters(net), &parameters), cnn__thousands(all_work, &work),
-            cnn__thousands(all_bytes, &bytes));
+            cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
+    if (net->ready) return;
+    cnn__free(net->tensors);
+    net->tensors = NULL;
+    net->tensor_count = 0;
+    net->parameter_count = 0;
 }
 
 /* ---- gradient check ---- */
@@ -7708,20 +8151,38 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__backend_free(net, &x); cnn__backend_free(net, &y); cnn__backend_free(net, &dx); cnn__backend_free(net, &dy);
 }
 
+/* The look's pass begins where training's next one would: same dropout masks, in the same mode */
+static int cnn__begin_gradcheck(cnn_net *net)
+{
+    cnn_counters c;
+    if (!cnn__begin_look(net)) return 0;
+    net->evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
+    net->backend.download(net->backend.context, &c, net->look.counters, sizeof c);
+    c.batch_offset = c.next_offset = 0;
+    net->order_next = 0;
+    cnn__write_counters(net, &c);
+    if (!net->gradients)
+        net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradient check");
+    return 1;
+}
+
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
 {
     cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
-    int i, tf32 = net ? net->allow_tf32 : 0;
-    cnn_allow_tf32(net, 0);                                /* its rounding is larger than what a check lets pass */
+    int i, tf32;
+    if (!cnn__begin_gradcheck(net)) {
+        result.failed++;
+        return result;
+    }
+    tf32 = net->allow_tf32;
+    net->allow_tf32 = 0;                                   /* its rounding is larger than what a check lets pass */
     cnn_forward(net, batch);
     for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
         if (net->layers[i].kind != CNN__FLATTEN && !cnn__does_nothing(net, &net->layers[i]))
             cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
-    cnn_zero_grad(net);
     if (cnn__stopped(net)) result.failed++;
-    if (!net) return result;
-    net->has_loss = 0;
     net->allow_tf32 = tf32;
+    cnn__end_look(net);
     return result;
 }
 
@@ -8211,7 +8672,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
-    if (data->class_names && class_number < data->classes) return data->class_names[class_number];
+    if (data->class_names && class_number >= 0 && class_number < data->memory->classes) return data->class_names[class_number];
     snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
@@ -8244,7 +8705,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     int k = data->classes, t, g, n, most = 1, *counts = (int *)cnn__alloc((size_t)k * k, sizeof *counts);
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
-    for (n = 0; n < data->count; n++) if (guess[n] < k) counts[data->labels[n] * k + guess[n]]++;
+    for (n = 0; n < data->count; n++)
+        if (guess[n] < k && data->labels[n] != cnn__ignored_label(net)) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
     fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
                "class=\"scroll\"><table class=\"confusion\"><tr><th>");
@@ -8279,14 +8741,14 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess, const float *probability,
+static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
                                  unsigned char *pixels)
 {
     enum { SHOWN = 25 };
     int shown[SHOWN], count = 0, n, k, channels, all = 0;
     cnn__text a, b;
     for (n = 0; n < data->count; n++) {
-        if (guess[n] == data->labels[n]) continue;
+        if (guess[n] == data->labels[n] || data->labels[n] == cnn__ignored_label(net)) continue;
         all++;
         for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < SHOWN) shown[k] = shown[k - 1];
         if (k < SHOWN) {
@@ -8332,7 +8794,7 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
 static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsigned char *pixels)
 {
     enum { SAMPLES = 3, MAPS = 32 };
-    int order[SAMPLES], count = 0, n, i, channels, evaluating = net->evaluating;
+    int order[SAMPLES], count = 0, n, i, channels;
     cnn_batch batch;
     cnn__text text;
     for (n = 0; n < data->count && count < SAMPLES; n++) {                 /* of different classes */
@@ -8340,7 +8802,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
         if (i == count) order[count++] = n;
     }
     batch.data = data; batch.order = order; batch.size = count;
-    net->evaluating = 1;
+    if (!cnn__begin_look(net)) return;
     cnn_forward(net, &batch);
     fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
@@ -8371,7 +8833,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
         }
         fprintf(f, "</details>\n");
     }
-    net->evaluating = evaluating;
+    cnn__end_look(net);
 }
 
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title)
@@ -8411,7 +8873,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
     pixels = (unsigned char *)cnn__alloc((size_t)data->height * data->width, 3);
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
-    else if (cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
+    else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
         fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
                    "content=\"width=device-width,initial-scale=1\"><title>");
@@ -8429,7 +8891,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
             cnn__write_curves_svg(f, net, title);
         }
         cnn__report_classes(f, net, data, guess);
-        cnn__report_mistakes(f, data, guess, probability, pixels);
+        cnn__report_mistakes(f, net, data, guess, probability, pixels);
         cnn__report_network(f, net);
         cnn__report_kernels(f, net);
         cnn__report_maps(f, net, data, pixels);

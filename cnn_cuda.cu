@@ -2080,38 +2080,69 @@ static __device__ double block_sum(double value, double *shared)
 static __device__ int argmax(const float *y, int count)
 {
     int best = 0;
-    for (int o = 1; o < count; o++) if (y[o] > y[best]) best = o;
+    for (int o = 1; o < count; o++) if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;      /* NaN wins */
     return best;
 }
 
-static __device__ void count_loss(cnn_counters *c, double loss, int correct, int batch)
+static __device__ void count_loss(cnn_counters *c, double loss, double weight, int correct, int counted)
 {
-    c->loss = loss;
+    c->loss = loss / weight;
     c->correct = correct;
-    c->loss_sum += loss * batch;
+    c->loss_sum += loss;
+    c->weight_sum += weight;
     c->correct_sum += correct;
-    c->seen += batch;
+    c->seen += counted;
 }
 
-/* One block, so that one sum is left; one thread a sample. */
-static __global__ void __launch_bounds__(THREADS, 2) softmax_cross_entropy(cnn_counters *c, float *dy, const float *y,
+static __device__ float class_weight(const cnn_cross_entropy_options &o, int k) { return o.weight ? o.weight[k] : 1.0f; }
+
+/* q(n,k) of the card; p: the sample's probabilities, or NULL: its label t alone */
+static __device__ float cross_entropy_target(const cnn_cross_entropy_options &o, const float *p, int t, int k, int outputs)
+{
+    float e = o.label_smoothing;
+    return class_weight(o, k) * ((1 - e) * (p ? p[k] : k == t ? 1.0f : 0.0f) + e / (float)outputs);
+}
+
+/* One block, so that one sum is left; one thread a sample. The sum of weights comes first: gradients are divided by it. */
+static __global__ void __launch_bounds__(THREADS, 2) softmax_cross_entropy(cnn_counters *c, cnn_cross_entropy_options o,
+                                                                           float *dy, const float *y, const float *target,
                                                                            const int *labels, int batch, int outputs)
 {
     __shared__ double shared[THREADS];
-    double loss = 0, correct = 0;
+    __shared__ float divisor;
+    double loss = 0, correct = 0, counted = 0, weight = 0;
+    for (int n = (int)threadIdx.x; n < batch; n += THREADS)
+        if (target || labels[n] != o.ignore_index) weight += target ? 1.0f : class_weight(o, labels[n]);
+    weight = block_sum(weight, shared);
+    if (threadIdx.x == 0) divisor = (float)weight;
+    __syncthreads();
     for (int n = (int)threadIdx.x; n < batch; n += THREADS) {
-        const float *row = y + (size_t)n * outputs;
-        int best = argmax(row, outputs);
-        float largest = row[best], sum = 0;
-        for (int o = 0; o < outputs; o++) sum += expf(row[o] - largest);
-        loss += logf(sum) - (row[labels[n]] - largest);
-        correct += best == labels[n];
-        for (int o = 0; dy && o < outputs; o++)
-            dy[(size_t)n * outputs + o] = (expf(row[o] - largest) / sum - (o == labels[n] ? 1.0f : 0.0f)) / (float)batch;
+        const float *row = y + (size_t)n * outputs, *p = target ? target + (size_t)n * outputs : NULL;
+        float *drow = dy ? dy + (size_t)n * outputs : NULL;
+        int best = argmax(row, outputs), t = labels ? labels[n] : argmax(p, outputs);
+        float largest = row[best], sum = 0, all = 0, part = 0;
+        if (!labels || t != o.ignore_index) {
+            correct += best == t;
+            counted += 1;
+        }
+        if (!p && t == o.ignore_index) {
+            for (int k = 0; drow && k < outputs; k++) drow[k] = 0;
+            continue;
+        }
+        for (int k = 0; k < outputs; k++) sum += expf(row[k] - largest);
+        for (int k = 0; k < outputs; k++) {
+            float q = cross_entropy_target(o, p, t, k, outputs);
+            all += q;
+            if (p || k == t || o.label_smoothing > 0) part += q * (logf(sum) - (row[k] - largest));
+        }
+        loss += part;
+        for (int k = 0; drow && k < outputs; k++)
+            drow[k] = (expf(row[k] - largest) / sum * all - cross_entropy_target(o, p, t, k, outputs)) / divisor;
     }
     loss = block_sum(loss, shared);
     correct = block_sum(correct, shared);
-    if (threadIdx.x == 0) count_loss(c, loss / batch, (int)correct, batch);
+    counted = block_sum(counted, shared);
+    if (threadIdx.x == 0) count_loss(c, loss, weight, (int)correct, (int)counted);
 }
 
 static __device__ float mse_error(const float *y, const float *target, const int *labels, size_t at, int outputs)
@@ -2141,7 +2172,7 @@ static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, cons
         correct += argmax(y + (size_t)n * outputs, outputs) == labels[n];
     loss = block_sum(loss, shared);
     correct = block_sum(correct, shared);
-    if (threadIdx.x == 0) count_loss(c, loss / (double)count, (int)correct, batch);
+    if (threadIdx.x == 0) count_loss(c, loss / outputs, batch, (int)correct, batch);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2696,10 +2727,10 @@ static void cuda_dropout(void *context, const cnn_counters *c, int layer, float 
 
 /* ---- losses, gathering, counting, optimizers ---- */
 
-static void cuda_softmax_cross_entropy(void *context, cnn_counters *c, float *dy, const float *y, const int *labels, int batch,
-                                       int outputs)
+static void cuda_softmax_cross_entropy(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy,
+                                       const float *y, const float *target, const int *labels, int batch, int outputs)
 {
-    LAUNCH(of(context), softmax_cross_entropy, 1, c, dy, y, labels, batch, outputs);
+    LAUNCH(of(context), softmax_cross_entropy, 1, c, *o, dy, y, target, labels, batch, outputs);
 }
 
 static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,

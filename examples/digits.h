@@ -98,6 +98,7 @@ static inline cnn_data *digits_new(int first, int count)
     }
     o.count = count; o.channels = 1; o.height = o.width = DIGIT_SIZE; o.classes = 10;
     o.bytes = images; o.labels = labels; o.class_names = names;
+    o.constant = 1;                         /* nobody draws into them again */
     return cnn_data_new_with(o);
 }
 

@@ -37,7 +37,7 @@ static cnn_data *with_targets(const cnn_data *data, int loss, float *targets)
         for (k = 0; k < CLASSES; k++) targets[n * CLASSES + k] = k == data->labels[n] ? 1.0f : -1.0f;
     return cnn_data_new(.count = data->count, .channels = data->channels, .height = data->height, .width = data->width,
                         .classes = CLASSES, .outputs = CLASSES, .bytes = data->bytes, .labels = data->labels,
-                        .targets = loss == SQUARED_TANH ? targets : NULL);
+                        .targets = loss == SQUARED_TANH ? targets : NULL, .constant = 1);
 }
 
 /* One sample whose right class has the score z, the others 0: prints its loss L and -dL/dz. */

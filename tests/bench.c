@@ -147,8 +147,9 @@ CLOCK(gather,
       (c, k, s, x, bytes, floats, order, scale, shift), 0, "%d samples", s->batch)
 CLOCK(zero, (void *c, void *memory, size_t bytes), (c, memory, bytes), 0, "%lu bytes", (unsigned long)bytes)
 CLOCK(softmax_cross_entropy,
-      (void *c, cnn_counters *k, float *dy, const float *y, const int *labels, int batch, int outputs),
-      (c, k, dy, y, labels, batch, outputs), 0, "%d x %d", batch, outputs)
+      (void *c, cnn_counters *k, const cnn_cross_entropy_options *o, float *dy, const float *y, const float *target,
+       const int *labels, int batch, int outputs),
+      (c, k, o, dy, y, target, labels, batch, outputs), 0, "%d x %d", batch, outputs)
 CLOCK(adam_step,
       (void *c, cnn_counters *k, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v, const float *g,
        size_t n),

@@ -47,6 +47,7 @@ static cnn_data *random_data(const struct program *p)
     for (k = 0; k < BATCHES * BATCH; k++) { cnn_random(r, 1, 1, 0, (uint32_t)k); labels[k] = (int)(r[0] % 10); }
     o.count = BATCHES * BATCH; o.channels = p->channels; o.height = o.width = p->size; o.classes = 10;
     o.bytes = bytes; o.labels = labels;
+    o.constant = 1;
     return cnn_data_new_with(o);
 }
 

@@ -902,19 +902,48 @@ static array *random_labels(const char *name, int n, int classes)
 
 static void softmax_cross_entropy(void)
 {
-    int batch = between(1, 150), outputs = between(1, 40), k;
-    double most = below(2) ? 1 : 20;
-    size_t n = (size_t)batch * outputs, i;
+    int batch = between(1, 150), outputs = between(1, 40), weighted = below(2), soft = !below(3), k, r;
+    double most = below(2) ? 1 : 20, largest = 0, divisor = 0;
+    size_t n = (size_t)batch * (size_t)outputs, i;
     array *c = random_counters(SUM), *y = signs(values_within("y", INPUT, n, -most, most));
     array *labels = random_labels("labels", batch, outputs), *dy = below(4) ? output("dy", n) : NULL;
-    snprintf(shape_text, sizeof shape_text, "%d x %d within %g%s", batch, outputs, most, dy ? "" : ", dy NULL");
+    array *weight = weighted ? values_within("weight", INPUT, (size_t)outputs, 0.1, 1) : NULL;
+    array *target = soft ? values_within("target", INPUT, n, 0, 1.0 / outputs) : NULL;
+    cnn_cross_entropy_options o;
+    for (i = 0; weight && i < (size_t)outputs; i++)        /* as if they were whole: the sum must not be near 0 */
+        begun(weight, DIRECT)[i] = begun(weight, TESTED)[i] = 0.5f + fabsf(begun(weight, DIRECT)[i]);
+    memset(&o, 0, sizeof o);
+    o.label_smoothing = below(2) ? 0.1f : 0;
+    o.ignore_index = below(outputs + 1) - 1;               /* -1: none is ignored */
+    if (batch == 1 || outputs == 1) o.ignore_index = -1;
+    for (i = 1; i < (size_t)batch && begun(labels, DIRECT)[i] == begun(labels, DIRECT)[0]; i++) {}
+    if (i == (size_t)batch) o.ignore_index = -1;           /* 0 / 0 is for tests/test_flow.c */
+    if (soft && below(2)) labels = NULL;
+    snprintf(shape_text, sizeof shape_text, "%d x %d within %g%s%s%s%s, smoothing %g, ignored %d", batch, outputs, most,
+             dy ? "" : ", dy NULL", weighted ? ", weights" : "", soft ? ", probabilities" : "", labels ? "" : ", no labels",
+             (double)o.label_smoothing, o.ignore_index);
     upload();
-    for (k = 0; k < SIDES; k++)
-        side[k].softmax_cross_entropy(side[k].context, at(c, k), at(dy, k), at(y, k), at(labels, k), batch, outputs);
+    for (k = 0; k < SIDES; k++) {
+        o.weight = (const float *)at(weight, k);
+        side[k].softmax_cross_entropy(side[k].context, at(c, k), &o, at(dy, k), at(y, k), at(target, k), at(labels, k), batch,
+                                      outputs);
+    }
     download();
-    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most / batch);    /* as for softmax, with y at most 1 */
+    o.weight = weight ? begun(weight, DIRECT) : NULL;
+    for (r = 0; r < batch; r++) {
+        const float *p = target ? begun(target, DIRECT) + (size_t)r * (size_t)outputs : NULL;
+        int label = 0;
+        double all = 0;
+        if (labels) memcpy(&label, begun(labels, DIRECT) + r, sizeof label);
+        if (!p && label == o.ignore_index) continue;
+        divisor += p ? 1 : cnn__class_weight(&o, label);
+        for (k = 0; k < outputs; k++) all += fabs(cnn__cross_entropy_target(&o, p, label, k, outputs));
+        if (all > largest) largest = all;
+    }
+    for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most * largest / divisor);    /* as for softmax, with y at most 1 */
     compare(dy, outputs);
-    compare_counters(c, batch + outputs, 2 * most + log(outputs), batch, 0);
+    compare_counters(c, batch + outputs, (2 * most + log(outputs)) * largest * batch / divisor, batch, 0);
+    compare_double("the sum of weights", counters_of(c, TESTED).weight_sum, counters_of(c, DIRECT).weight_sum, batch, divisor);
 }
 
 static void mse(void)

@@ -48,6 +48,9 @@ static void test_replay(void)
         int *label = (int *)b.alloc(context, sizeof labels[0]);
         cnn_counters *counters = (cnn_counters *)b.alloc(context, sizeof *counters), c;
         cnn_sgd_options sgd;
+        cnn_cross_entropy_options plain;
+        memset(&plain, 0, sizeof plain);
+        plain.ignore_index = -100;
         memset(&sgd, 0, sizeof sgd);
         memset(&c, 0, sizeof c);
         c.seed = 9;
@@ -60,7 +63,7 @@ static void test_replay(void)
             if (b.step_begin) b.step_begin(context);
             b.upload(context, label, labels[step], sizeof labels[step]);
             b.next_batch(context, counters, N, 1);
-            b.softmax_cross_entropy(context, counters, gradient, weight, label, N, K);
+            b.softmax_cross_entropy(context, counters, &plain, gradient, weight, NULL, label, N, K);
             b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
             b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
             if (b.step_end) b.step_end(context);
@@ -94,6 +97,7 @@ static cnn_data *stripes(void)              /* bytes: class c has a bright row c
         bytes[i] = (unsigned char)(r[0] % 120 + (i / WIDTH % WIDTH == (size_t)labels[i / (2 * WIDTH * WIDTH)] ? 120 : 0));
     }
     o.count = SAMPLES; o.channels = 2; o.height = o.width = WIDTH; o.classes = CLASSES; o.bytes = bytes; o.labels = labels;
+    o.constant = 1;
     return cnn_data_new_with(o);
 }
 
