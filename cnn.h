@@ -142,6 +142,8 @@ void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c 
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window                */
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along width only, after cnn_conv1d; */
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b                           */
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
@@ -161,6 +163,8 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone   
 #define cnn_conv1d(net, ...)     cnn_conv1d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
 #define cnn_max_pool2d(net, ...) cnn_max_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool2d(net, ...) cnn_avg_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
@@ -744,7 +748,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
         int first = k / (s->out_channels / s->groups) * depth;
         double sum = 0;
         for (n = 0; db && n < s->batch; n++)
-            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + i];
+            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + (size_t)i];
         if (db) db[k] += (float)sum;
         for (c = 0; c < depth; c++)
             for (y = 0; y < s->kernel_height; y++)
@@ -825,7 +829,8 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
    Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded. With
-   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m.
+   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m; but each
+   window begins in the input or the padding before it, or it is left out.
    -------------------------------------------------------------------------------------------- */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* rows top .. bottom-1 */
 
@@ -834,10 +839,10 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = w.top + s->kernel_height;
-    w.right = w.left + s->kernel_width;
-    if (w.bottom > s->in_height + s->pad_height) w.bottom = s->in_height + s->pad_height;
-    if (w.right > s->in_width + s->pad_width) w.right = s->in_width + s->pad_width;
+    w.bottom = s->in_height + s->pad_height;               /* the padded border, or the window's own if that is nearer */
+    w.right = s->in_width + s->pad_width;
+    if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
+    if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
     w.count = (w.bottom - w.top) * (w.right - w.left);
     if (w.top < 0) w.top = 0;
     if (w.left < 0) w.left = 0;
@@ -880,8 +885,9 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
 
 static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    int m, j, i;
-    for (m = 0; m < s->batch * s->channels; m++, x += (size_t)s->in_height * s->in_width)
+    size_t maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, x += (size_t)s->in_height * s->in_width)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++)
                 *y++ = (float)cnn__pool2d_at(s, x, j, i);
@@ -889,10 +895,10 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float
 
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i, row, column;
-    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
-    for (m = 0; m < s->batch * s->channels; m++, x += map, dx += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i, row, column;
+    memset(dx, 0, sizeof *dx * maps * map);
+    for (m = 0; m < maps; m++, x += map, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
@@ -1168,9 +1174,9 @@ static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
 
 static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i;
-    for (m = 0; m < s->batch * s->channels; m++, x += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, x += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++)
                 *index++ = cnn__pool2d_place(s, cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i)), j, i);
@@ -1178,10 +1184,10 @@ static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, c
 
 static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i;
-    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
-    for (m = 0; m < s->batch * s->channels; m++, dx += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    memset(dx, 0, sizeof *dx * maps * map);
+    for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, index++, dy++) {
                 int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
@@ -1517,7 +1523,7 @@ static CNN__INLINE size_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *place
         uint32_t bits;
         memcpy(&bits, df + i, sizeof bits);
         memcpy(values + count, &bits, sizeof bits);
-        places[count] = begin + corners[i] + (index ? taps[index[i]] : 0);
+        places[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
         count += bits << 1 != 0;                           /* no branch, which would be guessed wrong half the time */
     }
     return count;
@@ -2572,18 +2578,20 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
             k->lanes_in(to + c * map, pitch, step, df + c * p->pixels, image, lanes, s->out_height, s->out_width);
 }
 
-/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. */
+/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. The two together
+   fit in an int; one alone, beyond the border, need not, and wraps around. */
 static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *g, int32_t *corners, int32_t *taps)
 {
     const cnn_pool2d_shape *p = &s->pool;
     int pooled = p->kernel_height > 0, high = pooled ? p->out_height : s->out_height, wide = pooled ? p->out_width : s->out_width;
-    int down = s->stride_height * g->wide * g->in_channels, right = s->stride_width * g->in_channels, j, i;
+    int64_t right = (int64_t)s->stride_width * g->in_channels, down = (int64_t)s->stride_height * g->wide * g->in_channels;
+    int j, i;
     for (j = 0; j < high; j++)
         for (i = 0; i < wide; i++)
-            *corners++ = (pooled ? j * p->stride_height - p->pad_height : j) * down
-                       + (pooled ? i * p->stride_width - p->pad_width : i) * right;
+            *corners++ = (int32_t)((pooled ? j * p->stride_height - p->pad_height : j) * down
+                                 + (pooled ? i * p->stride_width - p->pad_width : i) * right);
     for (j = 0; j < p->kernel_height; j++)
-        for (i = 0; i < p->kernel_width; i++) *taps++ = j * down + i * right;
+        for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
 /* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
@@ -3123,7 +3131,7 @@ typedef struct cnn__layer {
     int named;                              /* by the caller, so that messages repeat it                 */
     cnn__dims in, out;
     cnn_conv2d_options conv_options; int conv1d;
-    cnn_pool2d_options pool_options; int average, global;
+    cnn_pool2d_options pool_options; int pool1d, average, global;
     cnn_linear_options linear_options;
     cnn_conv2d_shape conv;                  /* fitted to the input, batch still 0                        */
     cnn_pool2d_shape pool;
@@ -3239,19 +3247,30 @@ static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
     return text->s;
 }
 
-/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. */
-static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int stride,
+enum { CNN__LONGEST_SIDE = INT_MAX / 4 };                  /* so that what is calculated with it fits in an int */
+
+/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. With ceil_mode as PyTorch's
+   pooling_output_shape: rounded up, so that the last window may hang over, but it begins in the input or the padding before it.
+   A stride that is longer than the side leads to the same single window as one of the side's length, which it becomes. */
+static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int *stride,
                             int ceil_mode, const char *label, cnn__text *error)
 {
-    double span = (double)in + pad_before + pad_after - (double)dilation * (kernel - 1) - 1;
-    int out = span < 0 ? 0 : (int)(span / stride) + 1;
-    if (span >= 0 && ceil_mode && (int)span % stride && (double)out * stride < (double)in + pad_before) out++;
+    int64_t padded = (int64_t)in + pad_before + pad_after, span = padded - (int64_t)dilation * (kernel - 1) - 1, out;
+    int given = *stride;
+    if (padded > CNN__LONGEST_SIDE)
+        return cnn__say(error, "%s: its input's %s with the padding is %d + %.0f, more than the %d it can have; give less padding, or "
+                        "cut the input", label, side, in, (double)pad_before + pad_after, (int)CNN__LONGEST_SIDE), 0;
+    if (ceil_mode) span += given - 1;
+    out = span < 0 ? 0 : span / given + 1;
+    if (ceil_mode && (out - 1) * given >= (int64_t)in + pad_before) out--;
+    if (given > padded) *stride = (int)padded;
     if (out < 1)
         cnn__say(error,
-                 "%s: its window does not fit: output %s = floor((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
-                 "floor((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
-                 label, side, in, pad_before + pad_after, dilation, kernel, stride);
-    return out;
+                 "%s: its window does not fit: output %s = %s((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
+                 "%s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
+                 label, side, ceil_mode ? "ceil" : "floor", ceil_mode ? "ceil" : "floor", in, pad_before + pad_after, dilation,
+                 kernel, given);
+    return (int)out;
 }
 
 static int cnn__either(int one, int both, int otherwise) { return one ? one : both ? both : otherwise; }
@@ -3344,14 +3363,25 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
                    0;
     }
     s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height,
-                                     s->stride_height, 0, label, error);
+                                     &s->stride_height, 0, label, error);
     s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width,
-                                    s->stride_width, 0, label, error);
+                                    &s->stride_width, 0, label, error);
+    if (!s->out_height || !s->out_width) return 0;
+    {   /* the places of a padded sample, and the taps of a kernel, are counted in ints */
+        double high = (double)s->in_height + s->pad_top + s->pad_bottom, wide = (double)s->in_width + s->pad_left + s->pad_right;
+        double depth = s->in_channels / s->groups, taps = depth * s->kernel_height * s->kernel_width;
+        if (s->in_channels * high * wide > INT_MAX)
+            return cnn__say(error, "%s: its input with the padding, %d x %.0f x %.0f, has more than %d values", label,
+                            s->in_channels, high, wide, INT_MAX), 0;
+        if (taps > INT_MAX)
+            return cnn__say(error, "%s: a kernel of %.0f x %d x %d has more than %d values", label, depth, s->kernel_height,
+                            s->kernel_width, INT_MAX), 0;
+    }
     layer->out.channels = s->out_channels;
     layer->out.height = s->out_height;
     layer->out.width = s->out_width;
     layer->out.flat = 0;
-    return s->out_height > 0 && s->out_width > 0;
+    return 1;
 }
 
 static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *error)
@@ -3360,11 +3390,11 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     cnn_pool2d_shape *s = &layer->pool;
     memset(s, 0, sizeof *s);
     s->channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
-    s->kernel_height = layer->global ? s->in_height : cnn__either(o->kernel_height, o->kernel_size, 0);
+    s->kernel_height = layer->global ? s->in_height : layer->pool1d ? 1 : cnn__either(o->kernel_height, o->kernel_size, 0);
     s->kernel_width = layer->global ? s->in_width : cnn__either(o->kernel_width, o->kernel_size, 0);
-    s->stride_height = cnn__either(o->stride_height, o->stride, s->kernel_height);
+    s->stride_height = layer->pool1d ? 1 : cnn__either(o->stride_height, o->stride, s->kernel_height);
     s->stride_width = cnn__either(o->stride_width, o->stride, s->kernel_width);
-    s->pad_height = cnn__either(o->padding_height, o->padding, 0);
+    s->pad_height = layer->pool1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
     s->pad_width = cnn__either(o->padding_width, o->padding, 0);
     s->average = layer->average;
     s->exclude_padding = o->exclude_padding;
@@ -3374,6 +3404,9 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
                         "cnn_flatten",
                         label, layer->in.channels),
                0;
+    if (layer->pool1d && s->in_height != 1)
+        return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use %s for images", label, s->channels,
+                        s->in_height, s->in_width, s->average ? "avg_pool2d" : "max_pool2d"), 0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
                         s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
@@ -3383,9 +3416,13 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
         return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d",
                         label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width),
                0;
+    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height && !o->ceil_mode)
+        return cnn__say(error, "%s: its window is %d high, but its input %d x 1 x %d has one row, as cnn_conv1d gives; use "
+                        "cnn_%s_pool1d, which pools along the width", label, s->kernel_height, s->channels, s->in_width,
+                        s->average ? "avg" : "max"), 0;
     s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height,
-                                     s->stride_height, o->ceil_mode, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, s->stride_width,
+                                     &s->stride_height, o->ceil_mode, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, &s->stride_width,
                                     o->ceil_mode, label, error);
     layer->out.channels = s->channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
     return s->out_height > 0 && s->out_width > 0;
@@ -3538,10 +3575,11 @@ static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, int conv1d)
     cnn__add(net, &layer);
 }
 
-static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average, int global)
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int pool1d, int average, int global)
 {
     cnn__layer layer = cnn__layer_of(CNN__POOL2D, type);
     layer.pool_options = o;
+    layer.pool1d = pool1d;
     layer.average = average;
     layer.global = global;
     cnn__add(net, &layer);
@@ -3563,8 +3601,10 @@ static void cnn__add_plain(cnn_net *net, cnn__kind kind, const char *type)
 
 void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 0); }
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 1); }
-void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0); }
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0, 0); }
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 0, 1, 0); }
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool1d", 1, 0, 0); }
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool1d", 1, 1, 0); }
 void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
 void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
 void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
@@ -3580,7 +3620,7 @@ void cnn_global_avg_pool2d(cnn_net *net)
 {
     cnn_pool2d_options o;
     memset(&o, 0, sizeof o);
-    cnn__add_pool(net, o, "global_avg_pool2d", 1, 1);
+    cnn__add_pool(net, o, "global_avg_pool2d", 0, 1, 1);
 }
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
