@@ -5714,7 +5714,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     }
     left = loader->count - loader->at;
     if (left < 1 || (loader->options.drop_last && left < loader->options.batch_size)) {
-        cnn_set_epoch(loader, loader->epoch + 1);
+        cnn_set_epoch(loader, loader->epoch < INT_MAX ? loader->epoch + 1 : 0);
         return 0;
     }
     batch->data = loader->data;
