@@ -197,7 +197,7 @@ mnist fashion-mnist cifar-10:  ## download a data set into data/, checked by its
 install:  ## copy cnn.h and cnn.pc below $(DESTDIR)$(PREFIX)
 	mkdir -p '$(DESTDIR)$(PREFIX)/include' '$(DESTDIR)$(PREFIX)/lib/pkgconfig'
 	cp cnn.h '$(DESTDIR)$(PREFIX)/include/cnn.h'
-	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: 1.0\nCflags: -I$${includedir}\nLibs: -lm\n' '$(PREFIX)' >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
+	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: %s\nCflags: -I$${includedir}\nLibs: -lm\n' '$(PREFIX)' "$$(sed -n 's/^#define CNN_VERSION "\(.*\)".*/\1/p' cnn.h)" >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
 
 uninstall:  ## remove what install copied
 	rm -f '$(DESTDIR)$(PREFIX)/include/cnn.h' '$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'

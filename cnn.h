@@ -47,6 +47,8 @@
        CNN_ON_ERROR(sentence)                 run once for each mistake, e.g. (puts(sentence), exit(1)), not again
                                               where a loader or network takes the sentence over. Without it the
                                               library never prints or exits.
+       CNN_FILE_NAME                          "convnet.h", where this file is called so and the compiler has no
+                                              __FILE_NAME__ (GCC before 12 and MSVC have none)
 
    CONVENTIONS
 
@@ -67,6 +69,11 @@
 */
 #ifndef CNN_H
 #define CNN_H
+
+#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new;    */
+#define CNN_VERSION_MAJOR 2                 /* third: faults mended. The backend table has a version of its own */
+#define CNN_VERSION_MINOR 0
+#define CNN_VERSION_PATCH 0
 
 #include <stddef.h>
 #include <stdint.h>
@@ -1665,35 +1672,35 @@ static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, size_t 
 
 /* ---- Winograd's transforms, for one image (or one channel) a lane ---- */
 
-/* One dimension: out = T in, T rows x columns. T is known when this is compiled: what remains is a line of multiplications
+/* One dimension: out = matrix in, rows x columns, and known when this is compiled: what remains is a line of multiplications
    and additions for each row. */
-static CNN__INLINE void CNN__K(cnn__transform_line)(const float *T, int rows, int columns, CNN__K(cnn__v) *out,
+static CNN__INLINE void CNN__K(cnn__transform_line)(const float *matrix, int rows, int columns, CNN__K(cnn__v) *out,
                                                     const CNN__K(cnn__v) *in)
 {
     int j, k;
     CNN__UNROLL for (j = 0; j < rows; j++) {
         int begun = 0;
         CNN__UNROLL for (k = 0; k < columns; k++)
-            if (T[j * columns + k] != 0) {
-                out[j] = begun ? out[j] + in[k] * T[j * columns + k] : in[k] * T[j * columns + k];
+            if (matrix[j * columns + k] != 0) {
+                out[j] = begun ? out[j] + in[k] * matrix[j * columns + k] : in[k] * matrix[j * columns + k];
                 begun = 1;
             }
     }
 }
 
-/* to = T from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
-static CNN__INLINE void CNN__K(cnn__transform)(const float *T, int rows, int columns, float *to, size_t apart,
+/* to = matrix from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
+static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, size_t apart,
                                                const float *from, size_t pitch, size_t step)
 {
     CNN__K(cnn__v) half[8][8], in[8], out[8];
     int i, k;
     for (i = 0; i < columns; i++) {
         CNN__UNROLL for (k = 0; k < columns; k++) in[k] = *(const CNN__K(cnn__vu) *)(from + k * pitch + i * step);
-        CNN__K(cnn__transform_line)(T, rows, columns, out, in);
+        CNN__K(cnn__transform_line)(matrix, rows, columns, out, in);
         CNN__UNROLL for (k = 0; k < rows; k++) half[k][i] = out[k];
     }
     for (i = 0; i < rows; i++) {
-        CNN__K(cnn__transform_line)(T, rows, columns, out, half[i]);
+        CNN__K(cnn__transform_line)(matrix, rows, columns, out, half[i]);
         CNN__UNROLL for (k = 0; k < rows; k++) *(CNN__K(cnn__vu) *)(to + (i * rows + k) * apart) = out[k];
     }
 }
@@ -2019,7 +2026,18 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
 #endif
 
-#if defined(__GNUC__)
+/* This file, which is read again for each instruction set, whatever its name is */
+#ifdef __FILE_NAME__
+#define CNN__SELF __FILE_NAME__
+#elif defined(CNN_FILE_NAME)
+#define CNN__SELF CNN_FILE_NAME
+#else
+#define CNN__SELF "cnn.h"
+#endif
+
+/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a vector and a
+   number in one expression. */
+#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
 #define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
 #define CNN__LANES 4
 #define CNN__LOW 0, 4, 1, 5
@@ -2033,14 +2051,14 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#else                                       /* a compiler without vector extensions: one float is a vector */
+#else                                       /* without vector extensions: one float is a vector */
 #define CNN__ISA baseline
 #define CNN__LANES 1
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#include "cnn.h"
+#include CNN__SELF
 
 #if defined(__GNUC__) && defined(__x86_64__)
 #define CNN__X86
@@ -2058,7 +2076,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__ROWS 4
 #define CNN__VECTORS 3
 #define CNN__SUMS 12
-#include "cnn.h"
+#include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
@@ -2074,7 +2092,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__SUMS 25
-#include "cnn.h"
+#include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -5523,7 +5541,7 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 /* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
 {
-    enum { ROW = 3073, ROWS = 10000 };
+    enum { record = 3073, records = 10000 };
     int training = split && !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
     cnn_data *data = cnn__data_empty(directory ? directory : "");
     unsigned char *bytes;
@@ -5533,9 +5551,9 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
                  split ? split : "");
         return cnn__data_fails(data);
     }
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * ROWS * (ROW - 1), 1);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * ROWS, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * ROWS * ROW));
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * records * (record - 1), 1);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * records, sizeof *labels);
+    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * records * record));
     for (f = 0; f < files; f++) {
         char path[420], batch[32];
         unsigned char *file;
@@ -5544,19 +5562,19 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
         snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
-        if (size != (size_t)ROW * ROWS) {
+        if (size != (size_t)record * records) {
             cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?",
-                     path, (double)size, ROW * ROWS);
+                     path, (double)size, record * records);
             cnn__free(file);
             return cnn__data_fails(data);
         }
-        for (i = 0; i < ROWS; i++) {
-            labels[f * ROWS + i] = file[(size_t)i * ROW];
-            memcpy(bytes + ((size_t)f * ROWS + i) * (ROW - 1), file + (size_t)i * ROW + 1, ROW - 1);
+        for (i = 0; i < records; i++) {
+            labels[f * records + i] = file[(size_t)i * record];
+            memcpy(bytes + ((size_t)f * records + i) * (record - 1), file + (size_t)i * record + 1, record - 1);
         }
         cnn__free(file);
     }
-    data->count = files * ROWS;
+    data->count = files * records;
     data->channels = 3; data->height = data->width = 32;
     data->classes = 10;
     data->bytes = bytes;
@@ -7524,33 +7542,33 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 
 static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
 {
-    enum { WIDTH = 60, HEIGHT = 9 };
-    char cell[HEIGHT][WIDTH + 1];
+    enum { width = 60, height = 9 };
+    char cell[height][width + 1];
     double low, high;
     int c, row, column;
     cnn__curve_range(net, first, &low, &high);
-    for (row = 0; row < HEIGHT; row++) {
-        memset(cell[row], ' ', WIDTH);
-        cell[row][WIDTH] = 0;
+    for (row = 0; row < height; row++) {
+        memset(cell[row], ' ', width);
+        cell[row][width] = 0;
     }
     for (c = 0; c < 1 + cnn__has_test(net); c++)
-        for (column = 0; column < WIDTH; column++) {
-            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (WIDTH - 1) + 0.5) : 0;
+        for (column = 0; column < width; column++) {
+            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (width - 1) + 0.5) : 0;
             double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
             if (!(v - v == 0)) continue;
-            row = (int)((high - v) / (high - low) * (HEIGHT - 1) + 0.5);
-            if (row < 0 || row >= HEIGHT) continue;
+            row = (int)((high - v) / (high - low) * (height - 1) + 0.5);
+            if (row < 0 || row >= height) continue;
             cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
         }
     fprintf(out, "%s\n", title);
-    for (row = 0; row < HEIGHT; row++)
-        if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
+    for (row = 0; row < height; row++)
+        if (row == 0 || row == height / 2 || row == height - 1)
             fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
-                    high - (high - low) * row / (HEIGHT - 1), cell[row]);
+                    high - (high - low) * row / (height - 1), cell[row]);
         else
             fprintf(out, "          |%s\n", cell[row]);
     fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
-            net->history[0].epoch, WIDTH - 9, net->history[net->history_count - 1].epoch);
+            net->history[0].epoch, width - 9, net->history[net->history_count - 1].epoch);
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -7621,27 +7639,27 @@ static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, in
 /* A linear layer may have thousands of products: the largest are written out, the others summed. */
 static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int o)
 {
-    enum { SHOWN = 12 };
-    int n = l->linear.in_features, shown[SHOWN], count = 0, i, k;
+    enum { most = 12 };
+    int n = l->linear.in_features, shown[most], count = 0, i, k;
     double sum = 0, rest = 0;
     const float *w = weight + (size_t)o * n;
     for (i = 0; i < n; i++) {
         double product = fabs((double)x[i] * w[i]);
         for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--)
-            if (k < SHOWN) shown[k] = shown[k - 1];
-        if (k < SHOWN) shown[k] = i;
-        if (count < SHOWN && k < SHOWN) count++;
+            if (k < most) shown[k] = shown[k - 1];
+        if (k < most) shown[k] = i;
+        if (count < most && k < most) count++;
         sum += (double)x[i] * w[i];
     }
     rest = sum;
     fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
-            n > SHOWN ? "; the largest products:" : "");
+            n > most ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * w[shown[k]];
         fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
         rest -= product;
     }
-    if (n > SHOWN) fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
+    if (n > most) fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
     fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
             sum + (bias ? bias[o] : 0));
 }
@@ -7921,16 +7939,16 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
 static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess, const float *probability,
                                  unsigned char *pixels)
 {
-    enum { SHOWN = 25 };
-    int shown[SHOWN], count = 0, n, k, channels, all = 0;
+    enum { most = 25 };
+    int shown[most], count = 0, n, k, channels, all = 0;
     cnn__text a, b;
     for (n = 0; n < data->count; n++) {
         if (guess[n] == data->labels[n]) continue;
         all++;
-        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < SHOWN) shown[k] = shown[k - 1];
-        if (k < SHOWN) {
+        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < most) shown[k] = shown[k - 1];
+        if (k < most) {
             shown[k] = n;
-            if (count < SHOWN) count++;
+            if (count < most) count++;
         }
     }
     fprintf(f,
@@ -7970,11 +7988,11 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
 
 static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsigned char *pixels)
 {
-    enum { SAMPLES = 3, MAPS = 32 };
-    int order[SAMPLES], count = 0, n, i, channels, evaluating = net->evaluating;
+    enum { samples = 3, most_maps = 32 };
+    int order[samples], count = 0, n, i, channels, evaluating = net->evaluating;
     cnn_batch batch;
     cnn__text text;
-    for (n = 0; n < data->count && count < SAMPLES; n++) {                 /* of different classes */
+    for (n = 0; n < data->count && count < samples; n++) {                 /* of different classes */
         for (i = 0; i < count && data->labels[order[i]] != data->labels[n]; i++) {}
         if (i == count) order[count++] = n;
     }
@@ -7984,7 +8002,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
             "(black) to its largest (white); of more than %d maps the first.</p>\n",
-            MAPS);
+            most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -8004,7 +8022,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0,
+            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
                               l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }
