@@ -91,8 +91,15 @@ extern "C" {
    >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
            the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
            Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
-           C++ fills the struct and calls the function that ends in _with.
+           C++ calls the functions that end in _with: cnn_linear_with(net, { .out_features = 10 }) in C++20;
+           before that, a struct that is filled field by field.
    ============================================================================================ */
+
+#ifdef __cplusplus
+#define CNN__0 = {}                         /* C++: a field that is not named begins as zero, and no compiler warns of it */
+#else
+#define CNN__0                              /* C: the macros below leave it zero                      */
+#endif
 
 typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model               */
 typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches                        */
@@ -111,35 +118,37 @@ typedef enum cnn_init {                     /* how weights begin; fan_in = input
 enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
 
 typedef struct cnn_conv2d_options {
-    int out_channels;                       /* number of kernels = number of feature maps             */
-    int kernel_size, kernel_height, kernel_width;        /* one number for both, or height and width   */
-    int stride, stride_height, stride_width;             /* default 1                                  */
-    int padding, padding_height, padding_width;          /* default 0; CNN_SAME                        */
-    int dilation, dilation_height, dilation_width;       /* default 1                                  */
-    int groups;                                          /* default 1                                  */
-    cnn_padding_mode padding_mode;                       /* default CNN_ZEROS                          */
-    int no_bias;
-    cnn_init init;
-    int in_channels;                        /* may be given as a check; otherwise taken from the input */
+    int out_channels CNN__0;                                            /* kernels = feature maps */
+    int kernel_size CNN__0, kernel_height CNN__0, kernel_width CNN__0;  /* one for both, or each */
+    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default 1 */
+    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* default 0; CNN_SAME */
+    int dilation CNN__0, dilation_height CNN__0, dilation_width CNN__0; /* default 1 */
+    int groups CNN__0;                                                  /* default 1 */
+    cnn_padding_mode padding_mode CNN__0;                               /* default CNN_ZEROS */
+    int no_bias CNN__0;
+    cnn_init init CNN__0;
+    int in_channels CNN__0;                                             /* a check; else the input's */
 } cnn_conv2d_options;
 
 typedef struct cnn_pool2d_options {
-    int kernel_size, kernel_height, kernel_width;
-    int stride, stride_height, stride_width;             /* default: the kernel size                   */
-    int padding, padding_height, padding_width;          /* at most half the kernel                    */
-    int ceil_mode;                                       /* round the output size up                   */
-    int exclude_padding;                                 /* average only: PyTorch's count_include_pad = False */
+    int kernel_size CNN__0, kernel_height CNN__0, kernel_width CNN__0;
+    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default: the kernel size */
+    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* at most half the kernel */
+    int ceil_mode CNN__0;                                               /* round the output size up */
+    int exclude_padding CNN__0;                                         /* average: count_include_pad = False */
 } cnn_pool2d_options;
 
 typedef struct cnn_linear_options {
-    int out_features;
-    int no_bias;
-    cnn_init init;
-    int in_features;                        /* may be given as a check                                */
+    int out_features CNN__0;
+    int no_bias CNN__0;
+    cnn_init init CNN__0;
+    int in_features CNN__0;                 /* may be given as a check                                */
 } cnn_linear_options;
 
-typedef struct cnn_leaky_relu_options { float negative_slope; /* default 0.01 */ } cnn_leaky_relu_options;
-typedef struct cnn_dropout_options { float p; /* share of values set to 0, default 0.5; for none, leave the layer out */ } cnn_dropout_options;
+typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
+typedef struct cnn_dropout_options {
+    float p CNN__0;                         /* share of values set to 0, default 0.5; for none, leave the layer out */
+} cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
@@ -221,12 +230,12 @@ typedef struct cnn_data {                   /* samples in memory; read it freely
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays; they are used in place, so keep them    */
-    int count, channels, height, width, classes, outputs;
-    const unsigned char *bytes;             /* one of these two                                         */
-    const float *floats;
-    const int *labels;                      /* either or both                                           */
-    const float *targets;
-    const char *const *class_names;
+    int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
+    const unsigned char *bytes CNN__0;      /* one of these two                                         */
+    const float *floats CNN__0;
+    const int *labels CNN__0;               /* either or both                                           */
+    const float *targets CNN__0;
+    const char *const *class_names CNN__0;
 } cnn_data_options;
 
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
@@ -252,10 +261,10 @@ typedef struct cnn_batch {                  /* some samples of a data set       
 } cnn_batch;
 
 typedef struct cnn_loader_options {
-    int batch_size;                         /* default 1                                                */
-    int shuffle;                            /* a new order each epoch                                   */
-    int drop_last;                          /* leave an incomplete last batch out                       */
-    uint64_t seed;                          /* of the shuffle                                           */
+    int batch_size CNN__0;                  /* default 1                                                */
+    int shuffle CNN__0;                     /* a new order each epoch                                   */
+    int drop_last CNN__0;                   /* leave an incomplete last batch out                       */
+    uint64_t seed CNN__0;                   /* of the shuffle                                           */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
@@ -270,9 +279,12 @@ void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
 
-typedef struct cnn_sgd_options { float lr /* 1e-3 */, momentum, weight_decay; int nesterov; } cnn_sgd_options;
+typedef struct cnn_sgd_options {
+    float lr CNN__0 /* 1e-3 */, momentum CNN__0, weight_decay CNN__0; int nesterov CNN__0;
+} cnn_sgd_options;
 typedef struct cnn_adam_options {
-    float lr /* 1e-3 */, beta1 /* 0.9 */, beta2 /* 0.999 */, eps /* 1e-8 */, weight_decay /* adam 0, adamw 0.01 */;
+    float lr CNN__0 /* 1e-3 */, beta1 CNN__0 /* 0.9 */, beta2 CNN__0 /* 0.999 */, eps CNN__0 /* 1e-8 */;
+    float weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
@@ -281,10 +293,12 @@ void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w 
 
 /* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
    epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False. */
-typedef struct cnn_step_lr_options { int step_size; float gamma /* 0.1 */; } cnn_step_lr_options;
-typedef struct cnn_cosine_lr_options { int t_max; float eta_min; } cnn_cosine_lr_options;
-typedef struct cnn_one_cycle_lr_options { float max_lr; int total_steps; float pct_start /* 0.3 */, div_factor /* 25 */,
-                                          final_div_factor /* 1e4 */; } cnn_one_cycle_lr_options;
+typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
+typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
+typedef struct cnn_one_cycle_lr_options {
+    float max_lr CNN__0; int total_steps CNN__0;
+    float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
+} cnn_one_cycle_lr_options;
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr gamma^floor(t / step_size)      */
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
@@ -314,16 +328,17 @@ typedef struct cnn_epoch {                  /* one line of the history          
 } cnn_epoch;
 
 typedef struct cnn_fit_options {
-    int epochs, batch_size;                 /* default 1 and 128                                        */
-    int test_batch_size;                    /* default 256                                              */
-    cnn_loss_kind loss;
-    float clip_grad_norm;                   /* 0: no clipping                                           */
-    int keep_order, keep_last;              /* default: shuffled, the incomplete last batch dropped      */
-    FILE *log;                              /* one line an epoch, e.g. stdout                           */
-    FILE *progress;                         /* e.g. stderr                                              */
-    int progress_bar;                       /* redraw one line (a terminal) instead of writing several   */
-    FILE *doctor;                           /* where advice goes when training looks ill, e.g. stderr     */
-    void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user); void *user;
+    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128                                        */
+    int test_batch_size CNN__0;             /* default 256                                              */
+    cnn_loss_kind loss CNN__0;
+    float clip_grad_norm CNN__0;            /* 0: no clipping                                           */
+    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped      */
+    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout                           */
+    FILE *progress CNN__0;                  /* e.g. stderr                                              */
+    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several   */
+    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
+    void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
+    void *user CNN__0;
 } cnn_fit_options;
 
 /* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
@@ -3337,6 +3352,8 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
     if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
         return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
                         s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
+    if (s->kernel_height == 1) s->dilation_height = 1;     /* one value has nothing to be apart from */
+    if (s->kernel_width == 1) s->dilation_width = 1;
     if (o->in_channels && o->in_channels != s->in_channels)
         return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels), 0;
     if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups), 0;
@@ -3579,7 +3596,7 @@ static void cnn__add(cnn_net *net, cnn__layer *layer)
 static cnn__layer cnn__layer_of(cnn__kind kind, const char *type)
 {
     cnn__layer layer;
-    memset(&layer, 0, sizeof layer);
+    memset((void *)&layer, 0, sizeof layer);
     layer.kind = kind;
     layer.type = type;
     return layer;
@@ -3637,7 +3654,7 @@ void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 void cnn_global_avg_pool2d(cnn_net *net)
 {
     cnn_pool2d_options o;
-    memset(&o, 0, sizeof o);
+    memset((void *)&o, 0, sizeof o);
     cnn__add_pool(net, o, "global_avg_pool2d", 0, 1, 1);
 }
 
@@ -3826,7 +3843,7 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 {
     void *memory;
     memcpy(&memory, pointer_to_pointer, sizeof memory);
-    if (memory) net->backend.free(net->backend.context, memory);
+    if (memory) (net->backend.free)(net->backend.context, memory);     /* `free` may be a macro of the program's */
     memset(pointer_to_pointer, 0, sizeof memory);
 }
 
@@ -4764,7 +4781,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
     cnn_loader *loader;
     cnn_batch batch;
     if (cnn__stopped(net)) return;
-    memset(&o, 0, sizeof o);
+    memset((void *)&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
     loader = cnn__deal(call, data, o);
     cnn__take_over(&net->error, cnn_loader_error(loader));
@@ -5052,7 +5069,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!net->optimizer)
         return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
     if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
-    memset(&lo, 0, sizeof lo);
+    memset((void *)&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
     lo.drop_last = !o.keep_last;
