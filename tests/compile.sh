@@ -163,7 +163,6 @@ cat >options.cpp <<'END'
 #include <cstring>
 #define CNN_IMPLEMENTATION
 #include "cnn.h"
-#include "data.h"
 int main()
 {
     static const float x[2] = { 0, 1 };
