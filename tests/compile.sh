@@ -186,7 +186,7 @@ int main()
     cnn_mse_loss(net, &batch);
     cnn_backward(net);
     cnn_step(net);
-    cnn_fit_with(net, data, nullptr, { .epochs = 1, .loss = CNN_MSE, .user = nullptr });
+    cnn_fit_with(net, data, nullptr, { .epochs = 1, .batch_size = 2, .loss = CNN_MSE, .user = nullptr });
     if (cnn_error(net)) puts(cnn_error(net));
     int failed = cnn_error(net) != nullptr;
     cnn_loader_free(loader);
