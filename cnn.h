@@ -96,7 +96,7 @@ extern "C" {
    ============================================================================================ */
 
 #ifdef __cplusplus
-#define CNN__0 = {}                         /* C++: a field that is not named begins as zero, and no compiler warns of it */
+#define CNN__0 = {}                         /* C++: a field that is not named begins as zero, without a warning */
 #else
 #define CNN__0                              /* C: the macros below leave it zero                      */
 #endif
