@@ -44,7 +44,7 @@ all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
 test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
-cuda_programs := test_backends test_cuda test_flow test_library test_mma
+cuda_programs := test_backends test_cuda test_flow test_library test_mma test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
@@ -73,6 +73,10 @@ endif
 build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
 	@mkdir -p build
 	$(compile) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
+
+# an overflow ends it
+build/test_shapes: CFLAGS += $(call probe,int main(void) { return 0; },-fsanitize=undefined -fsanitize=float-cast-overflow -fno-sanitize-recover=all)
+build/test_shapes build/sanitize/test_shapes build/cuda/test_shapes build/cuda-on-cpu/test_shapes: tests/shapes.h
 
 build/cuda/cnn_cuda.o: cnn_cuda.cu cnn.h
 	@mkdir -p build/cuda
@@ -208,7 +212,7 @@ mnist fashion-mnist cifar-10:  ## download a data set into data/, checked by its
 install:  ## copy cnn.h and cnn.pc below $(DESTDIR)$(PREFIX)
 	mkdir -p '$(DESTDIR)$(PREFIX)/include' '$(DESTDIR)$(PREFIX)/lib/pkgconfig'
 	cp cnn.h '$(DESTDIR)$(PREFIX)/include/cnn.h'
-	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: 1.0\nCflags: -I$${includedir}\nLibs: $(need_ldlibs)\n' '$(PREFIX)' >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
+	printf 'prefix=%s\nincludedir=$${prefix}/include\n\nName: cnn\nDescription: convolutional neural networks in one C header\nVersion: %s\nCflags: -I$${includedir}\nLibs: $(need_ldlibs)\n' '$(PREFIX)' "$$(sed -n 's/^#define CNN_VERSION "\(.*\)".*/\1/p' cnn.h)" >'$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
 
 uninstall:  ## remove what install copied
 	rm -f '$(DESTDIR)$(PREFIX)/include/cnn.h' '$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'

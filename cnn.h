@@ -49,6 +49,8 @@
                                               where a loader or network takes the sentence over. Without it the
                                               library never prints or exits.
        CNN_NO_THREADS                         for machines without threads
+       CNN_FILE_NAME                          "convnet.h", where this file is called so and the compiler has no
+                                              __FILE_NAME__ (GCC before 12 and MSVC have none)
 
    CONVENTIONS
 
@@ -70,6 +72,11 @@
 #ifndef CNN_H
 #define CNN_H
 
+#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new;    */
+#define CNN_VERSION_MAJOR 2                 /* third: faults mended. The backend table has a version of its own */
+#define CNN_VERSION_MINOR 0
+#define CNN_VERSION_PATCH 0
+
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -86,8 +93,15 @@ extern "C" {
    >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
            the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
            Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
-           C++ fills the struct and calls the function that ends in _with.
+           C++ calls the functions that end in _with: cnn_linear_with(net, { .out_features = 10 }) in C++20;
+           before that, a struct that is filled field by field.
    ============================================================================================ */
+
+#ifdef __cplusplus
+#define CNN__0 = {}                         /* C++: a field that is not named begins as zero, without a warning */
+#else
+#define CNN__0                              /* C: the macros below leave it zero                      */
+#endif
 
 typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model               */
 typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches                        */
@@ -107,35 +121,37 @@ enum { CNN_ZERO = -2147483647 - 1 };
 enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
 
 typedef struct cnn_conv2d_options {
-    int out_channels;                       /* number of kernels = number of feature maps             */
-    int kernel_size, kernel_height, kernel_width;        /* one number for both, or height and width   */
-    int stride, stride_height, stride_width;             /* default 1                                  */
-    int padding, padding_height, padding_width;          /* default 0; CNN_SAME                        */
-    int dilation, dilation_height, dilation_width;       /* default 1                                  */
-    int groups;                                          /* default 1                                  */
-    cnn_padding_mode padding_mode;                       /* default CNN_ZEROS                          */
-    int no_bias;
-    cnn_init init;
-    int in_channels;                        /* may be given as a check; otherwise taken from the input */
+    int out_channels CNN__0;                                            /* kernels = feature maps */
+    int kernel_size CNN__0, kernel_height CNN__0, kernel_width CNN__0;  /* one for both, or each */
+    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default 1 */
+    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* default 0; CNN_SAME */
+    int dilation CNN__0, dilation_height CNN__0, dilation_width CNN__0; /* default 1 */
+    int groups CNN__0;                                                  /* default 1 */
+    cnn_padding_mode padding_mode CNN__0;                               /* default CNN_ZEROS */
+    int no_bias CNN__0;
+    cnn_init init CNN__0;
+    int in_channels CNN__0;                                             /* a check; else the input's */
 } cnn_conv2d_options;
 
 typedef struct cnn_pool2d_options {
-    int kernel_size, kernel_height, kernel_width;
-    int stride, stride_height, stride_width;             /* default: the kernel size                   */
-    int padding, padding_height, padding_width;          /* at most half the kernel                    */
-    int ceil_mode;                                       /* round the output size up                   */
-    int exclude_padding;                                 /* average only: PyTorch's count_include_pad = False */
+    int kernel_size CNN__0, kernel_height CNN__0, kernel_width CNN__0;
+    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default: the kernel size */
+    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* at most half the kernel */
+    int ceil_mode CNN__0;                                               /* round the output size up */
+    int exclude_padding CNN__0;                                         /* average: count_include_pad = False */
 } cnn_pool2d_options;
 
 typedef struct cnn_linear_options {
-    int out_features;
-    int no_bias;
-    cnn_init init;
-    int in_features;                        /* may be given as a check                                */
+    int out_features CNN__0;
+    int no_bias CNN__0;
+    cnn_init init CNN__0;
+    int in_features CNN__0;                 /* may be given as a check                                */
 } cnn_linear_options;
 
-typedef struct cnn_leaky_relu_options { float negative_slope; /* default 0.01 */ } cnn_leaky_relu_options;
-typedef struct cnn_dropout_options { float p; /* share of values set to 0, default 0.5; for none, leave the layer out */ } cnn_dropout_options;
+typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
+typedef struct cnn_dropout_options {
+    float p CNN__0;                         /* share of values set to 0, default 0.5; for none, leave the layer out */
+} cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
@@ -145,6 +161,8 @@ void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c 
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window                */
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along width only, after cnn_conv1d; */
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b                           */
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
@@ -164,6 +182,8 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone   
 #define cnn_conv1d(net, ...)     cnn_conv1d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
 #define cnn_max_pool2d(net, ...) cnn_max_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool2d(net, ...) cnn_avg_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
@@ -216,13 +236,13 @@ typedef struct cnn_data {                   /* samples in memory; read it freely
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
-    int count, channels, height, width, classes, outputs;
-    const unsigned char *bytes;             /* one of these two                                         */
-    const float *floats;
-    const int *labels;                      /* either, both or none; below 0: for .ignore_index          */
-    const float *targets;
-    const char *const *class_names;
-    int constant;                           /* 1: nobody writes to the arrays any more, so a GPU may keep a
+    int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
+    const unsigned char *bytes CNN__0;      /* one of these two                                         */
+    const float *floats CNN__0;
+    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index          */
+    const float *targets CNN__0;
+    const char *const *class_names CNN__0;
+    int constant CNN__0;                    /* 1: nobody writes to the arrays any more, so a GPU may keep a
                                                copy of all. Else each batch is sent as it is when it is used */
 } cnn_data_options;
 
@@ -249,10 +269,10 @@ typedef struct cnn_batch {                  /* some samples of a data set       
 } cnn_batch;
 
 typedef struct cnn_loader_options {
-    int batch_size;                         /* default 1                                                */
-    int shuffle;                            /* a new order each epoch                                   */
-    int drop_last;                          /* leave an incomplete last batch out                       */
-    uint64_t seed;                          /* of the shuffle                                           */
+    int batch_size CNN__0;                  /* default 1                                                */
+    int shuffle CNN__0;                     /* a new order each epoch                                   */
+    int drop_last CNN__0;                   /* leave an incomplete last batch out                       */
+    uint64_t seed CNN__0;                   /* of the shuffle                                           */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
@@ -267,9 +287,12 @@ void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
 
-typedef struct cnn_sgd_options { float lr /* 1e-3 */, momentum, weight_decay; int nesterov; } cnn_sgd_options;
+typedef struct cnn_sgd_options {
+    float lr CNN__0 /* 1e-3 */, momentum CNN__0, weight_decay CNN__0; int nesterov CNN__0;
+} cnn_sgd_options;
 typedef struct cnn_adam_options {
-    float lr /* 1e-3 */, beta1 /* 0.9 */, beta2 /* 0.999 */, eps /* 1e-8 */, weight_decay /* adam 0, adamw 0.01 */;
+    float lr CNN__0 /* 1e-3 */, beta1 CNN__0 /* 0.9 */, beta2 CNN__0 /* 0.999 */, eps CNN__0 /* 1e-8 */;
+    float weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
@@ -278,10 +301,12 @@ void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w 
 
 /* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
    epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False. */
-typedef struct cnn_step_lr_options { int step_size; float gamma /* 0.1 */; } cnn_step_lr_options;
-typedef struct cnn_cosine_lr_options { int t_max; float eta_min; } cnn_cosine_lr_options;
-typedef struct cnn_one_cycle_lr_options { float max_lr; int total_steps; float pct_start /* 0.3 */, div_factor /* 25 */,
-                                          final_div_factor /* 1e4 */; } cnn_one_cycle_lr_options;
+typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
+typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
+typedef struct cnn_one_cycle_lr_options {
+    float max_lr CNN__0; int total_steps CNN__0;
+    float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
+} cnn_one_cycle_lr_options;
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr gamma^floor(t / step_size)      */
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
@@ -308,11 +333,11 @@ int cnn_correct(cnn_net *net);              /* of the last batch: where the larg
    Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
    number of samples.                                                                                    */
 typedef struct cnn_cross_entropy_options {
-    const float *weight;                    /* (classes): of each class, copied; default 1               */
-    int classes;                            /* how many weights there are: one for each output           */
-    float label_smoothing;                  /* e: 1 - e at the label, and e / K more everywhere          */
-    int ignore_index;                       /* a label that does not count; default -100; class 0: CNN_ZERO */
-    int probabilities;                      /* 1: targets are taken even where there are labels, which then count
+    const float *weight CNN__0;             /* (classes): of each class, copied; default 1               */
+    int classes CNN__0;                     /* how many weights there are: one for each output           */
+    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere          */
+    int ignore_index CNN__0;                /* a label that does not count; default -100; class 0: CNN_ZERO */
+    int probabilities CNN__0;               /* 1: targets are taken even where there are labels, which then count
                                                what is right                                             */
 } cnn_cross_entropy_options;
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o);
@@ -326,16 +351,17 @@ typedef struct cnn_epoch {                  /* one line of the history          
 } cnn_epoch;
 
 typedef struct cnn_fit_options {
-    int epochs, batch_size;                 /* default 1 and 128                                        */
-    int test_batch_size;                    /* default 256                                              */
-    cnn_loss_kind loss;
-    float clip_grad_norm;                   /* 0: no clipping                                           */
-    int keep_order, keep_last;              /* default: shuffled, the incomplete last batch dropped      */
-    FILE *log;                              /* one line an epoch, e.g. stdout                           */
-    FILE *progress;                         /* e.g. stderr                                              */
-    int progress_bar;                       /* redraw one line (a terminal) instead of writing several   */
-    FILE *doctor;                           /* where advice goes when training looks ill, e.g. stderr     */
-    void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user); void *user;
+    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128                                        */
+    int test_batch_size CNN__0;             /* default 256                                              */
+    cnn_loss_kind loss CNN__0;
+    float clip_grad_norm CNN__0;            /* 0: no clipping                                           */
+    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped      */
+    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout                           */
+    FILE *progress CNN__0;                  /* e.g. stderr                                              */
+    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several   */
+    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
+    void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
+    void *user CNN__0;
 } cnn_fit_options;
 
 /* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
@@ -1217,7 +1243,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
         int first = k / (s->out_channels / s->groups) * depth;
         double sum = 0;
         for (n = 0; db && n < s->batch; n++)
-            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + i];
+            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + (size_t)i];
         if (db) db[k] += (float)sum;
         for (c = 0; c < depth; c++)
             for (y = 0; y < s->kernel_height; y++)
@@ -1298,7 +1324,8 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
    Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded. With
-   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m.
+   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m; but each
+   window begins in the input or the padding before it, or it is left out.
    -------------------------------------------------------------------------------------------- */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* rows top .. bottom-1 */
 
@@ -1307,10 +1334,10 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = w.top + s->kernel_height;
-    w.right = w.left + s->kernel_width;
-    if (w.bottom > s->in_height + s->pad_height) w.bottom = s->in_height + s->pad_height;
-    if (w.right > s->in_width + s->pad_width) w.right = s->in_width + s->pad_width;
+    w.bottom = s->in_height + s->pad_height;               /* the padded border, or the window's own if that is nearer */
+    w.right = s->in_width + s->pad_width;
+    if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
+    if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
     w.count = (w.bottom - w.top) * (w.right - w.left);
     if (w.top < 0) w.top = 0;
     if (w.left < 0) w.left = 0;
@@ -1353,8 +1380,9 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
 
 static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    int m, j, i;
-    for (m = 0; m < s->batch * s->channels; m++, x += (size_t)s->in_height * s->in_width)
+    size_t maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, x += (size_t)s->in_height * s->in_width)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++)
                 *y++ = (float)cnn__pool2d_at(s, x, j, i);
@@ -1362,10 +1390,10 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float
 
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i, row, column;
-    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
-    for (m = 0; m < s->batch * s->channels; m++, x += map, dx += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i, row, column;
+    memset(dx, 0, sizeof *dx * maps * map);
+    for (m = 0; m < maps; m++, x += map, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
@@ -1675,9 +1703,9 @@ static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
 
 static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i;
-    for (m = 0; m < s->batch * s->channels; m++, x += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, x += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++)
                 *index++ = cnn__pool2d_place(s, cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i)), j, i);
@@ -1685,10 +1713,10 @@ static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, c
 
 static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
 {
-    size_t map = (size_t)s->in_height * s->in_width;
-    int m, j, i;
-    memset(dx, 0, sizeof *dx * s->batch * s->channels * map);
-    for (m = 0; m < s->batch * s->channels; m++, dx += map)
+    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    int j, i;
+    memset(dx, 0, sizeof *dx * maps * map);
+    for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, index++, dy++) {
                 int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
@@ -2024,7 +2052,7 @@ static CNN__INLINE size_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *place
         uint32_t bits;
         memcpy(&bits, df + i, sizeof bits);
         memcpy(values + count, &bits, sizeof bits);
-        places[count] = begin + corners[i] + (index ? taps[index[i]] : 0);
+        places[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
         count += bits << 1 != 0;                           /* no branch, which would be guessed wrong half the time */
     }
     return count;
@@ -2166,35 +2194,35 @@ static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, size_t 
 
 /* ---- Winograd's transforms, for one image (or one channel) a lane ---- */
 
-/* One dimension: out = T in, T rows x columns. T is known when this is compiled: what remains is a line of multiplications
+/* One dimension: out = matrix in, rows x columns, and known when this is compiled: what remains is a line of multiplications
    and additions for each row. */
-static CNN__INLINE void CNN__K(cnn__transform_line)(const float *T, int rows, int columns, CNN__K(cnn__v) *out,
+static CNN__INLINE void CNN__K(cnn__transform_line)(const float *matrix, int rows, int columns, CNN__K(cnn__v) *out,
                                                     const CNN__K(cnn__v) *in)
 {
     int j, k;
     CNN__UNROLL for (j = 0; j < rows; j++) {
         int begun = 0;
         CNN__UNROLL for (k = 0; k < columns; k++)
-            if (T[j * columns + k] != 0) {
-                out[j] = begun ? out[j] + in[k] * T[j * columns + k] : in[k] * T[j * columns + k];
+            if (matrix[j * columns + k] != 0) {
+                out[j] = begun ? out[j] + in[k] * matrix[j * columns + k] : in[k] * matrix[j * columns + k];
                 begun = 1;
             }
     }
 }
 
-/* to = T from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
-static CNN__INLINE void CNN__K(cnn__transform)(const float *T, int rows, int columns, float *to, size_t apart,
+/* to = matrix from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
+static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, size_t apart,
                                                const float *from, size_t pitch, size_t step)
 {
     CNN__K(cnn__v) half[8][8], in[8], out[8];
     int i, k;
     for (i = 0; i < columns; i++) {
         CNN__UNROLL for (k = 0; k < columns; k++) in[k] = *(const CNN__K(cnn__vu) *)(from + k * pitch + i * step);
-        CNN__K(cnn__transform_line)(T, rows, columns, out, in);
+        CNN__K(cnn__transform_line)(matrix, rows, columns, out, in);
         CNN__UNROLL for (k = 0; k < rows; k++) half[k][i] = out[k];
     }
     for (i = 0; i < rows; i++) {
-        CNN__K(cnn__transform_line)(T, rows, columns, out, half[i]);
+        CNN__K(cnn__transform_line)(matrix, rows, columns, out, half[i]);
         CNN__UNROLL for (k = 0; k < rows; k++) *(CNN__K(cnn__vu) *)(to + (i * rows + k) * apart) = out[k];
     }
 }
@@ -2520,7 +2548,18 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
 #endif
 
-#if defined(__GNUC__)
+/* This file, which is read again for each instruction set, whatever its name is */
+#ifdef __FILE_NAME__
+#define CNN__SELF __FILE_NAME__
+#elif defined(CNN_FILE_NAME)
+#define CNN__SELF CNN_FILE_NAME
+#else
+#define CNN__SELF "cnn.h"
+#endif
+
+/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a vector and a
+   number in one expression. */
+#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
 #define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
 #define CNN__LANES 4
 #define CNN__LOW 0, 4, 1, 5
@@ -2534,14 +2573,14 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#else                                       /* a compiler without vector extensions: one float is a vector */
+#else                                       /* without vector extensions: one float is a vector */
 #define CNN__ISA baseline
 #define CNN__LANES 1
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#include "cnn.h"
+#include CNN__SELF
 
 #if defined(__GNUC__) && defined(__x86_64__)
 #define CNN__X86
@@ -2559,7 +2598,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__ROWS 4
 #define CNN__VECTORS 3
 #define CNN__SUMS 12
-#include "cnn.h"
+#include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
@@ -2575,7 +2614,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__SUMS 25
-#include "cnn.h"
+#include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -3027,18 +3066,20 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
             k->lanes_in(to + c * map, pitch, step, df + c * p->pixels, image, lanes, s->out_height, s->out_width);
 }
 
-/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. */
+/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. The two together
+   fit in an int; one alone, beyond the border, need not, and wraps around. */
 static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *g, int32_t *corners, int32_t *taps)
 {
     const cnn_pool2d_shape *p = &s->pool;
     int pooled = p->kernel_height > 0, high = pooled ? p->out_height : s->out_height, wide = pooled ? p->out_width : s->out_width;
-    int down = s->stride_height * g->wide * g->in_channels, right = s->stride_width * g->in_channels, j, i;
+    int64_t right = (int64_t)s->stride_width * g->in_channels, down = (int64_t)s->stride_height * g->wide * g->in_channels;
+    int j, i;
     for (j = 0; j < high; j++)
         for (i = 0; i < wide; i++)
-            *corners++ = (pooled ? j * p->stride_height - p->pad_height : j) * down
-                       + (pooled ? i * p->stride_width - p->pad_width : i) * right;
+            *corners++ = (int32_t)((pooled ? j * p->stride_height - p->pad_height : j) * down
+                                 + (pooled ? i * p->stride_width - p->pad_width : i) * right);
     for (j = 0; j < p->kernel_height; j++)
-        for (i = 0; i < p->kernel_width; i++) *taps++ = j * down + i * right;
+        for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
 /* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
@@ -3587,7 +3628,7 @@ typedef struct cnn__layer {
     int named;                              /* by the caller, so that messages repeat it                 */
     cnn__dims in, out;
     cnn_conv2d_options conv_options; int conv1d;
-    cnn_pool2d_options pool_options; int average, global;
+    cnn_pool2d_options pool_options; int pool1d, average, global;
     cnn_linear_options linear_options;
     cnn_conv2d_shape conv;                  /* fitted to the input, batch still 0                        */
     cnn_pool2d_shape pool;
@@ -3723,19 +3764,30 @@ static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
     return text->s;
 }
 
-/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. */
-static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int stride,
+enum { CNN__LONGEST_SIDE = INT_MAX / 4 };                  /* so that what is calculated with it fits in an int */
+
+/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. With ceil_mode as PyTorch's
+   pooling_output_shape: rounded up, so that the last window may hang over, but it begins in the input or the padding before it.
+   A stride that is longer than the side leads to the same single window as one of the side's length, which it becomes. */
+static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int *stride,
                             int ceil_mode, const char *label, cnn__text *error)
 {
-    double span = (double)in + pad_before + pad_after - (double)dilation * (kernel - 1) - 1;
-    int out = span < 0 ? 0 : (int)(span / stride) + 1;
-    if (span >= 0 && ceil_mode && (int)span % stride && (double)out * stride < (double)in + pad_before) out++;
+    int64_t padded = (int64_t)in + pad_before + pad_after, span = padded - (int64_t)dilation * (kernel - 1) - 1, out;
+    int given = *stride;
+    if (padded > CNN__LONGEST_SIDE)
+        return cnn__say(error, "%s: its input's %s with the padding is %d + %.0f, more than the %d it can have; give less padding, or "
+                        "cut the input", label, side, in, (double)pad_before + pad_after, (int)CNN__LONGEST_SIDE), 0;
+    if (ceil_mode) span += given - 1;
+    out = span < 0 ? 0 : span / given + 1;
+    if (ceil_mode && (out - 1) * given >= (int64_t)in + pad_before) out--;
+    if (given > padded) *stride = (int)padded;
     if (out < 1)
         cnn__say(error,
-                 "%s: its window does not fit: output %s = floor((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
-                 "floor((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
-                 label, side, in, pad_before + pad_after, dilation, kernel, stride);
-    return out;
+                 "%s: its window does not fit: output %s = %s((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
+                 "%s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
+                 label, side, ceil_mode ? "ceil" : "floor", ceil_mode ? "ceil" : "floor", in, pad_before + pad_after, dilation,
+                 kernel, given);
+    return (int)out;
 }
 
 static int cnn__either(int one, int both, int otherwise) { return one ? one : both ? both : otherwise; }
@@ -3784,6 +3836,8 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
     if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
         return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
                         s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
+    if (s->kernel_height == 1) s->dilation_height = 1;     /* one value has nothing to be apart from */
+    if (s->kernel_width == 1) s->dilation_width = 1;
     if (o->in_channels && o->in_channels != s->in_channels)
         return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels), 0;
     if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups), 0;
@@ -3828,14 +3882,25 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
                    0;
     }
     s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height,
-                                     s->stride_height, 0, label, error);
+                                     &s->stride_height, 0, label, error);
     s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width,
-                                    s->stride_width, 0, label, error);
+                                    &s->stride_width, 0, label, error);
+    if (!s->out_height || !s->out_width) return 0;
+    {   /* the places of a padded sample, and the taps of a kernel, are counted in ints */
+        double high = (double)s->in_height + s->pad_top + s->pad_bottom, wide = (double)s->in_width + s->pad_left + s->pad_right;
+        double depth = s->in_channels / s->groups, taps = depth * s->kernel_height * s->kernel_width;
+        if (s->in_channels * high * wide > INT_MAX)
+            return cnn__say(error, "%s: its input with the padding, %d x %.0f x %.0f, has more than %d values", label,
+                            s->in_channels, high, wide, INT_MAX), 0;
+        if (taps > INT_MAX)
+            return cnn__say(error, "%s: a kernel of %.0f x %d x %d has more than %d values", label, depth, s->kernel_height,
+                            s->kernel_width, INT_MAX), 0;
+    }
     layer->out.channels = s->out_channels;
     layer->out.height = s->out_height;
     layer->out.width = s->out_width;
     layer->out.flat = 0;
-    return s->out_height > 0 && s->out_width > 0;
+    return 1;
 }
 
 static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *error)
@@ -3844,11 +3909,11 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     cnn_pool2d_shape *s = &layer->pool;
     memset(s, 0, sizeof *s);
     s->channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
-    s->kernel_height = layer->global ? s->in_height : cnn__either(o->kernel_height, o->kernel_size, 0);
+    s->kernel_height = layer->global ? s->in_height : layer->pool1d ? 1 : cnn__either(o->kernel_height, o->kernel_size, 0);
     s->kernel_width = layer->global ? s->in_width : cnn__either(o->kernel_width, o->kernel_size, 0);
-    s->stride_height = cnn__either(o->stride_height, o->stride, s->kernel_height);
+    s->stride_height = layer->pool1d ? 1 : cnn__either(o->stride_height, o->stride, s->kernel_height);
     s->stride_width = cnn__either(o->stride_width, o->stride, s->kernel_width);
-    s->pad_height = cnn__either(o->padding_height, o->padding, 0);
+    s->pad_height = layer->pool1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
     s->pad_width = cnn__either(o->padding_width, o->padding, 0);
     s->average = layer->average;
     s->exclude_padding = o->exclude_padding;
@@ -3858,6 +3923,9 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
                         "cnn_flatten",
                         label, layer->in.channels),
                0;
+    if (layer->pool1d && s->in_height != 1)
+        return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use %s for images", label, s->channels,
+                        s->in_height, s->in_width, s->average ? "avg_pool2d" : "max_pool2d"), 0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
                         s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
@@ -3867,9 +3935,13 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
         return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d",
                         label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width),
                0;
+    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height && !o->ceil_mode)
+        return cnn__say(error, "%s: its window is %d high, but its input %d x 1 x %d has one row, as cnn_conv1d gives; use "
+                        "cnn_%s_pool1d, which pools along the width", label, s->kernel_height, s->channels, s->in_width,
+                        s->average ? "avg" : "max"), 0;
     s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height,
-                                     s->stride_height, o->ceil_mode, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, s->stride_width,
+                                     &s->stride_height, o->ceil_mode, label, error);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, &s->stride_width,
                                     o->ceil_mode, label, error);
     layer->out.channels = s->channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
     return s->out_height > 0 && s->out_width > 0;
@@ -4008,7 +4080,7 @@ static void cnn__add(cnn_net *net, cnn__layer *layer)
 static cnn__layer cnn__layer_of(cnn__kind kind, const char *type)
 {
     cnn__layer layer;
-    memset(&layer, 0, sizeof layer);
+    memset((void *)&layer, 0, sizeof layer);
     layer.kind = kind;
     layer.type = type;
     return layer;
@@ -4022,10 +4094,11 @@ static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, int conv1d)
     cnn__add(net, &layer);
 }
 
-static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average, int global)
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int pool1d, int average, int global)
 {
     cnn__layer layer = cnn__layer_of(CNN__POOL2D, type);
     layer.pool_options = o;
+    layer.pool1d = pool1d;
     layer.average = average;
     layer.global = global;
     cnn__add(net, &layer);
@@ -4047,8 +4120,10 @@ static void cnn__add_plain(cnn_net *net, cnn__kind kind, const char *type)
 
 void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 0); }
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 1); }
-void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0); }
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0, 0); }
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 0, 1, 0); }
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool1d", 1, 0, 0); }
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool1d", 1, 1, 0); }
 void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
 void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
 void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
@@ -4063,8 +4138,8 @@ void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 void cnn_global_avg_pool2d(cnn_net *net)
 {
     cnn_pool2d_options o;
-    memset(&o, 0, sizeof o);
-    cnn__add_pool(net, o, "global_avg_pool2d", 1, 1);
+    memset((void *)&o, 0, sizeof o);
+    cnn__add_pool(net, o, "global_avg_pool2d", 0, 1, 1);
 }
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
@@ -4257,7 +4332,7 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 {
     void *memory;
     memcpy(&memory, pointer_to_pointer, sizeof memory);
-    if (memory) net->backend.free(net->backend.context, memory);
+    if (memory) (net->backend.free)(net->backend.context, memory);     /* `free` may be a macro of the program's */
     memset(pointer_to_pointer, 0, sizeof memory);
 }
 
@@ -5459,7 +5534,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
     cnn_loader_options o;
     cnn_loader *loader;
     cnn_batch batch;
-    memset(&o, 0, sizeof o);
+    memset((void *)&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
     loader = cnn__deal(call, data, o);
     cnn__take_over(&net->error, cnn_loader_error(loader));
@@ -5801,7 +5876,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!net->optimizer)
         return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
     if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
-    memset(&lo, 0, sizeof lo);
+    memset((void *)&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
     lo.drop_last = !o.keep_last;
@@ -6296,7 +6371,7 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 /* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
 {
-    enum { ROW = 3073, ROWS = 10000 };
+    enum { record = 3073, records = 10000 };
     int training = split && !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
     cnn_data *data = cnn__data_empty(directory ? directory : "");
     unsigned char *bytes;
@@ -6306,9 +6381,9 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
                  split ? split : "");
         return cnn__data_fails(data);
     }
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * ROWS * (ROW - 1), 1);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * ROWS, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * ROWS * ROW));
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * records * (record - 1), 1);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * records, sizeof *labels);
+    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * records * record));
     for (f = 0; f < files; f++) {
         char path[420], batch[32];
         unsigned char *file;
@@ -6317,19 +6392,19 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
         snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
-        if (size != (size_t)ROW * ROWS) {
+        if (size != (size_t)record * records) {
             cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?",
-                     path, (double)size, ROW * ROWS);
+                     path, (double)size, record * records);
             cnn__free(file);
             return cnn__data_fails(data);
         }
-        for (i = 0; i < ROWS; i++) {
-            labels[f * ROWS + i] = file[(size_t)i * ROW];
-            memcpy(bytes + ((size_t)f * ROWS + i) * (ROW - 1), file + (size_t)i * ROW + 1, ROW - 1);
+        for (i = 0; i < records; i++) {
+            labels[f * records + i] = file[(size_t)i * record];
+            memcpy(bytes + ((size_t)f * records + i) * (record - 1), file + (size_t)i * record + 1, record - 1);
         }
         cnn__free(file);
     }
-    data->count = files * ROWS;
+    data->count = files * records;
     data->channels = 3; data->height = data->width = 32;
     data->classes = 10;
     data->bytes = bytes;
@@ -6489,7 +6564,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     }
     left = loader->count - loader->at;
     if (left < 1 || (loader->options.drop_last && left < loader->options.batch_size)) {
-        cnn_set_epoch(loader, loader->epoch + 1);
+        cnn_set_epoch(loader, loader->epoch < INT_MAX ? loader->epoch + 1 : 0);
         return 0;
     }
     batch->data = loader->data;
@@ -8346,33 +8421,33 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 
 static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
 {
-    enum { WIDTH = 60, HEIGHT = 9 };
-    char cell[HEIGHT][WIDTH + 1];
+    enum { width = 60, height = 9 };
+    char cell[height][width + 1];
     double low, high;
     int c, row, column;
     cnn__curve_range(net, first, &low, &high);
-    for (row = 0; row < HEIGHT; row++) {
-        memset(cell[row], ' ', WIDTH);
-        cell[row][WIDTH] = 0;
+    for (row = 0; row < height; row++) {
+        memset(cell[row], ' ', width);
+        cell[row][width] = 0;
     }
     for (c = 0; c < 1 + cnn__has_test(net); c++)
-        for (column = 0; column < WIDTH; column++) {
-            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (WIDTH - 1) + 0.5) : 0;
+        for (column = 0; column < width; column++) {
+            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (width - 1) + 0.5) : 0;
             double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
             if (!(v - v == 0)) continue;
-            row = (int)((high - v) / (high - low) * (HEIGHT - 1) + 0.5);
-            if (row < 0 || row >= HEIGHT) continue;
+            row = (int)((high - v) / (high - low) * (height - 1) + 0.5);
+            if (row < 0 || row >= height) continue;
             cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
         }
     fprintf(out, "%s\n", title);
-    for (row = 0; row < HEIGHT; row++)
-        if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
+    for (row = 0; row < height; row++)
+        if (row == 0 || row == height / 2 || row == height - 1)
             fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
-                    high - (high - low) * row / (HEIGHT - 1), cell[row]);
+                    high - (high - low) * row / (height - 1), cell[row]);
         else
             fprintf(out, "          |%s\n", cell[row]);
     fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
-            net->history[0].epoch, WIDTH - 9, net->history[net->history_count - 1].epoch);
+            net->history[0].epoch, width - 9, net->history[net->history_count - 1].epoch);
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -8443,27 +8518,27 @@ static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, in
 /* A linear layer may have thousands of products: the largest are written out, the others summed. */
 static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int o)
 {
-    enum { SHOWN = 12 };
-    int n = l->linear.in_features, shown[SHOWN], count = 0, i, k;
+    enum { most = 12 };
+    int n = l->linear.in_features, shown[most], count = 0, i, k;
     double sum = 0, rest = 0;
     const float *w = weight + (size_t)o * n;
     for (i = 0; i < n; i++) {
         double product = fabs((double)x[i] * w[i]);
         for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--)
-            if (k < SHOWN) shown[k] = shown[k - 1];
-        if (k < SHOWN) shown[k] = i;
-        if (count < SHOWN && k < SHOWN) count++;
+            if (k < most) shown[k] = shown[k - 1];
+        if (k < most) shown[k] = i;
+        if (count < most && k < most) count++;
         sum += (double)x[i] * w[i];
     }
     rest = sum;
     fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
-            n > SHOWN ? "; the largest products:" : "");
+            n > most ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * w[shown[k]];
         fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
         rest -= product;
     }
-    if (n > SHOWN) fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
+    if (n > most) fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
     fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
             sum + (bias ? bias[o] : 0));
 }
@@ -8744,16 +8819,16 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
 static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
                                  unsigned char *pixels)
 {
-    enum { SHOWN = 25 };
-    int shown[SHOWN], count = 0, n, k, channels, all = 0;
+    enum { most = 25 };
+    int shown[most], count = 0, n, k, channels, all = 0;
     cnn__text a, b;
     for (n = 0; n < data->count; n++) {
         if (guess[n] == data->labels[n] || data->labels[n] == cnn__ignored_label(net)) continue;
         all++;
-        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < SHOWN) shown[k] = shown[k - 1];
-        if (k < SHOWN) {
+        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < most) shown[k] = shown[k - 1];
+        if (k < most) {
             shown[k] = n;
-            if (count < SHOWN) count++;
+            if (count < most) count++;
         }
     }
     fprintf(f,
@@ -8793,11 +8868,11 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
 
 static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsigned char *pixels)
 {
-    enum { SAMPLES = 3, MAPS = 32 };
-    int order[SAMPLES], count = 0, n, i, channels;
+    enum { samples = 3, most_maps = 32 };
+    int order[samples], count = 0, n, i, channels;
     cnn_batch batch;
     cnn__text text;
-    for (n = 0; n < data->count && count < SAMPLES; n++) {                 /* of different classes */
+    for (n = 0; n < data->count && count < samples; n++) {                 /* of different classes */
         for (i = 0; i < count && data->labels[order[i]] != data->labels[n]; i++) {}
         if (i == count) order[count++] = n;
     }
@@ -8807,7 +8882,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
             "(black) to its largest (white); of more than %d maps the first.</p>\n",
-            MAPS);
+            most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -8827,7 +8902,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0,
+            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
                               l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }

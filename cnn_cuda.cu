@@ -701,8 +701,8 @@ static __device__ window pool2d_window(const cnn_pool2d_shape &s, int j, int i)
     window w;
     w.top = j * s.stride_height - s.pad_height;
     w.left = i * s.stride_width - s.pad_width;
-    w.bottom = min(w.top + s.kernel_height, s.in_height + s.pad_height);
-    w.right = min(w.left + s.kernel_width, s.in_width + s.pad_width);
+    w.bottom = w.top + min(s.kernel_height, s.in_height + s.pad_height - w.top);
+    w.right = w.left + min(s.kernel_width, s.in_width + s.pad_width - w.left);
     w.count = (w.bottom - w.top) * (w.right - w.left);
     w.top = max(w.top, 0);
     w.left = max(w.left, 0);
@@ -772,8 +772,8 @@ static __global__ void __launch_bounds__(THREADS)
 pool2d_backward(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
 {
     size_t pixels = (size_t)s.in_height * s.in_width;
-    int apart_down = (s.kernel_height + s.stride_height - 1) / s.stride_height;
-    int apart_right = (s.kernel_width + s.stride_width - 1) / s.stride_width;
+    int apart_down = min((s.kernel_height - 1) / s.stride_height + 1, s.out_height);
+    int apart_right = min((s.kernel_width - 1) / s.stride_width + 1, s.out_width);
     dx += blockIdx.x * pixels;
     x += blockIdx.x * pixels;
     dy += (size_t)blockIdx.x * s.out_height * s.out_width;
@@ -2597,7 +2597,7 @@ static void cuda_naive_pool2d_backward(void *context, const cnn_pool2d_shape *s,
 
 static void cuda_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
-    LAUNCH(of(context), pool2d_backward, dim3((unsigned)(s->batch * s->channels)), *s, dx, dy, x);
+    LAUNCH(of(context), pool2d_backward, dim3((unsigned)s->batch * (unsigned)s->channels), *s, dx, dy, x);
 }
 
 /* ---- linear ---- */

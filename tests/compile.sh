@@ -59,7 +59,9 @@ static cnn_data_options halves(void)
     int i;
     for (i = 0; i < 8; i++) labels[i] = i % 2;
     for (i = 0; i < 8 * 16; i++) x[i] = (i % 4 < 2) == labels[i / 16] ? 1 : 0.1f * (float)(i / 16);
+#ifndef __cplusplus
     memset(&o, 0, sizeof o);
+#endif
     o.count = 8; o.channels = 1; o.height = o.width = 4; o.classes = 2; o.floats = x; o.labels = labels;
     return o;
 }
@@ -135,22 +137,68 @@ int main(void) { return train(); }
 END
 sed 's/train\.h/train.hpp/; s/(void)/()/' whole.c >whole.cpp
 
+# README's lines for C++
 cat >designated.cpp <<'END'
+#include <cstring>
 #define CNN_IMPLEMENTATION
 #include "cnn.h"
-#include <cstring>
 #include "data.h"
 int main()
 {
     cnn_data *data = cnn_data_new_with(halves());
     cnn_net *net = cnn_new(1, 4, 4);
+    cnn_conv2d_with(net, { .out_channels = 4, .kernel_size = 3, .padding = 1 });
+    cnn_relu(net);
+    cnn_max_pool2d_with(net, { .kernel_size = 2 });
     cnn_flatten(net);
     cnn_linear_with(net, { .out_features = 2 });
-    cnn_sgd_with(net, { .lr = 0.5f });
+    cnn_adam_with(net, { .lr = 0.05f });
     cnn_fit_with(net, data, nullptr, { .epochs = 40, .batch_size = 4 });
     return judged(net, data);
 }
 END
+
+# every options struct with its last field alone, and with none
+cat >options.cpp <<'END'
+#include <cstring>
+#define CNN_IMPLEMENTATION
+#include "cnn.h"
+int main()
+{
+    static const float x[2] = { 0, 1 };
+    cnn_data *data = cnn_data_new_with({ .count = 2, .channels = 1, .height = 1, .width = 1, .outputs = 1, .floats = x, .targets = x });
+    cnn_net *net = cnn_new(1, 1, 1);
+    cnn_batch batch;
+    cnn_conv2d_with(net, { .out_channels = 1, .kernel_size = 1, .in_channels = 1 });
+    cnn_avg_pool2d_with(net, { .kernel_size = 1, .exclude_padding = 1 });
+    cnn_max_pool1d_with(net, { .kernel_size = 1 });
+    cnn_leaky_relu_with(net, {});
+    cnn_dropout_with(net, { .p = 0.5f });
+    cnn_linear_with(net, { .out_features = 1, .in_features = 1 });
+    cnn_sgd_with(net, { .lr = 0.1f, .nesterov = 0 });
+    cnn_adamw_with(net, { .lr = 0.01f, .weight_decay = 0.1f });
+    cnn_cosine_lr_with(net, { .t_max = 3 });
+    cnn_one_cycle_lr_with(net, { .max_lr = 0.1f, .total_steps = 3 });
+    cnn_step_lr_with(net, { .step_size = 3 });
+    cnn_loader *loader = cnn_loader_new_with(data, { .batch_size = 2 });
+    if (!cnn_next(loader, &batch)) return 1;
+    cnn_forward(net, &batch);
+    cnn_mse_loss(net, &batch);
+    cnn_backward(net);
+    cnn_step(net);
+    cnn_fit_with(net, data, nullptr, { .epochs = 1, .batch_size = 2, .loss = CNN_MSE, .user = nullptr });
+    if (cnn_error(net)) puts(cnn_error(net));
+    int failed = cnn_error(net) != nullptr;
+    cnn_loader_free(loader);
+    cnn_free(net);
+    cnn_data_free(data);
+    return failed;
+}
+END
+
+# C++11: structs begin as zero without a word
+sed 's/ = cnn_[a-z0-9]*_options()//' train.hpp >train_plain.hpp
+sed 's/train\.hpp/train_plain.hpp/' whole.cpp >plain.cpp 2>/dev/null
 
 cat >implementation.c <<'END'
 #define CNN_IMPLEMENTATION
@@ -178,6 +226,55 @@ cat >user/relative.c <<'END'
 #include "../train.h"
 int main(void) { return train(); }
 END
+
+# the header under another name, beside the program and by -I
+mkdir -p other
+cp "$root/cnn.h" other/convnet.hpp
+sed 's/"cnn\.h"/"other\/convnet.hpp"/' whole.c >renamed.c
+sed 's/"cnn\.h"/"other\/convnet.hpp"/' whole.cpp >renamed.cpp
+sed 's/"cnn\.h"/<convnet.hpp>/' whole.c >user/renamed_by_path.c
+
+# names that programs define: all of these before the header
+{
+    echo '#include <stdlib.h>'
+    echo '#include <string.h>'
+    number=0
+    for name in A B C D E F G H I J K L M N O P Q R S T U V W X Y Z AA BB CC DD II JJ KK MM NN XX YY ZZ N0 N1 N2 K0 K1 X0 X1 Y0 Y1 \
+        WIDTH HEIGHT DEPTH ROWS ROW COLS COL COLUMNS COLUMN SAMPLES SAMPLE MAPS MAP SHOWN LANES VECTORS SUMS TILES TILE BLOCK BLOCKS \
+        BATCH BATCHES BATCH_SIZE EPOCHS EPOCH CLASSES CLASS LABELS LABEL CHANNELS CHANNEL IN OUT IN_CHANNELS OUT_CHANNELS INPUT OUTPUT \
+        INPUTS OUTPUTS INPUT_SIZE OUTPUT_SIZE HIDDEN UNITS LAYERS LAYER KERNEL KERNEL_SIZE KERNELS FILTERS FILTER STRIDE PADDING PAD \
+        DILATION GROUPS POOL POOL_SIZE IMAGE IMAGES IMAGE_SIZE PIXELS PIXEL SIZE SIZES LENGTH LEN COUNT TOTAL NUMBER NUM INDEX \
+        FIRST LAST BEGIN END START STOP LOW HIGH LOWER UPPER LEFT RIGHT TOP BOTTOM UP DOWN FRONT BACK ZERO ONE TWO TEN HALF \
+        PI TAU EPS EPSILON ALPHA BETA BETA1 BETA2 GAMMA DELTA LAMBDA SIGMA MU RHO THETA LR LEARNING_RATE RATE MOMENTUM DECAY \
+        WEIGHT_DECAY WEIGHT WEIGHTS BIAS BIASES LOSS ERROR ERRORS ACCURACY SCORE SEED RANDOM RAND NOISE MEAN STD VAR VARIANCE SCALE \
+        SHIFT OFFSET NORM DOT CROSS SUM PRODUCT MEAN_SQUARE SOFTMAX RELU SIGMOID TANH LEAKY LINEAR FLATTEN DROPOUT CONV CONV2D \
+        ADAM SGD MSE CROSS_ENTROPY TRAIN TEST VALID VALIDATION EVAL TRUE FALSE YES NO ON OFF OK FAIL FAILED DONE NONE ANY ALL SOME \
+        DEBUG INFO WARN WARNING LOG TRACE VERBOSE QUIET FAST SLOW DATA DATASET PATH FILENAME NAME FORMAT TYPE KIND MODE STATE FLAG \
+        FLAGS STATUS RESULT CODE KEY VALUE VALUES NODE EDGE EDGES TREE LIST STACK QUEUE BUFFER BUFSIZE CHUNK CHUNKS PIECE PAGE LINE \
+        WORD BYTE BYTES BITS BIT SHORT LONG INT FLOAT DOUBLE REAL VECTOR MATRIX TENSOR ARRAY STRING TEXT CHAR BOOL VOID CONST \
+        STATIC INLINE RESTRICT UNUSED EXPORT IMPORT API PUBLIC PRIVATE THREADS THREAD CORES WORKERS JOBS TIMEOUT TIME SECONDS VERSION \
+        MAJOR MINOR PATCH RED GREEN BLUE WHITE BLACK GRAY ALIGN ALIGNMENT CACHE_LINE MAXIMUM MINIMUM INFINITE FOREVER MAGIC HEADER \
+        ENTRY ENTRIES RECORD RECORDS FIELD FIELDS CAPACITY ROOM LIMIT LIMITS MOST LEAST BEST WORST STEP STEPS ROUND ROUNDS PASS \
+        POINT POINTS TAPS TAP WINDOW BORDER SAME REFLECT CIRCULAR REPLICATE ZEROS ONES PERIOD PHASE AXIS X_MAX Y_MAX X_MIN Y_MIN; do
+        number=$((number + 1))
+        echo "#ifndef $name"
+        echo "#define $name ($number . not a number)"
+        echo '#endif'
+    done
+    for name in min max MIN MAX ABS abs_ lerp LERP swap SWAP clamp CLAMP sqr SQR square cube sign sgn mod div_up round_up ROUND_UP \
+        ALIGN_UP array_size ARRAY_SIZE array_len countof COUNT_OF lengthof LENGTH_OF NELEM offset_of container_of likely unlikely \
+        LIKELY UNLIKELY unused UNUSED_ARG stringify STRINGIFY CONCAT JOIN GLUE PASTE CAT foreach FOR EACH repeat REPEAT loop print \
+        debug trace warn error fail die check CHECK ASSERT TRY CATCH THROW RAISE NEW DELETE ALLOC FREE free malloc \
+        ZERO_OUT bit set_bit clear_bit BSWAP be32 le32 rgb RGB AT at idx IDX get GET set SET rnd randf uniform rgba deg2rad \
+        dot cross norm mix step smoothstep saturate fract sum mean pool relu sigmoid softmax conv linear dropout; do
+        echo "#undef $name"
+        echo "#define $name(x) (x . not a call)"
+    done
+    echo '#define CNN_MALLOC(bytes) (malloc)(bytes)'
+    echo '#define CNN_FREE(block) (free)(block)'
+    sed '/train\.h/d; s/return train()/return cnn_find_backend("gemm") == NULL/' whole.c
+} >names.c
+sed 's/return cnn_find_backend("gemm") == NULL/return cnn_find_backend("gemm") == nullptr/; s/(void)/()/' names.c >names.cpp
 
 cat >allocator.c <<'END'
 #include <stdlib.h>
@@ -209,7 +306,11 @@ works 'C++17' g++ -std=c++17 $strict -O0 -Isub whole.cpp
 works 'C++11, without threads' g++ -std=c++11 $strict -O0 -DCNN_NO_THREADS -Isub whole.cpp
 works 'C++11' clang++ -std=c++11 $strict -O0 -Isub whole.cpp
 works 'C++17' clang++ -std=c++17 $strict -O0 -Isub whole.cpp
-works 'C++20, designated' clang++ -std=c++20 -Wall -pedantic -Werror -O0 -Isub designated.cpp
+works 'C++20, designated' g++ -std=c++20 $strict -O0 -Isub designated.cpp
+works 'C++20, designated' clang++ -std=c++20 $strict -O0 -Isub designated.cpp
+works 'C++20, all options' g++ -std=c++20 $strict -O0 -Isub options.cpp
+works 'C++20, all options' clang++ -std=c++20 $strict -O0 -Isub options.cpp
+works 'C++11, without zeroing' g++ -std=c++11 $strict -O0 -Isub plain.cpp
 
 # ---- ways to include it ----
 
@@ -217,6 +318,13 @@ works 'two files' "$cc" -std=c99 $strict -O0 -Isub implementation.c user.c
 works 'included before and after' "$cc" -std=c99 $strict -O0 -Isub plain_first.c
 works 'by a relative path' "$cc" -std=c99 $strict -O0 user/relative.c
 works 'POSIX and nothing else' "$cc" -std=c99 -D_POSIX_C_SOURCE=200112L -U__linux__ $strict -O0 -Isub whole.c
+works 'under another name' gcc -std=c99 $strict -O0 renamed.c
+works 'under another name' clang -std=c99 $strict -O0 renamed.c
+works 'under another name' g++ -std=c++11 $strict -O0 renamed.cpp
+works 'under another name, by -I' "$cc" -std=c99 $strict -O0 -I. -Iother user/renamed_by_path.c
+works 'under another name, told' gcc -std=c99 $strict -Wno-builtin-macro-redefined -U__FILE_NAME__ '-DCNN_FILE_NAME="convnet.hpp"' -O0 renamed.c
+works "programs' macros" "$cc" -std=c99 $strict -O0 -Isub names.c
+works "programs' macros" g++ -std=c++11 $strict -O0 -Isub names.cpp
 works 'own allocator' "$cc" -std=c99 $strict -O0 -Isub allocator.c
 if there g++; then "$cc" -std=c99 -O0 -Isub -c implementation.c -o implementation.o; fi
 works 'C from C++' g++ -std=c++11 $strict -O0 -Isub user.cpp implementation.o
@@ -226,7 +334,34 @@ works 'C from C++' g++ -std=c++11 $strict -O0 -Isub user.cpp implementation.o
 refused 'fast math' 'without -ffast-math' gcc -O1 -ffast-math -Isub whole.c
 refused 'fast math' 'without -ffast-math' clang -O1 -ffast-math -Isub whole.c
 refused 'half an allocator' 'both CNN_MALLOC and CNN_FREE' "$cc" '-DCNN_MALLOC(bytes)=malloc(bytes)' -Isub whole.c
-if links "$cc" -m32; then works '32 bits' "$cc" -m32 -std=c99 $strict -O0 -Isub whole.c; else skip "$cc does not link with -m32"; fi
+if links "$cc" -m32; then
+    works '32 bits' "$cc" -m32 -msse2 -mfpmath=sse -std=c99 $strict -O0 -Isub whole.c
+    works '32 bits, the i387' "$cc" -m32 -mfpmath=387 -std=c99 $strict -O2 -Isub whole.c
+else skip "$cc does not link with -m32"; fi
+if there s390x-linux-gnu-gcc && there qemu-s390x; then
+    s390x-linux-gnu-gcc -static -std=c99 $strict -O1 -Isub whole.c -o program -lm >said 2>&1 && [ ! -s said ] && qemu-s390x ./program >result 2>said
+    verdict 's390x: highest byte first, and floats calculated as doubles'
+else skip "s390x-linux-gnu-gcc or qemu-s390x is not installed"; fi
+
+# ---- its names are its own ----
+
+# Every name in capitals is CNN_..., or comes from a header that cnn.h includes (FILE is a type, GCC stands in pragmas).
+# Comments, characters and strings are taken out first.
+sed -n 's/^ *# *include *\(<.*>\).*/#include \1/p' sub/cnn.h | grep -v -e windows -e 'io\.h' -e omp | sort -u >headers.c
+"$cc" -dM -E headers.c 2>/dev/null | sed 's/^#define \([A-Za-z0-9_]*\).*/\1/' | sort -u >theirs
+printf '%s\n' FILE GCC STBI_INCLUDE_STB_IMAGE_H STBI_NO_ZLIB >>theirs
+gcc -fpreprocessed -dD -E -P sub/cnn.h 2>/dev/null | sed "s/'[^'\\\\]'//g"'; s/"\([^"\\]\|\\.\)*"//g' |
+    grep -o '[A-Za-z0-9_]\{1,\}' | grep '^[A-Z][A-Z0-9_]*$' | sort -u | grep -v '^CNN_' | grep -v -x -F -f theirs >said
+[ ! -s said ]
+verdict 'names in capitals that a program may have defined'
+
+# ---- the version ----
+
+version=$(sed -n 's/^#define CNN_VERSION "\(.*\)".*/\1/p' sub/cnn.h)
+numbers=$(sed -n 's/^#define CNN_VERSION_[MP][A-Z]* *\([0-9]*\).*/\1/p' sub/cnn.h | paste -sd .)
+make -s -C "$root" install DESTDIR="$work/installed" PREFIX=/usr >said 2>&1
+[ -n "$version" ] && [ "$version" = "$numbers" ] && grep -q -x "Version: $version" installed/usr/lib/pkgconfig/cnn.pc
+verdict "the version is one: \"$version\", $numbers and that of cnn.pc"
 
 if [ "$skipped" -gt 0 ]; then echo "compile: $passed passed, $failed failed, $skipped skipped"; else echo "compile: $passed passed, $failed failed"; fi
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -31,5 +31,6 @@ for CUDA_SHIM_ORDER in forward reversed shuffled; do
 done
 adds $here/test_library
 adds $here/test_flow
+adds $here/test_shapes 40
 echo "cuda: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -212,7 +212,8 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_max_pool2d(net, .kernel_size = 3, .padding = 2), pool, "padding", "half", "2 x 2", "3 x 3");
     IMPOSSIBLE(cnn_max_pool2d(net, .kernel_size = 3, .padding = -1), pool, "padding", "-1 x -1");
     IMPOSSIBLE(cnn_avg_pool2d(net, .kernel_size = 10), "layer 1 (avg_pool2d): ", "output height", "(9 + 0 - 1 * (10 - 1) - 1) / 10");
-    IMPOSSIBLE(cnn_avg_pool2d(net, .kernel_size = 12, .padding = 1, .ceil_mode = 1), "layer 1 (avg_pool2d): ", "output height", "(9 + 2 - ");
+    IMPOSSIBLE(cnn_avg_pool2d(net, .kernel_size = 12, .stride = 1, .padding = 1, .ceil_mode = 1), "layer 1 (avg_pool2d): ", "output height = ceil(",
+               "(9 + 2 - ");
     IMPOSSIBLE(cnn_flatten(net); cnn_max_pool2d(net, .kernel_size = 2), "layer 2 (max_pool2d): ", "flat", "288");
     IMPOSSIBLE(cnn_flatten(net); cnn_global_avg_pool2d(net), "layer 2 (global_avg_pool2d): ", "flat");
 
@@ -744,17 +745,18 @@ static void test_huge(void)
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = 2, .dilation = huge), "layer 1 (conv2d)", "2147483647");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = huge, .padding = CNN_SAME), "layer 1 (conv2d)", "2147483647");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = 1, .padding = huge), "layer 1 (conv2d)", "2147483647");
-    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = 1, .padding = huge / 4), "layer 1 (conv2d)", "larger than");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = 1, .padding = huge / 4), "layer 1 (conv2d)", "height", "less padding");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 1, .kernel_size = huge / 4, .padding = huge / 4, .dilation = huge), "layer 1 (conv2d)");
     IMPOSSIBLE(cnn_max_pool2d(net, .kernel_size = huge), "layer 1 (max_pool2d)", "2147483647");
     IMPOSSIBLE(cnn_avg_pool2d(net, .kernel_size = huge, .padding = huge / 2), "layer 1 (avg_pool2d)", "2147483647");
     TOO_LARGE(cnn_flatten(net); cnn_linear(net, .out_features = huge));
     TOO_LARGE(cnn_flatten(net); cnn_linear(net, .out_features = huge); cnn_linear(net, .out_features = huge));
-    TOO_LARGE(cnn_conv2d(net, .out_channels = 4096, .kernel_size = 40000, .padding = 20000));
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 4096, .kernel_size = 40000, .padding = 20000), "layer 1 (conv2d)", "4 x 40009 x 40008");
+    TOO_LARGE(cnn_conv2d(net, .out_channels = 4096, .kernel_size = 20000, .padding = 10000));
 
+    IMPOSSIBLE_ON(1, 1, huge, cnn_conv1d(net, .out_channels = 1, .kernel_size = 1, .stride = huge), "layer 1 (conv1d)", "width", "536870911");
     net = cnn_new(1, 1, huge);
-    cnn_conv1d(net, .out_channels = 1, .kernel_size = 1, .stride = huge);
-    CHECK(cnn_num_parameters(net) == 2, "%s", error_of(net));
+    cnn_relu(net);
     MISTAKE(net, cnn_predict(net, y, y, 1), "out of memory", "8589.9 MB", "\"gemm\"");
     cnn_free(net);
 
