@@ -316,9 +316,14 @@ typedef struct cnn_fit_options {
     int keep_order, keep_last;              /* default: shuffled, the incomplete last batch dropped      */
     FILE *log;                              /* one line an epoch, e.g. stdout                           */
     FILE *progress;                         /* e.g. stderr                                              */
-    int progress_bar;                       /* redraw one line (a terminal) instead of writing several   */
+    int progress_bar;                       /* redraw one line (a terminal) instead of writing several;  */
+    int progress_width;                     /* ... the terminal's columns, default 80: the line is shorter */
     FILE *doctor;                           /* where advice goes when training looks ill, e.g. stderr     */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user); void *user;
+    /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
+       history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
+       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut.   */
+    int (*interrupted)(void *user);
 } cnn_fit_options;
 
 /* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
@@ -4814,26 +4819,56 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count)
     return net ? net->history : NULL;
 }
 
-typedef struct cnn__progress { double begun, shown; int quarter; } cnn__progress;
+typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__progress;
+
+/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
+   is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
+static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
+                              const char *score)
+{
+    enum { FEWEST = 5, MOST = 24 };
+    int detail, cells = 0, length = 0, i;
+    char bar[MOST + 4] = "", tail[300] = "";
+    for (detail = 2; detail >= 0 && cells < FEWEST; detail--) {
+        snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
+    }
+    if (cells > MOST) cells = MOST;
+    if (cells >= FEWEST) {
+        bar[length++] = '[';
+        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
+        bar[length++] = ']';
+        bar[length++] = ' ';
+        bar[length] = 0;
+    }
+    snprintf(line, 400, "%s%s%s", head, bar, tail);
+    if ((int)strlen(line) > columns - 1) line[columns - 1] = 0;
+    return (int)strlen(line);
+}
 
 static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__progress *p, int epoch, int done, int all,
                                int batch_size)
 {
     double now = cnn__seconds(), share = (double)done / all, spent = now - p->begun, left = spent / done * (all - done);
     cnn_score score;
-    char bar[25];
-    int i;
+    char line[400], head[40], rate[60], time_left[40], scores[100];
+    int columns = o->progress_width > 0 ? o->progress_width : 80, length;
     if (o->progress_bar ? now - p->shown < 0.1 && done < all : (int)(4 * share) == p->quarter) return;
     p->shown = now;
     p->quarter = (int)(4 * share);
     score = cnn__read_score(net);
-    for (i = 0; i < 24; i++) bar[i] = i < (int)(24 * share) ? '=' : i == (int)(24 * share) ? '>' : ' ';
-    bar[24] = 0;
-    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s",
-            o->progress_bar ? "\r" : "", epoch, o->epochs, o->progress_bar ? "[" : "", o->progress_bar ? bar : "",
-            o->progress_bar ? "]" : "", 100 * share, spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60,
-            (int)left % 60, score.loss, 100 * score.accuracy, o->progress_bar ? " \033[K" : "\n");
-    if (o->progress_bar && done == all) fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
+    snprintf(head, sizeof head, "epoch %d/%d ", epoch, o->epochs);
+    snprintf(rate, sizeof rate, "%.0f samples/s ", spent > 0 ? (double)done * batch_size / spent : 0.0);
+    snprintf(time_left, sizeof time_left, "%.0f:%02d left ", floor(left / 60), (int)fmod(left, 60));
+    snprintf(scores, sizeof scores, "loss %.4f acc %.2f%%", score.loss, 100 * score.accuracy);
+    if (!o->progress_bar)
+        fprintf(o->progress, "%s%3.0f%% %s%s%s\n", head, 100 * share, rate, time_left, scores);
+    else {                                  /* blanks erase what was longer: a console may know no escape codes */
+        length = cnn__progress_line(line, columns < 400 ? columns : 400, head, share, rate, time_left, scores);
+        fprintf(o->progress, "\r%s%*s", line, p->length > length ? p->length - length : 0, "");
+        p->length = length;
+        if (done == all) fprintf(o->progress, "\r%*s\r", length, "");       /* the epoch's line takes its place */
+    }
     fflush(o->progress);
 }
 
@@ -4963,15 +4998,17 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
-static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
+/* 1 after a whole epoch; 0 where it was cut off. */
+static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
 {
-    cnn__progress progress = { 0, 0, 0 };
+    cnn__progress progress = { 0, 0, 0, 0 };
     cnn_batch batch;
     int done = 0, all = cnn_batches(loader);
     progress.begun = progress.shown = cnn__seconds();
     cnn__reset_score(net);
     cnn_train(net);
-    while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
+    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
+           && cnn__forward_next(net, loader, &batch)) {
         cnn__take_loss(net, &batch, o->loss);
         cnn_zero_grad(net);
         cnn_backward(net);
@@ -4983,7 +5020,9 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
         done++;
         if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
     }
-    if (doctor->out && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    if (progress.length && done < all) fprintf(o->progress, "\r%*s\r", progress.length, "");
+    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    return done == all && !cnn__stopped(net);
 }
 
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
@@ -5016,7 +5055,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         e.epoch = net->history_count + 1;
         e.lr = cnn_lr(net);
         cnn_set_epoch(loader, e.epoch - 1);
-        cnn__train_epoch(net, loader, &o, e.epoch, &doctor);
+        if (!cnn__train_epoch(net, loader, &o, e.epoch, &doctor)) break;
         e.train = cnn__read_score(net);
         e.seconds = cnn__seconds() - begun;
         if (test) e.test = cnn_evaluate(net, test, o.test_batch_size, o.loss);
