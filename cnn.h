@@ -56,6 +56,8 @@
        "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel is
        not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
        dx is the gradient of the loss with respect to x. Outputs come before inputs in every call.
+       Layers are counted from 1 in every sentence and table. Names and keys are PyTorch's, which counts
+       from 0: layer 1 of a block is "block.0", and indices in C begin with 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
 
@@ -345,7 +347,7 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  
 int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error   */
 const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
 size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
-const char *cnn_layer_name(const cnn_net *net, int i);         /* NULL past the last layer                  */
+const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer        */
 
 /* ---- looking ---- */
 
@@ -7462,25 +7464,25 @@ void cnn_summary(cnn_net *net, FILE *out)
     int i, width = 12;
     if (!cnn__ready(net)) return;
     for (i = 0; i < net->layer_count; i++) {
-        int length = snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
+        int length = snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "",
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
-        snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
+        snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
         fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
                 p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                 cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
     }
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    total, for one sample", "",
             cnn__thousands((double)cnn_num_parameters(net), &parameters), cnn__thousands(all_work, &work),
             cnn__thousands(all_bytes, &bytes));
 }
@@ -7559,8 +7561,8 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
-                checked, kinks, failed, worst);
+        fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
+                c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -8149,7 +8151,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
-        fprintf(f, "<tr><td>");
+        fprintf(f, "<tr><td>%d. ", i + 1);
         cnn__svg_text(f, l->name);
         fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
