@@ -38,7 +38,7 @@
        >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
        >>gemm       `gemm`: the same operations as matrix products on vectors and threads
        >>net        building, running, training
-       >>data       IDX, CIFAR-10, one's own arrays, the loader
+       >>data       IDX, CIFAR, one's own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
        >>look       summary, gradient check, explain, curves, report, doctor
 
@@ -60,6 +60,8 @@
        "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel is
        not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
        dx is the gradient of the loss with respect to x. Outputs come before inputs in every call.
+       Layers are counted from 1 in every sentence and table. Names and keys are PyTorch's, which counts
+       from 0: layer 1 of a block is "block.0", and indices in C begin with 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
 
@@ -248,10 +250,16 @@ typedef struct cnn_data_options {           /* your own arrays, used in place: k
 
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
    given such data takes the sentence over. */
-cnn_data *cnn_load_mnist(const char *directory, const char *split);    /* "train" or "t10k"              */
+typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20   */
+/* The split is "train" or "test" ("t10k" is the same). The folder is the one with the files, or the one
+   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...).              */
+cnn_data *cnn_load_mnist(const char *directory, const char *split);
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
-cnn_data *cnn_load_cifar10(const char *directory, const char *split);  /* "train" or "test"              */
-cnn_data *cnn_load_idx(const char *images, const char *labels, int classes); /* IDX files by path        */
+cnn_data *cnn_load_cifar10(const char *directory, const char *split);        /* binary version, as CIFAR-100 */
+cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels);
+/* IDX files by path. Images: (n, h, w), colour (n, c, h, w) or (n, h, w, c), or (n, values); bytes stay
+   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1.                 */
+cnn_data *cnn_load_idx(const char *images, const char *labels, int classes);
 cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
 
@@ -358,10 +366,15 @@ typedef struct cnn_fit_options {
     int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped      */
     FILE *log CNN__0;                       /* one line an epoch, e.g. stdout                           */
     FILE *progress CNN__0;                  /* e.g. stderr                                              */
-    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several   */
+    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several;  */
+    int progress_width CNN__0;              /* ... the terminal's columns, default 80: the line is shorter */
     FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
-    void *user CNN__0;
+    /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
+       history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
+       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut.   */
+    int (*interrupted)(void *user) CNN__0;
+    void *user CNN__0;                      /* given to each_epoch and interrupted                       */
 } cnn_fit_options;
 
 /* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
@@ -387,7 +400,7 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  
 int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error   */
 const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
 size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
-const char *cnn_layer_name(const cnn_net *net, int i);         /* NULL past the last layer                  */
+const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer        */
 
 /* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
    cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
@@ -5690,26 +5703,56 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count)
     return net ? net->history : NULL;
 }
 
-typedef struct cnn__progress { double begun, shown; int quarter; } cnn__progress;
+typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__progress;
+
+/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
+   is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
+static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
+                              const char *score)
+{
+    enum { FEWEST = 5, MOST = 24 };
+    int detail, cells = 0, length = 0, i;
+    char bar[MOST + 4] = "", tail[300] = "";
+    for (detail = 2; detail >= 0 && cells < FEWEST; detail--) {
+        snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
+    }
+    if (cells > MOST) cells = MOST;
+    if (cells >= FEWEST) {
+        bar[length++] = '[';
+        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
+        bar[length++] = ']';
+        bar[length++] = ' ';
+        bar[length] = 0;
+    }
+    snprintf(line, 400, "%s%s%s", head, bar, tail);
+    if ((int)strlen(line) > columns - 1) line[columns - 1] = 0;
+    return (int)strlen(line);
+}
 
 static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__progress *p, int epoch, int done, int all,
                                int batch_size)
 {
     double now = cnn__seconds(), share = (double)done / all, spent = now - p->begun, left = spent / done * (all - done);
     cnn_score score;
-    char bar[25];
-    int i;
+    char line[400], head[40], rate[60], time_left[40], scores[100];
+    int columns = o->progress_width > 0 ? o->progress_width : 80, length;
     if (o->progress_bar ? now - p->shown < 0.1 && done < all : (int)(4 * share) == p->quarter) return;
     p->shown = now;
     p->quarter = (int)(4 * share);
     score = cnn__read_score(net);
-    for (i = 0; i < 24; i++) bar[i] = i < (int)(24 * share) ? '=' : i == (int)(24 * share) ? '>' : ' ';
-    bar[24] = 0;
-    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s",
-            o->progress_bar ? "\r" : "", epoch, o->epochs, o->progress_bar ? "[" : "", o->progress_bar ? bar : "",
-            o->progress_bar ? "]" : "", 100 * share, spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60,
-            (int)left % 60, score.loss, 100 * score.accuracy, o->progress_bar ? " \033[K" : "\n");
-    if (o->progress_bar && done == all) fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
+    snprintf(head, sizeof head, "epoch %d/%d ", epoch, o->epochs);
+    snprintf(rate, sizeof rate, "%.0f samples/s ", spent > 0 ? (double)done * batch_size / spent : 0.0);
+    snprintf(time_left, sizeof time_left, "%.0f:%02d left ", floor(left / 60), (int)fmod(left, 60));
+    snprintf(scores, sizeof scores, "loss %.4f acc %.2f%%", score.loss, 100 * score.accuracy);
+    if (!o->progress_bar)
+        fprintf(o->progress, "%s%3.0f%% %s%s%s\n", head, 100 * share, rate, time_left, scores);
+    else {                                  /* blanks erase what was longer: a console may know no escape codes */
+        length = cnn__progress_line(line, columns < 400 ? columns : 400, head, share, rate, time_left, scores);
+        fprintf(o->progress, "\r%s%*s", line, p->length > length ? p->length - length : 0, "");
+        p->length = length;
+        if (done == all) fprintf(o->progress, "\r%*s\r", length, "");       /* the epoch's line takes its place */
+    }
     fflush(o->progress);
 }
 
@@ -5839,15 +5882,17 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
-static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
+/* 1 after a whole epoch; 0 where it was cut off. */
+static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
 {
-    cnn__progress progress = { 0, 0, 0 };
+    cnn__progress progress = { 0, 0, 0, 0 };
     cnn_batch batch;
     int done = 0, all = cnn_batches(loader);
     progress.begun = progress.shown = cnn__seconds();
     cnn__reset_score(net);
     cnn_train(net);
-    while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
+    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
+           && cnn__forward_next(net, loader, &batch)) {
         cnn__take_loss(net, &batch, o->loss);
         cnn_zero_grad(net);
         cnn_backward(net);
@@ -5859,7 +5904,9 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
         done++;
         if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
     }
-    if (doctor->out && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    if (progress.length && done < all) fprintf(o->progress, "\r%*s\r", progress.length, "");
+    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    return done == all && !cnn__stopped(net);
 }
 
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
@@ -5892,7 +5939,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         e.epoch = net->history_count + 1;
         e.lr = cnn_lr(net);
         cnn_set_epoch(loader, e.epoch - 1);
-        cnn__train_epoch(net, loader, &o, e.epoch, &doctor);
+        if (!cnn__train_epoch(net, loader, &o, e.epoch, &doctor)) break;
         e.train = cnn__read_score(net);
         e.seconds = cnn__seconds() - begun;
         if (test) e.test = cnn_evaluate(net, test, o.test_batch_size, o.loss);
@@ -6044,6 +6091,22 @@ static const char *const cnn__fashion_names[10] = {
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot" };
 static const char *const cnn__cifar10_names[10] = {
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
+static const char *const cnn__cifar100_fine[100] = {
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+    "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+    "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur",
+    "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard",
+    "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain",
+    "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
+    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket",
+    "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider",
+    "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
+    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm" };
+static const char *const cnn__cifar100_coarse[20] = {
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
+    "household_electrical_devices", "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates", "people",
+    "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2" };
 
 static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (size_t)data->memory->count : (size_t)data->count; }
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
@@ -6106,6 +6169,29 @@ static cnn_data *cnn__data_without_memory(cnn_data *data, double bytes)
     return cnn__data_fails(data);
 }
 
+/* A class is a number from 0 to classes - 1. The sentence says how many classes it takes, and to what to give them;
+   `to` is NULL where the file's kind says how many there are. */
+static int cnn__labels_fit(cnn_data *data, const char *to)
+{
+    int own = to && !*to, i, bad = -1, smallest = 0, largest = 0;      /* one below 0 may be an ignore_index: the loss knows */
+    for (i = 0; data->labels && i < data->count; i++) {
+        if (data->labels[i] < smallest) smallest = data->labels[i];
+        if (data->labels[i] > largest) largest = data->labels[i];
+        if (bad < 0 && ((data->labels[i] < 0 && !own) || data->labels[i] >= data->classes)) bad = i;
+    }
+    if (bad < 0) return 1;
+    if (!to)
+        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d: the file is damaged, or of another data set",
+                 data->name, data->labels[bad], bad, data->classes - 1);
+    else if (smallest < 0 || largest == INT_MAX)
+        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; labels go from %d to %d", data->name,
+                 data->labels[bad], bad, data->classes - 1, smallest, largest);
+    else
+        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; the largest is %d: give %d classes%s",
+                 data->name, data->labels[bad], bad, data->classes - 1, largest, largest + 1, to);
+    return 0;
+}
+
 /* Checks the labels, makes room for the scaling. What a reader calls last. */
 static cnn_data *cnn__data_complete(cnn_data *data)
 {
@@ -6113,12 +6199,7 @@ static cnn_data *cnn__data_complete(cnn_data *data)
     int i;
     data->memory->count = data->count;
     data->memory->classes = data->classes;
-    for (i = 0; data->labels && i < data->count; i++)      /* one below 0 may be an ignore_index: only the loss knows */
-        if (data->labels[i] >= data->classes) {
-            cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d", data->name, data->labels[i], i,
-                     data->classes - 1);
-            return cnn__data_fails(data);
-        }
+    if (!cnn__labels_fit(data, "")) return cnn__data_fails(data);
     scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
     shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
     data->memory->scale = scale;
@@ -6202,11 +6283,67 @@ static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *
     return bytes;
 }
 
-static int cnn__exists(const char *path)
+static int cnn__exists(const char *path)                   /* is it a file? An opened folder gives no byte, but an error */
 {
     FILE *file = path ? fopen(path, "rb") : NULL;
+    int exists = file && (fgetc(file) != EOF || !ferror(file));
     if (file) fclose(file);
-    return file != NULL;
+    return exists;
+}
+
+static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
+
+/* Every loader takes the same words: 0 train, 1 test; -1 and a sentence for another. */
+static int cnn__split(const char *call, const char *split, cnn__text *error)
+{
+    if (cnn__split_is(split, "train")) return 0;
+    if (cnn__split_is(split, "test") || cnn__split_is(split, "t10k")) return 1;
+    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call, split ? split : "");
+    return -1;
+}
+
+/* What people find in a data set's place, by its first bytes. */
+static const struct cnn__found { int at, length; const char *bytes, *is, *advice; } cnn__found_kinds[] = {
+    { 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
+    { 0, 6, "\3757zXZ\0", "xz-compressed", "unpack it: xz -d, after giving it the ending .xz" },
+    { 0, 3, "BZh", "bzip2-compressed", "unpack it: bzip2 -d, after giving it the ending .bz2" },
+    { 0, 4, "\050\265\057\375", "zstd-compressed", "unpack it: zstd -d, after giving it the ending .zst" },
+    { 0, 4, "PK\3\4", "a zip archive", "unpack it: unzip" },
+    { 0, 4, "7z\274\257", "a 7-Zip archive", "unpack it: 7z x" },
+    { 257, 5, "ustar", "a tar archive", "unpack it: tar xf" },
+    { 0, 6, "\223NUMPY", "a NumPy array", "hand the numbers to cnn_data_new" },
+    { 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
+    { 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
+    { 0, 23, "version https://git-lfs", "a placeholder of Git LFS", "get the file itself: git lfs pull" }
+};
+
+static int cnn__is_web_page(const unsigned char *file, size_t size)
+{
+    static const char *const begins[] = { "<!doctype", "<html", "<?xml", "<head", "<!--" };
+    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i, k;                /* a byte-order mark */
+    while (at < size && (file[at] == ' ' || (file[at] >= '\t' && file[at] <= '\r'))) at++;
+    for (i = 0; i < sizeof begins / sizeof *begins; i++) {
+        for (k = 0; begins[i][k] && at + k < size; k++) {
+            int c = file[at + k];
+            if ((c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c) != begins[i][k]) break;
+        }
+        if (!begins[i][k]) return 1;
+    }
+    return 0;
+}
+
+/* Is it something else than `wanted`? Then the sentence says what it is and what to do. */
+static int cnn__is_other_file(const char *path, const unsigned char *file, size_t size, const char *wanted, cnn__text *error)
+{
+    size_t i;
+    if (cnn__is_web_page(file, size))
+        return cnn__say(error, "%.300s: is a web page, not %s: the download failed; get it again", path, wanted), 1;
+    for (i = 0; i < sizeof cnn__found_kinds / sizeof *cnn__found_kinds; i++) {
+        const struct cnn__found *f = &cnn__found_kinds[i];
+        if (size >= (size_t)(f->at + f->length) && !memcmp(file + f->at, f->bytes, (size_t)f->length))
+            return cnn__say(error, "%.300s: is %s, not %s; %s", path, f->is, wanted, f->advice), 1;
+    }
+    return 0;
 }
 
 #if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
@@ -6242,96 +6379,214 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 }
 #endif
 
-/* An IDX file (LeCun's MNIST format): 0, 0, type 8 for bytes, number of dimensions; each size as 4 bytes,
-   highest first; the values. Returns the whole file and the sizes, or NULL and a sentence. */
-static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[3], cnn__text *error)
+/* An IDX file (LeCun's MNIST format): 0, 0, the type of the numbers, how many dimensions; each size as 4 bytes, highest
+   byte first, as all that follow; the numbers. */
+typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
+
+static const struct cnn__idx_type { unsigned char type; size_t bytes; } cnn__idx_types[] = {
+    { 0x08, 1 }, { 0x09, 1 }, { 0x0b, 2 }, { 0x0c, 4 }, { 0x0d, 4 }, { 0x0e, 8 } };
+
+static size_t cnn__idx_bytes(int type)                     /* of one number; 0: there is no such type */
 {
+    size_t i;
+    for (i = 0; i < sizeof cnn__idx_types / sizeof *cnn__idx_types; i++)
+        if (cnn__idx_types[i].type == type) return cnn__idx_types[i].bytes;
+    return 0;
+}
+
+static double cnn__idx_at(const cnn__idx *idx, size_t i)
+{
+    size_t bytes = cnn__idx_bytes(idx->type), k;
+    const unsigned char *b = idx->file + idx->begin + i * bytes;
+    uint64_t word = 0;
+    double number;
+    float single;
+    uint32_t low;
+    for (k = 0; k < bytes; k++) word = word << 8 | b[k];
+    low = (uint32_t)word;
+    switch (idx->type) {
+    case 0x08: return (double)low;                                         /* unsigned char */
+    case 0x09: return low < 0x80 ? (double)low : (double)low - 256;        /* signed char */
+    case 0x0b: return low < 0x8000 ? (double)low : (double)low - 65536;    /* short */
+    case 0x0c: return low < 0x80000000u ? (double)low : (double)low - 4294967296.0;         /* int */
+    case 0x0d: memcpy(&single, &low, sizeof single); return (double)single;
+    default:   memcpy(&number, &word, sizeof number); return number;
+    }
+}
+
+/* Reads an IDX file of images or of labels; 0 and a sentence if it is none. cnn__free(idx->file) afterwards. */
+static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
+{
+    const char *what = labels ? "labels" : "images";
     unsigned char *file;
-    size_t size, expected = 1;
+    size_t size, expected, known;
     char packed[420];
     int i;
-    snprintf(packed, sizeof packed, "%.400s.gz", path);
-    if (!cnn__exists(path) && cnn__exists(packed)) path = packed;
+    memset(idx, 0, sizeof *idx);
+    snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
+    if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     file = cnn__read_file(path, &size, error);
 #ifdef CNN__GUNZIP
     if (file && size >= 2 && file[0] == 0x1f && file[1] == 0x8b) file = cnn__gunzip(path, file, &size, error);
 #endif
-    if (!file) return NULL;
+    if (!file) return 0;
+    idx->file = file;
     if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b) {
         if (path == packed) cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
         else
             cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path,
                      path);
+        return 0;
     }
-    else if (size < 4 + 4 * (size_t)dimensions)
-        cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path, (double)size);
-    else if (file[0] || file[1] || file[2] != 8 || file[3] != dimensions)
-        cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x", path,
-                 file[0], file[1], file[2], file[3], dimensions == 3 ? "images" : "labels", dimensions);
-    else {
-        for (i = 0; i < dimensions; i++) {
-            uint32_t n = cnn__big_endian(file + 4 + 4 * i);
-            sizes[i] = n > INT_MAX ? 0 : (int)n;
-            if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
-        }
-        for (i = 0; i < dimensions; i++)
-            if (sizes[i] < 1)
-                cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path,
-                         (double)cnn__big_endian(file + 4 + 4 * i));
-        expected += 4 + 4 * (size_t)dimensions;
-        if (expected != size)
-            cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
-                     (double)expected, (double)size);
+    if (cnn__is_other_file(path, file, size, labels ? "an IDX file of labels" : "an IDX file of images", error)) return 0;
+    if (size < 8)
+        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                        (double)size), 0;
+    idx->type = file[2];
+    idx->dimensions = file[3];
+    known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+    /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
+    if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
+        return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x%s",
+                        path, file[0], file[1], file[2], file[3], what, labels ? 1 : 3,
+                        !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
+                        : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
+                        : "; it has too many dimensions"), 0;
+    idx->begin = 4 + 4 * (size_t)idx->dimensions;
+    if (size < idx->begin)
+        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                        (double)size), 0;
+    for (expected = known, i = 0; i < idx->dimensions; i++) {
+        uint32_t n = cnn__big_endian(file + 4 + 4 * i);
+        idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
+        if (idx->sizes[i] < 1)
+            return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n), 0;
+        if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
     }
-    if (error->s[0]) {
-        cnn__free(file);
-        return NULL;
+    expected += idx->begin;
+    if (expected != size)
+        return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
+                        (double)expected, (double)size), 0;
+    return 1;
+}
+
+/* The images become data's samples: bytes in their place if they can stay there. */
+static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+{
+    const int *s = idx->sizes;
+    /* of two orders that both occur, the one whose number of channels is small: grey, grey and alpha, RGB, RGBA */
+    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4, c, n;
+    size_t pixels, p, to = 0, all;
+    float *floats = NULL;
+    unsigned char *bytes = NULL;
+    data->count = s[0];
+    data->channels = idx->dimensions < 4 ? 1 : last ? s[3] : s[1];
+    data->height = idx->dimensions == 2 ? 1 : idx->dimensions == 4 && !last ? s[2] : s[1];
+    data->width = idx->dimensions == 2 ? s[1] : idx->dimensions == 4 && !last ? s[3] : s[2];
+    if (idx->type == 0x08 && !last) {
+        data->memory->bytes = idx->file;
+        data->bytes = idx->file + idx->begin;
+        idx->file = NULL;
+        return 1;
     }
-    return file;
+    pixels = (size_t)data->height * (size_t)data->width;
+    all = (size_t)data->count * (size_t)data->channels * pixels;           /* cannot wrap: the file has as many numbers */
+    if (idx->type == 0x08) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
+    else data->memory->floats = floats = (float *)cnn__alloc(all, sizeof *floats);
+    if (!bytes && !floats) return cnn__data_without_memory(data, (double)all * (idx->type == 0x08 ? 1 : 4)), 0;
+    for (n = 0; n < data->count; n++)
+        for (c = 0; c < data->channels; c++)
+            for (p = 0; p < pixels; p++, to++) {
+                size_t sample = (size_t)n * (size_t)data->channels * pixels;
+                double x = cnn__idx_at(idx, sample + (last ? p * (size_t)data->channels + (size_t)c : (size_t)c * pixels + p));
+                if (bytes) bytes[to] = (unsigned char)x;
+                else floats[to] = (float)x;
+            }
+    data->bytes = bytes;
+    data->floats = floats;
+    return 1;
+}
+
+static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *path)
+{
+    int i, *labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    data->memory->labels = labels;
+    if (!labels) return cnn__data_without_memory(data, 4.0 * data->count), 0;
+    for (i = 0; i < data->count; i++) {
+        double label = cnn__idx_at(idx, (size_t)i);
+        if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
+            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i), 0;
+        labels[i] = (int)label;
+    }
+    data->labels = labels;
+    return 1;
+}
+
+static cnn_data *cnn__load_idx(const char *images, const char *labels, int classes, const char *to)
+{
+    cnn_data *data = cnn__data_empty(images ? images : "");
+    cnn__idx x, y;
+    if (!data->memory) return data;
+    memset(&y, 0, sizeof y);
+    data->classes = classes;
+    if (cnn__read_idx(&x, images, 0, &data->memory->error) && cnn__read_idx(&y, labels, 1, &data->memory->error)) {
+        if (y.sizes[0] != x.sizes[0])
+            cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
+                     x.sizes[0]);
+        else if (cnn__take_images(data, &x) && cnn__take_labels(data, &y, labels)) cnn__labels_fit(data, to);
+    }
+    cnn__free(x.file);
+    cnn__free(y.file);
+    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
 }
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn_data *data = cnn__data_empty(images ? images : "");
-    unsigned char *label_file;
-    int sizes[3], label_count[3], i, *numbers;
+    cnn_data *data;
+    if (classes >= 1) return cnn__load_idx(images, labels, classes, "");
+    data = cnn__data_empty(images ? images : "");
     if (!data->memory) return data;
-    if (classes < 1) {
-        cnn__say(&data->memory->error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d",
-                 classes);
-        return cnn__data_fails(data);
-    }
-    data->memory->bytes = cnn__read_idx(images, 3, sizes, &data->memory->error);
-    if (!data->memory->bytes) return cnn__data_fails(data);
-    label_file = cnn__read_idx(labels, 1, label_count, &data->memory->error);
-    if (!label_file) return cnn__data_fails(data);
-    if (label_count[0] != sizes[0]) {
-        cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, label_count[0], images,
-                 sizes[0]);
-        cnn__free(label_file);
-        return cnn__data_fails(data);
-    }
-    data->memory->labels = numbers = (int *)cnn__alloc((size_t)sizes[0], sizeof *numbers);
-    for (i = 0; numbers && i < sizes[0]; i++) numbers[i] = label_file[8 + i];
-    cnn__free(label_file);
-    if (!numbers) return cnn__data_without_memory(data, 4.0 * sizes[0]);
-    data->count = sizes[0];
-    data->channels = 1; data->height = sizes[1]; data->width = sizes[2];
-    data->classes = classes;
-    data->bytes = (unsigned char *)data->memory->bytes + 16;
-    data->labels = numbers;
-    return cnn__data_complete(data);
+    cnn__say(&data->memory->error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d",
+             classes);
+    return cnn__data_fails(data);
 }
 
-static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, const char *const *class_names)
+/* The file of one split, under the names and in the folders that mirrors, torchvision and `make mnist` give it: the
+   first that is there, unpacked if possible; otherwise the usual name, which then cannot be opened. */
+static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test, const char *what)
+{
+    static const char *const stems[3] = { "train", "t10k", "test" };
+    int packed, f, stem, dot;
+    for (packed = 0; packed < 2; packed++)
+        for (f = 0; f < 4; f++)
+            for (stem = test ? 1 : 0; stem < (test ? 3 : 1); stem++)
+                for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
+                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
+                    char other[424];
+                    snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what, dot ? '.' : '-', what + 7);
+                    snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
+                    if (cnn__exists(other)) return;
+                }
+    snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
+}
+
+static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, const char *split,
+                                      const char *const folders[2], const char *const *class_names)
 {
     char images[420], labels[420];
+    cnn__text wrong = { "" };
+    int test = cnn__split(call, split, &wrong);
     cnn_data *data;
     if (!directory) directory = "(no folder)";
-    if (!split) split = "(no split)";
-    snprintf(images, sizeof images, "%.300s/%.80s-images-idx3-ubyte", directory, split);
-    snprintf(labels, sizeof labels, "%.300s/%.80s-labels-idx1-ubyte", directory, split);
-    data = cnn_load_idx(images, labels, 10);
+    if (test < 0) {
+        data = cnn__data_empty(directory);
+        if (!data->memory) return data;
+        cnn__take_over(&data->memory->error, wrong.s);
+        return cnn__data_fails(data);
+    }
+    cnn__find_mnist(images, directory, folders, test, "images-idx3-ubyte");
+    cnn__find_mnist(labels, directory, folders, test, "labels-idx1-ubyte");
+    data = cnn__load_idx(images, labels, 10, " to cnn_load_idx, as it is another data set");
     if (data->memory) data->class_names = class_names;
     return data;
 }
@@ -6340,8 +6595,8 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
    Fashion-MNIST's. Is that share from `low` to `high`? */
 static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
-    size_t i, zeros = 0, all = (size_t)data->count * data->height * data->width;
-    for (i = 0; i < all; i++) zeros += !data->bytes[i];
+    size_t i, zeros = 0, all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width;
+    for (i = 0; i < all; i++) zeros += data->bytes ? !data->bytes[i] : data->floats[i] == 0;
     return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
@@ -6356,61 +6611,129 @@ static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char 
 
 cnn_data *cnn_load_mnist(const char *directory, const char *split)
 {
-    cnn_data *data = cnn__load_mnist_like(directory, split, cnn__digit_names);
+    static const char *const folders[2] = { "/MNIST/raw", "/mnist" };
+    cnn_data *data = cnn__load_mnist_like("cnn_load_mnist", directory, split, folders, cnn__digit_names);
     if (data->error || !cnn__zeros_within(data, 0.45, 0.55)) return data;
     return cnn__other_mnist(data, "Fashion-MNIST's clothes", "MNIST's digits");
 }
 
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 {
-    cnn_data *data = cnn__load_mnist_like(directory, split, cnn__fashion_names);
+    static const char *const folders[2] = { "/FashionMNIST/raw", "/fashion-mnist" };
+    cnn_data *data = cnn__load_mnist_like("cnn_load_fashion_mnist", directory, split, folders, cnn__fashion_names);
     if (data->error || !cnn__zeros_within(data, 0.7, 1)) return data;
     return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
 }
 
-/* CIFAR-10, binary version (Krizhevsky 2009): rows of a label and 3 x 32 x 32 bytes, red, green, blue. */
-cnn_data *cnn_load_cifar10(const char *directory, const char *split)
+/* CIFAR, binary version (Krizhevsky 2009): rows of the labels and 3 x 32 x 32 bytes, red, green, blue. */
+enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
+
+typedef struct cnn__cifar {
+    const char *call, *title, *site;
+    const char *folders[3], *files[6];      /* the last file is the test split's                         */
+    int train_files, train_rows, test_rows, labels;        /* rows a file, label bytes a row             */
+    const char *archive, *python[4];        /* the archive; what shows the Python version                */
+} cnn__cifar;
+
+static const cnn__cifar cnn__cifar10 = {
+    "cnn_load_cifar10", "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    { "", "/cifar-10-batches-bin", "/cifar-10" },
+    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin", "test_batch.bin" },
+    5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
+    { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
+static const cnn__cifar cnn__cifar100 = {
+    "cnn_load_cifar100", "CIFAR-100", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    { "", "/cifar-100-binary", "/cifar-100" }, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
+    1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
+    { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
+
+/* The folder with `file`, below the one that was named; "" and a sentence that says what is there instead. */
+static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const char *directory, const char *file,
+                                  cnn__text *error)
 {
-    enum { record = 3073, records = 10000 };
-    int training = split && !strcmp(split, "train"), files = training ? 5 : 1, f, i, *labels;
-    cnn_data *data = cnn__data_empty(directory ? directory : "");
-    unsigned char *bytes;
-    if (!data->memory) return data;
-    if (!training && (!split || strcmp(split, "test"))) {
-        cnn__say(&data->memory->error, "cnn_load_cifar10: the split is \"train\" or \"test\", not \"%.60s\"",
-                 split ? split : "");
-        return cnn__data_fails(data);
+    char path[520];
+    int i;
+    for (i = 0; i < 3; i++) {
+        snprintf(folder, 420, "%.350s%s", directory, c->folders[i]);
+        snprintf(path, sizeof path, "%s/%s", folder, file);
+        if (cnn__exists(path)) return folder;
     }
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)files * records * (record - 1), 1);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)files * records, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)((size_t)files * records * record));
+    if (cnn__exists(directory))
+        cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory, directory);
+    snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
+    if (cnn__exists(path))
+        cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
+    for (i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
+        if (cnn__exists(path))
+            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path, c->title,
+                     c->archive, c->site);
+    }
+    snprintf(folder, 420, "%.350s", directory);
+    return error->s[0] ? "" : folder;                      /* nothing: that the file cannot be opened says enough */
+}
+
+/* which: the label byte of a row that counts */
+static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, const char *split, int which, int classes,
+                                 const char *const *class_names)
+{
+    cnn_data *data = cnn__data_empty(directory ? directory : "(no folder)");
+    int test, first, files, rows, f, i, *labels;
+    size_t row = (size_t)c->labels + CNN__CIFAR_VALUES, samples;
+    unsigned char *bytes;
+    char folder[420];
+    if (!data->memory) return data;
+    test = cnn__split(c->call, split, &data->memory->error);
+    if (test < 0) return cnn__data_fails(data);
+    first = test ? c->train_files : 0;
+    files = test ? 1 : c->train_files;
+    rows = test ? c->test_rows : c->train_rows;
+    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], &data->memory->error)) return cnn__data_fails(data);
+    samples = (size_t)files * (size_t)rows;
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc(samples * CNN__CIFAR_VALUES, 1);
+    data->memory->labels = labels = (int *)cnn__alloc(samples, sizeof *labels);
+    if (!bytes || !labels) return cnn__data_without_memory(data, (double)(samples * (CNN__CIFAR_VALUES + sizeof *labels)));
     for (f = 0; f < files; f++) {
-        char path[420], batch[32];
+        char path[450];
         unsigned char *file;
         size_t size;
-        snprintf(batch, sizeof batch, training ? "data_batch_%d.bin" : "test_batch.bin", f + 1);
-        snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
+        snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
-        if (size != (size_t)record * records) {
-            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a CIFAR-10 batch has %d; is it a broken download?",
-                     path, (double)size, record * records);
-            cnn__free(file);
-            return cnn__data_fails(data);
-        }
-        for (i = 0; i < records; i++) {
-            labels[f * records + i] = file[(size_t)i * record];
-            memcpy(bytes + ((size_t)f * records + i) * (record - 1), file + (size_t)i * record + 1, record - 1);
+        if (size != row * (size_t)rows && !cnn__is_other_file(path, file, size, "a CIFAR batch", &data->memory->error))
+            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a %s batch has %.0f; is it a broken download?", path,
+                     (double)size, c->title, (double)(row * (size_t)rows));
+        for (i = 0; !data->memory->error.s[0] && i < rows; i++) {
+            *labels++ = file[(size_t)i * row + (size_t)which];
+            memcpy(bytes, file + (size_t)i * row + c->labels, CNN__CIFAR_VALUES);
+            bytes += CNN__CIFAR_VALUES;
         }
         cnn__free(file);
+        if (data->memory->error.s[0]) return cnn__data_fails(data);
     }
-    data->count = files * records;
+    data->count = (int)samples;
     data->channels = 3; data->height = data->width = 32;
-    data->classes = 10;
-    data->bytes = bytes;
-    data->labels = labels;
-    data->class_names = cnn__cifar10_names;
-    return cnn__data_complete(data);
+    data->classes = classes;
+    data->bytes = (unsigned char *)data->memory->bytes;
+    data->labels = (int *)data->memory->labels;
+    data->class_names = class_names;
+    return cnn__labels_fit(data, NULL) ? cnn__data_complete(data) : cnn__data_fails(data);
+}
+
+cnn_data *cnn_load_cifar10(const char *directory, const char *split)
+{
+    return cnn__load_cifar(&cnn__cifar10, directory, split, 0, 10, cnn__cifar10_names);
+}
+
+cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels)
+{
+    cnn_data *data;
+    if (labels == CNN_COARSE) return cnn__load_cifar(&cnn__cifar100, directory, split, 0, 20, cnn__cifar100_coarse);
+    if (labels == CNN_FINE) return cnn__load_cifar(&cnn__cifar100, directory, split, 1, 100, cnn__cifar100_fine);
+    data = cnn__data_empty("CIFAR-100");
+    if (!data->memory) return data;
+    cnn__say(&data->memory->error, "cnn_load_cifar100: labels %d are neither CNN_FINE nor CNN_COARSE", (int)labels);
+    return cnn__data_fails(data);
 }
 
 /* A new data set of the samples order[0 .. count-1]. */
@@ -8055,18 +8378,18 @@ void cnn_summary(cnn_net *net, FILE *out)
         cnn__list_tensors(net);
     }
     for (i = 0; i < net->layer_count; i++) {
-        int length = snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
+        int length = snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "",
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
-        snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
+        snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
         fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
                 p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                 cnn__thousands(values, &bytes));
@@ -8074,7 +8397,7 @@ void cnn_summary(cnn_net *net, FILE *out)
         all_bytes += values;
         all_parameters += p;
     }
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
+    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    total, for one sample", "",
             cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
     if (net->ready) return;
     cnn__free(net->tensors);
@@ -8157,8 +8480,8 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
-                checked, kinks, failed, worst);
+        fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
+                c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -8765,7 +9088,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
-        fprintf(f, "<tr><td>");
+        fprintf(f, "<tr><td>%d. ", i + 1);
         cnn__svg_text(f, l->name);
         fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");

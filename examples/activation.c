@@ -71,12 +71,13 @@ static void draw_curves(void)
     printf("\n");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     float y[4][M * M], hand[4][M * M];
     show_matrix shown[4];
     int which, i;
 
+    show_options(argc, argv, 0, "activation", "equation 6.3: the activation, applied to each element of a feature map", "");
     show_title("Equation 6.3: the activation function of a convolution layer", "tau(f(j,i)) = tau(z(j,i) (*) u)");
     show_matrices((show_matrix[]){ { "image z", z, N, N, 2, 0, 0, 0, 0 }, { "kernel u", u, H, H, 5, 2, 0, 0, 0 } }, 2);
     for (which = NONE; which <= SIGMOID; which++) {

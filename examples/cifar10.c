@@ -15,8 +15,8 @@ int main(int argc, char **argv)
 
     e.name = "cifar10";
     e.about = "trains the CNN of program 6-4 on CIFAR-10 and saves its state dict";
-    e.data_name = "CIFAR-10"; e.data_folder = "cifar-10"; e.read = cnn_load_cifar10; e.test_split = "test";
-    e.epochs = 30; e.batch = 128; e.lr = 1e-3f;
+    e.data_name = "CIFAR-10"; e.data_folder = "cifar-10"; e.read = cnn_load_cifar10;
+    e.epochs = 30; e.batch = 128; e.lr = 1e-3;
     e.save = "my_cnn_state_dict.pth";
     example_options(&e, argc, argv);
     example_load(&e);
@@ -24,8 +24,7 @@ int main(int argc, char **argv)
     net = cnn_new(3, 32, 32);
     example_begin(&e, net);
     network_cifar10_cnn(net);
-    cnn_adam(net, .lr = e.lr);
+    cnn_adam(net, .lr = (float)e.lr);
     example_train(&e, net);
-    example_end(&e, net);
-    return 0;
+    return example_end(&e, net);
 }

@@ -3,14 +3,30 @@
 #ifndef COMMON_H
 #define COMMON_H
 
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifndef _WIN32
-#include <unistd.h>
-#endif
 #include "../cnn.h"
 #include "digits.h"
+#ifdef _WIN32
+#include <io.h>
+#include <process.h>
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>                        /* last: it makes macros of short words */
+#define example_process _getpid
+#else
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define example_process getpid
+#endif
+
+/* What a program does decides which options it has: it trains one network, compares several, or uses a trained one. */
+enum { EXAMPLE_TRAINS = 1, EXAMPLE_COMPARES = 2, EXAMPLE_USES = 4, EXAMPLE_ALL = 7 };
 
 typedef struct example {
     /* set by the program */
@@ -18,17 +34,18 @@ typedef struct example {
     const char *about;                      /* one sentence for --help                                   */
     const char *data_name, *data_folder;    /* "MNIST", "mnist": looked for in $CNN_DATA and in data     */
     cnn_data *(*read)(const char *directory, const char *split);
-    const char *test_split;                 /* "t10k", "test"                                            */
-    int compares;                           /* several networks: no --save, --load, --checkpoint, --report, --quiet */
+    int kind;                               /* EXAMPLE_TRAINS (also 0), _COMPARES or _USES               */
+    int train_limit;                        /* training samples where --limit is not given; 0: all       */
     /* set by the options; the program gives the defaults */
     int epochs, batch;
-    float lr;
+    double lr;
     uint64_t seed;
-    const char *data, *backend, *precision, *save, *load, *checkpoint, *report;
+    const char *data, *backend, *precision, *save, *load, *checkpoint, *report, *image;
     int threads, limit, quiet;
     /* loaded */
     cnn_data *train, *test;
     int drawn;                              /* they are the built-in digits                              */
+    int stopped;                            /* by Ctrl-C                                                 */
 } example;
 
 static inline void example_fail(const example *e, const char *sentence)
@@ -37,81 +54,150 @@ static inline void example_fail(const example *e, const char *sentence)
     exit(1);
 }
 
+/* ---- options ---- */
+
+typedef enum example_type { EXAMPLE_TEXT, EXAMPLE_WHOLE, EXAMPLE_REAL, EXAMPLE_SEED, EXAMPLE_SWITCH } example_type;
+
+typedef struct example_option {
+    const char *name, *value;               /* "--epochs", "N"                                           */
+    int whose;                              /* which kinds of program have it                            */
+    example_type type;
+    size_t at;                              /* where in `example`: const char *, int, double, uint64_t, int */
+    double low, high;                       /* of a number                                               */
+    const char *about;
+} example_option;
+
+static const example_option example_list[] = {
+    { "--data", "DIR", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, data), 0, 0, "the folder with the data set" },
+    { "--epochs", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, epochs), 1, 1000000,
+      "passes over the training samples" },
+    { "--batch", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000, "samples a step" },
+    { "--lr", "X", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000, "learning rate of Adam" },
+    { "--seed", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
+      "of weights, shuffles and dropout" },
+    { "--backend", "NAME", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, backend), 0, 0,
+      "direct (the textbook), gemm (fast), or cuda where it is linked (default gemm)" },
+    { "--precision", "P", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, precision), 0, 0,
+      "float32, or tf32: convolutions may use it where the backend has it, as cuda (default float32)" },
+    { "--threads", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, threads), 1, 1024,
+      "changes the speed, not one bit of the result (default: all cores)" },
+    { "--limit", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, limit), 1, INT_MAX,
+      "use the first N training samples, and the first N test samples" },
+    { "--save", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, save), 0, 0,
+      "write what was learned, as .pth (PyTorch) or .safetensors" },
+    { "--load", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, load), 0, 0, "begin with what such a file holds" },
+    { "--checkpoint", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, checkpoint), 0, 0,
+      "save all after each epoch, and go on from there if FILE exists" },
+    { "--report", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, report), 0, 0,
+      "write an HTML page with curves, confusion matrix, mistakes and feature maps" },
+    { "--image", "FILE", EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, image), 0, 0,
+      "say what this picture shows, instead of evaluating the test samples" },
+    { "--quiet", NULL, EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_SWITCH, offsetof(example, quiet), 0, 0, "print only the results" }
+};
+enum { EXAMPLE_OPTIONS = sizeof example_list / sizeof *example_list };
+
+static inline int example_has(const example *e, const example_option *o)
+{
+    return (o->whose & (e->kind ? e->kind : EXAMPLE_TRAINS)) != 0;
+}
+
 static inline void example_help(const example *e)
 {
-    printf("%s - %s\n\n"
-           "usage: ./%s [options]\n"
-           "  --data DIR      the folder with %s (default: $CNN_DATA/%s, then data/%s)\n"
-           "  --epochs N      passes over the training samples (default %d)\n"
-           "  --batch N       samples a step (default %d)\n"
-           "  --lr X          learning rate of Adam (default %g)\n"
-           "  --seed N        of weights, shuffles and dropout (default %llu)\n"
-           "  --backend NAME  direct (the textbook), gemm (fast), or cuda where it is linked (default gemm)\n"
-           "  --precision P   float32, or tf32: convolutions may use it where the backend has it, as cuda (default float32)\n"
-           "  --threads N     changes the speed, not one bit of the result (default: all cores)\n"
-           "  --limit N       use the first N training samples\n",
-           e->name, e->about, e->name, e->data_name, e->data_folder, e->data_folder, e->epochs, e->batch, e->lr,
-           (unsigned long long)e->seed);
-    if (!e->compares)
-        printf("  --save FILE     write what was learned, as .pth (PyTorch) or .safetensors%s%s\n"
-               "  --load FILE     begin with such a file\n"
-               "  --checkpoint FILE  save all after each epoch, and go on from there if FILE exists\n"
-               "  --report FILE   write an HTML page with curves, confusion matrix, mistakes and feature maps\n"
-               "  --quiet         only one line an epoch\n",
-               e->save ? "; default " : "", e->save ? e->save : "");
-    printf("  --help          this\n");
+    int i;
+    printf("%s - %s\n\nusage: ./%s [options]\n", e->name, e->about, e->name);
+    for (i = 0; i < EXAMPLE_OPTIONS; i++) {
+        const example_option *o = &example_list[i];
+        const void *at = (const char *)e + o->at;
+        char name[40];
+        if (!example_has(e, o)) continue;
+        snprintf(name, sizeof name, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+        printf("  %-20s%s", name, o->about);
+        if (at == (const void *)&e->data) printf(": %s (default: $CNN_DATA/%s, then data/%s)", e->data_name, e->data_folder, e->data_folder);
+        else if (at == (const void *)&e->limit && e->train_limit) printf(" (default: %d, and all)", e->train_limit);
+        else if (o->type == EXAMPLE_SEED) printf(", from 0 to 18446744073709551615 (default %llu)", (unsigned long long)e->seed);
+        else if (o->type == EXAMPLE_REAL) printf(" (default %g)", *(const double *)at);
+        else if (o->type == EXAMPLE_WHOLE && *(const int *)at) printf(" (default %d)", *(const int *)at);
+        else if (o->type == EXAMPLE_TEXT && *(const char *const *)at) printf(" (default %s)", *(const char *const *)at);
+        printf("\n");
+    }
+    printf("  %-20s%s", "--help, -h", "this\n");
+    if (!e->kind || e->kind == EXAMPLE_TRAINS)
+        printf("\nCtrl-C ends after the running batch and saves what was asked for; once more, and it ends at once.\n");
 }
 
-/* A number within limits, or a sentence that says what is allowed and exit 1. */
-static inline double example_number(const example *e, const char *option, const char *text, double low, double high, int whole)
+/* Digits alone, so that no number is rounded, wraps around or is cut at a point. 1, or 0 where it is no such number. */
+static inline int example_whole(const char *text, uint64_t *value)
 {
-    char *end, sentence[300];
-    double value = strtod(text, &end);
-    if (end != text && !*end && value >= low && value <= high && (!whole || value == (double)(long long)value)) return value;
-    snprintf(sentence, sizeof sentence, "%s %.60s: must be a %s from %.10g to %.10g", option, text, whole ? "whole number" : "number", low, high);
+    const char *digit = text;
+    for (*value = 0; *digit >= '0' && *digit <= '9'; digit++) {
+        unsigned next = (unsigned)(*digit - '0');
+        if (*value > (UINT64_MAX - next) / 10) return 0;
+        *value = *value * 10 + next;
+    }
+    return digit > text && !*digit;
+}
+
+/* Takes the value of an option, or says what is allowed and ends. */
+static inline void example_take(example *e, const example_option *o, const char *text)
+{
+    void *at = (char *)e + o->at;
+    char sentence[300], *end;
+    uint64_t whole;
+    double real;
+    switch (o->type) {
+    case EXAMPLE_TEXT:
+        *(const char **)at = text;
+        return;
+    case EXAMPLE_SEED:
+        if (example_whole(text, (uint64_t *)at)) return;
+        snprintf(sentence, sizeof sentence, "%s %.60s: must be a whole number from 0 to 18446744073709551615", o->name, text);
+        break;
+    case EXAMPLE_WHOLE:
+        if (example_whole(text, &whole) && (double)whole >= o->low && (double)whole <= o->high) {
+            *(int *)at = (int)whole;
+            return;
+        }
+        snprintf(sentence, sizeof sentence, "%s %.60s: must be a whole number from %.0f to %.0f", o->name, text, o->low, o->high);
+        break;
+    default:
+        real = strtod(text, &end);
+        if (end != text && !*end && real >= o->low && real <= o->high) {
+            *(double *)at = real;
+            return;
+        }
+        snprintf(sentence, sizeof sentence, "%s %.60s: must be a number from %.10g to %.10g", o->name, text, o->low, o->high);
+    }
     example_fail(e, sentence);
-    return 0;
-}
-
-/* The options that take a file, folder or name; NULL if `option` is none of them. */
-static inline const char **example_text(example *e, const char *option)
-{
-    if (!strcmp(option, "--data")) return &e->data;
-    if (!strcmp(option, "--backend")) return &e->backend;
-    if (!strcmp(option, "--precision")) return &e->precision;
-    if (e->compares) return NULL;
-    return !strcmp(option, "--save") ? &e->save : !strcmp(option, "--load") ? &e->load
-         : !strcmp(option, "--checkpoint") ? &e->checkpoint : !strcmp(option, "--report") ? &e->report : NULL;
 }
 
 static inline void example_options(example *e, int argc, char **argv)
 {
-    int i;
+    char sentence[300];
+    int i, k;
     for (i = 1; i < argc; i++) {
-        const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL, **text = example_text(e, option);
-        int number = !strcmp(option, "--epochs") || !strcmp(option, "--batch") || !strcmp(option, "--lr") || !strcmp(option, "--seed")
-                     || !strcmp(option, "--threads") || !strcmp(option, "--limit");
-        char sentence[300];
-        if (!strcmp(option, "--help")) { example_help(e); exit(0); }
-        if (!strcmp(option, "--quiet") && !e->compares) { e->quiet = 1; continue; }
-        if (!text && !number) snprintf(sentence, sizeof sentence, "there is no option %.60s; --help lists those there are", option);
-        else if (!value) snprintf(sentence, sizeof sentence, "%s needs a value; --help says which", option);
-        if ((!text && !number) || !value) example_fail(e, sentence);
-        i++;
-        if (text) *text = value;
-        else if (!strcmp(option, "--epochs")) e->epochs = (int)example_number(e, option, value, 1, 1000000, 1);
-        else if (!strcmp(option, "--batch")) e->batch = (int)example_number(e, option, value, 1, 1000000, 1);
-        else if (!strcmp(option, "--lr")) e->lr = (float)example_number(e, option, value, 1e-9, 1000, 0);
-        else if (!strcmp(option, "--seed")) e->seed = (uint64_t)example_number(e, option, value, 0, 9007199254740992.0, 1);
-        else if (!strcmp(option, "--threads")) e->threads = (int)example_number(e, option, value, 1, 1024, 1);
-        else e->limit = (int)example_number(e, option, value, 1, 1000000000, 1);
+        const example_option *o = NULL;
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            example_help(e);
+            exit(0);
+        }
+        for (k = 0; k < EXAMPLE_OPTIONS && !o; k++)
+            if (!strcmp(argv[i], example_list[k].name) && example_has(e, &example_list[k])) o = &example_list[k];
+        if (!o) {
+            snprintf(sentence, sizeof sentence, "there is no option %.60s; --help lists those there are", argv[i]);
+            example_fail(e, sentence);
+        } else if (o->type == EXAMPLE_SWITCH) *(int *)((char *)e + o->at) = 1;
+        else if (i + 1 == argc) {
+            snprintf(sentence, sizeof sentence, "%s needs a value; --help says which", argv[i]);
+            example_fail(e, sentence);
+        } else example_take(e, o, argv[++i]);
     }
     if (e->precision && strcmp(e->precision, "float32") && strcmp(e->precision, "tf32")) {
-        char sentence[300];
         snprintf(sentence, sizeof sentence, "--precision %.60s: must be float32 or tf32", e->precision);
         example_fail(e, sentence);
     }
 }
+
+/* ---- data ---- */
 
 static inline int example_exists(const char *path)
 {
@@ -120,46 +206,51 @@ static inline int example_exists(const char *path)
     return file != NULL;
 }
 
-static inline int example_has_data(const char *directory)         /* any file of one of the data sets, packed or not */
+static inline int example_missing(const cnn_data *data)
 {
-    static const char *const files[] = { "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
-                                         "data_batch_1.bin", "test_batch.bin" };
-    char path[1024];
-    int i, found = 0;
-    for (i = 0; i < 12 && !found; i++) {
-        snprintf(path, sizeof path, "%s/%s%s", directory, files[i / 2], i % 2 ? ".gz" : "");
-        found = example_exists(path);
-    }
-    return found;
+    return data->error && strstr(data->error, "cannot be opened: No such file");
+}
+
+/* Reads both splits from a folder; 0 if neither is there. What is there and broken keeps its error. */
+static inline int example_read(example *e, const char *directory)
+{
+    e->train = e->read(directory, "train");
+    e->test = e->read(directory, "test");
+    if (!example_missing(e->train) || !example_missing(e->test)) return 1;
+    cnn_data_free(e->train);
+    cnn_data_free(e->test);
+    return 0;
 }
 
 /* Loads the data set. Where there is none, digits are drawn in MNIST's place; where it is broken, the program ends. */
 static inline void example_load(example *e)
 {
-    static char folder[900];
-    char sentence[1200];
-    const char *root = getenv("CNN_DATA"), *directory = e->data;
-    if (!directory) {
-        snprintf(folder, sizeof folder, "%.800s/%s", root ? root : "data", e->data_folder);
-        if (root && !example_has_data(folder)) snprintf(folder, sizeof folder, "data/%s", e->data_folder);
-        directory = folder;
+    char folder[4][900], sentence[1200];
+    const char *root = getenv("CNN_DATA");
+    int tries = 0, i, found = 0, train_limit = e->limit ? e->limit : e->train_limit;
+    if (e->data) snprintf(folder[tries++], sizeof *folder, "%.890s", e->data);
+    else {
+        if (root) snprintf(folder[tries++], sizeof *folder, "%.800s/%s", root, e->data_folder);
+        if (root) snprintf(folder[tries++], sizeof *folder, "%.800s", root);
+        snprintf(folder[tries++], sizeof *folder, "data/%s", e->data_folder);
+        snprintf(folder[tries++], sizeof *folder, "data");
     }
-    if (!example_has_data(directory) && (e->data || strcmp(e->data_folder, "mnist"))) {
-        snprintf(sentence, sizeof sentence, "there is no %s in %.900s; get it with: make %s", e->data_name, directory, e->data_folder);
+    for (i = 0; i < tries && !found; i++) found = example_read(e, folder[i]);
+    if (!found && (e->data || strcmp(e->data_folder, "mnist"))) {
+        snprintf(sentence, sizeof sentence, "there is no %s in %.900s; get it with: make %s", e->data_name,
+                 folder[e->data ? 0 : tries - 2], e->data_folder);
         example_fail(e, sentence);
     }
-    if (example_has_data(directory)) {
-        e->train = e->read(directory, "train");
-        e->test = e->read(directory, e->test_split);
-    } else {
-        printf("No MNIST in %s (get it: make mnist): training on built-in digits instead.\n", folder);
+    if (!found) {
+        printf("No MNIST in data/mnist (get it: make mnist): training on built-in digits instead.\n");
         e->drawn = 1;
-        e->train = digits_new(0, e->limit && e->limit < 12000 ? e->limit : 12000);
-        e->test = digits_new(1000000, 2000);
+        e->train = digits_new(0, train_limit && train_limit < 12000 ? train_limit : 12000);
+        e->test = digits_new(1000000, e->limit && e->limit < 2000 ? e->limit : 2000);
     }
     if (e->train->error) example_fail(e, e->train->error);
     if (e->test->error) example_fail(e, e->test->error);
-    if (e->limit && e->limit < e->train->count) e->train->count = e->limit;
+    if (train_limit && train_limit < e->train->count) e->train->count = train_limit;
+    if (e->limit && e->limit < e->test->count) e->test->count = e->limit;
     if (!e->quiet)
         printf("%s: %d training and %d test samples of %d x %d x %d\n", e->drawn ? "built-in digits" : e->data_name, e->train->count, e->test->count,
                e->train->channels, e->train->height, e->train->width);
@@ -180,6 +271,59 @@ static inline void example_check(const example *e, const cnn_net *net)
     if (cnn_error(net)) example_fail(e, cnn_error(net));
 }
 
+/* ---- files: whether they can be written is known before the first epoch, not after the last ---- */
+
+static inline int example_open(cnn_net *net, const char *path)
+{
+    FILE *file = fopen(path, "wb");
+    (void)net;
+    return file && !fclose(file);
+}
+
+/* Writes a trial beside `path` by the function that will write it, and takes it away: that tries the ending, the folder and the
+   room on the disk, and what is at `path` stays as it is. Ends with a sentence where that fails. */
+static inline void example_try(const example *e, cnn_net *net, const char *what, const char *path, int (*save)(cnn_net *, const char *))
+{
+    char trial[1100], sentence[1800];
+    const char *name = path, *c, *why;
+    int good;
+#ifndef _WIN32
+    struct stat s;
+    if (!stat(path, &s) && !S_ISREG(s.st_mode)) {          /* a folder; or a device or a pipe, which only writing itself can try */
+        if (!S_ISDIR(s.st_mode) && !access(path, W_OK)) return;
+        snprintf(sentence, sizeof sentence, "%s %.900s: cannot be written: %s", what, path, S_ISDIR(s.st_mode) ? "it is a folder" : strerror(errno));
+        example_fail(e, sentence);
+    }
+#endif
+    for (c = path; *c; c++)
+        if (*c == '/' || *c == '\\') name = c + 1;
+    snprintf(trial, sizeof trial, "%.*strial-%ld-%.200s", (int)(name - path < 800 ? name - path : 800), path, (long)example_process(), name);
+    errno = 0;
+    good = *name && save(net, trial);
+    why = !*name ? "it is a folder" : save == example_open ? strerror(errno) : cnn_error(net);
+    remove(trial);
+    if (good) return;
+    if (why && !strncmp(why, trial, strlen(trial))) why += strlen(trial) + 2;              /* the trial's name and ": " */
+    snprintf(sentence, sizeof sentence, "%s %.900s: %s%.600s", what, path, *name && save != example_open ? "" : "cannot be written: ", why ? why : "");
+    example_fail(e, sentence);
+}
+
+/* ---- training ---- */
+
+static volatile sig_atomic_t example_interrupted;
+
+static inline void example_interrupt(int number)
+{
+    example_interrupted = 1;
+    signal(number, SIG_DFL);                                /* the second one ends the program at once */
+}
+
+static inline int example_is_interrupted(void *user)
+{
+    (void)user;
+    return example_interrupted != 0;
+}
+
 static inline void example_each_epoch(cnn_net *net, const cnn_epoch *epoch, void *user)
 {
     const example *e = (const example *)user;
@@ -187,15 +331,30 @@ static inline void example_each_epoch(cnn_net *net, const cnn_epoch *epoch, void
     if (e->checkpoint) cnn_checkpoint_save(net, e->checkpoint);
 }
 
+/* The width of the terminal that stderr is; 0 where it is none. */
+static inline int example_columns(void)
+{
+#ifdef _WIN32
+    CONSOLE_SCREEN_BUFFER_INFO info;
+    if (!_isatty(2) || !GetConsoleScreenBufferInfo(GetStdHandle(STD_ERROR_HANDLE), &info)) return 0;
+    return info.srWindow.Right - info.srWindow.Left + 1;
+#else
+    struct winsize size;
+    if (!isatty(2)) return 0;
+    return !ioctl(2, TIOCGWINSZ, &size) && size.ws_col ? size.ws_col : 80;
+#endif
+}
+
 /* Trains as the lecture does, one line an epoch; then the learning curves, as a sketch, NAME.svg and NAME.csv. */
 static inline void example_train(example *e, cnn_net *net)
 {
-    char path[256], title[256];
+    char svg[256], csv[256], title[256];
     cnn_fit_options o = { 0 };
-    int already;
-#ifndef _WIN32
-    o.progress_bar = isatty(2);
-#endif
+    int epochs;
+    snprintf(svg, sizeof svg, "%s.svg", e->name);
+    snprintf(csv, sizeof csv, "%s.csv", e->name);
+    o.progress_width = example_columns();
+    o.progress_bar = o.progress_width > 0;
     o.epochs = e->epochs;
     o.batch_size = e->batch;
     o.test_batch_size = 256;
@@ -203,32 +362,48 @@ static inline void example_train(example *e, cnn_net *net)
     o.progress = e->quiet ? NULL : stderr;
     o.doctor = stderr;
     o.each_epoch = example_each_epoch;
+    o.interrupted = example_is_interrupted;
     o.user = e;
     if (!e->quiet) cnn_summary(net, stdout);
+    example_check(e, net);
+    if (e->save) example_try(e, net, "--save", e->save, cnn_save);
+    if (e->checkpoint) example_try(e, net, "--checkpoint", e->checkpoint, cnn_checkpoint_save);
+    if (e->report) example_try(e, net, "--report", e->report, example_open);
+    example_try(e, net, "the learning curves", svg, example_open);
+    example_try(e, net, "the learning curves", csv, example_open);
     if (e->load) cnn_load(net, e->load);
     if (e->checkpoint && example_exists(e->checkpoint)) {
         cnn_checkpoint_load(net, e->checkpoint);
-        cnn_history(net, &already);
-        if (!cnn_error(net)) printf("%s: going on after epoch %d\n", e->checkpoint, already);
+        cnn_history(net, &epochs);
+        if (!cnn_error(net)) printf("%s: going on after epoch %d\n", e->checkpoint, epochs);
     }
+    fflush(stdout);
+    signal(SIGINT, example_interrupt);
     cnn_fit_with(net, e->train, e->test, o);
     example_check(e, net);
-    if (!e->quiet) cnn_print_curves(net, stdout);
+    cnn_history(net, &epochs);
+    e->stopped = example_interrupted && epochs < e->epochs;
+    if (e->stopped)
+        fprintf(stderr, "%s: stopped in epoch %d of %d; saving what was asked for (Ctrl-C again ends at once)\n", e->name, epochs + 1, e->epochs);
+    /* after an epoch the checkpoint is there already: one of a part of the next would not go on with the same bits */
+    if (e->stopped && e->checkpoint && !epochs) cnn_checkpoint_save(net, e->checkpoint);
+    if (!e->quiet && epochs) cnn_print_curves(net, stdout);
     snprintf(title, sizeof title, "%s on %s", e->name, e->drawn ? "built-in digits" : e->data_name);
-    snprintf(path, sizeof path, "%s.svg", e->name);
-    cnn_save_curves_svg(net, path, title);
-    snprintf(path, sizeof path, "%s.csv", e->name);
-    cnn_save_curves_csv(net, path);
+    if (epochs) cnn_save_curves_svg(net, svg, title);
+    if (epochs) cnn_save_curves_csv(net, csv);
     if (e->save) cnn_save(net, e->save);
     if (e->report) cnn_report(net, e->test, e->report, title);
     example_check(e, net);
-    if (e->quiet) return;
-    printf("Learning curves: %s.svg, %s.csv\n", e->name, e->name);
+    if (e->quiet && !e->stopped) return;
+    if (epochs) printf("Learning curves: %s, %s\n", svg, csv);
     if (e->save) printf("State dict: %s\n", e->save);
     if (e->report) printf("Report: %s\n", e->report);
+    if (e->stopped && e->checkpoint && epochs) printf("Checkpoint: %s, from the end of epoch %d\n", e->checkpoint, epochs);
+    else if (e->stopped && e->checkpoint) printf("Checkpoint: %s, from the middle of epoch 1, which begins again\n", e->checkpoint);
 }
 
-static inline void example_end(example *e, cnn_net *net)
+/* Returns the program's exit status: 130 after Ctrl-C, as shells expect. */
+static inline int example_end(example *e, cnn_net *net)
 {
     cnn_free(net);
     if (e->drawn) {
@@ -238,6 +413,7 @@ static inline void example_end(example *e, cnn_net *net)
         cnn_data_free(e->train);
         cnn_data_free(e->test);
     }
+    return e->stopped ? 130 : 0;
 }
 
 #endif

@@ -47,12 +47,13 @@ static void explain(int j, int i, const char *why)
     printf("  [%d,%d]   right %2g - left %2g = %3g   %s\n", j, i, column(j, i + 1), column(j, i - 1), at(j, i), why);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     float map[N * N], hand[M * M], library[M * M];
     cnn_net *net;
     int j, i, y, x;
 
+    show_options(argc, argv, 0, "conv2d", "equation 6.2: convolution in two dimensions, and what the sign of the result says", "");
     show_title("Equation 6.2: convolution in two dimensions", "f(j,i) = sum over x, y from -(h-1)/2 to (h-1)/2 of z(j+y, i+x) u(y,x)");
     for (j = 0; j < N; j++)
         for (i = 0; i < N; i++) map[j * N + i] = j < R || i < R || j >= N - R || i >= N - R ? NAN : at(j, i);

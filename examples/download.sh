@@ -42,21 +42,28 @@ digest() {  # digest {md5|sha256} FILE
 
 # Fetches $1 with the md5 $2 into $folder/$1.part, whole and checked.
 fetch() {
-    part=$folder/$1.part
+    part=$folder/$1.part reached=no
     for mirror in $mirrors; do
         # a run that was interrupted goes on; if what it left is no use, once more from the start
         for try in resume restart; do
             [ $try = resume ] || rm -f "$part"
             echo "$1: from $mirror"
-            if curl --fail --location --silent --show-error --connect-timeout 20 --speed-limit 1000 --speed-time 60 --continue-at - --output "$part" "$mirror/$1" ||
-               [ -s "$part" ]; then
-                [ "$(digest md5 "$part")" = "$2" ] && return 0
-            fi
+            status=0
+            curl --fail --location --silent --show-error --connect-timeout 20 --speed-limit 1000 --speed-time 60 --continue-at - --output "$part" "$mirror/$1" || status=$?
+            # curl's 5, 6 and 7: no proxy, no name, no connection. What an earlier run left is kept for the next.
+            case $status in 5|6|7) break ;; *) reached=yes ;; esac
+            [ -s "$part" ] && [ "$(digest md5 "$part")" = "$2" ] && return 0
             [ $try = restart ] || [ -s "$part" ] || break      # nothing came: the next mirror
         done
-        echo "$1: what $mirror sent has the wrong digest or is cut off" >&2
+        case $status in
+        5|6|7) echo "$1: $mirror cannot be reached" >&2; continue ;;
+        22) echo "$1: $mirror does not have it" >&2 ;;
+        *)  if head -c 200 "$part" 2>/dev/null | grep -qi '<html\|<!doctype'; then echo "$1: $mirror sent a web page in its place" >&2
+            else echo "$1: what $mirror sent has the wrong digest or is cut off" >&2; fi ;;
+        esac
         rm -f "$part"
     done
+    [ $reached = yes ] || fail "no network: none of the mirrors of $1 can be reached ($mirrors)"
     fail "$1 could not be had from: $mirrors"
 }
 

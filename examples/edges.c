@@ -109,11 +109,18 @@ int main(int argc, char **argv)
 {
     static const char *const titles[3] = { "input", "vertical edges", "horizontal edges" };
     static const char *const files[3] = { "edges_input.png", "edges_vertical.png", "edges_horizontal.png" };
-    image whole = argc > 1 ? load(argv[1]) : draw(), p = shrink(&whole, 1200, 1200), small = shrink(&whole, 48, 40);
+    image whole, p, small;
     unsigned char *rgb[3];
     show_picture shown[3];
-    int k, i, n = p.width * p.height;
+    int k, i, n;
 
+    show_options(argc, argv, 1, "edges", "figure 6-5: the vertical and the horizontal edges of a picture",
+                 " [PICTURE]\n\nPICTURE is a file that stb_image reads (.png, .jpg, ...); without one, a house under the moon is drawn.\n"
+                 "Written in full size: edges_input.png, edges_vertical.png, edges_horizontal.png.");
+    whole = argc > 1 ? load(argv[1]) : draw();
+    p = shrink(&whole, 1200, 1200);
+    small = shrink(&whole, 48, 40);
+    n = p.width * p.height;
     show_title("Figure 6-5: edges", "f(j,i) = sum over x, y of z(j+y, i+x) u(y,x)");
     find_edges(&small);
     paint(&small, rgb);

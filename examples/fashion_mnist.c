@@ -15,16 +15,15 @@ int main(int argc, char **argv)
 
     e.name = "fashion_mnist";
     e.about = "trains the CNN of program 6-3 on Fashion-MNIST";
-    e.data_name = "Fashion-MNIST"; e.data_folder = "fashion-mnist"; e.read = cnn_load_fashion_mnist; e.test_split = "t10k";
-    e.epochs = 12; e.batch = 128; e.lr = 1e-3f;
+    e.data_name = "Fashion-MNIST"; e.data_folder = "fashion-mnist"; e.read = cnn_load_fashion_mnist;
+    e.epochs = 12; e.batch = 128; e.lr = 1e-3;
     example_options(&e, argc, argv);
     example_load(&e);
 
     net = cnn_new(1, 28, 28);
     example_begin(&e, net);
     network_mnist_cnn(net);
-    cnn_adam(net, .lr = e.lr);
+    cnn_adam(net, .lr = (float)e.lr);
     example_train(&e, net);
-    example_end(&e, net);
-    return 0;
+    return example_end(&e, net);
 }

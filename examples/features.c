@@ -40,7 +40,7 @@ static cnn_net *build(const example *e, int way)
     cnn_flatten(net);                                                                       /* 196         */
     cnn_name(net, "classifier");
     cnn_linear(net, .out_features = 10);
-    cnn_adam(net, .lr = e->lr);
+    cnn_adam(net, .lr = (float)e->lr);
     if (way != LEARNED) cnn_set(net, "edges.weight", edges, 4 * 9);
     return net;
 }
@@ -100,8 +100,8 @@ int main(int argc, char **argv)
 
     e.name = "features";
     e.about = "features made by hand against learned ones (section 6.3.2 of the lecture) on MNIST";
-    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
-    e.epochs = 5; e.batch = 64; e.lr = 3e-3f; e.limit = 12000; e.compares = 1;
+    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist;
+    e.epochs = 5; e.batch = 64; e.lr = 3e-3; e.train_limit = 12000; e.kind = EXAMPLE_COMPARES;
     example_options(&e, argc, argv);
     example_load(&e);
     batches = cnn_loader_new(e.train, .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
@@ -130,6 +130,5 @@ int main(int argc, char **argv)
     cnn_loader_free(batches);
     cnn_free(net[BY_HAND]);
     cnn_free(net[LEARNED_ON]);
-    example_end(&e, net[LEARNED]);
-    return 0;
+    return example_end(&e, net[LEARNED]);
 }

@@ -76,7 +76,7 @@ static void spell(int k, int j, int i)
            slice(k, 0, j, i), slice(k, 1, j, i), slice(k, 2, j, i), b[k], at(k, j, i));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static unsigned char photo[PIXELS * 3], paint[K][PIXELS * 3];
     static float f[K * PIXELS], hand[K * PIXELS], positive[K * PIXELS];
@@ -84,6 +84,7 @@ int main(void)
     cnn_net *net = cnn_new(C, H, W);
     int k, c, p, n;
 
+    show_options(argc, argv, 0, "kernels", "figure 6-7: kernels on a colour image", "");
     show_title("Figure 6-7: several kernels on a colour image", "f(k,j,i) = b(k) + sum over c, y, x of z(c, j+y, i+x) u(k,c,y,x)");
     for (p = 0; p < PIXELS; p++)
         for (n = 0; n < 6; n++)

@@ -90,13 +90,14 @@ static double behind_c5(int side, int end, int c5[4])
     return parameters;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     cnn_net *net = lenet(32, FULL);
     double conv[2] = { 0, 0 }, full[2] = { 0, 0 };
     char count[3][32];
     int side;
 
+    show_options(argc, argv, 0, "lenet1998", "figure 6-11: LeNet-5 of 1998, its tensors and its parameters", "");
     show_title("Figure 6-11: LeNet-5 of 1998", "C-P-C-P-C-FC-FC without padding, on 1 x 32 x 32");
     printf("  layer                    output         one channel deep           with full depth\n");
     show_layer(net, "C1", "5 x 5, 6 kernels", conv);

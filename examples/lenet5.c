@@ -16,8 +16,8 @@ int main(int argc, char **argv)
 
     e.name = "lenet5";
     e.about = "trains LeNet-5 (program 6-1 of the lecture) on MNIST";
-    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
-    e.epochs = 30; e.batch = 128; e.lr = 1e-3f;
+    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist;
+    e.epochs = 30; e.batch = 128; e.lr = 1e-3;
     example_options(&e, argc, argv);
     example_load(&e);
 
@@ -42,8 +42,7 @@ int main(int argc, char **argv)
     cnn_name(net, "classifier");
     cnn_linear(net, .out_features = 10);
 
-    cnn_adam(net, .lr = e.lr);
+    cnn_adam(net, .lr = (float)e.lr);
     example_train(&e, net);
-    example_end(&e, net);
-    return 0;
+    return example_end(&e, net);
 }

@@ -88,7 +88,7 @@ static cnn_net *build(const example *e, int loss)
     cnn_max_pool2d(net, .kernel_size = 2);
     cnn_flatten(net);
     put_outputs(net, loss);
-    cnn_adam(net, .lr = e->lr);
+    cnn_adam(net, .lr = (float)e->lr);
     return net;
 }
 
@@ -115,8 +115,8 @@ int main(int argc, char **argv)
 
     e.name = "losses";
     e.about = "three loss functions on one network (section 6.3.1 of the lecture) on MNIST";
-    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist; e.test_split = "t10k";
-    e.epochs = 5; e.batch = 64; e.lr = 1e-3f; e.limit = 6000; e.compares = 1;
+    e.data_name = "MNIST"; e.data_folder = "mnist"; e.read = cnn_load_mnist;
+    e.epochs = 5; e.batch = 64; e.lr = 1e-3; e.train_limit = 6000; e.kind = EXAMPLE_COMPARES;
     example_options(&e, argc, argv);
     show_one_sample();
     example_load(&e);
@@ -145,6 +145,5 @@ int main(int argc, char **argv)
         if (loss) cnn_free(net[loss]);
     }
     free(targets);
-    example_end(&e, net[0]);
-    return 0;
+    return example_end(&e, net[0]);
 }

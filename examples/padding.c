@@ -38,7 +38,7 @@ static int side(int h, int padding, int layers)
     return shape[2];
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const float one[1] = { 1 }, edge[9] = { -1, 0, 1, -1, 0, 1, -1, 0, 1 };
     static const int kernels[] = { 3, 5, 7, 11 };
@@ -46,6 +46,7 @@ int main(void)
     show_matrix shown[4];
     int m, k;
 
+    show_options(argc, argv, 0, "padding", "padding: what the kernel finds beyond the border", "");
     show_title("Padding", "output = input + 2 padding - h + 1          same size: padding = (h-1)/2");
     printf("A 3 x 3 image with 2 pixels of padding (the image in brackets):\n\n");
     for (m = 0; m < 4; m++) {

@@ -108,13 +108,14 @@ static void show_levels(float a[LEVELS][SIDE * SIDE], float minus[LEVELS][SIDE *
     show_pictures(shown, LEVELS);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const struct { const char *name; int down, right; } moves[4] = { { "right", 0, 1 }, { "left", 0, -1 }, { "down", 1, 0 }, { "up", -1, 0 } };
     static float digit[LEVELS][SIDE * SIDE], moved[LEVELS][SIDE * SIDE];
     float largest[HALF * HALF], mean[HALF * HALF], f[2][HALF * HALF];
     int t, m, percent, sum[LEVELS] = { 0 };
 
+    show_options(argc, argv, 0, "pooling", "figure 6-8: pooling sums each window up in one number", "");
     show_title("Figure 6-8: pooling, 2 x 2 with stride 2", "max: the largest of each window          average: its mean");
     pool(f[0], z, N, 0, 1);
     pool(f[1], z, N, 1, 1);

@@ -59,31 +59,27 @@ static void classify_picture(const example *e, cnn_net *net, const char *path)
 int main(int argc, char **argv)
 {
     example e = { 0 };
-    const char *image = NULL;
     cnn_net *net;
     cnn_score score;
-    int i;
 
     e.name = "pretrained";
     e.about = "loads what cifar10 saved (program 6-5), evaluates it, and with --image FILE says what a picture shows";
-    e.data_name = "CIFAR-10"; e.data_folder = "cifar-10"; e.read = cnn_load_cifar10; e.test_split = "test";
-    e.epochs = 30; e.batch = 128; e.lr = 1e-3f;
+    e.data_name = "CIFAR-10"; e.data_folder = "cifar-10"; e.read = cnn_load_cifar10;
+    e.kind = EXAMPLE_USES;
     e.load = "my_cnn_state_dict.pth";
-    for (i = 1; i + 1 < argc; i++)                         /* the one option that the other programs do not have */
-        if (!strcmp(argv[i], "--image")) {
-            image = argv[i + 1];
-            for (argc -= 2; i < argc; i++) argv[i] = argv[i + 2];
-        }
     example_options(&e, argc, argv);
+    if (e.image && (e.data || e.report || e.limit))
+        example_fail(&e, "with --image no test samples are read: leave --data, --limit and --report out");
 
     net = cnn_new(3, 32, 32);
     example_begin(&e, net);
     network_cifar10_cnn(net);
     cnn_load(net, e.load);
     example_check(&e, net);
-    if (image)
-        classify_picture(&e, net, image);
+    if (e.image)
+        classify_picture(&e, net, e.image);
     else {
+        if (e.report) example_try(&e, net, "--report", e.report, example_open);
         example_load(&e);
         score = cnn_evaluate(net, e.test, 256, CNN_CROSS_ENTROPY);
         example_check(&e, net);
@@ -91,7 +87,5 @@ int main(int argc, char **argv)
         if (e.report) cnn_report(net, e.test, e.report, "pretrained on CIFAR-10");
         example_check(&e, net);
     }
-    if (e.train) example_end(&e, net);
-    else cnn_free(net);
-    return 0;
+    return example_end(&e, net);
 }

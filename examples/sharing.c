@@ -74,8 +74,9 @@ static void count(const char *name, int channels, int side, int maps, int h)
     cnn_free(net);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    show_options(argc, argv, 0, "sharing", "figure 6-9: partial connectivity and weight sharing", "");
     show_title("Figure 6-9: partial connectivity and weight sharing", "weights to learn:   full n1 x n2      local h x n2      shared h");
     draw();
     compare();

@@ -20,6 +20,23 @@ static inline void show_title(const char *title, const char *equation)
     printf("\n%s\n\n", equation);
 }
 
+/* --help, -h: what the program shows, and its arguments; another option, or more than `most` arguments, is refused. */
+static inline void show_options(int argc, char **argv, int most, const char *name, const char *about, const char *arguments)
+{
+    int i;
+    for (i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            printf("%s - %s\n\nusage: ./%s%s\n", name, about, name, arguments);
+            exit(0);
+        }
+    for (i = 1; i < argc; i++)
+        if (i > most || argv[i][0] == '-') {
+            fprintf(stderr, "%s: %.100s: there is no such %s; --help says what there is\n", name, argv[i],
+                    argv[i][0] == '-' ? "option" : "argument");
+            exit(1);
+        }
+}
+
 static inline void *show_memory(size_t bytes)
 {
     void *memory = malloc(bytes ? bytes : 1);

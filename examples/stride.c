@@ -35,11 +35,12 @@ static int convolve(float *f, int side, int s)
     return shape[2];
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     float f[4][N * N], kept[N * N];
     int side[4], s, j, i;
 
+    show_options(argc, argv, 0, "stride", "stride: the kernel moves on by s pixels", "");
     show_title("Stride", "output = floor((input + 2 padding - h) / s) + 1");
     for (s = 1; s <= 3; s++) side[s] = convolve(f[s], N, s);
     show_matrices((show_matrix[]){

@@ -17,12 +17,13 @@ check() {  # check NAME: the last command's status is $?
 }
 
 # a small MNIST, and the script with its digests
-mkdir -p good broken wrong
+mkdir -p good broken wrong page
 for name in train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte; do
     head -c 200000 /dev/urandom >"$name"
     gzip -c "$name" >"good/$name.gz"
     head -c 1000 "good/$name.gz" >"broken/$name.gz"
     head -c 50000 /dev/urandom >"wrong/$name.gz"
+    echo '<!DOCTYPE html><html>log in first' >"page/$name.gz"
     printf 's/^\\(.*%s.gz *\\)[0-9a-f]\\{32\\} [0-9a-f]\\{64\\}/\\1%s %s/\n' "$name" "$(md5sum "good/$name.gz" | cut -d' ' -f1)" "$(sha256sum "$name" | cut -d' ' -f1)"
 done >digests.sed
 sed -f digests.sed "$top/examples/download.sh" >download.sh
@@ -44,6 +45,11 @@ get "$url/missing $url/good" c && whole c && clean c; check "a mirror without th
 get "$url/broken $url/good" d && whole d && clean d; check "a mirror that sends cut-off files first"
 get "$url/wrong $url/good" e && whole e && clean e; check "a mirror whose files have the wrong digest first"
 ! get "$url/broken $url/wrong" f && [ -z "$(find f -type f)" ] && grep -q "could not be had" log; check "no usable mirror: a sentence, and nothing left"
+! get "http://127.0.0.1:9 http://nowhere.invalid" l && [ -z "$(find l -type f)" ] && tail -n 1 log | grep -q "no network: none of the mirrors of train-images-idx3-ubyte.gz can be reached" &&
+    ! grep -q digest log && grep -q "127.0.0.1:9 cannot be reached" log; check "no network"
+mkdir m && head -c 1000 good/train-images-idx3-ubyte.gz >m/train-images-idx3-ubyte.gz.part && ! get "http://127.0.0.1:9" m && [ "$(wc -c <m/train-images-idx3-ubyte.gz.part)" -eq 1000 ]; check "no network: what an earlier run left stays"
+! get "$url/missing" n && grep -q "missing does not have it" log && ! grep -q "no network" log; check "a mirror that has nothing"
+! get "$url/page" o && grep -q "page sent a web page in its place" log && [ -z "$(find o -type f)" ]; check "a web page in the file's place"
 mkdir g && head -c 100000 good/train-images-idx3-ubyte.gz >g/train-images-idx3-ubyte.gz.part && get "$url/good" g && whole g && clean g; check "an interrupted run, repeated"
 mkdir h && head -c 100000 /dev/urandom >h/train-images-idx3-ubyte.gz.part && get "$url/good" h && whole h && clean h; check "rubbish left by another program"
 cp -r a i && rm i/t10k-labels-idx1-ubyte && printf x >>i/train-labels-idx1-ubyte && get "$url/good" i && whole i && clean i; check "one file missing, one damaged"

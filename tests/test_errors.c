@@ -665,7 +665,7 @@ static void test_idx(void)
     data = cnn_load_mnist(folder, "train");
     CHECK(!data->error && data->count == 5 && data->height == 4 && data->width == 3 && data->labels[1] == 9, "%s", data->error);
     cnn_data_free(data);
-    WRONG_DATA(cnn_load_mnist(folder, "test"), "test-images-idx3-ubyte", "cannot be opened");
+    WRONG_DATA(cnn_load_mnist(folder, "test"), "t10k-images-idx3-ubyte", "cannot be opened");
     WRONG_DATA(cnn_load_fashion_mnist(folder, "train"), IMAGES " holds MNIST's digits, not Fashion-MNIST's", "cnn_load_idx");
     memcpy(half, images, 16);
     memset(half + 16, 7, 30);
@@ -676,13 +676,13 @@ static void test_idx(void)
     cnn_data_free(data);
     write_mnist();
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 9), "label 9", "sample 1", "0 .. 8");
-    WRONG_DATA(cnn_load_idx(in_folder(LABELS), in_folder(LABELS), 10), LABELS, "13 bytes");
+    WRONG_DATA(cnn_load_idx(in_folder(LABELS), in_folder(LABELS), 10), LABELS, "one dimension", "swapped");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(IMAGES), 10), "begins with 00 00 08 03", "labels", "00 00 08 01");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), folder, 10), folder);                           /* a directory */
     WRONG_DATA(cnn_load_idx(folder, in_folder(LABELS), 10), folder);
     WRONG_DATA(cnn_load_idx(NULL, in_folder(LABELS), 10), "cannot be opened");
     WRONG_DATA(cnn_load_idx(in_folder(IMAGES), in_folder(LABELS), 0), "cnn_load_idx: classes must be at least 1", "0");
-    WRONG_DATA(cnn_load_mnist(NULL, NULL), "cannot be opened");
+    WRONG_DATA(cnn_load_mnist(NULL, "train"), "cannot be opened");
     write_file(LABELS, many, 13, 14);
     WRONG_DATA(cnn_load_mnist(folder, "train"), "6 labels", "5 images");
     write_file(LABELS, eleven, 13, 13);
@@ -695,8 +695,9 @@ static void test_idx(void)
     WRONG_IMAGES((size_t)70, "\0\0\10\3\0\0\0\5\0\0\0\4\0\0\0\3", "promises 76 bytes", "has 70");
     WRONG_IMAGES((size_t)80, "\0\0\10\3\0\0\0\5\0\0\0\4\0\0\0\3", "promises 76 bytes", "has 80");
     WRONG_IMAGES((size_t)76, "\37\213\10", "gzip");
-    WRONG_IMAGES((size_t)76, "<!DOCTYPE html>", "begins with 3c 21 44 4f", "images", "00 00 08 03");
-    WRONG_IMAGES((size_t)76, "\0\0\15\3\0\0\0\5\0\0\0\4\0\0\0\3", "begins with 00 00 0d 03");
+    WRONG_IMAGES((size_t)76, "<!DOCTYPE html>", "is a web page", "IDX file of images", "get it again");
+    WRONG_IMAGES((size_t)76, "rubbish", "begins with 72 75 62 62", "images", "00 00 08 03");
+    WRONG_IMAGES((size_t)76, "\0\0\15\3\0\0\0\5\0\0\0\4\0\0\0\3", "promises 256 bytes", "has 76");
     WRONG_IMAGES((size_t)16, "\0\0\10\3\0\0\0\5\0\0\0\0\0\0\0\3", "size of 0");
     WRONG_IMAGES((size_t)16, "\0\0\10\3\377\377\377\377\377\377\377\377\377\377\377\377", "4294967295");
     WRONG_IMAGES((size_t)16, "\0\0\10\3\0\1\0\0\0\1\0\0\0\1\0\0", "promises 281474976710672 bytes", "has 16");
@@ -713,7 +714,7 @@ static void test_idx(void)
 static void test_cifar10(void)
 {
     WRONG_DATA(cnn_load_cifar10(folder, "test"), "test_batch.bin", "cannot be opened");
-    WRONG_DATA(cnn_load_cifar10(folder, "t10k"), "\"train\" or \"test\"", "\"t10k\"");
+    WRONG_DATA(cnn_load_cifar10(folder, "val"), "\"train\" or \"test\"", "\"t10k\"", "\"val\"");
     WRONG_DATA(cnn_load_cifar10(folder, NULL), "\"train\" or \"test\"");
     write_file("test_batch.bin", "", 0, 3073);
     WRONG_DATA(cnn_load_cifar10(folder, "test"), "test_batch.bin", "3073 bytes", "30730000");
