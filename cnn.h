@@ -135,7 +135,9 @@ typedef struct cnn_linear_options {
 } cnn_linear_options;
 
 typedef struct cnn_leaky_relu_options { float negative_slope; /* default 0.01 */ } cnn_leaky_relu_options;
-typedef struct cnn_dropout_options { float p; /* share of values set to 0; no default: CNN_ZERO for none */ } cnn_dropout_options;
+typedef struct cnn_dropout_options {
+    float p;                                /* share of values set to 0; to be given: CNN_ZERO for none  */
+} cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
@@ -462,9 +464,9 @@ enum { CNN_BACKEND_VERSION = 4 };
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
    entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d
-   and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing entries, or
-   filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which another one
-   is missing, by name.                                                                                   */
+   and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
+   entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
+   another one is missing, by name.                                                                                   */
 struct cnn_backend {
     int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
     const char *name;
@@ -523,9 +525,10 @@ struct cnn_backend {
                         int width);
     /* one call for all parameters: w, g, v, m: blocks of n floats; spans: (count). Weight decay is the spans', the rate
        c's. A step adds 1 to c->step and to that of each trainable span. v of the momentum: NULL when there is none */
-    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count, float max_norm);
-    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n,
-                     cnn_span *spans, int count);
+    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count,
+                           float max_norm);
+    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                     size_t n, cnn_span *spans, int count);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
                       const float *g, size_t n, cnn_span *spans, int count);
     void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ...    */
@@ -779,7 +782,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
         for (n = 0; db && n < s->batch; n++)
             for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + i];
         if (db) db[k] += (float)sum;
-        for (c = 0; du && c < depth; c++)
+        for (c = 0; c < depth; c++)
             for (y = 0; y < s->kernel_height; y++)
                 for (x = 0; x < s->kernel_width; x++) {
                     size_t at = (((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
@@ -800,7 +803,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
                             }
                         }
                     }
-                    du[at] += (float)sum;
+                    if (du) du[at] += (float)sum;
                 }
     }
 }
@@ -1119,8 +1122,8 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
    Clipping: |g| is the length of all gradients as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
    Frozen parameters are left as they are, and their gradients and moments too: they count nowhere.
    -------------------------------------------------------------------------------------------- */
-static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, cnn_span *spans,
-                          int count)
+static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                          cnn_span *spans, int count)
 {
     float lr = (float)c->lr;
     cnn_span *s;
@@ -1142,11 +1145,12 @@ static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, f
 
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
-static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s, const cnn_adam_options *o, int decoupled)
+static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s, const cnn_adam_options *o,
+                                           int decoupled)
 {
     cnn__adam_factors f;                                   /* what is the same for every number of a parameter */
     double t = (double)(s->step + 1);
-    f.shrink = decoupled ? (float)(1 - c->lr * s->weight_decay) : 1;
+    f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
     f.decay = decoupled ? 0 : s->weight_decay;
     f.lr = (float)(c->lr / (1 - pow((double)o->beta1, t)));        /* lr and the correction of m */
     f.root = (float)(1 / sqrt(1 - pow((double)o->beta2, t)));      /* the correction of sqrt(v) */
@@ -1178,9 +1182,9 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
     double sum = 0, factor;
     size_t i;
     for (s = spans; s < spans + count; s++)
-        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * g[i];
+        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
-    factor = max_norm / (c->grad_norm + 1e-6);
+    factor = (double)max_norm / (c->grad_norm + 1e-6);
     for (s = spans; factor < 1 && s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
@@ -1352,8 +1356,8 @@ static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *
         memcpy((char *)to + (size_t)n * width * 4, (const char *)from + (size_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count,
-                                       float max_norm)
+static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans,
+                                       int count, float max_norm)
 { (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
 
 static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
@@ -3041,11 +3045,14 @@ static void cnn__adam_step_part(void *arguments, int piece, int thread)
     (void)thread;
     for (k = 0; k < job->span_count; k++) {
         const cnn_span *s = &job->spans[k];
-        size_t from = s->offset > first ? s->offset : first, end = s->offset + s->count < last ? s->offset + s->count : last;
+        size_t from = s->offset, end = s->offset + s->count;
         cnn__adam_factors f;
+        if (from < first) from = first;
+        if (end > last) end = last;
         if (!s->trainable || from >= end) continue;
         f = cnn__adam_at_step(job->c, s, job->adam, job->decoupled);
-        job->g->kernels->adam_part(&f, job->adam, job->w + from, job->m + from, job->v + from, job->x + from, end - from);
+        job->g->kernels->adam_part(&f, job->adam, job->w + from, job->m + from, job->v + from, job->x + from,
+                                   end - from);
     }
 }
 
@@ -3323,8 +3330,8 @@ static int cnn__output_size(const char *side, int in, int pad_before, int pad_af
 
 /* ---- options: what 0 and CNN_ZERO mean ----
 
-   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for zero. All fields of all
-   options but the pointers stand in these lists and go through cnn__options: one that is missing here would be -2^31. */
+   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for zero. All fields
+   of all options but the pointers stand in these lists and go through cnn__options: else one could be -2^31. */
 
 typedef struct cnn__field {
     const char *name;
@@ -3391,9 +3398,10 @@ static const cnn__field cnn__sgd_fields[] = {
     CNN__FLOAT(cnn_sgd_options, weight_decay, 0),
     CNN__INT(cnn_sgd_options, nesterov, 0)
 };
-#define CNN__ADAM_FIELDS(decay)                                                                                          \
-    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), CNN__FLOAT(cnn_adam_options, beta2, 0.999), \
-    CNN__FLOAT(cnn_adam_options, eps, 1e-8), CNN__FLOAT(cnn_adam_options, weight_decay, decay)
+#define CNN__ADAM_FIELDS(decay) \
+    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
+    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
+    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
 static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
 static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
 static const cnn__field cnn__step_lr_fields[] = {
@@ -4042,7 +4050,8 @@ static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndi
 
 static int cnn__parameters_of(const cnn__layer *l)         /* 2: weight and bias; 1: weight; 0 */
 {
-    return l->kind == CNN__CONV2D ? 2 - (l->conv_options.no_bias != 0) : l->kind == CNN__LINEAR ? 2 - (l->linear_options.no_bias != 0) : 0;
+    if (l->kind == CNN__CONV2D) return l->conv_options.no_bias ? 1 : 2;
+    return l->kind != CNN__LINEAR ? 0 : l->linear_options.no_bias ? 1 : 2;
 }
 
 static void cnn__list_tensors(cnn_net *net)
@@ -4368,9 +4377,10 @@ static float *cnn__parameter(cnn_net *net, int layer, const char *suffix, float 
     return NULL;
 }
 
-static float *cnn__gradient(cnn_net *net, int layer, const char *suffix)   /* NULL: no such parameter, or it is frozen */
+static float *cnn__gradient(cnn_net *net, int layer, const char *suffix)   /* NULL: no such parameter, or frozen */
 {
-    return net->layers[layer].frozen[!strcmp(suffix, "bias")] ? NULL : cnn__parameter(net, layer, suffix, net->gradients);
+    int is_bias = !strcmp(suffix, "bias");
+    return net->layers[layer].frozen[is_bias] ? NULL : cnn__parameter(net, layer, suffix, net->gradients);
 }
 
 static int cnn__learns(cnn_net *net, const cnn__op *op)
@@ -4410,7 +4420,7 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, float *y, const float *x,
     }
 }
 
-/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of its parameters that are not frozen. */
+/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of what is not frozen. */
 static void cnn__op_backward(cnn_net *net, cnn__op *op, float *dx, const float *dy, const float *y, const float *x, int batch)
 {
     const cnn_backend *b = &net->backend;
@@ -4718,13 +4728,13 @@ static void cnn__put_lr(cnn_net *net, double lr)          /* only the host chang
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
     if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
-                    (double)weight_decay),
+    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
+                    (double)lr, (double)weight_decay),
            0;
 }
 
-/* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half of it
-   would go on. The schedule was the old one's. */
+/* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
+   of it would go on. The schedule was the old one's. */
 static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
 {
     uint64_t no_steps = 0;
@@ -4738,7 +4748,7 @@ static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
         net->backend.upload(net->backend.context, &net->counters->step, &no_steps, sizeof no_steps);
         cnn__new_spans(net);
     }
-    cnn__put_lr(net, lr);
+    cnn__put_lr(net, (double)lr);
 }
 
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
@@ -4782,10 +4792,11 @@ void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
     if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
+        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g",
+                 (double)lr);
         return;
     }
-    cnn__put_lr(net, lr);
+    cnn__put_lr(net, (double)lr);
 }
 
 float cnn_lr(const cnn_net *net) { return cnn__stopped(net) ? 0 : (float)net->lr; }
@@ -4828,21 +4839,22 @@ static double cnn__cosine(double from, double to, double share)            /* ha
 
 static double cnn__one_cycle_at(const cnn_one_cycle_lr_options *o, long t)
 {
-    double start = (double)o->max_lr / o->div_factor, end = start / o->final_div_factor, at = (double)t;
+    double most = (double)o->max_lr, start = most / (double)o->div_factor, end = start / (double)o->final_div_factor;
+    double at = (double)t;
     double top = (double)o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
     if (at >= last) return end;
-    return at <= top && top > 0 ? cnn__cosine(start, o->max_lr, at / top)
-                                : cnn__cosine(o->max_lr, end, (at - top) / (last - top));
+    return at <= top && top > 0 ? cnn__cosine(start, most, at / top)
+                                : cnn__cosine(most, end, (at - top) / (last - top));
 }
 
-/* The rate after the schedule's t-th step, t = 1, 2, 3, ... Step and cosine are recursive, as PyTorch's: they change the rate
-   that is set, whoever set it. One-cycle knows its rate from t alone. All in double: errors would add up. */
+/* The rate after the schedule's t-th step, t = 1, 2, 3, ... Step and cosine are recursive, as PyTorch's: they change
+   the rate that is set, whoever set it. One-cycle knows its rate from t alone. All in double: errors would add up. */
 static double cnn__next_lr(const cnn_net *net, long t)
 {
     const double pi = 3.14159265358979323846;
-    double lr = net->lr, least = net->cosine_lr.eta_min, T = net->cosine_lr.t_max, at = (double)t;
+    double lr = net->lr, least = (double)net->cosine_lr.eta_min, T = net->cosine_lr.t_max, at = (double)t;
     switch (net->schedule) {
-    case CNN__STEP_LR: return t % net->step_lr.step_size ? lr : lr * net->step_lr.gamma;
+    case CNN__STEP_LR: return t % net->step_lr.step_size ? lr : lr * (double)net->step_lr.gamma;
     case CNN__COSINE_LR:
         if (fmod(at - 1 - T, 2 * T) == 0)                  /* it was at its least, where the quotient is 0 / 0 */
             return lr + (net->initial_lr - least) * (1 - cos(pi / T)) / 2;
@@ -4892,10 +4904,10 @@ void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)
         || !cnn__schedulable(net,
-                             o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0 && o.pct_start < 1 && o.div_factor > 0
-                                 && o.final_div_factor > 0,
-                             "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 to "
-                             "below 1, .div_factor and .final_div_factor above 0"))
+                             o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0 && o.pct_start < 1
+                                 && o.div_factor > 0 && o.final_div_factor > 0,
+                             "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
+                             "to below 1, .div_factor and .final_div_factor above 0"))
         return;
     net->one_cycle_lr = o;
     cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
@@ -4945,8 +4957,8 @@ void cnn_step(cnn_net *net)
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
-        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients, net->parameter_count,
-                    net->spans, net->tensor_count);
+        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients,
+                    net->parameter_count, net->spans, net->tensor_count);
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
@@ -5306,7 +5318,7 @@ static void cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opt
 
 /* ---- early stopping: both answers follow from the history, so a checkpoint needs no more than that ---- */
 
-static int cnn__is_better(const cnn_epoch *e, const cnn_epoch *than, int by_accuracy)      /* than NULL: there is none yet */
+static int cnn__is_better(const cnn_epoch *e, const cnn_epoch *than, int by_accuracy)      /* than NULL: no other yet */
 {
     if (by_accuracy) return !than || e->test.accuracy > than->test.accuracy;
     return e->test.loss == e->test.loss && (!than || e->test.loss < than->test.loss);      /* NaN is never better */
@@ -5320,7 +5332,7 @@ static int cnn__best_of_history(const cnn_net *net, int by_accuracy)       /* fr
     return best;
 }
 
-static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's weights, if they are the best of those kept */
+static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's weights, if better than those kept */
 {
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
@@ -5336,8 +5348,8 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
 {
     int best = cnn__best_of_history(net, o->by_accuracy), without = net->history_count - best;
     if (o->log && o->patience && without >= o->patience && net->history_count < o->epochs)
-        fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n", net->history_count,
-                without, o->by_accuracy ? "accuracy" : "loss", best);
+        fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
+                net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
     net->backend.upload(net->backend.context, net->parameters, net->best, sizeof(float) * net->parameter_count);
     if (o->log) fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
@@ -5352,17 +5364,19 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         || !cnn__usable_loss_kind(net, "cnn_fit", o.loss))
         return 0;
     if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs), 0;
-    if (o.batch_size < 1) return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size), 0;
+    if (o.batch_size < 1)
+        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size), 0;
     if (o.test_batch_size < 1)
         return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size), 0;
     if (o.clip_grad_norm < 0)
         return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
                         (double)o.clip_grad_norm),
                0;
-    if (o.patience < 0) return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience), 0;
+    if (o.patience < 0)
+        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience), 0;
     if ((o.patience || o.keep_best) && !test)
-        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
-                                     "hold some samples back with cnn_random_split"),
+        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
+                                     "none; hold some samples back with cnn_random_split"),
                0;
     if (!net->optimizer)
         return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
@@ -5430,7 +5444,8 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
+             layers ? "layers" : "parameters", known.s,
              i < all ? ", ..." : "");
 }
 
@@ -5997,7 +6012,8 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
     else if (data->count < 1 || (size_t)data->count > cnn__data_count(data))
         cnn__say(&loader->error, "%s: the count of %s was set to %d; it must be from 1 to its %.0f samples", call, data->name,
                  data->count, (double)cnn__data_count(data));
-    else if (o.batch_size < 1) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
+    else if (o.batch_size < 1)
+        cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
     else if (o.drop_last && o.batch_size > data->count)
         cnn__say(&loader->error,
                  "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
@@ -7142,7 +7158,8 @@ static int cnn__write_state(cnn__state *s, int pth)
     return good;
 }
 
-static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };      /* of parameters and what a checkpoint has for each */
+/* of parameters and what a checkpoint has for each */
+static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
 /* Adds a block, one value a parameter, on the host, to what will be written. It must stay until then. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
@@ -7160,7 +7177,8 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
     }
 }
 
-static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)    /* of the backend's; freed by the caller */
+/* The same of the backend's memory; what is returned must stay, and is the caller's to free. */
+static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
 {
     float *values = cnn__download(net, from, net->parameter_count);
     cnn__add_values(net, s, block, values);
@@ -7303,7 +7321,7 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) {
        cnn.h/moment1/KEY, cnn.h/moment2/KEY    the optimizer's moments, if it has any
        cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and which it was, F64, if they are kept
        cnn.h/training                          the numbers below, F64
-       cnn.h/steps                             the optimizer's steps of each parameter, in their order, F64; version 1 has none
+       cnn.h/steps                             the optimizer's steps of each parameter, F64; version 1 has none
        cnn.h/history                           a row an epoch: epoch, seconds, lr; loss, accuracy, count of training and of test
 
    In "__metadata__" stands what must be the same in the program that goes on.                               */
@@ -7334,7 +7352,8 @@ static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
 static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, freed by cnn__free; NULL without memory */
 {
     cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
-    if (spans) net->backend.download(net->backend.context, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+    if (spans)
+        net->backend.download(net->backend.context, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
     return spans;
 }
 
@@ -7445,10 +7464,18 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         || !(r->numbers[CNN__INITIAL_LR] >= 0) || r->numbers[CNN__LR] > (double)FLT_MAX
         || r->numbers[CNN__INITIAL_LR] > (double)FLT_MAX)
         return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+    for (r->blocks = 0; r->blocks < 3; r->blocks++) {
+        int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
+        cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
+        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
+        if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
+    }
     if (cnn__find_stored(s, "", "cnn.h/steps")) {
         r->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
         if (r->steps && rows != (size_t)net->tensor_count)
-            cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows, net->tensor_count);
+            cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
+                       net->tensor_count);
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
         r->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)r->count, &rows);
@@ -7458,13 +7485,6 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         else if (cnn__read_block(net, s, cnn__prefix[3], r->values + (size_t)3 * net->parameter_count) < 0) return 0;
     }
     if (cnn__failed(s)) return 0;
-    for (r->blocks = 0; r->blocks < 3; r->blocks++) {
-        int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
-        cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
-        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
-        if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
-    }
     r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
     for (k = 0; r->epochs && k < r->count; k++) {
         const double *h = r->history + k * CNN__COLUMNS;
@@ -7724,7 +7744,8 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
         c.weight = cnn__parameter(net, number, "weight", parameters);
         c.bias = cnn__parameter(net, number, "bias", parameters);
         cnn__check_tensor(&c, "input", c.x, dx_host, in, samples, result, out);
-        if (c.weight && !l->frozen[0]) cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
+        if (c.weight && !l->frozen[0])
+            cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
         if (c.bias && !l->frozen[1]) cnn__check_tensor(&c, "bias", c.bias, dbias, biases, samples, result, out);
     }
     cnn__free(c.x); cnn__free(c.dy); cnn__free(dx_host); cnn__free(gradients); cnn__free(parameters);

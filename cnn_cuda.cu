@@ -2145,8 +2145,8 @@ static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, cons
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one thread a number. What is the same for a whole span is computed once, by one thread, in double. Steps are
-   counted in a launch of their own, so that no counter changes while others read it.
+   Optimizers: one thread a number. What is the same for a whole span is computed once, by one thread, in double.
+   Steps are counted in a launch of their own, so that no counter changes while others read it.
    -------------------------------------------------------------------------------------------- */
 static __global__ void next_batch(cnn_counters *c, int size, int training)
 {
@@ -2165,7 +2165,8 @@ static __device__ const cnn_span *span_at(const cnn_span *spans, int count, size
         if (spans[middle].offset <= i) low = middle;
         else high = middle;
     }
-    return count && spans[low].trainable && i >= spans[low].offset && i - spans[low].offset < spans[low].count ? &spans[low] : NULL;
+    const cnn_span *s = &spans[low];
+    return count && s->trainable && i >= s->offset && i - s->offset < s->count ? s : NULL;
 }
 
 /* One thread a span; the first counts the optimizer's step, too. */
@@ -2193,7 +2194,8 @@ static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float 
 enum { SHRINK, DECAY, RATE, ROOT };         /* what cnn_span.same holds in Adam's step */
 
 /* After count_step: the span's step is t. */
-static __global__ void adam_at_step(const cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans, int count)
+static __global__ void adam_at_step(const cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans,
+                                    int count)
 {
     size_t k = thread_index();
     if (k >= (size_t)count) return;
@@ -2663,7 +2665,8 @@ static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s,
                                        const float *dy, const float *y, const float *x, const float *weight, void *)
 {
     cuda_context *c = of(context);
-    if (dweight) LAUNCH(c, linear_dw_naive, threads_for((size_t)s->out_features * s->in_features), *s, dweight, dy, y, x);
+    size_t weights = (size_t)s->out_features * s->in_features;
+    if (dweight) LAUNCH(c, linear_dw_naive, threads_for(weights), *s, dweight, dy, y, x);
     if (dbias) LAUNCH(c, linear_db_naive, threads_for((size_t)s->out_features), *s, dbias, dy, y);
     if (dx) LAUNCH(c, linear_dx_naive, threads_for((size_t)s->batch * s->in_features), *s, dx, dy, y, weight);
 }
