@@ -95,6 +95,8 @@ extern "C" {
    >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
            the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
            Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
+           In C99 a field that is 0 and one that was left out are the same. So 0 asks for the default, and
+           CNN_ZERO says zero wherever the default is another number: cnn_adamw(net, .weight_decay = CNN_ZERO).
            C++ calls the functions that end in _with: cnn_linear_with(net, { .out_features = 10 }) in C++20;
            before that, a struct that is filled field by field.
    ============================================================================================ */
@@ -119,8 +121,8 @@ typedef enum cnn_init {                     /* how weights begin; fan_in = input
     CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out)   */
 } cnn_init;
 
-enum { CNN_ZERO = -2147483647 - 1 };
 enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
+enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31     */
 
 typedef struct cnn_conv2d_options {
     int out_channels CNN__0;                                            /* kernels = feature maps */
@@ -152,7 +154,7 @@ typedef struct cnn_linear_options {
 
 typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
 typedef struct cnn_dropout_options {
-    float p CNN__0;                         /* share of values set to 0, default 0.5; for none, leave the layer out */
+    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none  */
 } cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
@@ -295,6 +297,13 @@ void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
 
+/* What learns, as PyTorch's requires_grad: at first everything. key: a parameter ("classifier.weight"), a layer
+   ("classifier"), a block ("hidden_layer_1"), or NULL for all; at any time once the layer is there. A frozen
+   parameter gets no gradient (its .grad is all 0, as with PyTorch's None), no step, no weight decay, and
+   counts in no clipping; backward ends where nothing before it learns. Adam's moments and steps stand still
+   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is.      */
+void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad);
+
 typedef struct cnn_sgd_options {
     float lr CNN__0 /* 1e-3 */, momentum CNN__0, weight_decay CNN__0; int nesterov CNN__0;
 } cnn_sgd_options;
@@ -303,19 +312,22 @@ typedef struct cnn_adam_options {
     float weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
+/* A second call is a new optimizer, as in PyTorch: moments, steps and schedule of the old one are gone. */
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
 void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015)       */
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w first       (Loshchilov, Hutter 2019) */
 
 /* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
-   epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False. */
+   epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False.
+   Step and cosine go on from the rate that is set, by cnn_set_lr too; one-cycle overwrites it. A second
+   schedule takes the place of the first and begins at the rate of now.                                     */
 typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
 typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
 typedef struct cnn_one_cycle_lr_options {
     float max_lr CNN__0; int total_steps CNN__0;
     float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
 } cnn_one_cycle_lr_options;
-void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr gamma^floor(t / step_size)      */
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps   */
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
 void cnn_scheduler_step(cnn_net *net);
@@ -369,6 +381,9 @@ typedef struct cnn_fit_options {
     int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several;  */
     int progress_width CNN__0;              /* ... the terminal's columns, default 80: the line is shorter */
     FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
+    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never   */
+    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch          */
+    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss    */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
     /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
        history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
@@ -377,9 +392,13 @@ typedef struct cnn_fit_options {
     void *user CNN__0;                      /* given to each_epoch and interrupted                       */
 } cnn_fit_options;
 
-/* test may be NULL. Returns 1, or 0 with the net in error. Trains on from net's last epoch up to `epochs`. */
+/* test may be NULL, but not with .patience and .keep_best, which judge an epoch by it: then give samples
+   that the final score is not taken on (cnn_random_split). Returns 1, or 0 with the net in error. Trains on from
+   net's last epoch up to `epochs`; whether patience is at its end follows from the history, after a
+   cnn_checkpoint_load too. A checkpoint keeps the best weights as well.                                     */
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o);
 const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far             */
+int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none       */
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
 /* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
@@ -489,7 +508,7 @@ typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /*
 typedef struct cnn_counters {
     uint64_t seed;
     uint64_t pass;                          /* training passes so far: keys the dropout masks            */
-    uint64_t step;                          /* optimizer steps so far: Adam's t                          */
+    uint64_t step;                          /* steps of this optimizer so far                            */
     uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will   */
     double lr;
     double loss, loss_sum, weight_sum;      /* last batch: mean; since the last reset: mean = loss_sum / weight_sum */
@@ -498,14 +517,24 @@ typedef struct cnn_counters {
     int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored   */
 } cnn_counters;
 
+/* One parameter's place in the blocks of all parameters, of their gradients and of each moment. Spans come in the
+   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too.  */
+typedef struct cnn_span {
+    size_t offset, count;                   /* floats                                                    */
+    uint64_t step;                          /* Adam's t: the optimizer's steps that moved this parameter */
+    float weight_decay;
+    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it   */
+    float same[4];                          /* the operation's own: what is the same for all its numbers */
+} cnn_span;
+
 enum { CNN_BACKEND_VERSION = 4 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
-   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx of conv2d and linear
-   may be NULL: not needed. A backend is made by copying cnn_find_backend("direct") and replacing entries, or
-   filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which another one
-   is missing, by name.                                                                                   */
+   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d
+   and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
+   entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
+   another one is missing, by name.                                                                                   */
 struct cnn_backend {
     int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
     const char *name;
@@ -564,11 +593,14 @@ struct cnn_backend {
     /* to: (batch, width) = from[o[n]]: labels and targets, 4 bytes a value */
     void (*gather_rows)(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
                         int width);
-    /* one flat block of all parameters: w, g, v, m: (n); v of the momentum may be NULL when there is none */
-    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, float max_norm);
-    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n);
+    /* one call for all parameters: w, g, v, m: blocks of n floats; spans: (count). Weight decay is the spans', the rate
+       c's. A step adds 1 to c->step and to that of each trainable span. v of the momentum: NULL when there is none */
+    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count,
+                           float max_norm);
+    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                     size_t n, cnn_span *spans, int count);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                      const float *g, size_t n);
+                      const float *g, size_t n, cnn_span *spans, int count);
     void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ...    */
     void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step, or a batch of cnn_evaluate. Not every
                                                step comes to its end.                                                 */
@@ -591,6 +623,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #if defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED) && !defined(CNN__ISA)
 
 #include <errno.h>
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
@@ -1279,7 +1312,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
                             }
                         }
                     }
-                    du[at] += (float)sum;
+                    if (du) du[at] += (float)sum;
                 }
     }
 }
@@ -1449,7 +1482,7 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
         double sum = 0;
         for (n = 0; db && n < s->batch; n++) sum += dy[(size_t)n * s->out_features + o];
         if (db) db[o] += (float)sum;
-        for (i = 0; i < s->in_features; i++) {
+        for (i = 0; dw && i < s->in_features; i++) {
             sum = 0;
             for (n = 0; n < s->batch; n++)
                 sum += (double)dy[(size_t)n * s->out_features + o] * x[(size_t)n * s->in_features + i];
@@ -1623,65 +1656,82 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one step on the flat block of all parameters w with gradients g, t = 1, 2, 3, ...
+   Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps t = 1, 2, 3, ...:
+   one that was frozen for a while is corrected for the steps that it took part in.
 
        SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v      (Nesterov: w - lr (g + momentum v))
        Adam    g = g + decay w;   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
                w = w - lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
        AdamW   the same without g + decay w, but first  w = w - lr decay w
 
-   Clipping: |g| is the length of the block as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
+   Clipping: |g| is the length of all gradients as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
+   Frozen parameters are left as they are, and their gradients and moments too: they count nowhere.
    -------------------------------------------------------------------------------------------- */
-static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n)
+static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
+                          cnn_span *spans, int count)
 {
     float lr = (float)c->lr;
+    cnn_span *s;
     size_t i;
-    for (i = 0; i < n; i++) {
-        float d = g[i] + o->weight_decay * w[i];
-        if (v) {
-            v[i] = o->momentum * v[i] + d;
-            d = o->nesterov ? d + o->momentum * v[i] : v[i];
+    for (s = spans; s < spans + count; s++) {
+        if (!s->trainable) continue;
+        for (i = s->offset; i < s->offset + s->count; i++) {
+            float d = g[i] + s->weight_decay * w[i];
+            if (v) {
+                v[i] = o->momentum * v[i] + d;
+                d = o->nesterov ? d + o->momentum * v[i] : v[i];
+            }
+            w[i] -= lr * d;
         }
-        w[i] -= lr * d;
+        s->step++;
     }
     c->step++;
 }
 
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
-static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_adam_options *o, int decoupled)
+static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s, const cnn_adam_options *o,
+                                           int decoupled)
 {
-    cnn__adam_factors f;                                   /* what is the same for every parameter */
-    double t = (double)(c->step + 1);
-    f.shrink = decoupled ? (float)(1 - c->lr * o->weight_decay) : 1;
-    f.decay = decoupled ? 0 : o->weight_decay;
-    f.lr = (float)(c->lr / (1 - pow(o->beta1, t)));        /* lr and the correction of m */
-    f.root = (float)(1 / sqrt(1 - pow(o->beta2, t)));      /* the correction of sqrt(v) */
+    cnn__adam_factors f;                                   /* what is the same for every number of a parameter */
+    double t = (double)(s->step + 1);
+    f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
+    f.decay = decoupled ? 0 : s->weight_decay;
+    f.lr = (float)(c->lr / (1 - pow((double)o->beta1, t)));        /* lr and the correction of m */
+    f.root = (float)(1 / sqrt(1 - pow((double)o->beta2, t)));      /* the correction of sqrt(v) */
     return f;
 }
 
 static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                           const float *g, size_t n)
+                           const float *g, cnn_span *spans, int count)
 {
-    cnn__adam_factors f = cnn__adam_at_step(c, o, decoupled);
+    cnn_span *s;
     size_t i;
-    for (i = 0; i < n; i++) {
-        float d = g[i] + f.decay * w[i];
-        m[i] = o->beta1 * m[i] + (1 - o->beta1) * d;
-        v[i] = o->beta2 * v[i] + (1 - o->beta2) * d * d;
-        w[i] = w[i] * f.shrink - f.lr * m[i] / (sqrtf(v[i]) * f.root + o->eps);
+    for (s = spans; s < spans + count; s++) {
+        cnn__adam_factors f = cnn__adam_at_step(c, s, o, decoupled);
+        if (!s->trainable) continue;
+        for (i = s->offset; i < s->offset + s->count; i++) {
+            float d = g[i] + f.decay * w[i];
+            m[i] = o->beta1 * m[i] + (1 - o->beta1) * d;
+            v[i] = o->beta2 * v[i] + (1 - o->beta2) * d * d;
+            w[i] = w[i] * f.shrink - f.lr * m[i] / (sqrtf(v[i]) * f.root + o->eps);
+        }
+        s->step++;
     }
     c->step++;
 }
 
-static void cnn__clip_grad_norm(cnn_counters *c, float *g, size_t n, float max_norm)
+static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans, int count, float max_norm)
 {
+    const cnn_span *s;
     double sum = 0, factor;
     size_t i;
-    for (i = 0; i < n; i++) sum += (double)g[i] * g[i];
+    for (s = spans; s < spans + count; s++)
+        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
-    factor = max_norm / (c->grad_norm + 1e-6);
-    for (i = 0; factor < 1 && i < n; i++) g[i] *= (float)factor;
+    factor = (double)max_norm / (c->grad_norm + 1e-6);
+    for (s = spans; factor < 1 && s < spans + count; s++)
+        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1851,16 +1901,17 @@ static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *
         memcpy((char *)to + (size_t)n * width * 4, (const char *)from + (size_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
-{ (void)context; cnn__clip_grad_norm(c, g, n, max_norm); }
+static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans,
+                                       int count, float max_norm)
+{ (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
 
 static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                                 size_t n)
-{ (void)context; cnn__sgd_step(c, o, w, v, g, n); }
+                                 size_t n, cnn_span *spans, int count)
+{ (void)context; (void)n; cnn__sgd_step(c, o, w, v, g, spans, count); }
 
 static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                  float *v, const float *g, size_t n)
-{ (void)context; cnn__adam_step(c, o, decoupled, w, m, v, g, n); }
+                                  float *v, const float *g, size_t n, cnn_span *spans, int count)
+{ (void)context; (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count); }
 
 static void *cnn__host_alloc(void *context, size_t bytes) { (void)context; return cnn__alloc(bytes, 1); }
 static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
@@ -2865,7 +2916,7 @@ typedef struct cnn__conv_job {
     float *out; unsigned char *place;                      /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
-    float *sums;                                           /* of dweight and dbias, chunk by chunk */
+    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, chunk by chunk */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
 } cnn__conv_job;
@@ -3136,7 +3187,7 @@ static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float 
     const cnn__window_lines *w = &p->window;
     int k, c, y, x, l;
     for (k = 0; k < out_channels; k++, sums += w->sums)
-        for (c = 0; c < g->in_channels; c++)
+        for (c = 0; dweight && c < g->in_channels; c++)
             for (y = 0; y < g->kernel_height; y++)
                 for (x = 0; x < g->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
     for (k = 0; dbias && k < out_channels; k++)
@@ -3160,7 +3211,7 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
         int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
         cnn__conv_df(job, a.p, first, images);
-        cnn__conv_dweight(job, &a, sums, a.p, first, images);
+        if (job->learns) cnn__conv_dweight(job, &a, sums, a.p, first, images);
         if (!job->dx) continue;
         cnn__conv_d(job, &a, a.p, first, images, unit == begin);
         cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
@@ -3225,7 +3276,7 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     job.g = (const cnn__gemm_context *)context;
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 1);
-    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
+    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
     u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
     job.weight = mirrored; job.u = u;
     job.sums = u + job.p.u;
@@ -3317,7 +3368,7 @@ static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
     int panel = k->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
     int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, cut = width % k->lanes;
     float *packed = job->scratch + (size_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (size_t)panel * longest;
-    for (pass = 0; pass < (job->dx ? 2 : 1); pass++) {
+    for (pass = job->dweight ? 0 : 1; pass < (job->dx ? 2 : 1); pass++) {
         const cnn__sparse *df = &job->df[pass];
         const float *from = (pass ? job->weight : job->x) + first;
         float *to = (pass ? job->dx : job->dweight) + first;
@@ -3398,7 +3449,7 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
         for (o = 0; o < s->out_features; o++) turned[(size_t)o * s->batch + n] = df[(size_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
         dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
-    cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
+    if (dweight) cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
     if (dx) cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
     cnn__parallel(job.g->threads, cnn__pieces(s->in_features, panel), cnn__linear_backward_panel, &job);
@@ -3414,7 +3465,7 @@ typedef struct cnn__each_job {
     float *y; const float *x, *dy;
     cnn_activation activation; float slope;
     const cnn_counters *c; int layer; float p;
-    cnn__adam_factors factors; const cnn_adam_options *adam; float *w, *m, *v;
+    const cnn_span *spans; int span_count, decoupled; const cnn_adam_options *adam; float *w, *m, *v;
     const cnn_map_shape *map; const unsigned char *bytes; const float *floats; const int *order; const float *scale, *shift;
     const cnn_pool2d_shape *pool;
 } cnn__each_job;
@@ -3491,22 +3542,36 @@ static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int
     cnn__gemm_dropout_forward(context, c, layer, p, dx, dy, n);
 }
 
+/* A piece of the blocks: what of each span lies in it */
 static void cnn__adam_step_part(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, n = cnn__piece_of(job, piece, &first);
+    size_t first, last = cnn__piece_of(job, piece, &first) + first;
+    int k;
     (void)thread;
-    job->g->kernels->adam_part(&job->factors, job->adam, job->w + first, job->m + first, job->v + first, job->x + first, n);
+    for (k = 0; k < job->span_count; k++) {
+        const cnn_span *s = &job->spans[k];
+        size_t from = s->offset, end = s->offset + s->count;
+        cnn__adam_factors f;
+        if (from < first) from = first;
+        if (end > last) end = last;
+        if (!s->trainable || from >= end) continue;
+        f = cnn__adam_at_step(job->c, s, job->adam, job->decoupled);
+        job->g->kernels->adam_part(&f, job->adam, job->w + from, job->m + from, job->v + from, job->x + from,
+                                   end - from);
+    }
 }
 
 static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                float *v, const float *g, size_t n)
+                                float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
     cnn__each_job job;
+    int k;
     memset(&job, 0, sizeof job);
-    job.factors = cnn__adam_at_step(c, o, decoupled);
+    job.c = c; job.spans = spans; job.span_count = count; job.decoupled = decoupled;
     job.adam = o; job.w = w; job.m = m; job.v = v; job.x = g;
     cnn__each(&job, context, n, cnn__adam_step_part);
+    for (k = 0; k < count; k++) spans[k].step += spans[k].trainable != 0;
     c->step++;
 }
 
@@ -3626,6 +3691,8 @@ static cnn__data_memory *cnn__data_keep(const cnn_data *data);         /* to kno
 static void cnn__data_forget(cnn__data_memory *memory);
 static int cnn__data_freed(cnn__data_memory *memory);
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
+static int cnn__find_layer(const cnn_net *net, const char *name);
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
 
 typedef enum cnn__kind {
@@ -3648,11 +3715,12 @@ typedef struct cnn__layer {
     cnn_linear_shape linear;
     cnn_activation activation; float slope;
     float p;
+    int frozen[2];                          /* its weight, its bias: cnn_requires_grad(.., 0)            */
 } cnn__layer;
 
 typedef struct cnn__tensor {                /* one parameter                                             */
     char key[112];
-    int layer, ndim, shape[4];
+    int layer, is_bias, ndim, shape[4];
     size_t offset, count;                   /* in the blocks of parameters and gradients                 */
     size_t fan_in, fan_out;
     cnn_init init;                          /* biases: CNN_INIT_DEFAULT                                  */
@@ -3703,6 +3771,7 @@ struct cnn_net {
     size_t parameter_count;                 /* floats in each block, gaps between tensors included       */
     float *parameters, *gradients, *moment1, *moment2;
     cnn_counters *counters;                 /* in backend memory                                         */
+    cnn_span *spans;                        /* (tensor_count), in backend memory                         */
     cnn__op *ops; int op_count;
     /* for batches of up to `capacity` samples */
     int capacity, index_capacity, backward_capacity;
@@ -3723,11 +3792,14 @@ struct cnn_net {
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
-    float base_lr;
+    double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
     cnn__schedule schedule; long schedule_steps;
     cnn_step_lr_options step_lr; cnn_cosine_lr_options cosine_lr; cnn_one_cycle_lr_options one_cycle_lr;
     cnn_epoch *history; int history_count, history_room;
+    float *best; int best_epoch;            /* on the host: the weights after that epoch; 0: none        */
 };
+
+enum { CNN__IGNORED = -100 };                              /* PyTorch's default of ignore_index */
 
 const char *cnn_error(const cnn_net *net)
 {
@@ -3750,6 +3822,8 @@ cnn_net *cnn_new(int channels, int height, int width)
     }
     net->input.channels = channels; net->input.height = height; net->input.width = width;
     net->backend = *cnn_find_backend("gemm");
+    net->cross_entropy.ignore_index = CNN__IGNORED;
+    net->initial_lr = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
         cnn__say(&net->error,
@@ -3803,7 +3877,149 @@ static int cnn__output_size(const char *side, int in, int pad_before, int pad_af
     return (int)out;
 }
 
-static int cnn__either(int one, int both, int otherwise) { return one ? one : both ? both : otherwise; }
+/* ---- options: what 0 and CNN_ZERO mean ----
+
+   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for zero. All fields
+   of all options but the pointers stand in these lists and go through cnn__options: else one could be -2^31. */
+
+typedef struct cnn__field {
+    const char *name;
+    size_t at;                              /* where in the struct */
+    char type;                              /* 'i' int or enum, 'f' float, 'u' uint64_t */
+    double otherwise;                       /* the default */
+    int like;                               /* or the default is what that field, before it in the list, has; -1 */
+} cnn__field;
+
+#define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
+#define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
+#define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
+#define CNN__SIDES(o, both, otherwise) \
+    CNN__INT(o, both, otherwise), CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+
+static const cnn__field cnn__conv2d_fields[] = {
+    CNN__INT(cnn_conv2d_options, out_channels, 0),
+    CNN__INT(cnn_conv2d_options, kernel_size, 0),
+    CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_conv2d_options, stride, 1),
+    CNN__SIDES(cnn_conv2d_options, padding, 0),
+    CNN__SIDES(cnn_conv2d_options, dilation, 1),
+    CNN__INT(cnn_conv2d_options, groups, 1),
+    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, no_bias, 0),
+    CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT),
+    CNN__INT(cnn_conv2d_options, in_channels, 0)
+};
+static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default: cnn__layer_options */
+    CNN__INT(cnn_pool2d_options, kernel_size, 0),
+    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_pool2d_options, stride, 0),
+    CNN__SIDES(cnn_pool2d_options, padding, 0),
+    CNN__INT(cnn_pool2d_options, ceil_mode, 0),
+    CNN__INT(cnn_pool2d_options, exclude_padding, 0)
+};
+static const cnn__field cnn__linear_fields[] = {
+    CNN__INT(cnn_linear_options, out_features, 0),
+    CNN__INT(cnn_linear_options, no_bias, 0),
+    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
+    CNN__INT(cnn_linear_options, in_features, 0)
+};
+static const cnn__field cnn__leaky_relu_fields[] = { CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01) };
+static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
+static const cnn__field cnn__data_fields[] = {
+    CNN__INT(cnn_data_options, count, 0),
+    CNN__INT(cnn_data_options, channels, 0),
+    CNN__INT(cnn_data_options, height, 0),
+    CNN__INT(cnn_data_options, width, 0),
+    CNN__INT(cnn_data_options, classes, 0),
+    CNN__INT(cnn_data_options, outputs, 0),
+    CNN__INT(cnn_data_options, constant, 0)
+};
+static const cnn__field cnn__loader_fields[] = {
+    CNN__INT(cnn_loader_options, batch_size, 1),
+    CNN__INT(cnn_loader_options, shuffle, 0),
+    CNN__INT(cnn_loader_options, drop_last, 0),
+    { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
+};
+static const cnn__field cnn__sgd_fields[] = {
+    CNN__FLOAT(cnn_sgd_options, lr, 1e-3),
+    CNN__FLOAT(cnn_sgd_options, momentum, 0),
+    CNN__FLOAT(cnn_sgd_options, weight_decay, 0),
+    CNN__INT(cnn_sgd_options, nesterov, 0)
+};
+#define CNN__ADAM_FIELDS(decay) \
+    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
+    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
+    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
+static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
+static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
+static const cnn__field cnn__step_lr_fields[] = {
+    CNN__INT(cnn_step_lr_options, step_size, 0),
+    CNN__FLOAT(cnn_step_lr_options, gamma, 0.1)
+};
+static const cnn__field cnn__cosine_lr_fields[] = {
+    CNN__INT(cnn_cosine_lr_options, t_max, 0),
+    CNN__FLOAT(cnn_cosine_lr_options, eta_min, 0)
+};
+static const cnn__field cnn__one_cycle_lr_fields[] = {
+    CNN__FLOAT(cnn_one_cycle_lr_options, max_lr, 0),
+    CNN__INT(cnn_one_cycle_lr_options, total_steps, 0),
+    CNN__FLOAT(cnn_one_cycle_lr_options, pct_start, 0.3),
+    CNN__FLOAT(cnn_one_cycle_lr_options, div_factor, 25),
+    CNN__FLOAT(cnn_one_cycle_lr_options, final_div_factor, 1e4)
+};
+static const cnn__field cnn__cross_entropy_fields[] = {
+    CNN__INT(cnn_cross_entropy_options, classes, 0),
+    CNN__FLOAT(cnn_cross_entropy_options, label_smoothing, 0),
+    CNN__INT(cnn_cross_entropy_options, ignore_index, CNN__IGNORED),
+    CNN__INT(cnn_cross_entropy_options, probabilities, 0)
+};
+static const cnn__field cnn__fit_fields[] = {
+    CNN__INT(cnn_fit_options, epochs, 1),
+    CNN__INT(cnn_fit_options, batch_size, 128),
+    CNN__INT(cnn_fit_options, test_batch_size, 256),
+    CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
+    CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0),
+    CNN__INT(cnn_fit_options, keep_order, 0),
+    CNN__INT(cnn_fit_options, keep_last, 0),
+    CNN__INT(cnn_fit_options, progress_bar, 0),
+    CNN__INT(cnn_fit_options, progress_width, 80),
+    CNN__INT(cnn_fit_options, patience, 0),
+    CNN__INT(cnn_fit_options, keep_best, 0),
+    CNN__INT(cnn_fit_options, by_accuracy, 0)
+};
+
+/* cnn__options for a struct and its list */
+#define CNN__OPTIONS(o, fields, call, error) cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
+
+/* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option takes that. */
+static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call, cnn__text *error)
+{
+    for (; count--; f++) {
+        char *here = (char *)options + f->at;
+        if (f->type == 'i') {
+            int value, otherwise = (int)f->otherwise;
+            memcpy(&value, here, sizeof value);
+            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
+            value = value == CNN_ZERO ? 0 : value ? value : otherwise;
+            memcpy(here, &value, sizeof value);
+        } else if (f->type == 'f') {
+            float value;
+            memcpy(&value, here, sizeof value);
+            if (!(value - value == 0))
+                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name, (double)value), 0;
+            value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
+            memcpy(here, &value, sizeof value);
+        } else {
+            uint64_t value;
+            memcpy(&value, here, sizeof value);
+            if (value == (uint64_t)(int64_t)CNN_ZERO) value = 0;
+            memcpy(here, &value, sizeof value);
+        }
+    }
+    return 1;
+}
 
 static int cnn__usable_init(cnn_init init, const char *label, cnn__text *error)
 {
@@ -3823,13 +4039,13 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
     memset(s, 0, sizeof *s);
     s->in_channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
     s->out_channels = o->out_channels;
-    s->kernel_height = layer->conv1d ? 1 : cnn__either(o->kernel_height, o->kernel_size, 0);
-    s->kernel_width = cnn__either(o->kernel_width, o->kernel_size, 0);
-    s->stride_height = layer->conv1d ? 1 : cnn__either(o->stride_height, o->stride, 1);
-    s->stride_width = cnn__either(o->stride_width, o->stride, 1);
-    s->dilation_height = layer->conv1d ? 1 : cnn__either(o->dilation_height, o->dilation, 1);
-    s->dilation_width = cnn__either(o->dilation_width, o->dilation, 1);
-    s->groups = cnn__either(o->groups, 0, 1);
+    s->kernel_height = layer->conv1d ? 1 : o->kernel_height;
+    s->kernel_width = o->kernel_width;
+    s->stride_height = layer->conv1d ? 1 : o->stride_height;
+    s->stride_width = o->stride_width;
+    s->dilation_height = layer->conv1d ? 1 : o->dilation_height;
+    s->dilation_width = o->dilation_width;
+    s->groups = o->groups;
     s->padding_mode = o->padding_mode;
     if (layer->in.flat)
         return cnn__say(error,
@@ -3876,8 +4092,8 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         s->pad_top = (int)total_height / 2; s->pad_bottom = (int)total_height - s->pad_top;
         s->pad_left = (int)total_width / 2; s->pad_right = (int)total_width - s->pad_left;
     } else {
-        pad_height = layer->conv1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
-        pad_width = cnn__either(o->padding_width, o->padding, 0);
+        pad_height = layer->conv1d ? 0 : o->padding_height;
+        pad_width = o->padding_width;
         if (pad_height < 0 || pad_width < 0 || pad_height > INT_MAX / 4 || pad_width > INT_MAX / 4)
             return cnn__say(error,
                             "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
@@ -3922,12 +4138,12 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     cnn_pool2d_shape *s = &layer->pool;
     memset(s, 0, sizeof *s);
     s->channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
-    s->kernel_height = layer->global ? s->in_height : layer->pool1d ? 1 : cnn__either(o->kernel_height, o->kernel_size, 0);
-    s->kernel_width = layer->global ? s->in_width : cnn__either(o->kernel_width, o->kernel_size, 0);
-    s->stride_height = layer->pool1d ? 1 : cnn__either(o->stride_height, o->stride, s->kernel_height);
-    s->stride_width = cnn__either(o->stride_width, o->stride, s->kernel_width);
-    s->pad_height = layer->pool1d ? 0 : cnn__either(o->padding_height, o->padding, 0);
-    s->pad_width = cnn__either(o->padding_width, o->padding, 0);
+    s->kernel_height = layer->global ? s->in_height : layer->pool1d ? 1 : o->kernel_height;
+    s->kernel_width = layer->global ? s->in_width : o->kernel_width;
+    s->stride_height = layer->global ? s->in_height : layer->pool1d ? 1 : o->stride_height;
+    s->stride_width = layer->global ? s->in_width : o->stride_width;
+    s->pad_height = layer->pool1d ? 0 : o->padding_height;
+    s->pad_width = o->padding_width;
     s->average = layer->average;
     s->exclude_padding = o->exclude_padding;
     if (layer->in.flat)
@@ -4000,6 +4216,37 @@ static int cnn__fit_layer(cnn__layer *layer, cnn__dims in, const char *label, cn
     }
 }
 
+/* What the caller's options mean; once, when the layer is added. */
+static int cnn__layer_options(cnn__layer *layer, const char *label, cnn__text *error)
+{
+    cnn_pool2d_options *p = &layer->pool_options;
+    cnn_leaky_relu_options leaky;
+    cnn_dropout_options dropout;
+    leaky.negative_slope = layer->slope;
+    dropout.p = layer->p;
+    switch (layer->kind) {
+    case CNN__CONV2D: return CNN__OPTIONS(&layer->conv_options, cnn__conv2d_fields, label, error);
+    case CNN__LINEAR: return CNN__OPTIONS(&layer->linear_options, cnn__linear_fields, label, error);
+    case CNN__POOL2D:                       /* a side's stride is by default its kernel */
+        if (!p->stride && !p->stride_height) p->stride_height = p->kernel_height ? p->kernel_height : p->kernel_size;
+        if (!p->stride && !p->stride_width) p->stride_width = p->kernel_width ? p->kernel_width : p->kernel_size;
+        return CNN__OPTIONS(p, cnn__pool2d_fields, label, error);
+    case CNN__ACTIVATION:
+        if (layer->activation != CNN_LEAKY_RELU) return 1;
+        if (!CNN__OPTIONS(&leaky, cnn__leaky_relu_fields, label, error)) return 0;
+        layer->slope = leaky.negative_slope;
+        return 1;
+    case CNN__DROPOUT:                      /* 0 may be a sweep's first value, or forgotten: neither is .5 */
+        if (dropout.p == 0)
+            return cnn__say(error, "%s: needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
+                                   ".p = CNN_ZERO for none", label), 0;
+        if (!CNN__OPTIONS(&dropout, cnn__dropout_fields, label, error)) return 0;
+        layer->p = dropout.p;
+        return 1;
+    default: return 1;
+    }
+}
+
 /* The square input size with which the last layer would get `features` values; 0 if none. */
 static int cnn__size_that_fits(const cnn_net *net, int features)
 {
@@ -4068,6 +4315,7 @@ static void cnn__add(cnn_net *net, cnn__layer *layer)
             cnn__say(&net->error, "%s: there is a layer of that name already, layer %d", label.s, i + 1);
             return;
         }
+    if (!cnn__layer_options(layer, label.s, &net->error)) return;
     if (!cnn__fit_layer(layer, net->layer_count ? net->layers[net->layer_count - 1].out : net->input, label.s, &net->error)) {
         if (layer->kind == CNN__LINEAR && !net->error.s[0]) cnn__features_differ(net, layer, label.s);
         return;
@@ -4145,7 +4393,7 @@ void cnn_flatten(cnn_net *net) { cnn__add_plain(net, CNN__FLATTEN, "flatten"); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 {
-    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope != 0 ? o.negative_slope : 0.01f);
+    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
 }
 
 void cnn_global_avg_pool2d(cnn_net *net)
@@ -4165,7 +4413,7 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
 {
     cnn__layer layer = cnn__layer_of(CNN__DROPOUT, "dropout");
-    layer.p = o.p != 0 ? o.p : 0.5f;
+    layer.p = o.p;
     cnn__add(net, &layer);
 }
 
@@ -4370,6 +4618,7 @@ static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndi
     int i;
     snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
     t->layer = layer;
+    t->is_bias = !strcmp(suffix, "bias");
     t->ndim = ndim;
     t->count = 1;
     for (i = 0; i < ndim; i++) {
@@ -4382,6 +4631,12 @@ static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndi
     t->offset = net->parameter_count;
     net->parameter_count += (t->count + 15) / 16 * 16;     /* each tensor begins at a cache line */
     if (net->parameter_count > (size_t)-1 / 64) net->parameter_count = (size_t)-1 / 64;
+}
+
+static int cnn__parameters_of(const cnn__layer *l)         /* 2: weight and bias; 1: weight; 0 */
+{
+    if (l->kind == CNN__CONV2D) return l->conv_options.no_bias ? 1 : 2;
+    return l->kind != CNN__LINEAR ? 0 : l->linear_options.no_bias ? 1 : 2;
 }
 
 static void cnn__list_tensors(cnn_net *net)
@@ -4428,6 +4683,23 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
     }
 }
 
+static int cnn__frozen(const cnn_net *net, const cnn__tensor *t) { return net->layers[t->layer].frozen[t->is_bias]; }
+
+/* The spans as a new optimizer finds them: no parameter has been moved yet. */
+static void cnn__new_spans(cnn_net *net)
+{
+    int i;
+    for (i = 0; i < net->tensor_count; i++) {
+        cnn_span span;
+        memset(&span, 0, sizeof span);
+        span.offset = net->tensors[i].offset;
+        span.count = net->tensors[i].count;
+        span.weight_decay = net->optimizer == CNN__SGD ? net->sgd.weight_decay : net->adam.weight_decay;
+        span.trainable = !cnn__frozen(net, &net->tensors[i]);
+        net->backend.upload(net->backend.context, net->spans + i, &span, sizeof span);
+    }
+}
+
 static int cnn__init_parameters(cnn_net *net)
 {
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
@@ -4440,6 +4712,7 @@ static int cnn__init_parameters(cnn_net *net)
     net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
     net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
     net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
         for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
@@ -4447,8 +4720,9 @@ static int cnn__init_parameters(cnn_net *net)
         net->backend.zero(net->backend.context, net->gradients, sizeof *host * net->parameter_count);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
-        c.lr = net->base_lr;
+        c.lr = net->lr;
         cnn__write_counters(net, &c);
+        cnn__new_spans(net);
     }
     cnn__free(host);
     return !cnn__stopped(net);
@@ -4699,6 +4973,7 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->parameters);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
+        cnn__backend_free(net, &net->spans);
         cnn__backend_free(net, &net->staged);
         cnn__backend_free(net, &net->class_weight_sent);
         while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
@@ -4748,6 +5023,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->staging);
     cnn__free(net->class_weight);
     cnn__free(net->trained_scale);
+    cnn__free(net->best);
     cnn__free(net);
 }
 
@@ -4761,6 +5037,17 @@ static float *cnn__parameter(cnn_net *net, int layer, const char *suffix, float 
         if (t->layer == layer && !strcmp(t->key + strlen(t->key) - strlen(suffix), suffix)) return block + t->offset;
     }
     return NULL;
+}
+
+static float *cnn__gradient(cnn_net *net, int layer, const char *suffix)   /* NULL: no such parameter, or frozen */
+{
+    int is_bias = !strcmp(suffix, "bias");
+    return net->layers[layer].frozen[is_bias] ? NULL : cnn__parameter(net, layer, suffix, net->gradients);
+}
+
+static int cnn__learns(cnn_net *net, const cnn__op *op)
+{
+    return cnn__gradient(net, op->first, "weight") || cnn__gradient(net, op->first, "bias");
 }
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)
@@ -4795,14 +5082,13 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, float *y, const float *x,
     }
 }
 
-/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of its parameters. */
+/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of what is not frozen. */
 static void cnn__op_backward(cnn_net *net, cnn__op *op, float *dx, const float *dy, const float *y, const float *x, int batch)
 {
     const cnn_backend *b = &net->backend;
     const cnn__layer *l = &net->layers[op->first];
     const float *weight = cnn__parameter(net, op->first, "weight", net->parameters);
-    float *dweight = cnn__parameter(net, op->first, "weight", net->gradients);
-    float *dbias = cnn__parameter(net, op->first, "bias", net->gradients);
+    float *dweight = cnn__gradient(net, op->first, "weight"), *dbias = cnn__gradient(net, op->first, "bias");
     size_t n = cnn__size(l->out) * (size_t)batch;
     cnn_pool2d_shape pool = l->pool;
     cnn_map_shape map;
@@ -5108,8 +5394,7 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
     float *weight = NULL;
     int k;
-    if (cnn__stopped(net)) return;
-    if (o.label_smoothing == (float)CNN_ZERO) o.label_smoothing = 0;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
         cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g", (double)o.label_smoothing);
         return;
@@ -5135,18 +5420,10 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     net->cross_entropy = o;
 }
 
-/* The label that does not count: 0 means not given, and CNN_ZERO class 0 */
-static int cnn__ignored_label(const cnn_net *net)
-{
-    int ignored = net->cross_entropy.ignore_index;
-    return ignored == CNN_ZERO ? 0 : ignored ? ignored : -100;
-}
-
 /* As the backend's entry takes them */
 static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
 {
     *o = net->cross_entropy;
-    o->ignore_index = cnn__ignored_label(net);
     if (net->class_weight && !net->class_weight_sent) {
         size_t size = sizeof(float) * (size_t)o->classes;
         net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
@@ -5228,9 +5505,14 @@ void cnn_backward(cnn_net *net)
         return;
     }
     if (!cnn__reserve_backward(net)) return;
-    while (first < net->op_count && !cnn__parameter(net, net->ops[first].first, "weight", net->parameters)) first++;
+    while (first < net->op_count && !cnn__learns(net, &net->ops[first])) first++;
+    if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
+        cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
+                              "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
+        return;
+    }
     dy = net->dloss;
-    for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first parameters */
+    for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first that learns */
         cnn__op *op = &net->ops[i];
         float *dx = i == first ? NULL : net->dflow[dy == net->dflow[0]];
         if (op->y != op->output) continue;                 /* did nothing: dx = dy */
@@ -5281,77 +5563,117 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
 
 /* ---- optimizers and schedules ---- */
 
-static void cnn__set_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr, float weight_decay)
+static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
-    if (cnn__stopped(net)) return;
-    if (!(lr > 0) || !(weight_decay >= 0)) {
-        cnn__say(&net->error, "the optimizer needs a learning rate above 0 and a weight decay of at least 0, not %g and %g", lr,
-                 weight_decay);
-        return;
-    }
-    net->optimizer = optimizer;
-    net->base_lr = lr;
-    if (net->opened) {
-        cnn__backend_free(net, &net->moment1);
-        cnn__backend_free(net, &net->moment2);
-    }
-    cnn_set_lr(net, lr);
+    net->lr = lr;
+    if (net->ready) net->backend.upload(net->backend.context, &net->counters->lr, &lr, sizeof lr);
 }
 
-static float cnn__or(float value, float otherwise) { return value != 0 ? value : otherwise; }
+static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
+{
+    if (lr >= 0 && weight_decay >= 0) return 1;
+    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
+                    (double)lr, (double)weight_decay),
+           0;
+}
+
+/* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
+   of it would go on. The schedule was the old one's. */
+static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
+{
+    uint64_t no_steps = 0;
+    net->optimizer = optimizer;
+    net->schedule = CNN__CONSTANT;
+    net->schedule_steps = 0;
+    net->initial_lr = -1;
+    if (net->ready) {
+        cnn__backend_free(net, &net->moment1);
+        cnn__backend_free(net, &net->moment2);
+        net->backend.upload(net->backend.context, &net->counters->step, &no_steps, sizeof no_steps);
+        cnn__new_spans(net);
+    }
+    cnn__put_lr(net, (double)lr);
+}
 
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
-    o.lr = cnn__or(o.lr, 1e-3f);
-    if (!cnn__stopped(net)) {
-        if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
-            cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g", o.momentum);
-            return;
-        }
-        net->sgd = o;
-    }
-    cnn__set_optimizer(net, CNN__SGD, o.lr, o.weight_decay);
-}
-
-static void cnn__set_adam(cnn_net *net, cnn__optimizer optimizer, cnn_adam_options o)
-{
-    o.lr = cnn__or(o.lr, 1e-3f);
-    o.beta1 = cnn__or(o.beta1, 0.9f);
-    o.beta2 = cnn__or(o.beta2, 0.999f);
-    o.eps = cnn__or(o.eps, 1e-8f);
-    if (cnn__stopped(net)) return;
-    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps > 0)) {
-        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps above 0, but are %g, %g and %g",
-                 optimizer == CNN__ADAMW ? "cnn_adamw" : "cnn_adam", o.beta1, o.beta2, o.eps);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
+    if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
+        cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
+                 (double)o.momentum);
         return;
     }
-    net->adam = o;
-    cnn__set_optimizer(net, optimizer, o.lr, o.weight_decay);
+    if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
+    net->sgd = o;
+    cnn__new_optimizer(net, CNN__SGD, o.lr);
 }
 
-void cnn_adam_with(cnn_net *net, cnn_adam_options o) { cnn__set_adam(net, CNN__ADAM, o); }
+static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
+{
+    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
+        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
+                 (double)o.beta1, (double)o.beta2, (double)o.eps);
+        return;
+    }
+    if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
+    net->adam = o;
+    cnn__new_optimizer(net, optimizer, o.lr);
+}
+
+void cnn_adam_with(cnn_net *net, cnn_adam_options o)
+{
+    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adam_fields, "cnn_adam", &net->error))
+        cnn__set_adam(net, "cnn_adam", CNN__ADAM, o);
+}
 
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
 {
-    o.weight_decay = cnn__or(o.weight_decay, 0.01f);
-    cnn__set_adam(net, CNN__ADAMW, o);
+    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adamw_fields, "cnn_adamw", &net->error))
+        cnn__set_adam(net, "cnn_adamw", CNN__ADAMW, o);
 }
 
 void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
-    if (!(lr >= 0)) { cnn__say(&net->error, "cnn_set_lr: the learning rate must be at least 0, not %g", lr); return; }
-    if (net->ready) {                       /* the rate alone: to read the counters would be to wait for the step */
-        double rate = lr;
-        net->backend.upload(net->backend.context, &net->counters->lr, &rate, sizeof rate);
-    } else
-        net->base_lr = lr;
+    if (!(lr >= 0 && lr - lr == 0)) {
+        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g",
+                 (double)lr);
+        return;
+    }
+    cnn__put_lr(net, (double)lr);
 }
 
-float cnn_lr(const cnn_net *net)
+float cnn_lr(const cnn_net *net) { return cnn__stopped(net) ? 0 : (float)net->lr; }
+
+/* key: a parameter's, or a name whose parameters begin with it and a dot; NULL: every parameter's */
+static int cnn__key_covers(const char *key, const char *layer, const char *parameter)
 {
-    if (cnn__stopped(net)) return 0;
-    return net->ready ? (float)cnn__read_counters((cnn_net *)net).lr : net->base_lr;
+    char full[112];
+    size_t length = key ? strlen(key) : 0;
+    snprintf(full, sizeof full, "%s.%s", layer, parameter);
+    return !key || (length && !strncmp(full, key, length) && (!full[length] || full[length] == '.'));
+}
+
+void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
+{
+    static const char *const parameters[2] = { "weight", "bias" };
+    int found = 0, i, k;
+    if (cnn__stopped(net)) return;
+    for (i = 0; i < net->layer_count; i++)
+        for (k = 0; k < cnn__parameters_of(&net->layers[i]); k++)
+            if (cnn__key_covers(key, net->layers[i].name, parameters[k])) {
+                net->layers[i].frozen[k] = !requires_grad;
+                found = 1;
+            }
+    if (!found && cnn__find_layer(net, key) >= 0)
+        cnn__say(&net->error, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
+    else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
+    for (i = 0; net->ready && i < net->tensor_count; i++) {
+        const cnn__tensor *t = &net->tensors[i];
+        int trainable = !cnn__frozen(net, t);
+        net->backend.upload(net->backend.context, &net->spans[i].trainable, &trainable, sizeof trainable);
+        if (!trainable) net->backend.zero(net->backend.context, net->gradients + t->offset, sizeof(float) * t->count);
+    }
 }
 
 static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
@@ -5359,52 +5681,64 @@ static double cnn__cosine(double from, double to, double share)            /* ha
     return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2;
 }
 
-static double cnn__scheduled_lr(const cnn_net *net, long t)
+static double cnn__one_cycle_at(const cnn_one_cycle_lr_options *o, long t)
 {
-    double lr = net->base_lr;
-    if (net->schedule == CNN__STEP_LR) return lr * pow(net->step_lr.gamma, (double)(t / net->step_lr.step_size));
-    if (net->schedule == CNN__COSINE_LR) return cnn__cosine(lr, net->cosine_lr.eta_min, (double)t / net->cosine_lr.t_max);
-    if (net->schedule == CNN__ONE_CYCLE_LR) {
-        const cnn_one_cycle_lr_options *o = &net->one_cycle_lr;
-        double start = o->max_lr / o->div_factor, end = start / o->final_div_factor;
-        double top = o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
-        if (t >= last) return end;
-        return t <= top && top > 0 ? cnn__cosine(start, o->max_lr, t / top)
-                                   : cnn__cosine(o->max_lr, end, (t - top) / (last - top));
+    double most = (double)o->max_lr, start = most / (double)o->div_factor, end = start / (double)o->final_div_factor;
+    double at = (double)t;
+    double top = (double)o->pct_start * o->total_steps - 1, last = o->total_steps - 1.0;
+    if (at >= last) return end;
+    return at <= top && top > 0 ? cnn__cosine(start, most, at / top)
+                                : cnn__cosine(most, end, (at - top) / (last - top));
+}
+
+/* The rate after the schedule's t-th step, t = 1, 2, 3, ... Step and cosine are recursive, as PyTorch's: they change
+   the rate that is set, whoever set it. One-cycle knows its rate from t alone. All in double: errors would add up. */
+static double cnn__next_lr(const cnn_net *net, long t)
+{
+    const double pi = 3.14159265358979323846;
+    double lr = net->lr, least = (double)net->cosine_lr.eta_min, T = net->cosine_lr.t_max, at = (double)t;
+    switch (net->schedule) {
+    case CNN__STEP_LR: return t % net->step_lr.step_size ? lr : lr * (double)net->step_lr.gamma;
+    case CNN__COSINE_LR:
+        if (fmod(at - 1 - T, 2 * T) == 0)                  /* it was at its least, where the quotient is 0 / 0 */
+            return lr + (net->initial_lr - least) * (1 - cos(pi / T)) / 2;
+        return (1 + cos(pi * at / T)) / (1 + cos(pi * (at - 1) / T)) * (lr - least) + least;
+    case CNN__ONE_CYCLE_LR: return cnn__one_cycle_at(&net->one_cycle_lr, t);
+    default: return lr;
     }
-    return lr;
 }
 
 static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
 {
     net->schedule = schedule;
     net->schedule_steps = 0;
-    cnn_set_lr(net, (float)cnn__scheduled_lr(net, 0));
+    if (schedule == CNN__ONE_CYCLE_LR) cnn__put_lr(net, net->initial_lr = cnn__one_cycle_at(&net->one_cycle_lr, 0));
+    else if (net->initial_lr < 0) net->initial_lr = net->lr;
 }
 
-/* cnn_set_lr before `ready` sets base_lr itself, from which a schedule is computed: so a network gets ready first */
 static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
-    if (cnn__stopped(net)) return 0;
-    if (!net->optimizer || !possible)
-        return cnn__say(&net->error, "%s",
-                        net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"),
-               0;
-    return cnn__ready(net);
+    if (net->optimizer && possible) return 1;
+    return cnn__say(&net->error, "%s",
+                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"),
+           0;
 }
 
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
 {
-    o.gamma = cnn__or(o.gamma, 0.1f);
-    if (!cnn__schedulable(net, o.step_size > 0, "cnn_step_lr: needs .step_size of at least 1")) return;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)
+        || !cnn__schedulable(net, o.step_size > 0 && o.gamma >= 0,
+                             "cnn_step_lr: needs .step_size of at least 1 and .gamma of at least 0"))
+        return;
     net->step_lr = o;
     cnn__set_schedule(net, CNN__STEP_LR);
 }
 
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 {
-    if (!cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0,
-                          "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)
+        || !cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0,
+                             "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
         return;
     net->cosine_lr = o;
     cnn__set_schedule(net, CNN__COSINE_LR);
@@ -5412,13 +5746,12 @@ void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 {
-    o.pct_start = cnn__or(o.pct_start, 0.3f);
-    o.div_factor = cnn__or(o.div_factor, 25);
-    o.final_div_factor = cnn__or(o.final_div_factor, 1e4f);
-    if (!cnn__schedulable(net,
-                          o.max_lr > 0 && o.total_steps > 1 && o.pct_start > 0 && o.pct_start < 1 && o.div_factor > 0
-                              && o.final_div_factor > 0,
-                          "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2 and .pct_start between 0 and 1"))
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)
+        || !cnn__schedulable(net,
+                             o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0 && o.pct_start < 1
+                                 && o.div_factor > 0 && o.final_div_factor > 0,
+                             "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
+                             "to below 1, .div_factor and .final_div_factor above 0"))
         return;
     net->one_cycle_lr = o;
     cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
@@ -5432,14 +5765,15 @@ void cnn_scheduler_step(cnn_net *net)
                  "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr");
         return;
     }
-    cnn_set_lr(net, (float)cnn__scheduled_lr(net, ++net->schedule_steps));
+    cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
 }
 
 static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
 {
     if (!cnn__ready(net)) return;
     if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, max_norm);
+    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, net->spans,
+                                net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -5467,12 +5801,13 @@ void cnn_step(cnn_net *net)
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
-        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients, net->parameter_count);
+        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients,
+                    net->parameter_count, net->spans, net->tensor_count);
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
         b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
-                     net->moment2, net->gradients, net->parameter_count);
+                     net->moment2, net->gradients, net->parameter_count, net->spans, net->tensor_count);
     }
     if (b->step_end) b->step_end(b->context);
 }
@@ -5825,7 +6160,7 @@ static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
         cnn__advise(d, CNN__SAID_NAN,
                     "the loss is %g: the numbers have overflowed. Try a learning rate ten times smaller than %g, "
                     "clip_grad_norm = 1, and look for NaN in the inputs.",
-                    loss, net->base_lr);
+                    loss, net->lr);
 }
 
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
@@ -5861,7 +6196,7 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
                         "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
                         "inputs' scale, "
                         "and try another learning rate than %g.",
-                        e->epoch, classes, chance, net->base_lr);
+                        e->epoch, classes, chance, (double)e->lr);
         if (e->train.loss > 1.5 * chance)
             cnn__advise(d, CNN__SAID_RATE,
                         "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
@@ -5909,17 +6244,68 @@ static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opti
     return done == all && !cnn__stopped(net);
 }
 
+/* ---- early stopping: both answers follow from the history, so a checkpoint needs no more than that ---- */
+
+static int cnn__is_better(const cnn_epoch *e, const cnn_epoch *than, int by_accuracy)      /* than NULL: no other yet */
+{
+    if (by_accuracy) return !than || e->test.accuracy > than->test.accuracy;
+    return e->test.loss == e->test.loss && (!than || e->test.loss < than->test.loss);      /* NaN is never better */
+}
+
+static int cnn__best_of_history(const cnn_net *net, int by_accuracy)       /* from 1; of equals the first; 0: none */
+{
+    int best = 0, i;
+    for (i = 0; i < net->history_count; i++)
+        if (cnn__is_better(&net->history[i], best ? &net->history[best - 1] : NULL, by_accuracy)) best = i + 1;
+    return best;
+}
+
+static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's weights, if better than those kept */
+{
+    const cnn_epoch *last = &net->history[net->history_count - 1];
+    if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
+    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
+    if (!net->best) { cnn__say(&net->error, "cnn_fit: out of memory for the best epoch's weights"); return; }
+    net->backend.download(net->backend.context, net->best, net->parameters, sizeof(float) * net->parameter_count);
+    net->best_epoch = net->history_count;
+}
+
+int cnn_best_epoch(const cnn_net *net) { return net ? net->best_epoch : 0; }
+
+static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
+{
+    int best = cnn__best_of_history(net, o->by_accuracy), without = net->history_count - best;
+    if (o->log && o->patience && without >= o->patience && net->history_count < o->epochs)
+        fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
+                net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
+    if (!o->keep_best || !net->best_epoch) return;
+    net->backend.upload(net->backend.context, net->parameters, net->best, sizeof(float) * net->parameter_count);
+    if (o->log) fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
+}
+
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
 {
     cnn_loader *loader;
     cnn_loader_options lo;
     cnn__doctor doctor = { NULL, 0, 0 };
-    if (!cnn__ready(net) || !cnn__usable_loss_kind(net, "cnn_fit", o.loss)) return 0;
-    if (!o.epochs) o.epochs = 1;
-    if (!o.batch_size) o.batch_size = 128;
-    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 1, not %d", o.epochs), 0;
-    if (o.test_batch_size < 0)
+    if (!cnn__ready(net) || !CNN__OPTIONS(&o, cnn__fit_fields, "cnn_fit", &net->error)
+        || !cnn__usable_loss_kind(net, "cnn_fit", o.loss))
+        return 0;
+    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs), 0;
+    if (o.batch_size < 1)
+        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size), 0;
+    if (o.test_batch_size < 1)
         return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size), 0;
+    if (o.clip_grad_norm < 0)
+        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
+                        (double)o.clip_grad_norm),
+               0;
+    if (o.patience < 0)
+        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience), 0;
+    if ((o.patience || o.keep_best) && !test)
+        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
+                                     "none; hold some samples back with cnn_random_split"),
+               0;
     if (!net->optimizer)
         return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
     if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
@@ -5932,7 +6318,8 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     cnn__take_over(&net->error, cnn_loader_error(loader));
     doctor.out = o.doctor;
     if (doctor.out && !cnn__stopped(net)) cnn__doctor_before(&doctor, net, train, o.loss);
-    while (!cnn__stopped(net) && net->history_count < o.epochs) {
+    while (!cnn__stopped(net) && net->history_count < o.epochs
+           && !(o.patience && net->history_count - cnn__best_of_history(net, o.by_accuracy) >= o.patience)) {
         cnn_epoch e;
         double begun = cnn__seconds();
         memset(&e, 0, sizeof e);
@@ -5946,10 +6333,12 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
         if (cnn__stopped(net)) break;
         if (net->schedule == CNN__STEP_LR || net->schedule == CNN__COSINE_LR) cnn_scheduler_step(net);
         if (!cnn__remember_epoch(net, &e)) break;
+        if (o.keep_best) cnn__keep_best(net, o.by_accuracy);
         if (o.log) cnn__log_epoch(o.log, &e, o.epochs, test != NULL);
         if (doctor.out) cnn__doctor_epoch(&doctor, net, &e, train->classes, o.loss, cnn_batches(loader));
         if (o.each_epoch) o.each_epoch(net, &e, o.user);
     }
+    if (!cnn__stopped(net)) cnn__end_with_best(net, &o);
     cnn_loader_free(loader);
     return !cnn__stopped(net);
 }
@@ -5983,7 +6372,8 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
         snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
+             layers ? "layers" : "parameters", known.s,
              i < all ? ", ..." : "");
 }
 
@@ -6170,10 +6560,11 @@ static cnn_data *cnn__data_without_memory(cnn_data *data, double bytes)
 }
 
 /* A class is a number from 0 to classes - 1. The sentence says how many classes it takes, and to what to give them;
-   `to` is NULL where the file's kind says how many there are. */
-static int cnn__labels_fit(cnn_data *data, const char *to)
+   `to` is NULL where the file's kind says how many there are. own: arrays of the caller's, where a label below 0 may be
+   the cross-entropy's ignore_index. */
+static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 {
-    int own = to && !*to, i, bad = -1, smallest = 0, largest = 0;      /* one below 0 may be an ignore_index: the loss knows */
+    int i, bad = -1, smallest = 0, largest = 0;
     for (i = 0; data->labels && i < data->count; i++) {
         if (data->labels[i] < smallest) smallest = data->labels[i];
         if (data->labels[i] > largest) largest = data->labels[i];
@@ -6199,7 +6590,7 @@ static cnn_data *cnn__data_complete(cnn_data *data)
     int i;
     data->memory->count = data->count;
     data->memory->classes = data->classes;
-    if (!cnn__labels_fit(data, "")) return cnn__data_fails(data);
+    if (!cnn__labels_fit(data, "", 1)) return cnn__data_fails(data);
     scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
     shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
     data->memory->scale = scale;
@@ -6223,6 +6614,7 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 {
     cnn_data *data = cnn__data_empty("your data set");
     if (!data->memory) return data;
+    CNN__OPTIONS(&o, cnn__data_fields, "cnn_data_new", &data->memory->error);
     data->count = o.count; data->channels = o.channels; data->height = o.height; data->width = o.width;
     data->classes = o.labels ? o.classes : 0;
     data->outputs = o.targets ? o.outputs : 0;
@@ -6533,7 +6925,7 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
         if (y.sizes[0] != x.sizes[0])
             cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
                      x.sizes[0]);
-        else if (cnn__take_images(data, &x) && cnn__take_labels(data, &y, labels)) cnn__labels_fit(data, to);
+        else if (cnn__take_images(data, &x) && cnn__take_labels(data, &y, labels)) cnn__labels_fit(data, to, 0);
     }
     cnn__free(x.file);
     cnn__free(y.file);
@@ -6717,7 +7109,7 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->bytes = (unsigned char *)data->memory->bytes;
     data->labels = (int *)data->memory->labels;
     data->class_names = class_names;
-    return cnn__labels_fit(data, NULL) ? cnn__data_complete(data) : cnn__data_fails(data);
+    return cnn__labels_fit(data, NULL, 0) ? cnn__data_complete(data) : cnn__data_fails(data);
 }
 
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
@@ -6824,13 +7216,13 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
         return NULL;
     }
     loader->data = data;
+    CNN__OPTIONS(&o, cnn__loader_fields, call, &loader->error);
     loader->options = o;
-    if (!loader->options.batch_size) loader->options.batch_size = 1;
     if (!data)
         cnn__say(&loader->error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
     else if (data->error) cnn__take_over(&loader->error, data->error);
     else if (!cnn__usable_count(&loader->error, call, data)) {}
-    else if (o.batch_size < 0) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
+    else if (o.batch_size < 1) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
     else if (o.drop_last && o.batch_size > data->count)
         cnn__say(&loader->error,
                  "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
@@ -7979,12 +8371,12 @@ static int cnn__write_state(cnn__state *s, int pth)
     return good;
 }
 
-static const char *const cnn__prefix[3] = { "", "cnn.h/moment1/", "cnn.h/moment2/" };      /* of parameters and what a checkpoint has for each */
+/* of parameters and what a checkpoint has for each */
+static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-/* Adds a block of the net's, one value a parameter, to what will be written. It stays until then: freed by the caller. */
-static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+/* Adds a block, one value a parameter, on the host, to what will be written. It must stay until then. */
+static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
-    float *values = cnn__download(net, from, net->parameter_count);
     int i, d;
     for (i = 0; values && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
@@ -7996,6 +8388,13 @@ static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
         cnn__put(&s->tensors, &stored, sizeof stored);
     }
+}
+
+/* The same of the backend's memory; what is returned must stay, and is the caller's to free. */
+static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+{
+    float *values = cnn__download(net, from, net->parameter_count);
+    cnn__add_values(net, s, block, values);
     return values;
 }
 
@@ -8133,7 +8532,9 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) {
    A .safetensors file with the parameters under their keys, and beside them
 
        cnn.h/moment1/KEY, cnn.h/moment2/KEY    the optimizer's moments, if it has any
+       cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and which it was, F64, if they are kept
        cnn.h/training                          the numbers below, F64
+       cnn.h/steps                             the optimizer's steps of each parameter, F64; version 1 has none
        cnn.h/history                           a row an epoch: epoch, seconds, lr; loss, accuracy, count of training and of test
 
    In "__metadata__" stands what must be the same in the program that goes on.                               */
@@ -8145,7 +8546,7 @@ enum {
     CNN__STEP,
     CNN__SCHEDULE_STEPS,
     CNN__LR,
-    CNN__BASE_LR,
+    CNN__INITIAL_LR,
     CNN__NUMBERS,
     CNN__COLUMNS = 9
 };
@@ -8158,7 +8559,15 @@ static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
     facts[0] = "format";    facts[1] = "cnn.h checkpoint";
     facts[2] = "optimizer"; facts[3] = optimizers[net->optimizer];
     facts[4] = "schedule";  facts[5] = schedules[net->schedule];
-    facts[6] = "version";   facts[7] = "1";
+    facts[6] = "version";   facts[7] = "2";
+}
+
+static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, freed by cnn__free; NULL without memory */
+{
+    cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
+    if (spans)
+        net->backend.download(net->backend.context, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+    return spans;
 }
 
 static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
@@ -8176,7 +8585,8 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn_counters c;
     const char *facts[8];
     float *values[3] = { NULL, NULL, NULL };
-    double numbers[CNN__NUMBERS], *history, *h, *scale;
+    double numbers[CNN__NUMBERS], best_epoch = net ? net->best_epoch : 0, *history, *h, *steps, *scale;
+    cnn_span *spans;
     int i, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
@@ -8193,14 +8603,13 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     numbers[CNN__STEP] = (double)c.step;
     numbers[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
     numbers[CNN__LR] = c.lr;
-    numbers[CNN__BASE_LR] = net->base_lr;
+    numbers[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    spans = cnn__read_spans(net);
+    steps = (double *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *steps);
+    for (i = 0; spans && steps && i < net->tensor_count; i++) steps[i] = (double)spans[i].step;
     history = h = (double *)cnn__alloc((size_t)net->history_count * CNN__COLUMNS + 1, sizeof *history);
     scale = (double *)cnn__alloc(2 * (size_t)net->input.channels, sizeof *scale);
-    if (!history || !scale) {
-        cnn__free(history); cnn__free(scale);
-        history = scale = NULL;
-        cnn__wrong(&s, "out of memory");
-    }
+    if (!history || !spans || !steps || !scale) cnn__wrong(&s, "out of memory");
     for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
         const cnn_epoch *e = &net->history[i];
         h[0] = e->epoch;      h[1] = e->seconds;        h[2] = e->lr;
@@ -8211,9 +8620,14 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     for (i = 0; scale && net->trained_scale && i < 2 * net->input.channels; i++) scale[i] = (double)net->trained_scale[i];
     if (scale && net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", scale, 2, (size_t)net->input.channels);
     cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
+    cnn__add_numbers(&s, "cnn.h/steps", steps, (size_t)net->tensor_count, 1);
+    if (net->best_epoch) {
+        cnn__add_values(net, &s, 3, net->best);
+        cnn__add_numbers(&s, "cnn.h/best_epoch", &best_epoch, 1, 1);
+    }
     good = cnn__write_state(&s, 0);
     for (i = 0; i < 3; i++) cnn__free(values[i]);
-    cnn__free(history); cnn__free(scale);
+    cnn__free(history); cnn__free(spans); cnn__free(steps); cnn__free(scale);
     return cnn__close_state(&s, good);
 }
 
@@ -8238,7 +8652,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
 typedef struct cnn__resumed {
     float *values;
     int blocks;
-    double *numbers, *history, *scale;      /* scale: NULL where it did not train on bytes               */
+    double *numbers, *history, *steps, *best_epoch, *scale;        /* NULL: not in the file */
     cnn_epoch *epochs;
     size_t count;
 } cnn__resumed;
@@ -8255,7 +8669,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         pair = (const char *const *)(void *)s->metadata.at;
         for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
             if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
-        if (strcmp(fact, facts[i + 1]))
+        if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))
             return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
                               facts[i + 1]);
     }
@@ -8267,7 +8681,8 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
     }
     if (cnn__failed(s)) return 0;
     if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0)
-        || !(r->numbers[CNN__BASE_LR] >= 0))
+        || !(r->numbers[CNN__INITIAL_LR] >= 0) || r->numbers[CNN__LR] > (double)FLT_MAX
+        || r->numbers[CNN__INITIAL_LR] > (double)FLT_MAX)
         return cnn__wrong(s, "cnn.h/training has a number that cannot be");
     for (r->blocks = 0; r->blocks < 3; r->blocks++) {
         int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
@@ -8276,6 +8691,20 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
         if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
     }
+    if (cnn__find_stored(s, "", "cnn.h/steps")) {
+        r->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
+        if (r->steps && rows != (size_t)net->tensor_count)
+            cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
+                       net->tensor_count);
+    }
+    if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
+        r->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)r->count, &rows);
+        if (r->best_epoch && (rows != 1 || r->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        cnn__compare(net, s, cnn__prefix[3], &misfits);
+        if (misfits.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[3], misfits.s);
+        else if (cnn__read_block(net, s, cnn__prefix[3], r->values + (size_t)3 * net->parameter_count) < 0) return 0;
+    }
+    if (cnn__failed(s)) return 0;
     r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
     for (k = 0; r->epochs && k < r->count; k++) {
         const double *h = r->history + k * CNN__COLUMNS;
@@ -8291,12 +8720,15 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
     cnn__resumed r;
+    cnn_span *spans;
     int i, good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     memset(&r, 0, sizeof r);
-    r.values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *r.values);
-    if (!r.values) cnn__wrong(&s, "out of memory");
+    r.values = (float *)cnn__alloc(net->parameter_count * 4 + 1, sizeof *r.values);
+    spans = cnn__read_spans(net);
+    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
+    if (!r.values || !spans || !net->best) cnn__wrong(&s, "out of memory");
     good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
         && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
     if (good && r.scale && !net->trained_scale) {
@@ -8318,8 +8750,14 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         c.step = (uint64_t)r.numbers[CNN__STEP];
         c.lr = r.numbers[CNN__LR];
         cnn__write_counters(net, &c);
+        for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(r.steps ? r.steps[i] : r.numbers[CNN__STEP]);
+        net->backend.upload(net->backend.context, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
+        net->lr = c.lr;
         net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
-        net->base_lr = (float)r.numbers[CNN__BASE_LR];
+        net->initial_lr = net->schedule ? r.numbers[CNN__INITIAL_LR] : -1;
+        net->best_epoch = r.best_epoch ? (int)r.best_epoch[0] : 0;
+        if (net->best_epoch)
+            memcpy(net->best, r.values + (size_t)3 * net->parameter_count, net->parameter_count * sizeof *net->best);
         cnn__free(net->history);
         for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)r.scale[i];
         net->history = r.epochs;
@@ -8327,7 +8765,8 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         net->history_room = (int)r.count + 1;
         r.epochs = NULL;
     }
-    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.scale); cnn__free(r.epochs);
+    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.steps); cnn__free(r.best_epoch);
+    cnn__free(r.scale); cnn__free(r.epochs); cnn__free(spans);
     return cnn__close_state(&s, good);
 }
 
@@ -8542,8 +8981,9 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
         c.weight = cnn__parameter(net, number, "weight", parameters);
         c.bias = cnn__parameter(net, number, "bias", parameters);
         cnn__check_tensor(&c, "input", c.x, dx_host, in, samples, result, out);
-        if (c.weight) cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
-        if (c.bias) cnn__check_tensor(&c, "bias", c.bias, dbias, biases, samples, result, out);
+        if (c.weight && !l->frozen[0])
+            cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
+        if (c.bias && !l->frozen[1]) cnn__check_tensor(&c, "bias", c.bias, dbias, biases, samples, result, out);
     }
     cnn__free(c.x); cnn__free(c.dy); cnn__free(dx_host); cnn__free(gradients); cnn__free(parameters);
     cnn__backend_free(net, &x); cnn__backend_free(net, &y); cnn__backend_free(net, &dx); cnn__backend_free(net, &dy);
@@ -9104,7 +9544,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (guess[n] < k && data->labels[n] != cnn__ignored_label(net)) counts[data->labels[n] * k + guess[n]]++;
+        if (guess[n] < k && data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
     fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
                "class=\"scroll\"><table class=\"confusion\"><tr><th>");
@@ -9146,7 +9586,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
     int shown[most], count = 0, n, k, channels, all = 0;
     cnn__text a, b;
     for (n = 0; n < data->count; n++) {
-        if (guess[n] == data->labels[n] || data->labels[n] == cnn__ignored_label(net)) continue;
+        if (guess[n] == data->labels[n] || data->labels[n] == net->cross_entropy.ignore_index) continue;
         all++;
         for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < most) shown[k] = shown[k - 1];
         if (k < most) {

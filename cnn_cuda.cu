@@ -1629,8 +1629,8 @@ static __global__ void add_gradients(float *dw, float *db, const float *parts, i
     float sum = sum_parts_by_block(parts, at, count, splits);
     if (at >= count || threadIdx.x >= VALUES_A_BLOCK) return;
     size_t row = at / columns, column = at % columns;
-    if (column < (size_t)inputs) dw[row * inputs + column] += sum;
-    else db[row] += sum;
+    if (column >= (size_t)inputs) db[row] += sum;
+    else if (dw) dw[row * inputs + column] += sum;
 }
 
 /* ---- du, square by square ----
@@ -1862,7 +1862,7 @@ static __global__ void add_du(conv2d_du_squares job, float *du, float *db, int p
                                    bias ? db ? job.m : 0 : weights, bias ? bias_parts : parts);
     if (threadIdx.x >= VALUES_A_BLOCK || at >= weights + (db ? job.m : 0)) return;
     if (bias) db[at - weights] += sum;
-    else du[at % (weights / taps) * taps + at / (weights / taps)] += sum;
+    else if (du) du[at % (weights / taps) * taps + at / (weights / taps)] += sum;
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1995,8 +1995,8 @@ struct linear_dw_job : product_job {
     __device__ void store(int, int split, int o, int i, float sum) const
     {
         if (splits > 1) parts[((size_t)split * m + o) * n + i] = sum;
-        else if (i < s.in_features) dw[(size_t)o * s.in_features + i] += sum;
-        else db[o] += sum;
+        else if (i >= s.in_features) db[o] += sum;
+        else if (dw) dw[(size_t)o * s.in_features + i] += sum;
     }
 };
 
@@ -2176,8 +2176,8 @@ static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, cons
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one thread a parameter. What is the same for all of them is computed once, by one thread, in double; it also
-   counts the step, so no counter changes while others read it.
+   Optimizers: one thread a number. What is the same for a whole span is computed once, by one thread, in double.
+   Steps are counted in a launch of their own, so that no counter changes while others read it.
    -------------------------------------------------------------------------------------------- */
 static __global__ void next_batch(cnn_counters *c, int size, int training)
 {
@@ -2187,13 +2187,34 @@ static __global__ void next_batch(cnn_counters *c, int size, int training)
     c->pass += (uint64_t)training;
 }
 
-static __global__ void count_step(cnn_counters *c) { if (threadIdx.x == 0) c->step++; }
+/* The trainable span that the i-th float belongs to; NULL if there is none */
+static __device__ const cnn_span *span_at(const cnn_span *spans, int count, size_t i)
+{
+    int low = 0, high = count;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (spans[middle].offset <= i) low = middle;
+        else high = middle;
+    }
+    const cnn_span *s = &spans[low];
+    return count && s->trainable && i >= s->offset && i - s->offset < s->count ? s : NULL;
+}
 
-static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float *w, float *v, const float *g, size_t n)
+/* One thread a span; the first counts the optimizer's step, too. */
+static __global__ void count_step(cnn_counters *c, cnn_span *spans, int count)
+{
+    size_t k = thread_index();
+    if (k == 0) c->step++;
+    if (k < (size_t)count) spans[k].step += spans[k].trainable != 0;
+}
+
+static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float *w, float *v, const float *g, size_t n,
+                                const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    if (i >= n) return;
-    float d = g[i] + o.weight_decay * w[i];
+    const cnn_span *s = i < n ? span_at(spans, count, i) : NULL;
+    if (!s) return;
+    float d = g[i] + s->weight_decay * w[i];
     if (v) {
         v[i] = o.momentum * v[i] + d;
         d = o.nesterov ? d + o.momentum * v[i] : v[i];
@@ -2201,35 +2222,42 @@ static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float 
     w[i] -= (float)c->lr * d;
 }
 
-struct adam_factors { float shrink, decay, lr, root; };
+enum { SHRINK, DECAY, RATE, ROOT };         /* what cnn_span.same holds in Adam's step */
 
-static __global__ void adam_at_step(adam_factors *f, cnn_counters *c, cnn_adam_options o, int decoupled)
+/* After count_step: the span's step is t. */
+static __global__ void adam_at_step(const cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans,
+                                    int count)
 {
-    if (threadIdx.x) return;
-    double t = (double)++c->step;
-    f->shrink = decoupled ? (float)(1 - c->lr * o.weight_decay) : 1;
-    f->decay = decoupled ? 0 : o.weight_decay;
-    f->lr = (float)(c->lr / (1 - pow((double)o.beta1, t)));
-    f->root = (float)(1 / sqrt(1 - pow((double)o.beta2, t)));
+    size_t k = thread_index();
+    if (k >= (size_t)count) return;
+    cnn_span *s = &spans[k];
+    double t = (double)s->step;
+    s->same[SHRINK] = decoupled ? (float)(1 - c->lr * s->weight_decay) : 1;
+    s->same[DECAY] = decoupled ? 0 : s->weight_decay;
+    s->same[RATE] = (float)(c->lr / (1 - pow((double)o.beta1, t)));
+    s->same[ROOT] = (float)(1 / sqrt(1 - pow((double)o.beta2, t)));
 }
 
-static __global__ void adam_step(const adam_factors *f, cnn_adam_options o, float *w, float *m, float *v, const float *g,
-                                 size_t n)
+static __global__ void adam_step(cnn_adam_options o, float *w, float *m, float *v, const float *g, size_t n,
+                                 const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    if (i >= n) return;
-    float d = g[i] + f->decay * w[i];
+    const cnn_span *s = i < n ? span_at(spans, count, i) : NULL;
+    if (!s) return;
+    float d = g[i] + s->same[DECAY] * w[i];
     m[i] = o.beta1 * m[i] + (1 - o.beta1) * d;
     v[i] = o.beta2 * v[i] + (1 - o.beta2) * d * d;
-    w[i] = w[i] * f->shrink - f->lr * m[i] / (sqrtf(v[i]) * f->root + o.eps);
+    w[i] = w[i] * s->same[SHRINK] - s->same[RATE] * m[i] / (sqrtf(v[i]) * s->same[ROOT] + o.eps);
 }
 
 /* Clipping, in three launches: THREADS blocks sum squares, one block sums their sums, and all scale. */
-static __global__ void __launch_bounds__(THREADS) clip_squares(double *sums, const float *g, size_t n)
+static __global__ void __launch_bounds__(THREADS) clip_squares(double *sums, const float *g, size_t n,
+                                                               const cnn_span *spans, int count)
 {
     __shared__ double shared[THREADS];
     double sum = 0;
-    for (size_t i = thread_index(); i < n; i += (size_t)THREADS * THREADS) sum += (double)g[i] * g[i];
+    for (size_t i = thread_index(); i < n; i += (size_t)THREADS * THREADS)
+        if (span_at(spans, count, i)) sum += (double)g[i] * g[i];
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -2244,10 +2272,10 @@ clip_norm(cnn_counters *c, double *factor, const double *sums, float max_norm)
     *factor = max_norm / (c->grad_norm + 1e-6);
 }
 
-static __global__ void clip_scale(float *g, const double *factor, size_t n)
+static __global__ void clip_scale(float *g, const double *factor, size_t n, const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    if (i < n && *factor < 1) g[i] *= (float)*factor;
+    if (i < n && *factor < 1 && span_at(spans, count, i)) g[i] *= (float)*factor;
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2503,7 +2531,7 @@ static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s,
     size_t weights = (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
     const float *df = run_conv2d_df(c, s, conv2d_dy{ dy, y, index }, work);
     float *dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
-    LAUNCH(c, conv2d_du_naive, threads_for(weights), *s, dweight, df, x);
+    if (dweight) LAUNCH(c, conv2d_du_naive, threads_for(weights), *s, dweight, df, x);
     if (dbias) LAUNCH(c, conv2d_db_naive, threads_for((size_t)s->out_channels), *s, dbias, df);
     if (!dx) return;
     LAUNCH(c, conv2d_dz_naive, threads_for(grid_values(*s)), *s, grid_of(*s), dz, df, weight);
@@ -2553,8 +2581,9 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
         memset(&from.pool, 0, sizeof from.pool);
     }
     float *parts = (float *)work + conv2d_before_parts(*s);
-    if (squares && !is_direct(*s)) run_du_squares(c, from, dweight, dbias, x, g, parts);
-    else run_du_product(c, from, dweight, dbias, x, g, parts);
+    bool learns = dweight || dbias;
+    if (learns && squares && !is_direct(*s)) run_du_squares(c, from, dweight, dbias, x, g, parts);
+    else if (learns) run_du_product(c, from, dweight, dbias, x, g, parts);
     if (!dx) return;
     if (squares) {
         conv2d_dz_squares job = conv2d_dz_squares_sizes(from);
@@ -2667,7 +2696,8 @@ static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s,
                                        const float *dy, const float *y, const float *x, const float *weight, void *)
 {
     cuda_context *c = of(context);
-    LAUNCH(c, linear_dw_naive, threads_for((size_t)s->out_features * s->in_features), *s, dweight, dy, y, x);
+    size_t weights = (size_t)s->out_features * s->in_features;
+    if (dweight) LAUNCH(c, linear_dw_naive, threads_for(weights), *s, dweight, dy, y, x);
     if (dbias) LAUNCH(c, linear_db_naive, threads_for((size_t)s->out_features), *s, dbias, dy, y);
     if (dx) LAUNCH(c, linear_dx_naive, threads_for((size_t)s->batch * s->in_features), *s, dx, dy, y, weight);
 }
@@ -2676,10 +2706,11 @@ static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float
                                  const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cuda_context *c = of(context);
+    bool learns = dweight || dbias;
     linear_dw_job dw = linear_dw_sizes(*s, dbias != NULL);
     dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
-    LAUNCH_PRODUCT(c, linear_dw, dw);
-    if (dw.splits > 1)
+    if (learns) LAUNCH_PRODUCT(c, linear_dw, dw);
+    if (learns && dw.splits > 1)
         LAUNCH(c, add_gradients, blocks_for_parts((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features, s->in_features,
                dw.splits);
     if (!dx) return;
@@ -2760,27 +2791,30 @@ static void cuda_next_batch(void *context, cnn_counters *c, int size, int traini
     LAUNCH(of(context), next_batch, 1, c, size, training);
 }
 
-static void cuda_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, float max_norm)
+static void cuda_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count,
+                                float max_norm)
 {
     double *sums = of(context)->scratch, *factor = sums + THREADS;
-    LAUNCH(of(context), clip_squares, THREADS, sums, g, n);
+    LAUNCH(of(context), clip_squares, THREADS, sums, g, n, spans, count);
     LAUNCH(of(context), clip_norm, 1, c, factor, sums, max_norm);
-    LAUNCH(of(context), clip_scale, threads_for(n), g, factor, n);
+    LAUNCH(of(context), clip_scale, threads_for(n), g, factor, n, spans, count);
 }
 
+static dim3 threads_for_spans(int count) { return threads_for((size_t)(count > 0 ? count : 1)); }
+
 static void cuda_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                          size_t n)
+                          size_t n, cnn_span *spans, int count)
 {
-    LAUNCH(of(context), sgd_step, threads_for(n), c, *o, w, v, g, n);
-    LAUNCH(of(context), count_step, 1, c);
+    LAUNCH(of(context), sgd_step, threads_for(n), c, *o, w, v, g, n, spans, count);
+    LAUNCH(of(context), count_step, threads_for_spans(count), c, spans, count);
 }
 
 static void cuda_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                           float *v, const float *g, size_t n)
+                           float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
-    adam_factors *factors = (adam_factors *)of(context)->scratch;
-    LAUNCH(of(context), adam_at_step, 1, factors, c, *o, decoupled);
-    LAUNCH(of(context), adam_step, threads_for(n), factors, *o, w, m, v, g, n);
+    LAUNCH(of(context), count_step, threads_for_spans(count), c, spans, count);
+    LAUNCH(of(context), adam_at_step, threads_for_spans(count), c, *o, decoupled, spans, count);
+    LAUNCH(of(context), adam_step, threads_for(n), *o, w, m, v, g, n, spans, count);
 }
 
 /* ---- the tables ---- */

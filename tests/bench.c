@@ -152,8 +152,8 @@ CLOCK(softmax_cross_entropy,
       (c, k, o, dy, y, target, labels, batch, outputs), 0, "%d x %d", batch, outputs)
 CLOCK(adam_step,
       (void *c, cnn_counters *k, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v, const float *g,
-       size_t n),
-      (c, k, o, decoupled, w, m, v, g, n), 0, "%lu parameters", (unsigned long)n)
+       size_t n, cnn_span *spans, int count),
+      (c, k, o, decoupled, w, m, v, g, n, spans, count), 0, "%lu parameters", (unsigned long)n)
 
 static cnn_backend clocked(void)
 {
@@ -392,13 +392,17 @@ static void denormal_round(denormal_arrays *a, int entry)
 {
     cnn_adam_options adam = { 1e-3f, 0.9f, 0.999f, 1e-8f, 0 };
     cnn_counters counters = { 0 };
+    cnn_span span;
     const float *g = entry ? a->none : a->g;
     double begun;
     counters.lr = 1e-3;
+    memset(&span, 0, sizeof span);
+    span.count = DENORMAL_VALUES;
+    span.trainable = 1;
     memcpy(a->m, a->m0, sizeof(float) * DENORMAL_VALUES);
     memcpy(a->v, a->v0, sizeof(float) * DENORMAL_VALUES);
     begun = seconds();
-    if (entry < 2) gemm.adam_step(a->context, &counters, &adam, 0, a->w, a->m, a->v, g, DENORMAL_VALUES);
+    if (entry < 2) gemm.adam_step(a->context, &counters, &adam, 0, a->w, a->m, a->v, g, DENORMAL_VALUES, &span, 1);
     else if (entry == 2)
         gemm.conv2d_backward(a->context, &a->conv, a->dx, a->m, NULL, a->g, a->w, NULL, a->w, a->w, a->work);
     else if (entry == 3)

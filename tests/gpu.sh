@@ -29,6 +29,7 @@ if [ "$failed" -gt 0 ]; then echo "gpu: $passed passed, $failed failed"; exit 1;
 ok "test_mma" $here/test_mma
 ok "test_backends, cuda" $here/test_backends cuda
 ok "test_backends, cuda_naive" $here/test_backends cuda_naive
+ok "test_learning" $here/test_learning
 ok "test_library" $here/test_library
 for tool in memcheck racecheck initcheck synccheck; do
     if command -v compute-sanitizer >/dev/null; then

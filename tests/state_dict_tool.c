@@ -48,7 +48,7 @@ static cnn_net *network(const char *name)
         }
         cnn_flatten(net);
         block_linear_relu(net, mnist ? "hidden_layer_2" : "hidden_layer_3", mnist ? 128 : 512);
-        cnn_dropout(net, 0);
+        cnn_dropout(net, .p = 0.5f);
     }
     cnn_name(net, "classifier");
     cnn_linear(net, .out_features = 10);

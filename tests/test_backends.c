@@ -621,7 +621,10 @@ static void conv2d_backward(void)
     array *dy = factors("dy", conv2d_outputs(&s)), *dx = below(4) ? output("dx", conv2d_inputs(&s)) : NULL;
     array *dweight = values("dweight", SUM, conv2d_weights(&s)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
+    if (!below(5)) dweight = NULL;          /* a frozen weight; the bias may learn */
+    if (!below(5)) dbias = NULL;
     describe_conv2d(&s, bias != NULL);
+    sprintf(shape_text + strlen(shape_text), "%s%s", dweight ? "" : ", no dweight", dbias ? "" : ", no dbias");
     upload();
     run_conv2d_forward(DIRECT, &s, y, index, x, weight, bias, work);
     download();
@@ -759,7 +762,10 @@ static void linear_backward(void)
     array *dy = values("dy", INPUT, count(y)), *dx = below(4) ? output("dx", count(x)) : NULL;
     array *dweight = values("dweight", SUM, count(weight)), *dbias = bias ? values("dbias", SUM, count(bias)) : NULL;
     int i;
+    if (!below(5)) dweight = NULL;
+    if (!below(5)) dbias = NULL;
     describe_linear(&s, bias != NULL);
+    sprintf(shape_text + strlen(shape_text), "%s%s", dweight ? "" : ", no dweight", dbias ? "" : ", no dbias");
     plain.activation = CNN_NO_ACTIVATION;
     upload();
     run_linear_forward(DIRECT, &s, y, x, weight, bias, work);
@@ -1004,21 +1010,74 @@ static void gather_rows(void)
 
 /* ---- optimizers ---- */
 
+enum { SPANS = 12 };
+
+/* Some parameters of a block of n floats, gaps between them, some frozen */
+static array *random_spans(role role, cnn_span *spans, int *spans_count, size_t n)
+{
+    size_t at = (size_t)below(3);
+    memset(spans, 0, SPANS * sizeof *spans);
+    for (*spans_count = 0; *spans_count < SPANS && at < n; at += (size_t)below(17)) {
+        cnn_span *span = &spans[(*spans_count)++];
+        size_t left = n - at;
+        span->offset = at;
+        span->count = below(3) ? 1 + (size_t)below((int)(left < 50 ? left : 50)) : 1 + (size_t)below((int)left);
+        span->step = (uint64_t)below(1000);
+        span->weight_decay = below(2) ? (float)real(0, 0.1) : 0;
+        span->trainable = below(4) > 0;
+        at += span->count;
+    }
+    return content("spans", role, spans, SPANS * sizeof *spans);
+}
+
+static const cnn_span *span_of(const cnn_span *spans, int spans_count, size_t i)
+{
+    int k;
+    for (k = 0; k < spans_count; k++)
+        if (spans[k].trainable && i >= spans[k].offset && i - spans[k].offset < spans[k].count) return &spans[k];
+    return NULL;
+}
+
+static void compare_untouched(const array *a, const cnn_span *spans, int spans_count)
+{
+    size_t i = 0;
+    while (a && i < count(a) && (span_of(spans, spans_count, i) || result(a, TESTED)[i] == begun(a, TESTED)[i])) i++;
+    CHECK(!a || i == count(a), "%s: %s[%lu] is frozen or nobody's, but was changed", case_text(), a->name, (unsigned long)i);
+}
+
+static void compare_steps(const array *a, const cnn_span *spans, int spans_count)
+{
+    int k;
+    for (k = 0; k < spans_count; k++) {
+        cnn_span after;
+        memcpy(&after, (char *)result(a, TESTED) + (size_t)k * sizeof after, sizeof after);
+        CHECK(after.step == spans[k].step + (spans[k].trainable != 0) && after.offset == spans[k].offset
+                  && after.count == spans[k].count && after.trainable == spans[k].trainable
+                  && after.weight_decay == spans[k].weight_decay, "%s: span %d is at step %d after %d, trainable %d", case_text(), k,
+              (int)after.step, (int)spans[k].step, spans[k].trainable);
+    }
+}
+
 static void clip_grad_norm(void)
 {
     size_t n = length(), i;
-    array *c = random_counters(SUM), *g = values("g", SUM, n);
+    array *c = random_counters(SUM), *g = values("g", SUM, n), *spans_there;
     double norm = 0;
     float max_norm;
-    int k, clipped = below(2);
-    for (i = 0; i < n; i++) norm += (double)begun(g, DIRECT)[i] * begun(g, DIRECT)[i];
+    cnn_span spans[SPANS];
+    int k, clipped = below(2), spans_count;
+    spans_there = random_spans(INPUT, spans, &spans_count, n);
+    for (i = 0; i < n; i++)
+        if (span_of(spans, spans_count, i)) norm += (double)begun(g, DIRECT)[i] * begun(g, DIRECT)[i];
     norm = sqrt(norm);
-    max_norm = (float)(norm * (clipped ? real(0.1, 0.9) : real(1.1, 9)));
-    snprintf(shape_text, sizeof shape_text, "%lu values of norm %g to %g", (unsigned long)n, norm, max_norm);
+    max_norm = (float)((norm + 1e-3) * (clipped ? real(0.1, 0.9) : real(1.1, 9)));
+    snprintf(shape_text, sizeof shape_text, "%lu values in %d spans of norm %g to %g", (unsigned long)n, spans_count, norm, max_norm);
     upload();
-    for (k = 0; k < SIDES; k++) side[k].clip_grad_norm(side[k].context, at(c, k), at(g, k), n, max_norm);
+    for (k = 0; k < SIDES; k++)
+        side[k].clip_grad_norm(side[k].context, at(c, k), at(g, k), n, at(spans_there, k), spans_count, max_norm);
     download();
     compare(g, clipped ? (double)n : 0);
+    compare_untouched(g, spans, spans_count);
     compare_counters(c, (double)n, 0, 0, norm);
 }
 
@@ -1028,23 +1087,28 @@ static void sgd_step(void)
     cnn_sgd_options o;
     cnn_counters uphill;
     array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n);
-    array *v = below(3) ? values("v", SUM, n) : NULL;
-    int k;
+    array *v = below(3) ? values("v", SUM, n) : NULL, *spans_there;
+    cnn_span spans[SPANS];
+    int k, spans_count;
     memset(&o, 0, sizeof o);
     o.momentum = v ? (float)real(0, 1) : 0;
     o.nesterov = v && below(2);
-    o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
-    snprintf(shape_text, sizeof shape_text, "%lu values, momentum %g, nesterov %d, weight decay %g", (unsigned long)n, o.momentum,
-             o.nesterov, o.weight_decay);
+    o.weight_decay = 9;                     /* the spans' own is the one that counts */
+    spans_there = random_spans(SUM, spans, &spans_count, n);
+    snprintf(shape_text, sizeof shape_text, "%lu values in %d spans, momentum %g, nesterov %d", (unsigned long)n, spans_count,
+             o.momentum, o.nesterov);
     memcpy(&uphill, begun(c, BOUND), sizeof uphill);
     uphill.lr = -uphill.lr;                 /* the third side adds the step: |w| + lr |v| */
     memcpy(begun(c, BOUND), &uphill, sizeof uphill);
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].sgd_step(side[k].context, at(c, k), &o, at(w, k), at(v, k), at(g, k), n);
+        side[k].sgd_step(side[k].context, at(c, k), &o, at(w, k), at(v, k), at(g, k), n, at(spans_there, k), spans_count);
     download();
     compare(w, 4);
     compare(v, 4);
+    compare_untouched(w, spans, spans_count);
+    compare_untouched(v, spans, spans_count);
+    compare_steps(spans_there, spans, spans_count);
     compare_counters(c, 0, 0, 0, 0);
 }
 
@@ -1054,21 +1118,26 @@ static void adam_step(void)
     cnn_adam_options o;
     cnn_counters before;
     array *c = random_counters(SUM), *w = values("w", SUM, n), *g = values("g", INPUT, n);
-    array *m = values("m", SUM, n), *v = values_within("v", SUM, n, 0.01, 1);
-    int decoupled = below(2), k;
+    array *m = values("m", SUM, n), *v = values_within("v", SUM, n, 0.01, 1), *spans_there;
+    cnn_span spans[SPANS];
+    int decoupled = below(2), k, spans_count;
     o.lr = 0;                               /* the rate is among the counters */
     o.beta1 = (float)real(0.5, 0.95); o.beta2 = (float)real(0.9, 0.9999);
     o.eps = below(2) ? 1e-8f : 1e-3f;
-    o.weight_decay = below(2) ? (float)real(0, 0.1) : 0;
+    o.weight_decay = 9;                     /* the spans' own is the one that counts */
+    spans_there = random_spans(SUM, spans, &spans_count, n);
     memcpy(&before, begun(c, DIRECT), sizeof before);
-    snprintf(shape_text, sizeof shape_text, "%lu values, step %u, beta %.9g %.9g, eps %g, weight decay %g%s", (unsigned long)n,
-             (unsigned)before.step, o.beta1, o.beta2, o.eps, o.weight_decay, decoupled ? ", decoupled" : "");
+    snprintf(shape_text, sizeof shape_text, "%lu values in %d spans, beta %.9g %.9g, eps %g%s", (unsigned long)n, spans_count,
+             o.beta1, o.beta2, o.eps, decoupled ? ", decoupled" : "");
     upload();
     for (k = 0; k < SIDES; k++)
-        side[k].adam_step(side[k].context, at(c, k), &o, decoupled, at(w, k), at(m, k), at(v, k), at(g, k), n);
+        side[k].adam_step(side[k].context, at(c, k), &o, decoupled, at(w, k), at(m, k), at(v, k), at(g, k), n, at(spans_there, k),
+                          spans_count);
     download();
     for (i = 0; i < n; i++) {               /* an error of m or v moves w by as much of a step */
-        double t = (double)before.step + 1, d = fabs(begun(g, DIRECT)[i]) + o.weight_decay * fabs(begun(w, DIRECT)[i]);
+        const cnn_span *s = span_of(spans, spans_count, i);
+        double t = s ? (double)s->step + 1 : 1;
+        double d = fabs(begun(g, DIRECT)[i]) + (s ? s->weight_decay : 0) * fabs(begun(w, DIRECT)[i]);
         double m_sum = o.beta1 * fabs(begun(m, DIRECT)[i]) + (1 - o.beta1) * d;
         double v_sum = o.beta2 * begun(v, DIRECT)[i] + (1 - o.beta2) * d * d, v_new = result(v, DIRECT)[i];
         double step = before.lr / (1 - pow(o.beta1, t)) * m_sum / (sqrt(v_new / (1 - pow(o.beta2, t))) + o.eps);
@@ -1079,6 +1148,10 @@ static void adam_step(void)
     compare(w, 4);
     compare(m, 4);
     compare(v, 4);
+    compare_untouched(w, spans, spans_count);
+    compare_untouched(m, spans, spans_count);
+    compare_untouched(v, spans, spans_count);
+    compare_steps(spans_there, spans, spans_count);
     compare_counters(c, 0, 0, 0, 0);
 }
 
@@ -1144,10 +1217,10 @@ static void test_backend(const cnn_backend *backend, uint32_t shapes, int asked_
 
 int main(int argc, char **argv)
 {
-    int known = 0, i, shapes = argc > 2 ? atoi(argv[2]) : getenv("CNN_TEST_SHORT") ? 20 : 300;
-    const cnn_backend *list = cnn__backends(&known);
+    int i, shapes = argc > 2 ? atoi(argv[2]) : getenv("CNN_TEST_SHORT") ? 20 : 300;
+    const cnn_backend *list = cnn_find_backend("direct");  /* the first of all that are linked in */
     side[DIRECT] = side[BOUND] = *cnn_find_backend("direct");
-    for (i = 0; i < known; i++)
+    for (i = 0; i < cnn__backend_count; i++)
         if (argc > 1 ? !strcmp(argv[1], list[i].name) : strcmp("direct", list[i].name) != 0)
             test_backend(&list[i], (uint32_t)shapes, argc > 1);
     return test_end("test_backends");

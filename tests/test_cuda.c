@@ -43,6 +43,7 @@ static void test_replay(void)
         cnn_backend b = *table[side];
         char sentence[256] = "";
         void *context = b.open ? b.open(1, sentence, sizeof sentence) : NULL;
+        cnn_span *spans = (cnn_span *)b.alloc(context, sizeof(cnn_span)), span;
         float *weight = (float *)b.alloc(context, sizeof w[0]), *gradient = (float *)b.alloc(context, sizeof w[0]);
         float *dropped = (float *)b.alloc(context, sizeof w[0]);
         int *label = (int *)b.alloc(context, sizeof labels[0]);
@@ -56,6 +57,10 @@ static void test_replay(void)
         c.seed = 9;
         b.zero(context, weight, sizeof w[0]);
         b.upload(context, counters, &c, sizeof c);
+        memset(&span, 0, sizeof span);
+        span.count = N * K;
+        span.trainable = 1;
+        b.upload(context, spans, &span, sizeof span);
         for (step = 0; step < 3; step++) {
             b.download(context, &c, counters, sizeof c);
             c.lr = 1.0 + step;
@@ -65,14 +70,16 @@ static void test_replay(void)
             b.next_batch(context, counters, N, 1);
             b.softmax_cross_entropy(context, counters, &plain, gradient, weight, NULL, label, N, K);
             b.dropout_forward(context, counters, 4, 0.5f, dropped, gradient, N * K);
-            b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K);
+            b.sgd_step(context, counters, &sgd, weight, NULL, dropped, N * K, spans, 1);
             if (b.step_end) b.step_end(context);
         }
         b.download(context, w[side], weight, sizeof w[side]);
         b.download(context, &end[side], counters, sizeof end[side]);
         CHECK(!b.sync || !b.sync(context), "%s: %s", b.name, b.sync(context));
         b.free(context, weight); b.free(context, gradient); b.free(context, dropped); b.free(context, label);
-        b.free(context, counters);
+        b.download(context, &span, spans, sizeof span);
+        CHECK(span.step == 3, "%s: replayed steps: the parameter counts %d", b.name, (int)span.step);
+        b.free(context, counters); b.free(context, spans);
         if (b.close) b.close(context);
     }
     CHECK(test_distance(w[1], w[0], N * K, 1e-6, 1e-6) <= 1, "replayed steps: w[0] is %g, but by direct %g", w[1][0], w[0][0]);

@@ -433,13 +433,13 @@ static void test_optimizers(void)
     cnn_net *net = small_net();
     MISTAKE(net, cnn_step_lr(net, .step_size = 2), "optimizer", "cnn_adam");
     MISTAKE(net, cnn_scheduler_step(net), "cnn_scheduler_step", "no schedule", "cnn_step_lr");
-    MISTAKE(net, cnn_sgd(net, .lr = -1), "learning rate above 0", "-1");
-    MISTAKE(net, cnn_sgd(net, .lr = NAN), "learning rate above 0", "nan");
+    MISTAKE(net, cnn_sgd(net, .lr = -1), "learning rate and a weight decay of at least 0", "-1");
+    MISTAKE(net, cnn_sgd(net, .lr = NAN), "cnn_sgd: .lr is nan");
     MISTAKE(net, cnn_sgd(net, .lr = 1, .momentum = -0.5f), "momentum", "-0.5");
     MISTAKE(net, cnn_sgd(net, .lr = 1, .momentum = NAN), "momentum", "nan");
     MISTAKE(net, cnn_sgd(net, .lr = 1, .nesterov = 1), "momentum", "Nesterov", "0");
     MISTAKE(net, cnn_sgd(net, .lr = 1, .weight_decay = -2), "weight decay", "-2");
-    MISTAKE(net, cnn_adam(net, .lr = -1), "learning rate above 0", "-1");
+    MISTAKE(net, cnn_adam(net, .lr = -1), "cnn_adam", "learning rate", "-1");
     MISTAKE(net, cnn_adam(net, .beta1 = 1), "beta1", "1, ");
     MISTAKE(net, cnn_adam(net, .beta2 = -0.25f), "beta2", "-0.25");
     MISTAKE(net, cnn_adam(net, .beta2 = NAN), "beta2", "nan");

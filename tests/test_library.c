@@ -1260,10 +1260,11 @@ static void counting_backward(void *context, const cnn_conv2d_shape *s, float *d
     direct->conv2d_backward(context, s, dx, dweight, dbias, dy, y, index, x, weight, work);
 }
 
-static void counting_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v, const float *g, size_t n)
+static void counting_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v, const float *g, size_t n,
+                          cnn_span *spans, int count)
 {
     ((calls *)context)->steps++;
-    direct->adam_step(context, c, o, decoupled, w, m, v, g, n);
+    direct->adam_step(context, c, o, decoupled, w, m, v, g, n, spans, count);
 }
 
 static void counting_upload(void *context, void *to, const void *host, size_t bytes)

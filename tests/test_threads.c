@@ -383,13 +383,14 @@ static void test_denormals(int threads)
     cnn_backend b = *cnn_find_backend("gemm");
     cnn_adam_options o = { .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f };
     cnn_counters c = { .lr = 1e-3 };
+    cnn_span span = { .count = N, .trainable = 1 };
     volatile float tiny = 1e-40f;
     float *w = calloc(N, sizeof *w), *m = malloc(N * sizeof *m), *v = malloc(N * sizeof *v), *g = calloc(N, sizeof *g);
     unsigned before;
     int i, flushes, left = 0;
     for (i = 0; i < N; i++) m[i] = v[i] = tiny;
     b.context = b.open(threads, sentence, sizeof sentence);
-    b.adam_step(b.context, &c, &o, 0, w, m, v, g, N);
+    b.adam_step(b.context, &c, &o, 0, w, m, v, g, N, &span, 1);
     for (i = 0; i < N; i++) left += m[i] != 0 || v[i] != 0;
     before = cnn__flush_denormals();
     flushes = tiny * 0.5f == 0;             /* valgrind does not */
