@@ -48,7 +48,7 @@ shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize valgrind bench bench-torch bench-build ladder arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize valgrind bench bench-torch bench-build ladder mutants arm64 walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -128,6 +128,9 @@ cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda mma,build/cuda-$s
 
 cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
 	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
+
+mutants:  ## plant bugs into cnn.h, one at a time: which share do the tests notice? MUTANTS='--seed 2 --count 50'; needs Python; an hour or two
+	@CC='$(CC)' $(PYTHON) tests/mutants.py $(MUTANTS)
 
 gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
 
