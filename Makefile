@@ -42,7 +42,7 @@ all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
 test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
-cuda_programs := test_backends test_cuda test_library test_mma
+cuda_programs := test_backends test_cuda test_library test_mma test_numbers
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh

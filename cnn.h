@@ -1133,7 +1133,7 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, size_t n, float max_n
     for (i = 0; i < n; i++) sum += (double)g[i] * g[i];
     c->grad_norm = sqrt(sum);
     factor = max_norm / (c->grad_norm + 1e-6);
-    for (i = 0; factor < 1 && i < n; i++) g[i] *= (float)factor;
+    for (i = 0; !(factor >= 1) && i < n; i++) g[i] *= (float)factor;      /* a NaN reaches them all, as in PyTorch */
 }
 
 /* --------------------------------------------------------------------------------------------

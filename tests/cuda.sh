@@ -30,5 +30,6 @@ for CUDA_SHIM_ORDER in forward reversed shuffled; do
     adds $here/test_mma
 done
 adds $here/test_library
+adds $here/test_numbers
 echo "cuda: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

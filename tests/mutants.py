@@ -15,7 +15,7 @@ Changes that cannot be noticed, because the program means the same, are named in
 import argparse, bisect, concurrent.futures, glob, hashlib, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WORK = os.path.join(ROOT, "build", "mutants")
+WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
 CFLAGS = "-O1 -w -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
 
 # ---- reading C ----
