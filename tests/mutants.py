@@ -187,9 +187,14 @@ def limits(memory):                                        # a mutant must not t
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def scratch_of(tree):                                      # in memory, where saving does not wait for a disk
+    memory = "/dev/shm"
+    return os.path.join(memory if os.access(memory, os.W_OK) else tree, f"cnn_mutants_{os.getpid()}_{os.path.basename(tree)}")
+
+
 def run(command, tree, seconds, variables=()):
     """The exit status; None where it took longer."""
-    scratch = os.path.join(tree, "scratch")
+    scratch = scratch_of(tree)
     shutil.rmtree(scratch, ignore_errors=True)
     os.makedirs(scratch)
     env = dict(os.environ, TMPDIR=scratch, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0", **dict(variables))
@@ -332,6 +337,7 @@ def main():
                 done.append(m)
                 if m.noticed_by == "": print(show(m, ": NOT NOTICED"), flush=True)
                 elif o.only: print(show(m, ": noticed by " + m.noticed_by), flush=True)
+    while not trees.empty(): shutil.rmtree(scratch_of(trees.get()), ignore_errors=True)
     survivors = [m for m in done if m.noticed_by == ""]
     for m in same: print(f"{show(m, ': equivalent')}\n    {known[m.before, m.after]}")
     for section in sorted({m.section for m in done}):

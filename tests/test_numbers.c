@@ -5,11 +5,12 @@
    2. Batches that leave a remainder in a unit of lanes, in small whole numbers, whose sums are exact.
    3. Dropout's share, the shuffle's and the split's fairness (chi-square), initialisation's distributions and bounds.
    4. Optimizers and schedules, options and defaults, against the same written as a loop of doubles.
-   5. Sentences that carry numbers: the numbers are the right ones, in the right order. */
+   5. Data sets whose bytes are not all alike.
+   6. Sentences that carry numbers: the numbers are the right ones, in the right order. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
-#include "test.h"
+#include "folder.h"
 
 #include <ctype.h>
 #include <float.h>
@@ -732,7 +733,144 @@ static void test_told(void)
     cnn_data_free(data);
 }
 
-/* ---- 5. sentences ---- */
+/* ---- 5. data of which no two bytes that could be mistaken for one another are alike ---- */
+
+static unsigned char byte_at(size_t i) { return (unsigned char)(chance(40, i) * 256); }
+
+static int write_all(const char *name, const unsigned char *bytes, size_t count)
+{
+    FILE *file = fopen(in_folder(name), "wb");
+    int written = file && fwrite(bytes, 1, count, file) == count;
+    if (file) fclose(file);
+    CHECK(written, "%s cannot be written", name);
+    return written;
+}
+
+/* IDX files as `images` and `labels`: 259 images of 3 x 5, the first `zeros` of 1000 pixels 0 */
+enum { IDX_COUNT = 259, IDX_PIXELS = 15 };
+
+static void write_idx(const char *image_name, const char *label_name, int zeros)
+{
+    static unsigned char bytes[16 + IDX_COUNT * IDX_PIXELS] = { 0, 0, 8, 3, 0, 0, 1, 3, 0, 0, 0, 3, 0, 0, 0, 5 };
+    static unsigned char labels[8 + IDX_COUNT] = { 0, 0, 8, 1, 0, 0, 1, 3 };
+    int i, all = IDX_COUNT * IDX_PIXELS;
+    for (i = 0; i < all; i++) bytes[16 + i] = (double)i * 1000 < (double)zeros * all ? 0 : (unsigned char)(1 + byte_at((size_t)i) % 255);
+    for (i = 0; i < IDX_COUNT; i++) labels[8 + i] = (unsigned char)(byte_at((size_t)i) % 10);
+    write_all(image_name, bytes, sizeof bytes);
+    write_all(label_name, labels, sizeof labels);
+}
+
+static int same_idx(const cnn_data *data)
+{
+    int i, right = !data->error && data->count == IDX_COUNT && data->channels == 1 && data->height == 3 && data->width == 5
+                   && data->classes == 10 && data->bytes && !data->floats;
+    for (i = 0; right && i < IDX_COUNT * IDX_PIXELS; i++) right = data->bytes[i] == 1 + byte_at((size_t)i) % 255;
+    for (i = 0; right && i < IDX_COUNT; i++) right = data->labels[i] == byte_at((size_t)i) % 10;
+    return right;
+}
+
+/* The share of zeros tells MNIST from Fashion-MNIST: four fifths and a half. */
+static void test_idx(void)
+{
+    static const struct { int zeros, is_mnist, is_fashion; } shares[] = {
+        { 0, 1, 1 }, { 440, 1, 1 }, { 460, 0, 1 }, { 500, 0, 1 }, { 540, 0, 1 }, { 560, 1, 1 }, { 690, 1, 1 }, { 710, 1, 0 }, { 1000, 1, 0 } };
+    size_t k;
+    cnn_data *data;
+    write_idx("pictures", "answers", 0);
+    data = cnn_load_idx(in_folder("pictures"), in_folder("answers"), 10);
+    CHECK(same_idx(data), "IDX: %s", data->error ? data->error : "other contents");
+    CHECK(!data->class_names && data->scale[0] == 1.0f / 255 && data->shift[0] == 0, "IDX: the scale");
+    cnn_data_free(data);
+    for (k = 0; k < sizeof shares / sizeof *shares; k++) {
+        const char *split = k % 2 ? "train" : "t10k";
+        char images[80], labels[80];
+        cnn_data *mnist, *fashion;
+        snprintf(images, sizeof images, "%s-images-idx3-ubyte", split);
+        snprintf(labels, sizeof labels, "%s-labels-idx1-ubyte", split);
+        write_idx(images, labels, shares[k].zeros);
+        mnist = cnn_load_mnist(folder, split);
+        fashion = cnn_load_fashion_mnist(folder, split);
+        CHECK((mnist->error == NULL) == shares[k].is_mnist && (fashion->error == NULL) == shares[k].is_fashion,
+              "%d of 1000 are 0: %s; %s", shares[k].zeros,
+              mnist->error ? mnist->error : "MNIST", fashion->error ? fashion->error : "Fashion-MNIST");
+        if (!k) CHECK(same_idx(mnist) && same_idx(fashion) && !strcmp(mnist->class_names[7], "7") && !strcmp(fashion->class_names[7], "Sneaker"),
+                      "other contents");
+        cnn_data_free(mnist); cnn_data_free(fashion);
+        remove(in_folder(images)); remove(in_folder(labels));
+    }
+    remove(in_folder("pictures")); remove(in_folder("answers"));
+}
+
+static void test_cifar10(void)
+{
+    enum { ROW = 3073, ROWS = 10000 };
+    unsigned char *file = (unsigned char *)malloc((size_t)ROW * ROWS);
+    char name[40];
+    size_t i, k;
+    int f, n, wrong = 0;
+    cnn_data *data;
+    for (f = 0; f < 6; f++) {                              /* 0: the test samples */
+        for (i = 0; i < (size_t)ROW * ROWS; i++) file[i] = i % ROW ? (unsigned char)(i * 31 + i / 1000 * 7 + (size_t)f * 101)
+                                                                   : (unsigned char)((i / ROW * 7 + (size_t)f) % 10);
+        snprintf(name, sizeof name, f ? "data_batch_%d.bin" : "test_batch.bin", f);
+        write_all(name, file, (size_t)ROW * ROWS);
+    }
+    for (k = 0; k < 2; k++) {
+        data = cnn_load_cifar10(folder, k ? "train" : "test");
+        CHECK(!data->error && data->count == (k ? 5 : 1) * ROWS && data->channels == 3 && data->height == 32 && data->width == 32
+              && data->classes == 10 && !strcmp(data->class_names[9], "truck"), "CIFAR-10: %s", data->error ? data->error : "another shape");
+        for (n = 0; !data->error && n < data->count; n++) {
+            size_t row = (size_t)(n % ROWS) * ROW;
+            int number = k ? n / ROWS + 1 : 0;
+            wrong += data->labels[n] != (n % ROWS * 7 + number) % 10;
+            for (i = 1; i < ROW; i += n % 97 ? 1023 : 1)
+                wrong += data->bytes[(size_t)n * (ROW - 1) + i - 1]
+                         != (unsigned char)((row + i) * 31 + (row + i) / 1000 * 7 + (size_t)number * 101);
+        }
+        CHECK(!wrong, "CIFAR-10: %d values are wrong", wrong);
+        cnn_data_free(data);
+    }
+    for (f = 0; f < 6; f++) {
+        snprintf(name, sizeof name, f ? "data_batch_%d.bin" : "test_batch.bin", f);
+        remove(in_folder(name));
+    }
+    free(file);
+}
+
+/* What the network sees of each channel, and what a part of a split keeps: bytes, targets, names, scale. */
+static void test_parts(void)
+{
+    enum { COUNT = 12, PIXELS = 6, CHANNELS = 3, ALL = COUNT * CHANNELS * PIXELS };
+    static const char *const names[4] = { "north", "east", "south", "west" };
+    static const float mean[CHANNELS] = { 0.25f, 0.5f, -1 }, std[CHANNELS] = { 0.5f, 2, 0.125f };
+    unsigned char bytes[ALL];
+    float targets[COUNT * 2];
+    int labels[COUNT], i, k, n;
+    cnn_data *data, *part[2];
+    for (i = 0; i < ALL; i++) bytes[i] = byte_at((size_t)i);
+    for (i = 0; i < COUNT; i++) labels[i] = i % 4, targets[2 * i] = (float)i, targets[2 * i + 1] = (float)-i;
+    data = cnn_data_new(.count = COUNT, .channels = CHANNELS, .height = 2, .width = 3, .classes = 4, .outputs = 2, .bytes = bytes,
+                        .labels = labels, .targets = targets, .class_names = names);
+    cnn_normalize(data, mean, std);
+    for (i = 0; i < CHANNELS; i++)
+        CHECK(near(data->scale[i], 1 / (255.0 * std[i]), 1e-6, 0) && near(data->shift[i], -mean[i] / (double)std[i], 1e-6, 0),
+              "channel %d: scale %g, shift %g", i, data->scale[i], data->shift[i]);
+    cnn_random_split(data, 5, 8, &part[0], &part[1]);
+    for (k = 0; k < 2; k++) {
+        const cnn_data *p = part[k];
+        CHECK(!p->error && p->count == (k ? 5 : 7) && p->channels == CHANNELS && p->height == 2 && p->width == 3 && p->classes == 4
+              && p->outputs == 2 && p->class_names == names && !p->floats, "part %d is of another kind", k);
+        for (i = 0; i < CHANNELS; i++) CHECK(p->scale[i] == data->scale[i] && p->shift[i] == data->shift[i], "part %d: the scale", k);
+        for (n = 0; n < p->count; n++) {
+            int from = (int)p->targets[2 * n];
+            CHECK(p->targets[2 * n + 1] == (float)-from && p->labels[n] == from % 4
+                  && !memcmp(p->bytes + n * CHANNELS * PIXELS, bytes + from * CHANNELS * PIXELS, CHANNELS * PIXELS), "part %d: sample %d", k, n);
+        }
+    }
+    cnn_data_free(part[0]); cnn_data_free(part[1]); cnn_data_free(data);
+}
+
+/* ---- 6. sentences ---- */
 
 /* The whole numbers of a sentence, less the "layer N" that it begins with, are these; -1 ends them. */
 static void check_numbers(int line, const char *sentence, ...)
@@ -827,6 +965,11 @@ int main(void)
     test_rules();
     test_schedules();
     test_told();
+    folder_make();
+    test_idx();
+    test_cifar10();
+    test_parts();
+    folder_remove();
     test_sentences();
     return test_end("numbers");
 }
