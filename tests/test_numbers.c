@@ -353,6 +353,62 @@ static void check_batch(int batch)
     CHECK(!memcmp(dweight, got_dweight, sizeof dweight) && !memcmp(dbias, got_dbias, sizeof dbias), "%s: a batch of %d: dweight", whose, batch);
 }
 
+/* The same of a linear layer, of an average and of a gathered batch: beside `direct`, whose sums are exact too. */
+static void check_batch_of_rows(int batch)
+{
+    enum { FEATURES = 37, UNITS = 10, MAPS = 3, EDGE = 5, SMALL = 2 };
+    static float rows[MOST * FEATURES], dy[MOST * UNITS], y[2][MOST * UNITS], dx[2][MOST * FEATURES], images[MOST * MAPS * EDGE * EDGE];
+    static float means[2][MOST * MAPS * SMALL * SMALL], dimages[2][MOST * MAPS * EDGE * EDGE], seen[2][MOST * FEATURES];
+    static int order[MOST];
+    static const float scale = 2, shift = -3;
+    float weight[FEATURES * UNITS], bias[UNITS], dweight[2][FEATURES * UNITS], dbias[2][UNITS];
+    const cnn_backend tested = b;
+    size_t n = (size_t)batch;
+    int side, i;
+    whole_numbers(rows, n * FEATURES, 14); whole_numbers(dy, n * UNITS, 15); whole_numbers(images, n * MAPS * EDGE * EDGE, 16);
+    whole_numbers(weight, FEATURES * UNITS, 17); whole_numbers(bias, UNITS, 18);
+    for (i = 0; i < batch; i++) order[i] = (int)(chance(19, (size_t)i) * batch);
+    for (side = 0; side < 2; side++) {
+        cnn_linear_shape s;
+        cnn_pool2d_shape p;
+        cnn_map_shape m;
+        cnn_counters c;
+        void *x, *w, *h, *to, *from, *dw, *db, *work, *in, *out, *back, *k, *chosen, *batch_of, *a, *add;
+        if (!side) b = *cnn_find_backend("direct");
+        else b = tested;
+        memset(&s, 0, sizeof s); memset(&p, 0, sizeof p); memset(&c, 0, sizeof c);
+        s.batch = batch; s.in_features = FEATURES; s.out_features = UNITS; s.activation = CNN_RELU;
+        p.batch = batch; p.channels = MAPS; p.in_height = p.in_width = EDGE; p.out_height = p.out_width = SMALL; p.average = 1;
+        p.kernel_height = p.kernel_width = p.stride_height = p.stride_width = 2;
+        m.batch = batch; m.channels = 1; m.pixels = FEATURES;
+        memset(dweight[side], 0, sizeof dweight[side]); memset(dbias[side], 0, sizeof dbias[side]);
+        x = sent(rows, n * FEATURES * 4); w = sent(weight, sizeof weight); h = sent(bias, sizeof bias); to = sent(NULL, n * UNITS * 4);
+        from = sent(dy, n * UNITS * 4); dw = sent(dweight[side], sizeof weight); db = sent(dbias[side], sizeof bias);
+        back = sent(NULL, n * FEATURES * 4);
+        work = sent(NULL, b.linear_work(b.context, &s) + 64);
+        b.linear_forward(b.context, &s, (float *)to, (float *)x, (float *)w, (float *)h, work);
+        b.linear_backward(b.context, &s, (float *)back, (float *)dw, (float *)db, (float *)from, (float *)to, (float *)x, (float *)w, work);
+        fetch(y[side], to, n * UNITS * 4); fetch(dx[side], back, n * FEATURES * 4);
+        fetch(dweight[side], dw, sizeof weight); fetch(dbias[side], db, sizeof bias);
+        fetch(NULL, w, 0); fetch(NULL, h, 0); fetch(NULL, from, 0); fetch(NULL, work, 0);
+        in = sent(images, n * MAPS * EDGE * EDGE * 4); out = sent(NULL, n * MAPS * SMALL * SMALL * 4);
+        back = sent(NULL, n * MAPS * EDGE * EDGE * 4);
+        b.pool2d_forward(b.context, &p, (float *)out, (float *)in);
+        b.pool2d_backward(b.context, &p, (float *)back, (float *)out, (float *)in);
+        fetch(means[side], out, n * MAPS * SMALL * SMALL * 4); fetch(dimages[side], back, n * MAPS * EDGE * EDGE * 4); fetch(NULL, in, 0);
+        k = sent(&c, sizeof c); chosen = sent(order, n * 4); batch_of = sent(NULL, n * FEATURES * 4);
+        a = sent(&scale, 4); add = sent(&shift, 4);
+        b.gather(b.context, (cnn_counters *)k, &m, (float *)batch_of, NULL, (float *)x, (int *)chosen, (float *)a, (float *)add);
+        fetch(seen[side], batch_of, n * FEATURES * 4);
+        fetch(NULL, k, 0); fetch(NULL, chosen, 0); fetch(NULL, a, 0); fetch(NULL, add, 0); fetch(NULL, x, 0);
+    }
+    CHECK(!memcmp(y[0], y[1], n * UNITS * 4) && !memcmp(dx[0], dx[1], n * FEATURES * 4) && !memcmp(dweight[0], dweight[1], sizeof weight)
+          && !memcmp(dbias[0], dbias[1], sizeof bias), "%s: a linear layer of a batch of %d", whose, batch);
+    CHECK(test_distance(means[1], means[0], n * MAPS * SMALL * SMALL, 1e-6, 1e-6) <= 1
+          && test_distance(dimages[1], dimages[0], n * MAPS * EDGE * EDGE, 1e-6, 1e-6) <= 1, "%s: averages of a batch of %d", whose, batch);
+    CHECK(!memcmp(seen[0], seen[1], n * FEATURES * 4), "%s: a gathered batch of %d", whose, batch);
+}
+
 static void test_batches(void)
 {
     int n, k, c, row, column, j, i, on_cpu = b.reads_host, step = getenv("CNN_TEST_SHORT") ? 13 : 1;
@@ -370,8 +426,12 @@ static void test_batches(void)
                     f_host[((n * OUT + k) * SIDE + row) * SIDE + column] = sum > 0 ? sum : 0;
                 }
     for (n = 1; n <= MOST; n += n < 36 || n % 16 == 15 || n % 16 == 0 ? 1 : on_cpu ? step : 97)
-        if (on_cpu || n < 10 || n > 250) check_batch(n);
+        if (on_cpu || n < 10 || n > 250) {
+            check_batch(n);
+            check_batch_of_rows(n);
+        }
     check_batch(MOST);
+    check_batch_of_rows(MOST);
 }
 
 /* One value a thread, through more values than any one block or chunk has. */
