@@ -62,11 +62,13 @@ def compiled_lines():
 
 
 class Mutant:
-    def __init__(self, source, line, kind, at, end, new, section):
+    def __init__(self, source, line, kind, at, end, new, section, function):
+        self.function = function
         self.line, self.kind, self.at, self.end, self.new, self.section = line, kind, at, end, new, section
         begin, stop = source.rfind("\n", 0, at) + 1, source.find("\n", end)
         self.before = source[begin:stop].strip()
         self.after = (source[begin:at] + new + source[end:stop]).strip()
+        self.named = function, self.before, self.after
         self.id, self.noticed_by = "", None
 
     def plant(self, source): return source[:self.at] + self.new + source[self.end:]
@@ -94,13 +96,13 @@ def places_of(source):
         if t.text in ("(", "["): open_.append(i)
         elif t.text in (")", "]") and open_: partner[open_.pop()] = i
     back = {close: begin for begin, close in partner.items()}
-    found, depth, inside, declaring, value, parens = [], 0, False, False, False, 0
+    found, depth, inside, declaring, value, parens, function = [], 0, False, False, False, 0, ""
 
     def is_type(k): return tokens[k].kind == "name" and (tokens[k].text in types or re.match(r"CNN__K$", tokens[k].text) is not None)
 
     def put(kind, at, end, new):
         first, last = line_of(at), line_of(end - 1)
-        if all(n in seen for n in range(first, last + 1)): found.append(Mutant(source, first, kind, at, end, new, section_of(at)))
+        if all(n in seen for n in range(first, last + 1)): found.append(Mutant(source, first, kind, at, end, new, section_of(at), function))
 
     for i, t in enumerate(tokens):
         before, after = tokens[i - 1].text if i else "", tokens[i + 1].text if i + 1 < len(tokens) else ""
@@ -108,7 +110,10 @@ def places_of(source):
             if not inside:
                 inside = before == ")"
                 if not inside: continue
-                depth = 0
+                depth, head = 0, source.rfind("\n", 0, t.at - 1) + 1
+                while source[head] in " {": head = source.rfind("\n", 0, head - 1) + 1
+                names = re.findall(r"\b(cnn_\w+)\)?\(", source[head:t.at])
+                function = names[0] if names else ""
             depth += 1
         elif t.text == "}" and inside:
             depth -= 1
@@ -163,19 +168,19 @@ def places_of(source):
                     put("swapped", a, d, " " * (a != tokens[i].end) + source[c:d].strip() + ", " + source[a:b].strip())
     count = {}
     for m in found:                                        # an id stays when lines move: it is of the text and its number
-        key = m.kind + m.before + "\0" + m.after
+        key = m.kind + m.function + m.before + "\0" + m.after
         count[key] = count.get(key, 0) + 1
         m.id = hashlib.sha1(f"{key}\0{count[key]}".encode()).hexdigest()[:8]
     return found
 
 
 def equivalent_ones():
-    """mutants_equivalent.txt: blocks of  - line  + line  and a reason."""
+    """mutants_equivalent.txt: blocks of  @ function  - line  + line  and a reason."""
     path, known = os.path.join(ROOT, "tests", "mutants_equivalent.txt"), {}
     if not os.path.exists(path): return known
     for block in open(path).read().split("\n\n"):
         lines = [line for line in block.strip().split("\n") if not line.startswith("#")]
-        if len(lines) >= 3: known[lines[0][2:].strip(), lines[1][2:].strip()] = " ".join(lines[2:]).strip()
+        if len(lines) >= 4: known[tuple(line[2:].strip() for line in lines[:3])] = " ".join(lines[3:]).strip()
     return known
 
 
@@ -280,7 +285,7 @@ def look_at(mutant, source, tree, short, long_, lock):
     return mutant
 
 
-def show(m, word=""): return f"{m.id}  cnn.h:{m.line}  >>{m.section}  {m.kind}{word}\n    - {m.before}\n    + {m.after}"
+def show(m, word=""): return f"{m.id}  cnn.h:{m.line}  >>{m.section} {m.function}  {m.kind}{word}\n    - {m.before}\n    + {m.after}"
 
 
 def main():
@@ -327,7 +332,7 @@ def main():
         while len(done) + len(same) < count:               # as many again as did not compile
             batch = []
             for m in todo:
-                if (m.before, m.after) in known and not o.only: same.append(m)
+                if m.named in known and not o.only: same.append(m)
                 else: batch.append(m)
                 if len(done) + len(same) + len(batch) == count: break
             if not batch: break
@@ -335,11 +340,12 @@ def main():
                 m = future.result()
                 if m.noticed_by is False: redrawn += 1; continue
                 done.append(m)
+                if len(done) % 25 == 0: print(f"{len(done)} of {count}, {time.time() - started:.0f} s", flush=True)
                 if m.noticed_by == "": print(show(m, ": NOT NOTICED"), flush=True)
                 elif o.only: print(show(m, ": noticed by " + m.noticed_by), flush=True)
     while not trees.empty(): shutil.rmtree(scratch_of(trees.get()), ignore_errors=True)
     survivors = [m for m in done if m.noticed_by == ""]
-    for m in same: print(f"{show(m, ': equivalent')}\n    {known[m.before, m.after]}")
+    for m in same: print(f"{show(m, ': equivalent')}\n    {known[m.named]}")
     for section in sorted({m.section for m in done}):
         here = [m for m in done if m.section == section]
         print(f">>{section:<10} {sum(m.noticed_by != '' for m in here):4} of {len(here):4} noticed")
