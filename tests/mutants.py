@@ -186,7 +186,8 @@ def equivalent_ones():
 
 # ---- running ----
 
-def limits(memory):                                        # a mutant must not take the machine with it
+def limits(memory, seconds):                               # a mutant must not take the machine with it
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     if memory: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))      # the sanitizers reserve more than there is
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -197,8 +198,8 @@ def scratch_of(tree):                                      # in memory, where sa
     return os.path.join(memory if os.access(memory, os.W_OK) else tree, f"cnn_mutants_{os.getpid()}_{os.path.basename(tree)}")
 
 
-def run(command, tree, seconds, variables=()):
-    """The exit status; None where it took longer."""
+def run(command, tree, seconds, variables=(), of_processor=3600):
+    """The exit status; None where it took longer. The processor's own time says so, as the machine may have other work."""
     scratch = scratch_of(tree)
     shutil.rmtree(scratch, ignore_errors=True)
     os.makedirs(scratch)
@@ -207,7 +208,7 @@ def run(command, tree, seconds, variables=()):
     with open(os.path.join(tree, "output"), "wb") as output:
         process = subprocess.Popen(command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    start_new_session=True,
-                                   preexec_fn=lambda: limits(not any("sanitize" in word for word in command)))
+                                   preexec_fn=lambda: limits(not any("sanitize" in word for word in command), int(of_processor)))
         try: return process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -229,13 +230,13 @@ class Check:
     """One way to look at a mutant: a program, or a script, in its short or its long form."""
     def __init__(self, name, build, command, variables=(), sections=None):
         self.name, self.build, self.command, self.variables, self.sections = name, build, command, variables, sections
-        self.seconds, self.hits = 60.0, {}
+        self.seconds, self.of_processor, self.hits = 300, 3600, {}
 
     def notices(self, tree, made):                         # True, False, or None where the mutant does not compile
         if self.build and self.build not in made:
-            if run(["make", "-s", f"CFLAGS={CFLAGS}", *self.build.split()], tree, 300) != 0: return None
+            if run(["make", "-s", f"CFLAGS={CFLAGS}", *self.build.split()], tree, 1200) != 0: return None
             made.add(self.build)
-        return run(self.command, tree, 5 * self.seconds + 10, self.variables) != 0
+        return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor) != 0
 
 
 KERNELS, OTHER = ["gemm", "textbook"], ["error", "memory", "random", "net", "data", "file", "look"]
@@ -315,10 +316,12 @@ def main():
     if o.short: long_ = []
     tree, made = trees.get(), set()                        # as it is, all must pass; and how long that takes
     for check in short + long_:
-        begun = time.time()
+        begun, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         if check.notices(tree, made) is not False:
             sys.exit(f"mutants: {check.name} fails on cnn.h as it is:\n" + open(os.path.join(tree, "output"), errors="replace").read()[-3000:])
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         check.seconds = time.time() - begun
+        check.of_processor = 5 * (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) + 10
     trees.put(tree)
     print(f"cnn.h as it is passes: {', '.join(c.name for c in short + long_)}; {time.time() - started:.0f} s", flush=True)
 
