@@ -61,6 +61,10 @@ def compiled_lines():
     return lines
 
 
+# if (a < b) a = b;  and  a < b ? a : b  are the same with <=
+CLAMPS = [re.compile(r"if \(([^;]+?) [<>]=? ([^;]+?)\) \1 = \2;"), re.compile(r"([\w.>-]+) [<>]=? ([\w.>-]+) \? (?:\1 : \2|\2 : \1)\b")]
+
+
 class Mutant:
     def __init__(self, source, line, kind, at, end, new, section, function):
         self.function = function
@@ -146,7 +150,11 @@ def places_of(source):
         if t.kind == "op" and t.text in OTHERS:
             if t.text in ("+", "-", "*", "&") and not operand: pass
             elif t.text == "*" and after in (")", "*", "const"): pass
-            else: put("operator" if t.text not in ("<", "<=", ">", ">=") else "bound", t.at, t.end, draw.choice(OTHERS[t.text]))
+            else:
+                begin, stop = source.rfind("\n", 0, t.at) + 1, source.find("\n", t.at)
+                clamps = any(m.start() <= t.at - begin < m.end() for c in CLAMPS for m in c.finditer(source[begin:stop]))
+                others = OTHERS[t.text][1:] if clamps and len(OTHERS[t.text]) > 1 else OTHERS[t.text]
+                put("bound" if t.text in ("<", "<=", ">", ">=") else "operator", t.at, t.end, draw.choice(others))
         elif t.kind == "number": put("constant", t.at, t.end, number_instead(t.text, draw))
         elif t.text == "[" and partner.get(i) and not (tokens[i - 1].kind == "name" and tokens[i - 2].text == "sizeof"):
             end = tokens[partner[i]].at
