@@ -276,12 +276,16 @@ def checks_of():
     return short, long_
 
 
+stopping = threading.Event()
+
+
 def look_at(mutant, source, tree, short, long_, lock):
     """Sets noticed_by; "" where nothing notices; False where it does not compile."""
     with open(os.path.join(tree, "cnn.h"), "w") as file: file.write(mutant.plant(source))
     made = set()
     with lock: order = sorted(short, key=lambda c: -c.hits.get(mutant.section, 0))
     for check in order + [c for c in long_ if not c.sections or mutant.section in c.sections]:
+        if stopping.is_set(): break
         noticed = check.notices(tree, made)
         if noticed is None:
             mutant.noticed_by = check.name + " (does not compile there)" if made else False
@@ -307,6 +311,7 @@ def main():
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--short", action="store_true", help="leave the long forms out")
     o = parser.parse_args()
+    for stop in (signal.SIGINT, signal.SIGTERM): signal.signal(stop, signal.default_int_handler)
     source = open(os.path.join(ROOT, "cnn.h")).read()
     places = places_of(source)
     if o.section: places = [m for m in places if m.section in o.section.split(",")]
@@ -339,7 +344,8 @@ def main():
         finally: trees.put(mine)
 
     todo, done, redrawn, same = iter(places), [], 0, []
-    with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
+    try:
         while len(done) + len(same) < count:               # as many again as did not compile
             batch = []
             for m in todo:
@@ -354,6 +360,10 @@ def main():
                 if len(done) % 25 == 0: print(f"{len(done)} of {count}, {time.time() - started:.0f} s", flush=True)
                 if m.noticed_by == "": print(show(m, ": NOT NOTICED"), flush=True)
                 elif o.only: print(show(m, ": noticed by " + m.noticed_by), flush=True)
+    except KeyboardInterrupt:                              # the sum of what is done
+        stopping.set()
+        print("interrupted", flush=True)
+    pool.shutdown(cancel_futures=True)
     while not trees.empty(): shutil.rmtree(scratch_of(trees.get()), ignore_errors=True)
     survivors = [m for m in done if m.noticed_by == ""]
     for m in same: print(f"{show(m, ': equivalent')}\n    {known[m.named]}")
