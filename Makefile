@@ -44,13 +44,13 @@ all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
 test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
-cuda_programs := test_backends test_cuda test_flow test_learning test_library test_mma test_shapes
+cuda_programs := test_backends test_cuda test_flow test_learning test_library test_mma test_numbers test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -134,6 +134,9 @@ cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda mma,build/cuda-$s
 
 cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
 	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
+
+mutants:  ## plant bugs into cnn.h, one at a time: which share do the tests notice? MUTANTS='--seed 2 --count 50'; needs Python; an hour or two
+	@CC='$(CC)' $(PYTHON) tests/mutants.py $(MUTANTS)
 
 gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
 

@@ -1730,7 +1730,7 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    for (s = spans; factor < 1 && s < spans + count; s++)
+    for (s = spans; !(factor >= 1) && s < spans + count; s++)              /* a NaN reaches them all, as in PyTorch */
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 

@@ -2275,7 +2275,7 @@ clip_norm(cnn_counters *c, double *factor, const double *sums, float max_norm)
 static __global__ void clip_scale(float *g, const double *factor, size_t n, const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    if (i < n && *factor < 1 && span_at(spans, count, i)) g[i] *= (float)*factor;
+    if (i < n && !(*factor >= 1) && span_at(spans, count, i)) g[i] *= (float)*factor;      /* a NaN reaches them all, as in PyTorch */
 }
 
 /* --------------------------------------------------------------------------------------------

@@ -33,5 +33,6 @@ adds $here/test_learning
 adds $here/test_library
 adds $here/test_flow
 adds $here/test_shapes 40
+adds $here/test_numbers
 echo "cuda: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -10,7 +10,7 @@ if ! command -v "$gxx" >/dev/null; then
     exit 0
 fi
 mkdir -p $work
-for test in test_backends test_cuda; do ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/$test.o || exit 1; done
+for test in test_backends test_cuda test_numbers; do ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/$test.o || exit 1; done
 
 # finds NAME FLAGS ORDER 'TEST ARGUMENTS' PATTERN SED...: with the bug planted, TEST fails and says PATTERN
 finds() {
@@ -92,6 +92,25 @@ finds the_same_batch_in_every_step '' forward 'test_cuda' 'FAIL .*from those by 
     -e 's/c->batch_offset = c->next_offset/c->batch_offset = 0/'
 finds labels_of_another_batch '' forward 'test_cuda' 'FAIL .*from those by direct' \
     -e '/^static __global__ void gather_rows/,/^}/s/k->batch_offset + //'
+finds loss_without_the_largest_logit '' forward test_numbers 'FAIL .*cross-entropy' \
+    -e '/softmax_cross_entropy(/,/^}/s/expf(row\[o\] - largest)/expf(row[o])/' \
+    -e '/softmax_cross_entropy(/,/^}/s/(row\[labels\[n\]\] - largest)/row[labels[n]]/'
+finds softmax_without_the_largest '' forward test_numbers 'FAIL .*softmax' \
+    -e '/ softmax_forward(/,/^}/s/ - largest//'
+finds norm_of_the_first_65536 '' forward test_numbers 'FAIL .*their norm is' \
+    -e '/clip_squares(/,/^}/s/i < n; i += .*) sum/i < n \&\& i < THREADS * THREADS; i += (size_t)THREADS * THREADS) sum/'
+finds not_all_are_clipped '' forward test_numbers 'FAIL .*are wrong' \
+    -e 's/LAUNCH(of(context), clip_scale, threads_for(n)/LAUNCH(of(context), clip_scale, threads_for(n - n % THREADS)/'
+finds loss_of_the_first_block '' forward test_numbers 'FAIL .*cross-entropy' \
+    -e '/softmax_cross_entropy(/,/^}/s/n < batch; n += THREADS/n < batch \&\& n < THREADS; n += THREADS/'
+finds correct_of_the_first_block '' forward test_numbers 'FAIL .*mse of labels.* correct' \
+    -e '/mse_loss(/,/^}/s/labels && n < batch;/labels \&\& n < batch \&\& n < THREADS;/'
+finds targets_in_place_of_labels '' forward test_numbers 'FAIL .*mse of targets and labels' \
+    -e '/mse_loss(/,/^}/s/labels && n < batch/labels \&\& !target \&\& n < batch/'
+finds sum_of_correct_begins_anew '' forward test_numbers 'FAIL .* in all ' \
+    -e 's/c->correct_sum += correct/c->correct_sum = correct/'
+finds steps_of_whole_blocks '' forward test_numbers "FAIL .*SGD's step" \
+    -e 's/LAUNCH(of(context), sgd_step, threads_for(n)/LAUNCH(of(context), sgd_step, dim3((unsigned)(n \/ THREADS))/'
 
 echo "cuda_bugs: $passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -31,6 +31,7 @@ ok "test_backends, cuda" $here/test_backends cuda
 ok "test_backends, cuda_naive" $here/test_backends cuda_naive
 ok "test_learning" $here/test_learning
 ok "test_library" $here/test_library
+ok "test_numbers" $here/test_numbers
 for tool in memcheck racecheck initcheck synccheck; do
     if command -v compute-sanitizer >/dev/null; then
         ok "$tool" compute-sanitizer --tool $tool --error-exitcode 9 $here/test_backends cuda 20

@@ -47,9 +47,11 @@ static const options all_options[] = {
     { "data", cnn__data_fields, sizeof cnn__data_fields / sizeof *cnn__data_fields, sizeof(cnn_data_options), 5,
       { offsetof(cnn_data_options, bytes), offsetof(cnn_data_options, floats), offsetof(cnn_data_options, labels),
         offsetof(cnn_data_options, targets), offsetof(cnn_data_options, class_names) } },
-    { "fit", cnn__fit_fields, sizeof cnn__fit_fields / sizeof *cnn__fit_fields, sizeof(cnn_fit_options), 5,
+    { "fit", cnn__fit_fields, sizeof cnn__fit_fields / sizeof *cnn__fit_fields, sizeof(cnn_fit_options), 6,
       { offsetof(cnn_fit_options, log), offsetof(cnn_fit_options, progress), offsetof(cnn_fit_options, doctor),
-        offsetof(cnn_fit_options, each_epoch), offsetof(cnn_fit_options, user) } },
+        offsetof(cnn_fit_options, each_epoch), offsetof(cnn_fit_options, interrupted), offsetof(cnn_fit_options, user) } },
+    { "cross_entropy", cnn__cross_entropy_fields, sizeof cnn__cross_entropy_fields / sizeof *cnn__cross_entropy_fields,
+      sizeof(cnn_cross_entropy_options), 1, { offsetof(cnn_cross_entropy_options, weight) } },
 };
 
 static size_t field_size(const cnn__field *f) { return f->type == 'i' ? sizeof(int) : f->type == 'f' ? sizeof(float) : sizeof(uint64_t); }
