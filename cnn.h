@@ -564,13 +564,122 @@ typedef struct cnn__text { char s[512]; } cnn__text;
 #define CNN__PRINTF(text, first)
 #endif
 
+/* All that the library prints, writes and says goes through cnn__print_to, which is printf with a point in every
+   number: the C library's follows setlocale, and under "de_DE.UTF-8" wrote .svg files with points="0,0,2,5". */
+
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or room for text */
+
+static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
+{
+    size_t left = sink->room - (sink->count < sink->room ? sink->count : sink->room);
+    if (sink->file) fwrite(text, 1, count, sink->file);
+    else if (left) memcpy(sink->to + sink->count, text, count < left ? count : left);
+    sink->count += count;
+}
+
+/* A number as snprintf writes it, and of what is neither digit, sign, letter nor space, a point. */
+static size_t cnn__digits(char *number, size_t room, const char *format, int width, int precision, double value)
+{
+    int length = snprintf(number, room, format, width, precision, value);
+    char *to = number, *from;
+    for (from = number; length > 0 && *from; from++)
+        if (memchr("0123456789+- einfaEINFA", *from, 23)) *to++ = *from;
+        else if (to == number || to[-1] != '.') *to++ = '.';               /* it may have several bytes */
+    *to = 0;
+    return (size_t)(to - number);
+}
+
+/* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
+static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments)
+{
+    while (*format) {
+        char spec[16] = "%", number[400], *end = spec + 1, kind;
+        const char *text = number;
+        size_t count = strcspn(format, "%"), room = sizeof number;
+        int width = 0, precision = -1, is_long, left;
+        cnn__emit(sink, format, count);
+        format += count;
+        if (!*format) return;
+        for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
+        if (*format == '*') width = va_arg(arguments, int), format++;
+        while (*format >= '0' && *format <= '9') width = 10 * width + *format++ - '0';
+        if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
+        else if (*format == '.')
+            for (precision = 0, format++; *format >= '0' && *format <= '9'; ) precision = 10 * precision + *format++ - '0';
+        is_long = *format == 'l';
+        format += is_long;
+        kind = *format;
+        format += kind != 0;
+        left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
+        strcpy(end, is_long ? "*.*l" : "*.*");             /* snprintf's own */
+        end[strlen(end) + 1] = 0;
+        end[strlen(end)] = kind;
+        if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
+        else if (kind == 'd' && is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, long));
+        else if (kind == 'd') count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, int));
+        else if (is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned long));
+        else if (strchr("ux", kind)) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned));
+        else if (kind == 's') {
+            text = va_arg(arguments, const char *);
+            for (count = 0; (precision < 0 || count < (size_t)precision) && text[count]; ) count++;
+        }
+        else {
+            number[0] = kind == 'c' ? (char)va_arg(arguments, int) : '%';
+            count = 1;
+        }
+        if (text == number && count >= room) count = room - 1;
+        if (width < 0) width = -width;
+        for (; !left && (size_t)width > count; width--) cnn__emit(sink, " ", 1);
+        cnn__emit(sink, text, count);
+        for (; (size_t)width > count; width--) cnn__emit(sink, " ", 1);
+    }
+}
+
+/* vsnprintf, snprintf, vfprintf and fprintf that way. */
+static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
+{
+    cnn__sink sink = { NULL, NULL, 0, 0 };
+    sink.to = text;
+    sink.room = room ? room - 1 : 0;
+    cnn__print_to(&sink, format, arguments);
+    if (room) text[sink.count < sink.room ? sink.count : sink.room] = 0;
+    return (int)sink.count;
+}
+
+static int cnn__snprintf(char *text, size_t room, const char *format, ...) CNN__PRINTF(3, 4);
+static int cnn__snprintf(char *text, size_t room, const char *format, ...)
+{
+    va_list arguments;
+    int count;
+    va_start(arguments, format);
+    count = cnn__vsnprintf(text, room, format, arguments);
+    va_end(arguments);
+    return count;
+}
+
+static void cnn__vfprintf(FILE *file, const char *format, va_list arguments)
+{
+    cnn__sink sink = { NULL, NULL, 0, 0 };
+    sink.file = file;
+    cnn__print_to(&sink, format, arguments);
+}
+
+static void cnn__fprintf(FILE *file, const char *format, ...) CNN__PRINTF(2, 3);
+static void cnn__fprintf(FILE *file, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vfprintf(file, format, arguments);
+    va_end(arguments);
+}
+
 static void cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
 static void cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
     if (!error || error->s[0]) return;                     /* the first one is the cause */
     va_start(arguments, format);
-    vsnprintf(error->s, sizeof error->s, format, arguments);
+    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
     CNN_ON_ERROR(error->s);
 }
@@ -578,7 +687,7 @@ static void cnn__say(cnn__text *error, const char *format, ...)
 /* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
 static void cnn__take_over(cnn__text *error, const char *sentence)
 {
-    if (sentence && !error->s[0]) snprintf(error->s, sizeof error->s, "%s", sentence);
+    if (sentence && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", sentence);
 }
 
 /* ============================================================================================
@@ -2101,7 +2210,8 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked, " baseline",
+    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked,
+                  " baseline",
              count > 1 ? ", " : "", count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
@@ -3068,7 +3178,7 @@ static void *cnn__gemm_open(int threads, char *sentence, size_t room)
 {
     const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
     cnn__gemm_context *g = kernels ? (cnn__gemm_context *)cnn__alloc(1, sizeof *g) : NULL;
-    if (kernels && !g) snprintf(sentence, room, "out of memory");
+    if (kernels && !g) cnn__snprintf(sentence, room, "out of memory");
     if (!g) return NULL;
     g->threads = threads;
     g->kernels = kernels;
@@ -3227,15 +3337,15 @@ cnn_net *cnn_new(int channels, int height, int width)
 /* `layer 7 (linear "classifier")` */
 static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *text)
 {
-    snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type,
+    cnn__snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type,
              layer->name);
     return text->s;
 }
 
 static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
 {
-    if (d.flat) snprintf(text->s, sizeof text->s, "%d", d.channels);
-    else snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
+    if (d.flat) cnn__snprintf(text->s, sizeof text->s, "%d", d.channels);
+    else cnn__snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
     return text->s;
 }
 
@@ -3461,7 +3571,7 @@ static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const ch
     } else
         dims.s[0] = 0;
     if (size)
-        snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
+        cnn__snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
                  net->input.height, net->input.width, size, size);
     cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features,
              source.s, dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
@@ -3470,14 +3580,14 @@ static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const ch
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
 {
     if (net->next_name[0]) {
-        snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
+        cnn__snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
         layer->named = 1;
         net->next_name[0] = 0;
     } else if (net->block[0]) {
-        snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
+        cnn__snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
         layer->named = 1;
     } else
-        snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
+        cnn__snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
@@ -3672,7 +3782,8 @@ void cnn_to(cnn_net *net, const char *name)
     if (!cnn__still_open(net, "cnn_to")) return;
     if (backend) { net->backend = *backend; return; }
     for (i = 0; i < count; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "", list[i].name);
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
+                      list[i].name);
     cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
              name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
@@ -3791,7 +3902,7 @@ static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndi
 {
     cnn__tensor *t = &net->tensors[net->tensor_count++];
     int i;
-    snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
+    cnn__snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
     t->layer = layer;
     t->ndim = ndim;
     t->count = 1;
@@ -4823,19 +4934,20 @@ static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__prog
     score = cnn__read_score(net);
     for (i = 0; i < 24; i++) bar[i] = i < (int)(24 * share) ? '=' : i == (int)(24 * share) ? '>' : ' ';
     bar[24] = 0;
-    fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s",
+    cnn__fprintf(o->progress, "%sepoch %d/%d %s%s%s %3.0f%% %.0f samples/s %d:%02d left loss %.4f acc %.2f%%%s",
             o->progress_bar ? "\r" : "", epoch, o->epochs, o->progress_bar ? "[" : "", o->progress_bar ? bar : "",
             o->progress_bar ? "]" : "", 100 * share, spent > 0 ? (double)done * batch_size / spent : 0.0, (int)left / 60,
             (int)left % 60, score.loss, 100 * score.accuracy, o->progress_bar ? " \033[K" : "\n");
-    if (o->progress_bar && done == all) fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
+    if (o->progress_bar && done == all) cnn__fprintf(o->progress, "\r\033[K");    /* the epoch's line takes its place */
     fflush(o->progress);
 }
 
 static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested)
 {
-    fprintf(log, "epoch %d/%d train_loss %.4f train_acc %.2f%%", e->epoch, epochs, e->train.loss, 100 * e->train.accuracy);
-    if (tested) fprintf(log, " test_loss %.4f test_acc %.2f%%", e->test.loss, 100 * e->test.accuracy);
-    fprintf(log, " seconds %.1f\n", e->seconds);
+    cnn__fprintf(log, "epoch %d/%d train_loss %.4f train_acc %.2f%%", e->epoch, epochs, e->train.loss,
+                 100 * e->train.accuracy);
+    if (tested) cnn__fprintf(log, " test_loss %.4f test_acc %.2f%%", e->test.loss, 100 * e->test.accuracy);
+    cnn__fprintf(log, " seconds %.1f\n", e->seconds);
     fflush(log);
 }
 
@@ -4860,11 +4972,11 @@ static void cnn__advise(cnn__doctor *d, int what, const char *format, ...)
     va_list arguments;
     if (d->said & what) return;                            /* once is enough */
     d->said |= what;
-    fprintf(d->out, "doctor: ");
+    cnn__fprintf(d->out, "doctor: ");
     va_start(arguments, format);
-    vfprintf(d->out, format, arguments);
+    cnn__vfprintf(d->out, format, arguments);
     va_end(arguments);
-    fprintf(d->out, "\n");
+    cnn__fprintf(d->out, "\n");
     fflush(d->out);
 }
 
@@ -5051,7 +5163,7 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
     int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
     cnn__text known = { "" };
     for (i = 0; i < all && strlen(known.s) < 200; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
              net->tensor_count ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
@@ -5181,7 +5293,7 @@ static cnn_data *cnn__data_empty(const char *name)
     }
     data->memory = memory;
     memory->serial = ++serial;
-    snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
+    cnn__snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
     data->name = memory->name.s;
     return data;
 }
@@ -5362,7 +5474,7 @@ static unsigned char *cnn__read_idx(const char *path, int dimensions, int sizes[
     size_t size, expected = 1;
     char packed[420];
     int i;
-    snprintf(packed, sizeof packed, "%.400s.gz", path);
+    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path);
     if (!cnn__exists(path) && cnn__exists(packed)) path = packed;
     file = cnn__read_file(path, &size, error);
 #ifdef CNN__GUNZIP
@@ -5441,8 +5553,8 @@ static cnn_data *cnn__load_mnist_like(const char *directory, const char *split, 
     cnn_data *data;
     if (!directory) directory = "(no folder)";
     if (!split) split = "(no split)";
-    snprintf(images, sizeof images, "%.300s/%.80s-images-idx3-ubyte", directory, split);
-    snprintf(labels, sizeof labels, "%.300s/%.80s-labels-idx1-ubyte", directory, split);
+    cnn__snprintf(images, sizeof images, "%.300s/%.80s-images-idx3-ubyte", directory, split);
+    cnn__snprintf(labels, sizeof labels, "%.300s/%.80s-labels-idx1-ubyte", directory, split);
     data = cnn_load_idx(images, labels, 10);
     if (data->memory) data->class_names = class_names;
     return data;
@@ -5500,8 +5612,8 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
         char path[420], batch[32];
         unsigned char *file;
         size_t size;
-        snprintf(batch, sizeof batch, training ? "data_batch_%d.bin" : "test_batch.bin", f + 1);
-        snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
+        cnn__snprintf(batch, sizeof batch, training ? "data_batch_%d.bin" : "test_batch.bin", f + 1);
+        cnn__snprintf(path, sizeof path, "%.350s/%s", directory ? directory : "(no folder)", batch);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
         if (size != (size_t)ROW * ROWS) {
@@ -5720,7 +5832,7 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     if (!path || strlen(path) >= sizeof w->path)
         return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
     strcpy(w->path, path);
-    snprintf(w->part, sizeof w->part, "%s.part", path);
+    cnn__snprintf(w->part, sizeof w->part, "%s.part", path);
     w->file = fopen(w->part, "wb");
     if (!w->file) cnn__say(error, "%.300s: cannot be written: %s", path, strerror(errno));
     return w->file != NULL;
@@ -5744,7 +5856,7 @@ static int cnn__replace_file(const char *part, const char *path)
     char directory[480];
     int d;
     if (rename(part, path)) return 0;
-    snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = open(directory, O_RDONLY);
     if (d >= 0) { fsync(d); close(d); }                    /* the new name too, where directories can be flushed */
     return 1;
@@ -5807,7 +5919,7 @@ static void cnn__print(cnn__bytes *b, const char *format, ...)             /* up
     cnn__text text;
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text.s, sizeof text.s, format, arguments);
+    cnn__vsnprintf(text.s, sizeof text.s, format, arguments);
     va_end(arguments);
     cnn__put(b, text.s, strlen(text.s));
 }
@@ -5851,7 +5963,7 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* al
     va_list arguments;
     size_t i;
     va_start(arguments, format);
-    vsnprintf(what.s, sizeof what.s, format, arguments);
+    cnn__vsnprintf(what.s, sizeof what.s, format, arguments);
     va_end(arguments);
     for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
     cnn__say(s->error, "%.150s: %s", s->path, what.s);
@@ -5885,7 +5997,7 @@ static const cnn__stored *cnn__find_stored(const cnn__state *s, const char *pref
     const char *sought = name;
     size_t count;
     const cnn__stored *tensors = cnn__tensors(s, &count);
-    snprintf(name, sizeof name, "%s%s", prefix, key);
+    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
     return count ? (const cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
 }
 
@@ -6672,7 +6784,7 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     memset(&values, 0, sizeof values);
     cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
-        snprintf(name, sizeof name, "%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "%.0f", (double)i);
         cnn__pickle_string(&pickle, t[i].key);
         cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__pickle_string(&pickle, "storage");
@@ -6694,7 +6806,7 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     for (i = 0; i < count; i++) {
         values.count = 0;
         cnn__put_values(&values, t + i);
-        snprintf(name, sizeof name, "net/data/%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
         cnn__add_entry(out, &directory, name, values.at, values.count);
     }
     cnn__add_entry(out, &directory, "net/version", "3\n", 2);
@@ -6815,9 +6927,9 @@ typedef struct cnn__list { int count; char names[110]; } cnn__list;
 static void cnn__add_name(cnn__list *list, const char *name)               /* as many as there is room for */
 {
     size_t used = strlen(list->names), room = sizeof list->names - used;
-    if (!list->count++) snprintf(list->names, room, "%.90s", name);
-    else if (used + strlen(name) + 8 < sizeof list->names) snprintf(list->names + used, room, ", %s", name);
-    else if (strcmp(list->names + used - 3, "...")) snprintf(list->names + used, room, ", ...");
+    if (!list->count++) cnn__snprintf(list->names, room, "%.90s", name);
+    else if (used + strlen(name) + 8 < sizeof list->names) cnn__snprintf(list->names + used, room, ", %s", name);
+    else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
 /* Says in one sentence what does not fit; "" if all does. */
@@ -6832,13 +6944,14 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        char *end = name.s + snprintf(name.s, 120, "%s: ", t->key);
+        char *end = name.s + cnn__snprintf(name.s, 120, "%s: ", t->key);
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
-            if (!found->ndim) end += snprintf(end, 24, "one value");
+            if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
             for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
-                end += snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
-            for (d = 0; d < t->ndim; d++) end += snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
+                end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+            for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ",
+                                                               t->shape[d]);
             cnn__add_name(&lists[2], name.s);
         }
     }
@@ -6849,7 +6962,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     sentence->s[0] = 0;
     for (i = 0; i < 3; i++)
         if (lists[i].count)
-            snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "", lists[i].count,
+            cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
+                          lists[i].count,
                      what[i], lists[i].names);
 }
 
@@ -6868,7 +6982,7 @@ static int cnn__read_block(cnn_net *net, cnn__state *s, const char *prefix, floa
         if (t.dtype - cnn__dtypes > CNN__BF16)
             return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
         if (t.entry) {
-            snprintf(name, sizeof name, "data/%.80s", t.entry);
+            cnn__snprintf(name, sizeof name, "data/%.80s", t.entry);
             if (!cnn__find_entry(s, name, &bytes, &size) || size != t.bytes)
                 return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key,
                                   (double)t.bytes, name, (double)size)
@@ -6905,7 +7019,8 @@ static int cnn__load(cnn_net *net, const char *path, int partly, char *report, s
                                 t->count * sizeof *values);
     }
     if (report && room && count >= 0)
-        snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "",
+        cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
+                      misfits.s[0] ? "; skipped: " : "",
                  misfits.s);
     cnn__free(values);
     return cnn__close_state(&s, count >= 0);
@@ -7125,7 +7240,7 @@ static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* o
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
     char digits[64];
-    int length = snprintf(digits, sizeof digits, "%.0f", n), i, to = 0;
+    int length = cnn__snprintf(digits, sizeof digits, "%.0f", n), i, to = 0;
     for (i = 0; i < length; i++) {
         if (i && (length - i) % 3 == 0) text->s[to++] = ',';
         text->s[to++] = digits[i];
@@ -7141,25 +7256,25 @@ void cnn_summary(cnn_net *net, FILE *out)
     int i, width = 12;
     if (!cnn__ready(net)) return;
     for (i = 0; i < net->layer_count; i++) {
-        int length = snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
+        int length = cnn__snprintf(label.s, sizeof label.s, "%s (%s)", net->layers[i].name, net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "",
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
-        snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
-        fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
+        cnn__snprintf(label.s, sizeof label.s, "%s (%s)", l->name, l->type);
+        cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
                 p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                 cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
     }
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "total, for one sample", "",
             cnn__thousands((double)cnn_num_parameters(net), &parameters), cnn__thousands(all_work, &work),
             cnn__thousands(all_bytes, &bytes));
 }
@@ -7238,7 +7353,8 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->layer->name, what,
+        cnn__fprintf(out, "%-32s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
+                     c->layer->name, what,
                 checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
@@ -7387,68 +7503,69 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     double low, high, step, v;
     int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
     step = cnn__curve_range(net, first, &low, &high);
-    fprintf(f,
+    cnn__fprintf(f,
             "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
             left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         double y;
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        fprintf(
+        cnn__fprintf(
             f,
             "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
             cnn__plot_width, y, y, y + 4);
-        fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n", step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
+        cnn__fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n",
+                     step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
     }
     for (i = 0; i < n; i++) {
         double x = n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2;
         if (i % every && i != n - 1) continue;
         if (i != n - 1 && n - 1 - i < every && i) continue;                /* no room before the last number */
-        fprintf(f,
+        cnn__fprintf(f,
                 "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    fprintf(f,
+    cnn__fprintf(f,
             "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
             "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
             cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c;
-        fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
+        cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, (cnn__curve)(first + c), i);
             if (v - v == 0)
-                fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
+                cnn__fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
                         cnn__plot_height * (high - v) / (high - low));
         }
-        fprintf(f, "\"/>\n");
+        cnn__fprintf(f, "\"/>\n");
         v = cnn__curve_at(net, (cnn__curve)(first + c), 0);
         if (n == 1 && v - v == 0)
-            fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
+            cnn__fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
                     cnn__plot_height * (high - v) / (high - low), colour[c]);
-        fprintf(f,
+        cnn__fprintf(f,
                 "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
                 "y=\"%d\">%s</text>\n",
                 cnn__plot_width - 80, cnn__plot_width - 56, at, at, colour[c], cnn__plot_width - 48, at + 4, legend[c]);
     }
-    fprintf(f, "</g>\n");
+    cnn__fprintf(f, "</g>\n");
 }
 
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    fprintf(f,
+    cnn__fprintf(f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
             "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
             "fill=\"#fff\"/>\n"
             "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
             width, height, width, height, width / 2);
     cnn__svg_text(f, title);
-    fprintf(f, "</text>\n");
+    cnn__fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
     cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
-    fprintf(f, "</svg>\n");
+    cnn__fprintf(f, "</svg>\n");
 }
 
 static int cnn__has_history(cnn_net *net, const char *call)
@@ -7471,13 +7588,13 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
     cnn__writer w;
     int i;
     if (!cnn__has_history(net, "cnn_save_curves_csv") || !cnn__begin_file(&w, path, &net->error)) return 0;
-    fprintf(w.file, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n");
+    cnn__fprintf(w.file, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n");
     for (i = 0; i < net->history_count; i++) {
         const cnn_epoch *e = &net->history[i];
-        fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
-        if (e->test.count) fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
-        else fprintf(w.file, ",");
-        fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
+        cnn__fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
+        if (e->test.count) cnn__fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
+        else cnn__fprintf(w.file, ",");
+        cnn__fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
     }
     return cnn__end_file(&w, &net->error);
 }
@@ -7502,14 +7619,15 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
             if (row < 0 || row >= HEIGHT) continue;
             cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
         }
-    fprintf(out, "%s\n", title);
+    cnn__fprintf(out, "%s\n", title);
     for (row = 0; row < HEIGHT; row++)
         if (row == 0 || row == HEIGHT / 2 || row == HEIGHT - 1)
-            fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
+            cnn__fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
                     high - (high - low) * row / (HEIGHT - 1), cell[row]);
         else
-            fprintf(out, "          |%s\n", cell[row]);
-    fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
+            cnn__fprintf(out, "          |%s\n", cell[row]);
+    cnn__fprintf(out,
+                 "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
             net->history[0].epoch, WIDTH - 9, net->history[net->history_count - 1].epoch);
 }
 
@@ -7529,31 +7647,33 @@ static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, co
     const cnn_conv2d_shape *s = &l->conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, c, y, u;
     double sum = 0;
-    fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k, row, column, k,
+    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k,
+                 row, column, k,
             row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
             s->dilation_width > 1 ? " d" : "", k);
     for (c = 0; c < depth; c++) {
         double part = 0;
-        fprintf(out, "  c = %d\n", first + c);
+        cnn__fprintf(out, "  c = %d\n", first + c);
         for (y = 0; y < s->kernel_height; y++) {
             int j = row * s->stride_height + y * s->dilation_height - s->pad_top,
                 from = cnn__border(j, s->in_height, s->padding_mode);
-            fprintf(out, "   ");
+            cnn__fprintf(out, "   ");
             for (u = 0; u < s->kernel_width; u++) {
                 int i = column * s->stride_width + u * s->dilation_width - s->pad_left,
                     at = cnn__border(i, s->in_width, s->padding_mode);
                 double z = from < 0 || at < 0 ? 0 : x[((size_t)(first + c) * s->in_height + from) * s->in_width + at];
                 double w = weight[(((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
                 int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
-                fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
+                cnn__fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
                 part += z * w;
             }
-            fprintf(out, "\n");
+            cnn__fprintf(out, "\n");
         }
-        fprintf(out, "    sum of these products: %.6f\n", part);
+        cnn__fprintf(out, "    sum of these products: %.6f\n", part);
         sum += part;
     }
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum, bias && bias[k] < 0 ? '-' : '+',
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum,
+                 bias && bias[k] < 0 ? '-' : '+',
             bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
 }
 
@@ -7564,18 +7684,18 @@ static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, in
     const float *map = x + (size_t)k * s->in_height * s->in_width;
     size_t winner = cnn__pool2d_winner(s, map, w);
     int j, i;
-    fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
+    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
             s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
     for (j = w.top; j < w.bottom; j++) {
-        fprintf(out, "   ");
+        cnn__fprintf(out, "   ");
         for (i = w.left; i < w.right; i++) {
             size_t at = (size_t)j * s->in_width + i;
-            fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
+            cnn__fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
         }
-        fprintf(out, "\n");
+        cnn__fprintf(out, "\n");
     }
-    if (s->average) fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
-    else fprintf(out, "  largest (*): %.6f\n", map[winner]);
+    if (s->average) cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
+    else cnn__fprintf(out, "  largest (*): %.6f\n", map[winner]);
 }
 
 /* A linear layer may have thousands of products: the largest are written out, the others summed. */
@@ -7594,15 +7714,16 @@ static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, 
         sum += (double)x[i] * w[i];
     }
     rest = sum;
-    fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
+    cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
             n > SHOWN ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * w[shown[k]];
-        fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
+        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
         rest -= product;
     }
-    if (n > SHOWN) fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
+    if (n > SHOWN) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - SHOWN, rest);
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+',
+                 bias ? fabs(bias[o]) : 0,
             sum + (bias ? bias[o] : 0));
 }
 
@@ -7634,13 +7755,13 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         at = ((size_t)channel * l->out.height + row) * l->out.width + column;
         weight = cnn__parameter(net, number, "weight", parameters);
         bias = cnn__parameter(net, number, "bias", parameters);
-        fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
+        cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
         switch (l->kind) {
         case CNN__CONV2D:     cnn__explain_conv(out, l, x, weight, bias, channel, row, column); break;
         case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
         case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
         case CNN__ACTIVATION:
-            fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
+            cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
                     cnn__activation_at(l->activation, l->slope, x[at]));
             break;
         case CNN__SOFTMAX: {
@@ -7648,22 +7769,23 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
             int k;
             map.channels = l->in.channels;
             map.pixels = l->in.height * l->in.width;
-            fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
+            cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
             for (k = 0; k < map.channels; k++) {
                 double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
-                fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k, x[(size_t)k * map.pixels + row * l->in.width + column],
+                cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
+                             x[(size_t)k * map.pixels + row * l->in.width + column],
                         y, k == channel ? "  <" : "");
             }
             break;
         }
         case CNN__FLATTEN:
-            fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
+            cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
                     channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
             break;
         case CNN__DROPOUT: {
             cnn_counters c = cnn__read_counters(net);
             double y = net->evaluating ? x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
-            fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
+            cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
                     net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
         }
         }
@@ -7724,7 +7846,8 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
-    fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom, height * zoom, alt);
+    cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom,
+                 height * zoom, alt);
     cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
     cnn__png_word(&page, NULL, 13, 4);
     cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
@@ -7749,7 +7872,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, NULL, crc, 4);
     cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
     cnn__base64(&page, -1);
-    fprintf(file, "\">\n");
+    cnn__fprintf(file, "\">\n");
 }
 
 static unsigned char cnn__grey(float value, float low, float high)         /* from black to white; NaN is black */
@@ -7788,7 +7911,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
     if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
-    fprintf(f, "<div class=\"maps\">\n");
+    cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = maps[0], high = maps[0];
         for (i = 1; i < channels * area; i++) {
@@ -7804,14 +7927,14 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
                 pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
         cnn__picture(f, pixels, width, height, channels, zoom, alt);
     }
-    fprintf(f, "</div>\n");
+    cnn__fprintf(f, "</div>\n");
     cnn__free(pixels);
 }
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
     if (data->class_names && class_number < data->classes) return data->class_names[class_number];
-    snprintf(text->s, sizeof text->s, "%d", class_number);
+    cnn__snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
 
@@ -7820,7 +7943,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     cnn__text a, b, c;
     double work = 0;
     int i;
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>The network</h2>\n<div class=\"scroll\"><table "
             "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
             "<tr><td>input<td><td>%s<td><td></tr>\n",
@@ -7828,13 +7951,13 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
-        fprintf(f, "<tr><td>");
+        cnn__fprintf(f, "<tr><td>");
         cnn__svg_text(f, l->name);
-        fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
+        cnn__fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
         work += m;
     }
-    fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n",
+    cnn__fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n",
             cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
 }
 
@@ -7845,36 +7968,38 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++) if (guess[n] < k) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
-    fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
+    cnn__fprintf(f,
+                 "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
                "class=\"scroll\"><table class=\"confusion\"><tr><th>");
-    for (g = 0; g < k; g++) { fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
-    fprintf(f, "</tr>\n");
+    for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
+    cnn__fprintf(f, "</tr>\n");
     for (t = 0; t < k; t++) {
-        fprintf(f, "<tr><th>");
+        cnn__fprintf(f, "<tr><th>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
         for (g = 0; g < k; g++) {
             int c = counts[t * k + g];
-            if (t == g) fprintf(f, "<td class=\"right\">%d", c);
-            else if (c) fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
-            else fprintf(f, "<td class=\"none\">0");
+            if (t == g) cnn__fprintf(f, "<td class=\"right\">%d", c);
+            else if (c) cnn__fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
+            else cnn__fprintf(f, "<td class=\"none\">0");
         }
-        fprintf(f, "</tr>\n");
+        cnn__fprintf(f, "</tr>\n");
     }
-    fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
+    cnn__fprintf(f,
+                 "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
                "those that are, the share called so.</p>\n"
                "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
         for (g = 0; g < k; g++) { called += counts[g * k + t]; are += counts[t * k + g]; }
-        fprintf(f, "<tr><td>");
+        cnn__fprintf(f, "<tr><td>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
-        if (called) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
-        else fprintf(f, "<td>-");
-        if (are) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
-        else fprintf(f, "<td>-");
-        fprintf(f, "<td>%d</tr>\n", are);
+        if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
+        else cnn__fprintf(f, "<td>-");
+        if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
+        else cnn__fprintf(f, "<td>-");
+        cnn__fprintf(f, "<td>%d</tr>\n", are);
     }
-    fprintf(f, "</table></div>\n");
+    cnn__fprintf(f, "</table></div>\n");
     cnn__free(counts);
 }
 
@@ -7893,22 +8018,22 @@ static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess
             if (count < SHOWN) count++;
         }
     }
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div "
             "class=\"cards\">\n",
             all, data->count);
     for (k = 0; k < count; k++) {
         n = shown[k];
         cnn__sample_pixels(pixels, data, n, &channels);
-        fprintf(f, "<figure>");
+        cnn__fprintf(f, "<figure>");
         cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "sample");
-        fprintf(f, "<figcaption>said <b>");
+        cnn__fprintf(f, "<figcaption>said <b>");
         cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
+        cnn__fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
-        fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
+        cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
     }
-    fprintf(f, "</div>\n");
+    cnn__fprintf(f, "</div>\n");
 }
 
 static void cnn__report_kernels(FILE *f, cnn_net *net)
@@ -7919,7 +8044,8 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
     if (l->kind != CNN__CONV2D) return;
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     if (!parameters) return;
-    fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels,
+    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n",
+                 l->conv.out_channels,
             l->conv.in_channels / l->conv.groups, l->conv.kernel_height, l->conv.kernel_width,
             colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
     cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters),
@@ -7941,14 +8067,14 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     net->evaluating = 1;
     cnn_forward(net, &batch);
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
             "(black) to its largest (white); of more than %d maps the first.</p>\n",
             MAPS);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
-        fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
+        cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
-        fprintf(f, "</summary>\n");
+        cnn__fprintf(f, "</summary>\n");
         cnn__sample_pixels(pixels, data, order[n], &channels);
         cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "input");
         for (i = 0; i < net->layer_count; i++) {
@@ -7961,14 +8087,14 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             maps = from ? cnn__download(net, from + size * n, size) : NULL;
             cnn__backend_free(net, &own);
             if (!maps) break;
-            fprintf(f, "<h3>");
+            cnn__fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
-            fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
+            cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
             cnn__map_pictures(f, net, maps, l->out.channels < MAPS ? l->out.channels : MAPS, l->out.height, l->out.width, 1, 0,
                               l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }
-        fprintf(f, "</details>\n");
+        cnn__fprintf(f, "</details>\n");
     }
     net->evaluating = evaluating;
 }
@@ -8012,19 +8138,19 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
     else if (cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
-        fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+        cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
                    "content=\"width=device-width,initial-scale=1\"><title>");
         cnn__svg_text(f, title);
-        fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
+        cnn__fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
         cnn__svg_text(f, title);
-        fprintf(f,
+        cnn__fprintf(f,
                 "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
                 "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
                 100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
-        fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
+        cnn__fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
                 cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
         if (net->history_count) {
-            fprintf(f, "<h2>Learning curves</h2>\n");
+            cnn__fprintf(f, "<h2>Learning curves</h2>\n");
             cnn__write_curves_svg(f, net, title);
         }
         cnn__report_classes(f, net, data, guess);
@@ -8032,7 +8158,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         cnn__report_network(f, net);
         cnn__report_kernels(f, net);
         cnn__report_maps(f, net, data, pixels);
-        fprintf(f, "</body></html>\n");
+        cnn__fprintf(f, "</body></html>\n");
         if (cnn__stopped(net)) cnn__abandon_file(&w);
         else cnn__end_file(&w, &net->error);
     }
