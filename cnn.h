@@ -526,12 +526,14 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <time.h>
 #ifdef _WIN32
 #include <io.h>
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);     /* <windows.h> */
+#include <process.h>
 #else
-#include <fcntl.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -549,6 +551,23 @@ __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to
 
 #ifdef __cplusplus
 extern "C" {
+#endif
+
+#ifdef _WIN32                                              /* of <windows.h>, which defines far too much */
+__declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+__declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned page, unsigned long flags, const char *text, int count,
+                                                        wchar_t *wide, int room);
+__declspec(dllimport) unsigned long __stdcall FormatMessageA(unsigned long flags, const void *source, unsigned long code,
+                                                             unsigned long language, char *text, unsigned long room,
+                                                             va_list *arguments);
+__declspec(dllimport) unsigned long __stdcall GetLastError(void);
+__declspec(dllimport) void __stdcall Sleep(unsigned long milliseconds);
+#elif !defined(__cplusplus) && defined(__STRICT_ANSI__)    /* of POSIX, which strict C99 hides */
+FILE *fdopen(int descriptor, const char *mode);
+int fileno(FILE *file);
+int fsync(int descriptor);
+int fchmod(int descriptor, mode_t mode);
+ssize_t readlink(const char *path, char *target, size_t room);
 #endif
 
 /* ============================================================================================
@@ -702,17 +721,23 @@ static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b d
     return 1;
 }
 
-static void *cnn__alloc(size_t count, size_t size)
+static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for what is written whole at once */
 {
-    size_t bytes;
     unsigned char *block, *aligned;
-    if (!cnn__mul(&bytes, count, size) || bytes > (size_t)-1 / 2) return NULL;
+    if (bytes > (size_t)-1 / 2) return NULL;
     block = (unsigned char *)CNN_MALLOC(bytes + 64 + sizeof(void *));
     if (!block) return NULL;
     aligned = (unsigned char *)(((uintptr_t)block + sizeof(void *) + 63) & ~(uintptr_t)63);
     memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* where the block really begins */
-    memset(aligned, 0, bytes);
     return aligned;
+}
+
+static void *cnn__alloc(size_t count, size_t size)
+{
+    size_t bytes;
+    void *block = cnn__mul(&bytes, count, size) ? cnn__alloc_raw(bytes) : NULL;
+    if (block) memset(block, 0, bytes);
+    return block;
 }
 
 static void cnn__free(void *memory)
@@ -5385,10 +5410,25 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 
 /* ---- files ---- */
 
-static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)        /* as in ZIP, gzip and PNG; begins with 0 */
+/* As in ZIP, gzip and PNG; begins with 0. Many bytes go eight at a time: table[k][b] is what byte b does to the
+   remainder when k more bytes follow it (Kounavis, Berry: slicing by 8, 2005). */
+static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
-    int bit;
+    uint32_t table[8][256];
+    int b, k, bit;
     crc = ~crc;
+    if (count > 4096) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
+        for (b = 0; b < 256; b++) {
+            table[0][b] = (uint32_t)b;
+            for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
+        }
+        for (k = 1; k < 8; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+        for (; count >= 8; count -= 8, bytes += 8) {
+            crc ^= (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+            crc = table[7][crc & 255] ^ table[6][crc >> 8 & 255] ^ table[5][crc >> 16 & 255] ^ table[4][crc >> 24]
+                ^ table[3][bytes[4]] ^ table[2][bytes[5]] ^ table[1][bytes[6]] ^ table[0][bytes[7]];
+        }
+    }
     while (count--) {
         crc ^= *bytes++;
         for (bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
@@ -5401,34 +5441,81 @@ static uint32_t cnn__big_endian(const unsigned char *b)
     return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
+/* Every file is opened here: what open() returns, below 0 if it fails. On Windows paths are UTF-8, and where they are not,
+   of the system's code page. */
+enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0 */
+
+#ifdef _WIN32
+static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
+{
+    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH) && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
+        wide[0] = 0;
+}
+#endif
+
+static int cnn__open(const char *path, int flags, int mode)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    cnn__wide(path, wide);
+    return _wopen(wide, flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
+#elif defined(O_CLOEXEC)
+    return open(path, flags | O_CLOEXEC, mode);
+#else
+    return open(path, flags, mode);
+#endif
+}
+
+/* Opens a file to be read and finds its size; NULL and a sentence (error NULL: none). What is no regular file is not
+   read: a FIFO may keep a program waiting for ever, and a device has no end. */
+static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
+{
+    FILE *file;
+#ifdef _WIN32
+    struct _stat64 status;
+    int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
+    int good = d >= 0 && !_fstat64(d, &status), regular = good && (status.st_mode & _S_IFMT) == _S_IFREG;
+#else
+    struct stat status;
+    int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
+    int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
+#endif
+    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
+    else if (!good) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    else if (!regular) cnn__say(error, "%.300s: is no regular file but a directory, pipe or device, which is not read", path);
+    else if ((uint64_t)status.st_size >= (size_t)-1 / 2)
+        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
+    else if ((file = fdopen(d, "rb")) != NULL) {
+        *size = (size_t)status.st_size;
+        return file;
+    }
+    else cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (d >= 0) close(d);
+    return NULL;
+}
+
 /* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
 {
     unsigned char *bytes = NULL;
-    long length = -1;
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    if (!file) {
-        cnn__say(error, "%.300s: cannot be opened: %s", path ? path : "(no path)", path ? strerror(errno) : "there is no path");
-        return NULL;
-    }
-    if (!fseek(file, 0, SEEK_END)) length = ftell(file);
-    if (length < 0 || length == LONG_MAX || fseek(file, 0, SEEK_SET))
-        cnn__say(error, "%.300s: cannot be read as a file", path);
-    else if (!(bytes = (unsigned char *)cnn__alloc((size_t)length + 1, 1)))        /* + 1: ends in 0, for text */
-        cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, length / 1e6);
-    else if (fread(bytes, 1, (size_t)length, file) != (size_t)length) {
-        cnn__say(error, "%.300s: cannot be read to its end: %s", path, strerror(errno));
+    FILE *file = cnn__open_to_read(path, size, error);
+    if (!file) return NULL;
+    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: ends in 0, for text */
+        cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, (double)*size / 1e6);
+    else if (errno = 0, fread(bytes, 1, *size, file) != *size) {
+        cnn__say(error, "%.300s: cannot be read to its end: %s", path, errno ? strerror(errno) : "it became shorter");
         cnn__free(bytes);
         bytes = NULL;
     }
+    else bytes[*size] = 0;
     fclose(file);
-    *size = (size_t)length;
     return bytes;
 }
 
-static int cnn__exists(const char *path)
+static int cnn__exists(const char *path)                   /* as a file that can be read */
 {
-    FILE *file = path ? fopen(path, "rb") : NULL;
+    size_t size;
+    FILE *file = cnn__open_to_read(path, &size, NULL);
     if (file) fclose(file);
     return file != NULL;
 }
@@ -5818,65 +5905,172 @@ void cnn_loader_free(cnn_loader *loader)
             network changes only when all of it fits.
    ============================================================================================ */
 
-/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ---- */
+/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ----
 
-typedef struct cnn__writer { FILE *file; char path[480], part[500]; } cnn__writer;
+   The temporary name is of this save alone and must be new (O_EXCL): two programs that save to one path do not meet,
+   whoever puts a link there beforehand changes nothing, and the later rename wins whole. A symbolic link stays, and what
+   it points to is replaced. A pipe or device is no place to rename to: it is written to. */
 
-#if !defined(_WIN32) && !defined(__cplusplus) && defined(__STRICT_ANSI__)
-int fsync(int descriptor);                                 /* POSIX; strict C99 hides them */
-int fileno(FILE *file);
+typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;       /* part "": in place */
+
+#ifdef _WIN32
+static int cnn__flush_file(FILE *file) { return !fflush(file) && !_commit(_fileno(file)); }
+
+static int cnn__renamed(const char *part, const char *path, cnn__text *why)
+{
+    wchar_t from[CNN__PATH], to[CNN__PATH];
+    unsigned long code = 0, length;
+    int tries;
+    cnn__wide(part, from);
+    cnn__wide(path, to);
+    for (tries = 0; tries < 200; tries++) {                /* replace what is there; return when it is on the disk */
+        if (MoveFileExW(from, to, 1 | 8)) return 1;
+        code = GetLastError();
+        if (code != 5 && code != 32) break;                /* denied, shared: another program has it open just now */
+        Sleep(10);
+    }
+    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno knows nothing of it */
+    while (length && (unsigned char)why->s[length - 1] <= ' ') length--;
+    why->s[length] = 0;
+    if (!length) cnn__snprintf(why->s, sizeof why->s, "Windows error %lu", code);
+    return 0;
+}
+
+static void cnn__remove(const char *path)
+{
+    wchar_t wide[CNN__PATH];
+    cnn__wide(path, wide);
+    _wremove(wide);
+}
+
+/* What is at the path: a regular file (its mode), nothing (0), or something else (-1). */
+static int cnn__follow(char path[CNN__PATH], int *descriptor)
+{
+    wchar_t wide[CNN__PATH];
+    struct _stat64 status;
+    (void)descriptor;
+    cnn__wide(path, wide);
+    if (_wstat64(wide, &status)) return 0;
+    return (status.st_mode & _S_IFMT) == _S_IFREG ? status.st_mode & 0777 : -1;
+}
+#else
+static int cnn__flush_file(FILE *file) { return !fflush(file) && !fsync(fileno(file)); }
+
+static int cnn__renamed(const char *part, const char *path, cnn__text *why)
+{
+    if (!rename(part, path)) return 1;
+    cnn__snprintf(why->s, sizeof why->s, "%.400s", strerror(errno));
+    return 0;
+}
+
+static void cnn__remove(const char *path) { remove(path); }
+
+/* Follows symbolic links to their end, which need not exist. What is there: a regular file (its mode), nothing (0), or
+   something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is copied, so that what
+   is written comes after what stands there already. */
+static int cnn__follow(char path[CNN__PATH], int *descriptor)
+{
+    char target[CNN__PATH], *name;
+    struct stat status;
+    ssize_t length;
+    int links;
+    for (links = 0; links < 40; links++) {
+        int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
+        if (d && path[d] >= '0' && path[d] <= '9' && strlen(path + d) < 9 && strspn(path + d, "0123456789") == strlen(path + d)) {
+            if (atoi(path + d) == 1) fflush(stdout);       /* what was printed before comes first */
+            *descriptor = dup(atoi(path + d));
+            return -1;
+        }
+        length = readlink(path, target, sizeof target - 1);
+        if (length < 0) break;                             /* no link, or nothing */
+        target[length] = 0;
+        name = strrchr(path, '/');
+        name = *target == '/' || !name ? path : name + 1;  /* it is relative to the link's directory */
+        if ((size_t)(name - path) + (size_t)length >= CNN__PATH) break;
+        strcpy(name, target);
+    }
+    if (stat(path, &status)) return 0;
+    return S_ISREG(status.st_mode) ? (int)(status.st_mode & 07777) | 1 << 16 : -1;
+}
 #endif
 
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
-    if (!path || strlen(path) >= sizeof w->path)
-        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
+    const char *slash;
+    int mode, d = -1, tries;
+    if (!path || strlen(path) >= sizeof w->path - 32)
+        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33), 0;
     strcpy(w->path, path);
-    cnn__snprintf(w->part, sizeof w->part, "%s.part", path);
-    w->file = fopen(w->part, "wb");
+    w->part[0] = 0;
+    w->file = NULL;
+    errno = 0;
+    mode = cnn__follow(w->path, &d);
+    slash = strrchr(w->path, '/');
+    if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
+    for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
+        uint64_t here = (uint64_t)(uintptr_t)&here;        /* no secret: the name has only to be new, and O_EXCL sees to that */
+        uint32_t word = cnn__word((uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), (uint32_t)getpid(), here, (size_t)tries);
+        int length = (int)(slash ? slash + 1 - w->path : 0);
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length, (unsigned)word);
+        d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
+        if (d < 0 && errno != EEXIST) break;
+    }
+#ifndef _WIN32
+    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* a private file stays private; the umask is for new ones */
+#endif
+    if (d >= 0 && !(w->file = fdopen(d, "wb"))) {
+        close(d);
+        if (w->part[0]) cnn__remove(w->part);
+    }
     if (!w->file) cnn__say(error, "%.300s: cannot be written: %s", path, strerror(errno));
     return w->file != NULL;
-}
-
-static int cnn__flush_file(FILE *file)
-{
-#ifdef _WIN32
-    return !fflush(file) && !_commit(_fileno(file));
-#else
-    return !fflush(file) && !fsync(fileno(file));
-#endif
-}
-
-static int cnn__replace_file(const char *part, const char *path)
-{
-#ifdef _WIN32
-    return MoveFileExA(part, path, 1 | 8);                 /* replace what is there; return when it is on the disk */
-#else
-    const char *slash = strrchr(path, '/');
-    char directory[480];
-    int d;
-    if (rename(part, path)) return 0;
-    cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    d = open(directory, O_RDONLY);
-    if (d >= 0) { fsync(d); close(d); }                    /* the new name too, where directories can be flushed */
-    return 1;
-#endif
 }
 
 static void cnn__abandon_file(cnn__writer *w)              /* what was there before stays */
 {
     fclose(w->file);
-    remove(w->part);
+    if (w->part[0]) cnn__remove(w->part);
+}
+
+/* The new name, too, must reach the disk: 1, or 0 and errno. File systems that flush no directory say EINVAL. */
+static int cnn__flush_directory(const char *path)
+{
+#ifdef _WIN32
+    (void)path;                                            /* MoveFileExW has done it */
+    return 1;
+#else
+    char directory[CNN__PATH];
+    const char *slash = strrchr(path, '/');
+    int d, good, cause;
+    cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    d = cnn__open(directory, O_RDONLY, 0);
+    if (d < 0) return errno == EACCES;                     /* a directory that may be written to and not be read */
+    good = !fsync(d) || errno == EINVAL;
+    cause = errno;
+    close(d);
+    errno = cause;
+    return good;
+#endif
 }
 
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
 {
-    int good = !ferror(w->file) && cnn__flush_file(w->file), cause = errno;
+    cnn__text why;
+    int good = !ferror(w->file) && (w->part[0] ? cnn__flush_file(w->file) : !fflush(w->file)), cause = errno;
     if (fclose(w->file) && good) good = 0, cause = errno;
-    if (good && cnn__replace_file(w->part, w->path)) return 1;
-    if (good) cause = errno;
-    cnn__say(error, "%.300s: cannot be written: %s; what was there before is unchanged", w->path, strerror(cause));
-    remove(w->part);
+    cnn__snprintf(why.s, sizeof why.s, "%.400s", strerror(cause));
+    if (!w->part[0]) {
+        if (!good) cnn__say(error, "%.300s: cannot be written: %s", w->path, why.s);
+        return good;
+    }
+    if (!good || !cnn__renamed(w->part, w->path, &why)) {
+        cnn__say(error, "%.300s: cannot be written: %.150s; what was there before is unchanged", w->path, why.s);
+        cnn__remove(w->part);
+        return 0;
+    }
+    if (cnn__flush_directory(w->path)) return 1;
+    cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
+             strerror(errno));
     return 0;
 }
 
