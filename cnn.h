@@ -363,17 +363,27 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
 
-/* The ending chooses the format: .safetensors, or .pth and .pt as torch.save(model.state_dict(), path)
-   writes them; keys and shapes are PyTorch's. In Python:
+/* Writing, the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin and .ckpt as
+   torch.save(model.state_dict(), path) writes them; keys and shapes are PyTorch's. In Python:
        model.load_state_dict(torch.load("net.pth", weights_only=True))
        model.load_state_dict(safetensors.torch.load_file("net.safetensors"))
+   Reading, the contents say what it is, whatever the ending. What stands around a state dict is stepped over
+   ({"state_dict": ..., "epoch": ...}; of several that fit as well: the one called state_dict, model_state_dict or
+   model, else the first), and so is what stands before all keys ("module.", "_orig_mod.", "model.").
    F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
-   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all.  */
+   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all, also
+   where several programs save to one path; a link stays a link, and a pipe or device is written to. A program
+   that is killed while it saves leaves PATH.*.part behind.                                                */
 int cnn_save(cnn_net *net, const char *path);
 int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over   */
 /* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
    sentence: how many were loaded, and which are missing, unexpected or mis-shaped.                        */
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
+/* The same from memory and to memory. bytes: (size), any such file's, e.g. linked into the program; not kept.
+   cnn_save_memory returns how many bytes the file of that ending (".pth") would have, and copies them if `bytes`
+   has room for all (NULL: only count); 0 and an error if it cannot be.                                    */
+int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
+size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
 /* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning rate, place
    in the schedule, seed and history. Call cnn_checkpoint_load after the same building calls, cnn_adam (or
@@ -4564,7 +4574,8 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    float *copy = (float *)cnn__alloc(count, sizeof *copy);
+    size_t bytes;
+    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
     if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
     else cnn__say(&net->error, "out of memory");
     return copy;
@@ -6129,9 +6140,9 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
     { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 }, { "F8_E5M2FNUZ", "", 8 },
-    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }
+    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }, { "a type that is not known", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 
 typedef struct cnn__stored {                /* a tensor as a file has it                                 */
     const char *key, *prefix;               /* written as prefix, key; read without prefix               */
@@ -6143,11 +6154,14 @@ typedef struct cnn__stored {                /* a tensor as a file has it        
 } cnn__stored;
 
 typedef struct cnn__state {
-    const char *path; cnn__text *error;
+    const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
-    unsigned char *file; size_t size;       /* of one that is read                                       */
+    const unsigned char *bytes; size_t size;               /* of the file, or the caller's: they stay as they are */
+    unsigned char *file, *text;             /* what is freed: the file; a copy of its header or pickle, decoded in place */
+    float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *at;                               /* .safetensors: the next character of the header            */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
+    size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
@@ -6235,17 +6249,48 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     return f;
 }
 
-/* The values in row-major order, however they lie in their storage. */
-static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
+static int cnn__is_little(void)                            /* this machine's lowest byte first, as in the files */
 {
-    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, most = t->bytes / size, last = t->first, at = t->first, step, i;
+    uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
+/* Whether the values lie one after another, in row-major order. */
+static int cnn__is_row_major(const cnn__stored *t)
+{
+    size_t stride = 1;
+    int d;
+    for (d = t->ndim - 1; d >= 0; stride *= t->shape[d--]) if (t->shape[d] > 1 && t->stride[d] != stride) return 0;
+    return 1;
+}
+
+/* Float32 as this machine has it: copied or taken from where it lies. */
+static int cnn__is_plain(const cnn__stored *t)
+{
+    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
+}
+
+static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
+{
+    size_t most = t->bytes / (t->dtype->bits / 8), last = t->first, step;
     int d;
     for (d = 0; d < t->ndim && t->count; d++)
         if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
     if (t->count && last >= most)
         return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    return 1;
+}
+
+/* The values in row-major order, however they lie in their storage. */
+static void cnn__read_values(const cnn__stored *t, float *values)
+{
+    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
+    int d, row_major = cnn__is_row_major(t);
     for (i = 0; i < t->count; i++) {
         values[i] = (float)cnn__value(t->dtype, t->data + at * size);
+        if (row_major) { at++; continue; }
         for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
             at += t->stride[d];
             if (++index[d] < t->shape[d]) break;
@@ -6253,19 +6298,56 @@ static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
             index[d] = 0;
         }
     }
-    return 1;
 }
 
-static void cnn__put_values(cnn__bytes *b, const cnn__stored *t)           /* F32 or F64 */
+/* ---- what is written: bytes of its own, and between them large ones that stay where they are ---- */
+
+typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;       /* after so many own bytes */
+typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;
+
+static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
+
+static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
 {
-    size_t i;
-    for (i = 0; i < t->count; i++) {
-        uint64_t number;
-        uint32_t word;
-        if (t->dtype->bits == 64) memcpy(&number, t->data + 8 * i, 8);
-        else memcpy(&word, t->data + 4 * i, 4), number = word;
-        cnn__put_number(b, number, (int)t->dtype->bits / 8);
+    size_t size = t->dtype->bits / 8, i;
+    cnn__piece piece;
+    if (cnn__is_little()) {
+        piece.after = out->own.count;
+        piece.at = t->data;
+        piece.count = t->count * size;
+        out->borrowed += piece.count;
+        cnn__put(&out->pieces, &piece, sizeof piece);
+        return;
     }
+    for (i = 0; i < t->count * size; i++) cnn__put(&out->own, t->data + (i / size * size + size - 1 - i % size), 1);
+}
+
+static uint32_t cnn__values_crc(const cnn__stored *t)
+{
+    size_t size = t->dtype->bits / 8, i;
+    uint32_t crc = 0;
+    if (cnn__is_little()) return cnn__crc32(0, t->data, t->count * size);
+    for (i = 0; i < t->count * size; i++) crc = cnn__crc32(crc, t->data + (i / size * size + size - 1 - i % size), 1);
+    return crc;
+}
+
+/* All of it, into a file or into memory. */
+static void cnn__send_part(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
+{
+    if (!count) return;
+    if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
+    else memcpy(*to, bytes, count), *to += count;
+}
+
+static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
+{
+    const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
+    size_t i, count = out->pieces.count / sizeof *piece, at = 0;
+    for (i = 0; i < count; at = piece[i++].after) {
+        cnn__send_part(file, &to, out->own.at + at, piece[i].after - at);
+        cnn__send_part(file, &to, piece[i].at, piece[i].count);
+    }
+    cnn__send_part(file, &to, out->own.at + at, out->own.count - at);
 }
 
 /* ---- .safetensors ----
@@ -6281,7 +6363,7 @@ static void cnn__put_values(cnn__bytes *b, const cnn__stored *t)           /* F3
 
 static int cnn__expected(cnn__state *s, const char *what)
 {
-    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at + 1 - (char *)s->file), what);
+    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - (char *)s->text + 8), what);
 }
 
 static int cnn__json_has(cnn__state *s, char c)            /* steps over c, if it is next */
@@ -6471,7 +6553,7 @@ static int cnn__by_place(const void *a, const void *b)
 
 static int cnn__read_safetensors(cnn__state *s)
 {
-    uint64_t length = s->size < 8 ? 0 : cnn__little(s->file, 8);
+    uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
     size_t n = 0, i, count, at = 0, data, metadata = 0;
     const char *key;
     cnn__stored *t;
@@ -6486,8 +6568,10 @@ static int cnn__read_safetensors(cnn__state *s)
         return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?",
                           (double)length, (double)data);
     data -= (size_t)length;
-    if (!cnn__utf8(s->file + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
-    s->at = (char *)memmove(s->file + 7, s->file + 8, (size_t)length);     /* one back, to end in 0 */
+    if (!cnn__utf8(s->bytes + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
+    s->text = (unsigned char *)cnn__alloc_raw((size_t)length + 1);
+    if (!s->text) return cnn__wrong(s, "out of memory");
+    s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
         if (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')) return 0;
@@ -6496,7 +6580,7 @@ static int cnn__read_safetensors(cnn__state *s)
         else if (!cnn__json_metadata(s)) return 0;
     }
     s->at += strspn(s->at, " \t\r\n");
-    if (cnn__failed(s) || s->at != (char *)s->file + 7 + length) return cnn__expected(s, "nothing but spaces after the last }");
+    if (cnn__failed(s) || s->at != (char *)s->text + length) return cnn__expected(s, "nothing but spaces after the last }");
     if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
     if (count) qsort(t, count, sizeof *t, cnn__by_place);
@@ -6505,7 +6589,7 @@ static int cnn__read_safetensors(cnn__state *s)
             return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
                               (double)t[i].begin, (double)at);
         if (t[i].bytes > data - at) break;
-        t[i].data = s->file + 8 + length + at;
+        t[i].data = s->bytes + 8 + length + at;
     }
     if (i < count || at < data)
         return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
@@ -6519,11 +6603,12 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
 }
 
-static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
     size_t i, count, at = 0, size;
     int d;
+    cnn__bytes *out = &output->own;
     const cnn__stored *t = cnn__tensors(s, &count);
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
@@ -6541,7 +6626,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(out, t + i);
+    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(output, t + i);
 }
 
 /* ---- .pth ----
@@ -6554,7 +6639,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
        net/byteorder     "little"                          net/version                  "3"
 
    A pickle is a program for a machine with a stack and a memo; Python's machine runs whatever the program names. The
-   one here knows the opcodes and names that a state dict needs, makes a list of tensors, and refuses the rest:
+   one here runs nothing: it knows the names that make dicts and tensors, lists the tensors, and steps over the rest:
 
        c collections.OrderedDict ) R                                   OrderedDict()
        (                                                               mark
@@ -6572,13 +6657,10 @@ static int cnn__open_zip(cnn__state *s)
     const unsigned char *end;
     uint64_t bytes, place;
     size_t back;
-    if (s->size > 13 && !memcmp(s->file, "\200\002\212\nl\374\234F\371 j\250P", 13))
-        return cnn__wrong(s,
-                          "was written by a PyTorch before 1.6 and is no ZIP; in Python: torch.save(torch.load(path), path)");
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
         if (back > s->size || back > 22 + 65535)
             return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
-        end = s->file + s->size - back;
+        end = s->bytes + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
     bytes = cnn__little(end + 12, 4);
@@ -6586,17 +6668,17 @@ static int cnn__open_zip(cnn__state *s)
     if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
         place = cnn__little(end - 12, 8);
         if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little(s->file + place + 40, 8);
-        place = cnn__little(s->file + place + 48, 8);
+        bytes = cnn__little(s->bytes + place + 40, 8);
+        place = cnn__little(s->bytes + place + 48, 8);
     }
     if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
-    s->directory = s->file + place;
+    s->directory = s->bytes + place;
     s->directory_size = (size_t)bytes;
     return 1;
 }
 
 /* The bytes of the entry `name`, in whatever folder; 0 without a sentence if there is none. */
-static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **bytes, size_t *size)
+static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int order[3] = { 1, 0, 2 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
@@ -6624,12 +6706,12 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->file + field[2], 4) != 0x04034b50)
+    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little(s->file + field[2] + 26, 2) + cnn__little(s->file + field[2] + 28, 2);
+    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
     if (field[2] > s->size || field[0] > s->size - field[2])
         return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
-    *bytes = s->file + field[2];
+    *bytes = s->bytes + field[2];
     *size = (size_t)field[0];
     if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
         return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
@@ -6637,43 +6719,42 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
 }
 
 typedef enum cnn__thing_kind {
-    CNN__OTHER,
+    CNN__OTHER,                             /* None, a fraction, bytes: stepped over                     */
     CNN__MARK,
     CNN__NUMBER,
     CNN__STRING,
     CNN__NAME,
     CNN__TUPLE,
+    CNN__LIST,
     CNN__DICT,
+    CNN__OBJECT,                            /* of a class that is not known here: nothing of it is run   */
     CNN__STORAGE,
     CNN__TENSOR
 } cnn__thing_kind;
 
 typedef struct cnn__thing {                 /* on the stack                                              */
     cnn__thing_kind kind;
-    const char *text;                       /* of a string or name                                       */
-    size_t n, count;                        /* the number; which dict, which tensor; a tuple's first part and how many */
+    const char *text, *module;              /* a string; a name in its module; an object's class         */
+    size_t n, count;                        /* the number; which list, dict, object, tensor; a tuple's first part and how many */
 } cnn__thing;
 
 typedef struct cnn__pickle {
     cnn__state *s;
-    unsigned char *at, *end;
-    cnn__thing *stack, *parts, *memo;       /* an opcode makes at most one thing: room for as many as data.pkl has bytes */
-    size_t depth, part_count, length, dicts;
+    unsigned char *at, *end, *begin;
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__thing; listed: strings in lists, n says in which  */
+    size_t made, parameters;                /* lists, dicts and objects so far; the dict that has "_parameters" */
 } cnn__pickle;
 
-static const char cnn__ordered_dict[] = "collections.OrderedDict", cnn__rebuild_tensor[] = "torch._utils._rebuild_tensor_v2",
-                  cnn__rebuild_parameter[] = "torch._utils._rebuild_parameter",
-                  cnn__how[] = "in Python: torch.save(model.state_dict(), path)";
+static const char cnn__how[] = "in Python: torch.save(torch.load(\"old.pth\", weights_only=False), \"new.pth\")";
+
+static cnn__thing *cnn__things(const cnn__bytes *b) { return (cnn__thing *)(void *)b->at; }
+static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__thing); }
+static cnn__thing *cnn__top(const cnn__pickle *p) { return cnn__things(&p->stack) + cnn__depth(p) - 1; }
 
 static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
 {
-    static const char names[] = " 0POP 1POP_MARK 2DUP BBINBYTES CSHORT_BINBYTES FFLOAT GBINFLOAT IINT LLONG PPERSID QBINPERSID "
-                                "RREDUCE SSTRING TBINSTRING"
-                                " USHORT_BINSTRING VUNICODE ]EMPTY_LIST aAPPEND bBUILD cGLOBAL dDICT eAPPENDS gGET iINST lLIST "
-                                "oOBJ pPUT \201NEWOBJ \202EXT1 \203EXT2 \204EXT4"
-                                " \212LONG1 \213LONG4 \214SHORT_BINUNICODE \215BINUNICODE8 \216BINBYTES8 \217EMPTY_SET "
-                                "\220ADDITEMS \221FROZENSET \222NEWOBJ_EX"
-                                " \223STACK_GLOBAL \224MEMOIZE \225FRAME \226BYTEARRAY8 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET iINST lLIST "
+                                "oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
     char sought[3] = " ";
     const char *name;
     sought[1] = (char)opcode;
@@ -6688,121 +6769,139 @@ static int cnn__broken(cnn__pickle *p, const char *what)
     return cnn__wrong(p->s, "data.pkl is broken %.0f bytes before its end: %s", (double)(p->end - p->at), what);
 }
 
-static unsigned char *cnn__take(cnn__pickle *p, size_t count)              /* the next bytes; NULL past the end */
+static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* the next bytes; NULL past the end */
 {
     unsigned char *bytes = p->at;
-    if (count > (size_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
-    p->at += count;
+    if (count > (uint64_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
+    p->at += (size_t)count;
     return bytes;
 }
 
-static size_t cnn__take_number(cnn__pickle *p, int bytes)
+static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 {
-    const unsigned char *b = cnn__take(p, (size_t)bytes);
-    return b ? (size_t)cnn__little(b, bytes) : 0;
+    const unsigned char *b = cnn__take(p, (uint64_t)bytes);
+    return b ? cnn__little(b, bytes) : 0;
 }
 
 static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
 {
-    cnn__thing *t = &p->stack[p->depth++];
-    t->kind = kind; t->text = text; t->n = n; t->count = 0;
+    cnn__thing t;
+    memset(&t, 0, sizeof t);
+    t.kind = kind; t.text = text; t.module = ""; t.n = n;
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
 static cnn__thing cnn__pop(cnn__pickle *p)
 {
-    cnn__thing none = { CNN__OTHER, "", 0, 0 };
-    if (p->depth) return p->stack[--p->depth];
-    cnn__broken(p, "its stack is empty");
-    return none;
+    cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
+    if (!p->stack.count) return cnn__broken(p, "its stack is empty"), none;
+    p->stack.count -= sizeof none;
+    return cnn__things(&p->stack)[cnn__depth(p)];
 }
 
 static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; the mark goes away */
 {
-    size_t count = 0;
-    while (count < p->depth && p->stack[p->depth - 1 - count].kind != CNN__MARK) count++;
-    if (count == p->depth) return (size_t)cnn__broken(p, "there is no mark");
-    p->depth--;
-    memmove(p->stack + p->depth - count, p->stack + p->depth - count + 1, count * sizeof *p->stack);
+    size_t count = 0, depth = cnn__depth(p);
+    cnn__thing *stack = cnn__things(&p->stack);
+    while (count < depth && stack[depth - 1 - count].kind != CNN__MARK) count++;
+    if (count == depth) return (size_t)cnn__broken(p, "there is no mark");
+    memmove(stack + depth - 1 - count, stack + depth - count, count * sizeof *stack);
+    p->stack.count -= sizeof *stack;
     return count;
+}
+
+static cnn__thing *cnn__drop(cnn__pickle *p, size_t count)                 /* the last things, until something is pushed; or NULL */
+{
+    if (count > cnn__depth(p)) return cnn__broken(p, "its stack is empty"), (cnn__thing *)NULL;
+    p->stack.count -= count * sizeof(cnn__thing);
+    return cnn__things(&p->stack) + cnn__depth(p);
 }
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things */
 {
-    if (count > p->depth) { cnn__broken(p, "its stack is empty"); return; }
-    p->depth -= count;
-    memcpy(p->parts + p->part_count, p->stack + p->depth, count * sizeof *p->parts);
-    cnn__push(p, CNN__TUPLE, "", p->part_count);
-    p->stack[p->depth - 1].count = count;
-    p->part_count += count;
+    cnn__thing t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    if (!last) return;
+    t.n = p->parts.count / sizeof t;
+    t.count = count;
+    cnn__put(&p->parts, last, count * sizeof t);
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
-static int cnn__is(const cnn__thing *t, cnn__thing_kind kind, const char *text)
+static int cnn__is_name(const cnn__thing *t, const char *module, const char *name)
 {
-    return t->kind == kind && !strcmp(t->text, text);
+    return t->kind == CNN__NAME && !strcmp(t->module, module) && !strcmp(t->text, name);
 }
 
-static const cnn__dtype *cnn__storage_type(const char *name)               /* NULL: it is none */
+static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
 {
     const cnn__dtype *dtype;
-    for (dtype = cnn__dtypes; dtype->name; dtype++) if (name[0] && !strcmp(dtype->storage, name)) return dtype;
-    return NULL;
+    char whole[100];
+    cnn__snprintf(whole, sizeof whole, "%s.%s", name->module, name->text);
+    for (dtype = cnn__dtypes; dtype->name; dtype++) if (!strcmp(dtype->storage, whole)) return dtype;
+    return &cnn__dtypes[CNN__UNKNOWN];
 }
 
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
 {
-    char *name = (char *)p->at;
+    cnn__thing t = { CNN__NAME, "", "", 0, 0 };
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
-    if (!end) { cnn__take(p, (size_t)(p->end - p->at) + 1); return; }
-    *dot = '.';
-    *end = 0;
+    if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
+    *dot = *end = 0;
+    t.module = (const char *)p->at;
+    t.text = (const char *)dot + 1;
     p->at = end + 1;
-    if (!strcmp(name, cnn__ordered_dict) || !strcmp(name, cnn__rebuild_tensor) || !strcmp(name, cnn__rebuild_parameter)
-        || cnn__storage_type(name))
-        cnn__push(p, CNN__NAME, name, 0);
-    else
-        cnn__refuse(p, 'c', name);
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
-static void cnn__take_string(cnn__pickle *p)               /* moved onto its length, to end in 0 */
+static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its length, to end in 0 */
 {
     char *to = (char *)p->at;
-    size_t count = cnn__take_number(p, 4);
+    uint64_t count = cnn__take_number(p, bytes);
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, count)) { cnn__broken(p, "a string has a zero byte"); return; }
-    memmove(to, text, count);
+    if (memchr(text, 0, (size_t)count)) { cnn__broken(p, "a string has a zero byte"); return; }
+    memmove(to, text, (size_t)count);
     to[count] = 0;
     cnn__push(p, CNN__STRING, to, 0);
+}
+
+/* A whole number; what is negative or does not fit, as Python's may, is of no use here and only stepped over. */
+static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
+{
+    const unsigned char *b = cnn__take(p, bytes);
+    uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
+    int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
 static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, entry, device, number of values) */
 {
     cnn__thing id = cnn__pop(p);
-    const cnn__thing *a = id.kind == CNN__TUPLE ? p->parts + id.n : NULL;
-    if (a && id.count == 5 && cnn__is(a, CNN__STRING, "storage") && a[1].kind == CNN__NAME && cnn__storage_type(a[1].text) &&
+    const cnn__thing *a = id.kind == CNN__TUPLE ? cnn__things(&p->parts) + id.n : NULL;
+    if (a && id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME &&
         a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
         cnn__push(p, CNN__STORAGE, "", id.n);
     else
-        cnn__refuse(p, 'Q', "what is no storage");
+        cnn__push(p, CNN__OTHER, "", 0);
 }
 
-static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, gradient wanted, hooks) */
+static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, ...) */
 {
-    const cnn__thing *storage, *size, *stride;
+    const cnn__thing *parts = cnn__things(&p->parts), *storage, *size, *stride;
     cnn__stored t;
     size_t i;
-    if (count < 6 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
+    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
         || a[2].count != a[3].count)
         return 0;
-    storage = p->parts + a[0].n;
-    t = cnn__stored_of(NULL, cnn__storage_type(storage[1].text));
+    storage = parts + a[0].n;
+    t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
     t.entry = storage[2].text;
     t.first = a[1].n;
     if (!cnn__mul(&t.bytes, storage[4].n, t.dtype->bits / 8)) return 0;
     for (i = 0; i < a[2].count; i++) {
-        size = p->parts + a[2].n + i;
-        stride = p->parts + a[3].n + i;
+        size = parts + a[2].n + i;
+        stride = parts + a[3].n + i;
         if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
         if (i < CNN__DIMS) t.stride[i] = stride->n;
     }
@@ -6811,126 +6910,275 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)  
     return 1;
 }
 
-static void cnn__reduce(cnn__pickle *p)                    /* name(arguments) */
+/* name(arguments). The names that make dicts and tensors are known; any other makes an object that nothing is asked of. */
+static void cnn__reduce(cnn__pickle *p)
 {
-    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p);
-    const cnn__thing *a = arguments.kind == CNN__TUPLE ? p->parts + arguments.n : NULL;
-    if (a && cnn__is(&name, CNN__NAME, cnn__ordered_dict)) cnn__push(p, CNN__DICT, "", ++p->dicts);
-    else if (a && cnn__is(&name, CNN__NAME, cnn__rebuild_parameter) && arguments.count && a->kind == CNN__TENSOR)
-        p->stack[p->depth++] = *a;
-    else if (!a || !cnn__is(&name, CNN__NAME, cnn__rebuild_tensor) || !cnn__make_tensor(p, a, arguments.count))
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "what is no name");
+    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__OBJECT, "", "", 0, 0 };
+    const cnn__thing *a = arguments.kind == CNN__TUPLE ? cnn__things(&p->parts) + arguments.n : NULL;
+    size_t count = arguments.count;
+    cnn__text whole;
+    cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
+    if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
+        return;
+    }
+    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2") && count >= 3 && a[0].kind == CNN__NAME
+        && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
+        name = a[0];
+        count = a[2].count;
+        a = cnn__things(&p->parts) + a[2].n;
+    }
+    if (cnn__is_name(&name, "collections", "OrderedDict") || cnn__is_name(&name, "collections", "defaultdict"))
+        cnn__push(p, CNN__DICT, "", ++p->made);
+    else if ((cnn__is_name(&name, "torch._utils", "_rebuild_parameter")
+              || cnn__is_name(&name, "torch._utils", "_rebuild_parameter_with_state")) && count && a->kind == CNN__TENSOR)
+        cnn__put(&p->stack, a, sizeof *a);
+    else if (cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2") || cnn__is_name(&name, "torch._utils", "_rebuild_tensor")) {
+        if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
+    }
+    else {
+        object.module = name.module;
+        object.text = name.text;
+        object.n = ++p->made;
+        cnn__put(&p->stack, &object, sizeof object);
+    }
+}
+
+static void cnn__new_object(cnn__pickle *p, size_t arguments)              /* class, arguments */
+{
+    cnn__thing *last = cnn__drop(p, arguments + 1), object = { CNN__OBJECT, "", "", 0, 0 };
+    if (!last) return;
+    if (last->kind == CNN__NAME) { object.text = last->text; object.module = last->module; }
+    object.n = ++p->made;
+    cnn__put(&p->stack, &object, sizeof object);
+}
+
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or what behaves as one, before them */
+{
+    cnn__thing *item = cnn__drop(p, count);
+    size_t i;
+    if (!item) return;
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__OBJECT)) {
+        cnn__broken(p, "it appends to what is no list");
+        return;
+    }
+    for (i = 0; i < count; i++) {
+        item[i].n = item[-1].n;
+        if (item[i].kind == CNN__STRING) cnn__put(&p->listed, item + i, sizeof *item);
+    }
 }
 
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
 {
     cnn__state *s = p->s;
-    cnn__thing *item = p->stack + p->depth - (count < p->depth ? count : 0);
-    if (count % 2 || count >= p->depth || item[-1].kind != CNN__DICT) {
+    cnn__thing *item = cnn__drop(p, count);
+    size_t owner;
+    if (!item) return;
+    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__OBJECT)) {
         cnn__broken(p, "it sets items of what is no dict");
         return;
     }
-    for (p->depth -= count; count; count -= 2, item += 2) {
+    for (owner = item[-1].n; count; count -= 2, item += 2) {
         cnn__stored t = cnn__stored_of(NULL, NULL);
-        if (item[0].kind != CNN__STRING) { cnn__broken(p, "a key is no string"); return; }
-        if (item[1].kind == CNN__TENSOR && !s->tensors.failed) memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
+        if (item[0].kind != CNN__STRING) continue;         /* no key of a state dict */
+        if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
+        if (item[1].kind == CNN__DICT && !s->preferred
+            && (!strcmp(item[0].text, "state_dict") || !strcmp(item[0].text, "model_state_dict") || !strcmp(item[0].text, "model")))
+            s->preferred = item[1].n;
+        if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
+        memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
         t.key = item[0].text;
-        t.dict = p->stack[p->depth - 1].n;
+        t.dict = owner;
         cnn__put(&s->tensors, &t, sizeof t);
     }
 }
 
-static int cnn__end_pickle(cnn__pickle *p)                 /* keeps the tensors of the dict that is left */
+static void cnn__build(cnn__pickle *p)                     /* gives what stands before it a state */
 {
-    cnn__state *s = p->s;
-    cnn__thing dict = cnn__pop(p);
-    size_t i, count, kept = 0;
-    cnn__stored *t = cnn__tensors(s, &count);
-    if (dict.kind != CNN__DICT) return cnn__wrong(s, "is no state dict; %s", cnn__how);
-    for (i = 0; i < count; i++) {
-        if (t[i].dict != dict.n) continue;
-        if (!t[i].dtype) return cnn__wrong(s, "is no state dict: \"%.100s\" is no tensor; %s", t[i].key, cnn__how);
-        t[kept++] = t[i];
-    }
-    s->tensors.count = kept * sizeof *t;
-    return 1;
+    cnn__thing state = cnn__pop(p);
+    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
+    if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__OBJECT) p->s->model = cnn__top(p)->text;
 }
 
-static int cnn__run_pickle(cnn__pickle *p)
+static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to its end, '.' */
 {
-    size_t n;
+    uint64_t n;
     int op;
     for (;;) {
         op = (int)cnn__take_number(p, 1);
+        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
+            cnn__wrong(p->s, "out of memory");
         if (cnn__failed(p->s)) return 0;
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
+        case 0x95: cnn__take(p, 8); break;                                         /* a frame: how long the next ones are */
         case '(': cnn__push(p, CNN__MARK, "", 0); break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
-        case 'K': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 2)); break;
-        case 'J': case 0x8a:                                                       /* 4 bytes; as many as it says */
-            n = op == 'J' ? 4 : cnn__take_number(p, 1);
-            if (n > sizeof n) { cnn__refuse(p, op, "so large a number"); break; }
-            cnn__push(p, n && n <= (size_t)(p->end - p->at) && p->at[n - 1] >> 7 ? CNN__OTHER : CNN__NUMBER, "", 0);      /* negative: of no use */
-            p->stack[p->depth - 1].n = cnn__take_number(p, (int)n);
+        case '0': cnn__pop(p); break;
+        case '1': cnn__drop(p, cnn__since_mark(p)); break;
+        case '2':
+            if (!p->stack.count) cnn__broken(p, "its stack is empty");
+            else { cnn__thing top = *cnn__top(p); cnn__put(&p->stack, &top, sizeof top); }
             break;
-        case 'X': cnn__take_string(p); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
+        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
+        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
+        case 'J': cnn__take_whole(p, 4); break;
+        case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
+        case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
+        case 'X': case 'T': cnn__take_string(p, 4); break;
+        case 0x8c: case 'U': cnn__take_string(p, 1); break;
+        case 0x8d: cnn__take_string(p, 8); break;
+        case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
+            n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
+            cnn__take(p, n);
+            cnn__push(p, CNN__OTHER, "", 0);
+            break;
         case 'c': cnn__take_name(p); break;
-        case '}': cnn__push(p, CNN__DICT, "", ++p->dicts); break;
+        case 0x93: {                                                               /* module and name are strings */
+            cnn__thing *name = cnn__drop(p, 2), t = { CNN__NAME, "", "", 0, 0 };
+            if (!name) break;
+            if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) { cnn__broken(p, "a name is no string"); break; }
+            t.module = name[0].text;
+            t.text = name[1].text;
+            cnn__put(&p->stack, &t, sizeof t);
+            break;
+        }
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 'q': case 'r': case 'h': case 'j':                                    /* into the memo, out of it */
-            n = cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
-            if (n >= p->length || !p->depth) cnn__broken(p, "its memo has no such place");
-            else if (op == 'q' || op == 'r') p->memo[n] = p->stack[p->depth - 1];
-            else p->stack[p->depth++] = p->memo[n];
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
+        case 'a': cnn__append(p, 1); break;
+        case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
+        case 'q': case 'r': case 0x94: case 'h': case 'j':                         /* into the memo, out of it */
+            n = op == 0x94 ? p->memo.count / sizeof(cnn__thing) : cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
+            if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && op != 'h' && op != 'j')) {
+                cnn__broken(p, "its memo has no such place");
+                break;
+            }
+            while (p->memo.count / sizeof(cnn__thing) <= n && !p->memo.failed) {
+                cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
+                cnn__put(&p->memo, &none, sizeof none);
+            }
+            if (p->memo.failed) break;
+            if (op == 'h' || op == 'j') cnn__put(&p->stack, cnn__things(&p->memo) + n, sizeof(cnn__thing));
+            else cnn__things(&p->memo)[n] = *cnn__top(p);
             break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
+        case 0x81: cnn__new_object(p, 1); break;
+        case 0x92: cnn__new_object(p, 2); break;
         case 's': cnn__set_items(p, 2); break;
         case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
-        case 'b':                                          /* a state dict has an attribute, _metadata, that is not needed */
-            if (cnn__pop(p).kind != CNN__DICT || !p->depth || p->stack[p->depth - 1].kind != CNN__DICT)
-                cnn__refuse(p, op, "what is no dict");
-            break;
-        case '.': return cnn__end_pickle(p);
+        case 'b': cnn__build(p); break;
+        case '.':
+            *result = cnn__pop(p);
+            return !cnn__failed(p->s);
         default: cnn__refuse(p, op, "");
         }
     }
 }
 
+/* Keeps the tensors that have keys. */
+static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
+{
+    size_t i, count, kept = 0;
+    cnn__text what = { "something else" };
+    cnn__stored *t = cnn__tensors(s, &count);
+    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
+    s->tensors.count = kept * sizeof *t;
+    if (kept || result->kind == CNN__DICT) return 1;
+    if (result->kind == CNN__NAME || result->kind == CNN__OBJECT)
+        cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
+    return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
+                         "torch.save(model.state_dict(), \"net.pth\")", what.s);
+}
+
+static int cnn__free_pickle(cnn__pickle *p, int result)
+{
+    cnn__free(p->stack.at);
+    cnn__free(p->parts.at);
+    cnn__free(p->memo.at);
+    cnn__free(p->listed.at);
+    return result;
+}
+
+static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
+{
+    memset(p, 0, sizeof *p);
+    s->text = (unsigned char *)cnn__alloc_raw(size + 1);
+    if (!s->text) return cnn__wrong(s, "out of memory");
+    p->s = s;
+    p->begin = p->at = (unsigned char *)memcpy(s->text, bytes, size);
+    p->end = p->at + size;
+    return 1;
+}
+
 static int cnn__read_pth(cnn__state *s)
 {
     cnn__pickle p;
-    unsigned char *bytes;
+    cnn__thing result;
+    const unsigned char *bytes;
     size_t size;
-    int good;
-    memset(&p, 0, sizeof p);
-    p.s = s;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; %s", cnn__how);
+        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: torch.save(torch.jit.load(\"old.pt\").state_dict(), "
+                             "\"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &p.at, &p.length)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
-    if (p.length > 1 << 20) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)p.length);
-    p.end = p.at + p.length;
-    p.stack = (cnn__thing *)cnn__alloc(3 * p.length + 1, sizeof *p.stack);
-    if (!p.stack) return cnn__wrong(s, "out of memory");
-    p.parts = p.stack + p.length;
-    p.memo = p.parts + p.length;
-    good = cnn__run_pickle(&p);
-    cnn__free(p.stack);
-    return good;
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
+    return cnn__begin_pickle(s, &p, bytes, size)
+        && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+/* As torch.save wrote until 1.5, and writes with _use_new_zipfile_serialization=False: pickles one after another (a magic
+   number, a version, sizes, the state dict, the storages' names), then each storage: 8 bytes for its number of values, values. */
+static const char cnn__magic[] = "\200\002\212\nl\374\234F\371 j\250P\031.";
+
+static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
+{
+    size_t count, i, k, names = p->listed.count / sizeof(cnn__thing);
+    cnn__stored *t = cnn__tensors(s, &count);
+    for (k = 0; k < names; k++) {
+        const cnn__thing *name = cnn__things(&p->listed) + k;
+        uint64_t values, bytes = 0;
+        int known = 0;
+        if (name->n != list) continue;
+        values = cnn__take_number(p, 8);
+        for (i = 0; i < count && !cnn__failed(s); i++) {
+            if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
+            bytes = values * (t[i].dtype->bits / 8);
+            known = t[i].dtype != &cnn__dtypes[CNN__UNKNOWN];
+            if (!known || values > s->size || bytes != t[i].bytes) { known = 0; break; }
+            t[i].data = s->bytes + (p->at - p->begin);
+            t[i].entry = NULL;
+        }
+        if (!known) return cnn__failed(s) ? 0 : cnn__broken(p, "a storage is not of the size that was said");
+        if (!cnn__take(p, bytes)) return 0;
+    }
+    for (i = 0; i < count; i++) if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is not there", t[i].key ? t[i].key : "");
+    return 1;
+}
+
+static int cnn__read_legacy(cnn__state *s)
+{
+    cnn__pickle p;
+    cnn__thing result, names;
+    int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
+    if (!good) return 0;
+    for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
+    good = good && cnn__run_pickle(&p, &names) && cnn__read_storages(s, &p, names.n) && cnn__end_pickle(s, &result);
+    return cnn__free_pickle(&p, good);
+}
+
+static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
 {
     static const char padding[64] = { 0 };
-    size_t place = out->count, filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
-    uint32_t crc = cnn__crc32(0, (const unsigned char *)bytes, count);
+    size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
+    cnn__bytes *out = &output->own;
     int central;
     for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
         cnn__bytes *b = central ? directory : out;
@@ -6949,8 +7197,13 @@ static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *n
     }
     cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
     cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);
-    cnn__put(out, bytes, count);
+    cnn__put(out, padding, filled);                        /* its bytes follow */
+}
+
+static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+{
+    cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
+    cnn__put(&out->own, bytes, count);
 }
 
 static void cnn__pickle_string(cnn__bytes *b, const char *text)
@@ -6966,16 +7219,15 @@ static void cnn__pickle_number(cnn__bytes *b, size_t number)
     cnn__put_number(b, number, 4);
 }
 
-static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_pth(cnn__state *s, cnn__output *output)
 {
-    cnn__bytes pickle, directory, values;
+    cnn__bytes pickle, directory, *out = &output->own;
     char name[40];
     size_t i, count, place, stride;
     int d;
     const cnn__stored *t = cnn__tensors(s, &count);
     memset(&pickle, 0, sizeof pickle);
     memset(&directory, 0, sizeof directory);
-    memset(&values, 0, sizeof values);
     cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "%.0f", (double)i);
@@ -6995,16 +7247,15 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
         cnn__print(&pickle, "t\211ccollections\nOrderedDict\n)RtR");
     }
     cnn__print(&pickle, "u.");
-    cnn__add_entry(out, &directory, "net/data.pkl", pickle.at, pickle.count);
-    cnn__add_entry(out, &directory, "net/byteorder", "little", 6);
+    cnn__add_small_entry(output, &directory, "net/data.pkl", pickle.at, pickle.count);
+    cnn__add_small_entry(output, &directory, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
-        values.count = 0;
-        cnn__put_values(&values, t + i);
         cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
-        cnn__add_entry(out, &directory, name, values.at, values.count);
+        cnn__add_entry(output, &directory, name, cnn__values_crc(t + i), t[i].count * t[i].dtype->bits / 8);
+        cnn__put_values(output, t + i);
     }
-    cnn__add_entry(out, &directory, "net/version", "3\n", 2);
-    place = out->count;
+    cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
+    place = cnn__total(output);
     cnn__put(out, directory.at, directory.count);
     cnn__put_number(out, 0x06054b50, 8);                   /* the end: number of the disk, and where the directory begins, */
     cnn__put_number(out, count + 3, 2);                    /* entries on this disk, */
@@ -7012,11 +7263,10 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     cnn__put_number(out, directory.count, 4);
     cnn__put_number(out, place, 4);
     cnn__put_number(out, 0, 2);                            /* no comment */
-    out->failed |= pickle.failed | values.failed | directory.failed;
-    if (count > 65000 || (double)out->count > 4294967295.0)
+    out->failed |= pickle.failed | directory.failed;
+    if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
     cnn__free(pickle.at);
-    cnn__free(values.at);
     cnn__free(directory.at);
 }
 
@@ -7028,46 +7278,189 @@ static cnn__state cnn__state_of(cnn_net *net, const char *path)
     memset(&s, 0, sizeof s);
     s.path = path ? path : "";
     s.error = &net->error;
+    s.net = net;
     return s;
 }
 
 static int cnn__close_state(cnn__state *s, int result)
 {
     cnn__free(s->file);
+    cnn__free(s->text);
+    cnn__free(s->room);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
 }
 
-static int cnn__is_pth(cnn__state *s)                      /* the ending chooses the format */
+static int cnn__ends_in(const char *path, const char *ending)              /* in capitals or not */
 {
-    const char *ending = strrchr(s->path, '.');
-    if (ending && (!strcmp(ending, ".pth") || !strcmp(ending, ".pt"))) return 1;
-    if (!ending || strcmp(ending, ".safetensors")) cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
+    size_t length = strlen(path), count = strlen(ending), i;
+    for (i = 0; i < count && count <= length; i++) {
+        char c = path[length - count + i];
+        if ((c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c) != ending[i]) return 0;
+    }
+    return count <= length;
+}
+
+static int cnn__ends_as_pth(const char *path)
+{
+    static const char *const endings[] = { ".pth", ".pt", ".pth.tar", ".bin", ".ckpt" };
+    size_t i;
+    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
     return 0;
 }
 
-static int cnn__read_state(cnn__state *s, int pth)
+/* The ending chooses the format that is written: 1 for PyTorch's, 0 for .safetensors; else a sentence. */
+static int cnn__is_pth(cnn__state *s)
+{
+    if (cnn__ends_as_pth(s->path)) return 1;
+    if (!cnn__ends_in(s->path, ".safetensors"))
+        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
+    return 0;
+}
+
+/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
+static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
+{
+    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
+    int d;
+    for (d = 0; stored && d < t->ndim; d++)
+        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
+    return stored;
+}
+
+static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* how well names and shapes fit the network */
+{
+    size_t score = 0;
+    int i;
+    for (i = 0; i < s->net->tensor_count; i++)
+        if (cnn__find_stored(s, prefix, s->net->tensors[i].key))
+            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2 : 1;
+    return score;
+}
+
+/* What stands before the network's keys in the file, as DataParallel ("module."), torch.compile ("_orig_mod.") and
+   classes around a model ("model.") leave it. Tried are those that stand before one of the network's first keys. */
+static size_t cnn__best_prefix(const cnn__state *s, char best[100])
+{
+    size_t count, k, fits = cnn__fit(s, ""), tried = 0;
+    const cnn__stored *t = cnn__tensors(s, &count);
+    int i;
+    best[0] = 0;
+    for (i = 0; i < s->net->tensor_count && i < 4; i++)
+        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->tensor_count; k++) {
+            size_t length = strlen(t[k].key), end = strlen(s->net->tensors[i].key), score;
+            char prefix[100];
+            if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
+                || strcmp(t[k].key + length - end, s->net->tensors[i].key))
+                continue;
+            memcpy(prefix, t[k].key, length - end);
+            prefix[length - end] = 0;
+            tried++;
+            score = cnn__fit(s, prefix);
+            if (score > fits) fits = score, strcpy(best, prefix);
+        }
+    return fits;
+}
+
+static int cnn__by_dict(const void *a, const void *b)
+{
+    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
+    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
+}
+
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights): the one that fits the
+   network best is kept; of two that fit as well, the one called state_dict, model_state_dict or model, else the first. If
+   none fits, the largest, so that the sentence can name what it has. */
+static int cnn__choose_dict(cnn__state *s)
+{
+    size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
+    char prefix[100] = "", its[100];
+    cnn__stored *t = cnn__tensors(s, &count);
+    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
+    if (count) qsort(t, count, sizeof *t, cnn__by_dict);
+    for (i = 0; i < count; i = end) {
+        cnn__state one = *s;
+        size_t fits;
+        for (end = i; end < count && t[end].dict == t[i].dict; ) end++;
+        one.tensors.at = (unsigned char *)(void *)(t + i);
+        one.tensors.count = (end - i) * sizeof *t;
+        fits = cnn__best_prefix(&one, its);
+        if (fits > most || (fits == most && (fits ? t[i].dict == s->preferred : end - i > chosen_count))) {
+            most = fits;
+            chosen = i;
+            chosen_count = end - i;
+            strcpy(prefix, its);
+        }
+    }
+    if (!most && s->model)
+        return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
+                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")", s->model);
+    if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
+    s->tensors.count = chosen_count * sizeof *t;
+    for (i = 0; i < chosen_count; i++)
+        if (!strncmp(t[i].key, prefix, strlen(prefix))) t[i].key += strlen(prefix);
+    return cnn__sort(s, &s->tensors, sizeof *t);
+}
+
+/* The contents say what it is; of contents that say nothing, the ending says what they should be. */
+static int cnn__parse_state(cnn__state *s)
+{
+    static const char *const others[][2] = {
+        { "<!DOCTYPE", "a web page: download the file itself, not the page about it" },
+        { "<!doctype", "a web page: download the file itself, not the page about it" },
+        { "<html", "a web page: download the file itself, not the page about it" },
+        { "version https://git-lfs", "a Git LFS pointer, not the file: git lfs pull gets it" },
+        { "\211HDF\r\n", "an HDF5 file, as Keras writes; .safetensors and PyTorch's .pth are read" },
+        { "GGUF", "a GGUF file; .safetensors and PyTorch's .pth are read" },
+        { "\037\213", "gzip-compressed; unpack it first: gzip -d" },
+    };
+    size_t i;
+    int good;
+    for (i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t length = strlen(others[i][0]);
+        if (s->size > length && !memcmp(s->bytes, others[i][0], length)) return cnn__wrong(s, "is %s", others[i][1]);
+    }
+    if (s->size >= sizeof cnn__magic - 1 && !memcmp(s->bytes, cnn__magic, sizeof cnn__magic - 1)) good = cnn__read_legacy(s);
+    else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
+    else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
+    else good = cnn__read_safetensors(s);
+    return good && cnn__choose_dict(s);
+}
+
+static int cnn__read_state(cnn__state *s)
 {
     s->file = cnn__failed(s) ? NULL : cnn__read_file(s->path, &s->size, s->error);
-    return s->file && (pth ? cnn__read_pth(s) : cnn__read_safetensors(s)) && cnn__sort(s, &s->tensors, sizeof(cnn__stored));
+    s->bytes = s->file;
+    return s->file && cnn__parse_state(s);
+}
+
+static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
+{
+    memset(out, 0, sizeof *out);
+    if (cnn__failed(s)) return 0;
+    if (pth) cnn__compose_pth(s, out);
+    else cnn__compose_safetensors(s, out);
+    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    return !cnn__failed(s);
+}
+
+static void cnn__free_output(cnn__output *out)
+{
+    cnn__free(out->own.at);
+    cnn__free(out->pieces.at);
 }
 
 static int cnn__write_state(cnn__state *s, int pth)
 {
-    cnn__bytes out;
+    cnn__output out;
     cnn__writer w;
-    int good = 0;
-    memset(&out, 0, sizeof out);
-    if (cnn__failed(s)) return 0;
-    if (pth) cnn__compose_pth(s, &out);
-    else cnn__compose_safetensors(s, &out);
-    if (out.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
-    if (!cnn__failed(s) && cnn__begin_file(&w, s->path, s->error)) {
-        fwrite(out.at, 1, out.count, w.file);
+    int good = cnn__compose_state(s, pth, &out) && cnn__begin_file(&w, s->path, s->error);
+    if (good) {
+        cnn__send(&out, w.file, NULL);
         good = cnn__end_file(&w, s->error);
     }
-    cnn__free(out.at);
+    cnn__free_output(&out);
     return good;
 }
 
@@ -7091,29 +7484,43 @@ static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float
     return values;
 }
 
-int cnn_save(cnn_net *net, const char *path)
+static float *cnn__add_parameters(cnn_net *net, cnn__state *s)             /* of a state dict; freed by the caller */
 {
     static const char *const format[2] = { "format", "pt" };
+    cnn__put(&s->metadata, format, sizeof format);
+    return cnn__add_block(net, s, 0, net->parameters);
+}
+
+int cnn_save(cnn_net *net, const char *path)
+{
     cnn__state s;
     float *values;
     int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
-    cnn__put(&s.metadata, format, sizeof format);
-    values = cnn__add_block(net, &s, 0, net->parameters);
+    values = cnn__add_parameters(net, &s);
     good = cnn__write_state(&s, cnn__is_pth(&s));
     cnn__free(values);
     return cnn__close_state(&s, good);
 }
 
-/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
-static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
+size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
-    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
-    int d;
-    for (d = 0; stored && d < t->ndim; d++)
-        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
-    return stored;
+    cnn__state s;
+    cnn__output out;
+    float *values;
+    size_t size = 0;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    s = cnn__state_of(net, ending);
+    values = cnn__add_parameters(net, &s);
+    if (cnn__compose_state(&s, cnn__is_pth(&s), &out)) {
+        size = cnn__total(&out);
+        if (bytes && size <= room) cnn__send(&out, NULL, (unsigned char *)bytes);
+    }
+    cnn__free_output(&out);
+    cnn__free(values);
+    cnn__close_state(&s, 0);
+    return size;
 }
 
 typedef struct cnn__list { int count; char names[110]; } cnn__list;
@@ -7126,12 +7533,29 @@ static void cnn__add_name(cnn__list *list, const char *name)               /* as
     else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
+/* A layer that the file has and the network lacks is called by its name: "features.1 is a BatchNorm". */
+static void cnn__name_lacking(const char *key, cnn__text *what)
+{
+    static const char *const kinds[][2] = {
+        { ".running_mean", "a BatchNorm" },
+        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
+        { ".in_proj_weight", "a MultiheadAttention" },
+    };
+    size_t i;
+    for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
+        if (cnn__ends_in(key, kinds[i][0])) {
+            size_t length = strlen(key) - strlen(kinds[i][0]);
+            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks", (int)(length < 60 ? length : 60), key,
+                          kinds[i][1]);
+        }
+}
+
 /* Says in one sentence what does not fit; "" if all does. */
 static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *sentence)
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
-    cnn__text name;
+    cnn__text name, lacking = { "" };
     size_t k, count;
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i, d;
@@ -7151,7 +7575,9 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     }
     for (k = 0; k < count && !prefix[0]; k++) {
         for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
-        if (i == net->tensor_count && strncmp(stored[k].key, "cnn.h/", 6)) cnn__add_name(&lists[1], stored[k].key);
+        if (i < net->tensor_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
+        cnn__add_name(&lists[1], stored[k].key);
+        cnn__name_lacking(stored[k].key, &lacking);
     }
     sentence->s[0] = 0;
     for (i = 0; i < 3; i++)
@@ -7159,69 +7585,95 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
             cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
                           lists[i].count,
                      what[i], lists[i].names);
+    cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s", lacking.s);
 }
 
-/* Reads all that fit into values; how many, or -1 and a sentence. */
-static int cnn__read_block(cnn_net *net, cnn__state *s, const char *prefix, float *values)
+/* Finds and checks the bytes of all that fit; how many, or -1 and a sentence. Nothing of the network changes yet. */
+static int cnn__locate_block(cnn_net *net, cnn__state *s, const char *prefix)
 {
+    const char *entry = NULL;
+    const unsigned char *bytes = NULL;
+    size_t size = 0;
     int i, count = 0;
     for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *fitting = cnn__fitting(s, prefix, &net->tensors[i]);
+        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, prefix, &net->tensors[i]);
         char name[100];
-        cnn__stored t;
-        size_t size = 0;
-        unsigned char *bytes;
-        if (!fitting) continue;
-        t = *fitting;
-        if (t.dtype - cnn__dtypes > CNN__BF16)
-            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
-        if (t.entry) {
-            cnn__snprintf(name, sizeof name, "data/%.80s", t.entry);
-            if (!cnn__find_entry(s, name, &bytes, &size) || size != t.bytes)
-                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key,
-                                  (double)t.bytes, name, (double)size)
+        if (!t) continue;
+        if (t->dtype - cnn__dtypes > CNN__BF16)
+            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name) - 1;
+        if (t->entry) {
+            cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
+            if ((t->entry != entry && (!entry || strcmp(t->entry, entry)) && !cnn__find_entry(s, name, &bytes, &size))
+                || size != t->bytes)
+                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
+                                  (double)t->bytes, name, (double)size)
                      - 1;
-            t.data = bytes;
+            entry = t->entry;                              /* views of one storage check its CRC once */
+            t->data = bytes;
         }
-        if (!cnn__read_values(s, &t, values + net->tensors[i].offset)) return -1;
+        if (!cnn__within_storage(s, t)) return -1;
+        if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
         count++;
     }
     return count;
 }
 
-static int cnn__load(cnn_net *net, const char *path, int partly, char *report, size_t room)
+static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
+{
+    s->room = (float *)cnn__alloc(s->needed + 1, sizeof *s->room);
+    return s->room || cnn__wrong(s, "out of memory");
+}
+
+static void cnn__upload_block(cnn_net *net, cnn__state *s, const char *prefix, float *to)
+{
+    int i;
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__stored *t = cnn__fitting(s, prefix, &net->tensors[i]);
+        const void *values = s->room;
+        if (!t) continue;
+        if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
+        else cnn__read_values(t, s->room);
+        net->backend.upload(net->backend.context, to + net->tensors[i].offset, values, t->count * sizeof(float));
+    }
+}
+
+/* From bytes in memory, or from the file at the path. */
+static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report, size_t room)
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    float *values;
-    int i, count = -1;
+    int count = -1, read;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
-    values = (float *)cnn__alloc(net->parameter_count, sizeof *values);
-    if (!values) cnn__wrong(&s, "out of memory");
-    if (cnn__read_state(&s, cnn__is_pth(&s))) {
+    s.bytes = (const unsigned char *)bytes;
+    s.size = size;
+    read = bytes ? cnn__parse_state(&s) : cnn__read_state(&s);
+    if (read) {
         cnn__compare(net, &s, "", &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__read_block(net, &s, "", values);
+        else count = cnn__locate_block(net, &s, "");
         if (!count && misfits.s[0]) count = cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s) - 1;
     }
-    for (i = 0; i < net->tensor_count && count >= 0; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        if (cnn__fitting(&s, "", t))
-            net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset,
-                                t->count * sizeof *values);
-    }
+    if (count >= 0 && !cnn__make_room(&s)) count = -1;
+    if (count >= 0) cnn__upload_block(net, &s, "", net->parameters);
     if (report && room && count >= 0)
         cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
-                      misfits.s[0] ? "; skipped: " : "",
-                 misfits.s);
-    cnn__free(values);
+                      misfits.s[0] ? "; skipped: " : "", misfits.s);
     return cnn__close_state(&s, count >= 0);
 }
 
-int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, 0, NULL, 0); }
-int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) { return cnn__load(net, path, 1, report, room); }
+int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
+
+int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room)
+{
+    return cnn__load(net, path, NULL, 0, 1, report, room);
+}
+
+int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
+{
+    return cnn__load(net, "the weights in memory", bytes ? bytes : "", bytes ? size : 0, 0, NULL, 0);
+}
 
 /* ---- checkpoints ----
 
@@ -7324,7 +7776,6 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
 }
 
 typedef struct cnn__resumed {
-    float *values;
     int blocks;
     double *numbers, *history;
     cnn_epoch *epochs;
@@ -7337,7 +7788,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
     cnn__text misfits;
     size_t rows = 0, k;
     int i;
-    if (!cnn__read_state(s, 0)) return 0;
+    if (!cnn__read_state(s)) return 0;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
         pair = (const char *const *)(void *)s->metadata.at;
@@ -7358,8 +7809,9 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
         cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
         if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
-        if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
+        if (cnn__locate_block(net, s, cnn__prefix[r->blocks]) < 0) return 0;
     }
+    if (!cnn__make_room(s)) return 0;
     r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
     for (k = 0; r->epochs && k < r->count; k++) {
         const double *h = r->history + k * CNN__COLUMNS;
@@ -7379,8 +7831,6 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     memset(&r, 0, sizeof r);
-    r.values = (float *)cnn__alloc(net->parameter_count * 3 + 1, sizeof *r.values);
-    if (!r.values) cnn__wrong(&s, "out of memory");
     good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
         && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
     if (good) {
@@ -7388,9 +7838,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         for (i = 0; i < 3; i++) {
             float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
             if (i >= r.blocks) cnn__backend_free(net, to);
-            else
-                net->backend.upload(net->backend.context, *to, r.values + (size_t)i * net->parameter_count,
-                                    net->parameter_count * sizeof **to);
+            else cnn__upload_block(net, &s, cnn__prefix[i], *to);
         }
         net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
         c.pass = (uint64_t)r.numbers[CNN__PASS];
@@ -7405,7 +7853,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         net->history_room = (int)r.count + 1;
         r.epochs = NULL;
     }
-    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.epochs);
+    cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.epochs);
     return cnn__close_state(&s, good);
 }
 

@@ -224,14 +224,12 @@ static void test_names(void)                                /* JSON escapes in, 
 
 static void test_paths(void)
 {
-    static const char *const bad[] = { "a.onnx", "a", "a.", "a.pth.gz", "a.PTH", "dir.pth/a" };
-    char longest[600];
+    static const char *const bad[] = { "a.onnx", "a", "a.", "a.pth.gz", "a.tar", "dir.pth/a" };
+    char longest[4600];
     cnn_net *net = small();
     int i;
     for (i = 0; i < 6; i++) {
-        CHECK(!cnn_save(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "save %s: %s", bad[i], said(net));
-        cnn_clear_error(net);
-        CHECK(!cnn_load(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "load %s: %s", bad[i], said(net));
+        CHECK(!cnn_save(net, in_folder(bad[i])) && strstr(said(net), "the ending chooses the format: .safetensors, or .pth"), "save %s: %s", bad[i], said(net));
         cnn_clear_error(net);
     }
     CHECK(!cnn_save(net, NULL) && cnn_error(net), "a path of NULL");
@@ -243,7 +241,7 @@ static void test_paths(void)
     CHECK(!cnn_save(net, in_folder("none/a.pth")) && strstr(said(net), "cannot be written"), "a missing directory: %s", said(net));
     cnn_clear_error(net);
     memset(longest, 'x', sizeof longest);
-    strcpy(longest + 590, ".pth");
+    strcpy(longest + 4590, ".pth");
     CHECK(!cnn_save(net, longest) && strstr(said(net), "path"), "a long path: %s", said(net));
     cnn_clear_error(net);
     mkdir(in_folder("dir.pth"), 0700);
@@ -611,7 +609,6 @@ static int weight_is(const char *name, float a, float b, float c, float d, float
 static void test_archives(void)
 {
     static const int good[] = { PLAIN, STREAMED, WITH_ZIP64, NO_CRC };
-    static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e, 0x80, 2 };
     int i;
     good_pickle();
     for (i = 0; i < 4; i++) { archive("p.pth", good[i]); CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "archive %d", good[i]); }
@@ -662,8 +659,6 @@ static void test_archives(void)
     begin_zip();
     end_zip("p.pth", 0, "");
     CHECK(load_small("p.pth", "has no data.pkl"), "an empty ZIP");
-    write_bytes("p.pth", old, sizeof old);
-    CHECK(load_small("p.pth", "before 1.6"), "before PyTorch 1.6");
     write_bytes("p.pth", "hello", 5);
     CHECK(load_small("p.pth", "no ZIP archive"), "no ZIP");
     write_bytes("p.pth", "", 0);
@@ -728,9 +723,7 @@ static int only(const char *opcodes, size_t count, const char *words)
 static void test_pickles(void)
 {
     static const char *const refused[] = {                  /* every other opcode of Python's pickle, with its name */
-        "0POP", "1POP_MARK", "2DUP", "BBINBYTES", "CSHORT_BINBYTES", "FFLOAT", "GBINFLOAT", "IINT", "LLONG", "PPERSID", "SSTRING", "TBINSTRING", "USHORT_BINSTRING", "VUNICODE",
-        "]EMPTY_LIST", "aAPPEND", "dDICT", "eAPPENDS", "gGET", "iINST", "lLIST", "oOBJ", "pPUT", "\201NEWOBJ", "\202EXT1", "\203EXT2", "\204EXT4", "\213LONG4", "\214SHORT_BINUNICODE",
-        "\215BINUNICODE8", "\216BINBYTES8", "\217EMPTY_SET", "\220ADDITEMS", "\221FROZENSET", "\222NEWOBJ_EX", "\223STACK_GLOBAL", "\224MEMOIZE", "\225FRAME", "\226BYTEARRAY8",
+        "FFLOAT", "IINT", "LLONG", "PPERSID", "SSTRING", "VUNICODE", "dDICT", "gGET", "iINST", "lLIST", "oOBJ", "pPUT", "\202EXT1", "\203EXT2", "\204EXT4",
         "\227NEXT_BUFFER", "\230READONLY_BUFFER" };
     char words[100];
     size_t i, k;
@@ -741,43 +734,44 @@ static void test_pickles(void)
     }
     for (opcode = 0; opcode < 256; opcode++) {              /* and those that there are not */
         char byte = (char)opcode;
-        if (strchr("(.KMJXc})tqrhjQRsubN", opcode) || (opcode >= 0x80 && opcode <= 0x98)) { if (opcode) continue; }
+        if (strchr("(.KMJXc})tqrhjQRsubN012BCGTU]ae", opcode) || (opcode >= 0x80 && opcode <= 0x98)) { if (opcode) continue; }
         for (k = 0; k < sizeof refused / sizeof *refused && refused[k][0] != byte; k++) { }
         if (k < sizeof refused / sizeof *refused) continue;
         snprintf(words, sizeof words, "opcode 0x%02x (unknown)", opcode);
         CHECK(with(&byte, 1, words), "%s", words);
     }
     /* the ways to run something */
-    ONLY("\x80\2cos\nsystem\n(X\4\0\0\0true\x85R.", "opcode 0x63 (GLOBAL) on os.system is refused");
-    ONLY("\x80\2cbuiltins\neval\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on builtins.eval");
-    ONLY("\x80\2c__builtin__\nexec\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on __builtin__.exec");
-    ONLY("\x80\2cposix\nsystem\n.", "(GLOBAL) on posix.system");
-    ONLY("\x80\2c__main__\nLeNet5\n)\x81}b.", "(GLOBAL) on __main__.LeNet5");
-    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "(GLOBAL) on torch._utils._rebuild_tensor_v3");
-    ONLY("\x80\2ctorch\n\n.", "(GLOBAL) on torch.");
-    ONLY("\x80\2c\n\n.", "(GLOBAL) on .");
-    ONLY("\x80\2c\x1b[2J\nx\n.", "(GLOBAL) on ?[2J.x");
+    ONLY("\x80\2cos\nsystem\nX\4\0\0\0true\x85R.", "but os.system, which has no tensors by name and is not run");
+    ONLY("\x80\2cbuiltins\neval\nX\1\0\0\0" "1\x85R.", "but builtins.eval, which");
+    ONLY("\x80\2c__builtin__\nexec\nX\1\0\0\0" "1\x85R.", "but __builtin__.exec, which");
+    ONLY("\x80\2cposix\nsystem\n.", "but posix.system, which");
+    ONLY("\x80\2c__main__\nLeNet5\n)\x81}b.", "but __main__.LeNet5, which");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "but torch._utils._rebuild_tensor_v3, which");
+    ONLY("\x80\2ctorch\n\n.", "but torch., which");
+    ONLY("\x80\2c\n\n.", "is no state dict");
+    ONLY("\x80\2c\x1b[2J\nx\n.", "but ?[2J.x, which");
     ONLY("\x80\2(S'true'\nios\nsystem\n.", "opcode 0x53 (STRING)");
-    ONLY("\x80\2ctorch\nFloatStorage\n)R.", "opcode 0x52 (REDUCE) on torch.FloatStorage");
+    ONLY("\x80\2ctorch\nFloatStorage\n)R.", "but torch.FloatStorage, which");
     ONLY("\x80\2K\1)R.", "opcode 0x52 (REDUCE) on what is no name");
     ONLY("\x80\2ccollections\nOrderedDict\nK\1R.", "opcode 0x52 (REDUCE) on collections.OrderedDict");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\nK\1K\1K\1K\1K\1K\1(tR.", "(REDUCE) on what is no name");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
-    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "(REDUCE) on torch._utils._rebuild_parameter");
-    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "(REDUCE) on torch._utils._rebuild_parameter");
-    ONLY("\x80\2(K\1tQ.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2K\1Q.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2}K\1b.", "(BUILD) on what is no dict");
-    ONLY("\x80\2K\1}b.", "(BUILD) on what is no dict");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "but torch._utils._rebuild_parameter, which");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "but torch._utils._rebuild_parameter, which");
+    ONLY("\x80\2(K\1tQ.", "is no state dict");
+    ONLY("\x80\2K\1Q.", "is no state dict");
+    ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "is no state dict");
+    ONLY("\x80\2}K\1b.", "2 missing");
+    ONLY("\x80\2K\1}b.", "is no state dict");
+    ONLY("\x80\2}b.", "stack is empty");
     /* what is no state dict */
     ONLY("\x80\2K\1.", "is no state dict");
     ONLY("\x80\2N.", "is no state dict");
-    ONLY("\x80\2}X\5\0\0\0epochK\3s.", "\"epoch\" is no tensor");
-    ONLY("\x80\2}X\5\0\0\0model}s.", "\"model\" is no tensor");
+    ONLY("\x80\2}X\5\0\0\0epochK\3s.", "2 missing");
+    ONLY("\x80\2}X\5\0\0\0model}s.", "2 missing");
     ONLY("\x80\2}.", "2 missing");
-    ONLY("\x80\2}K\1K\2s.", "a key is no string");
+    ONLY("\x80\2}K\1K\2s.", "2 missing");
     ONLY("\x80\2}K\1K\2K\3s.", "what is no dict");
     /* what is broken */
     ONLY("", "in the middle of an opcode");
@@ -789,7 +783,10 @@ static void test_pickles(void)
     ONLY("\x80\2.", "stack is empty");
     ONLY("\x80\2R.", "stack is empty");
     ONLY("\x80\2\x87.", "stack is empty");
-    ONLY("\x80\2s.", "what is no dict");
+    ONLY("\x80\2s.", "stack is empty");
+    ONLY("\x80\2K\1K\2s.", "what is no dict");
+    ONLY("\x80\2K\1K\2a.", "what is no list");
+    ONLY("\x80\2K\1a.", "what is no list");
     ONLY("\x80\2t.", "no mark");
     ONLY("\x80\2}u.", "no mark");
     ONLY("\x80\2(u.", "what is no dict");
@@ -798,9 +795,13 @@ static void test_pickles(void)
     ONLY("\x80\2}q\377.", "no such place");
     ONLY("\x80\2}r\377\377\377\377.", "no such place");
     ONLY("\x80\2}j\377\377\377\177.", "no such place");
-    ONLY("\x80\2N\x8a\11\1\1\1\1\1\1\1\1\1.", "so large a number");
+    ONLY("\x80\2N\x8a\11\1\1\1\1\1\1\1\1\1.", "is no state dict");
+    ONLY("\x80\2N\x8b\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2N\x8e\377\377\377\377\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2N\x8d\377\377\377\377\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2K\1K\1\x93.", "a name is no string");
     WITH("X\1\0\0\0x", "what is no dict");
-    WITH("X\7\0\0\0fc.biasN", "\"fc.bias\" is no tensor");
+    WITH("X\7\0\0\0fc.biasN", NULL);                  /* what is no tensor is none of the state dict */
     WITH("(((((((((((((((((((((((((((((", "what is no dict");
     /* tensors that leave their storage, or whose numbers overflow */
 #define TENSOR(storage, values, first, sizes, strides, words) \
@@ -817,7 +818,7 @@ static void test_pickles(void)
     TENSOR("FloatStorage", 6, 0, "321", "211", "mis-shaped (fc.weight: 3 x 2 x 1 instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "", "", "mis-shaped (fc.weight: one value instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "32", "2", "(REDUCE) on torch._utils._rebuild_tensor_v2");
-    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "(GLOBAL) on torch.Float8_e5m2Storage");
+    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "is of a type that is not known");
     for (i = 0; i < 3; i++) {                               /* a huge number of values, first value, stride */
         begin_pickle();
         p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
@@ -847,7 +848,7 @@ static void test_pickles(void)
     p("u");
     for (i = 0; i < 20000; i++) p(i % 2 ? "}" : ")");
     p(".");
-    CHECK(pickle_says("2 missing"), "20,000 things on the stack");
+    CHECK(pickle_says(NULL), "20,000 things on the stack");
 }
 
 /* ---- damage: every truncation, many flipped bytes ---- */
