@@ -6000,7 +6000,7 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
         if ((size_t)(name - path) + (size_t)length >= CNN__PATH) break;
         strcpy(name, target);
     }
-    if (stat(path, &status)) return 0;
+    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* opening it says why, as in a ring of links */
     return S_ISREG(status.st_mode) ? (int)(status.st_mode & 07777) | 1 << 16 : -1;
 }
 #endif
@@ -6860,7 +6860,7 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its len
     uint64_t count = cnn__take_number(p, bytes);
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, (size_t)count)) { cnn__broken(p, "a string has a zero byte"); return; }
+    if (memchr(text, 0, (size_t)count)) { cnn__push(p, CNN__OTHER, "", 0); return; }       /* bytes, as protocol 2 has them */
     memmove(to, text, (size_t)count);
     to[count] = 0;
     cnn__push(p, CNN__STRING, to, 0);
@@ -6882,6 +6882,8 @@ static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, 
     if (a && id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME &&
         a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
         cnn__push(p, CNN__STORAGE, "", id.n);
+    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+        cnn__put(&p->stack, &a[1], sizeof *a);
     else
         cnn__push(p, CNN__OTHER, "", 0);
 }
@@ -7004,6 +7006,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
 {
     uint64_t n;
     int op;
+    p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
         if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
@@ -7136,7 +7139,28 @@ static int cnn__read_pth(cnn__state *s)
 
 /* As torch.save wrote until 1.5, and writes with _use_new_zipfile_serialization=False: pickles one after another (a magic
    number, a version, sizes, the state dict, the storages' names), then each storage: 8 bytes for its number of values, values. */
-static const char cnn__magic[] = "\200\002\212\nl\374\234F\371 j\250P\031.";
+static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
+{
+    static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
+    size_t i;
+    for (i = 2; i < 16 && i + sizeof magic <= s->size; i++)
+        if (s->bytes[0] == 0x80 && !memcmp(s->bytes + i, magic, sizeof magic - 1)) return 1;
+    return 0;
+}
+
+/* How many bytes the storage has, by its identity in the pickle: see cnn__take_storage. */
+static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
+{
+    const cnn__thing *a = cnn__things(&p->parts);
+    size_t count = p->parts.count / sizeof *a;
+    for (; count >= 5; a++, count--)
+        if (a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME && a[2].kind == CNN__STRING
+            && !strcmp(a[2].text, entry) && a[4].kind == CNN__NUMBER && a[4].n == values && values <= p->s->size) {
+            *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
+            return 1;
+        }
+    return 0;
+}
 
 static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
 {
@@ -7145,18 +7169,16 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
     for (k = 0; k < names; k++) {
         const cnn__thing *name = cnn__things(&p->listed) + k;
         uint64_t values, bytes = 0;
-        int known = 0;
         if (name->n != list) continue;
         values = cnn__take_number(p, 8);
-        for (i = 0; i < count && !cnn__failed(s); i++) {
+        if (cnn__failed(s)) return 0;
+        if (!cnn__storage_bytes(p, name->text, values, &bytes)) return cnn__broken(p, "a storage is not of the size that was said");
+        for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
-            bytes = values * (t[i].dtype->bits / 8);
-            known = t[i].dtype != &cnn__dtypes[CNN__UNKNOWN];
-            if (!known || values > s->size || bytes != t[i].bytes) { known = 0; break; }
             t[i].data = s->bytes + (p->at - p->begin);
+            t[i].bytes = (size_t)bytes;
             t[i].entry = NULL;
         }
-        if (!known) return cnn__failed(s) ? 0 : cnn__broken(p, "a storage is not of the size that was said");
         if (!cnn__take(p, bytes)) return 0;
     }
     for (i = 0; i < count; i++) if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is not there", t[i].key ? t[i].key : "");
@@ -7421,7 +7443,7 @@ static int cnn__parse_state(cnn__state *s)
         size_t length = strlen(others[i][0]);
         if (s->size > length && !memcmp(s->bytes, others[i][0], length)) return cnn__wrong(s, "is %s", others[i][1]);
     }
-    if (s->size >= sizeof cnn__magic - 1 && !memcmp(s->bytes, cnn__magic, sizeof cnn__magic - 1)) good = cnn__read_legacy(s);
+    if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
     else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
     else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
     else good = cnn__read_safetensors(s);
