@@ -538,6 +538,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <io.h>
 #include <process.h>
 #else
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
@@ -5421,24 +5422,25 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 
 /* ---- files ---- */
 
-/* As in ZIP, gzip and PNG; begins with 0. Many bytes go eight at a time: table[k][b] is what byte b does to the
-   remainder when k more bytes follow it (Kounavis, Berry: slicing by 8, 2005). */
+/* As in ZIP, gzip and PNG; begins with 0. Many bytes go sixteen at a time: table[k][b] is what byte b does to the
+   remainder when k more bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
-    uint32_t table[8][256];
+    uint32_t table[16][256], four, sum;
     int b, k, bit;
     crc = ~crc;
-    if (count > 4096) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
+    if (count > 8192) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
         for (b = 0; b < 256; b++) {
             table[0][b] = (uint32_t)b;
             for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
         }
-        for (k = 1; k < 8; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
-        for (; count >= 8; count -= 8, bytes += 8) {
-            crc ^= (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
-            crc = table[7][crc & 255] ^ table[6][crc >> 8 & 255] ^ table[5][crc >> 16 & 255] ^ table[4][crc >> 24]
-                ^ table[3][bytes[4]] ^ table[2][bytes[5]] ^ table[1][bytes[6]] ^ table[0][bytes[7]];
-        }
+        for (k = 1; k < 16; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+        for (; count >= 16; count -= 16, crc = sum)
+            for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
+                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+                if (k == 12) four ^= crc;
+                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255] ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
+            }
     }
     while (count--) {
         crc ^= *bytes++;
@@ -6158,6 +6160,8 @@ typedef struct cnn__state {
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
     const unsigned char *bytes; size_t size;               /* of the file, or the caller's: they stay as they are */
     unsigned char *file, *text;             /* what is freed: the file; a copy of its header or pickle, decoded in place */
+    void *mapped;                           /* in place of file, where it is large                       */
+    float *copies[3];                       /* of the backend's memory, to be written                    */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *at;                               /* .safetensors: the next character of the header            */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
@@ -7306,6 +7310,11 @@ static cnn__state cnn__state_of(cnn_net *net, const char *path)
 
 static int cnn__close_state(cnn__state *s, int result)
 {
+    int i;
+#ifndef _WIN32
+    if (s->mapped) munmap(s->mapped, s->size);
+#endif
+    for (i = 0; i < 3; i++) cnn__free(s->copies[i]);
     cnn__free(s->file);
     cnn__free(s->text);
     cnn__free(s->room);
@@ -7450,11 +7459,27 @@ static int cnn__parse_state(cnn__state *s)
     return good && cnn__choose_dict(s);
 }
 
+/* A large file is mapped, which spares its copy; what the library writes is renamed into place, never changed there. */
+static void cnn__map_state(cnn__state *s)
+{
+#ifndef _WIN32
+    FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
+    if (file && s->size >= 1 << 20) {
+        s->mapped = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0);
+        if (s->mapped == MAP_FAILED) s->mapped = NULL;
+        s->bytes = (const unsigned char *)s->mapped;
+    }
+    if (file) fclose(file);
+#else
+    (void)s;
+#endif
+}
+
 static int cnn__read_state(cnn__state *s)
 {
-    s->file = cnn__failed(s) ? NULL : cnn__read_file(s->path, &s->size, s->error);
-    s->bytes = s->file;
-    return s->file && cnn__parse_state(s);
+    cnn__map_state(s);
+    if (!s->bytes && !cnn__failed(s)) s->bytes = s->file = cnn__read_file(s->path, &s->size, s->error);
+    return s->bytes && cnn__parse_state(s);
 }
 
 static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
@@ -7488,11 +7513,12 @@ static int cnn__write_state(cnn__state *s, int pth)
 
 static const char *const cnn__prefix[3] = { "", "cnn.h/moment1/", "cnn.h/moment2/" };      /* of parameters and what a checkpoint has for each */
 
-/* Adds a block of the net's, one value a parameter, to what will be written. It stays until then: freed by the caller. */
-static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+/* Adds a block of the net's, one value a parameter, to what will be written: where it is, or a copy of a device's memory. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
 {
-    float *values = cnn__download(net, from, net->parameter_count);
+    const float *values = from;
     int i, d;
+    if (net->backend.download != cnn__host_copy) values = s->copies[block] = cnn__download(net, from, net->parameter_count);
     for (i = 0; values && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
         cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[CNN__F32]);
@@ -7503,26 +7529,23 @@ static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
         cnn__put(&s->tensors, &stored, sizeof stored);
     }
-    return values;
 }
 
-static float *cnn__add_parameters(cnn_net *net, cnn__state *s)             /* of a state dict; freed by the caller */
+static void cnn__add_parameters(cnn_net *net, cnn__state *s)               /* of a state dict */
 {
     static const char *const format[2] = { "format", "pt" };
     cnn__put(&s->metadata, format, sizeof format);
-    return cnn__add_block(net, s, 0, net->parameters);
+    cnn__add_block(net, s, 0, net->parameters);
 }
 
 int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    float *values;
     int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
-    values = cnn__add_parameters(net, &s);
+    cnn__add_parameters(net, &s);
     good = cnn__write_state(&s, cnn__is_pth(&s));
-    cnn__free(values);
     return cnn__close_state(&s, good);
 }
 
@@ -7530,17 +7553,15 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
 {
     cnn__state s;
     cnn__output out;
-    float *values;
     size_t size = 0;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, ending);
-    values = cnn__add_parameters(net, &s);
+    cnn__add_parameters(net, &s);
     if (cnn__compose_state(&s, cnn__is_pth(&s), &out)) {
         size = cnn__total(&out);
         if (bytes && size <= room) cnn__send(&out, NULL, (unsigned char *)bytes);
     }
     cnn__free_output(&out);
-    cnn__free(values);
     cnn__close_state(&s, 0);
     return size;
 }
@@ -7744,7 +7765,6 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__state s;
     cnn_counters c;
     const char *facts[8];
-    float *values[3] = { NULL, NULL, NULL };
     double numbers[CNN__NUMBERS], *history, *h;
     int i, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
@@ -7753,7 +7773,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__put(&s.metadata, facts, sizeof facts);
     for (i = 0; i < 3; i++) {
         const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
-        if (from) values[i] = cnn__add_block(net, &s, i, from);
+        if (from) cnn__add_block(net, &s, i, from);
     }
     c = cnn__read_counters(net);
     numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
@@ -7774,7 +7794,6 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__add_numbers(&s, "cnn.h/training", numbers, 1, CNN__NUMBERS);
     cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
     good = cnn__write_state(&s, 0);
-    for (i = 0; i < 3; i++) cnn__free(values[i]);
     cnn__free(history);
     return cnn__close_state(&s, good);
 }

@@ -938,6 +938,38 @@ static void test_in_memory(void)
     }
 }
 
+static cnn_net *large(unsigned seed)                        /* 1.4 MB: its file is mapped */
+{
+    cnn_net *net = cnn_new(600, 1, 1);
+    cnn_manual_seed(net, seed);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 600);
+    return net;
+}
+
+static void test_large(void)
+{
+    static const char *const files[] = { "l.pth", "l.safetensors", "l.ckpt" };
+    static float x[360000], y[360000];
+    int i, cut;
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = large(1), *other = large(2);
+        CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "%s", said(net));
+        CHECK(i == 2 ? cnn_checkpoint_load(other, in_folder(files[i])) : cnn_load(other, in_folder(files[i])), "%s", said(other));
+        CHECK(cnn_get(net, "1.weight", x, 360000) == 360000 && cnn_get(other, "1.weight", y, 360000) == 360000 && !memcmp(x, y, sizeof x), "%s: other values", files[i]);
+        CHECK(cnn_save(other, in_folder(files[i == 2])) && cnn_load(net, in_folder(files[i == 2])), "%s", said(net));
+        for (cut = 1; cut < 300000; cut = 7 * cut + 13) {
+            struct stat status;
+            CHECK(!stat(in_folder(files[i]), &status) && !truncate(in_folder(files[i]), status.st_size - cut), "%s cannot be cut", files[i]);
+            CHECK(!(i == 2 ? cnn_checkpoint_load(other, in_folder(files[i])) : cnn_load(other, in_folder(files[i]))) && cnn_error(other), "%s, cut by %d, was loaded", files[i], cut);
+            cnn_clear_error(other);
+        }
+        cnn_free(net);
+        cnn_free(other);
+    }
+    for (i = 0; i < 3; i++) remove(in_folder(files[i]));
+}
+
 static void test_crc(void)                                  /* eight bytes at a time are as one at a time */
 {
     static unsigned char data[10000];
@@ -1631,6 +1663,7 @@ int main(void)
     test_torch_files();
     test_contents();
     test_in_memory();
+    test_large();
     test_crc();
     test_large_numbers();
     test_damage();
