@@ -418,7 +418,7 @@ static void test_safetensors(void)
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "begins at 8"), "a hole");
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6, "begins at 2"), "an overlap");
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[2,2]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "begins at 2"), "an empty tensor within another");
-    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[18446744073709551612,18446744073709551615]}}", 4, "do not hold"), "offsets near 2^64");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[18446744073709551612,18446744073709551615]}}", 4, sizeof(size_t) > 4 ? "do not hold" : "overflows"), "offsets near 2^64");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "do not fill"), "a byte too many");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 3, "do not fill"), "a byte too few");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "\"test\" twice"), "a key twice");
@@ -843,7 +843,7 @@ static void test_pickles(void)
         if (i != 1) add_number(&pickle, 0, 4);
         p("K\3K\2\x86"); p(i == 2 ? "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" : "K\2"); p("K\1\x86\x89NtR");
         p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1"); p("u.");
-        CHECK(pickle_says(i ? "reaches beyond" : "(REDUCE)"), "a huge number, case %d", (int)i);
+        CHECK(pickle_says(i && sizeof(size_t) > 4 ? "reaches beyond" : "(REDUCE)"), "a huge number, case %d", (int)i);
     }
     begin_pickle();                                         /* negative ones are no numbers here */
     p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
