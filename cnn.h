@@ -651,6 +651,7 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         else if (strchr("ux", kind)) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned));
         else if (kind == 's') {
             text = va_arg(arguments, const char *);
+            if (!text) text = "(null)";
             for (count = 0; (precision < 0 || count < (size_t)precision) && text[count]; ) count++;
         }
         else {
