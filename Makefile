@@ -50,7 +50,7 @@ shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on
 test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -184,6 +184,9 @@ bench-threads: build/bench_threads  ## idle, beside busy processes, more threads
 
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
+
+bench-file: build/bench_file  ## saving and loading 400 MB beside PyTorch; PYTHON=... has torch, FOLDER=... is where
+	@$(PYTHON) tests/bench_file.py build/bench_file $(or $(FOLDER),build)
 
 bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
 	@CC='$(CC)' tests/bench_build.sh

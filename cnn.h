@@ -453,17 +453,27 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
 
-/* The ending chooses the format: .safetensors, or .pth and .pt as torch.save(model.state_dict(), path)
-   writes them; keys and shapes are PyTorch's. In Python:
+/* Writing, the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin and .ckpt as
+   torch.save(model.state_dict(), path) writes them; keys and shapes are PyTorch's. In Python:
        model.load_state_dict(torch.load("net.pth", weights_only=True))
        model.load_state_dict(safetensors.torch.load_file("net.safetensors"))
+   Reading, the contents say what it is, whatever the ending. What stands around a state dict is stepped over
+   ({"state_dict": ..., "epoch": ...}; of several that fit as well: the one called state_dict, model_state_dict or
+   model, else the first), and so is what stands before all keys ("module.", "_orig_mod.", "model.").
    F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
-   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all.  */
+   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all, also
+   where several programs save to one path; a link stays a link, and a pipe or device is written to. A program
+   that is killed while it saves leaves PATH.*.part behind.                                                */
 int cnn_save(cnn_net *net, const char *path);
 int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over   */
 /* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
    sentence: how many were loaded, and which are missing, unexpected or mis-shaped.                        */
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
+/* The same from memory and to memory. bytes: (size), any such file's, e.g. linked into the program; not kept.
+   cnn_save_memory returns how many bytes the file of that ending (".pth") would have, and copies them if `bytes`
+   has room for all (NULL: only count); 0 and an error if it cannot be.                                    */
+int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
+size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
 /* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning rate, place
    in the schedule, seed and history. Call cnn_checkpoint_load after the same building calls, cnn_adam (or
@@ -632,12 +642,16 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <time.h>
 #ifdef _WIN32
 #include <io.h>
+#include <process.h>
 #else
-#include <fcntl.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 
 #if defined(CNN_MALLOC) != defined(CNN_FREE)
 #error "cnn.h: define both CNN_MALLOC and CNN_FREE, or neither"
@@ -662,7 +676,13 @@ typedef unsigned long cnn__word_size;
 #endif
 #define CNN__WINDOWS(result) __declspec(dllimport) result __stdcall
 struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES;
-CNN__WINDOWS(int) MoveFileExA(const char *from, const char *to, unsigned long flags);
+CNN__WINDOWS(int) MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
+CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text, int count, wchar_t *wide,
+                                      int room);
+CNN__WINDOWS(unsigned long) FormatMessageA(unsigned long flags, const void *source, unsigned long code,
+                                           unsigned long language, char *text, unsigned long room, va_list *arguments);
+CNN__WINDOWS(unsigned long) GetLastError(void);
+CNN__WINDOWS(void) Sleep(unsigned long milliseconds);
 CNN__WINDOWS(void) AcquireSRWLockExclusive(struct _RTL_SRWLOCK *lock);
 CNN__WINDOWS(void) ReleaseSRWLockExclusive(struct _RTL_SRWLOCK *lock);
 CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *condition, struct _RTL_SRWLOCK *lock,
@@ -676,6 +696,12 @@ CNN__WINDOWS(unsigned long) WaitForSingleObject(void *handle, unsigned long mill
 CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
 CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process, cnn__word_size *of_system);
+#elif !defined(__cplusplus) && defined(__STRICT_ANSI__)    /* of POSIX, which strict C99 hides */
+FILE *fdopen(int descriptor, const char *mode);
+int fileno(FILE *file);
+int fsync(int descriptor);
+int fchmod(int descriptor, mode_t mode);
+ssize_t readlink(const char *path, char *target, size_t room);
 #endif
 
 /* ============================================================================================
@@ -691,13 +717,123 @@ typedef struct cnn__text { char s[512]; } cnn__text;
 #define CNN__PRINTF(text, first)
 #endif
 
+/* All that the library prints, writes and says goes through cnn__print_to, which is printf with a point in every
+   number: the C library's follows setlocale, and under "de_DE.UTF-8" wrote .svg files with points="0,0,2,5". */
+
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or room for text */
+
+static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
+{
+    size_t left = sink->room - (sink->count < sink->room ? sink->count : sink->room);
+    if (sink->file) fwrite(text, 1, count, sink->file);
+    else if (left) memcpy(sink->to + sink->count, text, count < left ? count : left);
+    sink->count += count;
+}
+
+/* A number as snprintf writes it, and of what is neither digit, sign, letter nor space, a point. */
+static size_t cnn__digits(char *number, size_t room, const char *format, int width, int precision, double value)
+{
+    int length = snprintf(number, room, format, width, precision, value);
+    char *to = number, *from;
+    for (from = number; length > 0 && *from; from++)
+        if (memchr("0123456789+- einfaEINFA", *from, 23)) *to++ = *from;
+        else if (to == number || to[-1] != '.') *to++ = '.';               /* it may have several bytes */
+    *to = 0;
+    return (size_t)(to - number);
+}
+
+/* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
+static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments)
+{
+    while (*format) {
+        char spec[16] = "%", number[400], *end = spec + 1, kind;
+        const char *text = number;
+        size_t count = strcspn(format, "%"), room = sizeof number;
+        int width = 0, precision = -1, is_long, left;
+        cnn__emit(sink, format, count);
+        format += count;
+        if (!*format) return;
+        for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
+        if (*format == '*') width = va_arg(arguments, int), format++;
+        while (*format >= '0' && *format <= '9') width = 10 * width + *format++ - '0';
+        if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
+        else if (*format == '.')
+            for (precision = 0, format++; *format >= '0' && *format <= '9'; ) precision = 10 * precision + *format++ - '0';
+        is_long = *format == 'l';
+        format += is_long;
+        kind = *format;
+        format += kind != 0;
+        left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
+        strcpy(end, is_long ? "*.*l" : "*.*");             /* snprintf's own */
+        end[strlen(end) + 1] = 0;
+        end[strlen(end)] = kind;
+        if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
+        else if (kind == 'd' && is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, long));
+        else if (kind == 'd') count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, int));
+        else if (is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned long));
+        else if (strchr("ux", kind)) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned));
+        else if (kind == 's') {
+            text = va_arg(arguments, const char *);
+            if (!text) text = "(null)";
+            for (count = 0; (precision < 0 || count < (size_t)precision) && text[count]; ) count++;
+        }
+        else {
+            number[0] = kind == 'c' ? (char)va_arg(arguments, int) : '%';
+            count = 1;
+        }
+        if (text == number && count >= room) count = room - 1;
+        if (width < 0) width = -width;
+        for (; !left && (size_t)width > count; width--) cnn__emit(sink, " ", 1);
+        cnn__emit(sink, text, count);
+        for (; (size_t)width > count; width--) cnn__emit(sink, " ", 1);
+    }
+}
+
+/* vsnprintf, snprintf, vfprintf and fprintf that way. */
+static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
+{
+    cnn__sink sink = { NULL, NULL, 0, 0 };
+    sink.to = text;
+    sink.room = room ? room - 1 : 0;
+    cnn__print_to(&sink, format, arguments);
+    if (room) text[sink.count < sink.room ? sink.count : sink.room] = 0;
+    return (int)sink.count;
+}
+
+static int cnn__snprintf(char *text, size_t room, const char *format, ...) CNN__PRINTF(3, 4);
+static int cnn__snprintf(char *text, size_t room, const char *format, ...)
+{
+    va_list arguments;
+    int count;
+    va_start(arguments, format);
+    count = cnn__vsnprintf(text, room, format, arguments);
+    va_end(arguments);
+    return count;
+}
+
+static void cnn__vfprintf(FILE *file, const char *format, va_list arguments)
+{
+    cnn__sink sink = { NULL, NULL, 0, 0 };
+    sink.file = file;
+    cnn__print_to(&sink, format, arguments);
+}
+
+static void cnn__fprintf(FILE *file, const char *format, ...) CNN__PRINTF(2, 3);
+static void cnn__fprintf(FILE *file, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vfprintf(file, format, arguments);
+    va_end(arguments);
+}
+
 static void cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
 static void cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
     if (!error || error->s[0]) return;                     /* the first one is the cause */
     va_start(arguments, format);
-    vsnprintf(error->s, sizeof error->s, format, arguments);
+    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
     CNN_ON_ERROR(error->s);
 }
@@ -705,7 +841,7 @@ static void cnn__say(cnn__text *error, const char *format, ...)
 /* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
 static void cnn__take_over(cnn__text *error, const char *sentence)
 {
-    if (sentence && !error->s[0]) snprintf(error->s, sizeof error->s, "%s", sentence);
+    if (sentence && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", sentence);
 }
 
 /* ============================================================================================
@@ -720,17 +856,23 @@ static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b d
     return 1;
 }
 
-static void *cnn__alloc(size_t count, size_t size)
+static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for what is written whole at once */
 {
-    size_t bytes;
     unsigned char *block, *aligned;
-    if (!cnn__mul(&bytes, count, size) || bytes > (size_t)-1 / 2) return NULL;
+    if (bytes > (size_t)-1 / 2) return NULL;
     block = (unsigned char *)CNN_MALLOC(bytes + 64 + sizeof(void *));
     if (!block) return NULL;
     aligned = (unsigned char *)(((uintptr_t)block + sizeof(void *) + 63) & ~(uintptr_t)63);
     memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* where the block really begins */
-    memset(aligned, 0, bytes);
     return aligned;
+}
+
+static void *cnn__alloc(size_t count, size_t size)
+{
+    size_t bytes;
+    void *block = cnn__mul(&bytes, count, size) ? cnn__alloc_raw(bytes) : NULL;
+    if (block) memset(block, 0, bytes);
+    return block;
 }
 
 static void cnn__free(void *memory)
@@ -860,12 +1002,12 @@ static int cnn__quota(const char *root, const char *group)
     int length;
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
-        snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
+        cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
         if (cnn__read_numbers(path, &time, &period) == 2 && period > 0 && time / period < least) least = time / period;
     }
-    snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
+    cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
     if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
-        snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
+        cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
         if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0 && time / period < least) least = time / period;
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
@@ -876,7 +1018,7 @@ static int cnn__group_quota(void)
     FILE *file = fopen("/proc/self/cgroup", "r");
     char line[400], group[400] = "";
     while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4)) snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+        if (!strncmp(line, "0::/", 4)) cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
     if (file) fclose(file);
     return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
 }
@@ -2711,7 +2853,8 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked, " baseline",
+    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked,
+                  " baseline",
              count > 1 ? ", " : "", count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
@@ -3642,7 +3785,7 @@ static void *cnn__gemm_open(int threads, char *sentence, size_t room)
 {
     const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
     cnn__gemm_context *g = kernels ? (cnn__gemm_context *)cnn__alloc(1, sizeof *g) : NULL;
-    if (kernels && !g) snprintf(sentence, room, "out of memory");
+    if (kernels && !g) cnn__snprintf(sentence, room, "out of memory");
     if (!g) return NULL;
     g->threads = threads;
     g->kernels = kernels;
@@ -3839,15 +3982,15 @@ cnn_net *cnn_new(int channels, int height, int width)
 /* `layer 7 (linear "classifier")` */
 static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *text)
 {
-    snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type,
+    cnn__snprintf(text->s, sizeof text->s, layer->named ? "layer %d (%s \"%s\")" : "layer %d (%s)", number, layer->type,
              layer->name);
     return text->s;
 }
 
 static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
 {
-    if (d.flat) snprintf(text->s, sizeof text->s, "%d", d.channels);
-    else snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
+    if (d.flat) cnn__snprintf(text->s, sizeof text->s, "%d", d.channels);
+    else cnn__snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
     return text->s;
 }
 
@@ -4277,7 +4420,7 @@ static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const ch
     } else
         dims.s[0] = 0;
     if (size)
-        snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
+        cnn__snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
                  net->input.height, net->input.width, size, size);
     cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features,
              source.s, dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
@@ -4286,14 +4429,14 @@ static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const ch
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
 {
     if (net->next_name[0]) {
-        snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
+        cnn__snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
         layer->named = 1;
         net->next_name[0] = 0;
     } else if (net->block[0]) {
-        snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
+        cnn__snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
         layer->named = 1;
     } else
-        snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
+        cnn__snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
@@ -4499,7 +4642,7 @@ void cnn_to(cnn_net *net, const char *name)
     if (backend) { net->backend = *backend; return; }
     cnn__lock();
     for (i = 0; i < cnn__backend_count; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
                  cnn__backend_list[i].name);
     cnn__unlock();
     cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
@@ -4616,7 +4759,7 @@ static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndi
 {
     cnn__tensor *t = &net->tensors[net->tensor_count++];
     int i;
-    snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
+    cnn__snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
     t->layer = layer;
     t->is_bias = !strcmp(suffix, "bias");
     t->ndim = ndim;
@@ -5555,7 +5698,8 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    float *copy = (float *)cnn__alloc(count, sizeof *copy);
+    size_t bytes;
+    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
     if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
     else cnn__say(&net->error, "out of memory");
     return copy;
@@ -5650,7 +5794,7 @@ static int cnn__key_covers(const char *key, const char *layer, const char *param
 {
     char full[112];
     size_t length = key ? strlen(key) : 0;
-    snprintf(full, sizeof full, "%s.%s", layer, parameter);
+    cnn__snprintf(full, sizeof full, "%s.%s", layer, parameter);
     return !key || (length && !strncmp(full, key, length) && (!full[length] || full[length] == '.'));
 }
 
@@ -6049,7 +6193,7 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
     int detail, cells = 0, length = 0, i;
     char bar[MOST + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < FEWEST; detail--) {
-        snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > MOST) cells = MOST;
@@ -6060,7 +6204,7 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
         bar[length++] = ' ';
         bar[length] = 0;
     }
-    snprintf(line, 400, "%s%s%s", head, bar, tail);
+    cnn__snprintf(line, 400, "%s%s%s", head, bar, tail);
     if ((int)strlen(line) > columns - 1) line[columns - 1] = 0;
     return (int)strlen(line);
 }
@@ -6076,26 +6220,27 @@ static void cnn__show_progress(cnn_net *net, const cnn_fit_options *o, cnn__prog
     p->shown = now;
     p->quarter = (int)(4 * share);
     score = cnn__read_score(net);
-    snprintf(head, sizeof head, "epoch %d/%d ", epoch, o->epochs);
-    snprintf(rate, sizeof rate, "%.0f samples/s ", spent > 0 ? (double)done * batch_size / spent : 0.0);
-    snprintf(time_left, sizeof time_left, "%.0f:%02d left ", floor(left / 60), (int)fmod(left, 60));
-    snprintf(scores, sizeof scores, "loss %.4f acc %.2f%%", score.loss, 100 * score.accuracy);
+    cnn__snprintf(head, sizeof head, "epoch %d/%d ", epoch, o->epochs);
+    cnn__snprintf(rate, sizeof rate, "%.0f samples/s ", spent > 0 ? (double)done * batch_size / spent : 0.0);
+    cnn__snprintf(time_left, sizeof time_left, "%.0f:%02d left ", floor(left / 60), (int)fmod(left, 60));
+    cnn__snprintf(scores, sizeof scores, "loss %.4f acc %.2f%%", score.loss, 100 * score.accuracy);
     if (!o->progress_bar)
-        fprintf(o->progress, "%s%3.0f%% %s%s%s\n", head, 100 * share, rate, time_left, scores);
+        cnn__fprintf(o->progress, "%s%3.0f%% %s%s%s\n", head, 100 * share, rate, time_left, scores);
     else {                                  /* blanks erase what was longer: a console may know no escape codes */
         length = cnn__progress_line(line, columns < 400 ? columns : 400, head, share, rate, time_left, scores);
-        fprintf(o->progress, "\r%s%*s", line, p->length > length ? p->length - length : 0, "");
+        cnn__fprintf(o->progress, "\r%s%*s", line, p->length > length ? p->length - length : 0, "");
         p->length = length;
-        if (done == all) fprintf(o->progress, "\r%*s\r", length, "");       /* the epoch's line takes its place */
+        if (done == all) cnn__fprintf(o->progress, "\r%*s\r", length, "");       /* the epoch's line takes its place */
     }
     fflush(o->progress);
 }
 
 static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested)
 {
-    fprintf(log, "epoch %d/%d train_loss %.4f train_acc %.2f%%", e->epoch, epochs, e->train.loss, 100 * e->train.accuracy);
-    if (tested) fprintf(log, " test_loss %.4f test_acc %.2f%%", e->test.loss, 100 * e->test.accuracy);
-    fprintf(log, " seconds %.1f\n", e->seconds);
+    cnn__fprintf(log, "epoch %d/%d train_loss %.4f train_acc %.2f%%", e->epoch, epochs, e->train.loss,
+                 100 * e->train.accuracy);
+    if (tested) cnn__fprintf(log, " test_loss %.4f test_acc %.2f%%", e->test.loss, 100 * e->test.accuracy);
+    cnn__fprintf(log, " seconds %.1f\n", e->seconds);
     fflush(log);
 }
 
@@ -6120,11 +6265,11 @@ static void cnn__advise(cnn__doctor *d, int what, const char *format, ...)
     va_list arguments;
     if (d->said & what) return;                            /* once is enough */
     d->said |= what;
-    fprintf(d->out, "doctor: ");
+    cnn__fprintf(d->out, "doctor: ");
     va_start(arguments, format);
-    vfprintf(d->out, format, arguments);
+    cnn__vfprintf(d->out, format, arguments);
     va_end(arguments);
-    fprintf(d->out, "\n");
+    cnn__fprintf(d->out, "\n");
     fflush(d->out);
 }
 
@@ -6239,7 +6384,7 @@ static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opti
         done++;
         if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
     }
-    if (progress.length && done < all) fprintf(o->progress, "\r%*s\r", progress.length, "");
+    if (progress.length && done < all) cnn__fprintf(o->progress, "\r%*s\r", progress.length, "");
     if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
     return done == all && !cnn__stopped(net);
 }
@@ -6276,11 +6421,11 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
 {
     int best = cnn__best_of_history(net, o->by_accuracy), without = net->history_count - best;
     if (o->log && o->patience && without >= o->patience && net->history_count < o->epochs)
-        fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
+        cnn__fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
     net->backend.upload(net->backend.context, net->parameters, net->best, sizeof(float) * net->parameter_count);
-    if (o->log) fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
+    if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
@@ -6369,7 +6514,7 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
     int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
     cnn__text known = { "" };
     for (i = 0; i < all && strlen(known.s) < 200; i++)
-        snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
              net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
@@ -6527,7 +6672,7 @@ static cnn_data *cnn__data_empty(const char *name)
     }
     data->memory = memory;
     memory->constant = memory->users = 1;
-    snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
+    cnn__snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
     data->name = memory->name.s;
     return data;
 }
@@ -6634,10 +6779,26 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 
 /* ---- files ---- */
 
-static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)        /* as in ZIP, gzip and PNG; begins with 0 */
+/* As in ZIP, gzip and PNG; begins with 0. Many bytes go sixteen at a time: table[k][b] is what byte b does to the
+   remainder when k more bytes follow it (Kounavis, Berry: slicing, 2005). */
+static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
-    int bit;
+    uint32_t table[16][256], four, sum;
+    int b, k, bit;
     crc = ~crc;
+    if (count > 8192) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
+        for (b = 0; b < 256; b++) {
+            table[0][b] = (uint32_t)b;
+            for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
+        }
+        for (k = 1; k < 16; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+        for (; count >= 16; count -= 16, crc = sum)
+            for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
+                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+                if (k == 12) four ^= crc;
+                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255] ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
+            }
+    }
     while (count--) {
         crc ^= *bytes++;
         for (bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
@@ -6650,37 +6811,83 @@ static uint32_t cnn__big_endian(const unsigned char *b)
     return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
+/* Every file is opened here: what open() returns, below 0 if it fails. On Windows paths are UTF-8, and where they are not,
+   of the system's code page. */
+enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0 */
+
+#ifdef _WIN32
+static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
+{
+    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH) && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
+        wide[0] = 0;
+}
+#endif
+
+static int cnn__open(const char *path, int flags, int mode)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    cnn__wide(path, wide);
+    return _wopen(wide, flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
+#elif defined(O_CLOEXEC)
+    return open(path, flags | O_CLOEXEC, mode);
+#else
+    return open(path, flags, mode);
+#endif
+}
+
+/* Opens a file to be read and finds its size; NULL and a sentence (error NULL: none). What is no regular file is not
+   read: a FIFO may keep a program waiting for ever, and a device has no end. */
+static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
+{
+    FILE *file;
+#ifdef _WIN32
+    struct _stat64 status;
+    int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
+    int good = d >= 0 && !_fstat64(d, &status), regular = good && (status.st_mode & _S_IFMT) == _S_IFREG;
+#else
+    struct stat status;
+    int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
+    int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
+#endif
+    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
+    else if (!good) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    else if (!regular) cnn__say(error, "%.300s: is no regular file but a directory, pipe or device, which is not read", path);
+    else if ((uint64_t)status.st_size >= (size_t)-1 / 2)
+        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
+    else if ((file = fdopen(d, "rb")) != NULL) {
+        *size = (size_t)status.st_size;
+        return file;
+    }
+    else cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (d >= 0) close(d);
+    return NULL;
+}
+
 /* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
 {
     unsigned char *bytes = NULL;
-    long length = -1;
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    if (!file) {
-        cnn__say(error, "%.300s: cannot be opened: %s", path ? path : "(no path)", path ? strerror(errno) : "there is no path");
-        return NULL;
-    }
-    if (!fseek(file, 0, SEEK_END)) length = ftell(file);
-    if (length < 0 || length == LONG_MAX || fseek(file, 0, SEEK_SET))
-        cnn__say(error, "%.300s: cannot be read as a file", path);
-    else if (!(bytes = (unsigned char *)cnn__alloc((size_t)length + 1, 1)))        /* + 1: ends in 0, for text */
-        cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, length / 1e6);
-    else if (fread(bytes, 1, (size_t)length, file) != (size_t)length) {
-        cnn__say(error, "%.300s: cannot be read to its end: %s", path, strerror(errno));
+    FILE *file = cnn__open_to_read(path, size, error);
+    if (!file) return NULL;
+    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: ends in 0, for text */
+        cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, (double)*size / 1e6);
+    else if (errno = 0, fread(bytes, 1, *size, file) != *size) {
+        cnn__say(error, "%.300s: cannot be read to its end: %s", path, errno ? strerror(errno) : "it became shorter");
         cnn__free(bytes);
         bytes = NULL;
     }
+    else bytes[*size] = 0;
     fclose(file);
-    *size = (size_t)length;
     return bytes;
 }
 
-static int cnn__exists(const char *path)                   /* is it a file? An opened folder gives no byte, but an error */
+static int cnn__exists(const char *path)                   /* as a file that can be read */
 {
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    int exists = file && (fgetc(file) != EOF || !ferror(file));
+    size_t size;
+    FILE *file = cnn__open_to_read(path, &size, NULL);
     if (file) fclose(file);
-    return exists;
+    return file != NULL;
 }
 
 static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
@@ -6815,7 +7022,7 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     char packed[420];
     int i;
     memset(idx, 0, sizeof *idx);
-    snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
+    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
     if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     file = cnn__read_file(path, &size, error);
 #ifdef CNN__GUNZIP
@@ -6955,11 +7162,11 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
                     const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
                     char other[424];
-                    snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what, dot ? '.' : '-', what + 7);
-                    snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
+                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what, dot ? '.' : '-', what + 7);
+                    cnn__snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
                     if (cnn__exists(other)) return;
                 }
-    snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
+    cnn__snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
 }
 
 static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, const char *split,
@@ -7046,22 +7253,22 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
     char path[520];
     int i;
     for (i = 0; i < 3; i++) {
-        snprintf(folder, 420, "%.350s%s", directory, c->folders[i]);
-        snprintf(path, sizeof path, "%s/%s", folder, file);
+        cnn__snprintf(folder, 420, "%.350s%s", directory, c->folders[i]);
+        cnn__snprintf(path, sizeof path, "%s/%s", folder, file);
         if (cnn__exists(path)) return folder;
     }
     if (cnn__exists(directory))
         cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory, directory);
-    snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
+    cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
         cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
-        snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
+        cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
             cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path, c->title,
                      c->archive, c->site);
     }
-    snprintf(folder, 420, "%.350s", directory);
+    cnn__snprintf(folder, 420, "%.350s", directory);
     return error->s[0] ? "" : folder;                      /* nothing: that the file cannot be opened says enough */
 }
 
@@ -7089,7 +7296,7 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
         char path[450];
         unsigned char *file;
         size_t size;
-        snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
+        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         file = cnn__read_file(path, &size, &data->memory->error);
         if (!file) return cnn__data_fails(data);
         if (size != row * (size_t)rows && !cnn__is_other_file(path, file, size, "a CIFAR batch", &data->memory->error))
@@ -7312,65 +7519,172 @@ void cnn_loader_free(cnn_loader *loader)
             network changes only when all of it fits.
    ============================================================================================ */
 
-/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ---- */
+/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ----
 
-typedef struct cnn__writer { FILE *file; char path[480], part[500]; } cnn__writer;
+   The temporary name is of this save alone and must be new (O_EXCL): two programs that save to one path do not meet,
+   whoever puts a link there beforehand changes nothing, and the later rename wins whole. A symbolic link stays, and what
+   it points to is replaced. A pipe or device is no place to rename to: it is written to. */
 
-#if !defined(_WIN32) && !defined(__cplusplus) && defined(__STRICT_ANSI__)
-int fsync(int descriptor);                                 /* POSIX; strict C99 hides them */
-int fileno(FILE *file);
+typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;       /* part "": in place */
+
+#ifdef _WIN32
+static int cnn__flush_file(FILE *file) { return !fflush(file) && !_commit(_fileno(file)); }
+
+static int cnn__renamed(const char *part, const char *path, cnn__text *why)
+{
+    wchar_t from[CNN__PATH], to[CNN__PATH];
+    unsigned long code = 0, length;
+    int tries;
+    cnn__wide(part, from);
+    cnn__wide(path, to);
+    for (tries = 0; tries < 200; tries++) {                /* replace what is there; return when it is on the disk */
+        if (MoveFileExW(from, to, 1 | 8)) return 1;
+        code = GetLastError();
+        if (code != 5 && code != 32) break;                /* denied, shared: another program has it open just now */
+        Sleep(10);
+    }
+    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno knows nothing of it */
+    while (length && (unsigned char)why->s[length - 1] <= ' ') length--;
+    why->s[length] = 0;
+    if (!length) cnn__snprintf(why->s, sizeof why->s, "Windows error %lu", code);
+    return 0;
+}
+
+static void cnn__remove(const char *path)
+{
+    wchar_t wide[CNN__PATH];
+    cnn__wide(path, wide);
+    _wremove(wide);
+}
+
+/* What is at the path: a regular file (its mode), nothing (0), or something else (-1). */
+static int cnn__follow(char path[CNN__PATH], int *descriptor)
+{
+    wchar_t wide[CNN__PATH];
+    struct _stat64 status;
+    (void)descriptor;
+    cnn__wide(path, wide);
+    if (_wstat64(wide, &status)) return 0;
+    return (status.st_mode & _S_IFMT) == _S_IFREG ? status.st_mode & 0777 : -1;
+}
+#else
+static int cnn__flush_file(FILE *file) { return !fflush(file) && !fsync(fileno(file)); }
+
+static int cnn__renamed(const char *part, const char *path, cnn__text *why)
+{
+    if (!rename(part, path)) return 1;
+    cnn__snprintf(why->s, sizeof why->s, "%.400s", strerror(errno));
+    return 0;
+}
+
+static void cnn__remove(const char *path) { remove(path); }
+
+/* Follows symbolic links to their end, which need not exist. What is there: a regular file (its mode), nothing (0), or
+   something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is copied, so that what
+   is written comes after what stands there already. */
+static int cnn__follow(char path[CNN__PATH], int *descriptor)
+{
+    char target[CNN__PATH], *name;
+    struct stat status;
+    ssize_t length;
+    int links;
+    for (links = 0; links < 40; links++) {
+        int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
+        if (d && path[d] >= '0' && path[d] <= '9' && strlen(path + d) < 9 && strspn(path + d, "0123456789") == strlen(path + d)) {
+            if (atoi(path + d) == 1) fflush(stdout);       /* what was printed before comes first */
+            *descriptor = dup(atoi(path + d));
+            return -1;
+        }
+        length = readlink(path, target, sizeof target - 1);
+        if (length < 0) break;                             /* no link, or nothing */
+        target[length] = 0;
+        name = strrchr(path, '/');
+        name = *target == '/' || !name ? path : name + 1;  /* it is relative to the link's directory */
+        if ((size_t)(name - path) + (size_t)length >= CNN__PATH) break;
+        strcpy(name, target);
+    }
+    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* opening it says why, as in a ring of links */
+    return S_ISREG(status.st_mode) ? (int)(status.st_mode & 07777) | 1 << 16 : -1;
+}
 #endif
 
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
-    if (!path || strlen(path) >= sizeof w->path)
-        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 1), 0;
+    const char *slash;
+    int mode, d = -1, tries;
+    if (!path || strlen(path) >= sizeof w->path - 32)
+        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33), 0;
     strcpy(w->path, path);
-    snprintf(w->part, sizeof w->part, "%s.part", path);
-    w->file = fopen(w->part, "wb");
+    w->part[0] = 0;
+    w->file = NULL;
+    errno = 0;
+    mode = cnn__follow(w->path, &d);
+    slash = strrchr(w->path, '/');
+    if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
+    for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
+        uint64_t here = (uint64_t)(uintptr_t)&here;        /* no secret: the name has only to be new, and O_EXCL sees to that */
+        uint32_t word = cnn__word((uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), (uint32_t)getpid(), here, (size_t)tries);
+        int length = (int)(slash ? slash + 1 - w->path : 0);
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length, (unsigned)word);
+        d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
+        if (d < 0 && errno != EEXIST) break;
+    }
+#ifndef _WIN32
+    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* a private file stays private; the umask is for new ones */
+#endif
+    if (d >= 0 && !(w->file = fdopen(d, "wb"))) {
+        close(d);
+        if (w->part[0]) cnn__remove(w->part);
+    }
     if (!w->file) cnn__say(error, "%.300s: cannot be written: %s", path, strerror(errno));
     return w->file != NULL;
-}
-
-static int cnn__flush_file(FILE *file)
-{
-#ifdef _WIN32
-    return !fflush(file) && !_commit(_fileno(file));
-#else
-    return !fflush(file) && !fsync(fileno(file));
-#endif
-}
-
-static int cnn__replace_file(const char *part, const char *path)
-{
-#ifdef _WIN32
-    return MoveFileExA(part, path, 1 | 8);                 /* replace what is there; return when it is on the disk */
-#else
-    const char *slash = strrchr(path, '/');
-    char directory[480];
-    int d;
-    if (rename(part, path)) return 0;
-    snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-    d = open(directory, O_RDONLY);
-    if (d >= 0) { fsync(d); close(d); }                    /* the new name too, where directories can be flushed */
-    return 1;
-#endif
 }
 
 static void cnn__abandon_file(cnn__writer *w)              /* what was there before stays */
 {
     fclose(w->file);
-    remove(w->part);
+    if (w->part[0]) cnn__remove(w->part);
+}
+
+/* The new name, too, must reach the disk: 1, or 0 and errno. File systems that flush no directory say EINVAL. */
+static int cnn__flush_directory(const char *path)
+{
+#ifdef _WIN32
+    (void)path;                                            /* MoveFileExW has done it */
+    return 1;
+#else
+    char directory[CNN__PATH];
+    const char *slash = strrchr(path, '/');
+    int d, good, cause;
+    cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    d = cnn__open(directory, O_RDONLY, 0);
+    if (d < 0) return errno == EACCES;                     /* a directory that may be written to and not be read */
+    good = !fsync(d) || errno == EINVAL;
+    cause = errno;
+    close(d);
+    errno = cause;
+    return good;
+#endif
 }
 
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
 {
-    int good = !ferror(w->file) && cnn__flush_file(w->file), cause = errno;
+    cnn__text why;
+    int good = !ferror(w->file) && (w->part[0] ? cnn__flush_file(w->file) : !fflush(w->file)), cause = errno;
     if (fclose(w->file) && good) good = 0, cause = errno;
-    if (good && cnn__replace_file(w->part, w->path)) return 1;
-    if (good) cause = errno;
-    cnn__say(error, "%.300s: cannot be written: %s; what was there before is unchanged", w->path, strerror(cause));
-    remove(w->part);
+    cnn__snprintf(why.s, sizeof why.s, "%.400s", strerror(cause));
+    if (!w->part[0]) {
+        if (!good) cnn__say(error, "%.300s: cannot be written: %s", w->path, why.s);
+        return good;
+    }
+    if (!good || !cnn__renamed(w->part, w->path, &why)) {
+        cnn__say(error, "%.300s: cannot be written: %.150s; what was there before is unchanged", w->path, why.s);
+        cnn__remove(w->part);
+        return 0;
+    }
+    if (cnn__flush_directory(w->path)) return 1;
+    cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
+             strerror(errno));
     return 0;
 }
 
@@ -7413,7 +7727,7 @@ static void cnn__print(cnn__bytes *b, const char *format, ...)             /* up
     cnn__text text;
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text.s, sizeof text.s, format, arguments);
+    cnn__vsnprintf(text.s, sizeof text.s, format, arguments);
     va_end(arguments);
     cnn__put(b, text.s, strlen(text.s));
 }
@@ -7429,9 +7743,9 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
     { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 }, { "F8_E5M2FNUZ", "", 8 },
-    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }
+    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }, { "a type that is not known", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 
 typedef struct cnn__stored {                /* a tensor as a file has it                                 */
     const char *key, *prefix;               /* written as prefix, key; read without prefix               */
@@ -7443,11 +7757,16 @@ typedef struct cnn__stored {                /* a tensor as a file has it        
 } cnn__stored;
 
 typedef struct cnn__state {
-    const char *path; cnn__text *error;
+    const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
-    unsigned char *file; size_t size;       /* of one that is read                                       */
+    const unsigned char *bytes; size_t size;               /* of the file, or the caller's: they stay as they are */
+    unsigned char *file, *text;             /* what is freed: the file; a copy of its header or pickle, decoded in place */
+    void *mapped;                           /* in place of file, where it is large                       */
+    float *copies[3];                       /* of the backend's memory, to be written                    */
+    float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *at;                               /* .safetensors: the next character of the header            */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
+    size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
@@ -7457,7 +7776,7 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* al
     va_list arguments;
     size_t i;
     va_start(arguments, format);
-    vsnprintf(what.s, sizeof what.s, format, arguments);
+    cnn__vsnprintf(what.s, sizeof what.s, format, arguments);
     va_end(arguments);
     for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
     cnn__say(s->error, "%.150s: %s", s->path, what.s);
@@ -7491,7 +7810,7 @@ static const cnn__stored *cnn__find_stored(const cnn__state *s, const char *pref
     const char *sought = name;
     size_t count;
     const cnn__stored *tensors = cnn__tensors(s, &count);
-    snprintf(name, sizeof name, "%s%s", prefix, key);
+    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
     return count ? (const cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
 }
 
@@ -7535,17 +7854,48 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     return f;
 }
 
-/* The values in row-major order, however they lie in their storage. */
-static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
+static int cnn__is_little(void)                            /* this machine's lowest byte first, as in the files */
 {
-    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, most = t->bytes / size, last = t->first, at = t->first, step, i;
+    uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
+/* Whether the values lie one after another, in row-major order. */
+static int cnn__is_row_major(const cnn__stored *t)
+{
+    size_t stride = 1;
+    int d;
+    for (d = t->ndim - 1; d >= 0; stride *= t->shape[d--]) if (t->shape[d] > 1 && t->stride[d] != stride) return 0;
+    return 1;
+}
+
+/* Float32 as this machine has it: copied or taken from where it lies. */
+static int cnn__is_plain(const cnn__stored *t)
+{
+    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
+}
+
+static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
+{
+    size_t most = t->bytes / (t->dtype->bits / 8), last = t->first, step;
     int d;
     for (d = 0; d < t->ndim && t->count; d++)
         if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
     if (t->count && last >= most)
         return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    return 1;
+}
+
+/* The values in row-major order, however they lie in their storage. */
+static void cnn__read_values(const cnn__stored *t, float *values)
+{
+    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
+    int d, row_major = cnn__is_row_major(t);
     for (i = 0; i < t->count; i++) {
         values[i] = (float)cnn__value(t->dtype, t->data + at * size);
+        if (row_major) { at++; continue; }
         for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
             at += t->stride[d];
             if (++index[d] < t->shape[d]) break;
@@ -7553,19 +7903,56 @@ static int cnn__read_values(cnn__state *s, const cnn__stored *t, float *values)
             index[d] = 0;
         }
     }
-    return 1;
 }
 
-static void cnn__put_values(cnn__bytes *b, const cnn__stored *t)           /* F32 or F64 */
+/* ---- what is written: bytes of its own, and between them large ones that stay where they are ---- */
+
+typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;       /* after so many own bytes */
+typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;
+
+static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
+
+static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
 {
-    size_t i;
-    for (i = 0; i < t->count; i++) {
-        uint64_t number;
-        uint32_t word;
-        if (t->dtype->bits == 64) memcpy(&number, t->data + 8 * i, 8);
-        else memcpy(&word, t->data + 4 * i, 4), number = word;
-        cnn__put_number(b, number, (int)t->dtype->bits / 8);
+    size_t size = t->dtype->bits / 8, i;
+    cnn__piece piece;
+    if (cnn__is_little()) {
+        piece.after = out->own.count;
+        piece.at = t->data;
+        piece.count = t->count * size;
+        out->borrowed += piece.count;
+        cnn__put(&out->pieces, &piece, sizeof piece);
+        return;
     }
+    for (i = 0; i < t->count * size; i++) cnn__put(&out->own, t->data + (i / size * size + size - 1 - i % size), 1);
+}
+
+static uint32_t cnn__values_crc(const cnn__stored *t)
+{
+    size_t size = t->dtype->bits / 8, i;
+    uint32_t crc = 0;
+    if (cnn__is_little()) return cnn__crc32(0, t->data, t->count * size);
+    for (i = 0; i < t->count * size; i++) crc = cnn__crc32(crc, t->data + (i / size * size + size - 1 - i % size), 1);
+    return crc;
+}
+
+/* All of it, into a file or into memory. */
+static void cnn__send_part(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
+{
+    if (!count) return;
+    if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
+    else memcpy(*to, bytes, count), *to += count;
+}
+
+static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
+{
+    const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
+    size_t i, count = out->pieces.count / sizeof *piece, at = 0;
+    for (i = 0; i < count; at = piece[i++].after) {
+        cnn__send_part(file, &to, out->own.at + at, piece[i].after - at);
+        cnn__send_part(file, &to, piece[i].at, piece[i].count);
+    }
+    cnn__send_part(file, &to, out->own.at + at, out->own.count - at);
 }
 
 /* ---- .safetensors ----
@@ -7581,7 +7968,7 @@ static void cnn__put_values(cnn__bytes *b, const cnn__stored *t)           /* F3
 
 static int cnn__expected(cnn__state *s, const char *what)
 {
-    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at + 1 - (char *)s->file), what);
+    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - (char *)s->text + 8), what);
 }
 
 static int cnn__json_has(cnn__state *s, char c)            /* steps over c, if it is next */
@@ -7771,7 +8158,7 @@ static int cnn__by_place(const void *a, const void *b)
 
 static int cnn__read_safetensors(cnn__state *s)
 {
-    uint64_t length = s->size < 8 ? 0 : cnn__little(s->file, 8);
+    uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
     size_t n = 0, i, count, at = 0, data, metadata = 0;
     const char *key;
     cnn__stored *t;
@@ -7786,8 +8173,10 @@ static int cnn__read_safetensors(cnn__state *s)
         return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?",
                           (double)length, (double)data);
     data -= (size_t)length;
-    if (!cnn__utf8(s->file + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
-    s->at = (char *)memmove(s->file + 7, s->file + 8, (size_t)length);     /* one back, to end in 0 */
+    if (!cnn__utf8(s->bytes + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
+    s->text = (unsigned char *)cnn__alloc_raw((size_t)length + 1);
+    if (!s->text) return cnn__wrong(s, "out of memory");
+    s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
         if (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')) return 0;
@@ -7796,7 +8185,7 @@ static int cnn__read_safetensors(cnn__state *s)
         else if (!cnn__json_metadata(s)) return 0;
     }
     s->at += strspn(s->at, " \t\r\n");
-    if (cnn__failed(s) || s->at != (char *)s->file + 7 + length) return cnn__expected(s, "nothing but spaces after the last }");
+    if (cnn__failed(s) || s->at != (char *)s->text + length) return cnn__expected(s, "nothing but spaces after the last }");
     if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
     if (count) qsort(t, count, sizeof *t, cnn__by_place);
@@ -7805,7 +8194,7 @@ static int cnn__read_safetensors(cnn__state *s)
             return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
                               (double)t[i].begin, (double)at);
         if (t[i].bytes > data - at) break;
-        t[i].data = s->file + 8 + length + at;
+        t[i].data = s->bytes + 8 + length + at;
     }
     if (i < count || at < data)
         return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
@@ -7819,11 +8208,12 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
 }
 
-static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
     size_t i, count, at = 0, size;
     int d;
+    cnn__bytes *out = &output->own;
     const cnn__stored *t = cnn__tensors(s, &count);
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
@@ -7841,7 +8231,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(out, t + i);
+    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(output, t + i);
 }
 
 /* ---- .pth ----
@@ -7854,7 +8244,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__bytes *out)
        net/byteorder     "little"                          net/version                  "3"
 
    A pickle is a program for a machine with a stack and a memo; Python's machine runs whatever the program names. The
-   one here knows the opcodes and names that a state dict needs, makes a list of tensors, and refuses the rest:
+   one here runs nothing: it knows the names that make dicts and tensors, lists the tensors, and steps over the rest:
 
        c collections.OrderedDict ) R                                   OrderedDict()
        (                                                               mark
@@ -7872,13 +8262,10 @@ static int cnn__open_zip(cnn__state *s)
     const unsigned char *end;
     uint64_t bytes, place;
     size_t back;
-    if (s->size > 13 && !memcmp(s->file, "\200\002\212\nl\374\234F\371 j\250P", 13))
-        return cnn__wrong(s,
-                          "was written by a PyTorch before 1.6 and is no ZIP; in Python: torch.save(torch.load(path), path)");
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
         if (back > s->size || back > 22 + 65535)
             return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
-        end = s->file + s->size - back;
+        end = s->bytes + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
     bytes = cnn__little(end + 12, 4);
@@ -7886,17 +8273,17 @@ static int cnn__open_zip(cnn__state *s)
     if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
         place = cnn__little(end - 12, 8);
         if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little(s->file + place + 40, 8);
-        place = cnn__little(s->file + place + 48, 8);
+        bytes = cnn__little(s->bytes + place + 40, 8);
+        place = cnn__little(s->bytes + place + 48, 8);
     }
     if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
-    s->directory = s->file + place;
+    s->directory = s->bytes + place;
     s->directory_size = (size_t)bytes;
     return 1;
 }
 
 /* The bytes of the entry `name`, in whatever folder; 0 without a sentence if there is none. */
-static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **bytes, size_t *size)
+static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int order[3] = { 1, 0, 2 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
@@ -7924,12 +8311,12 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->file + field[2], 4) != 0x04034b50)
+    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little(s->file + field[2] + 26, 2) + cnn__little(s->file + field[2] + 28, 2);
+    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
     if (field[2] > s->size || field[0] > s->size - field[2])
         return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
-    *bytes = s->file + field[2];
+    *bytes = s->bytes + field[2];
     *size = (size_t)field[0];
     if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
         return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
@@ -7937,43 +8324,42 @@ static int cnn__find_entry(cnn__state *s, const char *name, unsigned char **byte
 }
 
 typedef enum cnn__thing_kind {
-    CNN__OTHER,
+    CNN__OTHER,                             /* None, a fraction, bytes: stepped over                     */
     CNN__MARK,
     CNN__NUMBER,
     CNN__STRING,
     CNN__NAME,
     CNN__TUPLE,
+    CNN__LIST,
     CNN__DICT,
+    CNN__OBJECT,                            /* of a class that is not known here: nothing of it is run   */
     CNN__STORAGE,
     CNN__TENSOR
 } cnn__thing_kind;
 
 typedef struct cnn__thing {                 /* on the stack                                              */
     cnn__thing_kind kind;
-    const char *text;                       /* of a string or name                                       */
-    size_t n, count;                        /* the number; which dict, which tensor; a tuple's first part and how many */
+    const char *text, *module;              /* a string; a name in its module; an object's class         */
+    size_t n, count;                        /* the number; which list, dict, object, tensor; a tuple's first part and how many */
 } cnn__thing;
 
 typedef struct cnn__pickle {
     cnn__state *s;
-    unsigned char *at, *end;
-    cnn__thing *stack, *parts, *memo;       /* an opcode makes at most one thing: room for as many as data.pkl has bytes */
-    size_t depth, part_count, length, dicts;
+    unsigned char *at, *end, *begin;
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__thing; listed: strings in lists, n says in which  */
+    size_t made, parameters;                /* lists, dicts and objects so far; the dict that has "_parameters" */
 } cnn__pickle;
 
-static const char cnn__ordered_dict[] = "collections.OrderedDict", cnn__rebuild_tensor[] = "torch._utils._rebuild_tensor_v2",
-                  cnn__rebuild_parameter[] = "torch._utils._rebuild_parameter",
-                  cnn__how[] = "in Python: torch.save(model.state_dict(), path)";
+static const char cnn__how[] = "in Python: torch.save(torch.load(\"old.pth\", weights_only=False), \"new.pth\")";
+
+static cnn__thing *cnn__things(const cnn__bytes *b) { return (cnn__thing *)(void *)b->at; }
+static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__thing); }
+static cnn__thing *cnn__top(const cnn__pickle *p) { return cnn__things(&p->stack) + cnn__depth(p) - 1; }
 
 static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
 {
-    static const char names[] = " 0POP 1POP_MARK 2DUP BBINBYTES CSHORT_BINBYTES FFLOAT GBINFLOAT IINT LLONG PPERSID QBINPERSID "
-                                "RREDUCE SSTRING TBINSTRING"
-                                " USHORT_BINSTRING VUNICODE ]EMPTY_LIST aAPPEND bBUILD cGLOBAL dDICT eAPPENDS gGET iINST lLIST "
-                                "oOBJ pPUT \201NEWOBJ \202EXT1 \203EXT2 \204EXT4"
-                                " \212LONG1 \213LONG4 \214SHORT_BINUNICODE \215BINUNICODE8 \216BINBYTES8 \217EMPTY_SET "
-                                "\220ADDITEMS \221FROZENSET \222NEWOBJ_EX"
-                                " \223STACK_GLOBAL \224MEMOIZE \225FRAME \226BYTEARRAY8 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET iINST lLIST "
+                                "oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
     char sought[3] = " ";
     const char *name;
     sought[1] = (char)opcode;
@@ -7988,121 +8374,141 @@ static int cnn__broken(cnn__pickle *p, const char *what)
     return cnn__wrong(p->s, "data.pkl is broken %.0f bytes before its end: %s", (double)(p->end - p->at), what);
 }
 
-static unsigned char *cnn__take(cnn__pickle *p, size_t count)              /* the next bytes; NULL past the end */
+static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* the next bytes; NULL past the end */
 {
     unsigned char *bytes = p->at;
-    if (count > (size_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
-    p->at += count;
+    if (count > (uint64_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
+    p->at += (size_t)count;
     return bytes;
 }
 
-static size_t cnn__take_number(cnn__pickle *p, int bytes)
+static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 {
-    const unsigned char *b = cnn__take(p, (size_t)bytes);
-    return b ? (size_t)cnn__little(b, bytes) : 0;
+    const unsigned char *b = cnn__take(p, (uint64_t)bytes);
+    return b ? cnn__little(b, bytes) : 0;
 }
 
 static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
 {
-    cnn__thing *t = &p->stack[p->depth++];
-    t->kind = kind; t->text = text; t->n = n; t->count = 0;
+    cnn__thing t;
+    memset(&t, 0, sizeof t);
+    t.kind = kind; t.text = text; t.module = ""; t.n = n;
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
 static cnn__thing cnn__pop(cnn__pickle *p)
 {
-    cnn__thing none = { CNN__OTHER, "", 0, 0 };
-    if (p->depth) return p->stack[--p->depth];
-    cnn__broken(p, "its stack is empty");
-    return none;
+    cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
+    if (!p->stack.count) return cnn__broken(p, "its stack is empty"), none;
+    p->stack.count -= sizeof none;
+    return cnn__things(&p->stack)[cnn__depth(p)];
 }
 
 static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; the mark goes away */
 {
-    size_t count = 0;
-    while (count < p->depth && p->stack[p->depth - 1 - count].kind != CNN__MARK) count++;
-    if (count == p->depth) return (size_t)cnn__broken(p, "there is no mark");
-    p->depth--;
-    memmove(p->stack + p->depth - count, p->stack + p->depth - count + 1, count * sizeof *p->stack);
+    size_t count = 0, depth = cnn__depth(p);
+    cnn__thing *stack = cnn__things(&p->stack);
+    while (count < depth && stack[depth - 1 - count].kind != CNN__MARK) count++;
+    if (count == depth) return (size_t)cnn__broken(p, "there is no mark");
+    memmove(stack + depth - 1 - count, stack + depth - count, count * sizeof *stack);
+    p->stack.count -= sizeof *stack;
     return count;
+}
+
+static cnn__thing *cnn__drop(cnn__pickle *p, size_t count)                 /* the last things, until something is pushed; or NULL */
+{
+    if (count > cnn__depth(p)) return cnn__broken(p, "its stack is empty"), (cnn__thing *)NULL;
+    p->stack.count -= count * sizeof(cnn__thing);
+    return cnn__things(&p->stack) + cnn__depth(p);
 }
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things */
 {
-    if (count > p->depth) { cnn__broken(p, "its stack is empty"); return; }
-    p->depth -= count;
-    memcpy(p->parts + p->part_count, p->stack + p->depth, count * sizeof *p->parts);
-    cnn__push(p, CNN__TUPLE, "", p->part_count);
-    p->stack[p->depth - 1].count = count;
-    p->part_count += count;
+    cnn__thing t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    if (!last) return;
+    t.n = p->parts.count / sizeof t;
+    t.count = count;
+    cnn__put(&p->parts, last, count * sizeof t);
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
-static int cnn__is(const cnn__thing *t, cnn__thing_kind kind, const char *text)
+static int cnn__is_name(const cnn__thing *t, const char *module, const char *name)
 {
-    return t->kind == kind && !strcmp(t->text, text);
+    return t->kind == CNN__NAME && !strcmp(t->module, module) && !strcmp(t->text, name);
 }
 
-static const cnn__dtype *cnn__storage_type(const char *name)               /* NULL: it is none */
+static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
 {
     const cnn__dtype *dtype;
-    for (dtype = cnn__dtypes; dtype->name; dtype++) if (name[0] && !strcmp(dtype->storage, name)) return dtype;
-    return NULL;
+    char whole[100];
+    cnn__snprintf(whole, sizeof whole, "%s.%s", name->module, name->text);
+    for (dtype = cnn__dtypes; dtype->name; dtype++) if (!strcmp(dtype->storage, whole)) return dtype;
+    return &cnn__dtypes[CNN__UNKNOWN];
 }
 
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
 {
-    char *name = (char *)p->at;
+    cnn__thing t = { CNN__NAME, "", "", 0, 0 };
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
-    if (!end) { cnn__take(p, (size_t)(p->end - p->at) + 1); return; }
-    *dot = '.';
-    *end = 0;
+    if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
+    *dot = *end = 0;
+    t.module = (const char *)p->at;
+    t.text = (const char *)dot + 1;
     p->at = end + 1;
-    if (!strcmp(name, cnn__ordered_dict) || !strcmp(name, cnn__rebuild_tensor) || !strcmp(name, cnn__rebuild_parameter)
-        || cnn__storage_type(name))
-        cnn__push(p, CNN__NAME, name, 0);
-    else
-        cnn__refuse(p, 'c', name);
+    cnn__put(&p->stack, &t, sizeof t);
 }
 
-static void cnn__take_string(cnn__pickle *p)               /* moved onto its length, to end in 0 */
+static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its length, to end in 0 */
 {
     char *to = (char *)p->at;
-    size_t count = cnn__take_number(p, 4);
+    uint64_t count = cnn__take_number(p, bytes);
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, count)) { cnn__broken(p, "a string has a zero byte"); return; }
-    memmove(to, text, count);
+    if (memchr(text, 0, (size_t)count)) { cnn__push(p, CNN__OTHER, "", 0); return; }       /* bytes, as protocol 2 has them */
+    memmove(to, text, (size_t)count);
     to[count] = 0;
     cnn__push(p, CNN__STRING, to, 0);
+}
+
+/* A whole number; what is negative or does not fit, as Python's may, is of no use here and only stepped over. */
+static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
+{
+    const unsigned char *b = cnn__take(p, bytes);
+    uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
+    int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
 static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, entry, device, number of values) */
 {
     cnn__thing id = cnn__pop(p);
-    const cnn__thing *a = id.kind == CNN__TUPLE ? p->parts + id.n : NULL;
-    if (a && id.count == 5 && cnn__is(a, CNN__STRING, "storage") && a[1].kind == CNN__NAME && cnn__storage_type(a[1].text) &&
+    const cnn__thing *a = id.kind == CNN__TUPLE ? cnn__things(&p->parts) + id.n : NULL;
+    if (a && id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME &&
         a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
         cnn__push(p, CNN__STORAGE, "", id.n);
+    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+        cnn__put(&p->stack, &a[1], sizeof *a);
     else
-        cnn__refuse(p, 'Q', "what is no storage");
+        cnn__push(p, CNN__OTHER, "", 0);
 }
 
-static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, gradient wanted, hooks) */
+static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, ...) */
 {
-    const cnn__thing *storage, *size, *stride;
+    const cnn__thing *parts = cnn__things(&p->parts), *storage, *size, *stride;
     cnn__stored t;
     size_t i;
-    if (count < 6 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
+    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
         || a[2].count != a[3].count)
         return 0;
-    storage = p->parts + a[0].n;
-    t = cnn__stored_of(NULL, cnn__storage_type(storage[1].text));
+    storage = parts + a[0].n;
+    t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
     t.entry = storage[2].text;
     t.first = a[1].n;
     if (!cnn__mul(&t.bytes, storage[4].n, t.dtype->bits / 8)) return 0;
     for (i = 0; i < a[2].count; i++) {
-        size = p->parts + a[2].n + i;
-        stride = p->parts + a[3].n + i;
+        size = parts + a[2].n + i;
+        stride = parts + a[3].n + i;
         if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
         if (i < CNN__DIMS) t.stride[i] = stride->n;
     }
@@ -8111,126 +8517,295 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)  
     return 1;
 }
 
-static void cnn__reduce(cnn__pickle *p)                    /* name(arguments) */
+/* name(arguments). The names that make dicts and tensors are known; any other makes an object that nothing is asked of. */
+static void cnn__reduce(cnn__pickle *p)
 {
-    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p);
-    const cnn__thing *a = arguments.kind == CNN__TUPLE ? p->parts + arguments.n : NULL;
-    if (a && cnn__is(&name, CNN__NAME, cnn__ordered_dict)) cnn__push(p, CNN__DICT, "", ++p->dicts);
-    else if (a && cnn__is(&name, CNN__NAME, cnn__rebuild_parameter) && arguments.count && a->kind == CNN__TENSOR)
-        p->stack[p->depth++] = *a;
-    else if (!a || !cnn__is(&name, CNN__NAME, cnn__rebuild_tensor) || !cnn__make_tensor(p, a, arguments.count))
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "what is no name");
+    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__OBJECT, "", "", 0, 0 };
+    const cnn__thing *a = arguments.kind == CNN__TUPLE ? cnn__things(&p->parts) + arguments.n : NULL;
+    size_t count = arguments.count;
+    cnn__text whole;
+    cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
+    if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
+        return;
+    }
+    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2") && count >= 3 && a[0].kind == CNN__NAME
+        && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
+        name = a[0];
+        count = a[2].count;
+        a = cnn__things(&p->parts) + a[2].n;
+    }
+    if (cnn__is_name(&name, "collections", "OrderedDict") || cnn__is_name(&name, "collections", "defaultdict"))
+        cnn__push(p, CNN__DICT, "", ++p->made);
+    else if ((cnn__is_name(&name, "torch._utils", "_rebuild_parameter")
+              || cnn__is_name(&name, "torch._utils", "_rebuild_parameter_with_state")) && count && a->kind == CNN__TENSOR)
+        cnn__put(&p->stack, a, sizeof *a);
+    else if (cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2") || cnn__is_name(&name, "torch._utils", "_rebuild_tensor")) {
+        if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
+    }
+    else {
+        object.module = name.module;
+        object.text = name.text;
+        object.n = ++p->made;
+        cnn__put(&p->stack, &object, sizeof object);
+    }
+}
+
+static void cnn__new_object(cnn__pickle *p, size_t arguments)              /* class, arguments */
+{
+    cnn__thing *last = cnn__drop(p, arguments + 1), object = { CNN__OBJECT, "", "", 0, 0 };
+    if (!last) return;
+    if (last->kind == CNN__NAME) { object.text = last->text; object.module = last->module; }
+    object.n = ++p->made;
+    cnn__put(&p->stack, &object, sizeof object);
+}
+
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or what behaves as one, before them */
+{
+    cnn__thing *item = cnn__drop(p, count);
+    size_t i;
+    if (!item) return;
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__OBJECT)) {
+        cnn__broken(p, "it appends to what is no list");
+        return;
+    }
+    for (i = 0; i < count; i++) {
+        item[i].n = item[-1].n;
+        if (item[i].kind == CNN__STRING) cnn__put(&p->listed, item + i, sizeof *item);
+    }
 }
 
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
 {
     cnn__state *s = p->s;
-    cnn__thing *item = p->stack + p->depth - (count < p->depth ? count : 0);
-    if (count % 2 || count >= p->depth || item[-1].kind != CNN__DICT) {
+    cnn__thing *item = cnn__drop(p, count);
+    size_t owner;
+    if (!item) return;
+    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__OBJECT)) {
         cnn__broken(p, "it sets items of what is no dict");
         return;
     }
-    for (p->depth -= count; count; count -= 2, item += 2) {
+    for (owner = item[-1].n; count; count -= 2, item += 2) {
         cnn__stored t = cnn__stored_of(NULL, NULL);
-        if (item[0].kind != CNN__STRING) { cnn__broken(p, "a key is no string"); return; }
-        if (item[1].kind == CNN__TENSOR && !s->tensors.failed) memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
+        if (item[0].kind != CNN__STRING) continue;         /* no key of a state dict */
+        if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
+        if (item[1].kind == CNN__DICT && !s->preferred
+            && (!strcmp(item[0].text, "state_dict") || !strcmp(item[0].text, "model_state_dict") || !strcmp(item[0].text, "model")))
+            s->preferred = item[1].n;
+        if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
+        memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
         t.key = item[0].text;
-        t.dict = p->stack[p->depth - 1].n;
+        t.dict = owner;
         cnn__put(&s->tensors, &t, sizeof t);
     }
 }
 
-static int cnn__end_pickle(cnn__pickle *p)                 /* keeps the tensors of the dict that is left */
+static void cnn__build(cnn__pickle *p)                     /* gives what stands before it a state */
 {
-    cnn__state *s = p->s;
-    cnn__thing dict = cnn__pop(p);
-    size_t i, count, kept = 0;
-    cnn__stored *t = cnn__tensors(s, &count);
-    if (dict.kind != CNN__DICT) return cnn__wrong(s, "is no state dict; %s", cnn__how);
-    for (i = 0; i < count; i++) {
-        if (t[i].dict != dict.n) continue;
-        if (!t[i].dtype) return cnn__wrong(s, "is no state dict: \"%.100s\" is no tensor; %s", t[i].key, cnn__how);
-        t[kept++] = t[i];
-    }
-    s->tensors.count = kept * sizeof *t;
-    return 1;
+    cnn__thing state = cnn__pop(p);
+    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
+    if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__OBJECT) p->s->model = cnn__top(p)->text;
 }
 
-static int cnn__run_pickle(cnn__pickle *p)
+static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to its end, '.' */
 {
-    size_t n;
+    uint64_t n;
     int op;
+    p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
+        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
+            cnn__wrong(p->s, "out of memory");
         if (cnn__failed(p->s)) return 0;
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
+        case 0x95: cnn__take(p, 8); break;                                         /* a frame: how long the next ones are */
         case '(': cnn__push(p, CNN__MARK, "", 0); break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
-        case 'K': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, "", cnn__take_number(p, 2)); break;
-        case 'J': case 0x8a:                                                       /* 4 bytes; as many as it says */
-            n = op == 'J' ? 4 : cnn__take_number(p, 1);
-            if (n > sizeof n) { cnn__refuse(p, op, "so large a number"); break; }
-            cnn__push(p, n && n <= (size_t)(p->end - p->at) && p->at[n - 1] >> 7 ? CNN__OTHER : CNN__NUMBER, "", 0);      /* negative: of no use */
-            p->stack[p->depth - 1].n = cnn__take_number(p, (int)n);
+        case '0': cnn__pop(p); break;
+        case '1': cnn__drop(p, cnn__since_mark(p)); break;
+        case '2':
+            if (!p->stack.count) cnn__broken(p, "its stack is empty");
+            else { cnn__thing top = *cnn__top(p); cnn__put(&p->stack, &top, sizeof top); }
             break;
-        case 'X': cnn__take_string(p); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
+        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
+        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
+        case 'J': cnn__take_whole(p, 4); break;
+        case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
+        case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
+        case 'X': case 'T': cnn__take_string(p, 4); break;
+        case 0x8c: case 'U': cnn__take_string(p, 1); break;
+        case 0x8d: cnn__take_string(p, 8); break;
+        case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
+            n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
+            cnn__take(p, n);
+            cnn__push(p, CNN__OTHER, "", 0);
+            break;
         case 'c': cnn__take_name(p); break;
-        case '}': cnn__push(p, CNN__DICT, "", ++p->dicts); break;
+        case 0x93: {                                                               /* module and name are strings */
+            cnn__thing *name = cnn__drop(p, 2), t = { CNN__NAME, "", "", 0, 0 };
+            if (!name) break;
+            if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) { cnn__broken(p, "a name is no string"); break; }
+            t.module = name[0].text;
+            t.text = name[1].text;
+            cnn__put(&p->stack, &t, sizeof t);
+            break;
+        }
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 'q': case 'r': case 'h': case 'j':                                    /* into the memo, out of it */
-            n = cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
-            if (n >= p->length || !p->depth) cnn__broken(p, "its memo has no such place");
-            else if (op == 'q' || op == 'r') p->memo[n] = p->stack[p->depth - 1];
-            else p->stack[p->depth++] = p->memo[n];
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
+        case 'a': cnn__append(p, 1); break;
+        case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
+        case 'q': case 'r': case 0x94: case 'h': case 'j':                         /* into the memo, out of it */
+            n = op == 0x94 ? p->memo.count / sizeof(cnn__thing) : cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
+            if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && op != 'h' && op != 'j')) {
+                cnn__broken(p, "its memo has no such place");
+                break;
+            }
+            while (p->memo.count / sizeof(cnn__thing) <= n && !p->memo.failed) {
+                cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
+                cnn__put(&p->memo, &none, sizeof none);
+            }
+            if (p->memo.failed) break;
+            if (op == 'h' || op == 'j') cnn__put(&p->stack, cnn__things(&p->memo) + n, sizeof(cnn__thing));
+            else cnn__things(&p->memo)[n] = *cnn__top(p);
             break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
+        case 0x81: cnn__new_object(p, 1); break;
+        case 0x92: cnn__new_object(p, 2); break;
         case 's': cnn__set_items(p, 2); break;
         case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
-        case 'b':                                          /* a state dict has an attribute, _metadata, that is not needed */
-            if (cnn__pop(p).kind != CNN__DICT || !p->depth || p->stack[p->depth - 1].kind != CNN__DICT)
-                cnn__refuse(p, op, "what is no dict");
-            break;
-        case '.': return cnn__end_pickle(p);
+        case 'b': cnn__build(p); break;
+        case '.':
+            *result = cnn__pop(p);
+            return !cnn__failed(p->s);
         default: cnn__refuse(p, op, "");
         }
     }
 }
 
+/* Keeps the tensors that have keys. */
+static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
+{
+    size_t i, count, kept = 0;
+    cnn__text what = { "something else" };
+    cnn__stored *t = cnn__tensors(s, &count);
+    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
+    s->tensors.count = kept * sizeof *t;
+    if (kept || result->kind == CNN__DICT) return 1;
+    if (result->kind == CNN__NAME || result->kind == CNN__OBJECT)
+        cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
+    return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
+                         "torch.save(model.state_dict(), \"net.pth\")", what.s);
+}
+
+static int cnn__free_pickle(cnn__pickle *p, int result)
+{
+    cnn__free(p->stack.at);
+    cnn__free(p->parts.at);
+    cnn__free(p->memo.at);
+    cnn__free(p->listed.at);
+    return result;
+}
+
+static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
+{
+    memset(p, 0, sizeof *p);
+    s->text = (unsigned char *)cnn__alloc_raw(size + 1);
+    if (!s->text) return cnn__wrong(s, "out of memory");
+    p->s = s;
+    p->begin = p->at = (unsigned char *)memcpy(s->text, bytes, size);
+    p->end = p->at + size;
+    return 1;
+}
+
 static int cnn__read_pth(cnn__state *s)
 {
     cnn__pickle p;
-    unsigned char *bytes;
+    cnn__thing result;
+    const unsigned char *bytes;
     size_t size;
-    int good;
-    memset(&p, 0, sizeof p);
-    p.s = s;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; %s", cnn__how);
+        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: torch.save(torch.jit.load(\"old.pt\").state_dict(), "
+                             "\"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &p.at, &p.length)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
-    if (p.length > 1 << 20) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)p.length);
-    p.end = p.at + p.length;
-    p.stack = (cnn__thing *)cnn__alloc(3 * p.length + 1, sizeof *p.stack);
-    if (!p.stack) return cnn__wrong(s, "out of memory");
-    p.parts = p.stack + p.length;
-    p.memo = p.parts + p.length;
-    good = cnn__run_pickle(&p);
-    cnn__free(p.stack);
-    return good;
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
+    return cnn__begin_pickle(s, &p, bytes, size)
+        && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+/* As torch.save wrote until 1.5, and writes with _use_new_zipfile_serialization=False: pickles one after another (a magic
+   number, a version, sizes, the state dict, the storages' names), then each storage: 8 bytes for its number of values, values. */
+static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
+{
+    static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
+    size_t i;
+    for (i = 2; i < 16 && i + sizeof magic <= s->size; i++)
+        if (s->bytes[0] == 0x80 && !memcmp(s->bytes + i, magic, sizeof magic - 1)) return 1;
+    return 0;
+}
+
+/* How many bytes the storage has, by its identity in the pickle: see cnn__take_storage. */
+static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
+{
+    const cnn__thing *a = cnn__things(&p->parts);
+    size_t count = p->parts.count / sizeof *a;
+    for (; count >= 5; a++, count--)
+        if (a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME && a[2].kind == CNN__STRING
+            && !strcmp(a[2].text, entry) && a[4].kind == CNN__NUMBER && a[4].n == values && values <= p->s->size) {
+            *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
+            return 1;
+        }
+    return 0;
+}
+
+static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
+{
+    size_t count, i, k, names = p->listed.count / sizeof(cnn__thing);
+    cnn__stored *t = cnn__tensors(s, &count);
+    for (k = 0; k < names; k++) {
+        const cnn__thing *name = cnn__things(&p->listed) + k;
+        uint64_t values, bytes = 0;
+        if (name->n != list) continue;
+        values = cnn__take_number(p, 8);
+        if (cnn__failed(s)) return 0;
+        if (!cnn__storage_bytes(p, name->text, values, &bytes)) return cnn__broken(p, "a storage is not of the size that was said");
+        for (i = 0; i < count; i++) {
+            if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
+            t[i].data = s->bytes + (p->at - p->begin);
+            t[i].bytes = (size_t)bytes;
+            t[i].entry = NULL;
+        }
+        if (!cnn__take(p, bytes)) return 0;
+    }
+    for (i = 0; i < count; i++) if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is not there", t[i].key ? t[i].key : "");
+    return 1;
+}
+
+static int cnn__read_legacy(cnn__state *s)
+{
+    cnn__pickle p;
+    cnn__thing result, names;
+    int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
+    if (!good) return 0;
+    for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
+    good = good && cnn__run_pickle(&p, &names) && cnn__read_storages(s, &p, names.n) && cnn__end_pickle(s, &result);
+    return cnn__free_pickle(&p, good);
+}
+
+static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
 {
     static const char padding[64] = { 0 };
-    size_t place = out->count, filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
-    uint32_t crc = cnn__crc32(0, (const unsigned char *)bytes, count);
+    size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
+    cnn__bytes *out = &output->own;
     int central;
     for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
         cnn__bytes *b = central ? directory : out;
@@ -8249,8 +8824,13 @@ static void cnn__add_entry(cnn__bytes *out, cnn__bytes *directory, const char *n
     }
     cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
     cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);
-    cnn__put(out, bytes, count);
+    cnn__put(out, padding, filled);                        /* its bytes follow */
+}
+
+static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+{
+    cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
+    cnn__put(&out->own, bytes, count);
 }
 
 static void cnn__pickle_string(cnn__bytes *b, const char *text)
@@ -8266,19 +8846,18 @@ static void cnn__pickle_number(cnn__bytes *b, size_t number)
     cnn__put_number(b, number, 4);
 }
 
-static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
+static void cnn__compose_pth(cnn__state *s, cnn__output *output)
 {
-    cnn__bytes pickle, directory, values;
+    cnn__bytes pickle, directory, *out = &output->own;
     char name[40];
     size_t i, count, place, stride;
     int d;
     const cnn__stored *t = cnn__tensors(s, &count);
     memset(&pickle, 0, sizeof pickle);
     memset(&directory, 0, sizeof directory);
-    memset(&values, 0, sizeof values);
     cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
-        snprintf(name, sizeof name, "%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "%.0f", (double)i);
         cnn__pickle_string(&pickle, t[i].key);
         cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__pickle_string(&pickle, "storage");
@@ -8295,16 +8874,15 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
         cnn__print(&pickle, "t\211ccollections\nOrderedDict\n)RtR");
     }
     cnn__print(&pickle, "u.");
-    cnn__add_entry(out, &directory, "net/data.pkl", pickle.at, pickle.count);
-    cnn__add_entry(out, &directory, "net/byteorder", "little", 6);
+    cnn__add_small_entry(output, &directory, "net/data.pkl", pickle.at, pickle.count);
+    cnn__add_small_entry(output, &directory, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
-        values.count = 0;
-        cnn__put_values(&values, t + i);
-        snprintf(name, sizeof name, "net/data/%.0f", (double)i);
-        cnn__add_entry(out, &directory, name, values.at, values.count);
+        cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
+        cnn__add_entry(output, &directory, name, cnn__values_crc(t + i), t[i].count * t[i].dtype->bits / 8);
+        cnn__put_values(output, t + i);
     }
-    cnn__add_entry(out, &directory, "net/version", "3\n", 2);
-    place = out->count;
+    cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
+    place = cnn__total(output);
     cnn__put(out, directory.at, directory.count);
     cnn__put_number(out, 0x06054b50, 8);                   /* the end: number of the disk, and where the directory begins, */
     cnn__put_number(out, count + 3, 2);                    /* entries on this disk, */
@@ -8312,11 +8890,10 @@ static void cnn__compose_pth(cnn__state *s, cnn__bytes *out)
     cnn__put_number(out, directory.count, 4);
     cnn__put_number(out, place, 4);
     cnn__put_number(out, 0, 2);                            /* no comment */
-    out->failed |= pickle.failed | values.failed | directory.failed;
-    if (count > 65000 || (double)out->count > 4294967295.0)
+    out->failed |= pickle.failed | directory.failed;
+    if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
     cnn__free(pickle.at);
-    cnn__free(values.at);
     cnn__free(directory.at);
 }
 
@@ -8328,53 +8905,217 @@ static cnn__state cnn__state_of(cnn_net *net, const char *path)
     memset(&s, 0, sizeof s);
     s.path = path ? path : "";
     s.error = &net->error;
+    s.net = net;
     return s;
 }
 
 static int cnn__close_state(cnn__state *s, int result)
 {
+    int i;
+#ifndef _WIN32
+    if (s->mapped) munmap(s->mapped, s->size);
+#endif
+    for (i = 0; i < 3; i++) cnn__free(s->copies[i]);
     cnn__free(s->file);
+    cnn__free(s->text);
+    cnn__free(s->room);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
 }
 
-static int cnn__is_pth(cnn__state *s)                      /* the ending chooses the format */
+static int cnn__ends_in(const char *path, const char *ending)              /* in capitals or not */
 {
-    const char *ending = strrchr(s->path, '.');
-    if (ending && (!strcmp(ending, ".pth") || !strcmp(ending, ".pt"))) return 1;
-    if (!ending || strcmp(ending, ".safetensors")) cnn__wrong(s, "the ending chooses the format: .safetensors, .pth or .pt");
+    size_t length = strlen(path), count = strlen(ending), i;
+    for (i = 0; i < count && count <= length; i++) {
+        char c = path[length - count + i];
+        if ((c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c) != ending[i]) return 0;
+    }
+    return count <= length;
+}
+
+static int cnn__ends_as_pth(const char *path)
+{
+    static const char *const endings[] = { ".pth", ".pt", ".pth.tar", ".bin", ".ckpt" };
+    size_t i;
+    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
     return 0;
 }
 
-static int cnn__read_state(cnn__state *s, int pth)
+/* The ending chooses the format that is written: 1 for PyTorch's, 0 for .safetensors; else a sentence. */
+static int cnn__is_pth(cnn__state *s)
 {
-    s->file = cnn__failed(s) ? NULL : cnn__read_file(s->path, &s->size, s->error);
-    return s->file && (pth ? cnn__read_pth(s) : cnn__read_safetensors(s)) && cnn__sort(s, &s->tensors, sizeof(cnn__stored));
+    if (cnn__ends_as_pth(s->path)) return 1;
+    if (!cnn__ends_in(s->path, ".safetensors"))
+        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
+    return 0;
+}
+
+/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
+static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
+{
+    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
+    int d;
+    for (d = 0; stored && d < t->ndim; d++)
+        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
+    return stored;
+}
+
+static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* how well names and shapes fit the network */
+{
+    size_t score = 0;
+    int i;
+    for (i = 0; i < s->net->tensor_count; i++)
+        if (cnn__find_stored(s, prefix, s->net->tensors[i].key))
+            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2 : 1;
+    return score;
+}
+
+/* What stands before the network's keys in the file, as DataParallel ("module."), torch.compile ("_orig_mod.") and
+   classes around a model ("model.") leave it. Tried are those that stand before one of the network's first keys. */
+static size_t cnn__best_prefix(const cnn__state *s, char best[100])
+{
+    size_t count, k, fits = cnn__fit(s, ""), tried = 0;
+    const cnn__stored *t = cnn__tensors(s, &count);
+    int i;
+    best[0] = 0;
+    for (i = 0; i < s->net->tensor_count && i < 4; i++)
+        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->tensor_count; k++) {
+            size_t length = strlen(t[k].key), end = strlen(s->net->tensors[i].key), score;
+            char prefix[100];
+            if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
+                || strcmp(t[k].key + length - end, s->net->tensors[i].key))
+                continue;
+            memcpy(prefix, t[k].key, length - end);
+            prefix[length - end] = 0;
+            tried++;
+            score = cnn__fit(s, prefix);
+            if (score > fits) fits = score, strcpy(best, prefix);
+        }
+    return fits;
+}
+
+static int cnn__by_dict(const void *a, const void *b)
+{
+    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
+    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
+}
+
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights): the one that fits the
+   network best is kept; of two that fit as well, the one called state_dict, model_state_dict or model, else the first. If
+   none fits, the largest, so that the sentence can name what it has. */
+static int cnn__choose_dict(cnn__state *s)
+{
+    size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
+    char prefix[100] = "", its[100];
+    cnn__stored *t = cnn__tensors(s, &count);
+    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
+    if (count) qsort(t, count, sizeof *t, cnn__by_dict);
+    for (i = 0; i < count; i = end) {
+        cnn__state one = *s;
+        size_t fits;
+        for (end = i; end < count && t[end].dict == t[i].dict; ) end++;
+        one.tensors.at = (unsigned char *)(void *)(t + i);
+        one.tensors.count = (end - i) * sizeof *t;
+        fits = cnn__best_prefix(&one, its);
+        if (fits > most || (fits == most && (fits ? t[i].dict == s->preferred : end - i > chosen_count))) {
+            most = fits;
+            chosen = i;
+            chosen_count = end - i;
+            strcpy(prefix, its);
+        }
+    }
+    if (!most && s->model)
+        return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
+                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")", s->model);
+    if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
+    s->tensors.count = chosen_count * sizeof *t;
+    for (i = 0; i < chosen_count; i++)
+        if (!strncmp(t[i].key, prefix, strlen(prefix))) t[i].key += strlen(prefix);
+    return cnn__sort(s, &s->tensors, sizeof *t);
+}
+
+/* The contents say what it is; of contents that say nothing, the ending says what they should be. */
+static int cnn__parse_state(cnn__state *s)
+{
+    static const char *const others[][2] = {
+        { "<!DOCTYPE", "a web page: download the file itself, not the page about it" },
+        { "<!doctype", "a web page: download the file itself, not the page about it" },
+        { "<html", "a web page: download the file itself, not the page about it" },
+        { "version https://git-lfs", "a Git LFS pointer, not the file: git lfs pull gets it" },
+        { "\211HDF\r\n", "an HDF5 file, as Keras writes; .safetensors and PyTorch's .pth are read" },
+        { "GGUF", "a GGUF file; .safetensors and PyTorch's .pth are read" },
+        { "\037\213", "gzip-compressed; unpack it first: gzip -d" },
+    };
+    size_t i;
+    int good;
+    for (i = 0; i < sizeof others / sizeof *others; i++) {
+        size_t length = strlen(others[i][0]);
+        if (s->size > length && !memcmp(s->bytes, others[i][0], length)) return cnn__wrong(s, "is %s", others[i][1]);
+    }
+    if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
+    else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
+    else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
+    else good = cnn__read_safetensors(s);
+    return good && cnn__choose_dict(s);
+}
+
+/* A large file is mapped, which spares its copy; what the library writes is renamed into place, never changed there. */
+static void cnn__map_state(cnn__state *s)
+{
+#ifndef _WIN32
+    FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
+    if (file && s->size >= 1 << 20) {
+        s->mapped = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0);
+        if (s->mapped == MAP_FAILED) s->mapped = NULL;
+        s->bytes = (const unsigned char *)s->mapped;
+    }
+    if (file) fclose(file);
+#else
+    (void)s;
+#endif
+}
+
+static int cnn__read_state(cnn__state *s)
+{
+    cnn__map_state(s);
+    if (!s->bytes && !cnn__failed(s)) s->bytes = s->file = cnn__read_file(s->path, &s->size, s->error);
+    return s->bytes && cnn__parse_state(s);
+}
+
+static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
+{
+    memset(out, 0, sizeof *out);
+    if (cnn__failed(s)) return 0;
+    if (pth) cnn__compose_pth(s, out);
+    else cnn__compose_safetensors(s, out);
+    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    return !cnn__failed(s);
+}
+
+static void cnn__free_output(cnn__output *out)
+{
+    cnn__free(out->own.at);
+    cnn__free(out->pieces.at);
 }
 
 static int cnn__write_state(cnn__state *s, int pth)
 {
-    cnn__bytes out;
+    cnn__output out;
     cnn__writer w;
-    int good = 0;
-    memset(&out, 0, sizeof out);
-    if (cnn__failed(s)) return 0;
-    if (pth) cnn__compose_pth(s, &out);
-    else cnn__compose_safetensors(s, &out);
-    if (out.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
-    if (!cnn__failed(s) && cnn__begin_file(&w, s->path, s->error)) {
-        fwrite(out.at, 1, out.count, w.file);
+    int good = cnn__compose_state(s, pth, &out) && cnn__begin_file(&w, s->path, s->error);
+    if (good) {
+        cnn__send(&out, w.file, NULL);
         good = cnn__end_file(&w, s->error);
     }
-    cnn__free(out.at);
+    cnn__free_output(&out);
     return good;
 }
 
 /* of parameters and what a checkpoint has for each */
 static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-/* Adds a block, one value a parameter, on the host, to what will be written. It must stay until then. */
+/* Adds a block on the host, one value a parameter, to what will be written. It must stay until then. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
     int i, d;
@@ -8390,37 +9131,46 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
     }
 }
 
-/* The same of the backend's memory; what is returned must stay, and is the caller's to free. */
-static float *cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+/* The same of the net's: where it is, or a copy of a device's memory. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
 {
-    float *values = cnn__download(net, from, net->parameter_count);
-    cnn__add_values(net, s, block, values);
-    return values;
+    if (net->backend.download != cnn__host_copy) from = s->copies[block] = cnn__download(net, from, net->parameter_count);
+    cnn__add_values(net, s, block, from);
+}
+
+static void cnn__add_parameters(cnn_net *net, cnn__state *s)               /* of a state dict */
+{
+    static const char *const format[2] = { "format", "pt" };
+    cnn__put(&s->metadata, format, sizeof format);
+    cnn__add_block(net, s, 0, net->parameters);
 }
 
 int cnn_save(cnn_net *net, const char *path)
 {
-    static const char *const format[2] = { "format", "pt" };
     cnn__state s;
-    float *values;
     int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
-    cnn__put(&s.metadata, format, sizeof format);
-    values = cnn__add_block(net, &s, 0, net->parameters);
+    cnn__add_parameters(net, &s);
     good = cnn__write_state(&s, cnn__is_pth(&s));
-    cnn__free(values);
     return cnn__close_state(&s, good);
 }
 
-/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
-static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
+size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
-    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
-    int d;
-    for (d = 0; stored && d < t->ndim; d++)
-        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
-    return stored;
+    cnn__state s;
+    cnn__output out;
+    size_t size = 0;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    s = cnn__state_of(net, ending);
+    cnn__add_parameters(net, &s);
+    if (cnn__compose_state(&s, cnn__is_pth(&s), &out)) {
+        size = cnn__total(&out);
+        if (bytes && size <= room) cnn__send(&out, NULL, (unsigned char *)bytes);
+    }
+    cnn__free_output(&out);
+    cnn__close_state(&s, 0);
+    return size;
 }
 
 typedef struct cnn__list { int count; char names[110]; } cnn__list;
@@ -8428,9 +9178,26 @@ typedef struct cnn__list { int count; char names[110]; } cnn__list;
 static void cnn__add_name(cnn__list *list, const char *name)               /* as many as there is room for */
 {
     size_t used = strlen(list->names), room = sizeof list->names - used;
-    if (!list->count++) snprintf(list->names, room, "%.90s", name);
-    else if (used + strlen(name) + 8 < sizeof list->names) snprintf(list->names + used, room, ", %s", name);
-    else if (strcmp(list->names + used - 3, "...")) snprintf(list->names + used, room, ", ...");
+    if (!list->count++) cnn__snprintf(list->names, room, "%.90s", name);
+    else if (used + strlen(name) + 8 < sizeof list->names) cnn__snprintf(list->names + used, room, ", %s", name);
+    else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
+}
+
+/* A layer that the file has and the network lacks is called by its name: "features.1 is a BatchNorm". */
+static void cnn__name_lacking(const char *key, cnn__text *what)
+{
+    static const char *const kinds[][2] = {
+        { ".running_mean", "a BatchNorm" },
+        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
+        { ".in_proj_weight", "a MultiheadAttention" },
+    };
+    size_t i;
+    for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
+        if (cnn__ends_in(key, kinds[i][0])) {
+            size_t length = strlen(key) - strlen(kinds[i][0]);
+            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks", (int)(length < 60 ? length : 60), key,
+                          kinds[i][1]);
+        }
 }
 
 /* Says in one sentence what does not fit; "" if all does. */
@@ -8438,94 +9205,127 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
-    cnn__text name;
+    cnn__text name, lacking = { "" };
     size_t k, count;
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i, d;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        char *end = name.s + snprintf(name.s, 120, "%s: ", t->key);
+        char *end = name.s + cnn__snprintf(name.s, 120, "%s: ", t->key);
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
-            if (!found->ndim) end += snprintf(end, 24, "one value");
+            if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
             for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
-                end += snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
-            for (d = 0; d < t->ndim; d++) end += snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
+                end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+            for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ",
+                                                               t->shape[d]);
             cnn__add_name(&lists[2], name.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
         for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
-        if (i == net->tensor_count && strncmp(stored[k].key, "cnn.h/", 6)) cnn__add_name(&lists[1], stored[k].key);
+        if (i < net->tensor_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
+        cnn__add_name(&lists[1], stored[k].key);
+        cnn__name_lacking(stored[k].key, &lacking);
     }
     sentence->s[0] = 0;
     for (i = 0; i < 3; i++)
         if (lists[i].count)
-            snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "", lists[i].count,
+            cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
+                          lists[i].count,
                      what[i], lists[i].names);
+    cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s", lacking.s);
 }
 
-/* Reads all that fit into values; how many, or -1 and a sentence. */
-static int cnn__read_block(cnn_net *net, cnn__state *s, const char *prefix, float *values)
+/* Finds and checks the bytes of all that fit; how many, or -1 and a sentence. Nothing of the network changes yet. */
+static int cnn__locate_block(cnn_net *net, cnn__state *s, const char *prefix)
 {
+    const char *entry = NULL;
+    const unsigned char *bytes = NULL;
+    size_t size = 0;
     int i, count = 0;
     for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *fitting = cnn__fitting(s, prefix, &net->tensors[i]);
+        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, prefix, &net->tensors[i]);
         char name[100];
-        cnn__stored t;
-        size_t size = 0;
-        unsigned char *bytes;
-        if (!fitting) continue;
-        t = *fitting;
-        if (t.dtype - cnn__dtypes > CNN__BF16)
-            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t.key, t.dtype->name) - 1;
-        if (t.entry) {
-            snprintf(name, sizeof name, "data/%.80s", t.entry);
-            if (!cnn__find_entry(s, name, &bytes, &size) || size != t.bytes)
-                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t.key,
-                                  (double)t.bytes, name, (double)size)
+        if (!t) continue;
+        if (t->dtype - cnn__dtypes > CNN__BF16)
+            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name) - 1;
+        if (t->entry) {
+            cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
+            if ((t->entry != entry && (!entry || strcmp(t->entry, entry)) && !cnn__find_entry(s, name, &bytes, &size))
+                || size != t->bytes)
+                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
+                                  (double)t->bytes, name, (double)size)
                      - 1;
-            t.data = bytes;
+            entry = t->entry;                              /* views of one storage check its CRC once */
+            t->data = bytes;
         }
-        if (!cnn__read_values(s, &t, values + net->tensors[i].offset)) return -1;
+        if (!cnn__within_storage(s, t)) return -1;
+        if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
         count++;
     }
     return count;
 }
 
-static int cnn__load(cnn_net *net, const char *path, int partly, char *report, size_t room)
+static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
+{
+    s->room = (float *)cnn__alloc(s->needed + 1, sizeof *s->room);
+    return s->room || cnn__wrong(s, "out of memory");
+}
+
+/* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
+static void cnn__take_block(cnn_net *net, cnn__state *s, const char *prefix, float *to,
+                            void (*upload)(void *context, void *to, const void *host, size_t bytes))
+{
+    int i;
+    for (i = 0; i < net->tensor_count; i++) {
+        const cnn__stored *t = cnn__fitting(s, prefix, &net->tensors[i]);
+        const void *values = s->room;
+        if (!t) continue;
+        if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
+        else cnn__read_values(t, s->room);
+        upload(net->backend.context, to + net->tensors[i].offset, values, t->count * sizeof(float));
+    }
+}
+
+/* From bytes in memory, or from the file at the path. */
+static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report, size_t room)
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    float *values;
-    int i, count = -1;
+    int count = -1, read;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
-    values = (float *)cnn__alloc(net->parameter_count, sizeof *values);
-    if (!values) cnn__wrong(&s, "out of memory");
-    if (cnn__read_state(&s, cnn__is_pth(&s))) {
+    s.bytes = (const unsigned char *)bytes;
+    s.size = size;
+    read = bytes ? cnn__parse_state(&s) : cnn__read_state(&s);
+    if (read) {
         cnn__compare(net, &s, "", &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__read_block(net, &s, "", values);
+        else count = cnn__locate_block(net, &s, "");
         if (!count && misfits.s[0]) count = cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s) - 1;
     }
-    for (i = 0; i < net->tensor_count && count >= 0; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        if (cnn__fitting(&s, "", t))
-            net->backend.upload(net->backend.context, net->parameters + t->offset, values + t->offset,
-                                t->count * sizeof *values);
-    }
+    if (count >= 0 && !cnn__make_room(&s)) count = -1;
+    if (count >= 0) cnn__take_block(net, &s, "", net->parameters, net->backend.upload);
     if (report && room && count >= 0)
-        snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count, misfits.s[0] ? "; skipped: " : "",
-                 misfits.s);
-    cnn__free(values);
+        cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
+                      misfits.s[0] ? "; skipped: " : "", misfits.s);
     return cnn__close_state(&s, count >= 0);
 }
 
-int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, 0, NULL, 0); }
-int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room) { return cnn__load(net, path, 1, report, room); }
+int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
+
+int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room)
+{
+    return cnn__load(net, path, NULL, 0, 1, report, room);
+}
+
+int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
+{
+    return cnn__load(net, "the weights in memory", bytes ? bytes : "", bytes ? size : 0, 0, NULL, 0);
+}
 
 /* ---- checkpoints ----
 
@@ -8584,7 +9384,6 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__state s;
     cnn_counters c;
     const char *facts[8];
-    float *values[3] = { NULL, NULL, NULL };
     double numbers[CNN__NUMBERS], best_epoch = net ? net->best_epoch : 0, *history, *h, *steps, *scale;
     cnn_span *spans;
     int i, good;
@@ -8594,7 +9393,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__put(&s.metadata, facts, sizeof facts);
     for (i = 0; i < 3; i++) {
         const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
-        if (from) values[i] = cnn__add_block(net, &s, i, from);
+        if (from) cnn__add_block(net, &s, i, from);
     }
     c = cnn__read_counters(net);
     numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
@@ -8626,7 +9425,6 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
         cnn__add_numbers(&s, "cnn.h/best_epoch", &best_epoch, 1, 1);
     }
     good = cnn__write_state(&s, 0);
-    for (i = 0; i < 3; i++) cnn__free(values[i]);
     cnn__free(history); cnn__free(spans); cnn__free(steps); cnn__free(scale);
     return cnn__close_state(&s, good);
 }
@@ -8650,7 +9448,6 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
 }
 
 typedef struct cnn__resumed {
-    float *values;
     int blocks;
     double *numbers, *history, *steps, *best_epoch, *scale;        /* NULL: not in the file */
     cnn_epoch *epochs;
@@ -8663,7 +9460,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
     cnn__text misfits;
     size_t rows = 0, k;
     int i;
-    if (!cnn__read_state(s, 0)) return 0;
+    if (!cnn__read_state(s)) return 0;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
         pair = (const char *const *)(void *)s->metadata.at;
@@ -8689,7 +9486,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
         cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
         if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
-        if (cnn__read_block(net, s, cnn__prefix[r->blocks], r->values + (size_t)r->blocks * net->parameter_count) < 0) return 0;
+        if (cnn__locate_block(net, s, cnn__prefix[r->blocks]) < 0) return 0;
     }
     if (cnn__find_stored(s, "", "cnn.h/steps")) {
         r->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
@@ -8702,9 +9499,9 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)   
         if (r->best_epoch && (rows != 1 || r->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
         cnn__compare(net, s, cnn__prefix[3], &misfits);
         if (misfits.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[3], misfits.s);
-        else if (cnn__read_block(net, s, cnn__prefix[3], r->values + (size_t)3 * net->parameter_count) < 0) return 0;
+        else if (cnn__locate_block(net, s, cnn__prefix[3]) < 0) return 0;
     }
-    if (cnn__failed(s)) return 0;
+    if (cnn__failed(s) || !cnn__make_room(s)) return 0;
     r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
     for (k = 0; r->epochs && k < r->count; k++) {
         const double *h = r->history + k * CNN__COLUMNS;
@@ -8725,10 +9522,9 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     memset(&r, 0, sizeof r);
-    r.values = (float *)cnn__alloc(net->parameter_count * 4 + 1, sizeof *r.values);
     spans = cnn__read_spans(net);
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
-    if (!r.values || !spans || !net->best) cnn__wrong(&s, "out of memory");
+    if (!spans || !net->best) cnn__wrong(&s, "out of memory");
     good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
         && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
     if (good && r.scale && !net->trained_scale) {
@@ -8741,9 +9537,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         for (i = 0; i < 3; i++) {
             float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
             if (i >= r.blocks) cnn__backend_free(net, to);
-            else
-                net->backend.upload(net->backend.context, *to, r.values + (size_t)i * net->parameter_count,
-                                    net->parameter_count * sizeof **to);
+            else cnn__take_block(net, &s, cnn__prefix[i], *to, net->backend.upload);
         }
         net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
         c.pass = (uint64_t)r.numbers[CNN__PASS];
@@ -8756,8 +9550,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
         net->initial_lr = net->schedule ? r.numbers[CNN__INITIAL_LR] : -1;
         net->best_epoch = r.best_epoch ? (int)r.best_epoch[0] : 0;
-        if (net->best_epoch)
-            memcpy(net->best, r.values + (size_t)3 * net->parameter_count, net->parameter_count * sizeof *net->best);
+        if (net->best_epoch) cnn__take_block(net, &s, cnn__prefix[3], net->best, cnn__host_copy);
         cnn__free(net->history);
         for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)r.scale[i];
         net->history = r.epochs;
@@ -8765,8 +9558,8 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         net->history_room = (int)r.count + 1;
         r.epochs = NULL;
     }
-    cnn__free(r.values); cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.steps); cnn__free(r.best_epoch);
-    cnn__free(r.scale); cnn__free(r.epochs); cnn__free(spans);
+    cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.steps); cnn__free(r.best_epoch); cnn__free(r.scale);
+    cnn__free(r.epochs); cnn__free(spans);
     return cnn__close_state(&s, good);
 }
 
@@ -8795,7 +9588,7 @@ static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* o
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
     char digits[64];
-    int length = snprintf(digits, sizeof digits, "%.0f", n), i, to = 0;
+    int length = cnn__snprintf(digits, sizeof digits, "%.0f", n), i, to = 0;
     for (i = 0; i < length; i++) {
         if (i && (length - i) % 3 == 0) text->s[to++] = ',';
         text->s[to++] = digits[i];
@@ -8817,26 +9610,26 @@ void cnn_summary(cnn_net *net, FILE *out)
         cnn__list_tensors(net);
     }
     for (i = 0; i < net->layer_count; i++) {
-        int length = snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
+        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
-        snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
-        fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
+        cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
+        cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
                 p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                 cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
         all_parameters += p;
     }
-    fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    total, for one sample", "",
+    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    total, for one sample", "",
             cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
     if (net->ready) return;
     cnn__free(net->tensors);
@@ -8919,7 +9712,7 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
+        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
                 c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
@@ -9087,68 +9880,69 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     double low, high, step, v;
     int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
     step = cnn__curve_range(net, first, &low, &high);
-    fprintf(f,
+    cnn__fprintf(f,
             "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
             left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         double y;
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        fprintf(
+        cnn__fprintf(
             f,
             "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
             cnn__plot_width, y, y, y + 4);
-        fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n", step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
+        cnn__fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n",
+                     step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
     }
     for (i = 0; i < n; i++) {
         double x = n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2;
         if (i % every && i != n - 1) continue;
         if (i != n - 1 && n - 1 - i < every && i) continue;                /* no room before the last number */
-        fprintf(f,
+        cnn__fprintf(f,
                 "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    fprintf(f,
+    cnn__fprintf(f,
             "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
             "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
             cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c;
-        fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
+        cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, (cnn__curve)(first + c), i);
             if (v - v == 0)
-                fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
+                cnn__fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
                         cnn__plot_height * (high - v) / (high - low));
         }
-        fprintf(f, "\"/>\n");
+        cnn__fprintf(f, "\"/>\n");
         v = cnn__curve_at(net, (cnn__curve)(first + c), 0);
         if (n == 1 && v - v == 0)
-            fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
+            cnn__fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
                     cnn__plot_height * (high - v) / (high - low), colour[c]);
-        fprintf(f,
+        cnn__fprintf(f,
                 "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
                 "y=\"%d\">%s</text>\n",
                 cnn__plot_width - 80, cnn__plot_width - 56, at, at, colour[c], cnn__plot_width - 48, at + 4, legend[c]);
     }
-    fprintf(f, "</g>\n");
+    cnn__fprintf(f, "</g>\n");
 }
 
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    fprintf(f,
+    cnn__fprintf(f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
             "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
             "fill=\"#fff\"/>\n"
             "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
             width, height, width, height, width / 2);
     cnn__svg_text(f, title);
-    fprintf(f, "</text>\n");
+    cnn__fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
     cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
-    fprintf(f, "</svg>\n");
+    cnn__fprintf(f, "</svg>\n");
 }
 
 static int cnn__has_history(cnn_net *net, const char *call)
@@ -9171,13 +9965,13 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
     cnn__writer w;
     int i;
     if (!cnn__has_history(net, "cnn_save_curves_csv") || !cnn__begin_file(&w, path, &net->error)) return 0;
-    fprintf(w.file, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n");
+    cnn__fprintf(w.file, "epoch,train_loss,train_acc,test_loss,test_acc,lr,seconds\n");
     for (i = 0; i < net->history_count; i++) {
         const cnn_epoch *e = &net->history[i];
-        fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
-        if (e->test.count) fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
-        else fprintf(w.file, ",");
-        fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
+        cnn__fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
+        if (e->test.count) cnn__fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
+        else cnn__fprintf(w.file, ",");
+        cnn__fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
     }
     return cnn__end_file(&w, &net->error);
 }
@@ -9202,14 +9996,14 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
             if (row < 0 || row >= height) continue;
             cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
         }
-    fprintf(out, "%s\n", title);
+    cnn__fprintf(out, "%s\n", title);
     for (row = 0; row < height; row++)
         if (row == 0 || row == height / 2 || row == height - 1)
-            fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
+            cnn__fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
                     high - (high - low) * row / (height - 1), cell[row]);
         else
-            fprintf(out, "          |%s\n", cell[row]);
-    fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
+            cnn__fprintf(out, "          |%s\n", cell[row]);
+    cnn__fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
             net->history[0].epoch, width - 9, net->history[net->history_count - 1].epoch);
 }
 
@@ -9229,31 +10023,33 @@ static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, co
     const cnn_conv2d_shape *s = &l->conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, c, y, u;
     double sum = 0;
-    fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k, row, column, k,
+    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k,
+                 row, column, k,
             row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
             s->dilation_width > 1 ? " d" : "", k);
     for (c = 0; c < depth; c++) {
         double part = 0;
-        fprintf(out, "  c = %d\n", first + c);
+        cnn__fprintf(out, "  c = %d\n", first + c);
         for (y = 0; y < s->kernel_height; y++) {
             int j = row * s->stride_height + y * s->dilation_height - s->pad_top,
                 from = cnn__border(j, s->in_height, s->padding_mode);
-            fprintf(out, "   ");
+            cnn__fprintf(out, "   ");
             for (u = 0; u < s->kernel_width; u++) {
                 int i = column * s->stride_width + u * s->dilation_width - s->pad_left,
                     at = cnn__border(i, s->in_width, s->padding_mode);
                 double z = from < 0 || at < 0 ? 0 : x[((size_t)(first + c) * s->in_height + from) * s->in_width + at];
                 double w = weight[(((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
                 int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
-                fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
+                cnn__fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
                 part += z * w;
             }
-            fprintf(out, "\n");
+            cnn__fprintf(out, "\n");
         }
-        fprintf(out, "    sum of these products: %.6f\n", part);
+        cnn__fprintf(out, "    sum of these products: %.6f\n", part);
         sum += part;
     }
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum, bias && bias[k] < 0 ? '-' : '+',
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum,
+                 bias && bias[k] < 0 ? '-' : '+',
             bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
 }
 
@@ -9264,18 +10060,18 @@ static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, in
     const float *map = x + (size_t)k * s->in_height * s->in_width;
     size_t winner = cnn__pool2d_winner(s, map, w);
     int j, i;
-    fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
+    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
             s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
     for (j = w.top; j < w.bottom; j++) {
-        fprintf(out, "   ");
+        cnn__fprintf(out, "   ");
         for (i = w.left; i < w.right; i++) {
             size_t at = (size_t)j * s->in_width + i;
-            fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
+            cnn__fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
         }
-        fprintf(out, "\n");
+        cnn__fprintf(out, "\n");
     }
-    if (s->average) fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
-    else fprintf(out, "  largest (*): %.6f\n", map[winner]);
+    if (s->average) cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
+    else cnn__fprintf(out, "  largest (*): %.6f\n", map[winner]);
 }
 
 /* A linear layer may have thousands of products: the largest are written out, the others summed. */
@@ -9294,15 +10090,15 @@ static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, 
         sum += (double)x[i] * w[i];
     }
     rest = sum;
-    fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
+    cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
             n > most ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * w[shown[k]];
-        fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
+        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
         rest -= product;
     }
-    if (n > most) fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
-    fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
+    if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
             sum + (bias ? bias[o] : 0));
 }
 
@@ -9334,13 +10130,13 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         at = ((size_t)channel * l->out.height + row) * l->out.width + column;
         weight = cnn__parameter(net, number, "weight", parameters);
         bias = cnn__parameter(net, number, "bias", parameters);
-        fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
+        cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
         switch (l->kind) {
         case CNN__CONV2D:     cnn__explain_conv(out, l, x, weight, bias, channel, row, column); break;
         case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
         case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
         case CNN__ACTIVATION:
-            fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
+            cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
                     cnn__activation_at(l->activation, l->slope, x[at]));
             break;
         case CNN__SOFTMAX: {
@@ -9348,22 +10144,23 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
             int k;
             map.channels = l->in.channels;
             map.pixels = l->in.height * l->in.width;
-            fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
+            cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
             for (k = 0; k < map.channels; k++) {
                 double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
-                fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k, x[(size_t)k * map.pixels + row * l->in.width + column],
+                cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
+                             x[(size_t)k * map.pixels + row * l->in.width + column],
                         y, k == channel ? "  <" : "");
             }
             break;
         }
         case CNN__FLATTEN:
-            fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
+            cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
                     channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
             break;
         case CNN__DROPOUT: {
             cnn_counters c = cnn__read_counters(net);
             double y = net->evaluating ? x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
-            fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
+            cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
                     net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
         }
         }
@@ -9424,7 +10221,8 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
-    fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom, height * zoom, alt);
+    cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom,
+                 height * zoom, alt);
     cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
     cnn__png_word(&page, NULL, 13, 4);
     cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
@@ -9449,7 +10247,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, NULL, crc, 4);
     cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
     cnn__base64(&page, -1);
-    fprintf(file, "\">\n");
+    cnn__fprintf(file, "\">\n");
 }
 
 static unsigned char cnn__grey(float value, float low, float high)         /* from black to white; NaN is black */
@@ -9488,7 +10286,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
     if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
-    fprintf(f, "<div class=\"maps\">\n");
+    cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = maps[0], high = maps[0];
         for (i = 1; i < channels * area; i++) {
@@ -9504,14 +10302,14 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
                 pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
         cnn__picture(f, pixels, width, height, channels, zoom, alt);
     }
-    fprintf(f, "</div>\n");
+    cnn__fprintf(f, "</div>\n");
     cnn__free(pixels);
 }
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
     if (data->class_names && class_number >= 0 && class_number < data->memory->classes) return data->class_names[class_number];
-    snprintf(text->s, sizeof text->s, "%d", class_number);
+    cnn__snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
 
@@ -9520,7 +10318,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     cnn__text a, b, c;
     double work = 0;
     int i;
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>The network</h2>\n<div class=\"scroll\"><table "
             "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
             "<tr><td>input<td><td>%s<td><td></tr>\n",
@@ -9528,13 +10326,13 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
-        fprintf(f, "<tr><td>%d. ", i + 1);
+        cnn__fprintf(f, "<tr><td>%d. ", i + 1);
         cnn__svg_text(f, l->name);
-        fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
+        cnn__fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
         work += m;
     }
-    fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n",
+    cnn__fprintf(f, "<tr class=\"sum\"><td>total<td><td><td>%s<td>%s</tr></table></div>\n",
             cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
 }
 
@@ -9546,36 +10344,38 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     for (n = 0; n < data->count; n++)
         if (guess[n] < k && data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * k + guess[n]]++;
     for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
-    fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
+    cnn__fprintf(f,
+                 "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
                "class=\"scroll\"><table class=\"confusion\"><tr><th>");
-    for (g = 0; g < k; g++) { fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
-    fprintf(f, "</tr>\n");
+    for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
+    cnn__fprintf(f, "</tr>\n");
     for (t = 0; t < k; t++) {
-        fprintf(f, "<tr><th>");
+        cnn__fprintf(f, "<tr><th>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
         for (g = 0; g < k; g++) {
             int c = counts[t * k + g];
-            if (t == g) fprintf(f, "<td class=\"right\">%d", c);
-            else if (c) fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
-            else fprintf(f, "<td class=\"none\">0");
+            if (t == g) cnn__fprintf(f, "<td class=\"right\">%d", c);
+            else if (c) cnn__fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
+            else cnn__fprintf(f, "<td class=\"none\">0");
         }
-        fprintf(f, "</tr>\n");
+        cnn__fprintf(f, "</tr>\n");
     }
-    fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
+    cnn__fprintf(f,
+                 "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
                "those that are, the share called so.</p>\n"
                "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
         for (g = 0; g < k; g++) { called += counts[g * k + t]; are += counts[t * k + g]; }
-        fprintf(f, "<tr><td>");
+        cnn__fprintf(f, "<tr><td>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
-        if (called) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
-        else fprintf(f, "<td>-");
-        if (are) fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
-        else fprintf(f, "<td>-");
-        fprintf(f, "<td>%d</tr>\n", are);
+        if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
+        else cnn__fprintf(f, "<td>-");
+        if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
+        else cnn__fprintf(f, "<td>-");
+        cnn__fprintf(f, "<td>%d</tr>\n", are);
     }
-    fprintf(f, "</table></div>\n");
+    cnn__fprintf(f, "</table></div>\n");
     cnn__free(counts);
 }
 
@@ -9594,22 +10394,22 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
             if (count < most) count++;
         }
     }
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div "
             "class=\"cards\">\n",
             all, data->count);
     for (k = 0; k < count; k++) {
         n = shown[k];
         cnn__sample_pixels(pixels, data, n, &channels);
-        fprintf(f, "<figure>");
+        cnn__fprintf(f, "<figure>");
         cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "sample");
-        fprintf(f, "<figcaption>said <b>");
+        cnn__fprintf(f, "<figcaption>said <b>");
         cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
+        cnn__fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
-        fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
+        cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
     }
-    fprintf(f, "</div>\n");
+    cnn__fprintf(f, "</div>\n");
 }
 
 static void cnn__report_kernels(FILE *f, cnn_net *net)
@@ -9620,7 +10420,8 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
     if (l->kind != CNN__CONV2D) return;
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     if (!parameters) return;
-    fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n", l->conv.out_channels,
+    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n",
+                 l->conv.out_channels,
             l->conv.in_channels / l->conv.groups, l->conv.kernel_height, l->conv.kernel_width,
             colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
     cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters),
@@ -9642,14 +10443,14 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     if (!cnn__begin_look(net)) return;
     cnn_forward(net, &batch);
-    fprintf(f,
+    cnn__fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
             "(black) to its largest (white); of more than %d maps the first.</p>\n",
             most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
-        fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
+        cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
-        fprintf(f, "</summary>\n");
+        cnn__fprintf(f, "</summary>\n");
         cnn__sample_pixels(pixels, data, order[n], &channels);
         cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "input");
         for (i = 0; i < net->layer_count; i++) {
@@ -9662,14 +10463,14 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             maps = from ? cnn__download(net, from + size * n, size) : NULL;
             cnn__backend_free(net, &own);
             if (!maps) break;
-            fprintf(f, "<h3>");
+            cnn__fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
-            fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
+            cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
             cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
                               l->out.width < 56 ? 56 / l->out.width : 1, "map");
             cnn__free(maps);
         }
-        fprintf(f, "</details>\n");
+        cnn__fprintf(f, "</details>\n");
     }
     cnn__end_look(net);
 }
@@ -9713,19 +10514,19 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
-        fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+        cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
                    "content=\"width=device-width,initial-scale=1\"><title>");
         cnn__svg_text(f, title);
-        fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
+        cnn__fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
         cnn__svg_text(f, title);
-        fprintf(f,
+        cnn__fprintf(f,
                 "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
                 "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
                 100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
-        fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
+        cnn__fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
                 cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
         if (net->history_count) {
-            fprintf(f, "<h2>Learning curves</h2>\n");
+            cnn__fprintf(f, "<h2>Learning curves</h2>\n");
             cnn__write_curves_svg(f, net, title);
         }
         cnn__report_classes(f, net, data, guess);
@@ -9733,7 +10534,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         cnn__report_network(f, net);
         cnn__report_kernels(f, net);
         cnn__report_maps(f, net, data, pixels);
-        fprintf(f, "</body></html>\n");
+        cnn__fprintf(f, "</body></html>\n");
         if (cnn__stopped(net)) cnn__abandon_file(&w);
         else cnn__end_file(&w, &net->error);
     }

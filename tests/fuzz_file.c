@@ -1,4 +1,4 @@
-/* fuzz_file.c - any bytes as a .safetensors, a .pth, the data.pkl in a .pth, and a checkpoint.
+/* fuzz_file.c - any bytes as a .safetensors, a .pth (ZIP or from before 1.6), the data.pkl in a .pth, and a checkpoint.
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover tests/fuzz_file.c -lm -o fuzz_file
  *     ./fuzz_file -max_len=4096 -max_total_time=60
@@ -29,21 +29,24 @@ static void put_archive(FILE *file, const uint8_t *pickle, size_t size)
 {
     static const float values[9];
     const char *const name[3] = { "n/data/0", "n/data/1", "n/data.pkl" };
-    cnn__bytes zip = { 0, 0, 0, 0 }, directory = { 0, 0, 0, 0 };
-    size_t place, count[3] = { 24, 12, 0 }, at;
+    cnn__output zip = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, 0 };
+    cnn__bytes directory = { 0, 0, 0, 0 };
+    size_t place, count[3] = { 24, 12, 0 };
     int i;
     count[2] = size;
-    for (i = 0; i < 3; i++) cnn__add_entry(&zip, &directory, name[i], i < 2 ? (const void *)values : pickle, count[i]);
-    for (at = 0, i = 0; i < 3; i++, at += 46 + strlen(name[i - 1])) memset(directory.at + at + 16, 0, 4);
-    place = zip.count;
-    cnn__put(&zip, directory.at, directory.count);
-    cnn__put_number(&zip, 0x06054b50, 8);
-    cnn__put_number(&zip, 0x30003, 4);
-    cnn__put_number(&zip, directory.count, 4);
-    cnn__put_number(&zip, place, 4);
-    cnn__put_number(&zip, 0, 2);
-    fwrite(zip.at, 1, zip.count, file);
-    cnn__free(zip.at);
+    for (i = 0; i < 3; i++) {
+        cnn__add_entry(&zip, &directory, name[i], 0, count[i]);
+        cnn__put(&zip.own, i < 2 ? (const void *)values : pickle, count[i]);
+    }
+    place = zip.own.count;
+    cnn__put(&zip.own, directory.at, directory.count);
+    cnn__put_number(&zip.own, 0x06054b50, 8);
+    cnn__put_number(&zip.own, 0x30003, 4);
+    cnn__put_number(&zip.own, directory.count, 4);
+    cnn__put_number(&zip.own, place, 4);
+    cnn__put_number(&zip.own, 0, 2);
+    cnn__send(&zip, file, NULL);
+    cnn__free(zip.own.at);
     cnn__free(directory.at);
 }
 

@@ -1,6 +1,8 @@
 /* State dicts (.safetensors, .pth) and checkpoints: what is written is read again bit for bit; what is broken, hostile
    or of another network is refused with one sentence and changes nothing; an interrupted save leaves the old file. */
 #define _XOPEN_SOURCE 700                                   /* fork, setrlimit */
+#include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include "folder.h"
@@ -8,10 +10,19 @@
 static long allocations_left = -1;                          /* then one fails; -1: none */
 static void *failing_malloc(size_t bytes) { return allocations_left >= 0 && allocations_left-- == 0 ? NULL : malloc(bytes); }
 
+static int no_fsync;                                        /* the flush that fails, counted from 1; 0: none */
+static int failing_fsync(int descriptor)
+{
+    if (no_fsync && !--no_fsync) { errno = EIO; return -1; }
+    return fsync(descriptor);
+}
+#define fsync failing_fsync
+
 #define CNN_MALLOC(bytes) failing_malloc(bytes)
 #define CNN_FREE(pointer) free(pointer)
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
+#include "torch_files.h"
 
 /* ---- files ---- */
 
@@ -50,6 +61,12 @@ static int there(const char *name)
 {
     struct stat status;
     return !stat(in_folder(name), &status);
+}
+
+static int there_is(const char *path)
+{
+    struct stat status;
+    return !lstat(path, &status);
 }
 
 /* ---- networks ---- */
@@ -224,14 +241,12 @@ static void test_names(void)                                /* JSON escapes in, 
 
 static void test_paths(void)
 {
-    static const char *const bad[] = { "a.onnx", "a", "a.", "a.pth.gz", "a.PTH", "dir.pth/a" };
-    char longest[600];
+    static const char *const bad[] = { "a.onnx", "a", "a.", "a.pth.gz", "a.tar", "dir.pth/a" };
+    char longest[4600];
     cnn_net *net = small();
     int i;
     for (i = 0; i < 6; i++) {
-        CHECK(!cnn_save(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "save %s: %s", bad[i], said(net));
-        cnn_clear_error(net);
-        CHECK(!cnn_load(net, in_folder(bad[i])) && strstr(said(net), ".safetensors, .pth or .pt"), "load %s: %s", bad[i], said(net));
+        CHECK(!cnn_save(net, in_folder(bad[i])) && strstr(said(net), "the ending chooses the format: .safetensors, or .pth"), "save %s: %s", bad[i], said(net));
         cnn_clear_error(net);
     }
     CHECK(!cnn_save(net, NULL) && cnn_error(net), "a path of NULL");
@@ -243,7 +258,7 @@ static void test_paths(void)
     CHECK(!cnn_save(net, in_folder("none/a.pth")) && strstr(said(net), "cannot be written"), "a missing directory: %s", said(net));
     cnn_clear_error(net);
     memset(longest, 'x', sizeof longest);
-    strcpy(longest + 590, ".pth");
+    strcpy(longest + 4590, ".pth");
     CHECK(!cnn_save(net, longest) && strstr(said(net), "path"), "a long path: %s", said(net));
     cnn_clear_error(net);
     mkdir(in_folder("dir.pth"), 0700);
@@ -403,7 +418,7 @@ static void test_safetensors(void)
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "begins at 8"), "a hole");
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6, "begins at 2"), "an overlap");
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[2,2]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "begins at 2"), "an empty tensor within another");
-    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[18446744073709551612,18446744073709551615]}}", 4, "do not hold"), "offsets near 2^64");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[18446744073709551612,18446744073709551615]}}", 4, sizeof(size_t) > 4 ? "do not hold" : "overflows"), "offsets near 2^64");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5, "do not fill"), "a byte too many");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 3, "do not fill"), "a byte too few");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "\"test\" twice"), "a key twice");
@@ -611,7 +626,6 @@ static int weight_is(const char *name, float a, float b, float c, float d, float
 static void test_archives(void)
 {
     static const int good[] = { PLAIN, STREAMED, WITH_ZIP64, NO_CRC };
-    static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e, 0x80, 2 };
     int i;
     good_pickle();
     for (i = 0; i < 4; i++) { archive("p.pth", good[i]); CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "archive %d", good[i]); }
@@ -662,8 +676,6 @@ static void test_archives(void)
     begin_zip();
     end_zip("p.pth", 0, "");
     CHECK(load_small("p.pth", "has no data.pkl"), "an empty ZIP");
-    write_bytes("p.pth", old, sizeof old);
-    CHECK(load_small("p.pth", "before 1.6"), "before PyTorch 1.6");
     write_bytes("p.pth", "hello", 5);
     CHECK(load_small("p.pth", "no ZIP archive"), "no ZIP");
     write_bytes("p.pth", "", 0);
@@ -728,9 +740,7 @@ static int only(const char *opcodes, size_t count, const char *words)
 static void test_pickles(void)
 {
     static const char *const refused[] = {                  /* every other opcode of Python's pickle, with its name */
-        "0POP", "1POP_MARK", "2DUP", "BBINBYTES", "CSHORT_BINBYTES", "FFLOAT", "GBINFLOAT", "IINT", "LLONG", "PPERSID", "SSTRING", "TBINSTRING", "USHORT_BINSTRING", "VUNICODE",
-        "]EMPTY_LIST", "aAPPEND", "dDICT", "eAPPENDS", "gGET", "iINST", "lLIST", "oOBJ", "pPUT", "\201NEWOBJ", "\202EXT1", "\203EXT2", "\204EXT4", "\213LONG4", "\214SHORT_BINUNICODE",
-        "\215BINUNICODE8", "\216BINBYTES8", "\217EMPTY_SET", "\220ADDITEMS", "\221FROZENSET", "\222NEWOBJ_EX", "\223STACK_GLOBAL", "\224MEMOIZE", "\225FRAME", "\226BYTEARRAY8",
+        "FFLOAT", "IINT", "LLONG", "PPERSID", "SSTRING", "VUNICODE", "dDICT", "gGET", "iINST", "lLIST", "oOBJ", "pPUT", "\202EXT1", "\203EXT2", "\204EXT4",
         "\227NEXT_BUFFER", "\230READONLY_BUFFER" };
     char words[100];
     size_t i, k;
@@ -741,55 +751,59 @@ static void test_pickles(void)
     }
     for (opcode = 0; opcode < 256; opcode++) {              /* and those that there are not */
         char byte = (char)opcode;
-        if (strchr("(.KMJXc})tqrhjQRsubN", opcode) || (opcode >= 0x80 && opcode <= 0x98)) { if (opcode) continue; }
+        if (strchr("(.KMJXc})tqrhjQRsubN012BCGTU]ae", opcode) || (opcode >= 0x80 && opcode <= 0x98)) { if (opcode) continue; }
         for (k = 0; k < sizeof refused / sizeof *refused && refused[k][0] != byte; k++) { }
         if (k < sizeof refused / sizeof *refused) continue;
         snprintf(words, sizeof words, "opcode 0x%02x (unknown)", opcode);
         CHECK(with(&byte, 1, words), "%s", words);
     }
     /* the ways to run something */
-    ONLY("\x80\2cos\nsystem\n(X\4\0\0\0true\x85R.", "opcode 0x63 (GLOBAL) on os.system is refused");
-    ONLY("\x80\2cbuiltins\neval\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on builtins.eval");
-    ONLY("\x80\2c__builtin__\nexec\nX\1\0\0\0" "1\x85R.", "(GLOBAL) on __builtin__.exec");
-    ONLY("\x80\2cposix\nsystem\n.", "(GLOBAL) on posix.system");
-    ONLY("\x80\2c__main__\nLeNet5\n)\x81}b.", "(GLOBAL) on __main__.LeNet5");
-    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "(GLOBAL) on torch._utils._rebuild_tensor_v3");
-    ONLY("\x80\2ctorch\n\n.", "(GLOBAL) on torch.");
-    ONLY("\x80\2c\n\n.", "(GLOBAL) on .");
-    ONLY("\x80\2c\x1b[2J\nx\n.", "(GLOBAL) on ?[2J.x");
+    ONLY("\x80\2cos\nsystem\nX\4\0\0\0true\x85R.", "but os.system, which has no tensors by name and is not run");
+    ONLY("\x80\2cbuiltins\neval\nX\1\0\0\0" "1\x85R.", "but builtins.eval, which");
+    ONLY("\x80\2c__builtin__\nexec\nX\1\0\0\0" "1\x85R.", "but __builtin__.exec, which");
+    ONLY("\x80\2cposix\nsystem\n.", "but posix.system, which");
+    ONLY("\x80\2c__main__\nLeNet5\n)\x81}b.", "but __main__.LeNet5, which");
+    ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "but torch._utils._rebuild_tensor_v3, which");
+    ONLY("\x80\2ctorch\n\n.", "but torch., which");
+    ONLY("\x80\2c\n\n.", "is no state dict");
+    ONLY("\x80\2c\x1b[2J\nx\n.", "but ?[2J.x, which");
     ONLY("\x80\2(S'true'\nios\nsystem\n.", "opcode 0x53 (STRING)");
-    ONLY("\x80\2ctorch\nFloatStorage\n)R.", "opcode 0x52 (REDUCE) on torch.FloatStorage");
+    ONLY("\x80\2ctorch\nFloatStorage\n)R.", "but torch.FloatStorage, which");
     ONLY("\x80\2K\1)R.", "opcode 0x52 (REDUCE) on what is no name");
     ONLY("\x80\2ccollections\nOrderedDict\nK\1R.", "opcode 0x52 (REDUCE) on collections.OrderedDict");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\nK\1K\1K\1K\1K\1K\1(tR.", "(REDUCE) on what is no name");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
-    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "(REDUCE) on torch._utils._rebuild_parameter");
-    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "(REDUCE) on torch._utils._rebuild_parameter");
-    ONLY("\x80\2(K\1tQ.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2K\1Q.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "(BINPERSID) on what is no storage");
-    ONLY("\x80\2}K\1b.", "(BUILD) on what is no dict");
-    ONLY("\x80\2K\1}b.", "(BUILD) on what is no dict");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "but torch._utils._rebuild_parameter, which");
+    ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "but torch._utils._rebuild_parameter, which");
+    ONLY("\x80\2(K\1tQ.", "is no state dict");
+    ONLY("\x80\2K\1Q.", "is no state dict");
+    ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "is no state dict");
+    ONLY("\x80\2}K\1b.", "2 missing");
+    ONLY("\x80\2K\1}b.", "is no state dict");
+    ONLY("\x80\2}b.", "stack is empty");
     /* what is no state dict */
     ONLY("\x80\2K\1.", "is no state dict");
     ONLY("\x80\2N.", "is no state dict");
-    ONLY("\x80\2}X\5\0\0\0epochK\3s.", "\"epoch\" is no tensor");
-    ONLY("\x80\2}X\5\0\0\0model}s.", "\"model\" is no tensor");
+    ONLY("\x80\2}X\5\0\0\0epochK\3s.", "2 missing");
+    ONLY("\x80\2}X\5\0\0\0model}s.", "2 missing");
     ONLY("\x80\2}.", "2 missing");
-    ONLY("\x80\2}K\1K\2s.", "a key is no string");
+    ONLY("\x80\2}K\1K\2s.", "2 missing");
     ONLY("\x80\2}K\1K\2K\3s.", "what is no dict");
     /* what is broken */
     ONLY("", "in the middle of an opcode");
     ONLY("\x80", "in the middle");
     ONLY("\x80\2X\377\377\377\377abc", "in the middle");
-    ONLY("\x80\2X\4\0\0\0a\0bc.", "zero byte");
+    ONLY("\x80\2X\4\0\0\0a\0bc.", "is no state dict");
     ONLY("\x80\2cabc", "in the middle");
     ONLY("\x80\2cabc\ndef", "in the middle");
     ONLY("\x80\2.", "stack is empty");
     ONLY("\x80\2R.", "stack is empty");
     ONLY("\x80\2\x87.", "stack is empty");
-    ONLY("\x80\2s.", "what is no dict");
+    ONLY("\x80\2s.", "stack is empty");
+    ONLY("\x80\2K\1K\2s.", "what is no dict");
+    ONLY("\x80\2K\1K\2a.", "what is no list");
+    ONLY("\x80\2K\1a.", "what is no list");
     ONLY("\x80\2t.", "no mark");
     ONLY("\x80\2}u.", "no mark");
     ONLY("\x80\2(u.", "what is no dict");
@@ -798,9 +812,13 @@ static void test_pickles(void)
     ONLY("\x80\2}q\377.", "no such place");
     ONLY("\x80\2}r\377\377\377\377.", "no such place");
     ONLY("\x80\2}j\377\377\377\177.", "no such place");
-    ONLY("\x80\2N\x8a\11\1\1\1\1\1\1\1\1\1.", "so large a number");
+    ONLY("\x80\2N\x8a\11\1\1\1\1\1\1\1\1\1.", "is no state dict");
+    ONLY("\x80\2N\x8b\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2N\x8e\377\377\377\377\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2N\x8d\377\377\377\377\377\377\377\377\1.", "in the middle");
+    ONLY("\x80\2K\1K\1\x93.", "a name is no string");
     WITH("X\1\0\0\0x", "what is no dict");
-    WITH("X\7\0\0\0fc.biasN", "\"fc.bias\" is no tensor");
+    CHECK(with("X\7\0\0\0fc.biasN", 13, NULL), "what is no tensor is none of the state dict");
     WITH("(((((((((((((((((((((((((((((", "what is no dict");
     /* tensors that leave their storage, or whose numbers overflow */
 #define TENSOR(storage, values, first, sizes, strides, words) \
@@ -817,7 +835,7 @@ static void test_pickles(void)
     TENSOR("FloatStorage", 6, 0, "321", "211", "mis-shaped (fc.weight: 3 x 2 x 1 instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "", "", "mis-shaped (fc.weight: one value instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "32", "2", "(REDUCE) on torch._utils._rebuild_tensor_v2");
-    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "(GLOBAL) on torch.Float8_e5m2Storage");
+    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "is of a type that is not known");
     for (i = 0; i < 3; i++) {                               /* a huge number of values, first value, stride */
         begin_pickle();
         p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
@@ -825,7 +843,7 @@ static void test_pickles(void)
         if (i != 1) add_number(&pickle, 0, 4);
         p("K\3K\2\x86"); p(i == 2 ? "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f" : "K\2"); p("K\1\x86\x89NtR");
         p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1"); p("u.");
-        CHECK(pickle_says(i ? "reaches beyond" : "(REDUCE)"), "a huge number, case %d", (int)i);
+        CHECK(pickle_says(i && sizeof(size_t) > 4 ? "reaches beyond" : "(REDUCE)"), "a huge number, case %d", (int)i);
     }
     begin_pickle();                                         /* negative ones are no numbers here */
     p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
@@ -847,7 +865,136 @@ static void test_pickles(void)
     p("u");
     for (i = 0; i < 20000; i++) p(i % 2 ? "}" : ")");
     p(".");
-    CHECK(pickle_says("2 missing"), "20,000 things on the stack");
+    CHECK(pickle_says(NULL), "20,000 things on the stack");
+}
+
+/* ---- what people have: files that torch.save wrote (tests/torch_files.py) ---- */
+
+static void test_torch_files(void)
+{
+    size_t i;
+    for (i = 0; i < sizeof torch_files / sizeof *torch_files; i++) {
+        if (torch_files[i].legacy) write_bytes("p.pth", torch_files[i].bytes, torch_files[i].size);
+        else {
+            pickle.count = 0;
+            add(&pickle, torch_files[i].bytes, torch_files[i].size);
+            archive("p.pth", NO_CRC);
+        }
+        if (torch_files[i].words) CHECK(load_small("p.pth", torch_files[i].words), "%s", torch_files[i].name);
+        else CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "%s", torch_files[i].name);
+    }
+}
+
+static void test_contents(void)                             /* they decide, not the ending */
+{
+    static const char *const endings[] = { "w.pth.tar", "w.bin", "w.ckpt", "w.PTH", "w.Safetensors", "w.pt" };
+    static const char *const words[][2] = { { "<!DOCTYPE html><html>404</html>", "web page" }, { "version https://git-lfs.github.com/spec/v1\noid", "Git LFS" },
+        { "\211HDF\r\n\032\n01234567", "Keras" }, { "\037\213\010\010aaaaaaaaaa", "gzip -d" } };
+    unsigned char first[2];
+    size_t i;
+    cnn_net *net = small(), *other = small();
+    fill(net, 5);
+    for (i = 0; i < sizeof endings / sizeof *endings; i++) {
+        CHECK(cnn_save(net, in_folder(endings[i])) && read_bytes(endings[i], first, 2) == 2 && (first[0] == 'P') == (i != 4), "%s: %s", endings[i], said(net));
+        rename(in_folder(endings[i]), in_folder("w.weights"));
+        fill(other, 50);
+        CHECK(cnn_load(other, in_folder("w.weights")) && same_parameters(net, other), "%s without its ending: %s", endings[i], said(other));
+    }
+    for (i = 0; i < sizeof words / sizeof *words; i++) {
+        write_bytes("w.weights", words[i][0], strlen(words[i][0]));
+        CHECK(load_small("w.weights", words[i][1]), "%s", words[i][1]);
+    }
+    remove(in_folder("w.weights"));
+    cnn_free(net);
+    cnn_free(other);
+}
+
+static void test_in_memory(void)
+{
+    static const char *const endings[] = { ".pth", ".safetensors", "net.pt" };
+    static unsigned char file[1 << 16], bytes[1 << 16], copy[1 << 16];
+    size_t i, size;
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = medium(1), *other = medium(2);
+        char name[40];
+        snprintf(name, sizeof name, "w%s", endings[i]);
+        CHECK(cnn_save(net, in_folder(name)), "%s", said(net));
+        size = read_bytes(name, file, sizeof file);
+        memset(bytes, 0x5a, sizeof bytes);
+        CHECK(cnn_save_memory(net, endings[i], NULL, 0) == size && cnn_save_memory(net, endings[i], bytes, size - 1) == size && bytes[0] == 0x5a, "%s: counted", endings[i]);
+        CHECK(cnn_save_memory(net, endings[i], bytes + 1, sizeof bytes - 1) == size && !memcmp(bytes + 1, file, size) && bytes[size + 1] == 0x5a, "%s: other bytes than in the file", endings[i]);
+        memcpy(copy, bytes, sizeof copy);
+        CHECK(cnn_load_memory(other, bytes + 1, size) && same_parameters(net, other), "%s: %s", endings[i], said(other));
+        CHECK(!memcmp(copy, bytes, sizeof copy), "%s: loading changed the caller's bytes", endings[i]);
+        fill(net, 3);
+        fill(other, 3);
+        CHECK(!cnn_load_memory(other, bytes + 1, size - 30) && strstr(said(other), "the weights in memory: ") && (cnn_clear_error(other), same_parameters(net, other)), "%s: cut", endings[i]);
+        CHECK(!cnn_load_memory(other, NULL, 5) && cnn_error(other), "no bytes");
+        cnn_clear_error(other);
+        CHECK(!cnn_save_memory(net, ".onnx", bytes, sizeof bytes) && strstr(said(net), "the ending chooses"), "%s", said(net));
+        remove(in_folder(name));
+        cnn_free(net);
+        cnn_free(other);
+    }
+}
+
+static cnn_net *large(unsigned seed)                        /* 1.4 MB: its file is mapped */
+{
+    cnn_net *net = cnn_new(600, 1, 1);
+    cnn_manual_seed(net, seed);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 600);
+    return net;
+}
+
+static void test_large(void)
+{
+    static const char *const files[] = { "l.pth", "l.safetensors", "l.ckpt" };
+    static float x[360000], y[360000];
+    int i, cut;
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = large(1), *other = large(2);
+        CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "%s", said(net));
+        CHECK(i == 2 ? cnn_checkpoint_load(other, in_folder(files[i])) : cnn_load(other, in_folder(files[i])), "%s", said(other));
+        CHECK(cnn_get(net, "1.weight", x, 360000) == 360000 && cnn_get(other, "1.weight", y, 360000) == 360000 && !memcmp(x, y, sizeof x), "%s: other values", files[i]);
+        CHECK(cnn_save(other, in_folder(files[i == 2])) && cnn_load(net, in_folder(files[i == 2])), "%s", said(net));
+        for (cut = 1; cut < 300000; cut = 7 * cut + 13) {
+            struct stat status;
+            CHECK(!stat(in_folder(files[i]), &status) && !truncate(in_folder(files[i]), status.st_size - cut), "%s cannot be cut", files[i]);
+            CHECK(!(i == 2 ? cnn_checkpoint_load(other, in_folder(files[i])) : cnn_load(other, in_folder(files[i]))) && cnn_error(other), "%s, cut by %d, was loaded", files[i], cut);
+            cnn_clear_error(other);
+        }
+        cnn_free(net);
+        cnn_free(other);
+    }
+    for (i = 0; i < 3; i++) remove(in_folder(files[i]));
+}
+
+static void test_crc(void)                                  /* eight bytes at a time are as one at a time */
+{
+    static unsigned char data[10000];
+    size_t i, n;
+    for (i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 2654435761u >> 13);
+    for (n = 4090; n < sizeof data; n += 97) {
+        uint32_t whole = cnn__crc32(0, data + n % 8, n - n % 8), parts = 0;
+        for (i = n % 8; i < n; i += 100) parts = cnn__crc32(parts, data + i, n - i < 100 ? n - i : 100);
+        CHECK(whole == parts, "CRC of %d bytes: %08x, %08x", (int)n, (unsigned)whole, (unsigned)parts);
+    }
+    CHECK(cnn__crc32(0, (const unsigned char *)"123456789", 9) == 0xcbf43926u, "the CRC that every description of it gives");
+}
+
+static void test_large_numbers(void)                        /* LONG1 of 8 bytes, which 32 bits refused though it is small; Python's larger ones */
+{
+    begin_pickle();
+    p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
+    p("\x8a\x08"); add_number(&pickle, 6, 8);
+    p("tQ\x8b"); add_number(&pickle, 8, 4); add_number(&pickle, 0, 8);
+    p("K\3K\2\x86K\2K\1\x86\x89NtR");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p_string("seed"); p("\x8a\x0c"); add_number(&pickle, 1, 8); add_number(&pickle, 1, 4);
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "numbers of 8 and 12 bytes");
 }
 
 /* ---- damage: every truncation, many flipped bytes ---- */
@@ -992,6 +1139,176 @@ static void test_no_parameters(void)
     }
 }
 
+/* ---- where a file is written ---- */
+
+static void list_parts(int *count, int delete)              /* temporary files that are left */
+{
+    DIR *folder = opendir(in_folder("."));
+    struct dirent *entry;
+    for (*count = 0; folder && (entry = readdir(folder)) != NULL; ) {
+        size_t length = strlen(entry->d_name);
+        if (length < 5 || strcmp(entry->d_name + length - 5, ".part")) continue;
+        ++*count;
+        if (delete) remove(in_folder(entry->d_name));
+    }
+    if (folder) closedir(folder);
+}
+
+static int mode_of(const char *name)
+{
+    struct stat status;
+    return stat(in_folder(name), &status) ? -1 : (int)(status.st_mode & 07777);
+}
+
+static int is_link(const char *name)
+{
+    struct stat status;
+    return !lstat(in_folder(name), &status) && S_ISLNK(status.st_mode);
+}
+
+static void test_places(void)
+{
+    static unsigned char file[1 << 16], other[1 << 16];
+    cnn_net *net = small(), *back = small();
+    size_t size;
+    int parts, ends[2], status;
+    pid_t child;
+    mode_t mask = umask(022);
+    fill(net, 5);
+    CHECK(cnn_save(net, in_folder("k.pth")) && mode_of("k.pth") == 0644, "a new file has mode %o", mode_of("k.pth"));
+    size = read_bytes("k.pth", file, sizeof file);
+    chmod(in_folder("k.pth"), 0600);
+    CHECK(cnn_save(net, in_folder("k.pth")) && mode_of("k.pth") == 0600, "a private file became %o", mode_of("k.pth"));
+    chmod(in_folder("k.pth"), 0664);
+    CHECK(cnn_save(net, in_folder("k.pth")) && mode_of("k.pth") == 0664, "a shared file became %o", mode_of("k.pth"));
+    umask(mask);
+    CHECK(!symlink("k.pth", in_folder("link.pth")) && !symlink(in_folder("link.pth"), in_folder("far.pth")), "links cannot be made");
+    fill(net, 6);
+    CHECK(cnn_save(net, in_folder("far.pth")) && is_link("far.pth") && is_link("link.pth") && !is_link("k.pth"), "a link was replaced: %s", said(net));
+    CHECK(cnn_load(back, in_folder("k.pth")) && same_parameters(net, back), "what the link points to is old");
+    remove(in_folder("k.pth"));
+    CHECK(cnn_save(net, in_folder("far.pth")) && is_link("far.pth") && there("k.pth"), "a link to nothing: %s", said(net));
+    remove(in_folder("k.pth")); remove(in_folder("link.pth"));
+    CHECK(!symlink("loop.pth", in_folder("loop.pth")) && !cnn_save(net, in_folder("loop.pth")) && cnn_error(net) && is_link("loop.pth"), "a link to itself");
+    cnn_clear_error(net);
+    remove(in_folder("loop.pth")); remove(in_folder("far.pth"));
+    CHECK(!symlink("victim", in_folder("k.pth.part")) && cnn_save(net, in_folder("k.pth")) && !there("victim") && is_link("k.pth.part"), "a link at k.pth.part was followed");
+    remove(in_folder("k.pth.part"));
+
+    CHECK(!mkfifo(in_folder("fifo.pth"), 0600), "no FIFO can be made");
+    fflush(stdout);
+    child = fork();                                         /* reading a FIFO would wait for ever */
+    if (!child) {
+        alarm(10);
+        status = cnn_load(back, in_folder("fifo.pth")) || !strstr(said(back), "no regular file");
+        _exit(status);
+    }
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && !WEXITSTATUS(status), "loading a FIFO");
+    fill(net, 5);
+    child = fork();                                         /* writing one goes through it */
+    if (!child) {
+        alarm(10);
+        _exit(!cnn_save(net, in_folder("fifo.pth")));
+    }
+    memset(other, 0, sizeof other);
+    CHECK(read_bytes("fifo.pth", other, sizeof other) == size && !memcmp(file, other, size), "what came through the FIFO is another file");
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && !WEXITSTATUS(status), "saving to a FIFO");
+    CHECK(!mkfifo(in_folder("fifo2.pth"), 0600) && !remove(in_folder("fifo.pth")) && !remove(in_folder("fifo2.pth")), "the FIFO was replaced");
+    CHECK(cnn_save(net, "/dev/null") == 0 && strstr(said(net), "ending"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(cnn_checkpoint_save(net, "/dev/null") && !access("/dev/null", W_OK), "a device: %s", said(net));
+    CHECK(!stat("/dev/null", &(struct stat){ 0 }), "the device is gone");
+    if (!access("/dev/full", W_OK)) {
+        CHECK(!cnn_checkpoint_save(net, "/dev/full") && strstr(said(net), "No space left"), "a full device: %s", said(net));
+        cnn_clear_error(net);
+    }
+
+    CHECK(!pipe(ends), "no pipe");                          /* /dev/stdout: a pipe, then a file that has something already */
+    if (there_is("/dev/stdout")) {
+        child = fork();
+        if (!child) {
+            dup2(ends[1], 1);
+            _exit(!cnn_checkpoint_save(net, "/dev/stdout"));
+        }
+        close(ends[1]);
+        waitpid(child, &status, 0);
+        CHECK(WIFEXITED(status) && !WEXITSTATUS(status) && read(ends[0], other, 9) == 9 && other[8] == '{' && there_is("/dev/stdout"), "/dev/stdout as a pipe");
+        fflush(stdout);
+        child = fork();
+        if (!child) {
+            if (!freopen(in_folder("out.txt"), "wb", stdout)) _exit(2);
+            printf("before ");
+            if (!cnn_checkpoint_save(net, "/dev/stdout")) _exit(1);
+            printf(" after");
+            fflush(stdout);
+            _exit(0);
+        }
+        waitpid(child, &status, 0);
+        size = read_bytes("out.txt", other, sizeof other);
+        CHECK(WIFEXITED(status) && !WEXITSTATUS(status) && size > 100 && !memcmp(other, "before ", 7) && other[15] == '{' && !memcmp(other + size - 6, " after", 6), "/dev/stdout as a file");
+        remove(in_folder("out.txt"));
+    }
+    close(ends[0]);
+
+    no_fsync = 2;                                           /* the directory's flush fails, where the file's did not */
+    CHECK(!cnn_save(net, in_folder("k.pth")) && strstr(said(net), "its directory cannot be flushed") && strstr(said(net), "Input/output error"), "%s", said(net));
+    cnn_clear_error(net);
+    no_fsync = 1;                                           /* the file's */
+    fill(net, 9);
+    CHECK(!cnn_save(net, in_folder("k.pth")) && strstr(said(net), "unchanged"), "%s", said(net));
+    cnn_clear_error(net);
+    fill(back, 5);
+    no_fsync = 0;
+    CHECK(cnn_load(net, in_folder("k.pth")) && same_parameters(net, back), "a file that could not be flushed took the old one's place: %s", said(net));
+    list_parts(&parts, 1);
+    CHECK(!parts, "%d temporary files are left", parts);
+    remove(in_folder("k.pth"));
+    cnn_free(net);
+    cnn_free(back);
+}
+
+static void test_together(void)                             /* several programs, one path: all save, whoever loads sees a whole file */
+{
+    enum { WRITERS = 3, SAVES = 100 };
+    static const char *const files[] = { "j.pth", "j.safetensors" };
+    int i, k, parts, status, bad = 0, loads = 0;
+    for (i = 0; i < 2; i++) {
+        pid_t children[WRITERS];
+        cnn_net *net = medium(1);
+        CHECK(cnn_save(net, in_folder(files[i])), "%s", said(net));
+        fflush(stdout);
+        for (k = 0; k < WRITERS; k++) {
+            children[k] = fork();
+            if (children[k]) continue;
+            for (bad = loads = 0; loads < SAVES; loads++) {
+                fill(net, (float)(1000 * k + loads));
+                if (!cnn_save(net, in_folder(files[i]))) { printf("%s\n", said(net)); cnn_clear_error(net); bad = 1; }
+            }
+            fflush(stdout);
+            _exit(bad);
+        }
+        for (k = 0; k < WRITERS; ) {
+            float values[MOST];
+            size_t count, n;
+            if (!cnn_load(net, in_folder(files[i]))) { printf("%s\n", said(net)); cnn_clear_error(net); bad++; }
+            count = parameters(net, values);
+            for (n = 1; loads && n < count; n++) if (values[n] != values[0] + (float)n && values[0] == floorf(values[0])) { bad++; break; }
+            loads++;
+            if (waitpid(children[k], &status, WNOHANG) == children[k]) {
+                CHECK(WIFEXITED(status) && !WEXITSTATUS(status), "%s: a save beside others failed", files[i]);
+                k++;
+            }
+        }
+        CHECK(!bad && loads > 0, "%s: %d of %d loads found no whole file", files[i], bad, loads);
+        list_parts(&parts, 1);
+        CHECK(!parts, "%d temporary files are left", parts);
+        remove(in_folder(files[i]));
+        cnn_free(net);
+    }
+}
+
 /* ---- a save that is interrupted ---- */
 
 static void stop(int number) { (void)number; raise(SIGSTOP); }
@@ -1007,7 +1324,7 @@ static void test_interrupted(void)
 {
     static const char *const files[] = { "i.safetensors", "i.pth", "i.ckpt" };
     static unsigned char before[1 << 16], after[1 << 16];
-    int i, status;
+    int i, status, parts;
     for (i = 0; i < 3; i++) {
         cnn_net *net = medium(1);
         size_t count;
@@ -1030,7 +1347,8 @@ static void test_interrupted(void)
         waitpid(child, &status, 0);
         CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7, "%s: a full disk was not reported", files[i]);
         CHECK(read_bytes(files[i], after, sizeof after) == count && !memcmp(before, after, count), "%s: a full disk damaged the old file", files[i]);
-        CHECK(count > 200 && access(in_folder(i == 0 ? "i.safetensors.part" : i == 1 ? "i.pth.part" : "i.ckpt.part"), F_OK), "%s: an unfinished file was left", files[i]);
+        list_parts(&parts, 0);
+        CHECK(count > 200 && !parts, "%s: an unfinished file was left", files[i]);
         child = fork();                                     /* the program is killed while it writes */
         if (!child) {
             signal(SIGXFSZ, stop);
@@ -1044,6 +1362,8 @@ static void test_interrupted(void)
         kill(child, SIGKILL);
         waitpid(child, &status, 0);
         CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%s: the child was not killed", files[i]);
+        list_parts(&parts, 1);                              /* what is killed cannot tidy up */
+        CHECK(parts == 1, "%s: %d unfinished files", files[i], parts);
         CHECK(read_bytes(files[i], after, sizeof after) == count && !memcmp(before, after, count), "%s: a killed save damaged the old file", files[i]);
         CHECK(i == 2 ? cnn_checkpoint_save(net, in_folder(files[i])) : cnn_save(net, in_folder(files[i])), "after a killed save: %s", said(net));
         CHECK(read_bytes(files[i], after, sizeof after) == count && memcmp(before, after, count), "%s: the new file is the old one", files[i]);
@@ -1340,9 +1660,17 @@ int main(void)
     test_archives();
     test_strides();
     test_pickles();
+    test_torch_files();
+    test_contents();
+    test_in_memory();
+    test_large();
+    test_crc();
+    test_large_numbers();
     test_damage();
     test_misfits();
     test_no_parameters();
+    test_places();
+    test_together();
     test_interrupted();
     test_resume();
     test_checkpoint();

@@ -4,6 +4,7 @@ TOOL is the compiled tests/state_dict_tool.c. The classes are the lecture's, wit
 (programs 6-1 to 6-5). .safetensors is read and written here with json and struct, and by the safetensors package
 too where it is installed. The last line counts: "torch: N passed, N failed[, N skipped]".
 """
+import argparse
 import collections
 import json
 import os
@@ -251,18 +252,36 @@ def unusual():
     reference.load_state_dict(expanded)
     loads('an expanded bias', expanded, reference=logits(reference, shape))
 
+    # what people have: checkpoints around a state dict, other protocols, what stands before the keys
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.zeros(2, *shape)).sum().backward()
+    moments = optimizer.state_dict()
+    loads('a number beside the tensors', {**state, 'epoch': 3})
+    for protocol in 2, 3, 4, 5:
+        for new in True, False:
+            for what, tensors in (('a state dict', state), ('a checkpoint', {'epoch': 3, 'best': 0.5, 'args': argparse.Namespace(lr=0.1, list=[1, None]), 'state_dict': state,
+                                   'optimizer': moments, 'size': torch.Size([1, 2]), 'type': torch.float32, 'bytes': b'a\0b', 'set': {1, 2}, 'large': 2 ** 70}),
+                                  ('an average first', {'ema': {k: -v for k, v in state.items()}, 'model': state}), ('DataParallel', {'module.' + k: v for k, v in state.items()}),
+                                  ('torch.compile', {'module._orig_mod.' + k: v for k, v in state.items()}), ('Lightning', {'state_dict': {'model.' + k: v for k, v in state.items()}}),
+                                  ('a type that is not read, unused', {'other': {'x': torch.zeros(3).to(torch.float8_e5m2), 'y': torch.zeros(2, dtype=torch.complex64)}, 'model': state})):
+                torch.save(tensors, path('unusual.pth'), pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+                check(same(tool('lenet5', 'load', path('unusual.pth')), expected), '%s, protocol %d%s' % (what, protocol, '' if new else ', before 1.6'))
+
     def refused(what, words):
         run = subprocess.run([TOOL, 'lenet5', 'load', path('unusual.pth')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-        check(run.returncode == 1 and words in run.stderr and 'torch.save' in run.stderr, '%s: %s' % (what, run.stderr.strip()))
+        check(run.returncode == 1 and all(word in run.stderr for word in words), '%s: %s' % (what, run.stderr.strip()))
 
-    torch.save(model, path('unusual.pth'))
-    refused('a whole model', 'LeNet5')
-    torch.save({'epoch': 3, 'model': state}, path('unusual.pth'))
-    refused('a dict around the state dict', '"epoch" is no tensor')
-    torch.save(state, path('unusual.pth'), _use_new_zipfile_serialization=False)
-    refused('a file of before PyTorch 1.6', '1.6')
+    for new in True, False:
+        torch.save(model, path('unusual.pth'), _use_new_zipfile_serialization=new)
+        refused('a whole model', ('LeNet5', 'torch.save(torch.load('))
+    torch.save({'model': model, 'epoch': 3}, path('unusual.pth'))
+    refused('a whole model in a dict', ('LeNet5', 'torch.save(torch.load('))
     torch.jit.save(torch.jit.trace(model, torch.zeros(1, *shape)), path('unusual.pth'))
-    refused('TorchScript', 'TorchScript')
+    refused('TorchScript', ('TorchScript', 'torch.save(torch.jit.load('))
+    normalized = dict(state)
+    normalized.update(('input_layer.1.' + k, v) for k, v in nn.BatchNorm2d(6).state_dict().items())
+    torch.save(normalized, path('unusual.pth'))
+    refused('BatchNorm', ('input_layer.1.num_batches_tracked', 'input_layer.1 is a BatchNorm'))
 
 
 def with_other_programs(pth, safetensors_file):
