@@ -5840,13 +5840,13 @@ static double cnn__one_cycle_at(const cnn_one_cycle_lr_options *o, long t)
 static double cnn__next_lr(const cnn_net *net, long t)
 {
     const double pi = 3.14159265358979323846;
-    double lr = net->lr, least = (double)net->cosine_lr.eta_min, T = net->cosine_lr.t_max, at = (double)t;
+    double lr = net->lr, least = (double)net->cosine_lr.eta_min, half = net->cosine_lr.t_max, at = (double)t;
     switch (net->schedule) {
     case CNN__STEP_LR: return t % net->step_lr.step_size ? lr : lr * (double)net->step_lr.gamma;
     case CNN__COSINE_LR:
-        if (fmod(at - 1 - T, 2 * T) == 0)                  /* it was at its least, where the quotient is 0 / 0 */
-            return lr + (net->initial_lr - least) * (1 - cos(pi / T)) / 2;
-        return (1 + cos(pi * at / T)) / (1 + cos(pi * (at - 1) / T)) * (lr - least) + least;
+        if (fmod(at - 1 - half, 2 * half) == 0)                  /* it was at its least, where the quotient is 0 / 0 */
+            return lr + (net->initial_lr - least) * (1 - cos(pi / half)) / 2;
+        return (1 + cos(pi * at / half)) / (1 + cos(pi * (at - 1) / half)) * (lr - least) + least;
     case CNN__ONE_CYCLE_LR: return cnn__one_cycle_at(&net->one_cycle_lr, t);
     default: return lr;
     }
@@ -6189,15 +6189,15 @@ typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__
 static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
                               const char *score)
 {
-    enum { FEWEST = 5, MOST = 24 };
+    enum { fewest = 5, most = 24 };
     int detail, cells = 0, length = 0, i;
-    char bar[MOST + 4] = "", tail[300] = "";
-    for (detail = 2; detail >= 0 && cells < FEWEST; detail--) {
+    char bar[most + 4] = "", tail[300] = "";
+    for (detail = 2; detail >= 0 && cells < fewest; detail--) {
         cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
-    if (cells > MOST) cells = MOST;
-    if (cells >= FEWEST) {
+    if (cells > most) cells = most;
+    if (cells >= fewest) {
         bar[length++] = '[';
         for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
         bar[length++] = ']';

@@ -23,7 +23,8 @@ verdict() {
 there() { command -v "$1" >/dev/null 2>&1; }
 
 # links COMPILER FLAGS...: can it do that at all?
-links() { echo '#include <stdio.h>
+links() { echo '#include <errno.h>
+#include <stdio.h>
 int main(void) { return 0; }' >empty.c && "$@" empty.c -o empty >said 2>&1 && ./empty; }
 
 # works NAME COMPILER ARGUMENTS...: compiles without a warning; the program trains its network and ends with 0
@@ -347,7 +348,7 @@ else skip "s390x-linux-gnu-gcc or qemu-s390x is not installed"; fi
 
 # Every name in capitals is CNN_..., or comes from a header that cnn.h includes (FILE is a type, GCC stands in pragmas).
 # Comments, characters and strings are taken out first.
-sed -n 's/^ *# *include *\(<.*>\).*/#include \1/p' sub/cnn.h | grep -v -e windows -e 'io\.h' -e omp | sort -u >headers.c
+sed -n 's/^ *# *include *\(<.*>\).*/#include \1/p' sub/cnn.h | grep -v -e 'io\.h' -e 'process\.h' -e 'intrin\.h' | sort -u >headers.c
 "$cc" -dM -E headers.c 2>/dev/null | sed 's/^#define \([A-Za-z0-9_]*\).*/\1/' | sort -u >theirs
 printf '%s\n' FILE GCC STBI_INCLUDE_STB_IMAGE_H STBI_NO_ZLIB >>theirs
 gcc -fpreprocessed -dD -E -P sub/cnn.h 2>/dev/null | sed "s/'[^'\\\\]'//g"'; s/"\([^"\\]\|\\.\)*"//g' |
