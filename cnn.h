@@ -1135,9 +1135,10 @@ typedef struct cnn__job {                                  /* lies on the stack 
     void (*run)(void *arguments, int piece, int thread);
     void *arguments;
     int pieces, threads;
-    int next;                                              /* the first piece that nobody has claimed */
+    int claimed, front, back;                              /* pieces that somebody has claimed; from either end */
     int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
     int holding;                                           /* workers that hold a piece now */
+    int number;                                            /* of jobs so far */
     struct cnn__job *following;
 } cnn__job;
 
@@ -1153,21 +1154,32 @@ static struct {
     int users;                                             /* open backends: the last one to close ends the workers */
     int ending;
     cnn__job *jobs;                                        /* in the order in which they were posted */
-    int posted;                                            /* jobs so far: what an idle worker watches */
-    int spinning, sleeping;                                /* idle workers */
+    int numbered, posted;                                  /* jobs so far; posted: what an idle worker watches */
+    int spinning, sleeping;                                /* idle workers: awake; asleep */
     int waiting;                                           /* callers asleep until their last pieces are done */
 } cnn__pool;
 static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
 
-static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->next) < job->pieces; }
+/* The next piece, or -1. The caller begins at the front and workers at the back, so that each meets much the same
+   memory in one job after the other. */
+static int cnn__claim(cnn__job *job, int thread)
+{
+    if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
+    return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
+}
+
+static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces; }
 
 /* Under the lock. How many workers a thread that begins on a job wakes, once it has given up the lock, which they want
-   first: two, who wake two more each. */
+   first: two, who wake two more each. No more are awake than have a processor: they would only take turns. */
 static int cnn__to_wake(cnn__job *job)
 {
-    int open = cnn__open_job(job) ? job->threads - job->joined - cnn__pool.spinning : 0;
-    if (open > cnn__pool.sleeping) open = cnn__pool.sleeping;
-    return open < 2 ? open : 2;
+    int most = cnn__pool.processors > 2 ? cnn__pool.processors - 1 : 1;
+    int wake = most - (cnn__pool.workers - cnn__pool.sleeping);
+    int open = cnn__open_job(job) ? job->threads - job->joined - cnn__read_atomic(&cnn__pool.spinning) : 0;
+    if (wake > open) wake = open;
+    if (wake > cnn__pool.sleeping) wake = cnn__pool.sleeping;
+    return wake < 2 ? wake : 2;
 }
 
 static void cnn__wake(int workers) { while (workers-- > 0) cnn__wake_one(&cnn__job_posted); }
@@ -1177,7 +1189,7 @@ static cnn__job *cnn__join_job(int *piece, int *thread)
 {
     cnn__job *job = cnn__pool.jobs;
     for (; job; job = job->following) {
-        if (!cnn__open_job(job) || (*piece = cnn__add_atomic(&job->next, 1)) >= job->pieces) continue;
+        if (!cnn__open_job(job) || (*piece = cnn__claim(job, 1)) < 0) continue;
         *thread = job->joined++;
         cnn__add_atomic(&job->holding, 1);
         return job;
@@ -1185,46 +1197,42 @@ static cnn__job *cnn__join_job(int *piece, int *thread)
     return NULL;
 }
 
-/* Under the lock, which it gives up meanwhile. Waits for a job: awake for some microseconds, since the next one
-   mostly comes at once, then asleep. */
-static void cnn__idle(void)
+/* The next job mostly comes at once: for some microseconds a worker stays awake and watches for one after `number`. */
+static void cnn__watch(int number)
 {
-    int posted = cnn__pool.posted, spins = CNN__SPINS;
-    if (cnn__pool.spinning < cnn__pool.processors - 1) {   /* more would keep each other from working */
-        cnn__pool.spinning++;
-        cnn__unlock();
-        while (spins-- > 0 && cnn__read_atomic(&cnn__pool.posted) == posted) cnn__pause();
-        cnn__lock();
-        cnn__pool.spinning--;
-    }
-    if (cnn__pool.posted != posted || cnn__pool.ending) return;
-    cnn__pool.sleeping++;
-    cnn__wait(&cnn__job_posted, &cnn__the_lock);
-    cnn__pool.sleeping--;
+    int spins = CNN__SPINS;
+    cnn__add_atomic(&cnn__pool.spinning, 1);
+    while (spins-- > 0 && (int)((unsigned)cnn__read_atomic(&cnn__pool.posted) - (unsigned)number) <= 0) cnn__pause();
+    cnn__add_atomic(&cnn__pool.spinning, -1);
 }
 
 static CNN__ENTRY cnn__worker(void *unused)
 {
     cnn__job *job;
-    int piece, thread, wake;
+    int piece, thread, wake, number;
     (void)unused;
     cnn__flush_denormals();
     cnn__lock();
     while (!cnn__pool.ending) {
         if (!(job = cnn__join_job(&piece, &thread))) {
-            cnn__idle();
+            cnn__pool.sleeping++;
+            cnn__wait(&cnn__job_posted, &cnn__the_lock);
+            cnn__pool.sleeping--;
             continue;
         }
+        number = job->number;
         wake = cnn__to_wake(job);
         cnn__unlock();
         cnn__wake(wake);
         do job->run(job->arguments, piece, thread);
-        while ((piece = cnn__add_atomic(&job->next, 1)) < job->pieces);
+        while ((piece = cnn__claim(job, thread)) >= 0);
         if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {   /* the job may be gone now */
             cnn__lock();
             cnn__wake_all(&cnn__pieces_done);
-        } else
-            cnn__lock();
+            cnn__unlock();
+        }
+        cnn__watch(number);
+        cnn__lock();
     }
     cnn__unlock();
     return 0;
@@ -1240,9 +1248,10 @@ static void cnn__post(cnn__job *job)
     cnn__pool.wanted = cnn__pool.workers;                  /* where the system gives no more, fewer do it all */
     while (*last) last = &(*last)->following;
     *last = job;
-    cnn__add_atomic(&cnn__pool.posted, 1);
+    job->number = ++cnn__pool.numbered;
     wake = cnn__to_wake(job);
     cnn__unlock();
+    cnn__add_atomic(&cnn__pool.posted, 1);                 /* now, when the lock is free for who was watching */
     cnn__wake(wake);
 }
 
@@ -1289,9 +1298,8 @@ static void cnn__open_pool(int threads)
 #ifdef CNN_NO_THREADS
     (void)threads;
 #else
-    int processors = cnn__processors();
     cnn__lock();
-    cnn__pool.processors = processors;
+    if (!cnn__pool.processors) cnn__pool.processors = cnn__processors();
 #ifndef _WIN32
     {
         static int prepared;
@@ -1337,9 +1345,9 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
     if (threads > pieces) threads = pieces;
 #ifndef CNN_NO_THREADS
     if (threads > 1) {
-        cnn__job job = { run, arguments, pieces, threads, 0, 1, 0, NULL };
+        cnn__job job = { run, arguments, pieces, threads, 0, 0, 0, 1, 0, 0, NULL };
         cnn__post(&job);
-        while ((piece = cnn__add_atomic(&job.next, 1)) < pieces) run(arguments, piece, 0);
+        while ((piece = cnn__claim(&job, 0)) >= 0) run(arguments, piece, 0);
         cnn__finish(&job);
     } else
 #endif
