@@ -64,6 +64,8 @@
        from 0: layer 1 of a block is "block.0", and indices in C begin with 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
+       Two threads may use two networks, and one data set in both, at the same time; one network, loader or
+       file belongs to one thread at a time.
 
    WHAT IT DOES NOT DO
 
