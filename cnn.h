@@ -7341,7 +7341,7 @@ static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
     }
 }
 
-static int cnn__has_test(const cnn_net *net)               /* in any epoch: not every call of cnn_fit needs a test set */
+static int cnn__has_test(const cnn_net *net)               /* in any epoch: cnn_fit may have been called with and without */
 {
     int i = 0;
     while (i < net->history_count && !net->history[i].test.count) i++;
@@ -7351,7 +7351,7 @@ static int cnn__has_test(const cnn_net *net)               /* in any epoch: not 
 /* Round numbers for an axis: the step is 1, 2 or 5 times a power of ten, about four to a side. */
 static double cnn__axis_step(double low, double high)
 {
-    double raw = (high - low) / 4, power = pow(10, floor(log10(raw)));
+    double raw = (high - low) / 4 * (1 - 1e-9), power = pow(10, floor(log10(raw)));      /* rounding makes no step larger */
     return raw / power > 5 ? 10 * power : raw / power > 2 ? 5 * power : raw / power > 1 ? 2 * power : power;
 }
 
@@ -8036,8 +8036,9 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         ".confusion td{text-align:center;min-width:2.2rem}.confusion "
         ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
         ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
-        "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}figure{margin:0;padding:."
-        "6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
+        "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
+        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
+        "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
         "img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
