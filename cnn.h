@@ -7341,7 +7341,7 @@ static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
     }
 }
 
-static int cnn__has_test(const cnn_net *net)               /* in any epoch: cnn_fit may have been called with and without */
+static int cnn__has_test(const cnn_net *net)               /* in any epoch: not all need one */
 {
     int i = 0;
     while (i < net->history_count && !net->history[i].test.count) i++;
@@ -7351,7 +7351,7 @@ static int cnn__has_test(const cnn_net *net)               /* in any epoch: cnn_
 /* Round numbers for an axis: the step is 1, 2 or 5 times a power of ten, about four to a side. */
 static double cnn__axis_step(double low, double high)
 {
-    double raw = (high - low) / 4 * (1 - 1e-9), power = pow(10, floor(log10(raw)));      /* rounding makes no step larger */
+    double raw = (high - low) / 4 * (1 - 1e-9), power = pow(10, floor(log10(raw)));      /* less than rounding adds */
     return raw / power > 5 ? 10 * power : raw / power > 2 ? 5 * power : raw / power > 1 ? 2 * power : power;
 }
 

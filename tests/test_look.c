@@ -832,8 +832,8 @@ static void test_explain_errors(void)
     }
     CHECK(!cnn_explain(net, "books", 0, 0, 0, file) && strstr(error_of(net), "no layer \"books\"; "), "%s", error_of(net));
     cnn_clear_error(net);
-    CHECK(cnn_explain(net, "look", 1, 2, 3, stderr == NULL ? stderr : tmpfile()), "the last value: %s", error_of(net));
     CHECK(!*text_of(file), "something was printed all the same");
+    CHECK(*explained(net, "look", 1, 2, 3), "the last value");
     cnn_free(net);
 }
 
@@ -974,7 +974,7 @@ static void test_doctor_in_fit(void)
     check_text(fit_advice(p, 2), twice, "softmax twice");
     p.loss = CNN_MSE;
     check_text(fit_advice(p, 2), "", "softmax and the mean squared error");
-    check_text(fit_advice(well, 3), many, "three outputs");
+    CHECK(!strncmp(text = fit_advice(well, 3), many, strlen(many)), "three outputs: %s", text);
     p = well; p.value = 20; p.lr = 1e-6f;
     check_text(fit_advice(p, 2), "", "inputs up to 20");
     p.value = 20.25f; p.epochs = 2;
@@ -1114,7 +1114,7 @@ static void test_gradcheck(void)
     CHECK(r.checked == 72 + 36 + 36 + 12 + 12 + 9 + 16 + 2 + 12 + 3 && !r.failed && !r.kinks && r.worst < 0.5, "%d checked, %d failed, %d kinks, worst %g",
           r.checked, r.failed, r.kinks, r.worst);
     r = check_of(CONV, 5, NULL);
-    CHECK(r.checked == 9 * 5 + 2 + 3, "%d checked", r.checked);        /* 6 inputs, 2 weights; biases of 2 and 3 */
+    CHECK(r.checked == 8 * 5 + 2 + 3, "%d checked", r.checked);        /* 6 inputs, 2 weights; biases of 2 and 3 */
     r = check_of(CONV, 0, NULL);
     CHECK(r.checked == 7 * 10 + 9 + 2 + 3, "%d checked; 10 is the default", r.checked);
     for (i = 0; i < OPERATIONS; i++) {
