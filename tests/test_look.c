@@ -1065,6 +1065,7 @@ static cnn_gradcheck_result check_of(int operation, int samples, FILE *out)
     cnn_data *data;
     cnn_batch batch;
     static int order[3] = { 0, 1, 2 };
+    static char layer[40];
     cnn_gradcheck_result result;
     int i;
     switch (operation) {
@@ -1092,6 +1093,8 @@ static cnn_gradcheck_result check_of(int operation, int samples, FILE *out)
     result = cnn_gradcheck(net, &batch, samples, out);
     CHECK(net->allow_tf32 == 1, "what was allowed stays allowed");
     CHECK_FINE(net);
+    snprintf(layer, sizeof layer, "%s", result.where);     /* which is the network's */
+    result.where = layer;
     cnn_free(net);
     cnn_data_free(data);
     return result;
