@@ -7950,7 +7950,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_data *data, const int *guess
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
         fprintf(f, "<figcaption>said <b>");
         cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
+        fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * probability[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
         fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
     }
@@ -8041,7 +8041,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        "img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
         "1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;

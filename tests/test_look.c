@@ -444,6 +444,10 @@ static void test_summary(void)
         { "input", "5 x 1 x 1", "", "", "20" },
         { "0 (relu)", "5 x 1 x 1", "", "", "20" },
         { "total, for one sample", "", "0", "0", "40" } };
+    static const row least[] = {
+        { "input", "1 x 1 x 1", "", "", "4" },
+        { "0 (conv2d)", "1 x 1 x 1", "1", "1", "4" },
+        { "total, for one sample", "", "1", "1", "8" } };
     cnn_net *net = cnn_new(1, 28, 28);
     cnn_block(net, "input_layer");
     cnn_conv2d(net, .out_channels = 6, .kernel_size = 5, .padding = 2);
@@ -483,6 +487,11 @@ static void test_summary(void)
     net = cnn_new(5, 1, 1);
     cnn_relu(net);
     check_summary(net, little, 3);
+    cnn_free(net);
+
+    net = cnn_new(1, 1, 1);
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1, .no_bias = 1);
+    check_summary(net, least, 3);
     cnn_free(net);
 }
 
@@ -1149,6 +1158,16 @@ static void test_gradcheck(void)
         }
         r = check_of(CONV, 8, NULL);
         CHECK(r.failed == hits, "element %d: %d failed, drawn %d times", wrong_at, r.failed, hits);
+    }
+    {
+        cnn_net *net = cnn_new(1, 1, 1);                   /* what could not be checked counts as one failure */
+        cnn_batch none = { NULL, NULL, 0 };
+        cnn_relu(net);
+        r = cnn_gradcheck(net, &none, 1, NULL);
+        CHECK(cnn_error(net) && r.failed == 1 && !r.checked && !r.kinks && r.worst == 0 && !*r.where, "%d failed", r.failed);
+        cnn_free(net);
+        r = cnn_gradcheck(NULL, &none, 1, NULL);
+        CHECK(r.failed == 1, "%d failed", r.failed);
     }
     /* the table: a row a tensor, whose sums are the result's */
     wrong_at = -1; factor = 1.0025f;

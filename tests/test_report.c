@@ -313,7 +313,7 @@ static void check_report(cnn_net *net, const cnn_data *data, const report_case *
                 if (before != i) continue;
                 expect("<figure>");
                 expect_sample(data, n, "sample");
-                expect("<figcaption>said <b>%s</b> (%.1f %%)<br>is <b>%s</b><br>sample %d</figcaption></figure>\n", name_of(c, data, guess[n]),
+                expect("<figcaption>said <b>%s</b> (%.1f&nbsp;%%)<br>is <b>%s</b><br>sample %d</figcaption></figure>\n", name_of(c, data, guess[n]),
                        (double)(100 * probability[n]), name_of(c, data, data->labels[n]), n);
             }
         expect("</div>\n");
@@ -473,22 +473,23 @@ static void test_signals(void)
 /* No convolution in front, one class too few in the labels for three different samples, tall pictures, equal probabilities. */
 static void test_flat(void)
 {
-    static const row rows[] = { { "input", "", "1 x 90 x 2", "", "" }, { "0", "avg_pool2d", "1 x 1 x 1", "", "" }, { "1", "flatten", "1", "", "" },
-                                { "2", "linear", "2", "2", "2" }, { "total", "", "", "2", "2" } };
-    static const report_case c = { "flat", "flat", "flat", NULL, rows, 5, "2", NULL, 0, 0, 0, 0 };
-    static float values[60 * 180], weight[2] = { 1, -1 };
+    static const row rows[] = { { "input", "", "1 x 17 x 2", "", "" }, { "0", "avg_pool2d", "1 x 1 x 1", "", "" }, { "1", "conv2d", "1 x 1 x 1", "1", "1" },
+                                { "2", "flatten", "1", "", "" }, { "3", "linear", "2", "2", "2" }, { "total", "", "", "3", "3" } };
+    static const report_case c = { "flat", "flat", "flat", NULL, rows, 6, "3", NULL, 0, 0, 0, 0 };
+    static float values[60 * 34], weight[2] = { 1, -1 };
     static int labels[60];
     int i;
-    cnn_net *net = cnn_new(1, 90, 2);
+    cnn_net *net = cnn_new(1, 17, 2);
     cnn_data *data;
-    for (i = 0; i < 60 * 180; i++) values[i] = (float)(i / 180 % 4) - 1.25f;
-    for (i = 0; i < 60 * 180; i += 180) values[i] = -values[i + 1] + 2;
+    for (i = 0; i < 60 * 34; i++) values[i] = (float)(i / 34 % 4) - 1.25f;
+    for (i = 0; i < 60 * 34; i += 34) values[i] = -values[i + 1] + 2;
     for (i = 0; i < 60; i++) labels[i] = i / 3 % 2;
-    data = cnn_data_new(.count = 60, .channels = 1, .height = 90, .width = 2, .classes = 2, .floats = values, .labels = labels);
-    cnn_avg_pool2d(net, .kernel_height = 90, .kernel_width = 2);
+    data = cnn_data_new(.count = 60, .channels = 1, .height = 17, .width = 2, .classes = 2, .floats = values, .labels = labels);
+    cnn_avg_pool2d(net, .kernel_height = 17, .kernel_width = 2);
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1, .no_bias = 1);
     cnn_flatten(net);
     cnn_linear(net, .out_features = 2, .no_bias = 1);
-    CHECK(cnn_set(net, "2.weight", weight, 2), "%s", error_of(net));
+    CHECK(cnn_set(net, "1.weight", weight, 1) && cnn_set(net, "3.weight", weight, 2), "%s", error_of(net));
     check_report(net, data, &c);
     cnn_free(net);
     cnn_data_free(data);
