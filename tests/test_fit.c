@@ -301,7 +301,8 @@ static void test_progress_time(void)
 {
     static const struct { int done, bar; double ago, shown; int minutes, seconds, printed; } cases[] = {
         { 30, 0, 90, 0, 0, 30, 1 }, { 10, 0, 60, 0, 3, 0, 1 }, { 11, 0, 66, 0, 0, 0, 0 }, { 10, 1, 60, 1, 3, 0, 1 }, { 13, 1, 60, 0.01, 0, 0, 0 },
-        { 15, 1, 90, 0.2, 2, 30, 1 }, { 40, 1, 60, 0.01, 0, 0, 1 }, { 40, 0, 60, 0, 0, 0, 1 }, { 1, 1, 3, 1, 1, 57, 1 } };
+        { 15, 1, 90, 0.2, 2, 30, 1 }, { 40, 1, 60, 0.01, 0, 0, 1 }, { 40, 0, 60, 0, 0, 0, 1 }, { 1, 1, 3, 1, 1, 57, 1 },
+        { 39, 1, 39, 1, 0, 1, 1 } };
     cnn_net *net = net_of("gemm", NONE, 0);
     size_t k;
     CHECK(cnn_num_parameters(net), "%s", error_of(net));
@@ -395,7 +396,7 @@ static void test_errors(void)
     CHECK(!cnn_fit(net, missing, NULL, .epochs = 1) && !strcmp(error_of(net), missing->error), "%s", error_of(net));
     cnn_clear_error(net);
     cnn_history(net, &count);
-    CHECK(count == 0 && cnn_fit(net, train, NULL, .batch_size = TRAIN), "none of it was trained: %s", error_of(net));
+    CHECK(count == 0 && !cnn_history(NULL, &count) && count == 0 && cnn_fit(net, train, NULL, .batch_size = TRAIN), "none of it was trained: %s", error_of(net));
     cnn_flatten(without);
     cnn_linear(without, .out_features = 3);
     CHECK(!cnn_fit(without, train, NULL, .epochs = 1) && strstr(error_of(without), "no optimizer"), "%s", error_of(without));
