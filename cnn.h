@@ -9831,9 +9831,11 @@ cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int sam
 
 typedef enum cnn__curve { CNN__TRAIN_LOSS, CNN__TEST_LOSS, CNN__TRAIN_ACCURACY, CNN__TEST_ACCURACY } cnn__curve;
 
+/* Infinite, which is not drawn, where an epoch was not tested. */
 static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
 {
     const cnn_epoch *e = &net->history[i];
+    if (!e->test.count && (curve == CNN__TEST_LOSS || curve == CNN__TEST_ACCURACY)) return HUGE_VAL;
     switch (curve) {
     case CNN__TRAIN_LOSS:     return e->train.loss;
     case CNN__TEST_LOSS:      return e->test.loss;
@@ -9842,13 +9844,32 @@ static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
     }
 }
 
-static int cnn__has_test(const cnn_net *net) { return net->history_count && net->history[0].test.count; }
+static int cnn__has_test(const cnn_net *net)               /* in any epoch: not all need one */
+{
+    int i = 0;
+    while (i < net->history_count && !net->history[i].test.count) i++;
+    return i < net->history_count;
+}
 
 /* Round numbers for an axis: the step is 1, 2 or 5 times a power of ten, about four to a side. */
 static double cnn__axis_step(double low, double high)
 {
-    double raw = (high - low) / 4, power = pow(10, floor(log10(raw > 1e-9 ? raw : 1e-9)));
+    double raw = (high - low) / 4 * (1 - 1e-9), power = pow(10, floor(log10(raw)));      /* less than rounding adds */
     return raw / power > 5 ? 10 * power : raw / power > 2 ? 5 * power : raw / power > 1 ? 2 * power : power;
+}
+
+static int cnn__order(double x) { return (int)floor(log10(x) + 1e-9); }    /* 3 for 1000 to 9999, -1 for 0.1 to 0.99 */
+
+/* A number at an axis. All of one axis have the same decimals, as many as tell neighbours `step` apart. */
+static const char *cnn__axis_text(double v, double low, double high, double step, cnn__text *text)
+{
+    double largest = fabs(low) > fabs(high) ? fabs(low) : fabs(high);
+    int order = cnn__order(step);
+    if (largest >= 1e6 || largest < 1e-3)
+        cnn__snprintf(text->s, sizeof text->s, "%.*e", cnn__order(largest) - order, v);
+    else
+        cnn__snprintf(text->s, sizeof text->s, "%.*f", order < 0 ? -order : 0, v);
+    return text->s;
 }
 
 static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)      /* returns the axis's step */
@@ -9884,30 +9905,33 @@ static void cnn__svg_text(FILE *f, const char *text)                       /* <,
 
 static const int cnn__plot_width = 320, cnn__plot_height = 220;
 
+static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
+{
+    return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
+}
+
 static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
-    double low, high, step, v;
-    int c, i, n = net->history_count, every = n > 10 ? (n + 9) / 10 : 1;
+    double low, high, step, v, x, y;
+    int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
+    cnn__text text;
     step = cnn__curve_range(net, first, &low, &high);
     cnn__fprintf(f,
             "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
             left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
-        double y;
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
         cnn__fprintf(
             f,
             "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
             cnn__plot_width, y, y, y + 4);
-        cnn__fprintf(f, high < 1e6 ? "%.*f</text>\n" : "%.*e</text>\n",
-                     step >= 1 ? 0 : step >= 0.1 ? 1 : step >= 0.01 ? 2 : 4, v);
+        cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
     }
-    for (i = 0; i < n; i++) {
-        double x = n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2;
-        if (i % every && i != n - 1) continue;
-        if (i != n - 1 && n - 1 - i < every && i) continue;                /* no room before the last number */
+    for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
+        if (net->history[i].epoch % every) continue;
+        x = cnn__epoch_x(n, i);
         cnn__fprintf(f,
                 "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
                 "text-anchor=\"middle\">%d</text>\n",
@@ -9918,19 +9942,19 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
             "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
             cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c;
+        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, (cnn__curve)(first + c), i);
-            if (v - v == 0)
-                cnn__fprintf(f, "%.1f,%.1f ", n > 1 ? (double)cnn__plot_width * i / (n - 1) : cnn__plot_width / 2,
-                        cnn__plot_height * (high - v) / (high - low));
+            if (!(v - v == 0)) continue;
+            x = cnn__epoch_x(n, i);
+            y = cnn__plot_height * (high - v) / (high - low);
+            cnn__fprintf(f, "%.1f,%.1f ", x, y);
+            points++;
         }
         cnn__fprintf(f, "\"/>\n");
-        v = cnn__curve_at(net, (cnn__curve)(first + c), 0);
-        if (n == 1 && v - v == 0)
-            cnn__fprintf(f, "<circle cx=\"%d\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", cnn__plot_width / 2,
-                    cnn__plot_height * (high - v) / (high - low), colour[c]);
+        if (points == 1)                                   /* one point makes no line */
+            cnn__fprintf(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x, y, colour[c]);
         cnn__fprintf(f,
                 "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
                 "y=\"%d\">%s</text>\n",
@@ -9986,35 +10010,40 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
     return cnn__end_file(&w, &net->error);
 }
 
+/* One mark an epoch, in its column; one epoch alone stands in the middle, as in the SVG. */
 static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
 {
     enum { width = 60, height = 9 };
     char cell[height][width + 1];
-    double low, high;
-    int c, row, column;
-    cnn__curve_range(net, first, &low, &high);
+    double low, high, step = cnn__curve_range(net, first, &low, &high);
+    int c, i, row, column, n = net->history_count;
+    cnn__text text;
     for (row = 0; row < height; row++) {
         memset(cell[row], ' ', width);
         cell[row][width] = 0;
     }
     for (c = 0; c < 1 + cnn__has_test(net); c++)
-        for (column = 0; column < width; column++) {
-            int i = net->history_count > 1 ? (int)((double)column * (net->history_count - 1) / (width - 1) + 0.5) : 0;
+        for (i = 0; i < n; i++) {
             double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            char mark = c ? 'o' : '.', *at;
             if (!(v - v == 0)) continue;
+            column = n > 1 ? (int)((double)i * (width - 1) / (n - 1) + 0.5) : width / 2;
             row = (int)((high - v) / (high - low) * (height - 1) + 0.5);
-            if (row < 0 || row >= height) continue;
-            cell[row][column] = cell[row][column] == ' ' ? (c ? 'o' : '.') : '8';
+            at = &cell[row][column];
+            *at = *at == ' ' || *at == mark ? mark : '8';
         }
     cnn__fprintf(out, "%s\n", title);
     for (row = 0; row < height; row++)
         if (row == 0 || row == height / 2 || row == height - 1)
-            cnn__fprintf(out, high < 1e6 ? "%9.*f |%s\n" : "%9.*e |%s\n", high - low < 0.1 ? 4 : 2,
-                    high - (high - low) * row / (height - 1), cell[row]);
+            cnn__fprintf(out, "%9s |%s\n",
+                    cnn__axis_text(high - (high - low) * row / (height - 1), low, high, step / 10, &text), cell[row]);
         else
             cnn__fprintf(out, "          |%s\n", cell[row]);
-    cnn__fprintf(out, "          +------------------------------------------------------------\n           epoch %-3d%*d\n",
-            net->history[0].epoch, width - 9, net->history[net->history_count - 1].epoch);
+    cnn__fprintf(out, "          +------------------------------------------------------------\n");
+    if (n > 1)
+        cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
+    else
+        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);      /* the number below the mark */
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -10222,17 +10251,20 @@ static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last
     for (k = 0; k < 4; k++) cnn__png_word(page, crc, both >> 8 * k & 255, 1);              /* lowest byte first */
 }
 
-/* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed. */
-static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int zoom,
+/* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed.
+   It is shown as large as whole pixels fit into `side`; what has one row is stretched, or it could not be seen. */
+static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int side,
                          const char *alt)
 {
+    enum { least = 16 };
+    int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
     cnn__page page = { NULL, { 0 }, 0 };
     uint32_t crc = 0, a = 1, b = 0;
     size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
-    cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,", width * zoom,
-                 height * zoom, alt);
+    cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
+            width * zoom > least ? width * zoom : least, height * zoom > least ? height * zoom : least, alt);
     cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
     cnn__png_word(&page, NULL, 13, 4);
     cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
@@ -10274,8 +10306,9 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
     float low = 0, high = 1;
     *channels = data->channels == 3 ? 3 : 1;
     if (data->floats) {
-        low = high = data->floats[first];
-        for (i = 1; i < *channels * map; i++) {
+        low = (float)HUGE_VAL;
+        high = -low;
+        for (i = 0; i < *channels * map; i++) {
             float v = data->floats[first + i];
             if (v < low) low = v;
             if (v > high) high = v;
@@ -10289,17 +10322,19 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
                     : cnn__grey(data->floats[first + (size_t)c * map + i], low, high);
 }
 
+static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
+
 /* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
 static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
-                              int centred, int zoom, const char *alt)
+                              int centred, const char *alt)
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
     if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
-        float low = maps[0], high = maps[0];
-        for (i = 1; i < channels * area; i++) {
+        float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
+        for (i = 0; i < channels * area; i++) {
             if (maps[i] < low) low = maps[i];
             if (maps[i] > high) high = maps[i];
         }
@@ -10310,7 +10345,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
         for (c = 0; c < channels; c++)
             for (i = 0; i < area; i++)
                 pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
-        cnn__picture(f, pixels, width, height, channels, zoom, alt);
+        cnn__picture(f, pixels, width, height, channels, cnn__map_side, alt);
     }
     cnn__fprintf(f, "</div>\n");
     cnn__free(pixels);
@@ -10346,24 +10381,26 @@ static void cnn__report_network(FILE *f, cnn_net *net)
             cnn__thousands((double)cnn_num_parameters(net), &a), cnn__thousands(work, &b));
 }
 
+/* A network may have more outputs than the data set has classes: those are counted together, in a last column. */
 static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
 {
-    int k = data->classes, t, g, n, most = 1, *counts = (int *)cnn__alloc((size_t)k * k, sizeof *counts);
+    int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
+        *counts = (int *)cnn__alloc((size_t)k * columns, sizeof *counts);
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (guess[n] < k && data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * k + guess[n]]++;
-    for (t = 0; t < k; t++) for (g = 0; g < k; g++) if (t != g && counts[t * k + g] > most) most = counts[t * k + g];
-    cnn__fprintf(f,
-                 "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
+        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k ? guess[n] : k)]++;
+    for (t = 0; t < k; t++)
+        for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
+    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
                "class=\"scroll\"><table class=\"confusion\"><tr><th>");
     for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
-    cnn__fprintf(f, "</tr>\n");
+    cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
         cnn__fprintf(f, "<tr><th>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
-        for (g = 0; g < k; g++) {
-            int c = counts[t * k + g];
+        for (g = 0; g < columns; g++) {
+            int c = counts[t * columns + g];
             if (t == g) cnn__fprintf(f, "<td class=\"right\">%d", c);
             else if (c) cnn__fprintf(f, "<td style=\"background:rgba(217,95,2,%.2f)\">%d", 0.12 + 0.7 * c / most, c);
             else cnn__fprintf(f, "<td class=\"none\">0");
@@ -10376,12 +10413,13 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
                "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
-        for (g = 0; g < k; g++) { called += counts[g * k + t]; are += counts[t * k + g]; }
+        for (g = 0; g < k; g++) called += counts[g * columns + t];
+        for (g = 0; g < columns; g++) are += counts[t * columns + g];
         cnn__fprintf(f, "<tr><td>");
         cnn__svg_text(f, cnn__class_name(data, t, &text));
-        if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / called);
+        if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / called);
         else cnn__fprintf(f, "<td>-");
-        if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * k + t] / are);
+        if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / are);
         else cnn__fprintf(f, "<td>-");
         cnn__fprintf(f, "<td>%d</tr>\n", are);
     }
@@ -10392,7 +10430,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
 static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
                                  unsigned char *pixels)
 {
-    enum { most = 25 };
+    enum { most = 24 };                                   /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
     cnn__text a, b;
     for (n = 0; n < data->count; n++) {
@@ -10404,18 +10442,23 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
             if (count < most) count++;
         }
     }
-    cnn__fprintf(f,
-            "<h2>The most confident mistakes</h2>\n<p>%d of %d samples are wrong; these it was surest of.</p>\n<div "
-            "class=\"cards\">\n",
-            all, data->count);
+    cnn__fprintf(f, "<h2>The most confident mistakes</h2>\n<p>");
+    if (!all) {
+        cnn__fprintf(f, "No mistakes: all %d samples are right.</p>\n", data->count);
+        return;
+    }
+    cnn__fprintf(f, "%d of %d samples %s wrong", all, data->count, all == 1 ? "is" : "are");
+    if (all > most) cnn__fprintf(f, "; these %d it was surest of", most);
+    else if (all > 1) cnn__fprintf(f, "; those it was surest of come first");
+    cnn__fprintf(f, ".</p>\n<div class=\"cards\">\n");
     for (k = 0; k < count; k++) {
         n = shown[k];
         cnn__sample_pixels(pixels, data, n, &channels);
         cnn__fprintf(f, "<figure>");
-        cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "sample");
+        cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
         cnn__fprintf(f, "<figcaption>said <b>");
         cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        cnn__fprintf(f, "</b> (%.1f %%)<br>is <b>", 100 * probability[n]);
+        cnn__fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * probability[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
         cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
     }
@@ -10430,13 +10473,13 @@ static void cnn__report_kernels(FILE *f, cnn_net *net)
     if (l->kind != CNN__CONV2D) return;
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     if (!parameters) return;
-    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernels of %d x %d x %d, %s.</p>\n",
-                 l->conv.out_channels,
-            l->conv.in_channels / l->conv.groups, l->conv.kernel_height, l->conv.kernel_width,
+    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernel%s of %d x %d x %d, %s.</p>\n", l->conv.out_channels,
+            l->conv.out_channels == 1 ? "" : "s", l->conv.in_channels / l->conv.groups, l->conv.kernel_height,
+            l->conv.kernel_width,
             colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
     cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters),
                       l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups), l->conv.kernel_height,
-                      l->conv.kernel_width, colour ? 3 : 1, 1, 10, "kernel");
+                      l->conv.kernel_width, colour ? 3 : 1, 1, "kernel");
     cnn__free(parameters);
 }
 
@@ -10462,7 +10505,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
         cnn__fprintf(f, "</summary>\n");
         cnn__sample_pixels(pixels, data, order[n], &channels);
-        cnn__picture(f, pixels, data->width, data->height, channels, 84 / data->width > 1 ? 84 / data->width : 1, "input");
+        cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "input");
         for (i = 0; i < net->layer_count; i++) {
             const cnn__layer *l = &net->layers[i];
             size_t size = cnn__size(l->out);
@@ -10477,7 +10520,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             cnn__svg_text(f, l->name);
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
             cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
-                              l->out.width < 56 ? 56 / l->out.width : 1, "map");
+                              "map");
             cnn__free(maps);
         }
         cnn__fprintf(f, "</details>\n");
@@ -10500,10 +10543,13 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         ":nth-child(2){text-align:left}.sum td{font-weight:600}"
         ".confusion td{text-align:center;min-width:2.2rem}.confusion "
         ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
-        ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.2rem,1fr));gap:.8rem}figure{margin:0;padding:."
-        "6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
-        "img{image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
+        "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
+        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
+        "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
+        "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
+        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
+        "img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
         "1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
