@@ -9864,9 +9864,9 @@ static int cnn__order(double x) { return (int)floor(log10(x) + 1e-9); }    /* 3 
 static const char *cnn__axis_text(double v, double low, double high, double step, cnn__text *text)
 {
     double largest = fabs(low) > fabs(high) ? fabs(low) : fabs(high);
-    int order = cnn__order(step);
+    int order = cnn__order(step), digits = cnn__order(largest) - order;
     if (largest >= 1e6 || largest < 1e-3)
-        cnn__snprintf(text->s, sizeof text->s, "%.*e", cnn__order(largest) - order, v);
+        cnn__snprintf(text->s, sizeof text->s, "%.*e", digits < 3 ? digits : 3, v);     /* nine columns */
     else
         cnn__snprintf(text->s, sizeof text->s, "%.*f", order < 0 ? -order : 0, v);
     return text->s;

@@ -319,9 +319,12 @@ static void check_report(cnn_net *net, const cnn_data *data, const report_case *
         expect("</div>\n");
     }
     expect("<h2>The network</h2>\n<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n");
-    for (i = 0; i < c->row_count; i++)
-        expect("<tr%s><td>%s<td>%s<td>%s<td>%s<td>%s</tr>%s", i == c->row_count - 1 ? " class=\"sum\"" : "", c->rows[i].name, c->rows[i].type,
+    for (i = 0; i < c->row_count; i++) {
+        char number[16] = "";
+        if (i && i < c->row_count - 1) snprintf(number, sizeof number, "%d. ", i);
+        expect("<tr%s><td>%s%s<td>%s<td>%s<td>%s<td>%s</tr>%s", i == c->row_count - 1 ? " class=\"sum\"" : "", number, c->rows[i].name, c->rows[i].type,
                c->rows[i].output, c->rows[i].parameters, c->rows[i].work, i == c->row_count - 1 ? "</table></div>\n" : "\n");
+    }
     if (c->kernels) {
         char key[100];
         int size = c->kernel_channels * c->kernel_height * c->kernel_width;
