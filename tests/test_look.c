@@ -920,6 +920,7 @@ static void test_doctor_epochs(void)
     /* ten points between training and test */
     check_text(epoch_advice(net, epoch_of(3, 1, 0.9, 0.799), 10, CNN_CROSS_ENTROPY, 1, 0), overfit, "overfits");
     check_text(epoch_advice(net, epoch_of(3, 1, 0.9, 0.801), 10, CNN_CROSS_ENTROPY, 1, 0), "", "as good as in training");
+    check_text(epoch_advice(net, epoch_of(3, 1, 0.1, 0), 10, CNN_CROSS_ENTROPY, 1, 0), "", "ten points and no more");
     check_text(epoch_advice(net, epoch_of(3, 1, 0.9, -1), 10, CNN_CROSS_ENTROPY, 1, 0), "", "no test set");
     check_text(epoch_advice(net, epoch_of(3, HUGE_VAL, 0.5, -1), 1, CNN_CROSS_ENTROPY, 1, 0), infinite, "overflowed");
     /* the best loss is remembered, and everything is said once */
@@ -936,8 +937,56 @@ static void test_doctor_epochs(void)
     cnn_free(net);
 }
 
+/* Each piece of advice is given once, whatever else was said before. */
+static void test_doctor_repeats(void)
+{
+    static const int all[] = { CNN__SAID_SOFTMAX, CNN__SAID_UNSCALED, CNN__SAID_NAN, CNN__SAID_STUCK, CNN__SAID_DEAD, CNN__SAID_RATE, CNN__SAID_OVERFIT,
+                               CNN__SAID_CLASSES };
+    int a, b;
+    for (a = 0; a < 8; a++)
+        for (b = 0; b < 8; b++) {
+            cnn__doctor d = { NULL, 0, 0 };
+            d.out = tmpfile();
+            cnn__advise(&d, all[a], "%d", a);
+            cnn__advise(&d, all[b], "%d", b);
+            cnn__advise(&d, all[a], "%d", a);
+            expect_nothing();
+            expect("doctor: %d\n", a);
+            if (a != b) expect("doctor: %d\n", b);
+            check_text(text_of(d.out), expected, "two pieces of advice");
+        }
+}
+
+/* ReLUs of the last batch: dead only where no unit of no sample gives anything. */
+static void test_doctor_dead(void)
+{
+    static float x[4 * 3];
+    static int labels[4], order[4] = { 0, 1, 2, 3 };
+    int i, k;
+    for (k = -1; k < 12; k++) {
+        cnn_net *net = cnn_new(3, 1, 1);
+        cnn_data *data;
+        cnn_batch batch;
+        cnn__doctor d = { NULL, 0, 0 };
+        const char *text;
+        for (i = 0; i < 12; i++) x[i] = i == k ? 0.001f : -1;
+        data = cnn_data_new(.count = 4, .channels = 3, .height = 1, .width = 1, .classes = 2, .floats = x, .labels = labels);
+        batch.data = data; batch.order = order; batch.size = 4;
+        cnn_name(net, "tau");
+        cnn_relu(net);
+        cnn_forward(net, &batch);
+        d.out = tmpfile();
+        cnn__doctor_dead(&d, net);
+        text = text_of(d.out);
+        CHECK(!strncmp(text, "doctor: all ReLUs of layer 1 (\"tau\") are dead", 40) == (k < 0), "value %d lives: %s", k, text);
+        CHECK_FINE(net);
+        cnn_free(net);
+        cnn_data_free(data);
+    }
+}
+
 /* Two inputs to each of two outputs: what the doctor says about a whole fit. */
-typedef struct patient { int softmax, relu_first, count, classes, batch_size, epochs; float value, lr, bias; cnn_loss_kind loss; } patient;
+typedef struct patient { int softmax, relu_first, zero, count, classes, batch_size, epochs; float value, lr, bias; cnn_loss_kind loss; } patient;
 
 static const char *fit_advice(patient p, int outputs)
 {
@@ -951,6 +1000,7 @@ static const char *fit_advice(patient p, int outputs)
     for (i = 0; i < p.count; i++) {
         x[2 * i] = i ? 0.5f : p.value; x[2 * i + 1] = i % 2 ? 0.25f : -0.25f;
         labels[i] = i % 2;
+        if (p.zero) x[2 * i] = x[2 * i + 1] = 0;           /* nothing to learn from */
     }
     data = cnn_data_new(.count = p.count, .channels = 1, .height = 1, .width = 2, .floats = x, .classes = p.classes, .labels = labels);
     cnn_flatten(net);
@@ -965,6 +1015,11 @@ static const char *fit_advice(patient p, int outputs)
     if (p.softmax) cnn_softmax(net);
     for (i = 0; i < 8; i++) bias[i] = p.bias;
     if (p.relu_first) cnn_set(net, "hidden.bias", bias, 4);
+    if (p.zero) {
+        memset(bias, 0, sizeof bias);
+        cnn_set(net, "last.weight", bias, 4);
+        cnn_set(net, "last.bias", bias, 2);
+    }
     cnn_sgd(net, .lr = p.lr);
     cnn_fit(net, data, NULL, .epochs = p.epochs, .batch_size = p.batch_size, .keep_order = 1, .doctor = file, .loss = p.loss);
     CHECK_FINE(net);
@@ -982,7 +1037,7 @@ static void test_doctor_in_fit(void)
                                    "divided by 255, or call cnn_normalize.\n",
                       dead[] = "doctor: all ReLUs of layer 3 (\"tau\") are dead: they give 0 for every sample, and no gradient comes through. "
                                "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.\n";
-    patient well = { 0, 0, 8, 2, 4, 1, 1, 1e-3f, 1, CNN_CROSS_ENTROPY }, p = well;
+    patient well = { 0, 0, 0, 8, 2, 4, 1, 1, 1e-3f, 1, CNN_CROSS_ENTROPY }, p = well;
     const char *text;
     check_text(fit_advice(well, 2), "", "nothing to say");
     p.softmax = 1;
@@ -990,6 +1045,14 @@ static void test_doctor_in_fit(void)
     p.loss = CNN_MSE;
     check_text(fit_advice(p, 2), "", "softmax and the mean squared error");
     CHECK(!strncmp(text = fit_advice(well, 3), many, strlen(many)), "three outputs: %s", text);
+    CHECK(strstr(text, "doctor: the loss of epoch 1, "), "after an epoch: %s", text);
+    p = well; p.count = 50; p.batch_size = 1; p.lr = 1e-9f; p.zero = 1;
+    text = fit_advice(p, 2);
+    CHECK(!strncmp(text, "doctor: after epoch 1 the loss is still near ln(2) = 0.693", 57), "fifty batches: %s", text);
+    p.count = 49;
+    check_text(fit_advice(p, 2), "", "49 batches");
+    p.count = 50; p.loss = CNN_MSE;
+    check_text(fit_advice(p, 2), "", "fifty batches of the mean squared error");
     p = well; p.value = 20; p.lr = 1e-6f;
     check_text(fit_advice(p, 2), "", "inputs up to 20");
     p.value = 20.25f; p.epochs = 2;
@@ -1248,6 +1311,8 @@ int main(void)
     test_explain_others();
     test_explain_errors();
     test_doctor_epochs();
+    test_doctor_repeats();
+    test_doctor_dead();
     test_doctor_in_fit();
     test_gradcheck();
     test_kinks();
