@@ -1403,17 +1403,17 @@ static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const fl
 {
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth;
     int top = j * s->stride_height - s->pad_top, left = i * s->stride_width - s->pad_left, c, y, x;
-    double f = b ? b[k] : 0;
+    double f = b ? (double)b[k] : 0;
     for (c = 0; c < depth; c++) {
-        const float *map = z + ((size_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
-        const float *kernel = u + ((size_t)k * depth + c) * s->kernel_height * s->kernel_width;
+        const float *map = z + ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
+        const float *kernel = u + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
         for (y = 0; y < s->kernel_height; y++) {
             int row = cnn__border(top + y * s->dilation_height, s->in_height, s->padding_mode);
             if (row < 0) continue;
             for (x = 0; x < s->kernel_width; x++) {
                 int column = cnn__border(left + x * s->dilation_width, s->in_width, s->padding_mode);
                 if (column < 0) continue;
-                f += (double)map[(size_t)row * s->in_width + column] * kernel[y * s->kernel_width + x];
+                f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[y * s->kernel_width + x];
             }
         }
     }
@@ -1434,33 +1434,33 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
                                  const float *df, const float *z, const float *u)
 {
     int depth = s->in_channels / s->groups;
-    size_t in_map = (size_t)s->in_height * s->in_width, out_map = (size_t)s->out_height * s->out_width;
+    ptrdiff_t in_map = (ptrdiff_t)s->in_height * s->in_width, out_map = (ptrdiff_t)s->out_height * s->out_width;
     int n, k, c, y, x, j, i;
-    if (dz) memset(dz, 0, sizeof *dz * s->batch * s->in_channels * in_map);
+    if (dz) memset(dz, 0, sizeof *dz * (size_t)(s->batch * (s->in_channels * in_map)));
     for (k = 0; k < s->out_channels; k++) {
         int first = k / (s->out_channels / s->groups) * depth;
         double sum = 0;
         for (n = 0; db && n < s->batch; n++)
-            for (i = 0; i < (int)out_map; i++) sum += df[((size_t)n * s->out_channels + k) * out_map + (size_t)i];
+            for (i = 0; i < (int)out_map; i++) sum += (double)df[((ptrdiff_t)n * s->out_channels + k) * out_map + i];
         if (db) db[k] += (float)sum;
         for (c = 0; c < depth; c++)
             for (y = 0; y < s->kernel_height; y++)
                 for (x = 0; x < s->kernel_width; x++) {
-                    size_t at = (((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
+                    ptrdiff_t at = (((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
                     int down = y * s->dilation_height - s->pad_top, right = x * s->dilation_width - s->pad_left;
                     sum = 0;
                     for (n = 0; n < s->batch; n++) {
-                        const float *g = df + ((size_t)n * s->out_channels + k) * out_map;
-                        size_t map = ((size_t)n * s->in_channels + first + c) * in_map;
+                        const float *g = df + ((ptrdiff_t)n * s->out_channels + k) * out_map;
+                        ptrdiff_t map = ((ptrdiff_t)n * s->in_channels + first + c) * in_map;
                         for (j = 0; j < s->out_height; j++) {
                             int row = cnn__border(j * s->stride_height + down, s->in_height, s->padding_mode);
                             if (row < 0) continue;
                             for (i = 0; i < s->out_width; i++) {
                                 int column = cnn__border(i * s->stride_width + right, s->in_width, s->padding_mode);
-                                size_t place = map + (size_t)row * s->in_width + column;
+                                ptrdiff_t place = map + (ptrdiff_t)row * s->in_width + column;
                                 if (column < 0) continue;
-                                sum += (double)g[(size_t)j * s->out_width + i] * z[place];
-                                if (dz) dz[place] += g[(size_t)j * s->out_width + i] * u[at];
+                                sum += (double)g[(ptrdiff_t)j * s->out_width + i] * (double)z[place];
+                                if (dz) dz[place] += g[(ptrdiff_t)j * s->out_width + i] * u[at];
                             }
                         }
                     }
@@ -1504,13 +1504,13 @@ static double cnn__activation_slope(cnn_activation tau, double slope, double y)
 static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) y[i] = (float)cnn__activation_at(tau, slope, x[i]);
+    for (i = 0; i < n; i++) y[i] = (float)cnn__activation_at(tau, (double)slope, (double)x[i]);
 }
 
 static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy, const float *y, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) dx[i] = (float)(dy[i] * cnn__activation_slope(tau, slope, y[i]));
+    for (i = 0; i < n; i++) dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1545,20 +1545,20 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     return w;
 }
 
-static size_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cnn__window w)
+static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cnn__window w)
 {
-    size_t winner = (size_t)w.top * s->in_width + w.left;
+    ptrdiff_t winner = (ptrdiff_t)w.top * s->in_width + w.left;
     int row, column;
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++) {
-            size_t at = (size_t)row * s->in_width + column;
+            ptrdiff_t at = (ptrdiff_t)row * s->in_width + column;
             if (map[at] > map[winner] || map[at] != map[at]) winner = at;      /* a NaN wins, as in PyTorch */
         }
     return winner;
 }
 
 /* A place within its window, as the byte that the table's `index` holds */
-static unsigned char cnn__pool2d_place(const cnn_pool2d_shape *s, size_t winner, int j, int i)
+static unsigned char cnn__pool2d_place(const cnn_pool2d_shape *s, ptrdiff_t winner, int j, int i)
 {
     int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
     int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
@@ -1570,17 +1570,17 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
     cnn__window w = cnn__pool2d_window(s, j, i);
     double sum = 0;
     int row, column;
-    if (!s->average) return map[cnn__pool2d_winner(s, map, w)];
+    if (!s->average) return (double)map[cnn__pool2d_winner(s, map, w)];
     for (row = w.top; row < w.bottom; row++)
-        for (column = w.left; column < w.right; column++) sum += map[(size_t)row * s->in_width + column];
+        for (column = w.left; column < w.right; column++) sum += (double)map[(ptrdiff_t)row * s->in_width + column];
     return sum / w.count;
 }
 
 static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    size_t maps = (size_t)s->batch * s->channels, m;
+    ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i;
-    for (m = 0; m < maps; m++, x += (size_t)s->in_height * s->in_width)
+    for (m = 0; m < maps; m++, x += (ptrdiff_t)s->in_height * s->in_width)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++)
                 *y++ = (float)cnn__pool2d_at(s, x, j, i);
@@ -1588,9 +1588,9 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float
 
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i, row, column;
-    memset(dx, 0, sizeof *dx * maps * map);
+    memset(dx, 0, sizeof *dx * (size_t)(maps * map));
     for (m = 0; m < maps; m++, x += map, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
@@ -1599,7 +1599,7 @@ static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const flo
                 else
                     for (row = w.top; row < w.bottom; row++)
                         for (column = w.left; column < w.right; column++)
-                            dx[(size_t)row * s->in_width + column] += *dy / (float)w.count;
+                            dx[(ptrdiff_t)row * s->in_width + column] += *dy / (float)w.count;
             }
 }
 
@@ -1612,10 +1612,10 @@ static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const flo
    -------------------------------------------------------------------------------------------- */
 static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w, const float *b, int n, int o)
 {
-    double y = b ? b[o] : 0;
+    double y = b ? (double)b[o] : 0;
     int i;
     for (i = 0; i < s->in_features; i++)
-        y += (double)w[(size_t)o * s->in_features + i] * x[(size_t)n * s->in_features + i];
+        y += (double)w[(ptrdiff_t)o * s->in_features + i] * (double)x[(ptrdiff_t)n * s->in_features + i];
     return y;
 }
 
@@ -1632,21 +1632,21 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
     int n, o, i;
     for (o = 0; o < s->out_features; o++) {
         double sum = 0;
-        for (n = 0; db && n < s->batch; n++) sum += dy[(size_t)n * s->out_features + o];
+        for (n = 0; db && n < s->batch; n++) sum += (double)dy[(ptrdiff_t)n * s->out_features + o];
         if (db) db[o] += (float)sum;
         for (i = 0; dw && i < s->in_features; i++) {
             sum = 0;
             for (n = 0; n < s->batch; n++)
-                sum += (double)dy[(size_t)n * s->out_features + o] * x[(size_t)n * s->in_features + i];
-            dw[(size_t)o * s->in_features + i] += (float)sum;
+                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)x[(ptrdiff_t)n * s->in_features + i];
+            dw[(ptrdiff_t)o * s->in_features + i] += (float)sum;
         }
     }
     for (n = 0; dx && n < s->batch; n++)
         for (i = 0; i < s->in_features; i++) {
             double sum = 0;
             for (o = 0; o < s->out_features; o++)
-                sum += (double)dy[(size_t)n * s->out_features + o] * w[(size_t)o * s->in_features + i];
-            dx[(size_t)n * s->in_features + i] = (float)sum;
+                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)w[(ptrdiff_t)o * s->in_features + i];
+            dx[(ptrdiff_t)n * s->in_features + i] = (float)sum;
         }
 }
 
@@ -1662,10 +1662,10 @@ static double cnn__softmax_at(const cnn_map_shape *s, const float *x, int n, int
 {
     double largest = -HUGE_VAL, sum = 0;
     int k;
-    x += (size_t)n * s->channels * s->pixels + pixel;
-    for (k = 0; k < s->channels; k++) if (x[(size_t)k * s->pixels] > largest) largest = x[(size_t)k * s->pixels];
-    for (k = 0; k < s->channels; k++) sum += exp(x[(size_t)k * s->pixels] - largest);
-    return exp(x[(size_t)c * s->pixels] - largest) / sum;
+    x += (ptrdiff_t)n * s->channels * s->pixels + pixel;
+    for (k = 0; k < s->channels; k++) largest = fmax(largest, (double)x[(ptrdiff_t)k * s->pixels]);
+    for (k = 0; k < s->channels; k++) sum += exp((double)x[(ptrdiff_t)k * s->pixels] - largest);
+    return exp((double)x[(ptrdiff_t)c * s->pixels] - largest) / sum;
 }
 
 static void cnn__softmax_forward(const cnn_map_shape *s, float *y, const float *x)
@@ -1681,13 +1681,13 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (p = 0; p < s->pixels; p++) {
-            size_t first = (size_t)n * s->channels * s->pixels + p;
+            ptrdiff_t first = (ptrdiff_t)n * s->channels * s->pixels + p;
             double sum = 0;
             for (c = 0; c < s->channels; c++)
-                sum += (double)dy[first + (size_t)c * s->pixels] * y[first + (size_t)c * s->pixels];
+                sum += (double)dy[first + (ptrdiff_t)c * s->pixels] * (double)y[first + (ptrdiff_t)c * s->pixels];
             for (c = 0; c < s->channels; c++) {
-                size_t at = first + (size_t)c * s->pixels;
-                dx[at] = (float)(y[at] * (dy[at] - sum));
+                ptrdiff_t at = first + (ptrdiff_t)c * s->pixels;
+                dx[at] = (float)((double)y[at] * ((double)dy[at] - sum));
             }
         }
 }
@@ -1703,7 +1703,7 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
 static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x, size_t i)
 {
     int keep = cnn__unit(cnn__word(c->seed, (uint32_t)layer, c->pass, i)) >= p;
-    return keep ? x / (1.0 - p) : 0;
+    return keep ? (double)x / (1.0 - (double)p) : 0;
 }
 
 static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
@@ -1754,12 +1754,12 @@ static void cnn__count_loss(cnn_counters *c, double loss, double weight, int cor
     c->seen += counted;
 }
 
-static double cnn__class_weight(const cnn_cross_entropy_options *o, int k) { return o->weight ? o->weight[k] : 1; }
+static double cnn__class_weight(const cnn_cross_entropy_options *o, int k) { return o->weight ? (double)o->weight[k] : 1; }
 
 /* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
 static double cnn__cross_entropy_target(const cnn_cross_entropy_options *o, const float *p, int t, int k, int outputs)
 {
-    double e = o->label_smoothing, w = cnn__class_weight(o, k);
+    double e = (double)o->label_smoothing, w = cnn__class_weight(o, k);
     return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
 }
 
@@ -1771,9 +1771,9 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
     for (n = 0; n < batch; n++)
         if (target || labels[n] != o->ignore_index) weight += target ? 1 : cnn__class_weight(o, labels[n]);
     for (n = 0; n < batch; n++, y += outputs) {
-        const float *p = target ? target + (size_t)n * (size_t)outputs : NULL;
+        const float *p = target ? target + (ptrdiff_t)n * (ptrdiff_t)outputs : NULL;
         int best = cnn__argmax(y, outputs), t = labels ? labels[n] : cnn__argmax(p, outputs);
-        double largest = y[best], sum = 0, all = 0;
+        double largest = (double)y[best], sum = 0, all = 0;
         if (t != o->ignore_index || !labels) correct += best == t, counted++;
         if (!p && t == o->ignore_index) {
             for (k = 0; dy && k < outputs; k++) *dy++ = 0;
@@ -1799,7 +1799,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
     for (n = 0; n < batch; n++, y += outputs) {
         correct += labels && cnn__argmax(y, outputs) == labels[n];
         for (o = 0; o < outputs; o++) {
-            double error = y[o] - (target ? target[(size_t)n * outputs + o] : (double)(o == labels[n]));
+            double error = (double)y[o] - (target ? (double)target[(ptrdiff_t)n * outputs + o] : o == labels[n]);
             loss += error * error;
             if (dy) *dy++ = (float)(2 * error / count);
         }
@@ -1896,7 +1896,7 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (c = 0; c < s->channels; c++) {
-            size_t first = ((size_t)order[n] * s->channels + c) * s->pixels;
+            ptrdiff_t first = ((ptrdiff_t)order[n] * s->channels + c) * s->pixels;
             for (p = 0; p < s->pixels; p++)
                 *x++ = scale[c] * (bytes ? (float)bytes[first + p] : floats[first + p]) + shift[c];
         }
@@ -1908,17 +1908,17 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
    -------------------------------------------------------------------------------------------- */
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
 {
-    return (size_t)s->batch * s->out_channels * s->out_height * s->out_width;
+    return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width);
 }
 
 static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
 {
-    return (size_t)s->batch * s->channels * s->out_height * s->out_width;
+    return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width);
 }
 
 static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
 {
-    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i;
     for (m = 0; m < maps; m++, x += map)
         for (j = 0; j < s->out_height; j++)
@@ -1928,15 +1928,15 @@ static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, c
 
 static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
 {
-    size_t map = (size_t)s->in_height * s->in_width, maps = (size_t)s->batch * s->channels, m;
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i;
-    memset(dx, 0, sizeof *dx * maps * map);
+    memset(dx, 0, sizeof *dx * (size_t)(maps * map));
     for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, index++, dy++) {
                 int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
                 int column = i * s->stride_width - s->pad_width + *index % s->kernel_width;
-                dx[(size_t)row * s->in_width + column] += *dy;
+                dx[(ptrdiff_t)row * s->in_width + column] += *dy;
             }
 }
 
@@ -1974,7 +1974,7 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
 static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
 {
     (void)context;
-    return sizeof(float) * s->batch * s->out_features;
+    return sizeof(float) * (size_t)s->batch * (size_t)s->out_features;
 }
 
 static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
@@ -1982,7 +1982,7 @@ static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s,
 {
     (void)context; (void)work;
     cnn__linear_forward(s, y, x, weight, bias);
-    if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)s->batch * s->out_features);
+    if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)s->batch * (size_t)s->out_features);
 }
 
 static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
@@ -1990,7 +1990,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -2050,7 +2050,7 @@ static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *
     (void)context;
     order += k->batch_offset;
     for (n = 0; n < batch; n++)
-        memcpy((char *)to + (size_t)n * width * 4, (const char *)from + (size_t)order[n] * width * 4, (size_t)width * 4);
+        memcpy((char *)to + (ptrdiff_t)n * width * 4, (const char *)from + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
 }
 
 static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans,
@@ -2171,8 +2171,8 @@ static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
        c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
    A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
    init is bias[r], or what c holds (accumulate), or 0.                                                */
-static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, const float *b, const size_t *where,
-                                             size_t spacing, float *c, size_t ldc, int rows, const float *bias, int accumulate,
+static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where,
+                                             ptrdiff_t spacing, float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate,
                                              int relu)
 {
     CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
@@ -2188,15 +2188,15 @@ static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float
     }
     CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) {
-            CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(c + (size_t)r * ldc + v * CNN__LANES);
+            CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(c + (ptrdiff_t)r * ldc + v * CNN__LANES);
             if (r >= rows) break;
             if (accumulate) sum[r][v] += *to;
             *to = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
         }
 }
 
-static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, const float *b, const size_t *where, size_t spacing,
-                              float *c, size_t ldc, int rows, const float *bias, int accumulate, int relu)
+static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing,
+                              float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu)
 {
     if (vectors == 1)
         CNN__K(cnn__tile_of)(1, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
@@ -2208,11 +2208,11 @@ static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, con
 /* to(r, i) += sum over n of values[n] x[places[n] + r pitch + i]: windows of `rows` lines of `vectors` vectors, weighed and
    added up. As many of the sums as there are registers go together: for each value, one load a multiply-add. Few sums would
    wait for themselves, so they are made in two `ways`, of the windows with even and with odd numbers. */
-static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, size_t ways, float *to, size_t line, const float *x,
-                                                    size_t pitch, const float *values, const int32_t *places, size_t count)
+static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, ptrdiff_t ways, float *to, ptrdiff_t line, const float *x,
+                                                    ptrdiff_t pitch, const float *values, const int32_t *places, ptrdiff_t count)
 {
     CNN__K(cnn__v) sum[2][CNN__SUMS], zero = { 0 };
-    size_t n, way;
+    ptrdiff_t n, way;
     int r, v;
     CNN__UNROLL for (way = 0; way < ways; way++)
         CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
@@ -2234,10 +2234,10 @@ static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, size_
         }
 }
 
-static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
-                                     const int32_t *places, size_t count)
+static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
+                                     const int32_t *places, ptrdiff_t count)
 {
-    size_t line = (size_t)vectors * CNN__LANES;
+    ptrdiff_t line = (ptrdiff_t)vectors * CNN__LANES;
     int row, high, v;
     for (row = 0; row < rows; row += high) {
         high = rows - row >= 5 ? 5 : rows - row >= 3 ? 3 : 1;
@@ -2260,10 +2260,10 @@ static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const flo
 
 /* Lists those of n values that are not 0, and where in X their windows begin: at a corner, or if they were pooled, at the tap
    that won there. Returns how many. */
-static CNN__INLINE size_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                                   const unsigned char *index, const int32_t *taps, int32_t begin, size_t n)
+static CNN__INLINE ptrdiff_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *places, const float *df, const int32_t *corners,
+                                                   const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
 {
-    size_t count = 0, i;
+    ptrdiff_t count = 0, i;
     for (i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, df + i, sizeof bits);
@@ -2274,8 +2274,8 @@ static CNN__INLINE size_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *place
     return count;
 }
 
-static size_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                    const unsigned char *index, const int32_t *taps, int32_t begin, size_t n)
+static ptrdiff_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners,
+                                    const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
 {
     if (index) return CNN__K(cnn__nonzeros_of)(values, places, df, corners, index, taps, begin, n);
     return CNN__K(cnn__nonzeros_of)(values, places, df, corners, NULL, taps, begin, n);
@@ -2283,15 +2283,15 @@ static size_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float 
 
 /* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
    (j, i) goes to to[j pitch + i step]. Lanes past the last image repeat it. From floats, or from bytes (the other NULL). */
-static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, size_t pitch, size_t step, const float *floats,
-                                                 const unsigned char *bytes, size_t image, int images, int rows, int width)
+static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *floats,
+                                                 const unsigned char *bytes, ptrdiff_t image, int images, int rows, int width)
 {
-    size_t count = (size_t)rows * width, first = 0, starts[CNN__LANES];
+    ptrdiff_t count = (ptrdiff_t)rows * width, first = 0, starts[CNN__LANES];
     CNN__K(cnn__v) r[CNN__LANES];
     int l, p;
-    for (l = 0; l < CNN__LANES; l++) starts[l] = image * (size_t)(l < images ? l : images - 1);
+    for (l = 0; l < CNN__LANES; l++) starts[l] = image * (ptrdiff_t)(l < images ? l : images - 1);
     while (first < count) {
-        size_t row, column;
+        ptrdiff_t row, column;
         int block = CNN__LANES;
         if (count < CNN__LANES) {
             block = (int)count;
@@ -2305,32 +2305,32 @@ static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, size_t pitch, size_t
                 else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
             CNN__K(cnn__transpose)(r);
         }
-        row = first / (size_t)width; column = first % (size_t)width;
+        row = first / (ptrdiff_t)width; column = first % (ptrdiff_t)width;
         for (p = 0; p < block; p++) {
             *(CNN__K(cnn__vu) *)(to + row * pitch + column * step) = r[p];
-            if (++column == (size_t)width) { column = 0; row++; }
+            if (++column == (ptrdiff_t)width) { column = 0; row++; }
         }
         first += block;
     }
 }
 
-static void CNN__K(cnn__lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows,
+static void CNN__K(cnn__lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows,
                                   int width)
 {
     CNN__K(cnn__lanes_in_of)(to, pitch, step, from, NULL, image, images, rows, width);
 }
 
-static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, size_t image, int images, int count)
+static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count)
 {
     CNN__K(cnn__lanes_in_of)(to, 0, CNN__LANES, NULL, from, image, images, 1, count);
 }
 
 /* The way back: `count` vectors, `step` apart, to each image's `count` values; images lie `image` apart. */
-static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, size_t image, int images,
-                                                  const float *from, size_t step, size_t count)
+static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, ptrdiff_t image, int images,
+                                                  const float *from, ptrdiff_t step, ptrdiff_t count)
 {
     CNN__K(cnn__v) r[CNN__LANES];
-    size_t first;
+    ptrdiff_t first;
     int l, p;
     if (count < CNN__LANES) {
         for (l = 0; l < images; l++)
@@ -2352,12 +2352,12 @@ static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *
     }
 }
 
-static void CNN__K(cnn__lanes_out)(float *to, size_t image, int images, const float *from, size_t step, size_t count)
+static void CNN__K(cnn__lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count)
 {
     CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, step, count);
 }
 
-static void CNN__K(cnn__places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count)
+static void CNN__K(cnn__places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count)
 {
     CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, CNN__LANES, count);
 }
@@ -2365,7 +2365,7 @@ static void CNN__K(cnn__places_out)(unsigned char *to, size_t image, int images,
 /* max pooling of one image a lane; place (NULL: not wanted) is the winner's number in its window */
 static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z)
 {
-    size_t map = (size_t)s->in_height * s->in_width * CNN__LANES;
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * CNN__LANES;
     int c, j, i, row, column;
     for (c = 0; c < s->channels; c++, z += map)
         for (j = 0; j < s->out_height; j++)
@@ -2374,11 +2374,11 @@ static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *pl
                 int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
                 int start = (w.top - top) * s->kernel_width + w.left - left;
                 CNN__K(cnn__v) zero = { 0 };
-                CNN__K(cnn__v) best = *(const CNN__K(cnn__vu) *)(z + ((size_t)w.top * s->in_width + w.left) * CNN__LANES);
+                CNN__K(cnn__v) best = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)w.top * s->in_width + w.left) * CNN__LANES);
                 CNN__K(cnn__v) winner = zero + (float)start;
                 for (row = w.top; row < w.bottom; row++)
                     for (column = w.left; column < w.right; column++) {
-                        CNN__K(cnn__v) next = *(const CNN__K(cnn__vu) *)(z + ((size_t)row * s->in_width + column) * CNN__LANES);
+                        CNN__K(cnn__v) next = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)row * s->in_width + column) * CNN__LANES);
                         CNN__K(cnn__v) number = zero + (float)((row - top) * s->kernel_width + column - left);
                         winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
                         best = CNN__SELECT(CNN__WINS(next, best), next, best);
@@ -2389,7 +2389,7 @@ static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *pl
 }
 
 /* its way back: each gradient is added at its window's winner. d: maps of `map` values, rows `pitch`, columns `step` apart */
-static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
+static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
                                     const float *place)
 {
     int c, j, i, row, column;
@@ -2402,7 +2402,7 @@ static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, size_t 
                 for (row = w.top; row < w.bottom; row++)
                     for (column = w.left; column < w.right; column++) {
                         float number = (float)((row - top) * s->kernel_width + column - left);
-                        CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(d + (size_t)row * pitch + (size_t)column * step);
+                        CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(d + (ptrdiff_t)row * pitch + (ptrdiff_t)column * step);
                         *to += CNN__SELECT(winner == zero + number, g, zero);
                     }
             }
@@ -2427,8 +2427,8 @@ static CNN__INLINE void CNN__K(cnn__transform_line)(const float *matrix, int row
 }
 
 /* to = matrix from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
-static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, size_t apart,
-                                               const float *from, size_t pitch, size_t step)
+static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, ptrdiff_t apart,
+                                               const float *from, ptrdiff_t pitch, ptrdiff_t step)
 {
     CNN__K(cnn__v) half[8][8], in[8], out[8];
     int i, k;
@@ -2445,7 +2445,7 @@ static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, in
 
 /* U = G u GT of each kernel u: (out_channels, in_channels, r, r), LANES channels side by side.
    to[point][k][c], a point's matrix `apart` values from the next, its rows `pitch` */
-static void CNN__K(cnn__winograd_u)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels,
+static void CNN__K(cnn__winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels,
                                       int in_channels)
 {
     int r = points - 3, k, c;
@@ -2453,7 +2453,7 @@ static void CNN__K(cnn__winograd_u)(int points, float *to, size_t apart, size_t 
     for (k = 0; k < out_channels; k++, to += pitch)
         for (c = 0; c < in_channels; c += CNN__LANES, weight += r * r * CNN__LANES) {
             int there = in_channels - c < CNN__LANES ? in_channels - c : CNN__LANES;
-            CNN__K(cnn__lanes_in)(taps, 0, CNN__LANES, weight, (size_t)r * r, there, 1, r * r);
+            CNN__K(cnn__lanes_in)(taps, 0, CNN__LANES, weight, (ptrdiff_t)r * r, there, 1, r * r);
             if (points == 6) CNN__K(cnn__transform)(cnn__G6, 6, 3, to + c, apart, taps, 3 * CNN__LANES, CNN__LANES);
             else CNN__K(cnn__transform)(cnn__G8, 8, 5, to + c, apart, taps, 5 * CNN__LANES, CNN__LANES);
             if (there < CNN__LANES) weight += r * r * (there - CNN__LANES);
@@ -2461,20 +2461,20 @@ static void CNN__K(cnn__winograd_u)(int points, float *to, size_t apart, size_t 
 }
 
 /* V = BT z B of the windows of `count` tiles from number `first` on, of each channel. to[point][channel][tile] */
-static void CNN__K(cnn__winograd_v)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch,
+static void CNN__K(cnn__winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch,
                                     int channels, int across, int first, int count)
 {
     int c, t;
     for (c = 0; c < channels; c++, in += map)
         for (t = first; t < first + count; t++, to += CNN__LANES) {
-            const float *window = in + (size_t)(t / across * 4) * pitch + (size_t)(t % across * 4) * CNN__LANES;
+            const float *window = in + (ptrdiff_t)(t / across * 4) * pitch + (ptrdiff_t)(t % across * 4) * CNN__LANES;
             if (points == 6) CNN__K(cnn__transform)(cnn__BT6, 6, 6, to, apart, window, pitch, CNN__LANES);
             else CNN__K(cnn__transform)(cnn__BT8, 8, 8, to, apart, window, pitch, CNN__LANES);
         }
 }
 
 /* f = [relu] (bias + AT M A): each tile's 4 x 4 outputs, cut off at the map's edges. from[point][channel][tile] */
-static void CNN__K(cnn__winograd_f)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+static void CNN__K(cnn__winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
                                      const float *bias, int relu, int channels, int across, int first, int count)
 {
     float tile[16 * CNN__LANES];
@@ -2487,16 +2487,16 @@ static void CNN__K(cnn__winograd_f)(int points, float *out, size_t map, int heig
             for (j = 0; j < 4 && top + j < height; j++)
                 for (i = 0; i < 4 && left + i < width; i++) {
                     CNN__K(cnn__v) sum = *(const CNN__K(cnn__vu) *)(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
-                    *(CNN__K(cnn__vu) *)(out + ((size_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
+                    *(CNN__K(cnn__vu) *)(out + ((ptrdiff_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
                 }
         }
 }
 
-static float CNN__K(cnn__total)(const float *x, size_t n)
+static float CNN__K(cnn__total)(const float *x, ptrdiff_t n)
 {
     CNN__K(cnn__v) sum[4], zero = { 0 };
     float total = 0;
-    size_t i;
+    ptrdiff_t i;
     int v, l;
     for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
@@ -2509,27 +2509,27 @@ static float CNN__K(cnn__total)(const float *x, size_t n)
 
 /* Loops that the compiler turns into this instruction set's vectors by itself. */
 
-static void CNN__K(cnn__relu_forward)(float *y, const float *x, size_t n)
+static void CNN__K(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
 {
-    size_t i;
+    ptrdiff_t i;
     for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
 }
 
-static void CNN__K(cnn__relu_backward)(float *dx, const float *dy, const float *y, size_t n)
+static void CNN__K(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
 {
-    size_t i;
+    ptrdiff_t i;
     for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
 }
 
-static void CNN__K(cnn__sum_into)(float *to, const float *from, size_t n)
+static void CNN__K(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
 {
-    size_t i;
+    ptrdiff_t i;
     for (i = 0; i < n; i++) to[i] += from[i];
 }
 
-static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n)
+static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
 {
-    size_t i;
+    ptrdiff_t i;
     for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
 }
 
@@ -2561,12 +2561,13 @@ static CNN__INLINE void CNN__K(cnn__adam_vector)(const cnn__adam_factors *f, con
 }
 
 static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
-                                   const float *g, size_t n)
+                                   const float *g, ptrdiff_t n)
 {
     cnn__adam_factors factors = *f;
     cnn_adam_options options = *o;
     float rest[4][CNN__LANES] = { { 0 } };
-    size_t i, left = n % CNN__LANES, bytes = left * sizeof *w;
+    ptrdiff_t i, left = n % CNN__LANES;
+    size_t bytes = (size_t)left * sizeof *w;
     for (i = 0; i < n - left; i += CNN__LANES) CNN__K(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
     memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes); memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
     CNN__K(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
@@ -2574,11 +2575,11 @@ static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_op
 }
 
 /* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
-static void CNN__K(cnn__dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step,
+static void CNN__K(cnn__dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
                                       uint32_t index, uint32_t limit, float grow)
 {
     uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
-    size_t at, i, left;
+    ptrdiff_t at, i, left;
     int l, round;
     for (at = 0; at < n; at += left, index += CNN__LANES) {
         uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -2728,32 +2729,32 @@ static const float cnn__BT8[8 * 8] = {
 typedef struct cnn__kernels {
     const char *name;
     int lanes, rows, vectors;
-    void (*tile)(int vectors, int depth, const float *const *a, const float *b, const size_t *where, size_t spacing, float *c,
-                 size_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*add_windows)(int rows, int vectors, float *to, const float *x, size_t pitch, const float *values,
-                        const int32_t *places, size_t count);
-    size_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
-                       const int32_t *taps, int32_t begin, size_t n);
-    void (*lanes_in)(float *to, size_t pitch, size_t step, const float *from, size_t image, int images, int rows, int width);
-    void (*places_in)(float *to, const unsigned char *from, size_t image, int images, int count);
-    void (*lanes_out)(float *to, size_t image, int images, const float *from, size_t step, size_t count);
-    void (*places_out)(unsigned char *to, size_t image, int images, const float *from, size_t count);
+    void (*tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing, float *c,
+                 ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu);
+    void (*add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
+                        const int32_t *places, ptrdiff_t count);
+    ptrdiff_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
+                       const int32_t *taps, int32_t begin, ptrdiff_t n);
+    void (*lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows, int width);
+    void (*places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count);
+    void (*lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count);
+    void (*places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count);
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
-    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, size_t map, size_t pitch, size_t step, const float *dy,
+    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
                        const float *place);
-    void (*winograd_u)(int points, float *to, size_t apart, size_t pitch, const float *weight, int out_channels, int in_channels);
-    void (*winograd_v)(int points, float *to, size_t apart, const float *in, size_t map, size_t pitch, int channels, int across,
+    void (*winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels, int in_channels);
+    void (*winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch, int channels, int across,
                        int first, int count);
-    void (*winograd_f)(int points, float *out, size_t map, int height, int width, const float *from, size_t apart,
+    void (*winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
                         const float *bias, int relu, int channels, int across, int first, int count);
-    float (*total)(const float *x, size_t n);
-    void (*relu_forward)(float *y, const float *x, size_t n);
-    void (*relu_backward)(float *dx, const float *dy, const float *y, size_t n);
-    void (*sum_into)(float *to, const float *from, size_t n);
-    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, size_t n);
+    float (*total)(const float *x, ptrdiff_t n);
+    void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
+    void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
+    void (*sum_into)(float *to, const float *from, ptrdiff_t n);
+    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
-                      size_t n);
-    void (*dropout_part)(float *y, const float *x, size_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
+                      ptrdiff_t n);
+    void (*dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
                          uint32_t limit, float grow);
 } cnn__kernels;
 
@@ -2872,18 +2873,21 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
 typedef struct cnn__gemm_context { int threads; const cnn__kernels *kernels; } cnn__gemm_context;
 
 /* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
-static int cnn__rows(const float **rows, int most, const float *matrix, size_t ld, int first, int count)
+static int cnn__rows(const float **rows, int most, const float *matrix, ptrdiff_t ld, int first, int count)
 {
     int r, there = cnn__smaller(most, count - first);
-    for (r = 0; r < most; r++) rows[r] = matrix + ld * (size_t)(first + (r < there ? r : there - 1));
+    for (r = 0; r < most; r++) rows[r] = matrix + ld * (ptrdiff_t)(first + (r < there ? r : there - 1));
     return there;
 }
 
 /* ---- convolution ---- */
 
-static size_t cnn__taps(const cnn__correlation *g) { return (size_t)g->in_channels * g->kernel_height * g->kernel_width; }
-static size_t cnn__pixels(const cnn__correlation *g) { return (size_t)g->out_height * g->out_width; }
-static size_t cnn__line_up(size_t floats) { return (floats + 15) / 16 * 16; }
+static ptrdiff_t cnn__taps(const cnn__correlation *g) { return (ptrdiff_t)g->in_channels * g->kernel_height * g->kernel_width; }
+static ptrdiff_t cnn__pixels(const cnn__correlation *g) { return (ptrdiff_t)g->out_height * g->out_width; }
+enum { CNN__PLACE = sizeof(ptrdiff_t) / sizeof(float) };   /* a place in an array takes as much room as so many floats */
+static void cnn__zero_floats(float *to, ptrdiff_t n) { memset(to, 0, sizeof *to * (size_t)n); }
+static void cnn__copy_floats(float *to, const float *from, ptrdiff_t n) { memcpy(to, from, sizeof *to * (size_t)n); }
+static ptrdiff_t cnn__line_up(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }
 
 /* What is where, in vectors of one image a lane. A unit is LANES images; all is done unit by unit.
        X (c, high, wide)  the input with its borders        D  the gradient before pooling and activation, with zeros around it
@@ -2896,8 +2900,8 @@ static size_t cnn__line_up(size_t floats) { return (floats + 15) / 16 * 16; }
 typedef struct cnn__window_lines {          /* of one channel of df */
     const cnn__kernels *kernels;            /* whose vectors are no longer than a line needs                           */
     int sets, lines, vectors;               /* one set, a line a row of the kernel; or a set a row, a line a tap, if dilated    */
-    size_t pitch, set_pitch;                /* from line to line and from set to set of X, in floats                   */
-    size_t down, right, sums;               /* from tap to tap of the sums, and all of them                            */
+    ptrdiff_t pitch, set_pitch;             /* from line to line and from set to set of X, in floats                   */
+    ptrdiff_t down, right, sums;            /* from tap to tap of the sums, and all of them                            */
 } cnn__window_lines;
 
 typedef struct cnn__conv_plan {
@@ -2906,18 +2910,18 @@ typedef struct cnn__conv_plan {
     int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
     int back_top, back_left;                /* where the way back to dx begins in D                                 */
     int whole;                              /* dx comes with its borders, which are then folded in                  */
-    size_t pixels, image;                   /* of a map and of an image of y, which is behind the pool              */
-    size_t u, sums;                         /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
+    ptrdiff_t pixels, image;                /* of a map and of an image of y, which is behind the pool              */
+    ptrdiff_t u, sums;                      /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
     cnn__window_lines window;
     int images;                             /* in X at once, for dweight                                            */
-    size_t x, d, z, p, v, m, where, list, corners;         /* floats of each array of one thread                    */
-    size_t per_thread;
+    ptrdiff_t x, d, z, p, v, m, where, list, corners;      /* floats of each array of one thread                    */
+    ptrdiff_t per_thread;
 } cnn__conv_plan;
 
 enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096,
        CNN__POOL_TAPS = 256 };             /* at most, of a fused pool: its index is a byte */
 
-static size_t cnn__channel_pitch(int channels, int lanes) { return (size_t)cnn__round_up(channels, lanes); }
+static ptrdiff_t cnn__channel_pitch(int channels, int lanes) { return (ptrdiff_t)cnn__round_up(channels, lanes); }
 static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
 
 /* Winograd's way is taken where it saves a third of the multiplications or more. */
@@ -2931,11 +2935,11 @@ static int cnn__winograd_points(const cnn__correlation *g)
 }
 
 /* floats of a group's transformed kernels: points x points matrices of out_channels x in_channels */
-static size_t cnn__winograd_apart(const cnn__correlation *g, int lanes)
+static ptrdiff_t cnn__winograd_apart(const cnn__correlation *g, int lanes)
 {
     return g->out_channels * cnn__channel_pitch(g->in_channels, lanes) + 16;
 }
-static size_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
+static ptrdiff_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
 {
     return g->points * g->points * cnn__winograd_apart(g, lanes);
 }
@@ -2943,17 +2947,17 @@ static size_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
 /* so many tiles at once that V stays in the second cache */
 static int cnn__winograd_block(const cnn__correlation *g, int lanes)
 {
-    size_t tile = sizeof(float) * g->points * g->points * g->in_channels * lanes;
+    ptrdiff_t tile = (ptrdiff_t)sizeof(float) * g->points * g->points * g->in_channels * lanes;
     int tiles = cnn__tiles(g->out_height) * cnn__tiles(g->out_width), block = CNN__TILES;
     while (block > 2 && block * tile > 600 * 1024) block--;
     return cnn__pieces(tiles, cnn__pieces(tiles, block));
 }
 
-static size_t cnn__most(size_t a, size_t b) { return a > b ? a : b; }
+static ptrdiff_t cnn__most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__correlation *g)
 {
-    size_t values = (size_t)g->points * g->points * p->lanes, block;
+    ptrdiff_t values = (ptrdiff_t)g->points * g->points * p->lanes, block;
     if (!g->points) return;
     block = cnn__winograd_block(g, p->lanes);
     p->v = cnn__most(p->v, cnn__line_up(values * (g->in_channels * block + 1)));
@@ -2983,7 +2987,7 @@ static void cnn__plan_back(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->back.wide = (int)cnn__most(p->back.wide, p->df_left + (s->out_width - 1) * s->stride_width + 1);
 }
 
-static size_t cnn__x_image(const cnn__correlation *g) { return (size_t)g->groups * g->in_channels * g->high * g->wide; }
+static ptrdiff_t cnn__x_image(const cnn__correlation *g) { return (ptrdiff_t)g->groups * g->in_channels * g->high * g->wide; }
 
 static const cnn__kernels *cnn__narrow_kernels(const cnn__kernels *k, int floats)
 {
@@ -2998,21 +3002,21 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
 {
     const cnn__correlation *g = &p->there;
     cnn__window_lines *w = &p->window;
-    size_t row = (size_t)g->dilation_height * g->wide * g->in_channels, image = cnn__x_image(g), line;
+    ptrdiff_t row = (ptrdiff_t)g->dilation_height * g->wide * g->in_channels, image = cnn__x_image(g), line;
     int dilated = g->dilation_width > 1, floats = g->in_channels * (dilated ? 1 : g->kernel_width);
     w->kernels = cnn__narrow_kernels(k, floats);
     w->sets = dilated ? g->kernel_height : 1;
     w->lines = dilated ? g->kernel_width : g->kernel_height;
     w->vectors = cnn__pieces(floats, w->kernels->lanes);
-    w->pitch = dilated ? (size_t)g->dilation_width * g->in_channels : row;
+    w->pitch = dilated ? (ptrdiff_t)g->dilation_width * g->in_channels : row;
     w->set_pitch = row;
-    line = (size_t)w->vectors * w->kernels->lanes;
-    w->right = dilated ? line : (size_t)g->in_channels;
+    line = (ptrdiff_t)w->vectors * w->kernels->lanes;
+    w->right = dilated ? line : (ptrdiff_t)g->in_channels;
     w->down = dilated ? g->kernel_width * line : line;
     w->sums = w->sets * w->lines * line;
     p->images = cnn__smaller(p->lanes, (int)cnn__most(1, CNN__X_CACHED / image));
     p->x = cnn__line_up(p->images * image + p->lanes);     /* a last vector may hang over */
-    if (p->whole) p->x = cnn__most(p->x, (size_t)s->in_channels * s->in_height * s->in_width * p->lanes);
+    if (p->whole) p->x = cnn__most(p->x, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
     p->list = cnn__line_up(p->images * p->pixels + p->lanes);
     p->corners = cnn__line_up(p->pixels) + CNN__POOL_TAPS;
     p->sums = cnn__line_up(s->out_channels * (w->sums + p->lanes));
@@ -3033,7 +3037,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
     p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
     p.there.high = s->in_height + s->pad_top + s->pad_bottom; p.there.wide = s->in_width + s->pad_left + s->pad_right;
     p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    p.pixels = s->pool.kernel_height ? (size_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
+    p.pixels = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
     p.image = s->out_channels * p.pixels;
     p.where = cnn__taps(&p.there);
     if (!backward) {
@@ -3050,14 +3054,14 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
     } else {
         cnn__plan_back(&p, s);
         if (p.back.points) p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, lanes));
-        p.d = cnn__line_up((size_t)s->out_channels * p.back.high * p.back.wide * lanes);
+        p.d = cnn__line_up((ptrdiff_t)s->out_channels * p.back.high * p.back.wide * lanes);
         p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
         p.p = 3 * cnn__line_up(p.image * lanes);
         p.where = cnn__most(p.where, cnn__taps(&p.back));
         cnn__plan_winograd(&p, &p.back);
         cnn__plan_dweight(&p, s, g->kernels);
     }
-    p.where = cnn__line_up(p.where * (sizeof(size_t) / sizeof(float)));
+    p.where = cnn__line_up(p.where * CNN__PLACE);
     p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where + 2 * p.list + p.corners;
     return p;
 }
@@ -3076,7 +3080,7 @@ typedef struct cnn__conv_job {
 
 typedef struct cnn__conv_arrays {
     float *x, *d, *z, *p, *v, *m;
-    size_t *where;
+    ptrdiff_t *where;
     float *values; int32_t *places, *corners, *taps;
 } cnn__conv_arrays;
 
@@ -3086,7 +3090,7 @@ static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread
     cnn__conv_arrays a;
     a.x = job->scratch + p->per_thread * thread;
     a.d = a.x + p->x; a.z = a.d + p->d; a.p = a.z + p->z; a.v = a.p + p->p; a.m = a.v + p->v;
-    a.where = (size_t *)(void *)(a.m + p->m);
+    a.where = (ptrdiff_t *)(void *)(a.m + p->m);
     a.values = a.m + p->m + p->where;
     a.places = (int32_t *)(void *)(a.values + p->list);
     a.taps = a.places + p->list; a.corners = a.taps + CNN__POOL_TAPS;
@@ -3096,20 +3100,19 @@ static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread
 /* The borders of a map of X, as the card's cnn__border says; zeros where the last tiles hang over. A pixel is `size` floats. */
 static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__correlation *g, float *map, int size)
 {
-    const float *inside = map + ((size_t)s->pad_top * g->wide + s->pad_left) * size;
-    size_t pixel = sizeof *map * size;
+    const float *inside = map + ((ptrdiff_t)s->pad_top * g->wide + s->pad_left) * size;
     int j, i;
-    for (j = 0; j < g->high; j++, map += (size_t)g->wide * size) {
+    for (j = 0; j < g->high; j++, map += (ptrdiff_t)g->wide * size) {
         int below = j >= s->pad_top + s->in_height + s->pad_bottom;
         int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-        if (row < 0) { memset(map, 0, pixel * g->wide); continue; }
+        if (row < 0) { cnn__zero_floats(map, (ptrdiff_t)g->wide * size); continue; }
         for (i = 0; i < g->wide; i++) {
             int column;
             if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
             if (i >= g->wide) break;
             column = i < s->pad_left + s->in_width + s->pad_right ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
-            if (column < 0) memset(map + (size_t)i * size, 0, pixel);
-            else memcpy(map + (size_t)i * size, inside + ((size_t)row * g->wide + column) * size, pixel);
+            if (column < 0) cnn__zero_floats(map + (ptrdiff_t)i * size, size);
+            else cnn__copy_floats(map + (ptrdiff_t)i * size, inside + ((ptrdiff_t)row * g->wide + column) * size, size);
         }
     }
 }
@@ -3119,9 +3122,9 @@ static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__correlation *g
                             int images)
 {
     int c, lanes = k->lanes;
-    size_t pixels = (size_t)s->in_height * s->in_width, line = (size_t)g->wide * lanes;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * lanes;
     for (c = 0; c < s->in_channels; c++, x += pixels, to += g->high * line) {
-        k->lanes_in(to + s->pad_top * line + (size_t)s->pad_left * lanes, line, (size_t)lanes, x, s->in_channels * pixels, images,
+        k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * lanes, line, (ptrdiff_t)lanes, x, s->in_channels * pixels, images,
                     s->in_height, s->in_width);
         cnn__fill_borders(s, g, to, lanes);
     }
@@ -3132,10 +3135,10 @@ static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation 
                               const float *x)
 {
     int group, c, depth = g->in_channels;
-    size_t pixels = (size_t)s->in_height * s->in_width, line = (size_t)g->wide * depth;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * depth;
     for (group = 0; group < g->groups; group++, x += depth * pixels, to += g->high * line) {
         for (c = (depth - 1) / k->lanes * k->lanes; c >= 0; c -= k->lanes)
-            k->lanes_in(to + s->pad_top * line + (size_t)s->pad_left * depth + c, line, (size_t)depth, x + c * pixels, pixels,
+            k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * depth + c, line, (ptrdiff_t)depth, x + c * pixels, pixels,
                         cnn__smaller(k->lanes, depth - c), s->in_height, s->in_width);
         cnn__fill_borders(s, g, to, depth);
     }
@@ -3146,39 +3149,39 @@ static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p
                               const float *from)
 {
     int c, j, i, lanes = p->lanes;
-    size_t map = (size_t)s->in_height * s->in_width * lanes;
-    memset(to, 0, sizeof *to * s->in_channels * map);
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * lanes;
+    cnn__zero_floats(to, s->in_channels * map);
     for (c = 0; c < s->in_channels; c++, to += map)
         for (j = 0; j < p->back.out_height; j++)
             for (i = 0; i < p->back.out_width; i++, from += lanes) {
                 int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
                 int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                k->sum_into(to + ((size_t)row * s->in_width + column) * lanes, from, (size_t)lanes);
+                k->sum_into(to + ((ptrdiff_t)row * s->in_width + column) * lanes, from, (ptrdiff_t)lanes);
             }
 }
 
 /* out (k, j, i) = [relu] (bias + sum over taps of weight(k, tap) in(c, j s + y d, i s + x d)): the card's loops. A tile of `rows`
    kernels and `vectors` neighbouring outputs is summed up in registers; a tap is a place in `in`, as far from the output's. */
 static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *weight,
-                           const float *bias, int relu, size_t *where)
+                           const float *bias, int relu, ptrdiff_t *where)
 {
     int lanes = k->lanes, taps = (int)cnn__taps(g), c, y, x, j, i, row, r, t = 0, across;
-    size_t map = cnn__pixels(g) * lanes;
+    ptrdiff_t map = cnn__pixels(g) * lanes;
     for (c = 0; c < g->in_channels; c++)
         for (y = 0; y < g->kernel_height; y++)
             for (x = 0; x < g->kernel_width; x++)
-                where[t++] = (((size_t)c * g->high + (size_t)y * g->dilation_height) * g->wide + (size_t)x * g->dilation_width)
+                where[t++] = (((ptrdiff_t)c * g->high + (ptrdiff_t)y * g->dilation_height) * g->wide + (ptrdiff_t)x * g->dilation_width)
                              * lanes;
     for (j = 0; j < g->out_height; j++)
         for (row = 0; row < g->out_channels; row += k->rows) {
             const float *rows[CNN__MOST_ROWS];
             float begin[CNN__MOST_ROWS];
-            int there = cnn__rows(rows, k->rows, weight, (size_t)taps, row, g->out_channels);
+            int there = cnn__rows(rows, k->rows, weight, (ptrdiff_t)taps, row, g->out_channels);
             for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
             for (i = 0; i < g->out_width; i += across) {
                 across = cnn__share(g->out_width - i, k->vectors);
-                k->tile(across, taps, rows, in + ((size_t)j * g->stride_height * g->wide + (size_t)i * g->stride_width) * lanes,
-                        where, (size_t)g->stride_width * lanes, out + row * map + ((size_t)j * g->out_width + i) * lanes, map,
+                k->tile(across, taps, rows, in + ((ptrdiff_t)j * g->stride_height * g->wide + (ptrdiff_t)i * g->stride_width) * lanes,
+                        where, (ptrdiff_t)g->stride_width * lanes, out + row * map + ((ptrdiff_t)j * g->out_width + i) * lanes, map,
                         there, bias ? begin : NULL, 0, relu);
             }
         }
@@ -3190,25 +3193,25 @@ static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, floa
 {
     int lanes = k->lanes, across = cnn__tiles(g->out_width), tiles = cnn__tiles(g->out_height) * across, first, count, row, c;
     int block = cnn__winograd_block(g, lanes);
-    size_t pitch = cnn__channel_pitch(g->in_channels, lanes), apart = cnn__winograd_apart(g, lanes), line = (size_t)g->wide * lanes;
-    size_t map = cnn__pixels(g) * lanes;
+    ptrdiff_t pitch = cnn__channel_pitch(g->in_channels, lanes), apart = cnn__winograd_apart(g, lanes), line = (ptrdiff_t)g->wide * lanes;
+    ptrdiff_t map = cnn__pixels(g) * lanes;
     for (first = 0; first < tiles; first += count) {
-        size_t v_apart;
+        ptrdiff_t v_apart;
         count = cnn__smaller(block, tiles - first);
-        v_apart = ((size_t)g->in_channels * count + 1) * lanes;
+        v_apart = ((ptrdiff_t)g->in_channels * count + 1) * lanes;
         k->winograd_v(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
-        for (c = 0; c < g->in_channels; c++) a->where[c] = (size_t)c * count * lanes;
+        for (c = 0; c < g->in_channels; c++) a->where[c] = (ptrdiff_t)c * count * lanes;
         for (row = 0; row < g->out_channels; row += CNN__BLOCK_ROWS) {
             int there = cnn__smaller(CNN__BLOCK_ROWS, g->out_channels - row), point, r, t, wide;
-            size_t m_apart = ((size_t)there * count + 1) * lanes;
+            ptrdiff_t m_apart = ((ptrdiff_t)there * count + 1) * lanes;
             for (point = 0; point < g->points * g->points; point++)
                 for (r = 0; r < there; r += k->rows) {
                     const float *rows[CNN__MOST_ROWS];
                     int high = cnn__rows(rows, k->rows, u + point * apart + row * pitch, pitch, r, there);
                     for (t = 0; t < count; t += wide) {
                         wide = cnn__share(count - t, k->vectors);
-                        k->tile(wide, g->in_channels, rows, a->v + point * v_apart + (size_t)t * lanes, a->where, (size_t)lanes,
-                                a->m + point * m_apart + ((size_t)r * count + t) * lanes, (size_t)count * lanes, high, NULL, 0, 0);
+                        k->tile(wide, g->in_channels, rows, a->v + point * v_apart + (ptrdiff_t)t * lanes, a->where, (ptrdiff_t)lanes,
+                                a->m + point * m_apart + ((ptrdiff_t)r * count + t) * lanes, (ptrdiff_t)count * lanes, high, NULL, 0, 0);
                     }
                 }
             k->winograd_f(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
@@ -3218,13 +3221,13 @@ static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, floa
 }
 
 /* one of the two ways, group by group: out (groups * out_channels, out_height, out_width) of vectors */
-static void cnn__correlate_groups(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, size_t offset,
+static void cnn__correlate_groups(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, ptrdiff_t offset,
                                   const float *weight, const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
 {
     int group;
     for (group = 0; group < g->groups; group++) {
-        float *to = out + (size_t)group * g->out_channels * cnn__pixels(g) * k->lanes;
-        const float *from = in + offset + (size_t)group * g->in_channels * g->high * g->wide * k->lanes;
+        float *to = out + (ptrdiff_t)group * g->out_channels * cnn__pixels(g) * k->lanes;
+        const float *from = in + offset + (ptrdiff_t)group * g->in_channels * g->high * g->wide * k->lanes;
         const float *b = bias ? bias + group * g->out_channels : NULL;
         if (g->points) cnn__winograd(k, g, to, from, u + group * cnn__winograd_kernels(g, k->lanes), b, relu, a);
         else cnn__correlate(k, g, to, from, weight + group * g->out_channels * cnn__taps(g), b, relu, a->where);
@@ -3239,27 +3242,27 @@ static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
     const cnn__kernels *k = job->g->kernels;
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
     int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-    size_t image = job->p.image, before = s->out_channels * cnn__pixels(&job->p.there);
-    cnn__pad_images(s, &job->p.there, k, a.x, job->x + (size_t)first * s->in_channels * s->in_height * s->in_width, images);
+    ptrdiff_t image = job->p.image, before = s->out_channels * cnn__pixels(&job->p.there);
+    cnn__pad_images(s, &job->p.there, k, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width, images);
     cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
-    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, before * lanes);
+    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, (size_t)(before * lanes));
     if (s->pool.kernel_height) {
         float *place = job->place ? a.p + job->p.p / 2 : NULL;
         k->max_pool(&s->pool, a.p, place, a.z);
         if (place) k->places_out(job->place + first * image, image, images, place, image);
     }
-    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (size_t)lanes, image);
+    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (ptrdiff_t)lanes, image);
 }
 
 /* df: the gradient before activation, but behind the pool, of a unit's images. Those that are missing get zeros. */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    size_t image = job->p.image;
+    ptrdiff_t image = job->p.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) job->g->kernels->relu_backward(df, dy, y, image * images);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, image * images);
-    memset(df + image * images, 0, sizeof *df * (job->p.lanes - images) * image);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)(image * images));
+    cnn__zero_floats(df + image * images, (job->p.lanes - images) * image);
 }
 
 /* D: df before pooling, one image a lane */
@@ -3269,13 +3272,13 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
     const cnn__conv_plan *p = &job->p;
     const cnn__kernels *k = job->g->kernels;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
-    size_t map = (size_t)p->back.high * p->back.wide * lanes, image = p->image;
-    size_t pitch = (size_t)s->stride_height * p->back.wide * lanes, step = (size_t)s->stride_width * lanes;
+    ptrdiff_t map = (ptrdiff_t)p->back.high * p->back.wide * lanes, image = p->image;
+    ptrdiff_t pitch = (ptrdiff_t)s->stride_height * p->back.wide * lanes, step = (ptrdiff_t)s->stride_width * lanes;
     float *lanes_df = a->p + p->p / 3, *place = lanes_df + p->p / 3;
-    float *to = a->d + ((size_t)p->df_top * p->back.wide + p->df_left) * lanes;
-    if (pooled || fresh) memset(a->d, 0, sizeof *a->d * p->d);
+    float *to = a->d + ((ptrdiff_t)p->df_top * p->back.wide + p->df_left) * lanes;
+    if (pooled || fresh) cnn__zero_floats(a->d, p->d);
     if (pooled) {
-        k->lanes_in(lanes_df, 0, (size_t)lanes, df, image, lanes, 1, (int)image);
+        k->lanes_in(lanes_df, 0, (ptrdiff_t)lanes, df, image, lanes, 1, (int)image);
         k->places_in(place, job->index + first * image, image, images, (int)image);
         k->max_unpool(&s->pool, to, map, pitch, step, lanes_df, place);
     } else
@@ -3308,16 +3311,16 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const cnn__correlation *g = &p->there;
     const cnn__window_lines *w = &p->window;
     const cnn__kernels *k = job->g->kernels;
-    size_t in = (size_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g);
-    size_t image = p->image, pixels = p->pixels;
+    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g);
+    ptrdiff_t image = p->image, pixels = p->pixels;
     int n, b, c, set, there, pooled = s->pool.kernel_height > 0;
     for (n = 0; n < images; n += there) {
         float *to = sums, *dbias = sums + s->out_channels * w->sums;
         there = cnn__smaller(p->images, images - n);
         for (b = 0; b < there; b++) cnn__pad_channels(s, g, k, a->x + b * x_image, job->x + (first + n + b) * in);
         for (c = 0; c < s->out_channels; c++, to += w->sums, dbias += p->lanes) {
-            const float *x = a->x + (size_t)(c / g->out_channels) * g->in_channels * g->high * g->wide;
-            size_t count = 0, i;
+            const float *x = a->x + (ptrdiff_t)(c / g->out_channels) * g->in_channels * g->high * g->wide;
+            ptrdiff_t count = 0, i;
             for (b = 0; b < there; b++) {
                 const float *d = df + (n + b) * image + c * pixels;
                 const unsigned char *index = pooled ? job->index + (first + n + b) * image + c * pixels : NULL;
@@ -3327,8 +3330,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
             for (set = 0; set < w->sets; set++)
                 w->kernels->add_windows(w->lines, w->vectors, to + set * w->down, x + set * w->set_pitch, w->pitch, a->values,
                                         a->places, count);
-            memset(a->values + count, 0, sizeof *a->values * p->lanes);
-            for (i = 0; i < count; i += (size_t)p->lanes) k->sum_into(dbias, a->values + i, (size_t)p->lanes);
+            cnn__zero_floats(a->values + count, p->lanes);
+            for (i = 0; i < count; i += (ptrdiff_t)p->lanes) k->sum_into(dbias, a->values + i, (ptrdiff_t)p->lanes);
         }
     }
 }
@@ -3357,9 +3360,9 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
     const cnn__kernels *k = job->g->kernels;
     cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
     int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit;
-    size_t in = (size_t)s->in_channels * s->in_height * s->in_width;
+    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     float *sums = job->sums + p->sums * chunk;
-    memset(sums, 0, sizeof *sums * p->sums);
+    cnn__zero_floats(sums, p->sums);
     cnn__conv_places(s, &p->there, a.corners, a.taps);
     for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
         int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
@@ -3367,10 +3370,10 @@ static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
         if (job->learns) cnn__conv_dweight(job, &a, sums, a.p, first, images);
         if (!job->dx) continue;
         cnn__conv_d(job, &a, a.p, first, images, unit == begin);
-        cnn__correlate_groups(k, &p->back, a.z, a.d, ((size_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
+        cnn__correlate_groups(k, &p->back, a.z, a.d, ((ptrdiff_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
                               job->u, NULL, 0, &a);
         if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
-        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, (size_t)lanes, in);
+        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, (ptrdiff_t)lanes, in);
     }
 }
 
@@ -3382,7 +3385,7 @@ static void cnn__mirror(const cnn__correlation *g, float *to, const float *weigh
         for (c = 0; c < g->in_channels; c++)
             for (k = 0; k < g->out_channels; k++)
                 for (at = 0; at < area; at++)
-                    *to++ = weight[((size_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
+                    *to++ = weight[((ptrdiff_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
 }
 
 static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation *g, float *u, const float *weight)
@@ -3398,9 +3401,9 @@ static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
-    size_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
-    return sizeof(float) * cnn__most(forward.u + forward.per_thread * g->threads,
-                                     weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
+    ptrdiff_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
+    return sizeof(float) * (size_t)cnn__most(forward.u + forward.per_thread * g->threads,
+                                             weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
 }
 
 static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
@@ -3447,7 +3450,7 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
 /* ---- the linear layer ---- */
 
 /* the next `floats` of `work`, on a cache line of their own */
-static float *cnn__next(float **work, size_t floats)
+static float *cnn__next(float **work, ptrdiff_t floats)
 {
     float *here = *work;
     *work += cnn__line_up(floats);
@@ -3455,13 +3458,13 @@ static float *cnn__next(float **work, size_t floats)
 }
 
 /* values(r, 0 .. counts(r) - 1) are what is not 0 in row r of df, or of its transpose; places says where they stood */
-typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; size_t *counts; } cnn__sparse;
+typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; ptrdiff_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
     const cnn__gemm_context *g;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
-    float *columns; size_t *where;                         /* forward: x with one sample a lane; where its rows are */
+    float *columns; ptrdiff_t *where;                         /* forward: x with one sample a lane; where its rows are */
     cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
     const float *x, *weight, *bias;
 } cnn__linear_job;
@@ -3469,9 +3472,9 @@ typedef struct cnn__linear_job {
 enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024,    /* forward: outputs of a piece; how much of the sum fits the cache */
        CNN__LINEAR_VECTORS = 4 };                          /* backward: inputs of a piece, so few that its panel fits the cache */
 
-static size_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, and a line of it */
+static ptrdiff_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, and a line of it */
 {
-    return cnn__line_up((size_t)panel * ((size_t)longest + 1));
+    return cnn__line_up((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
 }
 
 static void cnn__linear_transpose(void *arguments, int unit, int thread)
@@ -3479,7 +3482,7 @@ static void cnn__linear_transpose(void *arguments, int unit, int thread)
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     int lanes = job->g->kernels->lanes, in = job->s->in_features, first = unit * lanes;
     (void)thread;
-    job->g->kernels->lanes_in(job->columns + (size_t)first * in, 0, (size_t)lanes, job->x + (size_t)first * in, (size_t)in,
+    job->g->kernels->lanes_in(job->columns + (ptrdiff_t)first * in, 0, (ptrdiff_t)lanes, job->x + (ptrdiff_t)first * in, (ptrdiff_t)in,
                               cnn__smaller(lanes, job->s->batch - first), 1, in);
 }
 
@@ -3492,8 +3495,8 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
     int lanes = k->lanes, units = cnn__pieces(s->batch, lanes), panels = cnn__pieces(units, k->vectors), panel = block % panels;
     int unit = panel * units / panels, wide = (panel + 1) * units / panels - unit, v, i, o, r;
     int o0 = block / panels * CNN__LINEAR_ROWS, rows = cnn__smaller(CNN__LINEAR_ROWS, s->out_features - o0);
-    size_t pitch = (size_t)wide * lanes, in = (size_t)s->in_features;
-    float *result = job->scratch + (size_t)thread * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
+    ptrdiff_t pitch = (ptrdiff_t)wide * lanes, in = (ptrdiff_t)s->in_features;
+    float *result = job->scratch + (ptrdiff_t)thread * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
     for (i = 0; i < s->in_features; i += CNN__LINEAR_DEPTH)
         for (o = 0; o < rows; o += k->rows) {
             const float *a[CNN__MOST_ROWS];
@@ -3505,10 +3508,10 @@ static void cnn__linear_forward_block(void *arguments, int block, int thread)
                     last && s->activation == CNN_RELU);
         }
     if (s->activation && s->activation != CNN_RELU)
-        cnn__activation_forward(s->activation, s->slope, result, result, rows * pitch);
+        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(rows * pitch));
     for (v = 0; v < wide; v++)
-        k->lanes_out(job->y + (size_t)(unit + v) * lanes * s->out_features + o0, (size_t)s->out_features,
-                     cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (size_t)rows);
+        k->lanes_out(job->y + (ptrdiff_t)(unit + v) * lanes * s->out_features + o0, (ptrdiff_t)s->out_features,
+                     cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (ptrdiff_t)rows);
 }
 
 /* Backward for one panel of inputs:  dW += df^T x,  dx = df W, without the zeros of df: as many as a ReLU and dropout leave.
@@ -3520,22 +3523,22 @@ static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
     const cnn__kernels *k = job->g->kernels;
     int panel = k->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
     int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, cut = width % k->lanes;
-    float *packed = job->scratch + (size_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (size_t)panel * longest;
+    float *packed = job->scratch + (ptrdiff_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (ptrdiff_t)panel * longest;
     for (pass = job->dweight ? 0 : 1; pass < (job->dx ? 2 : 1); pass++) {
         const cnn__sparse *df = &job->df[pass];
         const float *from = (pass ? job->weight : job->x) + first;
         float *to = (pass ? job->dx : job->dweight) + first;
         for (r = 0; r < df->depth; r++) {
-            memcpy(packed + (size_t)r * panel, from + (size_t)r * s->in_features, sizeof *packed * width);
-            if (cut) memset(packed + (size_t)r * panel + width, 0, sizeof *packed * (panel - width));
+            cnn__copy_floats(packed + (ptrdiff_t)r * panel, from + (ptrdiff_t)r * s->in_features, width);
+            if (cut) cnn__zero_floats(packed + (ptrdiff_t)r * panel + width, panel - width);
         }
         for (r = 0; r < df->rows; r++, to += s->in_features) { /* kernels write whole vectors: a cut panel goes by way of `result` */
             float *line = cut ? result : to;
-            if (cut || pass) memset(line, 0, sizeof *line * cnn__round_up(width, k->lanes));
-            k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (size_t)r * df->depth,
-                           df->places + (size_t)r * df->depth, df->counts[r]);
-            if (cut && pass) memcpy(to, result, sizeof *to * width);
-            else if (cut) k->sum_into(to, result, (size_t)width);
+            if (cut || pass) cnn__zero_floats(line, cnn__round_up(width, k->lanes));
+            k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (ptrdiff_t)r * df->depth,
+                           df->places + (ptrdiff_t)r * df->depth, df->counts[r]);
+            if (cut && pass) cnn__copy_floats(to, result, width);
+            else if (cut) k->sum_into(to, result, (ptrdiff_t)width);
         }
     }
 }
@@ -3545,26 +3548,26 @@ static void cnn__list_nonzeros(const cnn__kernels *k, cnn__sparse *to, const flo
     int32_t *corners;
     int r;
     to->rows = rows; to->depth = depth;
-    to->values = cnn__next(work, (size_t)rows * depth);
-    to->places = (int32_t *)(void *)cnn__next(work, (size_t)rows * depth);
-    to->counts = (size_t *)(void *)cnn__next(work, rows * (sizeof(size_t) / sizeof(float)));
-    corners = (int32_t *)(void *)cnn__next(work, (size_t)depth);
+    to->values = cnn__next(work, (ptrdiff_t)rows * depth);
+    to->places = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
+    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__PLACE);
+    corners = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)depth);
     for (r = 0; r < depth; r++) corners[r] = r * k->lanes * CNN__LINEAR_VECTORS;
     for (r = 0; r < rows; r++)
-        to->counts[r] = k->nonzeros(to->values + (size_t)r * depth, to->places + (size_t)r * depth, df + (size_t)r * depth,
-                                    corners, NULL, NULL, 0, (size_t)depth);
+        to->counts[r] = k->nonzeros(to->values + (ptrdiff_t)r * depth, to->places + (ptrdiff_t)r * depth, df + (ptrdiff_t)r * depth,
+                                    corners, NULL, NULL, 0, (ptrdiff_t)depth);
 }
 
 static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
 {
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     int longest = s->batch > s->out_features ? s->batch : s->out_features;
-    size_t forward = (size_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
-                     + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float)) + 16
-                     + (size_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    size_t backward = 6 * cnn__line_up((size_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
+    ptrdiff_t forward = (ptrdiff_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
+                     + CNN__LINEAR_DEPTH * CNN__PLACE + 16
+                     + (ptrdiff_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
+    ptrdiff_t backward = 6 * cnn__line_up((ptrdiff_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
                       + g->threads * cnn__linear_scratch(g->kernels->lanes * CNN__LINEAR_VECTORS, longest);
-    return sizeof(float) * cnn__most(forward, backward);
+    return sizeof(float) * (size_t)cnn__most(forward, backward);
 }
 
 static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
@@ -3577,10 +3580,10 @@ static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, f
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
     lanes = job.g->kernels->lanes;
     units = cnn__pieces(s->batch, lanes);
-    job.where = (size_t *)work;
+    job.where = (ptrdiff_t *)work;
     job.columns = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
-    job.scratch = job.columns + cnn__line_up((size_t)units * lanes * s->in_features);
-    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (size_t)i * lanes;
+    job.scratch = job.columns + cnn__line_up((ptrdiff_t)units * lanes * s->in_features);
+    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (ptrdiff_t)i * lanes;
     cnn__parallel(job.g->threads, units, cnn__linear_transpose, &job);
     cnn__parallel(job.g->threads, cnn__pieces(units, job.g->kernels->vectors) * cnn__pieces(s->out_features, CNN__LINEAR_ROWS),
                   cnn__linear_forward_block, &job);
@@ -3590,18 +3593,18 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
-    size_t values = cnn__line_up((size_t)s->batch * s->out_features);
+    ptrdiff_t values = cnn__line_up((ptrdiff_t)s->batch * s->out_features);
     float *df = (float *)work, *turned = df + values, *next = turned + values;
     int panel, n, o;
     memset(&job, 0, sizeof job);
     job.g = (const cnn__gemm_context *)context;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
     panel = job.g->kernels->lanes * CNN__LINEAR_VECTORS;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
     for (n = 0; n < s->batch; n++)
-        for (o = 0; o < s->out_features; o++) turned[(size_t)o * s->batch + n] = df[(size_t)n * s->out_features + o];
+        for (o = 0; o < s->out_features; o++) turned[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += job.g->kernels->total(turned + (size_t)o * s->batch, (size_t)s->batch);
+        dbias[o] += job.g->kernels->total(turned + (ptrdiff_t)o * s->batch, (ptrdiff_t)s->batch);
     if (dweight) cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
     if (dx) cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
@@ -3614,7 +3617,7 @@ enum { CNN__PIECE = 1 << 14 };
 
 typedef struct cnn__each_job {
     const cnn__gemm_context *g;
-    size_t n;
+    ptrdiff_t n;
     float *y; const float *x, *dy;
     cnn_activation activation; float slope;
     const cnn_counters *c; int layer; float p;
@@ -3623,13 +3626,13 @@ typedef struct cnn__each_job {
     const cnn_pool2d_shape *pool;
 } cnn__each_job;
 
-static size_t cnn__piece_of(const cnn__each_job *job, int piece, size_t *first)
+static ptrdiff_t cnn__piece_of(const cnn__each_job *job, int piece, ptrdiff_t *first)
 {
-    *first = (size_t)piece * CNN__PIECE;
-    return job->n - *first < (size_t)CNN__PIECE ? job->n - *first : (size_t)CNN__PIECE;
+    *first = (ptrdiff_t)piece * CNN__PIECE;
+    return job->n - *first < (ptrdiff_t)CNN__PIECE ? job->n - *first : (ptrdiff_t)CNN__PIECE;
 }
 
-static void cnn__each(cnn__each_job *job, void *context, size_t n, void (*part)(void *, int, int))
+static void cnn__each(cnn__each_job *job, void *context, ptrdiff_t n, void (*part)(void *, int, int))
 {
     job->g = (const cnn__gemm_context *)context;
     job->n = n;
@@ -3639,10 +3642,10 @@ static void cnn__each(cnn__each_job *job, void *context, size_t n, void (*part)(
 static void cnn__activation_forward_part(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, n = cnn__piece_of(job, piece, &first);
+    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
     (void)thread;
     if (job->activation == CNN_RELU) job->g->kernels->relu_forward(job->y + first, job->x + first, n);
-    else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, n);
+    else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, (size_t)n);
 }
 
 static void cnn__gemm_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
@@ -3650,16 +3653,16 @@ static void cnn__gemm_activation_forward(void *context, cnn_activation f, float 
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.activation = f; job.slope = slope; job.y = y; job.x = x;
-    cnn__each(&job, context, n, cnn__activation_forward_part);
+    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_forward_part);
 }
 
 static void cnn__activation_backward_part(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, n = cnn__piece_of(job, piece, &first);
+    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
     (void)thread;
     if (job->activation == CNN_RELU) job->g->kernels->relu_backward(job->y + first, job->dy + first, job->x + first, n);
-    else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, n);
+    else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, (size_t)n);
 }
 
 static void cnn__gemm_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
@@ -3668,16 +3671,16 @@ static void cnn__gemm_activation_backward(void *context, cnn_activation f, float
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.activation = f; job.slope = slope; job.y = dx; job.dy = dy; job.x = y;
-    cnn__each(&job, context, n, cnn__activation_backward_part);
+    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_backward_part);
 }
 
 static void cnn__dropout_piece(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, n = cnn__piece_of(job, piece, &first);
+    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
     (void)thread;
     job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
-                                  (uint32_t)(first / 4), (uint32_t)ceil(job->p * 16777216.0), (float)(1 / (1.0 - job->p)));
+                                  (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0), (float)(1 / (1.0 - (double)job->p)));
 }
 
 static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
@@ -3686,7 +3689,7 @@ static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int 
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.c = c; job.layer = layer; job.p = p; job.y = y; job.x = x;
-    cnn__each(&job, context, n, cnn__dropout_piece);
+    cnn__each(&job, context, (ptrdiff_t)n, cnn__dropout_piece);
 }
 
 static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
@@ -3699,12 +3702,12 @@ static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int
 static void cnn__adam_step_part(void *arguments, int piece, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
-    size_t first, last = cnn__piece_of(job, piece, &first) + first;
+    ptrdiff_t first, last = cnn__piece_of(job, piece, &first) + first;
     int k;
     (void)thread;
     for (k = 0; k < job->span_count; k++) {
         const cnn_span *s = &job->spans[k];
-        size_t from = s->offset, end = s->offset + s->count;
+        ptrdiff_t from = (ptrdiff_t)s->offset, end = from + (ptrdiff_t)s->count;
         cnn__adam_factors f;
         if (from < first) from = first;
         if (end > last) end = last;
@@ -3723,7 +3726,7 @@ static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_o
     memset(&job, 0, sizeof job);
     job.c = c; job.spans = spans; job.span_count = count; job.decoupled = decoupled;
     job.adam = o; job.w = w; job.m = m; job.v = v; job.x = g;
-    cnn__each(&job, context, n, cnn__adam_step_part);
+    cnn__each(&job, context, (ptrdiff_t)n, cnn__adam_step_part);
     for (k = 0; k < count; k++) spans[k].step += spans[k].trainable != 0;
     c->step++;
 }
@@ -3735,9 +3738,9 @@ static void cnn__gather_sample(void *arguments, int n, int thread)
     int c, p;
     (void)thread;
     for (c = 0; c < s->channels; c++) {
-        size_t from = ((size_t)job->order[n] * s->channels + c) * s->pixels;
-        float *to = job->y + ((size_t)n * s->channels + c) * s->pixels;
-        if (job->bytes) job->g->kernels->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], (size_t)s->pixels);
+        ptrdiff_t from = ((ptrdiff_t)job->order[n] * s->channels + c) * s->pixels;
+        float *to = job->y + ((ptrdiff_t)n * s->channels + c) * s->pixels;
+        if (job->bytes) job->g->kernels->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], (ptrdiff_t)s->pixels);
         else for (p = 0; p < s->pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
     }
 }
@@ -3760,7 +3763,7 @@ static void cnn__pool_forward_sample(void *arguments, int n, int thread)
     (void)thread;
     one.batch = 1;
     cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one),
-                        job->x + (size_t)n * one.channels * one.in_height * one.in_width);
+                        job->x + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
 }
 
 static void cnn__gemm_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
@@ -3775,7 +3778,7 @@ static void cnn__pool_backward_sample(void *arguments, int n, int thread)
 {
     cnn__each_job *job = (cnn__each_job *)arguments;
     cnn_pool2d_shape one = *job->pool;
-    size_t in = (size_t)n * one.channels * one.in_height * one.in_width;
+    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width;
     (void)thread;
     one.batch = 1;
     cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in);
@@ -3964,7 +3967,7 @@ void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 
 
 static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
 
-static size_t cnn__size(cnn__dims d) { return (size_t)d.channels * d.height * d.width; }
+static size_t cnn__size(cnn__dims d) { return (size_t)((ptrdiff_t)d.channels * d.height * d.width); }
 
 cnn_net *cnn_new(int channels, int height, int width)
 {
@@ -4361,10 +4364,10 @@ static int cnn__fit_layer(cnn__layer *layer, cnn__dims in, const char *label, cn
         return 1;
     case CNN__ACTIVATION:
         if (layer->slope >= 0) return 1;
-        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, layer->slope), 0;
+        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, (double)layer->slope), 0;
     case CNN__DROPOUT:
         if (layer->p >= 0 && layer->p <= 1) return 1;
-        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, layer->p), 0;
+        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, (double)layer->p), 0;
     default:           return 1;
     }
 }
@@ -4482,7 +4485,7 @@ static void cnn__add(cnn_net *net, cnn__layer *layer)
         int room = net->layer_room ? 2 * net->layer_room : 16;
         cnn__layer *larger = (cnn__layer *)cnn__alloc((size_t)room, sizeof *larger);
         if (!larger) { cnn__say(&net->error, "%s: out of memory", label.s); return; }
-        if (net->layers) memcpy(larger, net->layers, sizeof *larger * net->layer_count);
+        if (net->layers) memcpy(larger, net->layers, sizeof *larger * (size_t)net->layer_count);
         cnn__free(net->layers);
         net->layers = larger;
         net->layer_room = room;
@@ -4798,7 +4801,7 @@ static void cnn__list_tensors(cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         if (l->kind == CNN__CONV2D) {
-            size_t area = (size_t)l->conv.kernel_height * l->conv.kernel_width;
+            size_t area = (size_t)l->conv.kernel_height * (size_t)l->conv.kernel_width;
             size_t fan_in = (size_t)(l->conv.in_channels / l->conv.groups) * area,
                    fan_out = (size_t)l->conv.out_channels * area;
             shape[0] = l->conv.out_channels; shape[1] = l->conv.in_channels / l->conv.groups;
@@ -4830,9 +4833,9 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
         if (deviation > 0)                                                 /* Box, Muller */
-            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - cnn__unit(r[0]))) * cos(6.283185307179586 * cnn__unit(r[1])));
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
         else
-            w[i] = (float)(bound * (2.0 * cnn__unit(r[0]) - 1));
+            w[i] = (float)(bound * (2.0 * (double)cnn__unit(r[0]) - 1));
     }
 }
 
@@ -5925,7 +5928,7 @@ void cnn_scheduler_step(cnn_net *net)
 static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", max_norm); return; }
+    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm); return; }
     net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, net->spans,
                                 net->tensor_count, max_norm);
 }
@@ -6069,15 +6072,16 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
 {
     cnn__classified *to = (cnn__classified *)user;
     int n, outputs = (int)cnn__outputs(net);
-    float *y = (float *)cnn__alloc((size_t)batch->size * outputs, sizeof *y);
+    float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
     if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
-    net->backend.download(net->backend.context, y, cnn__last_output(net), sizeof *y * batch->size * outputs);
+    net->backend.download(net->backend.context, y, cnn__last_output(net),
+                          sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
-        int best = cnn__argmax(y + (size_t)n * outputs, outputs);
+        int best = cnn__argmax(y + (ptrdiff_t)n * outputs, outputs);
         cnn_map_shape one = { 1, 0, 1 };
         one.channels = outputs;
         to->classes[to->done] = best;
-        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (size_t)n * outputs, 0, best, 0);
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0, best, 0);
     }
     cnn__free(y);
 }
@@ -6103,9 +6107,10 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
-        net->backend.upload(net->backend.context, net->x, x + in * done, sizeof *x * in * size);
+        net->backend.upload(net->backend.context, net->x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
-        net->backend.download(net->backend.context, y + out * done, cnn__last_output(net), sizeof *y * out * size);
+        net->backend.download(net->backend.context, y + out * (size_t)done, cnn__last_output(net),
+                              sizeof *y * out * (size_t)size);
     }
     cnn__end_look(net);
     return !cnn__stopped(net) && cnn__sync(net);
@@ -6177,7 +6182,7 @@ static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
         int room = net->history_room ? 2 * net->history_room : 32;
         cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
         if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history"), 0;
-        if (net->history) memcpy(larger, net->history, sizeof *larger * net->history_count);
+        if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
         cnn__free(net->history);
         net->history = larger;
         net->history_room = room;
@@ -6305,7 +6310,7 @@ static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
         cnn__advise(d, CNN__SAID_UNSCALED,
                     "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
                     "255, or call cnn_normalize.",
-                    most);
+                    (double)most);
     cnn__free(x);
 }
 
@@ -6356,13 +6361,13 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
             cnn__advise(d, CNN__SAID_RATE,
                         "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
                         "Try a tenth of it.",
-                        e->epoch, e->train.loss, chance, e->lr);
+                        e->epoch, e->train.loss, chance, (double)e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
         cnn__advise(d, CNN__SAID_RATE,
                     "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
                     "a schedule.",
-                    d->best_loss, e->train.loss, e->lr);
+                    d->best_loss, e->train.loss, (double)e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
         cnn__advise(d, CNN__SAID_OVERFIT,
@@ -6389,7 +6394,7 @@ static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opti
         if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
         cnn_step(net);                      /* the doctor looks after it, and seldom: who looks, waits */
         if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
-        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, cnn_loss(net));
+        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
         if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
         done++;
         if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
@@ -7205,7 +7210,7 @@ static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, c
 static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
     size_t i, zeros = 0, all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width;
-    for (i = 0; i < all; i++) zeros += data->bytes ? !data->bytes[i] : data->floats[i] == 0;
+    for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
@@ -7349,7 +7354,7 @@ cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar1
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
-    size_t values = (size_t)from->channels * from->height * from->width, bytes = from->bytes ? 1 : sizeof(float);
+    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width), bytes = from->bytes ? 1 : sizeof(float);
     const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
     unsigned char *copy;
     int i, *labels, c;
@@ -7360,7 +7365,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
     copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
     labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
-    targets = (float *)cnn__alloc((size_t)count * from->outputs, sizeof *targets);
+    targets = (float *)cnn__alloc((size_t)count * (size_t)from->outputs, sizeof *targets);
     *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
@@ -7369,8 +7374,8 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
         if (from->targets)
-            memcpy(targets + (size_t)i * from->outputs, from->targets + (size_t)order[i] * from->outputs,
-                   sizeof *targets * from->outputs);
+            memcpy(targets + (ptrdiff_t)i * from->outputs, from->targets + (ptrdiff_t)order[i] * from->outputs,
+                   sizeof *targets * (size_t)from->outputs);
     }
     data->bytes = (unsigned char *)data->memory->bytes;
     data->floats = (float *)data->memory->floats;
@@ -7853,7 +7858,7 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
         memcpy(&number, &bits, sizeof number);
         return number;
     case CNN__F16:                                         /* sign, 5 bits of exponent, 10 of fraction */
-        number = exponent == 31 ? (fraction ? NAN : HUGE_VAL)
+        number = exponent == 31 ? (fraction ? (double)NAN : HUGE_VAL)
                : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
                                 : ldexp(fraction, -24);
         return word >> 15 ? -number : number;
@@ -7861,7 +7866,7 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
         word <<= 16;
     }
     memcpy(&f, &word, sizeof f);
-    return f;
+    return (double)f;
 }
 
 static int cnn__is_little(void)                            /* this machine's lowest byte first, as in the files */
@@ -8977,7 +8982,7 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* ho
     int i;
     for (i = 0; i < s->net->tensor_count; i++)
         if (cnn__find_stored(s, prefix, s->net->tensors[i].key))
-            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2 : 1;
+            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2u : 1u;
     return score;
 }
 
@@ -9421,7 +9426,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     if (!history || !spans || !steps || !scale) cnn__wrong(&s, "out of memory");
     for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
         const cnn_epoch *e = &net->history[i];
-        h[0] = e->epoch;      h[1] = e->seconds;        h[2] = e->lr;
+        h[0] = e->epoch;      h[1] = e->seconds;        h[2] = (double)e->lr;
         h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
         h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
     }
@@ -9662,7 +9667,7 @@ typedef struct cnn__check {
 static double cnn__check_loss(const cnn__check *c, int n0, int n1)
 {
     const cnn__layer *l = c->layer;
-    size_t in = cnn__size(l->in), out = cnn__size(l->out), i = out * n0;
+    size_t in = cnn__size(l->in), out = cnn__size(l->out), i = out * (size_t)n0;
     cnn_map_shape map;
     double sum = 0;
     int n, k, row, column;
@@ -9675,17 +9680,17 @@ static double cnn__check_loss(const cnn__check *c, int n0, int n1)
                     switch (l->kind) {
                     case CNN__CONV2D:     y = cnn__conv2d_at(&l->conv, c->x, c->weight, c->bias, n, k, row, column); break;
                     case CNN__POOL2D:
-                        y = cnn__pool2d_at(&l->pool, c->x + in * n + (size_t)k * l->in.height * l->in.width, row, column);
+                        y = cnn__pool2d_at(&l->pool, c->x + in * (size_t)n + (ptrdiff_t)k * l->in.height * l->in.width, row, column);
                         break;
                     case CNN__LINEAR:     y = cnn__linear_at(&l->linear, c->x, c->weight, c->bias, n, k); break;
-                    case CNN__ACTIVATION: y = cnn__activation_at(l->activation, l->slope, c->x[i]); break;
+                    case CNN__ACTIVATION: y = cnn__activation_at(l->activation, (double)l->slope, (double)c->x[i]); break;
                     case CNN__SOFTMAX:    y = cnn__softmax_at(&map, c->x, n, k, row * l->out.width + column); break;
                     case CNN__DROPOUT:
-                        y = c->net->evaluating ? c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i);
+                        y = c->net->evaluating ? (double)c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i);
                         break;
-                    case CNN__FLATTEN:    y = c->x[i]; break;
+                    case CNN__FLATTEN:    y = (double)c->x[i]; break;
                     }
-                    sum += c->dy[i] * y;
+                    sum += (double)c->dy[i] * y;
                 }
     return sum;
 }
@@ -9700,23 +9705,23 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
                  || (c->layer->kind == CNN__POOL2D && !c->layer->average);
     double scale = 0, worst = 0;
     size_t i, per_sample = cnn__size(c->layer->in);
-    for (i = 0; i < count; i++) if (fabs(gradient[i]) > scale) scale = fabs(gradient[i]);
+    for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
         size_t at =
             (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
-        float value = values[at], h = 0.0009765625f * (1 + (float)fabs(value));
+        float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
         volatile float higher = value + h, lower = value - h;              /* as floats: the step that is really taken */
         here = cnn__check_loss(c, n0, n1);
         values[at] = higher; above = cnn__check_loss(c, n0, n1);
         values[at] = lower;  below = cnn__check_loss(c, n0, n1);
         values[at] = value;
-        up = (above - here) / ((double)higher - value);
-        down = (here - below) / ((double)value - lower);
-        slope = (above - below) / ((double)higher - lower);
+        up = (above - here) / ((double)higher - (double)value);
+        down = (here - below) / ((double)value - (double)lower);
+        slope = (above - below) / ((double)higher - (double)lower);
         if (has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }       /* these layers are straight elsewhere */
-        error = fabs(gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
+        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
         checked++;
         if (!(error <= 1)) failed++;
         if (cnn__is_worse(error, worst)) worst = error;
@@ -9880,7 +9885,7 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     *high = -HUGE_VAL;
     for (c = 0; c < 1 + cnn__has_test(net); c++)
         for (i = 0; i < net->history_count; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
             if (!(v - v == 0)) continue;                                   /* NaN, infinity */
             if (v < *low) *low = v;
             if (v > *high) *high = v;
@@ -9945,7 +9950,7 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
-            v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
             if (!(v - v == 0)) continue;
             x = cnn__epoch_x(n, i);
             y = cnn__plot_height * (high - v) / (high - low);
@@ -10005,7 +10010,7 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
         cnn__fprintf(w.file, "%d,%.9g,%.9g,", e->epoch, e->train.loss, e->train.accuracy);
         if (e->test.count) cnn__fprintf(w.file, "%.9g,%.9g", e->test.loss, e->test.accuracy);
         else cnn__fprintf(w.file, ",");
-        cnn__fprintf(w.file, ",%.9g,%.3f\n", e->lr, e->seconds);
+        cnn__fprintf(w.file, ",%.9g,%.3f\n", (double)e->lr, e->seconds);
     }
     return cnn__end_file(&w, &net->error);
 }
@@ -10024,7 +10029,7 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     }
     for (c = 0; c < 1 + cnn__has_test(net); c++)
         for (i = 0; i < n; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)(first + c), i);
+            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
             char mark = c ? 'o' : '.', *at;
             if (!(v - v == 0)) continue;
             column = n > 1 ? (int)((double)i * (width - 1) / (n - 1) + 0.5) : width / 2;
@@ -10076,8 +10081,8 @@ static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, co
             for (u = 0; u < s->kernel_width; u++) {
                 int i = column * s->stride_width + u * s->dilation_width - s->pad_left,
                     at = cnn__border(i, s->in_width, s->padding_mode);
-                double z = from < 0 || at < 0 ? 0 : x[((size_t)(first + c) * s->in_height + from) * s->in_width + at];
-                double w = weight[(((size_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
+                double z = from < 0 || at < 0 ? 0 : (double)x[((ptrdiff_t)(first + c) * s->in_height + from) * s->in_width + at];
+                double w = (double)weight[(((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
                 int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
                 cnn__fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
                 part += z * w;
@@ -10089,28 +10094,28 @@ static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, co
     }
     cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum,
                  bias && bias[k] < 0 ? '-' : '+',
-            bias ? fabs(bias[k]) : 0, sum + (bias ? bias[k] : 0));
+            bias ? fabs((double)bias[k]) : 0, sum + (bias ? (double)bias[k] : 0));
 }
 
 static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, int k, int row, int column)
 {
     const cnn_pool2d_shape *s = &l->pool;
     cnn__window w = cnn__pool2d_window(s, row, column);
-    const float *map = x + (size_t)k * s->in_height * s->in_width;
-    size_t winner = cnn__pool2d_winner(s, map, w);
+    const float *map = x + (ptrdiff_t)k * s->in_height * s->in_width;
+    ptrdiff_t winner = cnn__pool2d_winner(s, map, w);
     int j, i;
     cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
             s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
     for (j = w.top; j < w.bottom; j++) {
         cnn__fprintf(out, "   ");
         for (i = w.left; i < w.right; i++) {
-            size_t at = (size_t)j * s->in_width + i;
-            cnn__fprintf(out, " %8.4f%c", map[at], !s->average && at == winner ? '*' : ' ');
+            ptrdiff_t at = (ptrdiff_t)j * s->in_width + i;
+            cnn__fprintf(out, " %8.4f%c", (double)map[at], !s->average && at == winner ? '*' : ' ');
         }
         cnn__fprintf(out, "\n");
     }
     if (s->average) cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
-    else cnn__fprintf(out, "  largest (*): %.6f\n", map[winner]);
+    else cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
 }
 
 /* A linear layer may have thousands of products: the largest are written out, the others summed. */
@@ -10119,26 +10124,26 @@ static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, 
     enum { most = 12 };
     int n = l->linear.in_features, shown[most], count = 0, i, k;
     double sum = 0, rest = 0;
-    const float *w = weight + (size_t)o * n;
+    const float *w = weight + (ptrdiff_t)o * n;
     for (i = 0; i < n; i++) {
-        double product = fabs((double)x[i] * w[i]);
-        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * w[shown[k - 1]]); k--)
+        double product = fabs((double)x[i] * (double)w[i]);
+        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]); k--)
             if (k < most) shown[k] = shown[k - 1];
         if (k < most) shown[k] = i;
         if (count < most && k < most) count++;
-        sum += (double)x[i] * w[i];
+        sum += (double)x[i] * (double)w[i];
     }
     rest = sum;
     cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
             n > most ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
-        double product = (double)x[shown[k]] * w[shown[k]];
-        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], w[shown[k]], x[shown[k]], product);
+        double product = (double)x[shown[k]] * (double)w[shown[k]];
+        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], (double)w[shown[k]], (double)x[shown[k]], product);
         rest -= product;
     }
     if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
-    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs(bias[o]) : 0,
-            sum + (bias ? bias[o] : 0));
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs((double)bias[o]) : 0,
+            sum + (bias ? (double)bias[o] : 0));
 }
 
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
@@ -10166,7 +10171,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     cnn__backend_free(net, &own);
     if (!cnn__stopped(net)) {
-        at = ((size_t)channel * l->out.height + row) * l->out.width + column;
+        at = (size_t)(((ptrdiff_t)channel * l->out.height + row) * l->out.width + column);
         weight = cnn__parameter(net, number, "weight", parameters);
         bias = cnn__parameter(net, number, "bias", parameters);
         cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
@@ -10175,8 +10180,8 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
         case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
         case CNN__ACTIVATION:
-            cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], x[at],
-                    cnn__activation_at(l->activation, l->slope, x[at]));
+            cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], (double)x[at],
+                    cnn__activation_at(l->activation, (double)l->slope, (double)x[at]));
             break;
         case CNN__SOFTMAX: {
             cnn_map_shape map = { 1, 0, 0 };
@@ -10187,20 +10192,20 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
             for (k = 0; k < map.channels; k++) {
                 double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
                 cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                             x[(size_t)k * map.pixels + row * l->in.width + column],
+                             (double)x[(ptrdiff_t)k * map.pixels + row * l->in.width + column],
                         y, k == channel ? "  <" : "");
             }
             break;
         }
         case CNN__FLATTEN:
             cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
-                    channel / l->in.width % l->in.height, channel % l->in.width, x[channel]);
+                    channel / l->in.width % l->in.height, channel % l->in.width, (double)x[channel]);
             break;
         case CNN__DROPOUT: {
             cnn_counters c = cnn__read_counters(net);
-            double y = net->evaluating ? x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
+            double y = net->evaluating ? (double)x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
             cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
-                    net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", x[at], y);
+                    net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", (double)x[at], y);
         }
         }
     }
@@ -10260,7 +10265,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
     cnn__page page = { NULL, { 0 }, 0 };
     uint32_t crc = 0, a = 1, b = 0;
-    size_t row = (size_t)width * channels, blocks = row / CNN__STORED + 1;
+    size_t row = (size_t)width * (size_t)channels, blocks = row / CNN__STORED + 1;
     int j;
     page.file = file;
     cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
@@ -10302,14 +10307,14 @@ static unsigned char cnn__grey(float value, float low, float high)         /* fr
 static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int sample, int *channels)
 {
     int map = data->height * data->width, c, i;
-    size_t first = (size_t)sample * data->channels * map;
+    size_t first = (size_t)sample * (size_t)data->channels * (size_t)map;
     float low = 0, high = 1;
     *channels = data->channels == 3 ? 3 : 1;
     if (data->floats) {
         low = (float)HUGE_VAL;
         high = -low;
         for (i = 0; i < *channels * map; i++) {
-            float v = data->floats[first + i];
+            float v = data->floats[first + (size_t)i];
             if (v < low) low = v;
             if (v > high) high = v;
         }
@@ -10318,8 +10323,8 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
         for (i = 0; i < map; i++)
             pixels[i * *channels + c] =
                 data->bytes
-                    ? data->bytes[first + (size_t)c * map + i]
-                    : cnn__grey(data->floats[first + (size_t)c * map + i], low, high);
+                    ? data->bytes[first + (size_t)(c * map + i)]
+                    : cnn__grey(data->floats[first + (size_t)(c * map + i)], low, high);
 }
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
@@ -10385,7 +10390,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
 static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
 {
     int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
-        *counts = (int *)cnn__alloc((size_t)k * columns, sizeof *counts);
+        *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
@@ -10458,7 +10463,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
         cnn__fprintf(f, "<figcaption>said <b>");
         cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        cnn__fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * probability[n]);
+        cnn__fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * (double)probability[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
         cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
     }
@@ -10513,7 +10518,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             const float *from;
             if (l->out.flat || l->kind == CNN__DROPOUT) continue;
             from = cnn__activation_of(net, i, &own);
-            maps = from ? cnn__download(net, from + size * n, size) : NULL;
+            maps = from ? cnn__download(net, from + size * (size_t)n, size) : NULL;
             cnn__backend_free(net, &own);
             if (!maps) break;
             cnn__fprintf(f, "<h3>");
@@ -10566,7 +10571,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
-    pixels = (unsigned char *)cnn__alloc((size_t)data->height * data->width, 3);
+    pixels = (unsigned char *)cnn__alloc((size_t)data->height * (size_t)data->width, 3);
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;

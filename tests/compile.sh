@@ -344,6 +344,14 @@ if there s390x-linux-gnu-gcc && there qemu-s390x; then
     verdict 's390x: highest byte first, and floats calculated as doubles'
 else skip "s390x-linux-gnu-gcc or qemu-s390x is not installed"; fi
 
+# ---- strict flags: none of their warnings come from cnn.h into its users' builds ----
+
+conversions='-Wconversion -Wsign-conversion -Wdouble-promotion'
+works 'strict conversions' gcc -std=c99 $strict $conversions -O0 -Isub whole.c
+works 'strict conversions' clang -std=c99 $strict $conversions -O0 -Isub whole.c
+works 'strict conversions' g++ -std=c++11 $strict $conversions -O0 -Isub whole.cpp
+works 'strict conversions' clang++ -std=c++11 $strict $conversions -O0 -Isub whole.cpp
+
 # ---- its names are its own ----
 
 # Every name in capitals is CNN_..., or comes from a header that cnn.h includes (FILE is a type, GCC stands in pragmas).
