@@ -3563,7 +3563,7 @@ static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
     const cnn__gemm_context *g = (const cnn__gemm_context *)context;
     int longest = s->batch > s->out_features ? s->batch : s->out_features;
     ptrdiff_t forward = (ptrdiff_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
-                     + CNN__LINEAR_DEPTH * CNN__PLACE + 16
+                     + CNN__LINEAR_DEPTH * (int)CNN__PLACE + 16
                      + (ptrdiff_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
     ptrdiff_t backward = 6 * cnn__line_up((ptrdiff_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
                       + g->threads * cnn__linear_scratch(g->kernels->lanes * CNN__LINEAR_VECTORS, longest);
