@@ -829,15 +829,16 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
     va_end(arguments);
 }
 
-static void cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static void cnn__say(cnn__text *error, const char *format, ...)
+static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
+static int cnn__say(cnn__text *error, const char *format, ...)                     /* always 0 */
 {
     va_list arguments;
-    if (!error || error->s[0]) return;                     /* the first one is the cause */
+    if (!error || error->s[0]) return 0;                   /* the first one is the cause */
     va_start(arguments, format);
     cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
     CNN_ON_ERROR(error->s);
+    return 0;
 }
 
 /* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
@@ -3984,8 +3985,7 @@ cnn_net *cnn_new(int channels, int height, int width)
         net->broken = 1;
         cnn__say(&net->error,
                  "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
-                 "and their product at most %d",
-                 channels, height, width, INT_MAX);
+                 "and their product at most %d", channels, height, width, INT_MAX);
     }
     return net;
 }
@@ -4019,7 +4019,7 @@ static int cnn__output_size(const char *side, int in, int pad_before, int pad_af
     int given = *stride;
     if (padded > CNN__LONGEST_SIDE)
         return cnn__say(error, "%s: its input's %s with the padding is %d + %.0f, more than the %d it can have; give less padding, or "
-                        "cut the input", label, side, in, (double)pad_before + pad_after, (int)CNN__LONGEST_SIDE), 0;
+                        "cut the input", label, side, in, (double)pad_before + pad_after, (int)CNN__LONGEST_SIDE);
     if (ceil_mode) span += given - 1;
     out = span < 0 ? 0 : span / given + 1;
     if (ceil_mode && (out - 1) * given >= (int64_t)in + pad_before) out--;
@@ -4164,7 +4164,7 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
             float value;
             memcpy(&value, here, sizeof value);
             if (!(value - value == 0))
-                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name, (double)value), 0;
+                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name, (double)value);
             value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
             memcpy(here, &value, sizeof value);
         } else {
@@ -4182,9 +4182,7 @@ static int cnn__usable_init(cnn_init init, const char *label, cnn__text *error)
     if ((unsigned)init <= CNN_XAVIER_NORMAL) return 1;
     return cnn__say(error,
                     "%s: init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, "
-                    "CNN_XAVIER_NORMAL",
-                    label, (int)init),
-           0;
+                    "CNN_XAVIER_NORMAL", label, (int)init);
 }
 
 static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *error)
@@ -4206,45 +4204,38 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
     if (layer->in.flat)
         return cnn__say(error,
                         "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
-                        "cnn_flatten",
-                        label, layer->in.channels),
-               0;
+                        "cnn_flatten", label, layer->in.channels);
     if (layer->conv1d && layer->in.height != 1)
         return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use conv2d for images", label,
-                        layer->in.channels, layer->in.height, layer->in.width), 0;
+                        layer->in.channels, layer->in.height, layer->in.width);
     if (s->out_channels < 1 || s->kernel_height < 1 || s->kernel_width < 1)
-        return cnn__say(
-                   error,
+        return cnn__say(error,
                    "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and a kernel of %d x %d",
-                   label, s->out_channels, s->kernel_height, s->kernel_width),
-               0;
+                   label, s->out_channels, s->kernel_height, s->kernel_width);
     if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
         return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
-                        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width), 0;
+                        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width);
     if (s->kernel_height == 1) s->dilation_height = 1;     /* one value has nothing to be apart from */
     if (s->kernel_width == 1) s->dilation_width = 1;
     if (o->in_channels && o->in_channels != s->in_channels)
-        return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels), 0;
-    if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups), 0;
+        return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels);
+    if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups);
     if (s->in_channels % s->groups || s->out_channels % s->groups)
         return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label,
-                        s->groups, s->in_channels, s->out_channels), 0;
+                        s->groups, s->in_channels, s->out_channels);
     if ((unsigned)s->padding_mode > CNN_CIRCULAR)
         return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label,
-                        (int)s->padding_mode),
-               0;
+                        (int)s->padding_mode);
     if (!cnn__usable_init(o->init, label, error)) return 0;
     if (same) {
         double total_height = (double)s->dilation_height * (s->kernel_height - 1),
                total_width = (double)s->dilation_width * (s->kernel_width - 1);
         if (s->stride_height != 1 || s->stride_width != 1)
             return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label, s->stride_height,
-                            s->stride_width),
-                   0;
+                            s->stride_width);
         if (total_height > INT_MAX / 4 || total_width > INT_MAX / 4)
             return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, total_height + 1,
-                            total_width + 1),
-                   0;
+                            total_width + 1);
         s->pad_top = (int)total_height / 2; s->pad_bottom = (int)total_height - s->pad_top;
         s->pad_left = (int)total_width / 2; s->pad_right = (int)total_width - s->pad_left;
     } else {
@@ -4253,8 +4244,7 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         if (pad_height < 0 || pad_width < 0 || pad_height > INT_MAX / 4 || pad_width > INT_MAX / 4)
             return cnn__say(error,
                             "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
-                            label, pad_height, pad_width),
-                   0;
+                            label, pad_height, pad_width);
         s->pad_top = s->pad_bottom = pad_height;
         s->pad_left = s->pad_right = pad_width;
     }
@@ -4263,8 +4253,7 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         int most = s->padding_mode == CNN_REPLICATE ? INT_MAX : 0;
         if ((most ? most : s->in_height - less) < s->pad_bottom || (most ? most : s->in_width - less) < s->pad_right)
             return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label,
-                            less ? "reflect" : "circular", s->pad_bottom, s->pad_right, s->in_height, s->in_width),
-                   0;
+                            less ? "reflect" : "circular", s->pad_bottom, s->pad_right, s->in_height, s->in_width);
     }
     s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height,
                                      &s->stride_height, 0, label, error);
@@ -4276,10 +4265,10 @@ static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *erro
         double depth = s->in_channels / s->groups, taps = depth * s->kernel_height * s->kernel_width;
         if (s->in_channels * high * wide > INT_MAX)
             return cnn__say(error, "%s: its input with the padding, %d x %.0f x %.0f, has more than %d values", label,
-                            s->in_channels, high, wide, INT_MAX), 0;
+                            s->in_channels, high, wide, INT_MAX);
         if (taps > INT_MAX)
             return cnn__say(error, "%s: a kernel of %.0f x %d x %d has more than %d values", label, depth, s->kernel_height,
-                            s->kernel_width, INT_MAX), 0;
+                            s->kernel_width, INT_MAX);
     }
     layer->out.channels = s->out_channels;
     layer->out.height = s->out_height;
@@ -4305,25 +4294,22 @@ static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *erro
     if (layer->in.flat)
         return cnn__say(error,
                         "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
-                        "cnn_flatten",
-                        label, layer->in.channels),
-               0;
+                        "cnn_flatten", label, layer->in.channels);
     if (layer->pool1d && s->in_height != 1)
         return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use %s for images", label, s->channels,
-                        s->in_height, s->in_width, s->average ? "avg_pool2d" : "max_pool2d"), 0;
+                        s->in_height, s->in_width, s->average ? "avg_pool2d" : "max_pool2d");
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
-                        s->kernel_height, s->kernel_width, s->stride_height, s->stride_width), 0;
+                        s->kernel_height, s->kernel_width, s->stride_height, s->stride_width);
     if ((double)s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height, s->kernel_width), 0;
+        return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height, s->kernel_width);
     if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2 || s->pad_width > s->kernel_width / 2)
         return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d",
-                        label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width),
-               0;
+                        label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width);
     if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height && !o->ceil_mode)
         return cnn__say(error, "%s: its window is %d high, but its input %d x 1 x %d has one row, as cnn_conv1d gives; use "
                         "cnn_%s_pool1d, which pools along the width", label, s->kernel_height, s->channels, s->in_width,
-                        s->average ? "avg" : "max"), 0;
+                        s->average ? "avg" : "max");
     s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height,
                                      &s->stride_height, o->ceil_mode, label, error);
     s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, &s->stride_width,
@@ -4338,11 +4324,9 @@ static int cnn__fit_linear(cnn__layer *layer, const char *label, cnn__text *erro
     cnn__text dims;
     if (!layer->in.flat && (layer->in.height != 1 || layer->in.width != 1))
         return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label,
-                        cnn__dims_text(layer->in, &dims)),
-               0;
+                        cnn__dims_text(layer->in, &dims));
     if (layer->linear_options.out_features < 1)
-        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features),
-               0;
+        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features);
     if (!cnn__usable_init(layer->linear_options.init, label, error)) return 0;
     memset(&layer->linear, 0, sizeof layer->linear);
     layer->linear.in_features = layer->in.channels;
@@ -4364,10 +4348,10 @@ static int cnn__fit_layer(cnn__layer *layer, cnn__dims in, const char *label, cn
         return 1;
     case CNN__ACTIVATION:
         if (layer->slope >= 0) return 1;
-        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, (double)layer->slope), 0;
+        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, (double)layer->slope);
     case CNN__DROPOUT:
         if (layer->p >= 0 && layer->p <= 1) return 1;
-        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, (double)layer->p), 0;
+        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, (double)layer->p);
     default:           return 1;
     }
 }
@@ -4395,7 +4379,7 @@ static int cnn__layer_options(cnn__layer *layer, const char *label, cnn__text *e
     case CNN__DROPOUT:                      /* 0 may be a sweep's first value, or forgotten: neither is .5 */
         if (dropout.p == 0)
             return cnn__say(error, "%s: needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
-                                   ".p = CNN_ZERO for none", label), 0;
+                                   ".p = CNN_ZERO for none", label);
         if (!CNN__OPTIONS(&dropout, cnn__dropout_fields, label, error)) return 0;
         layer->p = dropout.p;
         return 1;
@@ -4578,8 +4562,7 @@ static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
     if (cnn__stopped(net)) return 0;
     if (name && name[0] && strlen(name) < 60) return 1;
     net->broken = 1;
-    cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
-    return 0;
+    return cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
 }
 
 void cnn_block(cnn_net *net, const char *name)
@@ -4702,24 +4685,18 @@ static int cnn__open_backend(cnn_net *net)
     cnn_backend *b = &net->backend;
     const char *missing;
     char sentence[256] = "";
-    if (b->version != CNN_BACKEND_VERSION) {
-        cnn__say(&net->error,
+    if (b->version != CNN_BACKEND_VERSION)
+        return cnn__say(&net->error,
                  "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
                  b->name, b->version, CNN_BACKEND_VERSION);
-        return 0;
-    }
     missing = cnn__missing_entry(b);
-    if (missing) {
-        cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
+    if (missing)
+        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
                  b->name, missing);
-        return 0;
-    }
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
-        if (!b->context) {
-            cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
-            return 0;
-        }
+        if (!b->context)
+            return cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     net->opened = 1;
     return 1;
@@ -4860,11 +4837,9 @@ static int cnn__init_parameters(cnn_net *net)
 {
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
-    if (!host) {
-        cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
+    if (!host)
+        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
                  4e-6 * (double)net->parameter_count);
-        return 0;
-    }
     net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
     net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
     net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
@@ -5074,7 +5049,7 @@ static int cnn__begin_look(cnn_net *net)
     look = &net->look;
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
+        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
         memcpy(look->ops, net->ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
@@ -5148,10 +5123,10 @@ static void cnn__release(cnn_net *net)
 
 static int cnn__make_ready(cnn_net *net)
 {
-    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers"), 0;
+    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
     net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
     net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
-    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers"), 0;
+    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__list_tensors(net);
     cnn__fuse(net);
@@ -5397,8 +5372,7 @@ static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data 
 {
     if (data->count >= 1 && (size_t)data->count <= cnn__data_count(data)) return 1;
     return cnn__say(error, "%s: the count of %s was set to %d; it must be from 1 to its %.0f samples", call, data->name,
-                    data->count, (double)cnn__data_count(data)),
-           0;
+                    data->count, (double)cnn__data_count(data));
 }
 
 /* A batch and its data set are public, so whoever has them may have changed their numbers: each is checked whenever it is used. */
@@ -5409,15 +5383,13 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !batch->order || batch->size < 1)
         return cnn__say(&net->error,
-                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1"),
-               0;
+                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
         return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
                         data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
-                        net->input.width),
-               0;
+                        net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
-        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new"), 0;
+        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
 
@@ -5431,8 +5403,7 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
         net->dealt[n] = batch->order[n];
         if (net->dealt[n] < 0 || (size_t)net->dealt[n] >= count)
             return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to %.0f",
-                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1),
-                   0;
+                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -5442,7 +5413,7 @@ static int cnn__remember_scale(cnn_net *net, const float *scale, const float *sh
 {
     size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
     if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale"), 0;
+    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale");
     memcpy(net->trained_scale, scale, size);
     memcpy(net->trained_scale + channels, shift, size);
     return 1;
@@ -5497,7 +5468,7 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
     if (cnn__stopped(net)) return 0;
     if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order
         || net->last.size != batch->size || !batch->data)
-        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call), 0;
+        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
 
@@ -5730,8 +5701,7 @@ static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float wei
 {
     if (lr >= 0 && weight_decay >= 0) return 1;
     return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
-                    (double)lr, (double)weight_decay),
-           0;
+                    (double)lr, (double)weight_decay);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -5877,8 +5847,7 @@ static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
     if (net->optimizer && possible) return 1;
     return cnn__say(&net->error, "%s",
-                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it"),
-           0;
+                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it");
 }
 
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
@@ -6029,7 +5998,7 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
 {
     if (cnn__stopped(net)) return 0;
     if ((unsigned)loss <= CNN_MSE) return 1;
-    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss), 0;
+    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
 /* All of data in order; each batch goes to `look`, within a look that has begun. */
@@ -6102,7 +6071,7 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
     int done, most = 256;
     if (cnn__stopped(net)) return 0;
     if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count), 0;
+        return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count);
     if (!cnn__begin_look(net)) return 0;
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
@@ -6129,11 +6098,10 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     cnn_data data;
     if (cnn__stopped(net)) return 0;
     if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count), 0;
+        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count);
     if (!net->trained_scale)
         return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale is "
-                                     "not known; give it with cnn_set_scale"),
-               0;
+                                     "not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -6154,7 +6122,7 @@ static int cnn__scale_of(float *scale, float *shift, int channels, float whole, 
     int c;
     for (c = 0; std && c < channels; c++)
         if (!(std[c] > 0))
-            return cnn__say(error, "%s: the deviation of channel %d must be above 0, not %g", call, c, (double)std[c]), 0;
+            return cnn__say(error, "%s: the deviation of channel %d must be above 0, not %g", call, c, (double)std[c]);
     for (c = 0; c < channels; c++) {
         scale[c] = std ? whole / std[c] : whole;
         shift[c] = std ? -mean[c] / std[c] : 0;
@@ -6181,7 +6149,7 @@ static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
     if (net->history_count == net->history_room) {
         int room = net->history_room ? 2 * net->history_room : 32;
         cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history"), 0;
+        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history");
         if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
         cnn__free(net->history);
         net->history = larger;
@@ -6309,8 +6277,7 @@ static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
     if (most > 20)
         cnn__advise(d, CNN__SAID_UNSCALED,
                     "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
-                    "255, or call cnn_normalize.",
-                    (double)most);
+                    "255, or call cnn_normalize.", (double)most);
     cnn__free(x);
 }
 
@@ -6319,8 +6286,7 @@ static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
     if (!(loss - loss == 0))
         cnn__advise(d, CNN__SAID_NAN,
                     "the loss is %g: the numbers have overflowed. Try a learning rate ten times smaller than %g, "
-                    "clip_grad_norm = 1, and look for NaN in the inputs.",
-                    loss, net->lr);
+                    "clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->lr);
 }
 
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
@@ -6354,26 +6320,22 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
         if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
             cnn__advise(d, CNN__SAID_STUCK,
                         "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
-                        "inputs' scale, "
-                        "and try another learning rate than %g.",
+                        "inputs' scale, " "and try another learning rate than %g.",
                         e->epoch, classes, chance, (double)e->lr);
         if (e->train.loss > 1.5 * chance)
             cnn__advise(d, CNN__SAID_RATE,
                         "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
-                        "Try a tenth of it.",
-                        e->epoch, e->train.loss, chance, (double)e->lr);
+                        "Try a tenth of it.", e->epoch, e->train.loss, chance, (double)e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
         cnn__advise(d, CNN__SAID_RATE,
                     "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
-                    "a schedule.",
-                    d->best_loss, e->train.loss, (double)e->lr);
+                    "a schedule.", d->best_loss, e->train.loss, (double)e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
         cnn__advise(d, CNN__SAID_OVERFIT,
                     "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it "
-                    "overfits. Use dropout, weight decay, "
-                    "more data, or fewer epochs.",
+                    "overfits. Use dropout, weight decay, " "more data, or fewer epochs.",
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
@@ -6451,23 +6413,21 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!cnn__ready(net) || !CNN__OPTIONS(&o, cnn__fit_fields, "cnn_fit", &net->error)
         || !cnn__usable_loss_kind(net, "cnn_fit", o.loss))
         return 0;
-    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs), 0;
+    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs);
     if (o.batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size), 0;
+        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size);
     if (o.test_batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size), 0;
+        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size);
     if (o.clip_grad_norm < 0)
         return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
-                        (double)o.clip_grad_norm),
-               0;
+                        (double)o.clip_grad_norm);
     if (o.patience < 0)
-        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience), 0;
+        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience);
     if ((o.patience || o.keep_best) && !test)
         return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
-                                     "none; hold some samples back with cnn_random_split"),
-               0;
+                                     "none; hold some samples back with cnn_random_split");
     if (!net->optimizer)
-        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd"), 0;
+        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
     if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
     memset((void *)&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
@@ -6533,8 +6493,7 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
                  layers ? net->layers[i].name : net->tensors[i].key);
     cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
              net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s,
-             i < all ? ", ..." : "");
+             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -6548,17 +6507,13 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     t = cnn__find_tensor(net, key, &gradient);
     layer = t ? -1 : cnn__find_layer(net, key);
     if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
-    if (!t && !net->batch) {
-        cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
-        return 0;
-    }
+    if (!t && !net->batch)
+        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
     count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
     if (!values) return count;
-    if (room < count) {
-        cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
+    if (room < count)
+        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
                  (double)room);
-        return 0;
-    }
     from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
     if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
     else count = 0;
@@ -6575,12 +6530,10 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
     if (gradient)
         return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
-                        key, t->key),
-               0;
+                        key, t->key);
     if (count != t->count)
         return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count),
-               0;
+                        (double)count);
     net->backend.upload(net->backend.context, net->parameters + t->offset, values, sizeof *values * count);
     return 1;
 }
@@ -7055,7 +7008,7 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     if (cnn__is_other_file(path, file, size, labels ? "an IDX file of labels" : "an IDX file of images", error)) return 0;
     if (size < 8)
         return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size), 0;
+                        (double)size);
     idx->type = file[2];
     idx->dimensions = file[3];
     known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
@@ -7065,22 +7018,22 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
                         path, file[0], file[1], file[2], file[3], what, labels ? 1 : 3,
                         !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
-                        : "; it has too many dimensions"), 0;
+                        : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
     if (size < idx->begin)
         return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size), 0;
+                        (double)size);
     for (expected = known, i = 0; i < idx->dimensions; i++) {
         uint32_t n = cnn__big_endian(file + 4 + 4 * i);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
-            return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n), 0;
+            return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
         if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
     }
     expected += idx->begin;
     if (expected != size)
         return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
-                        (double)expected, (double)size), 0;
+                        (double)expected, (double)size);
     return 1;
 }
 
@@ -7129,7 +7082,7 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i), 0;
+            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i);
         labels[i] = (int)label;
     }
     data->labels = labels;
@@ -7218,8 +7171,7 @@ static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char 
 {
     cnn__say(&data->memory->error,
              "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. Any other "
-             "data set: cnn_load_idx",
-             data->name, there, wanted);
+             "data set: cnn_load_idx", data->name, there, wanted);
     return cnn__data_fails(data);
 }
 
@@ -7628,7 +7580,7 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     const char *slash;
     int mode, d = -1, tries;
     if (!path || strlen(path) >= sizeof w->path - 32)
-        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33), 0;
+        return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33);
     strcpy(w->path, path);
     w->part[0] = 0;
     w->file = NULL;
@@ -7698,9 +7650,8 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
         return 0;
     }
     if (cnn__flush_directory(w->path)) return 1;
-    cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
+    return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
              strerror(errno));
-    return 0;
 }
 
 /* ---- bytes that grow; numbers with their lowest byte first, as in all these formats ---- */
@@ -7794,8 +7745,7 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* al
     cnn__vsnprintf(what.s, sizeof what.s, format, arguments);
     va_end(arguments);
     for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
-    cnn__say(s->error, "%.150s: %s", s->path, what.s);
-    return 0;
+    return cnn__say(s->error, "%.150s: %s", s->path, what.s);
 }
 
 static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
@@ -9248,8 +9198,7 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     for (i = 0; i < 3; i++)
         if (lists[i].count)
             cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
-                          lists[i].count,
-                     what[i], lists[i].names);
+                          lists[i].count, what[i], lists[i].names);
     cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s", lacking.s);
 }
 
@@ -9928,8 +9877,7 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(
-            f,
+        cnn__fprintf(f,
             "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
             cnn__plot_width, y, y, y + 4);
         cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
@@ -9937,8 +9885,7 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
         if (net->history[i].epoch % every) continue;
         x = cnn__epoch_x(n, i);
-        cnn__fprintf(f,
-                "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
+        cnn__fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
@@ -9974,8 +9921,7 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
     cnn__fprintf(f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
             "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
-            "fill=\"#fff\"/>\n"
-            "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+            "fill=\"#fff\"/>\n" "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
             width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     cnn__fprintf(f, "</text>\n");
@@ -10159,12 +10105,11 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
     if (!net->batch)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer), 0;
+        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
     if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
-                        cnn__dims_text(l->out, &dims), channel, row, column),
-               0;
+                        cnn__dims_text(l->out, &dims), channel, row, column);
     from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
@@ -10368,11 +10313,9 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     cnn__text a, b, c;
     double work = 0;
     int i;
-    cnn__fprintf(f,
-            "<h2>The network</h2>\n<div class=\"scroll\"><table "
+    cnn__fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table "
             "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
-            "<tr><td>input<td><td>%s<td><td></tr>\n",
-            cnn__dims_text(net->input, &a));
+            "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
@@ -10503,8 +10446,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     cnn_forward(net, &batch);
     cnn__fprintf(f,
             "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
-            "(black) to its largest (white); of more than %d maps the first.</p>\n",
-            most_maps);
+            "(black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -10566,8 +10508,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs"),
-               0;
+        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
@@ -10580,8 +10521,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         cnn__svg_text(f, title);
         cnn__fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
         cnn__svg_text(f, title);
-        cnn__fprintf(f,
-                "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
+        cnn__fprintf(f, "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
                 "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
                 100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
         cnn__fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
