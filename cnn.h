@@ -452,7 +452,6 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
    recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps.       */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
-
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
 
 /* Writing, the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin and .ckpt as
@@ -4053,56 +4052,39 @@ typedef struct cnn__field {
     CNN__INT(o, both, otherwise), CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
 
 static const cnn__field cnn__conv2d_fields[] = {
-    CNN__INT(cnn_conv2d_options, out_channels, 0),
-    CNN__INT(cnn_conv2d_options, kernel_size, 0),
+    CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
     CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_conv2d_options, stride, 1),
-    CNN__SIDES(cnn_conv2d_options, padding, 0),
-    CNN__SIDES(cnn_conv2d_options, dilation, 1),
-    CNN__INT(cnn_conv2d_options, groups, 1),
-    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
-    CNN__INT(cnn_conv2d_options, no_bias, 0),
-    CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT),
+    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_conv2d_options, stride, 1),
+    CNN__SIDES(cnn_conv2d_options, padding, 0), CNN__SIDES(cnn_conv2d_options, dilation, 1),
+    CNN__INT(cnn_conv2d_options, groups, 1), CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT),
     CNN__INT(cnn_conv2d_options, in_channels, 0)
 };
 static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default: cnn__layer_options */
-    CNN__INT(cnn_pool2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_pool2d_options, stride, 0),
-    CNN__SIDES(cnn_pool2d_options, padding, 0),
-    CNN__INT(cnn_pool2d_options, ceil_mode, 0),
+    CNN__INT(cnn_pool2d_options, kernel_size, 0), CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_pool2d_options, stride, 0),
+    CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
     CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
 static const cnn__field cnn__linear_fields[] = {
-    CNN__INT(cnn_linear_options, out_features, 0),
-    CNN__INT(cnn_linear_options, no_bias, 0),
-    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
-    CNN__INT(cnn_linear_options, in_features, 0)
+    CNN__INT(cnn_linear_options, out_features, 0), CNN__INT(cnn_linear_options, no_bias, 0),
+    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT), CNN__INT(cnn_linear_options, in_features, 0)
 };
 static const cnn__field cnn__leaky_relu_fields[] = { CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01) };
 static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
 static const cnn__field cnn__data_fields[] = {
-    CNN__INT(cnn_data_options, count, 0),
-    CNN__INT(cnn_data_options, channels, 0),
-    CNN__INT(cnn_data_options, height, 0),
-    CNN__INT(cnn_data_options, width, 0),
-    CNN__INT(cnn_data_options, classes, 0),
-    CNN__INT(cnn_data_options, outputs, 0),
+    CNN__INT(cnn_data_options, count, 0), CNN__INT(cnn_data_options, channels, 0),
+    CNN__INT(cnn_data_options, height, 0), CNN__INT(cnn_data_options, width, 0),
+    CNN__INT(cnn_data_options, classes, 0), CNN__INT(cnn_data_options, outputs, 0),
     CNN__INT(cnn_data_options, constant, 0)
 };
 static const cnn__field cnn__loader_fields[] = {
-    CNN__INT(cnn_loader_options, batch_size, 1),
-    CNN__INT(cnn_loader_options, shuffle, 0),
-    CNN__INT(cnn_loader_options, drop_last, 0),
-    { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
+    CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
+    CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
 static const cnn__field cnn__sgd_fields[] = {
-    CNN__FLOAT(cnn_sgd_options, lr, 1e-3),
-    CNN__FLOAT(cnn_sgd_options, momentum, 0),
-    CNN__FLOAT(cnn_sgd_options, weight_decay, 0),
-    CNN__INT(cnn_sgd_options, nesterov, 0)
+    CNN__FLOAT(cnn_sgd_options, lr, 1e-3), CNN__FLOAT(cnn_sgd_options, momentum, 0),
+    CNN__FLOAT(cnn_sgd_options, weight_decay, 0), CNN__INT(cnn_sgd_options, nesterov, 0)
 };
 #define CNN__ADAM_FIELDS(decay) \
     CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
@@ -4111,39 +4093,28 @@ static const cnn__field cnn__sgd_fields[] = {
 static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
 static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
 static const cnn__field cnn__step_lr_fields[] = {
-    CNN__INT(cnn_step_lr_options, step_size, 0),
-    CNN__FLOAT(cnn_step_lr_options, gamma, 0.1)
+    CNN__INT(cnn_step_lr_options, step_size, 0), CNN__FLOAT(cnn_step_lr_options, gamma, 0.1)
 };
 static const cnn__field cnn__cosine_lr_fields[] = {
-    CNN__INT(cnn_cosine_lr_options, t_max, 0),
-    CNN__FLOAT(cnn_cosine_lr_options, eta_min, 0)
+    CNN__INT(cnn_cosine_lr_options, t_max, 0), CNN__FLOAT(cnn_cosine_lr_options, eta_min, 0)
 };
 static const cnn__field cnn__one_cycle_lr_fields[] = {
-    CNN__FLOAT(cnn_one_cycle_lr_options, max_lr, 0),
-    CNN__INT(cnn_one_cycle_lr_options, total_steps, 0),
-    CNN__FLOAT(cnn_one_cycle_lr_options, pct_start, 0.3),
-    CNN__FLOAT(cnn_one_cycle_lr_options, div_factor, 25),
+    CNN__FLOAT(cnn_one_cycle_lr_options, max_lr, 0), CNN__INT(cnn_one_cycle_lr_options, total_steps, 0),
+    CNN__FLOAT(cnn_one_cycle_lr_options, pct_start, 0.3), CNN__FLOAT(cnn_one_cycle_lr_options, div_factor, 25),
     CNN__FLOAT(cnn_one_cycle_lr_options, final_div_factor, 1e4)
 };
 static const cnn__field cnn__cross_entropy_fields[] = {
-    CNN__INT(cnn_cross_entropy_options, classes, 0),
-    CNN__FLOAT(cnn_cross_entropy_options, label_smoothing, 0),
+    CNN__INT(cnn_cross_entropy_options, classes, 0), CNN__FLOAT(cnn_cross_entropy_options, label_smoothing, 0),
     CNN__INT(cnn_cross_entropy_options, ignore_index, CNN__IGNORED),
     CNN__INT(cnn_cross_entropy_options, probabilities, 0)
 };
 static const cnn__field cnn__fit_fields[] = {
-    CNN__INT(cnn_fit_options, epochs, 1),
-    CNN__INT(cnn_fit_options, batch_size, 128),
-    CNN__INT(cnn_fit_options, test_batch_size, 256),
-    CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
-    CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0),
-    CNN__INT(cnn_fit_options, keep_order, 0),
-    CNN__INT(cnn_fit_options, keep_last, 0),
-    CNN__INT(cnn_fit_options, progress_bar, 0),
-    CNN__INT(cnn_fit_options, progress_width, 80),
-    CNN__INT(cnn_fit_options, patience, 0),
-    CNN__INT(cnn_fit_options, keep_best, 0),
-    CNN__INT(cnn_fit_options, by_accuracy, 0)
+    CNN__INT(cnn_fit_options, epochs, 1), CNN__INT(cnn_fit_options, batch_size, 128),
+    CNN__INT(cnn_fit_options, test_batch_size, 256), CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
+    CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0), CNN__INT(cnn_fit_options, keep_order, 0),
+    CNN__INT(cnn_fit_options, keep_last, 0), CNN__INT(cnn_fit_options, progress_bar, 0),
+    CNN__INT(cnn_fit_options, progress_width, 80), CNN__INT(cnn_fit_options, patience, 0),
+    CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
 };
 
 /* cnn__options for a struct and its list */
@@ -4667,17 +4638,19 @@ void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allo
 
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
-#define CNN__NEEDS(entry) if (!b->entry) return #entry;
-    CNN__NEEDS(alloc)
-    CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero) CNN__NEEDS(conv2d_work) CNN__NEEDS(conv2d_forward)
-        CNN__NEEDS(conv2d_backward) CNN__NEEDS(pool2d_forward) CNN__NEEDS(pool2d_backward) CNN__NEEDS(linear_work)
-            CNN__NEEDS(linear_forward) CNN__NEEDS(linear_backward) CNN__NEEDS(activation_forward)
-                CNN__NEEDS(activation_backward) CNN__NEEDS(softmax_forward) CNN__NEEDS(softmax_backward)
-                    CNN__NEEDS(dropout_forward) CNN__NEEDS(dropout_backward) CNN__NEEDS(softmax_cross_entropy) CNN__NEEDS(mse)
-                        CNN__NEEDS(next_batch) CNN__NEEDS(gather) CNN__NEEDS(gather_rows) CNN__NEEDS(clip_grad_norm)
-                            CNN__NEEDS(sgd_step) CNN__NEEDS(adam_step)
-#undef CNN__NEEDS
-                                return NULL;
+#define CNN__MISSES(entry) if (!b->entry) return #entry
+    CNN__MISSES(alloc); CNN__MISSES(free); CNN__MISSES(upload); CNN__MISSES(download); CNN__MISSES(zero);
+    CNN__MISSES(conv2d_work); CNN__MISSES(conv2d_forward); CNN__MISSES(conv2d_backward);
+    CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
+    CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
+    CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
+    CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
+    CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
+    CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
+    CNN__MISSES(next_batch); CNN__MISSES(gather); CNN__MISSES(gather_rows);
+    CNN__MISSES(clip_grad_norm); CNN__MISSES(sgd_step); CNN__MISSES(adam_step);
+#undef CNN__MISSES
+    return NULL;
 }
 
 static int cnn__open_backend(cnn_net *net)
