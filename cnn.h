@@ -1146,7 +1146,7 @@ typedef struct cnn__job {                                  /* lies on the stack 
 
 enum {
     CNN__MOST_WORKERS = 255,
-    CNN__SPINS = 2000                                      /* some 20 to 60 us; to be woken takes about as long */
+    CNN__SPINS = 8000                                      /* some 100 us: being woken takes 20, and a step has many jobs */
 };
 
 static struct {
