@@ -49,7 +49,7 @@ def compiled_lines():
     program = '#if defined(__has_include)\n#if __has_include(<stb_image.h>)\n#include <stb_image.h>\n#endif\n#endif\n' \
               '#define CNN_IMPLEMENTATION\n#include "cnn.h"\n'
     stb = subprocess.run(["pkg-config", "--cflags", "stb"], capture_output=True, text=True).stdout.split()
-    command = [os.environ.get("CC", "cc"), "-std=c99", "-fopenmp", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
+    command = [os.environ.get("CC", "cc"), "-std=c99", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
     lines, at, here = set(), 0, False
     for line in subprocess.run(command, input=program, capture_output=True, text=True, check=True).stdout.split("\n"):
         marker = re.match(r'# (\d+) "(.*?)"', line)

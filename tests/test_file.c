@@ -437,6 +437,15 @@ static void test_safetensors(void)
             CHECK(header_says(header, 0, "not UTF-8"), "UTF-8 case %d", i);
         }
     }
+    {                                                       /* the first and the last of each length */
+        static const char *const good[] = { "\xc2\xa0", "\xdf\xbf", "\xe0\xa0\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf" };
+        char says[60];
+        for (i = 0; i < 6; i++) {
+            snprintf(header, sizeof header, "{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", good[i]);
+            snprintf(says, sizeof says, "unexpected (%s)", good[i]);
+            CHECK(header_says(header, 4, says), "UTF-8 case %d that is right", i);
+        }
+    }
     {                                                       /* exactly 100 million is allowed, one more is not */
         char length[8] = { 0, (char)0xe1, (char)0xf5, 5, 0, 0, 0, 0 };
         CHECK(file_says(length, 8, "ends after 0"), "100,000,000");
