@@ -9787,15 +9787,16 @@ static double cnn__axis_step(double low, double high)
 
 static int cnn__order(double x) { return (int)floor(log10(x) + 1e-9); }    /* 3 for 1000 to 9999, -1 for 0.1 to 0.99 */
 
-/* A number at an axis. All of one axis have the same decimals, as many as tell neighbours `step` apart. */
+/* A number at an axis, of at most 9 characters. All of one axis have the decimals that tell neighbours `step` apart. */
 static const char *cnn__axis_text(double v, double low, double high, double step, cnn__text *text)
 {
     double largest = fabs(low) > fabs(high) ? fabs(low) : fabs(high);
-    int order = cnn__order(step), digits = cnn__order(largest) - order;
+    int order = cnn__order(step);
     if (largest >= 1e6 || largest < 1e-3)
-        cnn__snprintf(text->s, sizeof text->s, "%.*e", digits < 3 ? digits : 3, v);     /* nine columns */
+        cnn__snprintf(text->s, sizeof text->s, "%.*e", cnn__order(largest) - order, v);
     else
         cnn__snprintf(text->s, sizeof text->s, "%.*f", order < 0 ? -order : 0, v);
+    if (strlen(text->s) > 9) cnn__snprintf(text->s, sizeof text->s, "%.2e", v);            /* the sketch's margin */
     return text->s;
 }
 
@@ -10469,7 +10470,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        "img{margin:0;outline:1px solid var(--line)}"
+        "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
         "1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;

@@ -361,6 +361,14 @@ static void test_curves(void)
         check_curves(long_one);
     }
 
+    {                                                      /* no label is wider than nine characters */
+        cnn__text text;
+        check_text(cnn__axis_text(1.5e30, 1e30, 2e30, 1e28, &text), "1.50e+30", "eight characters");
+        check_text(cnn__axis_text(1.5e30, 1e30, 2e30, 1e27, &text), "1.500e+30", "nine characters");
+        check_text(cnn__axis_text(1.5e30, 1e30, 2e30, 1e26, &text), "1.50e+30", "ten characters");
+        check_text(cnn__axis_text(123456.5, 0, 123457, 0.01, &text), "123456.50", "nine characters");
+        check_text(cnn__axis_text(123456.5, 0, 123457, 0.001, &text), "1.23e+05", "ten characters");
+    }
     net = cnn_new(1, 1, 2);                                /* without a history nothing is printed */
     {
         FILE *file = tmpfile();

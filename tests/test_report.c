@@ -434,8 +434,8 @@ static void test_floats(void)
     cnn_data *data;
     for (i = 0; i < 100 * 98; i++) values[i] = 3 * noise(i) + 1;
     for (i = 0; i < 98; i++) values[3 * 98 + i] = 0.5f;    /* a sample of one value is black */
-    for (i = 0; i < 100; i++) labels[i] = i / 2 % 3;
-    data = cnn_data_new(.count = 100, .channels = 2, .height = 7, .width = 7, .classes = 3, .floats = values, .labels = labels);
+    for (i = 0; i < 100; i++) labels[i] = i / 2 % 4;
+    data = cnn_data_new(.count = 100, .channels = 2, .height = 7, .width = 7, .classes = 4, .floats = values, .labels = labels);
     cnn_conv2d(net, .out_channels = 40, .kernel_size = 3, .stride = 2, .groups = 2);
     cnn_tanh(net);
     cnn_flatten(net);
