@@ -9534,6 +9534,7 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
+/* LeNet-5 fits a terminal of 80 columns. */
 void cnn_summary(cnn_net *net, FILE *out)
 {
     cnn__text dims, parameters, work, bytes, label;
@@ -9551,22 +9552,22 @@ void cnn_summary(cnn_net *net, FILE *out)
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
-    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
         cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
-        cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, label.s, cnn__dims_text(l->out, &dims),
+        cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
                 p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                 cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
         all_parameters += p;
     }
-    cnn__fprintf(out, "%-*s  %14s %12s %14s %12s\n", width, "    total, for one sample", "",
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
             cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
     if (net->ready) return;
     cnn__free(net->tensors);

@@ -411,12 +411,12 @@ static void check_summary(cnn_net *net, const row *rows, int count)
     int width = 12, i;
     for (i = 0; i < count - 1; i++) if ((int)strlen(rows[i].label) + 4 > width) width = (int)strlen(rows[i].label) + 4;
     expect_nothing();
-    expect("%-*s          output   parameters  multiply-adds        bytes\n", width, "    layer");
+    expect("%-*s       output parameters multiply-adds    bytes\n", width, "    layer");
     for (i = 0; i < count; i++) {
         char label[100];
         if (i && i < count - 1) snprintf(label, sizeof label, "%2d  %s", i, rows[i].label);
         else snprintf(label, sizeof label, "    %s", rows[i].label);
-        expect("%-*s  %14s %12s %14s %12s\n", width, label, rows[i].output, rows[i].parameters, rows[i].work, rows[i].bytes);
+        expect("%-*s %12s %10s %13s %8s\n", width, label, rows[i].output, rows[i].parameters, rows[i].work, rows[i].bytes);
     }
     cnn_summary(net, file);
     check_text(text_of(file), expected, rows[1].label);
