@@ -118,7 +118,7 @@ build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cud
 	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cuda.o
-	$(filter-out,$(compile)) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
+	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
 build/cuda-tsan/%: sanitizer = -fsanitize=thread

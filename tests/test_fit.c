@@ -385,6 +385,33 @@ static void test_doctor(void)
     }
 }
 
+/* The doctor looks at the inputs of the first batch of all, and at no other's. */
+static void test_first_batch(void)
+{
+    static float pixels[2][32];
+    static const int labels[2] = { 0, 1 };
+    int large, i;
+    for (large = 0; large < 2; large++) {
+        cnn_net *net = cnn_new(1, 4, 8);
+        cnn_data *data;
+        FILE *doctor = tmpfile();
+        const char *text;
+        for (i = 0; i < 32; i++) {                         /* one of the two samples is not scaled */
+            pixels[large][i] = (float)(i + 1);
+            pixels[!large][i] = (float)i / 32;
+        }
+        cnn_flatten(net);
+        cnn_linear(net, .out_features = 2);
+        cnn_sgd(net, .lr = 1e-6f);
+        data = cnn_data_new(.count = 2, .channels = 1, .height = 4, .width = 8, .classes = 2, .floats = pixels[0], .labels = labels);
+        CHECK(cnn_fit(net, data, NULL, .epochs = 2, .batch_size = 1, .keep_order = 1, .doctor = doctor), "%s", error_of(net));
+        text = text_of(doctor);
+        CHECK((strstr(text, "the inputs reach 32;") != NULL) == !large, "sample %d is large, and the first batch is sample 0: %s", large, text);
+        cnn_free(net);
+        cnn_data_free(data);
+    }
+}
+
 static void test_errors(void)
 {
     cnn_data *train = data_of(TRAIN, 1), *missing = cnn_load_idx("no", "such", 3);
@@ -422,6 +449,7 @@ int main(void)
     test_progress_lines();
     test_progress_time();
     test_doctor();
+    test_first_batch();
     test_errors();
     folder_remove();
     return test_end("fit");
