@@ -217,8 +217,8 @@ void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "dire
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
 const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
 void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result                    */
-int cnn_num_threads(const cnn_net *net);              /* default: the processors that affinity and the
-                                                         container's quota allow this process             */
+int cnn_num_threads(const cnn_net *net);              /* default (and NULL's): the processors that affinity
+                                                         and the container's quota allow this process     */
 void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
 /* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
    of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
