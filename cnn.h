@@ -36,7 +36,7 @@
        >>random     Philox4x32-10: random numbers as a pure function
        >>threads    a small pool that works on pieces; how many processors there are
        >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
-       >>gemm       `gemm`: the same operations as matrix products on vectors and threads
+       >>simd       `simd`: the same operations as matrix products on vectors and threads
        >>net        building, running, training
        >>data       IDX, CIFAR, one's own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
@@ -213,7 +213,7 @@ void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a ne
 
 /* ---- where and how it computes; but for the last, before the first forward pass ---- */
 
-void cnn_to(cnn_net *net, const char *backend);       /* "gemm" (default), "direct", "cuda" when linked  */
+void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked  */
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
 const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
 void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result                    */
@@ -485,7 +485,7 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
 int cnn_checkpoint_save(cnn_net *net, const char *path);
 int cnn_checkpoint_load(cnn_net *net, const char *path);
 
-/* ---- the backend table: every operation, to be filled by `direct`, `gemm`, `cuda` or by you ---- */
+/* ---- the backend table: every operation, to be filled by `direct`, `simd`, `cuda` or by you ---- */
 
 /* One operation may fuse several layers: a convolution with its activation and its max pooling, a linear
    layer with its activation. `direct` composes them from its cards; others may do them in one pass.     */
@@ -2109,7 +2109,7 @@ static cnn_backend cnn__direct(void)
 #endif /* CNN_IMPLEMENTATION, first part: the vector kernels stand between the two */
 
 /* ============================================================================================
-   >>gemm   The backend `gemm`: convolutions and linear layers as products of matrices. The cards above
+   >>simd   The backend `simd`: convolutions and linear layers as products of matrices. The cards above
              say what is computed; this section only changes the order and the place of the sums.
 
              1. The vector kernels, the innermost loops. This part of the file is included once for each
@@ -2870,7 +2870,7 @@ static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
     return NULL;
 }
 
-typedef struct cnn__gemm_context { int threads; const cnn__kernels *kernels; } cnn__gemm_context;
+typedef struct cnn__simd_context { int threads; const cnn__kernels *kernels; } cnn__simd_context;
 
 /* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
 static int cnn__rows(const float **rows, int most, const float *matrix, ptrdiff_t ld, int first, int count)
@@ -3022,7 +3022,7 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     p->sums = cnn__line_up(s->out_channels * (w->sums + p->lanes));
 }
 
-static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_context *g, int backward)
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__simd_context *g, int backward)
 {
     cnn__conv_plan p;
     int lanes = g->kernels->lanes;
@@ -3067,7 +3067,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__gemm_
 }
 
 typedef struct cnn__conv_job {
-    const cnn__gemm_context *g;
+    const cnn__simd_context *g;
     const cnn_conv2d_shape *s;
     cnn__conv_plan p;
     float *out; unsigned char *place;                      /* forward: y and index */
@@ -3397,21 +3397,21 @@ static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation
                         g->out_channels, g->in_channels);
 }
 
-static size_t cnn__gemm_conv2d_work(void *context, const cnn_conv2d_shape *s)
+static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    const cnn__gemm_context *g = (const cnn__gemm_context *)context;
+    const cnn__simd_context *g = (const cnn__simd_context *)context;
     cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
     ptrdiff_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
     return sizeof(float) * (size_t)cnn__most(forward.u + forward.per_thread * g->threads,
                                              weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
 }
 
-static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__gemm_context *)context;
+    job.g = (const cnn__simd_context *)context;
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 0);
     job.out = y; job.place = index; job.x = x; job.weight = weight; job.bias = bias;
@@ -3421,7 +3421,7 @@ static void cnn__gemm_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
 }
 
-static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
+static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
                                       const float *dy, const float *y, const unsigned char *index,
                                       const float *x, const float *weight, void *work)
 {
@@ -3429,7 +3429,7 @@ static void cnn__gemm_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     float *mirrored = (float *)work, *u;
     int chunk;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__gemm_context *)context;
+    job.g = (const cnn__simd_context *)context;
     job.s = s;
     job.p = cnn__plan_conv(s, job.g, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
@@ -3461,7 +3461,7 @@ static float *cnn__next(float **work, ptrdiff_t floats)
 typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; ptrdiff_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
-    const cnn__gemm_context *g;
+    const cnn__simd_context *g;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
     float *columns; ptrdiff_t *where;                         /* forward: x with one sample a lane; where its rows are */
@@ -3558,9 +3558,9 @@ static void cnn__list_nonzeros(const cnn__kernels *k, cnn__sparse *to, const flo
                                     corners, NULL, NULL, 0, (ptrdiff_t)depth);
 }
 
-static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
+static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
 {
-    const cnn__gemm_context *g = (const cnn__gemm_context *)context;
+    const cnn__simd_context *g = (const cnn__simd_context *)context;
     int longest = s->batch > s->out_features ? s->batch : s->out_features;
     ptrdiff_t forward = (ptrdiff_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
                      + CNN__LINEAR_DEPTH * (int)CNN__PLACE + 16
@@ -3570,13 +3570,13 @@ static size_t cnn__gemm_linear_work(void *context, const cnn_linear_shape *s)
     return sizeof(float) * (size_t)cnn__most(forward, backward);
 }
 
-static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
+static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
                                      const float *weight, const float *bias, void *work)
 {
     cnn__linear_job job;
     int lanes, units, i;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__gemm_context *)context;
+    job.g = (const cnn__simd_context *)context;
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
     lanes = job.g->kernels->lanes;
     units = cnn__pieces(s->batch, lanes);
@@ -3589,7 +3589,7 @@ static void cnn__gemm_linear_forward(void *context, const cnn_linear_shape *s, f
                   cnn__linear_forward_block, &job);
 }
 
-static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
+static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
@@ -3597,7 +3597,7 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
     float *df = (float *)work, *turned = df + values, *next = turned + values;
     int panel, n, o;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__gemm_context *)context;
+    job.g = (const cnn__simd_context *)context;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
     panel = job.g->kernels->lanes * CNN__LINEAR_VECTORS;
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
@@ -3616,7 +3616,7 @@ static void cnn__gemm_linear_backward(void *context, const cnn_linear_shape *s, 
 enum { CNN__PIECE = 1 << 14 };
 
 typedef struct cnn__each_job {
-    const cnn__gemm_context *g;
+    const cnn__simd_context *g;
     ptrdiff_t n;
     float *y; const float *x, *dy;
     cnn_activation activation; float slope;
@@ -3634,7 +3634,7 @@ static ptrdiff_t cnn__piece_of(const cnn__each_job *job, int piece, ptrdiff_t *f
 
 static void cnn__each(cnn__each_job *job, void *context, ptrdiff_t n, void (*part)(void *, int, int))
 {
-    job->g = (const cnn__gemm_context *)context;
+    job->g = (const cnn__simd_context *)context;
     job->n = n;
     cnn__parallel(job->g->threads, (int)((n + CNN__PIECE - 1) / CNN__PIECE), part, job);
 }
@@ -3648,7 +3648,7 @@ static void cnn__activation_forward_part(void *arguments, int piece, int thread)
     else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, (size_t)n);
 }
 
-static void cnn__gemm_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
@@ -3665,7 +3665,7 @@ static void cnn__activation_backward_part(void *arguments, int piece, int thread
     else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, (size_t)n);
 }
 
-static void cnn__gemm_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
+static void cnn__simd_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
                                           const float *y, size_t n)
 {
     cnn__each_job job;
@@ -3683,7 +3683,7 @@ static void cnn__dropout_piece(void *arguments, int piece, int thread)
                                   (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0), (float)(1 / (1.0 - (double)job->p)));
 }
 
-static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+static void cnn__simd_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
                                       size_t n)
 {
     cnn__each_job job;
@@ -3692,10 +3692,10 @@ static void cnn__gemm_dropout_forward(void *context, const cnn_counters *c, int 
     cnn__each(&job, context, (ptrdiff_t)n, cnn__dropout_piece);
 }
 
-static void cnn__gemm_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
+static void cnn__simd_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
                                        size_t n)
 {
-    cnn__gemm_dropout_forward(context, c, layer, p, dx, dy, n);
+    cnn__simd_dropout_forward(context, c, layer, p, dx, dy, n);
 }
 
 /* A piece of the blocks: what of each span lies in it */
@@ -3718,7 +3718,7 @@ static void cnn__adam_step_part(void *arguments, int piece, int thread)
     }
 }
 
-static void cnn__gemm_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
+static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
                                 float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
     cnn__each_job job;
@@ -3745,12 +3745,12 @@ static void cnn__gather_sample(void *arguments, int n, int thread)
     }
 }
 
-static void cnn__gemm_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
+static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
                              const float *floats, const int *order, const float *scale, const float *shift)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__gemm_context *)context;
+    job.g = (const cnn__simd_context *)context;
     job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.scale = scale; job.shift = shift;
     job.order = order + k->batch_offset;
     cnn__parallel(job.g->threads, s->batch, cnn__gather_sample, &job);
@@ -3766,12 +3766,12 @@ static void cnn__pool_forward_sample(void *arguments, int n, int thread)
                         job->x + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
 }
 
-static void cnn__gemm_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
+static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.pool = s; job.y = y; job.x = x;
-    cnn__parallel(((const cnn__gemm_context *)context)->threads, s->batch, cnn__pool_forward_sample, &job);
+    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_forward_sample, &job);
 }
 
 static void cnn__pool_backward_sample(void *arguments, int n, int thread)
@@ -3784,20 +3784,20 @@ static void cnn__pool_backward_sample(void *arguments, int n, int thread)
     cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in);
 }
 
-static void cnn__gemm_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
     cnn__each_job job;
     memset(&job, 0, sizeof job);
     job.pool = s; job.y = dx; job.dy = dy; job.x = x;
-    cnn__parallel(((const cnn__gemm_context *)context)->threads, s->batch, cnn__pool_backward_sample, &job);
+    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_backward_sample, &job);
 }
 
-/* ---- the table `gemm`: `direct`, with what is faster in its place ---- */
+/* ---- the table `simd`: `direct`, with what is faster in its place ---- */
 
-static void *cnn__gemm_open(int threads, char *sentence, size_t room)
+static void *cnn__simd_open(int threads, char *sentence, size_t room)
 {
     const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
-    cnn__gemm_context *g = kernels ? (cnn__gemm_context *)cnn__alloc(1, sizeof *g) : NULL;
+    cnn__simd_context *g = kernels ? (cnn__simd_context *)cnn__alloc(1, sizeof *g) : NULL;
     if (kernels && !g) cnn__snprintf(sentence, room, "out of memory");
     if (!g) return NULL;
     g->threads = threads;
@@ -3806,32 +3806,32 @@ static void *cnn__gemm_open(int threads, char *sentence, size_t room)
     return g;
 }
 
-static void cnn__gemm_close(void *context)
+static void cnn__simd_close(void *context)
 {
     cnn__close_pool();
     cnn__free(context);
 }
 
-static cnn_backend cnn__gemm(void)
+static cnn_backend cnn__simd(void)
 {
     cnn_backend b = cnn__direct();
-    b.name = "gemm";
-    b.open = cnn__gemm_open;
-    b.close = cnn__gemm_close;
-    b.conv2d_work = cnn__gemm_conv2d_work;
-    b.conv2d_forward = cnn__gemm_conv2d_forward;
-    b.conv2d_backward = cnn__gemm_conv2d_backward;
-    b.pool2d_forward = cnn__gemm_pool2d_forward;
-    b.pool2d_backward = cnn__gemm_pool2d_backward;
-    b.linear_work = cnn__gemm_linear_work;
-    b.linear_forward = cnn__gemm_linear_forward;
-    b.linear_backward = cnn__gemm_linear_backward;
-    b.activation_forward = cnn__gemm_activation_forward;
-    b.activation_backward = cnn__gemm_activation_backward;
-    b.dropout_forward = cnn__gemm_dropout_forward;
-    b.dropout_backward = cnn__gemm_dropout_backward;
-    b.gather = cnn__gemm_gather;
-    b.adam_step = cnn__gemm_adam_step;
+    b.name = "simd";
+    b.open = cnn__simd_open;
+    b.close = cnn__simd_close;
+    b.conv2d_work = cnn__simd_conv2d_work;
+    b.conv2d_forward = cnn__simd_conv2d_forward;
+    b.conv2d_backward = cnn__simd_conv2d_backward;
+    b.pool2d_forward = cnn__simd_pool2d_forward;
+    b.pool2d_backward = cnn__simd_pool2d_backward;
+    b.linear_work = cnn__simd_linear_work;
+    b.linear_forward = cnn__simd_linear_forward;
+    b.linear_backward = cnn__simd_linear_backward;
+    b.activation_forward = cnn__simd_activation_forward;
+    b.activation_backward = cnn__simd_activation_backward;
+    b.dropout_forward = cnn__simd_dropout_forward;
+    b.dropout_backward = cnn__simd_dropout_backward;
+    b.gather = cnn__simd_gather;
+    b.adam_step = cnn__simd_adam_step;
     return b;
 }
 
@@ -3977,7 +3977,7 @@ cnn_net *cnn_new(int channels, int height, int width)
         return NULL;
     }
     net->input.channels = channels; net->input.height = height; net->input.width = width;
-    net->backend = *cnn_find_backend("gemm");
+    net->backend = *cnn_find_backend("simd");
     net->cross_entropy.ignore_index = CNN__IGNORED;
     net->initial_lr = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
@@ -4561,7 +4561,7 @@ static const cnn_backend *cnn__backend_named(const char *name)
     int i;
     if (!cnn__backend_count) {
         cnn__backend_list[0] = cnn__direct();
-        cnn__backend_list[1] = cnn__gemm();
+        cnn__backend_list[1] = cnn__simd();
         cnn__backend_count = 2;
     }
     for (i = 0; name && i < cnn__backend_count; i++)

@@ -76,7 +76,7 @@ static const example_option example_list[] = {
     { "--seed", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
       "of weights, shuffles and dropout" },
     { "--backend", "NAME", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, backend), 0, 0,
-      "direct (the textbook), gemm (fast), or cuda where it is linked (default gemm)" },
+      "simd (vectors and threads), direct (the textbook), or cuda where it is linked (default simd)" },
     { "--precision", "P", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, precision), 0, 0,
       "float32, or tf32: convolutions may use it where the backend has it, as cuda (default float32)" },
     { "--threads", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, threads), 1, 1024,

@@ -3,9 +3,9 @@
        make bench          or          build/bench [--threads N] [--repeats N] [--net NAME] [--short] [--help]
 
    All contestants run in turn, round after round, so that a machine that gets slower for a while does so for all;
-   each figure is the median of its rounds. The networks run on a backend of their own: the table `gemm` with a clock
+   each figure is the median of its rounds. The networks run on a backend of their own: the table `simd` with a clock
    around every entry. So the parts of a step are timed in the very steps that are reported. They have learned for a while
-   by then, the networks of 28 x 28 pixels on drawn digits, as `gemm` leaves out what a ReLU has switched off.
+   by then, the networks of 28 x 28 pixels on drawn digits, as `simd` leaves out what a ReLU has switched off.
    GFLOP are the textbook's: two for each multiply-add of the convolutions and linear layers, forward once, backward
    once for the weights and once for the input, but not for the input of the network. An algorithm that needs fewer
    multiplications (Winograd's) may therefore pass the limit. */
@@ -75,7 +75,7 @@ typedef struct part {                       /* one call of an entry within a tra
 
 typedef struct profile { part parts[MOST_PARTS]; int count, at; } profile;
 
-static cnn_backend gemm;                    /* the table that is timed */
+static cnn_backend simd;                    /* the table that is timed */
 static profile *recording;                  /* NULL: nobody looks */
 
 static void record(double begun, const char *entry, double multiply_adds, const char *shape, ...)
@@ -99,7 +99,7 @@ static void record(double begun, const char *entry, double multiply_adds, const 
     static void clock_##entry parameters                                                     \
     {                                                                                        \
         double begun = seconds();                                                            \
-        gemm.entry arguments;                                                                \
+        simd.entry arguments;                                                                \
         record(begun, #entry, multiply_adds, __VA_ARGS__);                                   \
     }
 
@@ -157,8 +157,8 @@ CLOCK(adam_step,
 
 static cnn_backend clocked(void)
 {
-    cnn_backend b = gemm;
-    b.name = "gemm with a clock";
+    cnn_backend b = simd;
+    b.name = "simd with a clock";
     b.conv2d_forward = clock_conv2d_forward;
     b.conv2d_backward = clock_conv2d_backward;
     b.linear_forward = clock_linear_forward;
@@ -305,7 +305,7 @@ typedef struct multiplication {             /* one product with so many threads 
 
 static float *random_floats(void *context, size_t n)
 {
-    float *x = (float *)gemm.alloc(context, sizeof *x * n);
+    float *x = (float *)simd.alloc(context, sizeof *x * n);
     uint32_t r = 1;
     size_t i;
     if (!x) fail("out of memory");
@@ -313,10 +313,10 @@ static float *random_floats(void *context, size_t n)
     return x;
 }
 
-static void *open_gemm(int threads)
+static void *open_simd(int threads)
 {
     char sentence[256] = "";
-    void *context = gemm.open(threads, sentence, sizeof sentence);
+    void *context = simd.open(threads, sentence, sizeof sentence);
     if (!context) fail("%s", sentence);
     return context;
 }
@@ -325,9 +325,9 @@ static void multiplication_new(multiplication *m, const product *p, int threads)
 {
     memset(m, 0, sizeof *m);
     m->product = p;
-    m->context = open_gemm(threads);
+    m->context = open_simd(threads);
     m->shape.batch = p->rows; m->shape.in_features = p->in; m->shape.out_features = p->out;
-    m->work = gemm.alloc(m->context, gemm.linear_work(m->context, &m->shape) + 1);
+    m->work = simd.alloc(m->context, simd.linear_work(m->context, &m->shape) + 1);
     m->x = random_floats(m->context, (size_t)p->rows * p->in);
     m->weight = random_floats(m->context, (size_t)p->out * p->in);
     m->y = random_floats(m->context, (size_t)p->rows * p->out);
@@ -339,9 +339,9 @@ static void multiplication_round(multiplication *m)
 {
     double begun = seconds();
     int i;
-    do gemm.linear_forward(m->context, &m->shape, m->y, m->x, m->weight, NULL, m->work); while (seconds() - begun < SETTLE);
+    do simd.linear_forward(m->context, &m->shape, m->y, m->x, m->weight, NULL, m->work); while (seconds() - begun < SETTLE);
     begun = seconds();
-    for (i = 0; i < m->calls; i++) gemm.linear_forward(m->context, &m->shape, m->y, m->x, m->weight, NULL, m->work);
+    for (i = 0; i < m->calls; i++) simd.linear_forward(m->context, &m->shape, m->y, m->x, m->weight, NULL, m->work);
     add(&m->ms, 1e3 * (seconds() - begun) / m->calls);
 }
 
@@ -368,7 +368,7 @@ static void denormal_new(denormal_arrays *a, float scale)
     size_t conv_room, linear_room, i;
     float **arrays[] = { &a->w, &a->m, &a->v, &a->g, &a->none, &a->dx, &a->m0, &a->v0 };
     memset(a, 0, sizeof *a);
-    a->context = open_gemm(1);
+    a->context = open_simd(1);
     for (i = 0; i < sizeof arrays / sizeof *arrays; i++) *arrays[i] = random_floats(a->context, DENORMAL_VALUES);
     for (i = 0; i < DENORMAL_VALUES; i++) {
         a->m0[i] *= scale;
@@ -382,9 +382,9 @@ static void denormal_new(denormal_arrays *a, float scale)
     c->stride_height = c->stride_width = c->dilation_height = c->dilation_width = 1;
     c->pad_top = c->pad_left = c->pad_bottom = c->pad_right = 1;
     a->linear.batch = 128; a->linear.in_features = 4096; a->linear.out_features = 128;
-    conv_room = gemm.conv2d_work(a->context, c);
-    linear_room = gemm.linear_work(a->context, &a->linear);
-    a->work = gemm.alloc(a->context, (conv_room > linear_room ? conv_room : linear_room) + 1);
+    conv_room = simd.conv2d_work(a->context, c);
+    linear_room = simd.linear_work(a->context, &a->linear);
+    a->work = simd.alloc(a->context, (conv_room > linear_room ? conv_room : linear_room) + 1);
     if (!a->work) fail("out of memory");
 }
 
@@ -402,12 +402,12 @@ static void denormal_round(denormal_arrays *a, int entry)
     memcpy(a->m, a->m0, sizeof(float) * DENORMAL_VALUES);
     memcpy(a->v, a->v0, sizeof(float) * DENORMAL_VALUES);
     begun = seconds();
-    if (entry < 2) gemm.adam_step(a->context, &counters, &adam, 0, a->w, a->m, a->v, g, DENORMAL_VALUES, &span, 1);
+    if (entry < 2) simd.adam_step(a->context, &counters, &adam, 0, a->w, a->m, a->v, g, DENORMAL_VALUES, &span, 1);
     else if (entry == 2)
-        gemm.conv2d_backward(a->context, &a->conv, a->dx, a->m, NULL, a->g, a->w, NULL, a->w, a->w, a->work);
+        simd.conv2d_backward(a->context, &a->conv, a->dx, a->m, NULL, a->g, a->w, NULL, a->w, a->w, a->work);
     else if (entry == 3)
-        gemm.linear_backward(a->context, &a->linear, a->dx, a->m, NULL, a->g, a->w, a->w, a->w, a->work);
-    else gemm.activation_backward(a->context, CNN_RELU, 0, a->dx, a->g, a->w, DENORMAL_VALUES);
+        simd.linear_backward(a->context, &a->linear, a->dx, a->m, NULL, a->g, a->w, a->w, a->w, a->work);
+    else simd.activation_backward(a->context, CNN_RELU, 0, a->dx, a->g, a->w, DENORMAL_VALUES);
     add(&a->ms[entry], 1e3 * (seconds() - begun));
 }
 
@@ -724,7 +724,7 @@ int main(int argc, char **argv)
 {
     int i;
     read_options(argc, argv);
-    gemm = *cnn_find_backend("gemm");
+    simd = *cnn_find_backend("simd");
     threads_count = options.threads || processors() < 2 ? 1 : THREADS;
     if (options.threads) threads[0] = options.threads;
     for (i = 0; i < NETWORKS && !options.is_short; i++)    /* first, while this process is still small */

@@ -166,7 +166,7 @@ def main():
     parser.add_argument('--net', choices=NETWORKS)
     parser.add_argument('--mnist', default=os.path.join(os.environ.get('CNN_DATA') or 'data', 'mnist'))
     parser.add_argument('--device', default='cuda', help='of PyTorch; cpu, to try this script where there is no GPU')
-    parser.add_argument('--backend', default='cuda', help='of cnn.h; gemm, likewise')
+    parser.add_argument('--backend', default='cuda', help='of cnn.h; simd, likewise')
     options = parser.parse_args()
     if torch and options.device == 'cuda' and not torch.cuda.is_available():
         fail('PyTorch %s sees no GPU' % torch.__version__)

@@ -273,9 +273,9 @@ sed 's/"cnn\.h"/<convnet.hpp>/' whole.c >user/renamed_by_path.c
     done
     echo '#define CNN_MALLOC(bytes) (malloc)(bytes)'
     echo '#define CNN_FREE(block) (free)(block)'
-    sed '/train\.h/d; s/return train()/return cnn_find_backend("gemm") == NULL/' whole.c
+    sed '/train\.h/d; s/return train()/return cnn_find_backend("simd") == NULL/' whole.c
 } >names.c
-sed 's/return cnn_find_backend("gemm") == NULL/return cnn_find_backend("gemm") == nullptr/; s/(void)/()/' names.c >names.cpp
+sed 's/return cnn_find_backend("simd") == NULL/return cnn_find_backend("simd") == nullptr/; s/(void)/()/' names.c >names.cpp
 
 cat >allocator.c <<'END'
 #include <stdlib.h>

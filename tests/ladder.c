@@ -208,11 +208,11 @@ static void convolve_straight(int images)
     }
 }
 
-/* ---- the last steps: the library's own entries. The ideas: see cnn.h, >>gemm, and one more each ---- */
+/* ---- the last steps: the library's own entries. The ideas: see cnn.h, >>simd, and one more each ---- */
 
 typedef struct library { cnn_backend table; void *work; } library;
 
-static library direct, gemm[2];             /* gemm: with 1 thread, and with all that this run has */
+static library direct, simd[2];             /* simd: with 1 thread, and with all that this run has */
 
 static cnn_conv2d_shape shape_of(int images, int fused)
 {
@@ -270,12 +270,12 @@ static void blocked_step(int images) { convolve(product_blocked, images); }
 static void packed_step(int images) { convolve(product_packed, images); }
 static void vectorised_step(int images) { convolve(product_vectorised, images); }
 static void straight_step(int images) { convolve_straight(images); }
-static void gemm_step(int images) { convolve_entry(&gemm[0], images, 0, y); }
-static void threads_step(int images) { convolve_entry(&gemm[1], images, 0, y); }
-static void apart_step(int images) { convolve_then_relu_then_pool(&gemm[1], images); }
-static void fused_step(int images) { convolve_entry(&gemm[1], images, 1, y); }
-static void back_step(int images) { go_back(&gemm[1], images, 0); }
-static void zeros_step(int images) { go_back(&gemm[1], images, 1); }
+static void simd_step(int images) { convolve_entry(&simd[0], images, 0, y); }
+static void threads_step(int images) { convolve_entry(&simd[1], images, 0, y); }
+static void apart_step(int images) { convolve_then_relu_then_pool(&simd[1], images); }
+static void fused_step(int images) { convolve_entry(&simd[1], images, 1, y); }
+static void back_step(int images) { go_back(&simd[1], images, 0); }
+static void zeros_step(int images) { go_back(&simd[1], images, 1); }
 
 typedef struct step {
     const char *name, *idea;
@@ -294,7 +294,7 @@ static step steps[] = {
     { "packed", "panels, and a tile in registers", packed_step, 8, 0, 0, 0, { 0 } },
     { "vectorised", "many numbers an instruction", vectorised_step, 32, 0, 0, 0, { 0 } },
     { "straight", "panels from the image itself", straight_step, 32, 0, 0, 0, { 0 } },
-    { "gemm", "the library, one thread", gemm_step, BATCH, 0, 0, 0, { 0 } },
+    { "simd", "the library, one thread", simd_step, BATCH, 0, 0, 0, { 0 } },
     { "threads", "the library, all threads", threads_step, BATCH, 0, 1, 0, { 0 } },
     { "apart", "then ReLU, then max pooling", apart_step, BATCH, 1, 1, 0, { 0 } },
     { "fused", "all three in one entry", fused_step, BATCH, 1, 1, 0, { 0 } },
@@ -393,8 +393,8 @@ int main(int argc, char **argv)
 
     if (rounds < 1) fail("the number of rounds is at least 1");
     direct = open_library("direct", 1);
-    gemm[0] = open_library("gemm", 1);
-    gemm[1] = open_library("gemm", most);
+    simd[0] = open_library("simd", 1);
+    simd[1] = open_library("simd", most);
     z = repeated((size_t)IN * PIXELS, BATCH, 0, 1);
     u = random_floats(OUT * TAPS, -0.1f, 0.1f);
     b = random_floats(OUT, -1, 1);
@@ -404,7 +404,7 @@ int main(int argc, char **argv)
     pooled = random_floats(outputs * BATCH / 4, 0, 0);
     winners = (unsigned char *)room_for(outputs * BATCH / 4, 1);
     right_results(right);
-    maps_for_the_way_back(&gemm[0], BATCH);
+    maps_for_the_way_back(&simd[0], BATCH);
     for (i = 0; i < STEPS; i++) {
         double apart = difference(&steps[i], right[steps[i].back][steps[i].fused]);
         if (apart <= 1e-4) continue;

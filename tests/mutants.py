@@ -2,7 +2,7 @@
 """mutants.py - would the tests notice a bug in cnn.h? Plants single changes at random places of it and runs the tests on each.
 
     make mutants                                 300 changes, drawn by seed 1
-    make mutants MUTANTS='--seed 7 --count 50 --section gemm'
+    make mutants MUTANTS='--seed 7 --count 50 --section simd'
     make mutants MUTANTS='--list'                what would be planted; nothing is run
     make mutants MUTANTS='--only 1a2b3c4d,...'   these again, by the ids that a run has printed
 
@@ -247,13 +247,13 @@ class Check:
         return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor) != 0
 
 
-KERNELS, OTHER = ["gemm", "textbook"], ["error", "memory", "random", "net", "data", "file", "look"]
+KERNELS, OTHER = ["simd", "textbook"], ["error", "memory", "random", "net", "data", "file", "look"]
 
 
 def checks_of():
     # what looks at a section first, until the run has learned it
     first = {"library": "error memory random net data look", "errors": "net data error", "numbers": "textbook random memory data",
-             "backends": "gemm textbook", "fixtures": "textbook", "file": "file"}
+             "backends": "simd textbook", "fixtures": "textbook", "file": "file"}
     short, long_ = [], []
     for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c"))):
         name = os.path.basename(path)[5:-2]
@@ -306,7 +306,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--section", help="only there, e.g. gemm, or net,data")
+    parser.add_argument("--section", help="only there, e.g. simd, or net,data")
     parser.add_argument("--only", help="ids, with commas")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--short", action="store_true", help="leave the long forms out")

@@ -40,10 +40,10 @@ ok "the same losses with one thread" cmp -s reference other
 run lenet5 $small --quiet --seed 5; losses out >other
 ok "another seed, other losses" sh -c '! cmp -s reference other'
 run lenet5 --limit 256 --epochs 1 --quiet --backend direct; losses out >direct
-run lenet5 --limit 256 --epochs 1 --quiet --backend gemm; losses out >gemm
-ok "direct and gemm print the same losses" cmp -s direct gemm
+run lenet5 --limit 256 --epochs 1 --quiet --backend simd; losses out >simd
+ok "direct and simd print the same losses" cmp -s direct simd
 run lenet5 --limit 256 --epochs 1 --quiet --precision tf32; losses out >other
-ok "--precision tf32 changes nothing where there is no TF32" cmp -s gemm other
+ok "--precision tf32 changes nothing where there is no TF32" cmp -s simd other
 
 run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
 run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
@@ -147,7 +147,7 @@ done
 run lenet5 --help
 ok "lenet5 --help lists its options" sh -c 'grep -q -- --seed out && grep -q -- --save out && grep -q -- --quiet out'
 ok "an option without its value" refused lenet5 '--epochs needs a value' --epochs
-ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, gemm' --backend fast --limit 128
+ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, simd' --backend fast --limit 128
 ok "a folder without data" refused lenet5 'no MNIST in /nowhere; get it with: make mnist' --data /nowhere
 ok "no Fashion-MNIST" refused fashion_mnist 'no Fashion-MNIST in data/fashion-mnist; get it with: make fashion-mnist'
 ok "no CIFAR-10" refused cifar10 'no CIFAR-10 in data/cifar-10; get it with: make cifar-10'

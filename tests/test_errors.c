@@ -285,9 +285,9 @@ static void test_too_late(void)
 static void test_backend_names(void)
 {
     cnn_net *net = small_net();
-    MISTAKE(net, cnn_to(net, "abacus"), "cnn_to", "\"abacus\"", "direct", "gemm");
+    MISTAKE(net, cnn_to(net, "abacus"), "cnn_to", "\"abacus\"", "direct", "simd");
     MISTAKE(net, cnn_to(net, "cuda"), "cnn_to", "\"cuda\"", "cnn_cuda.o");
-    MISTAKE(net, cnn_to(net, NULL), "cnn_to", "direct", "gemm");
+    MISTAKE(net, cnn_to(net, NULL), "cnn_to", "direct", "simd");
     MISTAKE(net, cnn_use_backend(net, cnn_find_backend("abacus")), "cnn_use_backend", "no backend");
     MISTAKE(net, cnn_set_num_threads(net, 0), "cnn_set_num_threads", "at least 1", "0");
     CHECK(!cnn_find_backend(NULL) && !cnn_register_backend(NULL), "a backend called NULL");
@@ -756,7 +756,7 @@ static void test_huge(void)
     IMPOSSIBLE_ON(1, 1, huge, cnn_conv1d(net, .out_channels = 1, .kernel_size = 1, .stride = huge), "layer 1 (conv1d)", "width", "536870911");
     net = cnn_new(1, 1, huge);
     cnn_relu(net);
-    MISTAKE(net, cnn_predict(net, y, y, 1), "out of memory", "8589.9 MB", "\"gemm\"");
+    MISTAKE(net, cnn_predict(net, y, y, 1), "out of memory", "8589.9 MB", "\"simd\"");
     cnn_free(net);
 
     net = small_net();
@@ -974,7 +974,7 @@ static void register_apart(void)
 
 int main(void)
 {
-    static const char *const backends[] = { "direct", "gemm", "apart" };
+    static const char *const backends[] = { "direct", "simd", "apart" };
     int i;
     folder_make();
     test_null();

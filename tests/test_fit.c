@@ -187,7 +187,7 @@ static void test_resume(void)
 {
     by_hand o = { 5, 10, 0, 0, 0, CNN_CROSS_ENTROPY, 0, STEP, { { 0, { 0, 0, 0 }, { 0, 0, 0 }, 0, 0 } } };
     cnn_data *train = data_of(TRAIN, 1), *test = data_of(TEST, 2);
-    cnn_net *net = net_of("gemm", STEP, 5), *other = net_of("gemm", STEP, 5), *hand = net_of("gemm", STEP, 5);
+    cnn_net *net = net_of("simd", STEP, 5), *other = net_of("simd", STEP, 5), *hand = net_of("simd", STEP, 5);
     const char *path = in_folder("net.checkpoint");
     int count;
     double seconds;
@@ -224,7 +224,7 @@ static void look(cnn_net *net, const cnn_epoch *epoch, void *user)
 static void test_log(int tested)
 {
     cnn_data *train = data_of(TRAIN, 1), *test = tested ? data_of(TEST, 2) : NULL;
-    cnn_net *net = net_of("gemm", NONE, 0);
+    cnn_net *net = net_of("simd", NONE, 0);
     const cnn_epoch *h;
     const char *text;
     char line[300];
@@ -253,7 +253,7 @@ static void test_log(int tested)
 static void test_progress_lines(void)
 {
     cnn_data *train = data_of(TRAIN, 1);
-    cnn_net *net = net_of("gemm", NONE, 0), *hand = net_of("gemm", NONE, 0);
+    cnn_net *net = net_of("simd", NONE, 0), *hand = net_of("simd", NONE, 0);
     FILE *progress = tmpfile();
     cnn_loader *loader = cnn_loader_new(train, .batch_size = 5, .shuffle = 1, .drop_last = 1, .seed = 11);
     cnn_batch batch;
@@ -303,7 +303,7 @@ static void test_progress_time(void)
         { 30, 0, 90, 0, 0, 30, 1 }, { 10, 0, 60, 0, 3, 0, 1 }, { 11, 0, 66, 0, 0, 0, 0 }, { 10, 1, 60, 1, 3, 0, 1 }, { 13, 1, 60, 0.01, 0, 0, 0 },
         { 15, 1, 90, 0.11, 2, 30, 1 }, { 40, 1, 60, 0.01, 0, 0, 1 }, { 40, 0, 60, 0, 0, 0, 1 }, { 1, 1, 3, 1, 1, 57, 1 },
         { 39, 1, 39, 1, 0, 1, 1 } };
-    cnn_net *net = net_of("gemm", NONE, 0);
+    cnn_net *net = net_of("simd", NONE, 0);
     size_t k;
     CHECK(cnn_num_parameters(net), "%s", error_of(net));
     for (k = 0; k < sizeof cases / sizeof *cases; k++) {
@@ -415,7 +415,7 @@ static void test_first_batch(void)
 static void test_errors(void)
 {
     cnn_data *train = data_of(TRAIN, 1), *missing = cnn_load_idx("no", "such", 3);
-    cnn_net *net = net_of("gemm", NONE, 0), *without = cnn_new(1, 4, 4);
+    cnn_net *net = net_of("simd", NONE, 0), *without = cnn_new(1, 4, 4);
     int count;
     CHECK(!cnn_fit(net, train, NULL, .epochs = -1) && strstr(error_of(net), "epochs must be at least 0, not -1"), "%s", error_of(net));
     cnn_clear_error(net);
@@ -440,7 +440,7 @@ int main(void)
 {
     folder_make();
     test_options("direct");
-    test_options("gemm");
+    test_options("simd");
     if (cnn_find_backend("cuda")) test_options("cuda");
     test_default_batch();
     test_resume();

@@ -516,7 +516,7 @@ int main(int argc, char **argv)
     if (file && fgets(line, sizeof line, file)) sscanf(line, "cases %d", &cases);
     for (; file && n < cases && read_fixture(file, &f); n++) {
         run(&f, "direct");
-        run(&f, "gemm");
+        run(&f, "simd");
         free_fixture(&f);
     }
     free_fixture(&f);                                      /* what was read of a broken one */
@@ -528,7 +528,7 @@ int main(int argc, char **argv)
     }
     test_dropout("direct", 0.25f);
     test_dropout("direct", 0.5f);
-    test_dropout("gemm", 0.25f);
-    test_dropout("gemm", 0.5f);
+    test_dropout("simd", 0.25f);
+    test_dropout("simd", 0.5f);
     return test_end("fixtures");
 }

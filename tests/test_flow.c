@@ -115,7 +115,7 @@ static int table_count;
 
 static void list_tables(void)
 {
-    static const char *const names[] = { "direct", "gemm", "cuda", "cuda_naive" };
+    static const char *const names[] = { "direct", "simd", "cuda", "cuda_naive" };
     size_t i;
     for (i = 0; i < 4; i++) if (cnn_find_backend(names[i])) tables[table_count++] = *cnn_find_backend(names[i]);
     tables[table_count++] = apart();
@@ -410,7 +410,7 @@ static void test_looking_in_fit(void)
         outcome o;
         watcher w;
         cnn_data *data = samples();
-        cnn_net *net = new_net(cnn_find_backend("gemm"));
+        cnn_net *net = new_net(cnn_find_backend("simd"));
         const cnn_epoch *history;
         int i;
         memset(&o, 0, sizeof o);
@@ -475,7 +475,7 @@ static void test_numbers(void)
     cnn_backend other = apart();
     cnn_net *nets[2];
     int order[BATCH] = { 0, 1, 2, 3 }, k;
-    nets[0] = new_net(cnn_find_backend("gemm")); nets[1] = new_net(&other);
+    nets[0] = new_net(cnn_find_backend("simd")); nets[1] = new_net(&other);
     for (k = 0; k < 2; k++) {
         cnn_net *net = nets[k];
         cnn_batch batch;
@@ -598,7 +598,7 @@ static void test_no_labels(void)
 {
     cnn_data *data = cnn_data_new(.count = SAMPLES, .channels = CHANNELS, .height = SIDE, .width = SIDE, .floats = sample);
     cnn_data *half, *rest;
-    cnn_net *net = new_net(cnn_find_backend("gemm"));
+    cnn_net *net = new_net(cnn_find_backend("simd"));
     int classes[SAMPLES], order[1] = { 2 };
     float y[SAMPLES * CLASSES], out[CLASSES];
     cnn_batch batch;

@@ -309,12 +309,12 @@ static void test_second_calls(void)
 {
     cnn_data *data = noise(0);
     cnn_loader *loader = cnn_loader_new(data, .batch_size = 5, .shuffle = 1);
-    cnn_net *a = conv_net("direct"), *b = conv_net("gemm");
+    cnn_net *a = conv_net("direct"), *b = conv_net("simd");
     int first[5], i;
     float mean = 3, std = 2, scale, shift;
     cnn_batch batch;
     cnn_manual_seed(a, 8); cnn_manual_seed(a, 5);
-    cnn_to(a, "gemm"); cnn_to(a, "direct"); cnn_to(a, "gemm");
+    cnn_to(a, "simd"); cnn_to(a, "direct"); cnn_to(a, "simd");
     cnn_set_num_threads(a, 3); cnn_set_num_threads(a, 1);
     cnn_adam(a, .lr = 1); cnn_sgd(a, .lr = 0.25f, .momentum = 0.5f); cnn_adam(a, .lr = 0.01f);
     cnn_eval(a); cnn_train(a); cnn_train(a);
@@ -434,7 +434,7 @@ static void test_schedule(const schedule *s)
         cnn_free(net); cnn_free(next);
     }
     if (s->kind != CYCLE && s->kind != CYCLE_0) {
-        cnn_net *net = conv_net("gemm");
+        cnn_net *net = conv_net("simd");
         fitted f = { NULL, 0 };
         f.s = s;
         set_schedule(net, s->kind);
@@ -798,7 +798,7 @@ static void test_version_1(void)
 {
     cnn_data *data = noise(0);
     cnn_loader *loader = cnn_loader_new(data, .batch_size = 4);
-    cnn_net *net = overfitting("gemm"), *next = overfitting("gemm");
+    cnn_net *net = overfitting("simd"), *next = overfitting("simd");
     const char *path = in_folder("old.checkpoint");
     char *bytes, *found;
     size_t size = 0;

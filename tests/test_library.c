@@ -16,7 +16,7 @@ static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_er
 static void on_each_backend(void (*test)(const char *backend))
 {
     test("direct");
-    test("gemm");
+    test("simd");
     if (cnn_find_backend("cuda")) test("cuda");
 }
 
@@ -633,7 +633,7 @@ static void test_init(void)
 
 static void test_seed(void)
 {
-    cnn_net *a = small_net("direct"), *b = small_net("gemm"), *c = small_net("gemm");
+    cnn_net *a = small_net("direct"), *b = small_net("simd"), *c = small_net("simd");
     cnn_manual_seed(a, 1u << 31);
     cnn_manual_seed(b, 1u << 31);
     cnn_manual_seed(c, (uint64_t)1 << 40);
@@ -846,7 +846,7 @@ static void test_fit(const char *backend)
 static void test_fit_options(void)
 {
     cnn_data *train = bright_data(TRAIN, 0);
-    cnn_net *net = bright_net("gemm"), *cycle = bright_net("gemm"), *threads[2];
+    cnn_net *net = bright_net("simd"), *cycle = bright_net("simd"), *threads[2];
     const cnn_epoch *history;
     const char *text;
     FILE *progress = tmpfile();
@@ -865,7 +865,7 @@ static void test_fit_options(void)
     CHECK(fabs(cnn_lr(cycle) - 1e-2 / 25 / 1e4) < 1e-9, "one-cycle moves once a step and ends at %g", cnn_lr(cycle));
 
     for (i = 0; i < 2; i++) {
-        threads[i] = bright_net("gemm");
+        threads[i] = bright_net("simd");
         cnn_set_num_threads(threads[i], i ? 3 : 1);
         cnn_fit(threads[i], train, NULL, .loss = CNN_MSE);
     }
@@ -878,7 +878,7 @@ static void test_fit_options(void)
 static void test_diverged_curves(float lr, int epochs)
 {
     cnn_data *train = bright_data(TRAIN, 0);
-    cnn_net *net = bright_net("gemm");
+    cnn_net *net = bright_net("simd");
     cnn_sgd(net, .lr = lr);
     CHECK(cnn_fit(net, train, NULL, .epochs = epochs, .loss = CNN_MSE, .batch_size = 50), "%s", error_of(net));
     check_curves(net, epochs, 0);
@@ -1318,7 +1318,7 @@ static const char *failing_sync(void *context) { (void)context; return "a bead f
 /* The network says all of these words, and has no parameters. */
 static void check_refused(const cnn_backend *backend, const char *word, const char *other)
 {
-    cnn_net *net = small_net("gemm");
+    cnn_net *net = small_net("simd");
     cnn_use_backend(net, backend);
     CHECK(!cnn_key(net, 0) && cnn_error(net) && strstr(cnn_error(net), word) && strstr(cnn_error(net), other), "it says: %s", error_of(net));
     cnn_free(net);
@@ -1356,7 +1356,7 @@ static void odd_forward(void *context, const cnn_conv2d_shape *s, float *y, unsi
 static void test_work(void)
 {
     cnn_backend b = *direct;
-    cnn_net *net = small_net("gemm");
+    cnn_net *net = small_net("simd");
     cnn_data *data = noise_data(8, 2, 6, 6, 4);
     b.name = "odd";
     b.alloc = sized_alloc;
@@ -1373,7 +1373,7 @@ static void test_work(void)
 static void test_refused_backends(void)
 {
     cnn_backend b = *direct;
-    cnn_net *net = small_net("gemm");
+    cnn_net *net = small_net("simd");
     cnn_data *data = noise_data(4, 2, 6, 6, 4);
     b.name = "abacus";
     b.softmax_backward = NULL;

@@ -1,5 +1,5 @@
 /* test_numbers.c - numbers at the edge, and numbers by chance. What an operation gives is compared with the equation in double
-   here, not with another backend: so a bug that all backends share is seen. Each backend, and `gemm` on each instruction set.
+   here, not with another backend: so a bug that all backends share is seen. Each backend, and `simd` on each instruction set.
 
    1. Losses of logits of 1000 and -1000, of equal and of tiny ones; NaN; batches of 1 to 600; clipping up to its last gradient.
    2. Batches that leave a remainder in a unit of lanes, in small whole numbers, whose sums are exact.
@@ -28,11 +28,11 @@ static void ask_for_isa(const char *name)
 #endif
 }
 
-/* Calls it on every backend, and on gemm once for each instruction set that this machine has. */
+/* Calls it on every backend, and on simd once for each instruction set that this machine has. */
 static void on_each(void (*test)(void))
 {
     static const struct { const char *backend, *isa; } all[] = {
-        { "direct", "" }, { "gemm", "baseline" }, { "gemm", "avx2" }, { "gemm", "avx512" }, { "cuda", "" }, { "cuda_naive", "" } };
+        { "direct", "" }, { "simd", "baseline" }, { "simd", "avx2" }, { "simd", "avx512" }, { "cuda", "" }, { "cuda_naive", "" } };
     const char *asked = getenv("CNN_ISA");
     char before[40];
     size_t i;
@@ -731,7 +731,7 @@ static void test_rules(void)
     int r;
     for (r = 0; r < RULES; r++) {
         check_rule("direct", (rule)r);
-        check_rule("gemm", (rule)r);
+        check_rule("simd", (rule)r);
         if (cnn_find_backend("cuda")) check_rule("cuda", (rule)r);
     }
 }

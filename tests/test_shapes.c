@@ -12,7 +12,7 @@ static void *take(size_t bytes) { return bytes > most_bytes ? NULL : malloc(byte
 #include "test.h"
 #include "shapes.h"
 
-static const char *const backends[] = { "direct", "gemm", "cuda", "cuda_naive" };
+static const char *const backends[] = { "direct", "simd", "cuda", "cuda_naive" };
 
 /* ---- poolings as PyTorch's ---- */
 
@@ -261,7 +261,7 @@ static void train_extreme(int layers, uint64_t first, cnn__dims in, FILE *nowher
         cnn_free(net);
         if (!n) break;
     }
-    CHECK(!n || test_distance(y[1], y[0], n, 1e-3, 1e-3) <= 1, "seed %u, draw %u: gemm has %g and %g, direct %g and %g", (unsigned)fuzz_seed,
+    CHECK(!n || test_distance(y[1], y[0], n, 1e-3, 1e-3) <= 1, "seed %u, draw %u: simd has %g and %g, direct %g and %g", (unsigned)fuzz_seed,
           (unsigned)first, y[1][0], y[1][1], y[0][0], y[0][1]);
     cnn_data_free(data);
 }

@@ -374,13 +374,13 @@ static void test_fused_activations(void)
     free_samples(&data);
 }
 
-/* ---- numbers below 1e-38 make a processor slow: `gemm` takes them for 0, in every thread, and leaves the caller's mode alone ---- */
+/* ---- numbers below 1e-38 make a processor slow: `simd` takes them for 0, in every thread, and leaves the caller's mode alone ---- */
 
 static void test_denormals(int threads)
 {
     enum { N = 100000 };                    /* several pieces */
     char sentence[200];
-    cnn_backend b = *cnn_find_backend("gemm");
+    cnn_backend b = *cnn_find_backend("simd");
     cnn_adam_options o = { .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f };
     cnn_counters c = { .lr = 1e-3 };
     cnn_span span = { .count = N, .trainable = 1 };
