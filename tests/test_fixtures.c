@@ -222,15 +222,18 @@ static void run_operation(const trial *t)
     CHECK(fits && t->net->op_count == 1, "%s: y has another size than PyTorch's, or takes %d operations: %s", t->backend, t->net->op_count,
           t->f->lines[t->f->line_count - 1]);
     if (fits) {
+        op->x[0] = x;
+        op->y = y;
         t->net->no_grad = 1;                               /* as when only predictions are wanted */
-        cnn__op_forward(t->net, op, y, x, t->batch);
+        cnn__op_forward(t->net, op, t->batch);
         check(t, "y", y, t->k->tolerance);
         t->net->no_grad = 0;
-        cnn__op_forward(t->net, op, y, x, t->batch);
+        cnn__op_forward(t->net, op, t->batch);
         check(t, "y", y, t->k->tolerance);
         cnn_zero_grad(t->net);
         for (pass = 1; pass <= 1 + parameters; pass++) {
-            cnn__op_backward(t->net, op, pass == 1 ? dx : NULL, dy, y, x, t->batch);
+            op->dx[0] = pass == 1 ? dx : NULL;
+            cnn__op_backward(t->net, op, dy, t->batch);
             for (i = 0; (key = cnn_key(t->net, i)) != NULL; i++) {
                 char name[64];
                 float *gradient = like(t, key);
@@ -423,7 +426,8 @@ static void test_dropout(const char *backend, float p)
     cnn_dropout(net, .p = p);
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[0], N);
-    cnn__op_backward(net, &net->ops[0], dx, x, net->ops[0].y, net->ops[0].x, BATCH);
+    net->ops[0].dx[0] = dx;
+    cnn__op_backward(net, &net->ops[0], x, BATCH);
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[1], N);
     cnn_get(net, "1", y[2], N);
