@@ -3842,82 +3842,89 @@ static cnn_backend cnn__simd(void)
    To add a layer:
        >>textbook   write its card: equation, shapes, _at, forward, backward
        >>api        declare cnn_NAME(), and an entry of the backend table for each direction
-       >>direct     fill the entries with the card; >>simd and cnn_cuda.cu where they can be faster
-       here         build its room: its fields in cnn__layer, the functions of cnn__kind that it needs,
-                    their list, and cnn_NAME(), which hands a layer of this kind to cnn__add
+       >>direct     fill the entries with the card; >>simd and cnn_cuda.cu, where they can be faster
+       here         build its room: its fields in cnn__layer, the functions of cnn__kind that it
+                    needs, their list, and cnn_NAME(), which hands a layer of this kind to cnn__add
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
-   In this section: what rooms are made of; options; shapes; then the rooms, in the order of the cards:
-   convolution, activation, pooling, linear, softmax, flatten, dropout.
+   In this section: what rooms are made of; options; shapes; then a room for convolution,
+   activation, pooling, linear, softmax, flatten and dropout.
    ============================================================================================ */
 
 /* ---- what rooms are made of ---- */
 
 typedef struct cnn__kind cnn__kind;
 
-typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;  /* flat: (c, 1, 1), a vector */
+/* flat: (c, 1, 1), a vector */
+typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 
-enum { CNN__INPUTS = 2, CNN__TENSORS = 2 };                /* the most that a layer reads, and has of each */
+enum { CNN__INPUTS = 2, CNN__TENSORS = 2 };  /* the most that a layer reads, and has of each */
+
+/* What the cards and the backends are called with. A layer's are fitted to its input; the batch is
+   an operation's. */
+typedef struct cnn__shapes {
+    cnn_conv2d_shape conv;
+    cnn_pool2d_shape pool;
+    cnn_linear_shape linear;
+    cnn_map_shape map;
+} cnn__shapes;
 
 typedef struct cnn__layer {
     const cnn__kind *kind;
-    const char *type;                       /* "conv2d", "max_pool2d", ... for messages and tables      */
+    const char *type;  /* "conv2d", "max_pool2d", ... for messages and tables */
     char name[96];
-    int named;                              /* by the caller, so that messages repeat it                */
-    int inputs[CNN__INPUTS], input_count;   /* the layers whose outputs it reads; -1: the samples       */
-    cnn__dims in, out;                      /* in: the first input's                                    */
-    int first_tensor, tensor_count;         /* its parameters, in net->tensors                          */
-    int first_buffer, buffer_count;         /* what it keeps but does not learn, in net->buffers        */
-    int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter             */
-    int op;                                 /* the operation whose output is its own; -1: the samples   */
+    int named;                              /* by the caller, so that messages repeat it */
+    int inputs[CNN__INPUTS], input_count;   /* the layers whose outputs it reads; -1: the samples */
+    cnn__dims in, out;                      /* in: the first input's */
+    int first_tensor, tensor_count;         /* its parameters, in net->tensors */
+    int first_buffer, buffer_count;         /* what it keeps but does not learn, in net->buffers */
+    int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
+    int op;  /* the operation whose output is its own; -1: the samples */
     /* what others ask about it */
-    int has_kinks;                          /* there its slope jumps, and a gradient check must look away */
-    int training_only;                      /* in evaluation, its output is its input                   */
-    int sums_to_one;                        /* its outputs are probabilities                            */
-    /* the rooms' own: options as given, and shapes fitted to the input, whose batch is still 0 */
+    int has_kinks;  /* there its slope jumps, and a gradient check must look away */
+    int training_only;                      /* in evaluation, its output is its input */
+    int sums_to_one;                        /* its outputs are probabilities */
+    /* the rooms' own */
+    cnn__shapes shapes;
     cnn_conv2d_options conv_options;
-    cnn_conv2d_shape conv;
     cnn_pool2d_options pool_options;
-    cnn_pool2d_shape pool;
     cnn_linear_options linear_options;
-    cnn_linear_shape linear;
-    int along_width, average, global;       /* conv1d and pool1d; avg_pool; global_avg_pool             */
+    int along_width, average, global;       /* conv1d and pool1d; avg_pool; global_avg_pool */
     cnn_activation activation;
-    float slope, p;                         /* of leaky_relu; of dropout                                */
+    float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
 
-typedef struct cnn__tensor {                /* one parameter or buffer                                  */
-    const char *name;                       /* "weight"                                                 */
-    char key[112];                          /* "features.0.weight"                                      */
-    int layer, place;                       /* its place in the layer's list                            */
+typedef struct cnn__tensor {                /* one parameter or buffer */
+    const char *name;                       /* "weight" */
+    char key[112];                          /* "features.0.weight" */
+    int layer, place;                       /* its place in the layer's list */
     int ndim, shape[4];
-    size_t offset, count;                   /* floats, in the block of all parameters or all buffers    */
-    size_t fan_in, fan_out;                 /* of the first values of a parameter                       */
+    size_t offset, count;  /* floats, in the block of all parameters or all buffers */
+    size_t fan_in, fan_out;                 /* of the first values of a parameter */
     cnn_init init;
 } cnn__tensor;
 
-typedef struct cnn__op {                    /* the layers first .. last, run as one operation           */
+typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
     int first, last;
-    cnn_conv2d_shape conv;                  /* the first layer's, with what is fused into it            */
-    cnn_linear_shape linear;
-    size_t index_size;                      /* bytes a sample that forward leaves for backward, or 0    */
-    float *output;                          /* (batch, out), its own memory                             */
-    unsigned char *index;                   /* (batch, index_size)                                      */
-    const float *x[CNN__INPUTS];            /* of the last forward pass: what came in                   */
-    float *y;                               /* what went out: output, or x where it did nothing         */
-    float *dx[CNN__INPUTS];                 /* where backward puts the gradients; NULL: not wanted      */
+    cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
+    size_t index_size;  /* bytes a sample that forward leaves for backward, or 0 */
+    float *output;                          /* (batch, out), its own memory */
+    unsigned char *index;                   /* (batch, index_size) */
+    const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
+    float *y;                               /* what went out: output, or x where it did nothing */
+    float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
 } cnn__op;
 
-/* One operation on `batch` samples: what goes in and what comes out. `forward` and `backward` find backend memory in
-   it; `at` and `explain` find copies on the host. */
+/* One operation on `batch` samples: what goes in and what comes out. `forward` and `backward` find
+   backend memory in it; `at` and `explain` find copies on the host. */
 typedef struct cnn__call {
     const cnn_backend *b;
     const cnn__layer *layer;                /* the first of the operation */
-    cnn__op *op;
-    int number, batch, training, allow_tf32;               /* number: the layer's place in the network */
+    const cnn__shapes *shapes;
+    int number, batch, training;            /* number: the layer's place in the network */
     const cnn_counters *counters;
-    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];          /* a gradient is NULL where frozen */
+    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
     float *buffers[CNN__TENSORS];
     const float *x[CNN__INPUTS];
     const float *dy;
@@ -3926,31 +3933,54 @@ typedef struct cnn__call {
     void *work;
 } cnn__call;
 
-/* What a kind of layer can be asked. Entries marked (optional) may be NULL. */
+/* Who fits a layer: into which network, what messages call it, and where they go (NULL: nowhere) */
+typedef struct cnn__fitter {
+    const cnn_net *net;
+    const char *label;
+    cnn__text *error;
+} cnn__fitter;
+
+/* What a kind of layer can be asked. From `options` on, entries may be NULL. */
 struct cnn__kind {
-    /* what the caller's options mean; once. 0 and an error: they mean nothing                  (optional) */
-    int (*options)(cnn__layer *l, const char *label, cnn__text *error);
-    /* from the input's shape: its own shapes and the output's. 0 and an error (NULL: quietly): it does not fit */
-    int (*shape)(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error);
-    /* lists its parameters, its buffers: name, ndim, shape, fans, init. How many               (optional) */
+    /* from the input's shape: its own shapes and the output's. 0 and an error: it does not fit */
+    int (*shape)(cnn__layer *l, const cnn__fitter *f);
+    /* NULL, both: the output is the input, seen otherwise. Gradients are added to, dx overwritten */
+    void (*forward)(const cnn__call *c);
+    void (*backward)(const cnn__call *c);
+    /* its card's _at: output (n, k, row, column), for the gradient check */
+    double (*at)(const cnn__call *c, int n, int k, int row, int column);
+    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);  /* of sample 0 */
+    /* what the caller's options mean; once, before `shape`. 0 and an error: nothing */
+    int (*options)(cnn__layer *l, const cnn__fitter *f);
+    /* lists its parameters, and its buffers: name, ndim, shape, fans, init. How many there are */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
     int (*buffers)(const cnn__layer *l, cnn__tensor *t);
-    /* 1: the next layer's work is done by this operation from now on                           (optional) */
-    int (*fuse)(cnn__op *op, const cnn__layer *next);
-    size_t (*work)(const cnn__call *c);     /* bytes of scratch memory for both directions      (optional) */
-    void (*forward)(const cnn__call *c);    /* NULL, and so backward: its output is its input, seen otherwise */
-    void (*backward)(const cnn__call *c);   /* adds to the gradients, overwrites dx                        */
-    /* its card's _at: output (n, k, row, column), for the gradient check                                  */
-    double (*at)(const cnn__call *c, int n, int k, int row, int column);
-    double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward            (optional) */
-    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);    /* of the first sample  */
+    int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
+    size_t (*work)(const cnn__call *c);     /* bytes of scratch, both directions */
+    double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward */
 };
 
-static void cnn__add(cnn_net *net, cnn__layer *layer);     /* >>net: names it, fits it, appends it */
-static void cnn__tell_source(const cnn_net *net, cnn__text *text);            /* what the last layer gives */
-static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text);     /* the image it was drawn for */
+static void cnn__add(cnn_net *net, cnn__layer *layer);  /* >>net: names it, fits it, appends it */
+static void cnn__tell_source(const cnn_net *net, cnn__text *text);  /* what the last layer gives */
+/* the image it was drawn for */
+static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text);
 
-static size_t cnn__size(cnn__dims d) { return (size_t)((ptrdiff_t)d.channels * d.height * d.width); }
+static int cnn__misfit(const cnn__fitter *f, const char *format, ...) CNN__PRINTF(2, 3);
+/* `layer 3 (linear): ...`; always 0 */
+static int cnn__misfit(const cnn__fitter *f, const char *format, ...)
+{
+    cnn__text text;
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vsnprintf(text.s, sizeof text.s, format, arguments);
+    va_end(arguments);
+    return cnn__say(f->error, "%s: %s", f->label, text.s);
+}
+
+static size_t cnn__size(cnn__dims d)
+{
+    return (size_t)((ptrdiff_t)d.channels * d.height * d.width);
+}
 
 static cnn__dims cnn__maps(int channels, int height, int width)
 {
@@ -3982,35 +4012,42 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
     return layer;
 }
 
-static size_t cnn__values(const cnn__call *c) { return cnn__size(c->layer->out) * (size_t)c->batch; }
-
-static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)   /* in an output (n, k, h', w') */
+static size_t cnn__values(const cnn__call *c)
 {
-    return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width + column);
+    return cnn__size(c->layer->out) * (size_t)c->batch;
+}
+
+/* in an output (n, k, h', w') */
+static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
+{
+    return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width
+                    + column);
 }
 
 /* ---- options: what 0 and CNN_ZERO mean ----
 
-   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for zero.
-   All fields of all options but the pointers stand in lists like these, before the function that takes
+   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for
+   zero. All fields of all options but the pointers stand in lists, before the function that takes
    them, and go through cnn__options: else one could be -2^31. */
 
 typedef struct cnn__field {
     const char *name;
-    size_t at;                              /* where in the struct                                      */
-    char type;                              /* 'i' int or enum, 'f' float, 'u' uint64_t                 */
-    double otherwise;                       /* the default                                              */
-    int like;                               /* or the default is that earlier field's value; -1         */
+    size_t at;                              /* where in the struct */
+    char type;                              /* 'i' int or enum, 'f' float, 'u' uint64_t */
+    double otherwise;                       /* the default */
+    int like;                               /* or the default is that earlier field's value; -1 */
 } cnn__field;
 
 #define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
 #define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
 #define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
 #define CNN__SIDES(o, both, otherwise) \
-    CNN__INT(o, both, otherwise), CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+    CNN__INT(o, both, otherwise), \
+    CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
 
 /* cnn__options for a struct and its list */
-#define CNN__OPTIONS(o, fields, call, error) cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
+#define CNN__OPTIONS(o, fields, call, error) \
+    cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
 
 static void cnn__int_option(char *here, const cnn__field *f, const char *options)
 {
@@ -4031,8 +4068,10 @@ static int cnn__float_option(char *here, const cnn__field *f)
     return 1;
 }
 
-/* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option takes that. */
-static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call, cnn__text *error)
+/* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option
+   takes that. */
+static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call,
+                        cnn__text *error)
 {
     const uint64_t zero = (uint64_t)(int64_t)CNN_ZERO;
     for (; count--; f++) {
@@ -4042,7 +4081,8 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
         else if (f->type == 'f' && !cnn__float_option(here, f)) {
             float value;
             memcpy(&value, here, sizeof value);
-            return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name, (double)value);
+            return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
+                            (double)value);
         }
     }
     return 1;
@@ -4050,62 +4090,64 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
 
 /* ---- shapes ---- */
 
-enum { CNN__LONGEST_SIDE = INT_MAX / 4 };                  /* so that what is calculated with it fits an int */
+enum { CNN__LONGEST_SIDE = INT_MAX / 4 };   /* so that what is calculated with it fits an int */
 
-typedef struct cnn__side {                  /* one side of an image, and the window that slides along it */
+typedef struct cnn__side {                  /* of an image, and the window that slides along it */
     const char *name;
-    int in, pad_before, pad_after, dilation, kernel, ceil_mode;
+    int in, pad_before, pad_after, dilation, kernel, ceil_mode, *stride;
 } cnn__side;
 
-/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. With ceil_mode
-   as PyTorch's pooling_output_shape: rounded up, so that the last window may hang over, but it begins in the input
-   or the padding before it. A stride longer than the side gives the same single window as one of the side's
-   length, which it becomes. */
-static int cnn__output_size(cnn__side s, int *stride, const char *label, cnn__text *error)
+/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
+   With ceil_mode as PyTorch's pooling_output_shape: rounded up, so that the last window may hang
+   over, but it begins in the input or the padding before it. A stride longer than the side gives
+   the same single window as one of the side's length, which it becomes. */
+static int cnn__output_size(cnn__side s, const cnn__fitter *f)
 {
     int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
     int64_t span = padded - (int64_t)s.dilation * (s.kernel - 1) - 1;
-    int given = *stride;
+    const char *rounded = s.ceil_mode ? "ceil" : "floor";
+    int given = *s.stride;
     if (padded > CNN__LONGEST_SIDE)
-        return cnn__say(error, "%s: its input's %s with the padding is %d + %.0f, more than the %d it can have; "
-                        "give less padding, or cut the input", label, s.name, s.in,
-                        (double)s.pad_before + s.pad_after, (int)CNN__LONGEST_SIDE);
+        return cnn__misfit(f, "its input's %s with the padding is %d + %.0f, more than the %d it "
+                           "can have; give less padding, or cut the input", s.name, s.in,
+                           (double)s.pad_before + s.pad_after, (int)CNN__LONGEST_SIDE);
     if (s.ceil_mode) span += given - 1;
     out = span < 0 ? 0 : span / given + 1;
     if (s.ceil_mode && (out - 1) * given >= (int64_t)s.in + s.pad_before) out--;
-    if (given > padded) *stride = (int)padded;
+    if (given > padded) *s.stride = (int)padded;
     if (out < 1)
-        cnn__say(error, "%s: its window does not fit: output %s = %s((in + padding - dilation * (kernel - 1) - 1) / "
-                 "stride) + 1 = %s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller "
-                 "kernel, or a larger input", label, s.name, s.ceil_mode ? "ceil" : "floor",
-                 s.ceil_mode ? "ceil" : "floor", s.in, s.pad_before + s.pad_after, s.dilation, s.kernel, given);
+        cnn__misfit(f, "its window does not fit: output %s = %s((in + padding - dilation * (kernel "
+                    "- 1) - 1) / stride) + 1 = %s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; "
+                    "give more padding, a smaller kernel, or a larger input", s.name, rounded,
+                    rounded, s.in, s.pad_before + s.pad_after, s.dilation, s.kernel, given);
     return (int)out;
 }
 
-static int cnn__has_maps(const cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__has_maps(const cnn__layer *l, const cnn__fitter *f)
 {
     if (!l->in.flat) return 1;
-    return cnn__say(error, "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it "
-                    "before cnn_flatten", label, l->in.channels);
+    return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of %d "
+                       "values; put it before cnn_flatten", l->in.channels);
 }
 
 /* conv1d and pool1d; instead: what is meant for images */
-static int cnn__has_one_row(const cnn__layer *l, const char *instead, const char *label, cnn__text *error)
+static int cnn__has_one_row(const cnn__layer *l, const char *instead, const cnn__fitter *f)
 {
     if (!l->along_width || l->in.height == 1) return 1;
-    return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use %s for images", label,
-                    l->in.channels, l->in.height, l->in.width, instead);
+    return cnn__misfit(f, "needs an input of height 1, but gets %d x %d x %d; use %s for images",
+                       l->in.channels, l->in.height, l->in.width, instead);
 }
 
-static int cnn__usable_init(cnn_init init, const char *label, cnn__text *error)
+static int cnn__usable_init(cnn_init init, const cnn__fitter *f)
 {
     if ((unsigned)init <= CNN_XAVIER_NORMAL) return 1;
-    return cnn__say(error, "%s: init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL, "
-                    "CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL", label, (int)init);
+    return cnn__misfit(f, "init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, "
+                       "CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL", (int)init);
 }
 
-/* The parameters of a convolution or linear layer. Each of shape[0] outputs sees fan_in values of the input. */
-static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init, int no_bias)
+/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
+static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
+                                int no_bias)
 {
     int i;
     memset(t, 0, sizeof *t * CNN__TENSORS);
@@ -4129,101 +4171,120 @@ static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cn
 static const cnn__field cnn__conv2d_fields[] = {
     CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
     CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_conv2d_options, stride, 1),
-    CNN__SIDES(cnn_conv2d_options, padding, 0), CNN__SIDES(cnn_conv2d_options, dilation, 1),
-    CNN__INT(cnn_conv2d_options, groups, 1), CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
-    CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT),
-    CNN__INT(cnn_conv2d_options, in_channels, 0)
+    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_conv2d_options, stride, 1), CNN__SIDES(cnn_conv2d_options, padding, 0),
+    CNN__SIDES(cnn_conv2d_options, dilation, 1), CNN__INT(cnn_conv2d_options, groups, 1),
+    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, in_channels, 0),
+    CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
 };
 
-static int cnn__layer_conv2d_options(cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__layer_conv2d_options(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_conv2d_options *o = &l->conv_options;
-    if (!CNN__OPTIONS(o, cnn__conv2d_fields, label, error)) return 0;
+    if (!CNN__OPTIONS(o, cnn__conv2d_fields, f->label, f->error)) return 0;
     if (!l->along_width) return 1;
     o->kernel_height = o->stride_height = o->dilation_height = 1;
     o->padding_height = 0;
     return 1;
 }
 
-static int cnn__check_conv2d(const cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_conv2d_options *o = &l->conv_options;
     int c = l->in.channels;
-    if (!cnn__has_maps(l, label, error) || !cnn__has_one_row(l, "conv2d", label, error)) return 0;
+    if (!cnn__has_maps(l, f) || !cnn__has_one_row(l, "conv2d", f)) return 0;
     if (o->out_channels < 1 || o->kernel_height < 1 || o->kernel_width < 1)
-        return cnn__say(error, "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and "
-                        "a kernel of %d x %d", label, o->out_channels, o->kernel_height, o->kernel_width);
-    if (o->stride_height < 1 || o->stride_width < 1 || o->dilation_height < 1 || o->dilation_width < 1)
-        return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
-                        o->stride_height, o->stride_width, o->dilation_height, o->dilation_width);
+        return cnn__misfit(f, "needs .out_channels and .kernel_size of at least 1, but has "
+                           "out_channels %d and a kernel of %d x %d", o->out_channels,
+                           o->kernel_height, o->kernel_width);
+    if (o->stride_height < 1 || o->stride_width < 1 || o->dilation_height < 1
+        || o->dilation_width < 1)
+        return cnn__misfit(f, "stride and dilation must be at least 1, but are %d x %d and %d x %d",
+                           o->stride_height, o->stride_width, o->dilation_height,
+                           o->dilation_width);
     if (o->in_channels && o->in_channels != c)
-        return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, c);
-    if (o->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, o->groups);
+        return cnn__misfit(f, "expects %d input channels, but gets %d", o->in_channels, c);
+    if (o->groups < 1) return cnn__misfit(f, "groups must be at least 1, but is %d", o->groups);
     if (c % o->groups || o->out_channels % o->groups)
-        return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label, o->groups, c,
-                        o->out_channels);
+        return cnn__misfit(f, "%d groups do not divide %d input and %d output channels", o->groups,
+                           c, o->out_channels);
     if ((unsigned)o->padding_mode > CNN_CIRCULAR)
-        return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR",
-                        label, (int)o->padding_mode);
-    return cnn__usable_init(o->init, label, error);
+        return cnn__misfit(f, "padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, "
+                           "CNN_CIRCULAR", (int)o->padding_mode);
+    return cnn__usable_init(o->init, f);
 }
 
-/* CNN_SAME: the output is as large as the input; of an odd padding, the larger half comes after it, as in PyTorch */
-static int cnn__pad_same(cnn_conv2d_shape *s, const char *label, cnn__text *error)
+/* CNN_SAME: the output is as large as the input; the larger half of an odd padding comes after it,
+   as in PyTorch. */
+static int cnn__pad_same(cnn_conv2d_shape *s, const cnn__fitter *f)
 {
     double height = (double)s->dilation_height * (s->kernel_height - 1);
     double width = (double)s->dilation_width * (s->kernel_width - 1);
     if (s->stride_height != 1 || s->stride_width != 1)
-        return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label,
-                        s->stride_height, s->stride_width);
+        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
+                           s->stride_height, s->stride_width);
     if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
-        return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, height + 1, width + 1);
+        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", height + 1,
+                           width + 1);
     s->pad_top = (int)height / 2; s->pad_bottom = (int)height - s->pad_top;
     s->pad_left = (int)width / 2; s->pad_right = (int)width - s->pad_left;
     return 1;
 }
 
-static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, const char *label, cnn__text *error)
+static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, const cnn__fitter *f)
 {
-    int down = o->padding_height, across = o->padding_width, height = s->in_height, width = s->in_width;
+    int down = o->padding_height, across = o->padding_width;
+    int height = s->in_height, width = s->in_width;
     if (o->padding == CNN_SAME) {
-        if (!cnn__pad_same(s, label, error)) return 0;
+        if (!cnn__pad_same(s, f)) return 0;
     } else {
         if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
-            return cnn__say(error, "%s: padding must be at least 0 or CNN_SAME, and no more than the input could "
-                            "need, but is %d x %d", label, down, across);
+            return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the "
+                               "input could need, but is %d x %d", down, across);
         s->pad_top = s->pad_bottom = down;
         s->pad_left = s->pad_right = across;
     }
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
-    if (s->padding_mode == CNN_REFLECT) height--, width--;                 /* it leaves the border value out */
-    if (s->pad_bottom <= height && s->pad_right <= width) return 1;        /* circular goes around once      */
-    return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label,
-                    s->padding_mode == CNN_REFLECT ? "reflect" : "circular", s->pad_bottom, s->pad_right,
-                    s->in_height, s->in_width);
+    if (s->padding_mode == CNN_REFLECT) height--, width--;     /* it leaves the border value out, */
+                                                               /* and circular goes around once   */
+    if (s->pad_bottom <= height && s->pad_right <= width) return 1;
+    return cnn__misfit(f, "%s padding of %d x %d needs a larger input than %d x %d",
+                       s->padding_mode == CNN_REFLECT ? "reflect" : "circular", s->pad_bottom,
+                       s->pad_right, s->in_height, s->in_width);
+}
+
+static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
+{
+    cnn__side height = { "height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height,
+                         s->kernel_height, 0, &s->stride_height };
+    cnn__side width = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width,
+                        s->kernel_width, 0, &s->stride_width };
+    s->out_height = cnn__output_size(height, f);
+    s->out_width = cnn__output_size(width, f);
+    return s->out_height && s->out_width;
 }
 
 /* Values of a padded sample, and of a kernel, are counted in ints. */
-static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const char *label, cnn__text *error)
+static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
 {
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
-    double wide = (double)s->in_width + s->pad_left + s->pad_right, depth = s->in_channels / s->groups;
+    double wide = (double)s->in_width + s->pad_left + s->pad_right;
+    double depth = s->in_channels / s->groups;
     if (s->in_channels * high * wide > INT_MAX)
-        return cnn__say(error, "%s: its input with the padding, %d x %.0f x %.0f, has more than %d values", label,
-                        s->in_channels, high, wide, INT_MAX);
+        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
+                           "values", s->in_channels, high, wide, INT_MAX);
     if (depth * s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__say(error, "%s: a kernel of %.0f x %d x %d has more than %d values", label, depth,
-                        s->kernel_height, s->kernel_width, INT_MAX);
+        return cnn__misfit(f, "a kernel of %.0f x %d x %d has more than %d values", depth,
+                           s->kernel_height, s->kernel_width, INT_MAX);
     return 1;
 }
 
-static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_conv2d_options *o = &l->conv_options;
-    cnn_conv2d_shape *s = &l->conv;
-    (void)net;
-    if (!cnn__check_conv2d(l, label, error)) return 0;
+    cnn_conv2d_shape *s = &l->shapes.conv;
+    if (!cnn__check_conv2d(l, f)) return 0;
     memset(s, 0, sizeof *s);
     s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_channels = o->out_channels;
@@ -4231,90 +4292,84 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn_net *net, const char
     s->padding_mode = o->padding_mode;
     s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
     s->stride_height = o->stride_height; s->stride_width = o->stride_width;
-    s->dilation_height = s->kernel_height > 1 ? o->dilation_height : 1;    /* one value is not dilated */
+    /* one value is not dilated */
+    s->dilation_height = s->kernel_height > 1 ? o->dilation_height : 1;
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
-    if (!cnn__pad_conv2d(s, o, label, error)) return 0;
-    {
-        cnn__side down = { "height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height, 0 };
-        cnn__side across = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width, 0 };
-        s->out_height = cnn__output_size(down, &s->stride_height, label, error);
-        s->out_width = cnn__output_size(across, &s->stride_width, label, error);
-    }
+    if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
-    return s->out_height && s->out_width && cnn__countable_conv2d(s, label, error);
+    return cnn__countable_conv2d(s, f);
 }
 
 static int cnn__layer_conv2d_tensors(const cnn__layer *l, cnn__tensor *t)
 {
-    const cnn_conv2d_shape *s = &l->conv;
+    const cnn_conv2d_shape *s = &l->shapes.conv;
     int shape[4];
     shape[0] = s->out_channels;
     shape[1] = s->in_channels / s->groups;
     shape[2] = l->along_width ? s->kernel_width : s->kernel_height;
     shape[3] = s->kernel_width;
-    return cnn__weight_and_bias(t, l->along_width ? 3 : 4, shape, l->conv_options.init, l->conv_options.no_bias);
+    return cnn__weight_and_bias(t, l->along_width ? 3 : 4, shape, l->conv_options.init,
+                                l->conv_options.no_bias);
 }
 
-/* conv + activation + max pooling are one operation: the maps are pooled while they are at hand. The place of a
-   window's largest value must fit a byte. */
+/* conv + activation + max pooling are one operation: the maps are pooled while they are at hand.
+   The place of a window's largest value must fit a byte. */
 static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
 {
-    const cnn_pool2d_shape *pool = &next->pool;
-    if (op->conv.pool.kernel_height) return 0;             /* pooling is the last */
-    if (next->activation && !op->conv.activation) {
-        op->conv.activation = next->activation;
-        op->conv.slope = next->slope;
+    const cnn_pool2d_shape *pool = &next->shapes.pool;
+    if (op->shapes.conv.pool.kernel_height) return 0;      /* pooling is the last */
+    if (next->activation && !op->shapes.conv.activation) {
+        op->shapes.conv.activation = next->activation;
+        op->shapes.conv.slope = next->slope;
         return 1;
     }
-    if (!pool->kernel_height || pool->average || (double)pool->kernel_height * pool->kernel_width > 256) return 0;
-    op->conv.pool = *pool;
+    if (!pool->kernel_height || pool->average
+        || (double)pool->kernel_height * pool->kernel_width > 256)
+        return 0;
+    op->shapes.conv.pool = *pool;
     op->index_size = cnn__size(next->out);
     return 1;
 }
 
-static const cnn_conv2d_shape *cnn__conv2d_batch(const cnn__call *c)
-{
-    cnn_conv2d_shape *s = &c->op->conv;
-    s->batch = s->pool.batch = c->batch;
-    s->allow_tf32 = c->allow_tf32;
-    return s;
-}
-
 static size_t cnn__layer_conv2d_work(const cnn__call *c)
 {
-    return c->b->conv2d_work(c->b->context, cnn__conv2d_batch(c));
+    return c->b->conv2d_work(c->b->context, &c->shapes->conv);
 }
 
 static void cnn__layer_conv2d_forward(const cnn__call *c)
 {
-    c->b->conv2d_forward(c->b->context, cnn__conv2d_batch(c), c->y, c->index, c->x[0], c->tensors[0], c->tensors[1],
-                         c->work);
+    c->b->conv2d_forward(c->b->context, &c->shapes->conv, c->y, c->index, c->x[0], c->tensors[0],
+                         c->tensors[1], c->work);
 }
 
 static void cnn__layer_conv2d_backward(const cnn__call *c)
 {
-    c->b->conv2d_backward(c->b->context, cnn__conv2d_batch(c), c->dx[0], c->gradients[0], c->gradients[1], c->dy,
-                          c->y, c->index, c->x[0], c->tensors[0], c->work);
+    c->b->conv2d_backward(c->b->context, &c->shapes->conv, c->dx[0], c->gradients[0],
+                          c->gradients[1], c->dy, c->y, c->index, c->x[0], c->tensors[0], c->work);
 }
 
 static double cnn__layer_conv2d_at(const cnn__call *c, int n, int k, int row, int column)
 {
-    return cnn__conv2d_at(&c->layer->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row, column);
+    return cnn__conv2d_at(&c->shapes->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row,
+                          column);
 }
 
 static double cnn__layer_conv2d_multiply_adds(const cnn__layer *l)
 {
-    const cnn_conv2d_shape *s = &l->conv;
-    return (double)cnn__size(l->out) * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
+    const cnn_conv2d_shape *s = &l->shapes.conv;
+    return (double)cnn__size(l->out) * (s->in_channels / s->groups) * s->kernel_height
+         * s->kernel_width;
 }
 
 /* Writes the products of channel c (of the group that kernel k sees) out; their sum. */
-static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column, int c)
+static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column,
+                                   int c)
 {
-    const cnn_conv2d_shape *s = &call->layer->conv;
+    const cnn_conv2d_shape *s = &call->shapes->conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, y, x;
     const float *map = call->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
-    const float *kernel = call->tensors[0] + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
+    const float *kernel = call->tensors[0]
+                        + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
     double sum = 0;
     cnn__fprintf(out, "  c = %d\n", first + c);
     for (y = 0; y < s->kernel_height; y++) {
@@ -4340,25 +4395,30 @@ static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int 
 static void cnn__explain_sum(FILE *out, double sum, const float *bias, const char *end)
 {
     double b = bias ? (double)*bias : 0;
-    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f%s\n", sum, b < 0 ? '-' : '+', fabs(b), sum + b, end);
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f%s\n", sum, b < 0 ? '-' : '+', fabs(b),
+                 sum + b, end);
 }
 
 static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, int row, int column)
 {
-    const cnn_conv2d_shape *s = &call->layer->conv;
+    const cnn_conv2d_shape *s = &call->shapes->conv;
     double sum = 0;
     int c;
-    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k,
-                 row, column, k, row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "",
-                 column * s->stride_width - s->pad_left, s->dilation_width > 1 ? " d" : "", k);
-    for (c = 0; c < s->in_channels / s->groups; c++) sum += cnn__explain_channel(call, out, k, row, column, c);
-    cnn__explain_sum(out, sum, call->tensors[1] ? call->tensors[1] + k : NULL, "        ([ ]: beyond the border)");
+    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, "
+                 "c, y, x)\n", k, row, column, k, row * s->stride_height - s->pad_top,
+                 s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
+                 s->dilation_width > 1 ? " d" : "", k);
+    for (c = 0; c < s->in_channels / s->groups; c++)
+        sum += cnn__explain_channel(call, out, k, row, column, c);
+    cnn__explain_sum(out, sum, call->tensors[1] ? call->tensors[1] + k : NULL,
+                     "        ([ ]: beyond the border)");
 }
 
 static const cnn__kind cnn__conv2d_kind = {
-    cnn__layer_conv2d_options, cnn__layer_conv2d_shape, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
-    cnn__layer_conv2d_work, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward, cnn__layer_conv2d_at,
-    cnn__layer_conv2d_multiply_adds, cnn__layer_conv2d_explain
+    cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
+    cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
+    cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
+    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds
 };
 
 static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, int along_width)
@@ -4374,24 +4434,25 @@ void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o,
 
 /* ---- activation ---- */
 
-static const cnn__field cnn__leaky_relu_fields[] = { CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01) };
+static const cnn__field cnn__leaky_relu_fields[] = {
+    CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01)
+};
 
-static int cnn__layer_activation_options(cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_leaky_relu_options o;
     if (l->activation != CNN_LEAKY_RELU) return 1;
     o.negative_slope = l->slope;
-    if (!CNN__OPTIONS(&o, cnn__leaky_relu_fields, label, error)) return 0;
+    if (!CNN__OPTIONS(&o, cnn__leaky_relu_fields, f->label, f->error)) return 0;
     l->slope = o.negative_slope;
     return 1;
 }
 
-static int cnn__layer_activation_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    (void)net;
     l->out = l->in;
     if (l->slope >= 0) return 1;
-    return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, (double)l->slope);
+    return cnn__misfit(f, "negative_slope must be at least 0, but is %g", (double)l->slope);
 }
 
 static void cnn__layer_activation_forward(const cnn__call *c)
@@ -4403,29 +4464,35 @@ static void cnn__layer_activation_forward(const cnn__call *c)
 static void cnn__layer_activation_backward(const cnn__call *c)
 {
     const cnn__layer *l = c->layer;
-    c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y, cnn__values(c));
+    c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
+                              cnn__values(c));
 }
 
 static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
 {
     const cnn__layer *l = c->layer;
-    return cnn__activation_at(l->activation, (double)l->slope, (double)c->x[0][cnn__place(l, n, k, row, column)]);
+    double x = (double)c->x[0][cnn__place(l, n, k, row, column)];
+    return cnn__activation_at(l->activation, (double)l->slope, x);
 }
 
 static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    static const char *const tau[] = { "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x" };
+    static const char *const tau[] = {
+        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x"
+    };
     cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
                  (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
                  cnn__layer_activation_at(c, 0, k, row, column));
 }
 
 static const cnn__kind cnn__activation_kind = {
-    cnn__layer_activation_options, cnn__layer_activation_shape, NULL, NULL, NULL, NULL, cnn__layer_activation_forward,
-    cnn__layer_activation_backward, cnn__layer_activation_at, NULL, cnn__layer_activation_explain
+    cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
+    cnn__layer_activation_at, cnn__layer_activation_explain,
+    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL
 };
 
-static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type, float slope)
+static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type,
+                                float slope)
 {
     cnn__layer layer = cnn__layer_of(&cnn__activation_kind, type);
     layer.activation = activation;
@@ -4445,53 +4512,74 @@ void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 
 /* ---- pooling ---- */
 
-static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default is the kernel: below */
-    CNN__INT(cnn_pool2d_options, kernel_size, 0), CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_pool2d_options, stride, 0),
+static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default is the kernel */
+    CNN__INT(cnn_pool2d_options, kernel_size, 0),
+    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_pool2d_options, stride, 0),
     CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
     CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
 
-static int cnn__layer_pool2d_options(cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_pool2d_options *o = &l->pool_options;
-    if (!o->stride && !o->stride_height) o->stride_height = o->kernel_height ? o->kernel_height : o->kernel_size;
-    if (!o->stride && !o->stride_width) o->stride_width = o->kernel_width ? o->kernel_width : o->kernel_size;
-    if (!CNN__OPTIONS(o, cnn__pool2d_fields, label, error)) return 0;
+    if (!o->stride && !o->stride_height)
+        o->stride_height = o->kernel_height ? o->kernel_height : o->kernel_size;
+    if (!o->stride && !o->stride_width)
+        o->stride_width = o->kernel_width ? o->kernel_width : o->kernel_size;
+    if (!CNN__OPTIONS(o, cnn__pool2d_fields, f->label, f->error)) return 0;
     if (!l->along_width) return 1;
     o->kernel_height = o->stride_height = 1;
     o->padding_height = 0;
     return 1;
 }
 
-static int cnn__check_pool2d(const cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 {
-    const cnn_pool2d_shape *s = &l->pool;
+    const cnn_pool2d_shape *s = &l->shapes.pool;
     const char *kind = l->average ? "avg" : "max";
-    if (!cnn__has_maps(l, label, error)
-        || !cnn__has_one_row(l, l->average ? "avg_pool2d" : "max_pool2d", label, error)) return 0;
+    if (!cnn__has_maps(l, f)
+        || !cnn__has_one_row(l, l->average ? "avg_pool2d" : "max_pool2d", f))
+        return 0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
-        return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
-                        s->kernel_height, s->kernel_width, s->stride_height, s->stride_width);
+        return cnn__misfit(f, "needs .kernel_size and stride of at least 1, but has %d x %d and "
+                           "%d x %d", s->kernel_height, s->kernel_width, s->stride_height,
+                           s->stride_width);
     if ((double)s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height,
-                        s->kernel_width);
+        return cnn__misfit(f, "a window of %d x %d has too many values", s->kernel_height,
+                           s->kernel_width);
     if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2
         || s->pad_width > s->kernel_width / 2)
-        return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of "
-                        "%d x %d", label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width);
-    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height && !l->pool_options.ceil_mode)
-        return cnn__say(error, "%s: its window is %d high, but its input %d x 1 x %d has one row, as cnn_conv1d "
-                        "gives; use cnn_%s_pool1d, which pools along the width", label, s->kernel_height,
-                        s->channels, s->in_width, kind);
+        return cnn__misfit(f, "padding must be between 0 and half the kernel, but is %d x %d for a "
+                           "kernel of %d x %d", s->pad_height, s->pad_width, s->kernel_height,
+                           s->kernel_width);
+    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height
+        && !l->pool_options.ceil_mode)
+        return cnn__misfit(f, "its window is %d high, but its input %d x 1 x %d has one row, as "
+                           "cnn_conv1d gives; use cnn_%s_pool1d, which pools along the width",
+                           s->kernel_height, s->channels, s->in_width, kind);
     return 1;
 }
 
-static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__size_pool2d(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_pool2d_shape *s = &l->shapes.pool;
+    int ceil_mode = l->pool_options.ceil_mode;
+    cnn__side height = { "height", s->in_height, s->pad_height, s->pad_height, 1,
+                         s->kernel_height, ceil_mode, &s->stride_height };
+    cnn__side width = { "width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width,
+                        ceil_mode, &s->stride_width };
+    s->out_height = cnn__output_size(height, f);
+    s->out_width = cnn__output_size(width, f);
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return s->out_height && s->out_width;
+}
+
+static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_options *o = &l->pool_options;
-    cnn_pool2d_shape *s = &l->pool;
-    (void)net;
+    cnn_pool2d_shape *s = &l->shapes.pool;
     memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->kernel_height = l->global ? s->in_height : o->kernel_height;
@@ -4502,52 +4590,36 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn_net *net, const char
     s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
-    if (!cnn__check_pool2d(l, label, error)) return 0;
-    {
-        cnn__side down = { "height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height, o->ceil_mode };
-        cnn__side across = { "width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, o->ceil_mode };
-        s->out_height = cnn__output_size(down, &s->stride_height, label, error);
-        s->out_width = cnn__output_size(across, &s->stride_width, label, error);
-    }
-    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
-    return s->out_height && s->out_width;
-}
-
-static cnn_pool2d_shape cnn__pool2d_batch(const cnn__call *c)
-{
-    cnn_pool2d_shape s = c->layer->pool;
-    s.batch = c->batch;
-    return s;
+    return cnn__check_pool2d(l, f) && cnn__size_pool2d(l, f);
 }
 
 static void cnn__layer_pool2d_forward(const cnn__call *c)
 {
-    cnn_pool2d_shape s = cnn__pool2d_batch(c);
-    c->b->pool2d_forward(c->b->context, &s, c->y, c->x[0]);
+    c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]);
 }
 
 static void cnn__layer_pool2d_backward(const cnn__call *c)
 {
-    cnn_pool2d_shape s = cnn__pool2d_batch(c);
-    c->b->pool2d_backward(c->b->context, &s, c->dx[0], c->dy, c->x[0]);
+    c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]);
 }
 
 static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->layer->pool;
+    const cnn_pool2d_shape *s = &c->shapes->pool;
     const float *map = c->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
     return cnn__pool2d_at(s, map, row, column);
 }
 
 static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->layer->pool;
+    const cnn_pool2d_shape *s = &c->shapes->pool;
     cnn__window w = cnn__pool2d_window(s, row, column);
     const float *map = c->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
     ptrdiff_t winner = cnn__pool2d_winner(s, map, w), at;
     int j, i;
-    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
-                 s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
+    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row,
+                 column, s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left,
+                 w.right - 1);
     for (j = w.top; j < w.bottom; j++) {
         cnn__fprintf(out, "   ");
         for (i = w.left; i < w.right; i++) {
@@ -4556,16 +4628,20 @@ static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int 
         }
         cnn__fprintf(out, "\n");
     }
-    if (s->average) cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
-    else cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
+    if (s->average)
+        cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
+    else
+        cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
 }
 
 static const cnn__kind cnn__pool2d_kind = {
-    cnn__layer_pool2d_options, cnn__layer_pool2d_shape, NULL, NULL, NULL, NULL, cnn__layer_pool2d_forward,
-    cnn__layer_pool2d_backward, cnn__layer_pool2d_at, NULL, cnn__layer_pool2d_explain
+    cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
+    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL
 };
 
-static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average, int along_width)
+static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average,
+                          int along_width)
 {
     cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
     if (o) layer.pool_options = *o;
@@ -4576,49 +4652,66 @@ static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char 
     cnn__add(net, &layer);
 }
 
-void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, &o, "max_pool2d", 0, 0); }
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, &o, "avg_pool2d", 1, 0); }
-void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, &o, "max_pool1d", 0, 1); }
-void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, &o, "avg_pool1d", 1, 1); }
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "max_pool2d", 0, 0);
+}
+
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "avg_pool2d", 1, 0);
+}
+
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "max_pool1d", 0, 1);
+}
+
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "avg_pool1d", 1, 1);
+}
+
 void cnn_global_avg_pool2d(cnn_net *net) { cnn__add_pool(net, NULL, "global_avg_pool2d", 1, 0); }
 
 /* ---- linear ---- */
 
 static const cnn__field cnn__linear_fields[] = {
     CNN__INT(cnn_linear_options, out_features, 0), CNN__INT(cnn_linear_options, no_bias, 0),
-    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT), CNN__INT(cnn_linear_options, in_features, 0)
+    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
+    CNN__INT(cnn_linear_options, in_features, 0)
 };
 
-static int cnn__layer_linear_options(cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
 {
-    return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, label, error);
+    return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error);
 }
 
 /* .in_features says what the network was drawn for: often the image has another size. */
-static int cnn__features_differ(const cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
 {
     cnn__text source, guess;
-    if (!error) return 0;
-    cnn__tell_source(net, &source);
-    cnn__guess_size(net, l->linear_options.in_features, &guess);
-    return cnn__say(error, "%s: expects %d inputs, but %.150s%d%s", label, l->linear_options.in_features, source.s,
-                    l->in.channels, guess.s);
+    if (!f->error) return 0;
+    cnn__tell_source(f->net, &source);
+    cnn__guess_size(f->net, l->linear_options.in_features, &guess);
+    return cnn__misfit(f, "expects %d inputs, but %.150s%d%s", l->linear_options.in_features,
+                       source.s, l->in.channels, guess.s);
 }
 
-static int cnn__layer_linear_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_linear_options *o = &l->linear_options;
     cnn__text dims;
     if (!l->in.flat && (l->in.height != 1 || l->in.width != 1))
-        return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label,
-                        cnn__dims_text(l->in, &dims));
+        return cnn__misfit(f, "needs a flat input, but gets %s; call cnn_flatten before it",
+                           cnn__dims_text(l->in, &dims));
     if (o->out_features < 1)
-        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, o->out_features);
-    if (!cnn__usable_init(o->init, label, error)) return 0;
-    if (o->in_features && o->in_features != l->in.channels) return cnn__features_differ(l, net, label, error);
-    memset(&l->linear, 0, sizeof l->linear);
-    l->linear.in_features = l->in.channels;
-    l->linear.out_features = o->out_features;
+        return cnn__misfit(f, "needs .out_features of at least 1, but has %d", o->out_features);
+    if (!cnn__usable_init(o->init, f)) return 0;
+    if (o->in_features && o->in_features != l->in.channels) return cnn__features_differ(l, f);
+    memset(&l->shapes, 0, sizeof l->shapes);
+    l->shapes.linear.in_features = l->in.channels;
+    l->shapes.linear.out_features = o->out_features;
     l->out = cnn__flat(o->out_features);
     return 1;
 }
@@ -4626,45 +4719,40 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn_net *net, const char
 static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 {
     int shape[4] = { 0, 0, 0, 0 };
-    shape[0] = l->linear.out_features;
-    shape[1] = l->linear.in_features;
+    shape[0] = l->shapes.linear.out_features;
+    shape[1] = l->shapes.linear.in_features;
     return cnn__weight_and_bias(t, 2, shape, l->linear_options.init, l->linear_options.no_bias);
 }
 
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
 {
-    if (!next->activation || op->linear.activation) return 0;
-    op->linear.activation = next->activation;
-    op->linear.slope = next->slope;
+    if (!next->activation || op->shapes.linear.activation) return 0;
+    op->shapes.linear.activation = next->activation;
+    op->shapes.linear.slope = next->slope;
     return 1;
-}
-
-static const cnn_linear_shape *cnn__linear_batch(const cnn__call *c)
-{
-    c->op->linear.batch = c->batch;
-    return &c->op->linear;
 }
 
 static size_t cnn__layer_linear_work(const cnn__call *c)
 {
-    return c->b->linear_work(c->b->context, cnn__linear_batch(c));
+    return c->b->linear_work(c->b->context, &c->shapes->linear);
 }
 
 static void cnn__layer_linear_forward(const cnn__call *c)
 {
-    c->b->linear_forward(c->b->context, cnn__linear_batch(c), c->y, c->x[0], c->tensors[0], c->tensors[1], c->work);
+    c->b->linear_forward(c->b->context, &c->shapes->linear, c->y, c->x[0], c->tensors[0],
+                         c->tensors[1], c->work);
 }
 
 static void cnn__layer_linear_backward(const cnn__call *c)
 {
-    c->b->linear_backward(c->b->context, cnn__linear_batch(c), c->dx[0], c->gradients[0], c->gradients[1], c->dy,
-                          c->y, c->x[0], c->tensors[0], c->work);
+    c->b->linear_backward(c->b->context, &c->shapes->linear, c->dx[0], c->gradients[0],
+                          c->gradients[1], c->dy, c->y, c->x[0], c->tensors[0], c->work);
 }
 
 static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, int column)
 {
     (void)row; (void)column;
-    return cnn__linear_at(&c->layer->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
+    return cnn__linear_at(&c->shapes->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
 }
 
 static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
@@ -4676,14 +4764,16 @@ static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
 static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
 {
     enum { most = 12 };
-    int n = c->layer->linear.in_features, shown[most], count = 0, i, k;
+    int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
     const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
     double sum = 0, rest;
     (void)row; (void)column;
     for (i = 0; i < n; i++) {
         double product = fabs((double)x[i] * (double)w[i]);
-        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]); k--)
+        for (k = count; k > 0; k--) {
+            if (!(product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]))) break;
             if (k < most) shown[k] = shown[k - 1];
+        }
         if (k < most) shown[k] = i;
         if (count < most && k < most) count++;
         sum += (double)x[i] * (double)w[i];
@@ -4693,8 +4783,8 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
                  n > most ? "; the largest products:" : "");
     for (k = 0; k < count; k++) {
         double product = (double)x[shown[k]] * (double)w[shown[k]];
-        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], (double)w[shown[k]], (double)x[shown[k]],
-                     product);
+        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], (double)w[shown[k]],
+                     (double)x[shown[k]], product);
         rest -= product;
     }
     if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
@@ -4702,9 +4792,10 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
 }
 
 static const cnn__kind cnn__linear_kind = {
-    cnn__layer_linear_options, cnn__layer_linear_shape, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
-    cnn__layer_linear_work, cnn__layer_linear_forward, cnn__layer_linear_backward, cnn__layer_linear_at,
-    cnn__layer_linear_multiply_adds, cnn__layer_linear_explain
+    cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
+    cnn__layer_linear_at, cnn__layer_linear_explain,
+    cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
+    cnn__layer_linear_work, cnn__layer_linear_multiply_adds
 };
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
@@ -4716,41 +4807,32 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
 
 /* ---- softmax ---- */
 
-static int cnn__same_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    (void)net; (void)label; (void)error;
+    (void)f;
+    l->shapes.map.channels = l->in.channels;
+    l->shapes.map.pixels = l->in.height * l->in.width;
     l->out = l->in;
     return 1;
 }
 
-static cnn_map_shape cnn__softmax_batch(const cnn__call *c)
-{
-    cnn_map_shape s;
-    s.batch = c->batch;
-    s.channels = c->layer->in.channels;
-    s.pixels = c->layer->in.height * c->layer->in.width;
-    return s;
-}
-
 static void cnn__layer_softmax_forward(const cnn__call *c)
 {
-    cnn_map_shape s = cnn__softmax_batch(c);
-    c->b->softmax_forward(c->b->context, &s, c->y, c->x[0]);
+    c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]);
 }
 
 static void cnn__layer_softmax_backward(const cnn__call *c)
 {
-    cnn_map_shape s = cnn__softmax_batch(c);
-    c->b->softmax_backward(c->b->context, &s, c->dx[0], c->dy, c->y);
+    c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y);
 }
 
 static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
 {
-    cnn_map_shape s = cnn__softmax_batch(c);
-    return cnn__softmax_at(&s, c->x[0], n, k, row * c->layer->in.width + column);
+    return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column);
 }
 
-static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row, int column)
+static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
+                                       int column)
 {
     int k;
     cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
@@ -4761,8 +4843,9 @@ static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channe
 }
 
 static const cnn__kind cnn__softmax_kind = {
-    NULL, cnn__same_shape, NULL, NULL, NULL, NULL, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
-    cnn__layer_softmax_at, NULL, cnn__layer_softmax_explain
+    cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
+    cnn__layer_softmax_at, cnn__layer_softmax_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 void cnn_softmax(cnn_net *net)
@@ -4774,9 +4857,9 @@ void cnn_softmax(cnn_net *net)
 
 /* ---- flatten: the same values, seen as a vector ---- */
 
-static int cnn__layer_flatten_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_flatten_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    (void)net; (void)label; (void)error;
+    (void)f;
     l->out = cnn__flat((int)cnn__size(l->in));
     return 1;
 }
@@ -4785,12 +4868,13 @@ static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int
 {
     cnn__dims in = c->layer->in;
     (void)row; (void)column;
-    cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", i, i / (in.height * in.width), i / in.width % in.height,
-                 i % in.width, (double)c->x[0][i]);
+    cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", i, i / (in.height * in.width),
+                 i / in.width % in.height, i % in.width, (double)c->x[0][i]);
 }
 
 static const cnn__kind cnn__flatten_kind = {
-    NULL, cnn__layer_flatten_shape, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_flatten_explain
+    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 void cnn_flatten(cnn_net *net)
@@ -4803,53 +4887,56 @@ void cnn_flatten(cnn_net *net)
 
 static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
 
-static int cnn__layer_dropout_options(cnn__layer *l, const char *label, cnn__text *error)
+static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_dropout_options o;
     o.p = l->p;
-    if (o.p == 0)                           /* it may be a sweep's first value, or forgotten: neither is .5 */
-        return cnn__say(error, "%s: needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
-                        ".p = CNN_ZERO for none", label);
-    if (!CNN__OPTIONS(&o, cnn__dropout_fields, label, error)) return 0;
+    if (o.p == 0)                           /* a sweep's first value, or forgotten: neither is .5 */
+        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
+                           ".p = CNN_ZERO for none");
+    if (!CNN__OPTIONS(&o, cnn__dropout_fields, f->label, f->error)) return 0;
     l->p = o.p;
     return 1;
 }
 
-static int cnn__layer_dropout_shape(cnn__layer *l, const cnn_net *net, const char *label, cnn__text *error)
+static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    (void)net;
     l->out = l->in;
     if (l->p >= 0 && l->p <= 1) return 1;
-    return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, (double)l->p);
+    return cnn__misfit(f, "p must be between 0 and 1, but is %g", (double)l->p);
 }
 
 static void cnn__layer_dropout_forward(const cnn__call *c)
 {
-    c->b->dropout_forward(c->b->context, c->counters, c->number, c->layer->p, c->y, c->x[0], cnn__values(c));
+    c->b->dropout_forward(c->b->context, c->counters, c->number, c->layer->p, c->y, c->x[0],
+                          cnn__values(c));
 }
 
 static void cnn__layer_dropout_backward(const cnn__call *c)
 {
-    c->b->dropout_backward(c->b->context, c->counters, c->number, c->layer->p, c->dx[0], c->dy, cnn__values(c));
+    c->b->dropout_backward(c->b->context, c->counters, c->number, c->layer->p, c->dx[0], c->dy,
+                           cnn__values(c));
 }
 
 static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, int column)
 {
     size_t i = cnn__place(c->layer, n, k, row, column);
-    return c->training ? cnn__dropout_at(c->counters, c->number, c->layer->p, c->x[0][i], i) : (double)c->x[0][i];
+    float x = c->x[0][i];
+    return c->training ? cnn__dropout_at(c->counters, c->number, c->layer->p, x, i) : (double)x;
 }
 
 static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
-                 c->training ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x",
+    cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n", c->training
+                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x",
                  (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
                  cnn__layer_dropout_at(c, 0, k, row, column));
 }
 
 static const cnn__kind cnn__dropout_kind = {
-    cnn__layer_dropout_options, cnn__layer_dropout_shape, NULL, NULL, NULL, NULL, cnn__layer_dropout_forward,
-    cnn__layer_dropout_backward, cnn__layer_dropout_at, NULL, cnn__layer_dropout_explain
+    cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
+    cnn__layer_dropout_at, cnn__layer_dropout_explain,
+    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL
 };
 
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
@@ -4985,13 +5072,15 @@ static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *te
 /* The square input size with which the last layer would get `features` values; 0 if none. */
 static int cnn__size_that_fits(const cnn_net *net, int features)
 {
+    cnn__fitter quiet = { NULL, "", NULL };
     int size, i;
+    quiet.net = net;
     for (size = 1; size <= 512; size++) {
         cnn__dims d = cnn__maps(net->input.channels, size, size);
         for (i = 0; i < net->layer_count; i++) {
             cnn__layer layer = net->layers[i];
             layer.in = d;
-            if (!layer.kind->shape(&layer, net, "", NULL)) break;
+            if (!layer.kind->shape(&layer, &quiet)) break;
             d = layer.out;
         }
         if (i == net->layer_count && d.channels == features) return size;
@@ -5048,22 +5137,24 @@ static int cnn__room_for_layer(cnn_net *net)
 /* Everything about a new layer but its place in the list. 0 and an error if it cannot be. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
+    cnn__fitter f;
     int i;
+    f.net = net; f.label = label; f.error = &net->error;
     if (net->ready)
-        return cnn__say(&net->error, "%s: the network is already in use; add all layers before the first forward "
-                        "pass or look at its parameters", label);
+        return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
+                           "its parameters");
     for (i = 0; i < net->layer_count; i++)
         if (!strcmp(net->layers[i].name, layer->name))
-            return cnn__say(&net->error, "%s: there is a layer of that name already, layer %d", label, i + 1);
+            return cnn__misfit(&f, "there is a layer of that name already, layer %d", i + 1);
     layer->inputs[0] = net->layer_count - 1;
     layer->input_count = 1;
     layer->in = net->layer_count ? net->layers[net->layer_count - 1].out : net->input;
-    if (layer->kind->options && !layer->kind->options(layer, label, &net->error)) return 0;
-    if (!layer->kind->shape(layer, net, label, &net->error)) return 0;
+    if (layer->kind->options && !layer->kind->options(layer, &f)) return 0;
+    if (!layer->kind->shape(layer, &f)) return 0;
     if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
-        return cnn__say(&net->error, "%s: its output of %d x %d x %d is larger than %d values a sample", label,
-                        layer->out.channels, layer->out.height, layer->out.width, INT_MAX);
-    return cnn__room_for_layer(net) || cnn__say(&net->error, "%s: out of memory", label);
+        return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
+                           layer->out.height, layer->out.width, INT_MAX);
+    return cnn__room_for_layer(net) || cnn__misfit(&f, "out of memory");
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
@@ -5388,8 +5479,7 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     cnn__op op;
     memset(&op, 0, sizeof op);
     op.first = op.last = i;
-    op.conv = net->layers[i].conv;
-    op.linear = net->layers[i].linear;
+    op.shapes = net->layers[i].shapes;
     return op;
 }
 
@@ -5434,16 +5524,18 @@ static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old
 static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
 {
     const cnn__layer *l = &net->layers[op->first];
+    cnn__shapes *s = &op->shapes;
     cnn__call c;
     int i;
+    s->conv.allow_tf32 = net->allow_tf32;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->map.batch = batch;
     memset(&c, 0, sizeof c);
     c.b = &net->backend;
     c.layer = l;
-    c.op = op;
+    c.shapes = s;
     c.number = op->first;
     c.batch = batch;
     c.training = !net->evaluating;
-    c.allow_tf32 = net->allow_tf32;
     c.counters = net->counters;
     for (i = 0; i < l->tensor_count; i++) {
         size_t offset = net->tensors[l->first_tensor + i].offset;
@@ -10147,6 +10239,7 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *
     int i;
     memset(&c, 0, sizeof c);
     c.layer = l;
+    c.shapes = &l->shapes;
     c.number = number;
     c.batch = net->batch;
     c.training = !net->evaluating;

@@ -218,12 +218,12 @@ static double cost(const cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double out = (double)cnn__size(l->out);
-        if (l->kind == &cnn__conv2d_kind) out *= (double)l->conv.kernel_height * l->conv.kernel_width * l->in.channels;
-        if (l->kind == &cnn__conv2d_kind) out += (double)l->in.channels * ((double)l->in.height + l->conv.pad_top + l->conv.pad_bottom)
-                                           * ((double)l->in.width + l->conv.pad_left + l->conv.pad_right);
+        if (l->kind == &cnn__conv2d_kind) out *= (double)l->shapes.conv.kernel_height * l->shapes.conv.kernel_width * l->in.channels;
+        if (l->kind == &cnn__conv2d_kind) out += (double)l->in.channels * ((double)l->in.height + l->shapes.conv.pad_top + l->shapes.conv.pad_bottom)
+                                           * ((double)l->in.width + l->shapes.conv.pad_left + l->shapes.conv.pad_right);
         if (l->kind == &cnn__pool2d_kind)
-            out *= (double)(l->pool.kernel_height < l->in.height ? l->pool.kernel_height : l->in.height)
-                   * (l->pool.kernel_width < l->in.width ? l->pool.kernel_width : l->in.width);
+            out *= (double)(l->shapes.pool.kernel_height < l->in.height ? l->shapes.pool.kernel_height : l->in.height)
+                   * (l->shapes.pool.kernel_width < l->in.width ? l->shapes.pool.kernel_width : l->in.width);
         if (l->kind == &cnn__linear_kind) out *= l->in.channels;
         sum += out;
     }
