@@ -4952,13 +4952,15 @@ void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
            everything: one block of parameters, one of gradients, the outputs of each operation.
    ============================================================================================ */
 
-static size_t cnn__data_count(const cnn_data *data);       /* at >>data: samples in its arrays, whatever `count` was set to */
+/* at >>data: samples in its arrays, whatever `count` was set to */
+static size_t cnn__data_count(const cnn_data *data);
 static int cnn__data_stays(const cnn_data *data);          /* 1: its arrays do not change, so a copy stays right */
 typedef struct cnn__data_memory cnn__data_memory;
-static cnn__data_memory *cnn__data_keep(const cnn_data *data);         /* to know it again, also when it has been freed */
+static cnn__data_memory *cnn__data_keep(const cnn_data *data);      /* to know it again, also when it has been freed */
 static void cnn__data_forget(cnn__data_memory *memory);
 static int cnn__data_freed(cnn__data_memory *memory);
-static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
+/* cnn_loader_new for `call` */
+static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
 static int cnn__find_layer(const cnn_net *net, const char *name);
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
@@ -4967,16 +4969,20 @@ static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
 
-/* What a pass leaves behind and training goes on from. While somebody looks, the network has another one in its place. */
+/* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
 typedef struct cnn__pass {
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2], *gradients;
-    int *labels, *order, order_room, order_next;
-    cnn_counters *counters;
+    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
+    cnn_batch last;                         /* what cnn_forward was given for it                         */
+    int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__op *ops;
-    int evaluating, no_grad, batch, has_loss;
-    cnn_batch last;
-    int *dealt;
+    cnn_counters *counters;                 /* in backend memory, as are all below                       */
+    float *gradients;                       /* the block of all parameters' gradients                    */
+    /* for batches of up to `capacity` samples */
+    int capacity, index_capacity, backward_capacity;
+    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
+    int *labels;
+    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
@@ -4996,29 +5002,22 @@ struct cnn_net {
     int ready;
     cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
     size_t parameter_count, buffer_size;    /* floats in each block, gaps between tensors included       */
-    float *parameters, *gradients, *moment1, *moment2;
+    float *parameters, *moment1, *moment2;
     float *buffered;                        /* the block of buffers                                      */
-    cnn_counters *counters;                 /* in backend memory                                         */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
-    cnn__op *ops; int op_count;
-    /* for batches of up to `capacity` samples */
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
-    int *labels;
+    int op_count;                           /* of each pass                                              */
+    /* passes */
+    cnn__pass pass, look;                   /* look: the one that is not in use now                      */
+    int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
-    void *staged, *staging; size_t staged_size, staging_size;     /* a batch of a caller's: in backend memory; on the host */
+    /* a batch of a caller's: in backend memory; on the host */
+    void *staged, *staging; size_t staged_size, staging_size;
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
-    cnn__pass look; int looking;            /* the pass that is not in use now: the look's, or training's */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
-    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
-    /* state */
-    int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
-    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
-    cnn_batch last;                         /* what cnn_forward was given for it                         */
-    int *dealt;                             /* its order then, checked: (capacity), on the host          */
+    /* training */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
     cnn__schedule schedule; long schedule_steps;
@@ -5236,8 +5235,8 @@ static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
     if (net->ready)
-        cnn__say(&net->error,
-                 "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
+        cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its "
+                 "parameters", call);
     return !net->ready;
 }
 
@@ -5300,13 +5299,12 @@ static int cnn__open_backend(cnn_net *net)
     const char *missing;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
-        return cnn__say(&net->error,
-                 "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
-                 b->name, b->version, CNN_BACKEND_VERSION);
+        return cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build "
+                        "both from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
     missing = cnn__missing_entry(b);
     if (missing)
-        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
-                 b->name, missing);
+        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and "
+                        "replace entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context)
@@ -5330,9 +5328,8 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
                      ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
                      : NULL;
     if (!memory)
-        cnn__say(&net->error,
-                 "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch", what,
-                 (double)count * (double)size / 1e6, net->backend.name);
+        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or "
+                 "a smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
     return memory;
 }
 
@@ -5347,13 +5344,13 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 static cnn_counters cnn__read_counters(cnn_net *net)
 {
     cnn_counters c;
-    net->backend.download(net->backend.context, &c, net->counters, sizeof c);
+    net->backend.download(net->backend.context, &c, net->pass.counters, sizeof c);
     return c;
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
 {
-    net->backend.upload(net->backend.context, net->counters, c, sizeof *c);
+    net->backend.upload(net->backend.context, net->pass.counters, c, sizeof *c);
 }
 
 /* ---- ready: parameters in one block, layers fused into operations ---- */
@@ -5422,7 +5419,8 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
         if (deviation > 0)                                                 /* Box, Muller */
-            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0
+                                                     - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
         else
             w[i] = (float)(bound * (2.0 * (double)cnn__unit(r[0]) - 1));
     }
@@ -5450,18 +5448,19 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host)
-        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
-                 4e-6 * (double)net->parameter_count);
+        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB",
+                        (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
     net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
-    net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
+    net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
     net->buffered = (float *)cnn__backend_alloc(net, net->buffer_size, sizeof(float), "the buffers");
-    net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
-        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
+        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i],
+                                                                 net->seed, i);
         net->backend.upload(net->backend.context, net->parameters, host, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->gradients, sizeof *host * net->parameter_count);
+        net->backend.zero(net->backend.context, net->pass.gradients, sizeof *host * net->parameter_count);
         net->backend.zero(net->backend.context, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
@@ -5489,7 +5488,7 @@ static void cnn__fuse(cnn_net *net)
     int i, n;
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
-        cnn__op *op = &net->ops[net->op_count];
+        cnn__op *op = &net->pass.ops[net->op_count];
         if (!l->kind->forward) {            /* it has its input's */
             l->op = l->inputs[0] < 0 ? -1 : net->layers[l->inputs[0]].op;
             continue;
@@ -5508,7 +5507,7 @@ static int cnn__ready(cnn_net *net);
 
 static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[net->layer_count - 1].out); }
 
-static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old memory stays: the operations count on it */
+static int cnn__need_work(cnn_net *net, size_t bytes)  /* on failure the old memory stays: the operations count on it */
 {
     void *work;
     if (bytes <= net->work_size) return 1;
@@ -5535,17 +5534,17 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     c.shapes = s;
     c.number = op->first;
     c.batch = batch;
-    c.training = !net->evaluating;
-    c.counters = net->counters;
+    c.training = !net->pass.evaluating;
+    c.counters = net->pass.counters;
     for (i = 0; i < l->tensor_count; i++) {
         size_t offset = net->tensors[l->first_tensor + i].offset;
         c.tensors[i] = net->parameters + offset;
-        if (!l->frozen[i]) c.gradients[i] = net->gradients + offset;
+        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
     }
     for (i = 0; i < l->buffer_count; i++) c.buffers[i] = net->buffered + net->buffers[l->first_buffer + i].offset;
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
-    c.index = net->no_grad ? NULL : op->index;
+    c.index = net->pass.no_grad ? NULL : op->index;
     c.work = net->work;
     return c;
 }
@@ -5559,29 +5558,29 @@ static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 static void cnn__free_batch_memory(cnn_net *net)
 {
     int i;
-    cnn__backend_free(net, &net->x);
-    cnn__backend_free(net, &net->dloss);
-    cnn__backend_free(net, &net->targets);
-    cnn__backend_free(net, &net->labels);
-    cnn__free(net->dealt);
-    net->dealt = NULL;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
-    net->capacity = 0;
-    net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
+    cnn__backend_free(net, &net->pass.x);
+    cnn__backend_free(net, &net->pass.dloss);
+    cnn__backend_free(net, &net->pass.targets);
+    cnn__backend_free(net, &net->pass.labels);
+    cnn__free(net->pass.dealt);
+    net->pass.dealt = NULL;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].output);
+    net->pass.capacity = 0;
+    net->pass.batch = net->pass.has_loss = 0;                        /* there is no last forward pass any more */
 }
 
 static void cnn__free_backward_memory(cnn_net *net)
 {
-    cnn__backend_free(net, &net->dflow[0]);
-    cnn__backend_free(net, &net->dflow[1]);
-    net->backward_capacity = 0;
+    cnn__backend_free(net, &net->pass.dflow[0]);
+    cnn__backend_free(net, &net->pass.dflow[1]);
+    net->pass.backward_capacity = 0;
 }
 
 static void cnn__free_index_memory(cnn_net *net)
 {
     int i;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].index);
-    net->index_capacity = 0;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].index);
+    net->pass.index_capacity = 0;
 }
 
 /* Room for a forward pass of `batch` samples; nothing happens while it stays the same. */
@@ -5590,43 +5589,43 @@ static int cnn__reserve(cnn_net *net, int batch)
     size_t b = (size_t)batch, size, work = 0;
     int i;
     if (!cnn__ready(net)) return 0;
-    if (batch > net->capacity) {
+    if (batch > net->pass.capacity) {
         cnn__free_batch_memory(net);
-        net->x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
-        net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
-        net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
-        net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-        net->dealt = (int *)cnn__alloc(b, sizeof(int));
-        if (!net->dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
+        net->pass.x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
+        net->pass.dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
+        net->pass.targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
+        net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+        net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
+        if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
         for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-            cnn__op *op = &net->ops[i];
-            op->output =
-                (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
+            cnn__op *op = &net->pass.ops[i];
+            op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float),
+                                                     "the outputs");
         }
         if (!net->scale)
             net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (!net->shift)
             net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (cnn__stopped(net)) return 0;
-        net->capacity = batch;
+        net->pass.capacity = batch;
     }
     if (batch != net->work_batch) {         /* a smaller one may need more: how a sum is split depends on it */
         for (i = 0; i < net->op_count; i++) {
-            size = cnn__op_work(net, &net->ops[i], batch);
+            size = cnn__op_work(net, &net->pass.ops[i], batch);
             if (size > work) work = size;
         }
         if (!cnn__need_work(net, work)) return 0;
         net->work_batch = batch;
     }
-    if (!net->no_grad && batch > net->index_capacity) {
+    if (!net->pass.no_grad && batch > net->pass.index_capacity) {
         cnn__free_index_memory(net);
         for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &net->ops[i];
+            cnn__op *op = &net->pass.ops[i];
             if (!op->index_size) continue;
             op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * b, 1, "the pooling indices");
             if (!op->index) return 0;
         }
-        net->index_capacity = batch;
+        net->pass.index_capacity = batch;
     }
     return 1;
 }
@@ -5635,37 +5634,28 @@ static int cnn__reserve_backward(cnn_net *net)
 {
     size_t most = 1;
     int i;
-    if (net->batch <= net->backward_capacity) return 1;
+    if (net->pass.batch <= net->pass.backward_capacity) return 1;
     cnn__free_backward_memory(net);
     for (i = 1; i < net->op_count; i++) {
-        size_t size = cnn__size(net->layers[net->ops[i].first].in);
+        size_t size = cnn__size(net->layers[net->pass.ops[i].first].in);
         if (size > most) most = size;
     }
     for (i = 0; i < 2; i++) {
-        net->dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->batch, sizeof(float), "the gradients");
-        if (!net->dflow[i]) return 0;
+        net->pass.dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->pass.batch, sizeof(float),
+                                                         "the gradients");
+        if (!net->pass.dflow[i]) return 0;
     }
-    net->backward_capacity = net->batch;
+    net->pass.backward_capacity = net->pass.batch;
     return 1;
 }
 
 /* ---- looking: whoever looks gets a pass of its own, so that training's outputs, masks, counters, gradients and mode stay ---- */
 
-static void cnn__swap(void *a, void *b, size_t size)
-{
-    unsigned char *p = (unsigned char *)a, *q = (unsigned char *)b, byte;
-    while (size--) byte = *p, *p++ = *q, *q++ = byte;
-}
-
 static void cnn__swap_passes(cnn_net *net)
 {
-    cnn__pass *p = &net->look;
-#define CNN__SWAP(field) cnn__swap(&net->field, &p->field, sizeof p->field);
-    CNN__SWAP(capacity) CNN__SWAP(index_capacity) CNN__SWAP(backward_capacity) CNN__SWAP(x) CNN__SWAP(dloss) CNN__SWAP(targets)
-    CNN__SWAP(dflow) CNN__SWAP(gradients) CNN__SWAP(labels) CNN__SWAP(order) CNN__SWAP(order_room) CNN__SWAP(order_next)
-    CNN__SWAP(counters) CNN__SWAP(ops) CNN__SWAP(evaluating) CNN__SWAP(no_grad) CNN__SWAP(batch) CNN__SWAP(has_loss)
-    CNN__SWAP(last) CNN__SWAP(dealt)
-#undef CNN__SWAP
+    cnn__pass other = net->look;
+    net->look = net->pass;
+    net->pass = other;
     net->looking = !net->looking;
 }
 
@@ -5679,7 +5669,7 @@ static int cnn__begin_look(cnn_net *net)
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
         if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
-        memcpy(look->ops, net->ops, sizeof *look->ops * (size_t)net->op_count);
+        memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
             op->output = op->y = NULL; op->index = NULL;
@@ -5691,7 +5681,7 @@ static int cnn__begin_look(cnn_net *net)
         net->backend.zero(net->backend.context, look->counters, sizeof(cnn_counters));
     }
     cnn__swap_passes(net);
-    net->evaluating = net->no_grad = 1;
+    net->pass.evaluating = net->pass.no_grad = 1;
     return 1;
 }
 
@@ -5702,12 +5692,12 @@ static void cnn__release_pass(cnn_net *net)
     cnn__free_batch_memory(net);
     cnn__free_backward_memory(net);
     cnn__free_index_memory(net);
-    cnn__backend_free(net, &net->gradients);
-    cnn__backend_free(net, &net->counters);
-    cnn__backend_free(net, &net->order);
-    cnn__free(net->ops);
-    net->ops = NULL;
-    net->order_room = net->order_next = 0;
+    cnn__backend_free(net, &net->pass.gradients);
+    cnn__backend_free(net, &net->pass.counters);
+    cnn__backend_free(net, &net->pass.order);
+    cnn__free(net->pass.ops);
+    net->pass.ops = NULL;
+    net->pass.order_room = net->pass.order_next = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)
@@ -5724,7 +5714,7 @@ static void cnn__release(cnn_net *net)
         int ops = net->op_count;
         cnn__release_pass(net);
         cnn__swap_passes(net);
-        net->op_count = net->ops ? ops : 0;                /* nobody may have looked */
+        net->op_count = net->pass.ops ? ops : 0;                /* nobody may have looked */
         cnn__release_pass(net);
         cnn__swap_passes(net);
         cnn__backend_free(net, &net->work);
@@ -5742,9 +5732,9 @@ static void cnn__release(cnn_net *net)
     }
     cnn__free(net->scaled);
     cnn__free(net->resident);
-    cnn__free(net->ops);
+    cnn__free(net->pass.ops);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->ops = NULL;
+    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL;
     net->op_count = net->opened = 0;
     net->staged_size = 0;
     net->work_batch = 0;
@@ -5754,8 +5744,8 @@ static int cnn__make_ready(cnn_net *net)
 {
     if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
-    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
-    if (!net->ops) return cnn__say(&net->error, "out of memory for the network's layers");
+    net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
+    if (!net->pass.ops) return cnn__say(&net->error, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
     return cnn__init_parameters(net);
@@ -5790,7 +5780,7 @@ void cnn_free(cnn_net *net)
 
 static int cnn__learns(cnn_net *net, cnn__op *op)
 {
-    cnn__call c = cnn__call_of(net, op, net->batch);
+    cnn__call c = cnn__call_of(net, op, net->pass.batch);
     int i;
     for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
     return 0;
@@ -5798,7 +5788,7 @@ static int cnn__learns(cnn_net *net, cnn__op *op)
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
 {
-    return l->training_only && net->evaluating;
+    return l->training_only && net->pass.evaluating;
 }
 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
@@ -5818,18 +5808,18 @@ static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int bat
 }
 
 /* What came out of an operation, or the samples */
-static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->x : net->ops[op].y; }
+static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->pass.x : net->pass.ops[op].y; }
 
 static float *cnn__last_output(cnn_net *net) { return cnn__output_of(net, net->layers[net->layer_count - 1].op); }
 
-static void cnn__run(cnn_net *net, int batch)              /* from net->x through all operations */
+static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
     int i, k;
-    net->batch = batch;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);
+    net->pass.batch = batch;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);
     for (i = 0; i < net->op_count; i++) {
-        cnn__op *op = &net->ops[i];
+        cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
         for (k = 0; k < l->input_count; k++)
             op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
@@ -5873,7 +5863,8 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
-static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host && !cnn__data_stays(data); }
+static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host
+    && !cnn__data_stays(data); }
 
 static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
 {
@@ -5891,7 +5882,7 @@ static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
     int n;
     if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
     for (n = 0; n < batch; n++)
-        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->dealt[n], size);
+        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->pass.dealt[n], size);
     return net->staging;
 }
 
@@ -5916,7 +5907,8 @@ static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, 
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
-    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size)) return;
+    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift,
+                                                                          size)) return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
     if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
@@ -5931,21 +5923,21 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);               /* its order may not be there any more */
-    if (count > net->order_room) {
-        int room = count > 4096 ? count : 4096;            /* for many single batches before the next one begins at 0 again */
-        cnn__backend_free(net, &net->order);
-        net->order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
-        net->order_room = net->order_next = net->order ? room : 0;
-        if (!net->order) return;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);               /* its order may not be there any more */
+    if (count > net->pass.order_room) {
+        int room = count > 4096 ? count : 4096;      /* for many single batches before the next one begins at 0 again */
+        cnn__backend_free(net, &net->pass.order);
+        net->pass.order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
+        net->pass.order_room = net->pass.order_next = net->pass.order ? room : 0;
+        if (!net->pass.order) return;
     }
-    if (count > net->order_room - net->order_next) {
+    if (count > net->pass.order_room - net->pass.order_next) {
         uint64_t zero = 0;
-        b->upload(b->context, &net->counters->next_offset, &zero, sizeof zero);
-        net->order_next = 0;
+        b->upload(b->context, &net->pass.counters->next_offset, &zero, sizeof zero);
+        net->pass.order_next = 0;
     }
-    b->upload(b->context, net->order + net->order_next, order, sizeof(int) * (size_t)count);
+    b->upload(b->context, net->pass.order + net->pass.order_next, order, sizeof(int) * (size_t)count);
 }
 
 static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data *data)
@@ -5965,9 +5957,9 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
         return cnn__say(&net->error,
                         "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
-                        data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
-                        net->input.width);
+        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x "
+                        "%d x %d", data->name, data->channels, data->height, data->width, net->input.channels,
+                        net->input.height, net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
         return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
@@ -5980,10 +5972,10 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
     size_t count = cnn__data_count(batch->data);
     int n;
     for (n = 0; n < batch->size; n++) {
-        net->dealt[n] = batch->order[n];
-        if (net->dealt[n] < 0 || (size_t)net->dealt[n] >= count)
-            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to %.0f",
-                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1);
+        net->pass.dealt[n] = batch->order[n];
+        if (net->pass.dealt[n] < 0 || (size_t)net->pass.dealt[n] >= count)
+            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go "
+                            "from 0 to %.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -6009,7 +6001,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     size_t size;
     int n;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
-    net->batch = net->has_loss = 0;
+    net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
     b = &net->backend;
     data = batch->data;
@@ -6024,21 +6016,21 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
         if (!cnn__stopped(net)) samples = cnn__send_samples(net, samples, batch->size, size);
     } else {
         samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
-        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->dealt, batch->size);
+        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     }
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
-    if (!net->looking && !net->evaluating) {
+    if (!net->looking && !net->pass.evaluating) {
         if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
-    b->next_batch(b->context, net->counters, batch->size, !net->evaluating);
-    net->order_next += batch->size;
-    b->gather(b->context, net->counters, &map, net->x, data->bytes ? (const unsigned char *)samples : NULL,
-              data->floats ? (const float *)samples : NULL, net->order, net->scale, net->shift);
+    b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
+    net->pass.order_next += batch->size;
+    b->gather(b->context, net->pass.counters, &map, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
+              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
     cnn__run(net, batch->size);
-    net->last = *batch;
+    net->pass.last = *batch;
 }
 
 void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch, 0); }
@@ -6046,8 +6038,8 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
-    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order
-        || net->last.size != batch->size || !batch->data)
+    if (!batch || !net->pass.batch || net->pass.last.data != batch->data || net->pass.last.order != batch->order
+        || net->pass.last.size != batch->size || !batch->data)
         return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
@@ -6062,7 +6054,8 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
     } else {
         from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
-        if (!cnn__stopped(net)) b->gather_rows(b->context, net->counters, to, from, net->order, batch->size, width);
+        if (!cnn__stopped(net)) b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size,
+                                               width);
     }
 }
 
@@ -6073,14 +6066,14 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
     int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
     if (!data->labels) return NULL;
     for (n = 0; n < batch->size; n++) {
-        int label = data->labels[net->dealt[n]];
+        int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
-        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->dealt[n], data->name,
-                 limit - 1);
+        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
+                 data->name, limit - 1);
         return NULL;
     }
-    cnn__batch_rows(net, net->labels, batch, CNN__LABELS, data->labels, 1);
-    return net->labels;
+    cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
+    return net->pass.labels;
 }
 
 /* The targets of a loss, which has as many values of each sample as the network; NULL and an error if they do not fit */
@@ -6093,8 +6086,8 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
                  data->name, data->outputs, outputs);
         return NULL;
     }
-    cnn__batch_rows(net, net->targets, batch, CNN__TARGETS, data->targets, outputs);
-    return net->targets;
+    cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
+    return net->pass.targets;
 }
 
 static const cnn__field cnn__cross_entropy_fields[] = {
@@ -6109,22 +6102,25 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     int k;
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g", (double)o.label_smoothing);
+        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                 (double)o.label_smoothing);
         return;
     }
     if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes is %d",
-                 o.classes);
+        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
+                 "classes is %d", o.classes);
         return;
     }
     for (k = 0; k < o.classes; k++) {
         if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k, (double)o.weight[k]);
+        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                 (double)o.weight[k]);
         return;
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes); return; }
+        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights",
+                                o.classes); return; }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     }
     cnn__free(net->class_weight);
@@ -6160,22 +6156,23 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities",
+                 data->name);
     else if (o.probabilities && !soft)
         cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
         cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
                  data->classes, outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for each",
-                 o.classes, outputs);
+        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one "
+                 "for each", o.classes, outputs);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->counters, &o, net->no_grad ? NULL : net->dloss,
-                                       cnn__last_output(net), targets, labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o, net->pass.no_grad ? NULL
+                                       : net->pass.dloss, cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
 
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
@@ -6190,21 +6187,21 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     if (!data->targets && !data->labels)
         cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
     else if (!data->targets && data->classes > outputs)
-        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name, data->classes,
-                 outputs);
+        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
+                 data->classes, outputs);
     if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets,
-                     labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.mse(net->backend.context, net->pass.counters, net->pass.no_grad ? NULL : net->pass.dloss,
+                     cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
 
 void cnn_zero_grad(cnn_net *net)
 {
     if (!cnn__ready(net)) return;
-    net->backend.zero(net->backend.context, net->gradients, sizeof(float) * net->parameter_count);
+    net->backend.zero(net->backend.context, net->pass.gradients, sizeof(float) * net->parameter_count);
 }
 
 void cnn_backward(cnn_net *net)
@@ -6212,27 +6209,27 @@ void cnn_backward(cnn_net *net)
     const float *dy;
     int i, first = 0;
     if (cnn__stopped(net)) return;
-    if (!net->has_loss || net->no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
-                              "cnn_mse_loss, then cnn_backward");
+    if (!net->pass.has_loss || net->pass.no_grad) {
+        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then "
+                 "cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
-    while (first < net->op_count && !cnn__learns(net, &net->ops[first])) first++;
+    while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
     if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
         cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
                               "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
-    dy = net->dloss;
+    dy = net->pass.dloss;
     for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first that learns */
-        cnn__op *op = &net->ops[i];
+        cnn__op *op = &net->pass.ops[i];
         if (op->y != op->output) continue;                 /* did nothing: dx = dy */
-        op->dx[0] = i == first ? NULL : net->dflow[dy == net->dflow[0]];
-        cnn__op_backward(net, op, dy, net->batch);
+        op->dx[0] = i == first ? NULL : net->pass.dflow[dy == net->pass.dflow[0]];
+        cnn__op_backward(net, op, dy, net->pass.batch);
         dy = op->dx[0];
     }
-    net->has_loss = 0;
+    net->pass.has_loss = 0;
 }
 
 /* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
@@ -6243,14 +6240,15 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
     const float *x;
     int layer;
     *own = NULL;
-    if (l->op < 0 || net->ops[l->op].last <= i) return cnn__output_of(net, l->op);
-    x = net->ops[l->op].x[0];
-    for (layer = net->ops[l->op].first; layer <= i; layer++) {
+    if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
+    x = net->pass.ops[l->op].x[0];
+    for (layer = net->pass.ops[l->op].first; layer <= i; layer++) {
         cnn__op one = cnn__op_of(net, layer);
         one.x[0] = x;
-        one.y = (float *)cnn__backend_alloc(net, cnn__size(net->layers[layer].out) * (size_t)net->batch, sizeof(float),
-                                            "the activations");
-        if (one.y && cnn__need_work(net, cnn__op_work(net, &one, net->batch))) cnn__op_forward(net, &one, net->batch);
+        one.y = (float *)cnn__backend_alloc(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch,
+                                            sizeof(float), "the activations");
+        if (one.y && cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__op_forward(net, &one,
+                                                                                                    net->pass.batch);
         else cnn__backend_free(net, &one.y);
         cnn__backend_free(net, own);
         *own = one.y;
@@ -6269,12 +6267,138 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
     return copy;
 }
 
+/* ---- every number by name ---- */
+
+static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
+{
+    int i;
+    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
+    return -1;
+}
+
+/* A parameter or buffer; or with .grad behind its key, a parameter's gradient. NULL: none has this key. */
+static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
+{
+    size_t length = key ? strlen(key) : 0;
+    int i;
+    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
+    if (*gradient) length -= 5;
+    for (i = 0; i < net->tensor_count + (*gradient ? 0 : net->buffer_count); i++) {
+        const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
+        if (strlen(t->key) == length && !strncmp(t->key, key, length)) return t;
+    }
+    return NULL;
+}
+
+static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
+{
+    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
+}
+
+/* what: "layer", "parameter", or more of them; lists those that there are */
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
+{
+    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
+    cnn__text known = { "" };
+    for (i = 0; i < all && strlen(known.s) < 200; i++)
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+                 layers ? net->layers[i].name : net->tensors[i].key);
+    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
+             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
+             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
+}
+
+size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
+{
+    const cnn__tensor *t;
+    const float *from;
+    float *own = NULL;
+    size_t count;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    layer = t ? -1 : cnn__find_layer(net, key);
+    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
+    if (!t && !net->pass.batch)
+        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->pass.batch;
+    if (!values) return count;
+    if (room < count)
+        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
+                                (double)count, (double)room);
+    from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
+    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    else count = 0;
+    cnn__backend_free(net, &own);
+    return count;
+}
+
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
+{
+    const cnn__tensor *t;
+    int gradient;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
+    if (gradient)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" "
+                        "itself", key, t->key);
+    if (count != t->count)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                        (double)count);
+    net->backend.upload(net->backend.context, cnn__values_of(net, t), values, sizeof *values * count);
+    return 1;
+}
+
+int cnn_shape(cnn_net *net, const char *key, int shape[4])
+{
+    const cnn__tensor *t;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (t) {
+        memcpy(shape, t->shape, sizeof t->shape);
+        return t->ndim;
+    }
+    layer = cnn__find_layer(net, key);
+    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
+    shape[0] = net->pass.batch;
+    shape[1] = net->layers[layer].out.channels;
+    shape[2] = net->layers[layer].out.height;
+    shape[3] = net->layers[layer].out.width;
+    return net->layers[layer].out.flat ? 2 : 4;
+}
+
+const char *cnn_key(cnn_net *net, int i)
+{
+    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
+}
+
+size_t cnn_num_parameters(cnn_net *net)
+{
+    size_t sum = 0;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
+    return sum;
+}
+
+const char *cnn_layer_name(const cnn_net *net, int i)
+{
+    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
+}
+
+/* ============================================================================================
+   >>train   Learning: optimizers, schedules of the rate, and cnn_fit, which is the loop that a program
+             may write itself, with the log, the doctor and early stopping.
+   ============================================================================================ */
+
 /* ---- optimizers and schedules ---- */
 
 static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
     net->lr = lr;
-    if (net->ready) net->backend.upload(net->backend.context, &net->counters->lr, &lr, sizeof lr);
+    if (net->ready) net->backend.upload(net->backend.context, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
@@ -6296,7 +6420,7 @@ static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
     if (net->ready) {
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
-        net->backend.upload(net->backend.context, &net->counters->step, &no_steps, sizeof no_steps);
+        net->backend.upload(net->backend.context, &net->pass.counters->step, &no_steps, sizeof no_steps);
         cnn__new_spans(net);
     }
     cnn__put_lr(net, (double)lr);
@@ -6394,7 +6518,8 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
         const cnn__tensor *t = &net->tensors[i];
         int trainable = !cnn__frozen(net, t);
         net->backend.upload(net->backend.context, &net->spans[i].trainable, &trainable, sizeof trainable);
-        if (!trainable) net->backend.zero(net->backend.context, net->gradients + t->offset, sizeof(float) * t->count);
+        if (!trainable) net->backend.zero(net->backend.context, net->pass.gradients + t->offset,
+                                          sizeof(float) * t->count);
     }
 }
 
@@ -6496,19 +6621,20 @@ void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
     if (!net->schedule) {
-        cnn__say(&net->error,
-                 "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr");
+        cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                 "cnn_one_cycle_lr");
         return;
     }
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
 }
 
-static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
+static void cnn__clip(cnn_net *net, float max_norm)  /* without reading the norm, for which one would have to wait */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, net->spans,
-                                net->tensor_count, max_norm);
+    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
+                                    (double)max_norm); return; }
+    net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
+                                net->spans, net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -6536,19 +6662,20 @@ void cnn_step(cnn_net *net)
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
-        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients,
+        b->sgd_step(b->context, net->pass.counters, &net->sgd, net->parameters, net->moment1, net->pass.gradients,
                     net->parameter_count, net->spans, net->tensor_count);
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
-        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
-                     net->moment2, net->gradients, net->parameter_count, net->spans, net->tensor_count);
+        b->adam_step(b->context, net->pass.counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters,
+                     net->moment1, net->moment2, net->pass.gradients, net->parameter_count, net->spans,
+                     net->tensor_count);
     }
     if (b->step_end) b->step_end(b->context);
 }
 
-void cnn_train(cnn_net *net) { if (net) net->evaluating = 0; }
-void cnn_eval(cnn_net *net) { if (net) net->evaluating = 1; }
+void cnn_train(cnn_net *net) { if (net) net->pass.evaluating = 0; }
+void cnn_eval(cnn_net *net) { if (net) net->pass.evaluating = 1; }
 
 float cnn_loss(cnn_net *net)
 {
@@ -6659,7 +6786,8 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
         cnn_map_shape one = { 1, 0, 1 };
         one.channels = outputs;
         to->classes[to->done] = best;
-        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0, best, 0);
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0,
+                                                                                best, 0);
     }
     cnn__free(y);
 }
@@ -6685,7 +6813,7 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
-        net->backend.upload(net->backend.context, net->x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
+        net->backend.upload(net->backend.context, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
         net->backend.download(net->backend.context, y + out * (size_t)done, cnn__last_output(net),
                               sizeof *y * out * (size_t)size);
@@ -6707,10 +6835,11 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     cnn_data data;
     if (cnn__stopped(net)) return 0;
     if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count);
+        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d",
+                        count);
     if (!net->trained_scale)
-        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale is "
-                                     "not known; give it with cnn_set_scale");
+        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so "
+                        "their scale is not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -6778,20 +6907,22 @@ typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__
 
 /* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
    is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
-static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
-                              const char *score)
+static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate,
+                              const char *left, const char *score)
 {
     enum { fewest = 5, most = 24 };
     int detail, cells = 0, length = 0, i;
     char bar[most + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < fewest; detail--) {
-        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "",
+                      score);
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > most) cells = most;
     if (cells >= fewest) {
         bar[length++] = '[';
-        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
+        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>'
+            : ' ';
         bar[length++] = ']';
         bar[length++] = ' ';
         bar[length] = 0;
@@ -6869,24 +7000,21 @@ static void cnn__doctor_before(cnn__doctor *d, const cnn_net *net, const cnn_dat
 {
     int outputs = (int)cnn__outputs(net);
     if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].sums_to_one)
-        cnn__advise(d, CNN__SAID_SOFTMAX,
-                    "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. "
-                    "Leave the last cnn_softmax out.");
+        cnn__advise(d, CNN__SAID_SOFTMAX, "the network ends with softmax, and the cross-entropy takes softmax once "
+                    "more; gradients become small. Leave the last cnn_softmax out.");
     if (train->labels && train->classes < outputs)
-        cnn__advise(d, CNN__SAID_CLASSES,
-                    "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.",
-                    outputs, train->classes - 1, train->classes);
+        cnn__advise(d, CNN__SAID_CLASSES, "the network has %d outputs, but the labels go only from 0 to %d; give the "
+                    "last layer .out_features = %d.", outputs, train->classes - 1, train->classes);
 }
 
 static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
 {
-    size_t i, n = cnn__size(net->input) * (size_t)net->batch;
-    float *x = cnn__download(net, net->x, n), most = 0;
+    size_t i, n = cnn__size(net->input) * (size_t)net->pass.batch;
+    float *x = cnn__download(net, net->pass.x, n), most = 0;
     for (i = 0; x && i < n; i++) if (fabsf(x[i]) > most) most = fabsf(x[i]);
     if (most > 20)
-        cnn__advise(d, CNN__SAID_UNSCALED,
-                    "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
-                    "255, or call cnn_normalize.", (double)most);
+        cnn__advise(d, CNN__SAID_UNSCALED, "the inputs reach %g; networks learn from values around 0 to 1. Give bytes "
+                    "as .bytes, which are divided by 255, or call cnn_normalize.", (double)most);
     cnn__free(x);
 }
 
@@ -6903,7 +7031,7 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !cnn__stopped(net); i++) {
-        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->batch;
+        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->pass.batch;
         float *own, *y;
         const float *from;
         if (net->layers[i].activation != CNN_RELU) continue;
@@ -6911,10 +7039,9 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
         y = from ? cnn__download(net, from, n) : NULL;
         while (y && k < n && y[k] <= 0) k++;
         if (y && k == n)
-            cnn__advise(d, CNN__SAID_DEAD,
-                        "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
-                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.",
-                        i + 1, net->layers[i].name);
+            cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
+                        "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
+                        "leaky_relu.", i + 1, net->layers[i].name);
         cnn__free(y);
         cnn__backend_free(net, &own);
     }
@@ -6927,24 +7054,21 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     cnn__doctor_loss(d, net, e->train.loss);
     if (loss == CNN_CROSS_ENTROPY && classes > 1) {
         if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
-            cnn__advise(d, CNN__SAID_STUCK,
-                        "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
-                        "inputs' scale, " "and try another learning rate than %g.",
-                        e->epoch, classes, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_STUCK, "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. "
+                        "Look at the labels and at the inputs' scale, and try another learning rate than %g.", e->epoch,
+                        classes, chance, (double)e->lr);
         if (e->train.loss > 1.5 * chance)
-            cnn__advise(d, CNN__SAID_RATE,
-                        "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
-                        "Try a tenth of it.", e->epoch, e->train.loss, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_RATE, "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning "
+                        "rate %g is likely too high. Try a tenth of it.", e->epoch, e->train.loss, chance,
+                        (double)e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
-        cnn__advise(d, CNN__SAID_RATE,
-                    "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
-                    "a schedule.", d->best_loss, e->train.loss, (double)e->lr);
+        cnn__advise(d, CNN__SAID_RATE, "the training loss rose from %.3g to %.3g: the learning rate %g is likely too "
+                    "high. Try a tenth of it, or a schedule.", d->best_loss, e->train.loss, (double)e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
-        cnn__advise(d, CNN__SAID_OVERFIT,
-                    "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it "
-                    "overfits. Use dropout, weight decay, " "more data, or fewer epochs.",
+        cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, more data, or fewer epochs.",
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
@@ -7079,127 +7203,6 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!cnn__stopped(net)) cnn__end_with_best(net, &o);
     cnn_loader_free(loader);
     return !cnn__stopped(net);
-}
-
-/* ---- every number by name ---- */
-
-static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
-{
-    int i;
-    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
-    return -1;
-}
-
-/* A parameter or buffer; or with .grad behind its key, a parameter's gradient. NULL: none has this key. */
-static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
-{
-    size_t length = key ? strlen(key) : 0;
-    int i;
-    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
-    if (*gradient) length -= 5;
-    for (i = 0; i < net->tensor_count + (*gradient ? 0 : net->buffer_count); i++) {
-        const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
-        if (strlen(t->key) == length && !strncmp(t->key, key, length)) return t;
-    }
-    return NULL;
-}
-
-static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
-{
-    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
-}
-
-/* what: "layer", "parameter", or more of them; lists those that there are */
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
-{
-    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
-    cnn__text known = { "" };
-    for (i = 0; i < all && strlen(known.s) < 200; i++)
-        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
-                 layers ? net->layers[i].name : net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
-}
-
-size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
-{
-    const cnn__tensor *t;
-    const float *from;
-    float *own = NULL;
-    size_t count;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    layer = t ? -1 : cnn__find_layer(net, key);
-    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
-    if (!t && !net->batch)
-        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
-    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
-    if (!values) return count;
-    if (room < count)
-        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
-                 (double)room);
-    from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->gradients + t->offset : cnn__values_of(net, t);
-    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
-    else count = 0;
-    cnn__backend_free(net, &own);
-    return count;
-}
-
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
-{
-    const cnn__tensor *t;
-    int gradient;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
-    if (gradient)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
-                        key, t->key);
-    if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count);
-    net->backend.upload(net->backend.context, cnn__values_of(net, t), values, sizeof *values * count);
-    return 1;
-}
-
-int cnn_shape(cnn_net *net, const char *key, int shape[4])
-{
-    const cnn__tensor *t;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (t) {
-        memcpy(shape, t->shape, sizeof t->shape);
-        return t->ndim;
-    }
-    layer = cnn__find_layer(net, key);
-    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
-    shape[0] = net->batch;
-    shape[1] = net->layers[layer].out.channels;
-    shape[2] = net->layers[layer].out.height;
-    shape[3] = net->layers[layer].out.width;
-    return net->layers[layer].out.flat ? 2 : 4;
-}
-
-const char *cnn_key(cnn_net *net, int i)
-{
-    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
-}
-
-size_t cnn_num_parameters(cnn_net *net)
-{
-    size_t sum = 0;
-    int i;
-    if (!cnn__ready(net)) return 0;
-    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
-    return sum;
-}
-
-const char *cnn_layer_name(const cnn_net *net, int i)
-{
-    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
 }
 
 /* ============================================================================================
@@ -10206,11 +10209,13 @@ void cnn_summary(cnn_net *net, FILE *out)
     if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
+        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
+                                   net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
+                 "bytes");
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
@@ -10241,8 +10246,8 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *
     c.layer = l;
     c.shapes = &l->shapes;
     c.number = number;
-    c.batch = net->batch;
-    c.training = !net->evaluating;
+    c.batch = net->pass.batch;
+    c.training = !net->pass.evaluating;
     c.counters = counters;
     c.x[0] = x;
     for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
@@ -10266,7 +10271,8 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
     return sum;
 }
 
-static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }   /* NaN is the worst */
+/* NaN is the worst */
+static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
 
 /* values: the layer's input or a parameter, as c points to them; one at a time is moved */
 static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
@@ -10277,12 +10283,12 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     size_t i, per_sample = cnn__size(c->layer->in);
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t at =
-            (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t at = (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number,
+                                                                     (size_t)s) % count;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
-        volatile float higher = value + h, lower = value - h;              /* as floats: the step that is really taken */
+        volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
         here = cnn__check_loss(c, n0, n1);
         values[at] = higher; above = cnn__check_loss(c, n0, n1);
         values[at] = lower;  below = cnn__check_loss(c, n0, n1);
@@ -10290,15 +10296,17 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
         up = (above - here) / ((double)higher - (double)value);
         down = (here - below) / ((double)value - (double)lower);
         slope = (above - below) / ((double)higher - (double)lower);
-        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }       /* these layers are straight elsewhere */
-        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
+        /* these layers are straight elsewhere */
+        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }
+        /* 1: just tolerated */
+        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);
         checked++;
         if (!(error <= 1)) failed++;
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
-                c->layer->name, what, checked, kinks, failed, worst);
+        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
+                     c->number + 1, c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -10312,8 +10320,8 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
 static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const float *dy, float *dx)
 {
     const cnn_backend *b = &net->backend;
-    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->batch;
-    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->batch;
+    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->pass.batch;
+    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->pass.batch;
     float *memory[3];                       /* x, dx, dy */
     int i;
     for (i = 0; i < 3; i++)
@@ -10324,9 +10332,9 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
     if (!cnn__stopped(net)) {
         b->upload(b->context, memory[0], x, sizeof *x * in);
         b->upload(b->context, memory[2], dy, sizeof *dy * outs);
-        b->zero(b->context, net->gradients, sizeof(float) * net->parameter_count);
-        cnn__op_forward(net, op, net->batch);
-        cnn__op_backward(net, op, memory[2], net->batch);
+        b->zero(b->context, net->pass.gradients, sizeof(float) * net->parameter_count);
+        cnn__op_forward(net, op, net->pass.batch);
+        cnn__op_backward(net, op, memory[2], net->pass.batch);
         b->download(b->context, dx, memory[1], sizeof *dx * in);
     }
     for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
@@ -10337,18 +10345,18 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     const cnn__layer *l = &net->layers[number];
-    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, i;
+    size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
     float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
-    const float *from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    const float *from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
     cnn__op op = cnn__op_of(net, number);
-    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->batch))) x = cnn__download(net, from, in);
+    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
     cnn__backend_free(net, &own);
     dx = (float *)cnn__alloc(in, sizeof *dx);
     dy = (float *)cnn__alloc(outs, sizeof *dy);
     if (!dx || !dy) cnn__say(&net->error, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
     if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
-        gradients = cnn__download(net, net->gradients, net->parameter_count);
+        gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
         parameters = cnn__download(net, net->parameters, net->parameter_count);
     }
     if (!cnn__stopped(net)) {
@@ -10369,13 +10377,14 @@ static int cnn__begin_gradcheck(cnn_net *net)
 {
     cnn_counters c;
     if (!cnn__begin_look(net)) return 0;
-    net->evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
+    net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
     net->backend.download(net->backend.context, &c, net->look.counters, sizeof c);
     c.batch_offset = c.next_offset = 0;
-    net->order_next = 0;
+    net->pass.order_next = 0;
     cnn__write_counters(net, &c);
-    if (!net->gradients)
-        net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradient check");
+    if (!net->pass.gradients)
+        net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float),
+                                                          "the gradient check");
     return 1;
 }
 
@@ -10445,7 +10454,8 @@ static const char *cnn__axis_text(double v, double low, double high, double step
     return text->s;
 }
 
-static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)      /* returns the axis's step */
+/* returns the axis's step */
+static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
 {
     int i, c;
     double step;
@@ -10466,7 +10476,7 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them; NULL is "" */
+static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SVG wants them; NULL is "" */
 {
     for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
@@ -10483,22 +10493,21 @@ static double cnn__epoch_x(int epochs, int i)              /* one epoch alone st
     return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
 }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
+                          const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v, x, y;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
     step = cnn__curve_range(net, first, &low, &high);
-    cnn__fprintf(f,
-            "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
-            left, top, cnn__plot_width / 2, title);
+    cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
+                 "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(f,
-            "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
-            cnn__plot_width, y, y, y + 4);
+        cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
+                     "text-anchor=\"end\">", cnn__plot_width, y, y, y + 4);
         cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
@@ -10508,10 +10517,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    cnn__fprintf(f,
-            "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
-            "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
-            cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
+    cnn__fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" "
+                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 %d) rotate(-90)\" "
+                 "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
+                 cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
@@ -10537,11 +10546,9 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    cnn__fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
-            "fill=\"#fff\"/>\n" "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
-            width, height, width, height, width / 2);
+    cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
+                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+                 width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     cnn__fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
@@ -10613,7 +10620,7 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     if (n > 1)
         cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
     else
-        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);      /* the number below the mark */
+        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);  /* the number below the mark */
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -10636,13 +10643,14 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
-    if (!net->batch)
+    if (!net->pass.batch)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
-    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
+    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height
+        || column >= l->out.width)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                         cnn__dims_text(l->out, &dims), channel, row, column);
-    from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
     parameters = cnn__download(net, net->parameters, net->parameter_count);
@@ -10722,7 +10730,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, NULL, crc, 4);
     crc = 0;
     cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream of stored blocks; each row begins one */
+    cnn__png_word(&page, &crc, 0x49444154u, 4);      /* IDAT: a zlib stream of stored blocks; each row begins one */
     cnn__png_word(&page, &crc, 0x7801u, 2);
     for (j = 0; j < height; j++, pixels += row) {
         size_t i;
@@ -10736,7 +10744,9 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     }
     cnn__png_word(&page, &crc, b << 16 | a, 4);
     cnn__png_word(&page, NULL, crc, 4);
-    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
+    /* IEND */
+    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL,
+                                                                                                0xae426082u, 4);
     cnn__base64(&page, -1);
     cnn__fprintf(file, "\">\n");
 }
@@ -10802,7 +10812,8 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
-    if (data->class_names && class_number >= 0 && class_number < data->memory->classes) return data->class_names[class_number];
+    if (data->class_names && class_number >= 0
+        && class_number < data->memory->classes) return data->class_names[class_number];
     cnn__snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
@@ -10836,11 +10847,12 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k ? guess[n] : k)]++;
+        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
+                                                                                                    ? guess[n] : k)]++;
     for (t = 0; t < k; t++)
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
-    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
-               "class=\"scroll\"><table class=\"confusion\"><tr><th>");
+    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
+                 "said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
     for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
     cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
@@ -10854,10 +10866,9 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         }
         cnn__fprintf(f, "</tr>\n");
     }
-    cnn__fprintf(f,
-                 "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
-               "those that are, the share called so.</p>\n"
-               "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
+    cnn__fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. "
+                 "Recall: of those that are, the share called so.</p>\n<div "
+                 "class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
         for (g = 0; g < k; g++) called += counts[g * columns + t];
@@ -10874,8 +10885,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
-                                 unsigned char *pixels)
+static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess,
+                                 const float *probability, unsigned char *pixels)
 {
     enum { most = 24 };                                   /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
@@ -10915,7 +10926,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
 static void cnn__report_kernels(FILE *f, cnn_net *net)
 {
     const cnn__layer *l = &net->layers[0];
-    const cnn__tensor *t = net->tensors;                   /* (kernels, depth, height, width); of conv1d without height */
+    const cnn__tensor *t = net->tensors;    /* (kernels, depth, height, width); of conv1d without height */
     int colour, height, width;
     float *parameters;
     if (!l->tensor_count || t->ndim < 3) return;
@@ -10945,9 +10956,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     if (!cnn__begin_look(net)) return;
     cnn_forward(net, &batch);
-    cnn__fprintf(f,
-            "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
-            "(black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
+    cnn__fprintf(f, "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its "
+                 "smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -10967,8 +10977,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             cnn__fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
-                              "map");
+            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height,
+                              l->out.width, 1, 0, "map");
             cnn__free(maps);
         }
         cnn__fprintf(f, "</details>\n");
@@ -10993,14 +11003,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
         ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
         "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
-        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
-        "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
-        "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
-        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0;outline:1px solid var(--line)}"
-        "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
-        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
-        "1rem}.numbers b{display:block;font-size:1.5rem}";
+        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}.numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
     cnn_score score;
     cnn__text text;
@@ -11010,7 +11013,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs");
+        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has "
+                        "outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
