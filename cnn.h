@@ -4948,8 +4948,11 @@ void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
 }
 
 /* ============================================================================================
-   >>net   Building a chain of layers, running it forward and backward, training it. The net owns
-           everything: one block of parameters, one of gradients, the outputs of each operation.
+   >>net   Building a chain of layers and running it forward and backward. The net owns everything:
+           one block of parameters, one of gradients, the outputs of each operation.
+
+           In this section: the network; building; its backend; its parameters, and layers fused into
+           operations; memory for batches; looking; forward; losses; backward; every number by name.
    ============================================================================================ */
 
 /* at >>data: samples in its arrays, whatever `count` was set to */
@@ -5188,7 +5191,7 @@ void cnn_name(cnn_net *net, const char *name)
     if (cnn__usable_name(net, "cnn_name", name)) strcpy(net->next_name, name);
 }
 
-/* ---- the backend of a net ---- */
+/* ---- its backend ---- */
 
 enum { CNN__BACKENDS = 8 };
 
@@ -5333,6 +5336,11 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
     return memory;
 }
 
+static float *cnn__alloc_floats(cnn_net *net, size_t count, const char *what)
+{
+    return (float *)cnn__backend_alloc(net, count, sizeof(float), what);
+}
+
 static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 {
     void *memory;
@@ -5341,19 +5349,34 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
     memset(pointer_to_pointer, 0, sizeof memory);
 }
 
+static void cnn__upload(cnn_net *net, void *to, const void *host, size_t bytes)
+{
+    net->backend.upload(net->backend.context, to, host, bytes);
+}
+
+static void cnn__fetch(cnn_net *net, void *host, const void *from, size_t bytes)
+{
+    net->backend.download(net->backend.context, host, from, bytes);
+}
+
+static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
+{
+    net->backend.zero(net->backend.context, memory, bytes);
+}
+
 static cnn_counters cnn__read_counters(cnn_net *net)
 {
     cnn_counters c;
-    net->backend.download(net->backend.context, &c, net->pass.counters, sizeof c);
+    cnn__fetch(net, &c, net->pass.counters, sizeof c);
     return c;
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
 {
-    net->backend.upload(net->backend.context, net->pass.counters, c, sizeof *c);
+    cnn__upload(net, net->pass.counters, c, sizeof *c);
 }
 
-/* ---- ready: parameters in one block, layers fused into operations ---- */
+/* ---- its parameters, in one block; layers fused into operations ---- */
 
 /* Gives a layer's parameters or buffers their keys and their places in the block, whose size is *size. */
 static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, int count, size_t *size)
@@ -5406,7 +5429,7 @@ static void cnn__forget_tensors(cnn_net *net)
 /* One parameter's first values: a function of (seed, number of the tensor, element). */
 static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
 {
-    double bound = 1 / sqrt((double)t->fan_in), deviation = 0;             /* PyTorch: kaiming_uniform(a = sqrt 5) */
+    double bound = 1 / sqrt((double)t->fan_in), deviation = 0, a, b;       /* PyTorch: kaiming_uniform(a = sqrt 5) */
     size_t i;
     switch (t->init) {
     case CNN_KAIMING_UNIFORM: bound = sqrt(6.0 / (double)t->fan_in); break;
@@ -5418,11 +5441,12 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
     for (i = 0; i < t->count; i++) {
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
-        if (deviation > 0)                                                 /* Box, Muller */
-            w[i] = (float)(deviation * sqrt(-2 * log(1.0
-                                                     - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
+        a = (double)cnn__unit(r[0]);
+        b = (double)cnn__unit(r[1]);
+        if (deviation > 0)                                 /* Box, Muller */
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - a)) * cos(6.283185307179586 * b));
         else
-            w[i] = (float)(bound * (2.0 * (double)cnn__unit(r[0]) - 1));
+            w[i] = (float)(bound * (2.0 * a - 1));
     }
 }
 
@@ -5439,7 +5463,7 @@ static void cnn__new_spans(cnn_net *net)
         span.count = net->tensors[i].count;
         span.weight_decay = net->optimizer == CNN__SGD ? net->sgd.weight_decay : net->adam.weight_decay;
         span.trainable = !cnn__frozen(net, &net->tensors[i]);
-        net->backend.upload(net->backend.context, net->spans + i, &span, sizeof span);
+        cnn__upload(net, net->spans + i, &span, sizeof span);
     }
 }
 
@@ -5450,18 +5474,18 @@ static int cnn__init_parameters(cnn_net *net)
     if (!host)
         return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB",
                         (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
-    net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
-    net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
-    net->buffered = (float *)cnn__backend_alloc(net, net->buffer_size, sizeof(float), "the buffers");
+    net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
+    net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
+    net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
     net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
-        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i],
-                                                                 net->seed, i);
-        net->backend.upload(net->backend.context, net->parameters, host, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->pass.gradients, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->buffered, sizeof *host * net->buffer_size);
+        for (i = 0; i < net->tensor_count; i++)
+            cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
+        cnn__upload(net, net->parameters, host, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -5482,14 +5506,14 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     return op;
 }
 
-/* Layers become operations; what a layer's kind can do along with it, its operation does. */
+/* Layers become operations. An operation does the work of the layers after it, too, as far as its kind can. */
 static void cnn__fuse(cnn_net *net)
 {
     int i, n;
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__op *op = &net->pass.ops[net->op_count];
-        if (!l->kind->forward) {            /* it has its input's */
+        if (!l->kind->forward) {            /* its output is its input's */
             l->op = l->inputs[0] < 0 ? -1 : net->layers[l->inputs[0]].op;
             continue;
         }
@@ -5583,51 +5607,60 @@ static void cnn__free_index_memory(cnn_net *net)
     net->pass.index_capacity = 0;
 }
 
-/* Room for a forward pass of `batch` samples; nothing happens while it stays the same. */
+static int cnn__reserve_outputs(cnn_net *net, int batch)
+{
+    size_t b = (size_t)batch, channels = (size_t)net->input.channels;
+    int i;
+    cnn__free_batch_memory(net);
+    net->pass.x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
+    net->pass.dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
+    net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
+    net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+    net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
+    if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
+    for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
+        cnn__op *op = &net->pass.ops[i];
+        op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
+    }
+    if (!net->scale) net->scale = cnn__alloc_floats(net, channels, "the inputs");
+    if (!net->shift) net->shift = cnn__alloc_floats(net, channels, "the inputs");
+    net->pass.capacity = cnn__stopped(net) ? 0 : batch;
+    return !cnn__stopped(net);
+}
+
+static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch may need more: sums are split otherwise */
+{
+    size_t work = 0;
+    int i;
+    for (i = 0; i < net->op_count; i++) {
+        size_t size = cnn__op_work(net, &net->pass.ops[i], batch);
+        if (size > work) work = size;
+    }
+    if (!cnn__need_work(net, work)) return 0;
+    net->work_batch = batch;
+    return 1;
+}
+
+static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leaves for backward */
+{
+    int i;
+    cnn__free_index_memory(net);
+    for (i = 0; i < net->op_count; i++) {
+        cnn__op *op = &net->pass.ops[i];
+        if (!op->index_size) continue;
+        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch, 1, "the pooling indices");
+        if (!op->index) return 0;
+    }
+    net->pass.index_capacity = batch;
+    return 1;
+}
+
+/* Room for a forward pass of `batch` samples; nothing happens while that stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
-    size_t b = (size_t)batch, size, work = 0;
-    int i;
-    if (!cnn__ready(net)) return 0;
-    if (batch > net->pass.capacity) {
-        cnn__free_batch_memory(net);
-        net->pass.x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
-        net->pass.dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
-        net->pass.targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
-        net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-        net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
-        if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
-        for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-            cnn__op *op = &net->pass.ops[i];
-            op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float),
-                                                     "the outputs");
-        }
-        if (!net->scale)
-            net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        if (!net->shift)
-            net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        if (cnn__stopped(net)) return 0;
-        net->pass.capacity = batch;
-    }
-    if (batch != net->work_batch) {         /* a smaller one may need more: how a sum is split depends on it */
-        for (i = 0; i < net->op_count; i++) {
-            size = cnn__op_work(net, &net->pass.ops[i], batch);
-            if (size > work) work = size;
-        }
-        if (!cnn__need_work(net, work)) return 0;
-        net->work_batch = batch;
-    }
-    if (!net->pass.no_grad && batch > net->pass.index_capacity) {
-        cnn__free_index_memory(net);
-        for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &net->pass.ops[i];
-            if (!op->index_size) continue;
-            op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * b, 1, "the pooling indices");
-            if (!op->index) return 0;
-        }
-        net->pass.index_capacity = batch;
-    }
-    return 1;
+    return cnn__ready(net) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
+        && (batch == net->work_batch || cnn__reserve_work(net, batch))
+        && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
 
 static int cnn__reserve_backward(cnn_net *net)
@@ -5641,15 +5674,17 @@ static int cnn__reserve_backward(cnn_net *net)
         if (size > most) most = size;
     }
     for (i = 0; i < 2; i++) {
-        net->pass.dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->pass.batch, sizeof(float),
-                                                         "the gradients");
+        net->pass.dflow[i] = cnn__alloc_floats(net, most * (size_t)net->pass.batch, "the gradients");
         if (!net->pass.dflow[i]) return 0;
     }
     net->pass.backward_capacity = net->pass.batch;
     return 1;
 }
 
-/* ---- looking: whoever looks gets a pass of its own, so that training's outputs, masks, counters, gradients and mode stay ---- */
+/* ---- looking ----
+
+   Evaluating, predicting, checking gradients and the like run in a pass of their own: the outputs, dropout masks,
+   counters, gradients and mode of training stay. */
 
 static void cnn__swap_passes(cnn_net *net)
 {
@@ -5678,7 +5713,7 @@ static int cnn__begin_look(cnn_net *net)
     if (!look->counters) {
         look->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
         if (!look->counters) return 0;
-        net->backend.zero(net->backend.context, look->counters, sizeof(cnn_counters));
+        cnn__zero(net, look->counters, sizeof(cnn_counters));
     }
     cnn__swap_passes(net);
     net->pass.evaluating = net->pass.no_grad = 1;
@@ -5776,15 +5811,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net);
 }
 
-/* ---- forward and backward ---- */
-
-static int cnn__learns(cnn_net *net, cnn__op *op)
-{
-    cnn__call c = cnn__call_of(net, op, net->pass.batch);
-    int i;
-    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
-    return 0;
-}
+/* ---- forward ---- */
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
 {
@@ -5857,14 +5884,16 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
     larger->of = cnn__data_keep(data);
     larger->part = part;
     larger->host = host;
-    net->backend.upload(net->backend.context, larger->memory, host, bytes);
+    cnn__upload(net, larger->memory, host, bytes);
     net->resident_count++;
     return larger->memory;
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
-static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host
-    && !cnn__data_stays(data); }
+static int cnn__is_sent(const cnn_net *net, const cnn_data *data)
+{
+    return !net->backend.reads_host && !cnn__data_stays(data);
+}
 
 static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
 {
@@ -5903,18 +5932,18 @@ static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, 
     return rows ? net->staged : NULL;
 }
 
-/* They are the same for all batches of a data set, so they are sent only where they are not there yet. */
+/* All batches of a data set have the same scale, so it is sent with the first of them. */
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
-    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift,
-                                                                          size)) return;
+    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
+        return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
     if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
     memcpy(net->scaled + channels, data->shift, size);
-    net->backend.upload(net->backend.context, net->scale, data->scale, size);
-    net->backend.upload(net->backend.context, net->shift, data->shift, size);
+    cnn__upload(net, net->scale, data->scale, size);
+    cnn__upload(net, net->shift, data->shift, size);
 }
 
 /* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
@@ -5947,7 +5976,7 @@ static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data 
                     data->count, (double)cnn__data_count(data));
 }
 
-/* A batch and its data set are public, so whoever has them may have changed their numbers: each is checked whenever it is used. */
+/* A batch and its data set are public: the program may have changed their numbers, so they are checked at each use. */
 static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
@@ -6035,6 +6064,8 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
 
 void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch, 0); }
 
+/* ---- losses ---- */
+
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
@@ -6054,12 +6085,12 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
     } else {
         from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
-        if (!cnn__stopped(net)) b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size,
-                                               width);
+        if (!cnn__stopped(net))
+            b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size, width);
     }
 }
 
-/* NULL without labels, or with an error: a label is checked when it is used, since whoever owns it may change it until then */
+/* NULL without labels, or with an error. A label is checked when it is used: its owner may change it until then. */
 static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_batch *batch, const int *ignored)
 {
     const cnn_data *data = batch->data;
@@ -6119,8 +6150,10 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights",
-                                o.classes); return; }
+        if (!weight) {
+            cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+            return;
+        }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     }
     cnn__free(net->class_weight);
@@ -6137,7 +6170,7 @@ static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
         size_t size = sizeof(float) * (size_t)o->classes;
         net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
         if (!net->class_weight_sent) return 0;
-        net->backend.upload(net->backend.context, net->class_weight_sent, net->class_weight, size);
+        cnn__upload(net, net->class_weight_sent, net->class_weight, size);
     }
     o->weight = net->class_weight_sent;
     return 1;
@@ -6170,8 +6203,9 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o, net->pass.no_grad ? NULL
-                                       : net->pass.dloss, cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
+                                       net->pass.no_grad ? NULL : net->pass.dloss, cnn__last_output(net), targets,
+                                       labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
 
@@ -6198,10 +6232,20 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     net->pass.has_loss = 1;
 }
 
+/* ---- backward ---- */
+
 void cnn_zero_grad(cnn_net *net)
 {
     if (!cnn__ready(net)) return;
-    net->backend.zero(net->backend.context, net->pass.gradients, sizeof(float) * net->parameter_count);
+    cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
+}
+
+static int cnn__learns(cnn_net *net, cnn__op *op)
+{
+    cnn__call c = cnn__call_of(net, op, net->pass.batch);
+    int i;
+    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
+    return 0;
 }
 
 void cnn_backward(cnn_net *net)
@@ -6242,18 +6286,14 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
     *own = NULL;
     if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
     x = net->pass.ops[l->op].x[0];
-    for (layer = net->pass.ops[l->op].first; layer <= i; layer++) {
+    for (layer = net->pass.ops[l->op].first; layer <= i && x; layer++) {
         cnn__op one = cnn__op_of(net, layer);
         one.x[0] = x;
-        one.y = (float *)cnn__backend_alloc(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch,
-                                            sizeof(float), "the activations");
-        if (one.y && cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__op_forward(net, &one,
-                                                                                                    net->pass.batch);
-        else cnn__backend_free(net, &one.y);
+        one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
+        if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
+        if (one.y) cnn__op_forward(net, &one, net->pass.batch);
         cnn__backend_free(net, own);
-        *own = one.y;
-        x = one.y;
-        if (!x) break;
+        x = *own = one.y;
     }
     return *own;
 }
@@ -6262,7 +6302,7 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
 {
     size_t bytes;
     float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
-    if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
+    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
     else cnn__say(&net->error, "out of memory");
     return copy;
 }
@@ -6327,7 +6367,7 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
         return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
                                 (double)count, (double)room);
     from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
-    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
     else count = 0;
     cnn__backend_free(net, &own);
     return count;
@@ -6346,7 +6386,7 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     if (count != t->count)
         return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
                         (double)count);
-    net->backend.upload(net->backend.context, cnn__values_of(net, t), values, sizeof *values * count);
+    cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
     return 1;
 }
 
@@ -6398,7 +6438,7 @@ const char *cnn_layer_name(const cnn_net *net, int i)
 static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
     net->lr = lr;
-    if (net->ready) net->backend.upload(net->backend.context, &net->pass.counters->lr, &lr, sizeof lr);
+    if (net->ready) cnn__upload(net, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
@@ -6420,7 +6460,7 @@ static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
     if (net->ready) {
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
-        net->backend.upload(net->backend.context, &net->pass.counters->step, &no_steps, sizeof no_steps);
+        cnn__upload(net, &net->pass.counters->step, &no_steps, sizeof no_steps);
         cnn__new_spans(net);
     }
     cnn__put_lr(net, (double)lr);
@@ -6517,8 +6557,8 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
         int trainable = !cnn__frozen(net, t);
-        net->backend.upload(net->backend.context, &net->spans[i].trainable, &trainable, sizeof trainable);
-        if (!trainable) net->backend.zero(net->backend.context, net->pass.gradients + t->offset,
+        cnn__upload(net, &net->spans[i].trainable, &trainable, sizeof trainable);
+        if (!trainable) cnn__zero(net, net->pass.gradients + t->offset,
                                           sizeof(float) * t->count);
     }
 }
@@ -6646,8 +6686,8 @@ float cnn_clip_grad_norm(cnn_net *net, float max_norm)
 static int cnn__need_moment(cnn_net *net, float **moment)
 {
     if (*moment) return 1;
-    *moment = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the optimizer's moments");
-    if (*moment) net->backend.zero(net->backend.context, *moment, sizeof(float) * net->parameter_count);
+    *moment = cnn__alloc_floats(net, net->parameter_count, "the optimizer's moments");
+    if (*moment) cnn__zero(net, *moment, sizeof(float) * net->parameter_count);
     return *moment != NULL;
 }
 
@@ -6779,7 +6819,7 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
     int n, outputs = (int)cnn__outputs(net);
     float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
     if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
-    net->backend.download(net->backend.context, y, cnn__last_output(net),
+    cnn__fetch(net, y, cnn__last_output(net),
                           sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
         int best = cnn__argmax(y + (ptrdiff_t)n * outputs, outputs);
@@ -6813,9 +6853,9 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
-        net->backend.upload(net->backend.context, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
+        cnn__upload(net, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
-        net->backend.download(net->backend.context, y + out * (size_t)done, cnn__last_output(net),
+        cnn__fetch(net, y + out * (size_t)done, cnn__last_output(net),
                               sizeof *y * out * (size_t)size);
     }
     cnn__end_look(net);
@@ -6826,7 +6866,7 @@ static void cnn__predict_batch(cnn_net *net, const cnn_batch *batch, void *user)
 {
     float **y = (float **)user;
     size_t count = cnn__outputs(net) * (size_t)batch->size;
-    net->backend.download(net->backend.context, *y, cnn__last_output(net), sizeof **y * count);
+    cnn__fetch(net, *y, cnn__last_output(net), sizeof **y * count);
     *y += count;
 }
 
@@ -7121,7 +7161,7 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
     if (!net->best) { cnn__say(&net->error, "cnn_fit: out of memory for the best epoch's weights"); return; }
-    net->backend.download(net->backend.context, net->best, net->parameters, sizeof(float) * net->parameter_count);
+    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
     net->best_epoch = net->history_count;
 }
 
@@ -7134,7 +7174,7 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
         cnn__fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
-    net->backend.upload(net->backend.context, net->parameters, net->best, sizeof(float) * net->parameter_count);
+    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->parameter_count);
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
@@ -9971,7 +10011,7 @@ static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, free
 {
     cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
     if (spans)
-        net->backend.download(net->backend.context, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+        cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
     return spans;
 }
 
@@ -10150,7 +10190,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
         c.lr = r.numbers[CNN__LR];
         cnn__write_counters(net, &c);
         for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(r.steps ? r.steps[i] : r.numbers[CNN__STEP]);
-        net->backend.upload(net->backend.context, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
+        cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
         net->lr = c.lr;
         net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
         net->initial_lr = net->schedule ? r.numbers[CNN__INITIAL_LR] : -1;
@@ -10325,10 +10365,10 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
     float *memory[3];                       /* x, dx, dy */
     int i;
     for (i = 0; i < 3; i++)
-        memory[i] = (float *)cnn__backend_alloc(net, i < 2 ? in : outs, sizeof(float), "the gradient check");
+        memory[i] = cnn__alloc_floats(net, i < 2 ? in : outs, "the gradient check");
     op->x[0] = memory[0];
     op->dx[0] = memory[1];
-    op->y = (float *)cnn__backend_alloc(net, outs, sizeof(float), "the gradient check");
+    op->y = cnn__alloc_floats(net, outs, "the gradient check");
     if (!cnn__stopped(net)) {
         b->upload(b->context, memory[0], x, sizeof *x * in);
         b->upload(b->context, memory[2], dy, sizeof *dy * outs);
@@ -10378,13 +10418,12 @@ static int cnn__begin_gradcheck(cnn_net *net)
     cnn_counters c;
     if (!cnn__begin_look(net)) return 0;
     net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
-    net->backend.download(net->backend.context, &c, net->look.counters, sizeof c);
+    cnn__fetch(net, &c, net->look.counters, sizeof c);
     c.batch_offset = c.next_offset = 0;
     net->pass.order_next = 0;
     cnn__write_counters(net, &c);
     if (!net->pass.gradients)
-        net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float),
-                                                          "the gradient check");
+        net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
     return 1;
 }
 
