@@ -37,7 +37,9 @@
        >>threads    a small pool that works on pieces; how many processors there are
        >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
        >>simd       `simd`: the same operations as matrix products on vectors and threads
-       >>net        building, running, training
+       >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
+       >>net        building a network, running it forward and backward
+       >>train      optimizers, schedules, the training loop, evaluating and predicting
        >>data       IDX, CIFAR, one's own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
        >>look       summary, gradient check, explain, curves, report, doctor
@@ -5694,7 +5696,7 @@ static void cnn__swap_passes(cnn_net *net)
     net->looking = !net->looking;
 }
 
-/* From here to cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
+/* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
     cnn__pass *look;
@@ -5994,8 +5996,8 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
 
-/* Which samples the batch has: checked, and kept for its labels. A loader's order ends with -1, so that a batch that was made
-   larger than it is noticed there. */
+/* Which samples the batch has: checked, and kept for its labels. A loader's order ends with -1, where a batch that the
+   program has made larger is noticed. */
 static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
 {
     size_t count = cnn__data_count(batch->data);
@@ -6107,7 +6109,7 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
     return net->pass.labels;
 }
 
-/* The targets of a loss, which has as many values of each sample as the network; NULL and an error if they do not fit */
+/* The targets: as many values of each sample as the network puts out, or NULL and an error */
 static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     const cnn_data *data = batch->data;
@@ -6276,7 +6278,7 @@ void cnn_backward(cnn_net *net)
     net->pass.has_loss = 0;
 }
 
-/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
+/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, into
    *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
 static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 {
@@ -6296,6 +6298,13 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         x = *own = one.y;
     }
     return *own;
+}
+
+static const float *cnn__input_of(cnn_net *net, int i, float **own)
+{
+    int from = net->layers[i].inputs[0];
+    *own = NULL;
+    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
@@ -6366,7 +6375,8 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     if (room < count)
         return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
                                 (double)count, (double)room);
-    from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
+    if (!t) from = cnn__activation_of(net, layer, &own);
+    else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
     if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
     else count = 0;
     cnn__backend_free(net, &own);
@@ -6429,11 +6439,15 @@ const char *cnn_layer_name(const cnn_net *net, int i)
 }
 
 /* ============================================================================================
-   >>train   Learning: optimizers, schedules of the rate, and cnn_fit, which is the loop that a program
-             may write itself, with the log, the doctor and early stopping.
+   >>train   Learning, and what was learned: optimizers, schedules of the learning rate, evaluating and
+             predicting. cnn_fit is the loop that a program may write itself, with a log, a doctor and
+             early stopping.
+
+             In this section: optimizers; schedules; a step; evaluating and predicting; progress and log;
+             the doctor; early stopping; the training loop.
    ============================================================================================ */
 
-/* ---- optimizers and schedules ---- */
+/* ---- optimizers ---- */
 
 static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
@@ -6563,6 +6577,8 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
     }
 }
 
+/* ---- schedules ---- */
+
 static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
 {
     return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2;
@@ -6668,7 +6684,9 @@ void cnn_scheduler_step(cnn_net *net)
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
 }
 
-static void cnn__clip(cnn_net *net, float max_norm)  /* without reading the norm, for which one would have to wait */
+/* ---- a step ---- */
+
+static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
     if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
@@ -6729,18 +6747,7 @@ int cnn_correct(cnn_net *net)
     return cnn__read_counters(net).correct;
 }
 
-/* ---- training, all at once ---- */
-
-static double cnn__seconds(void)                           /* wall clock */
-{
-#if defined(_WIN32)
-    return (double)clock() / CLOCKS_PER_SEC;               /* on Windows this is wall-clock time */
-#else
-    struct timeval now;
-    gettimeofday(&now, NULL);
-    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
-#endif
-}
+/* ---- evaluating and predicting ---- */
 
 static cnn_score cnn__read_score(cnn_net *net)
 {
@@ -6819,15 +6826,14 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
     int n, outputs = (int)cnn__outputs(net);
     float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
     if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
-    cnn__fetch(net, y, cnn__last_output(net),
-                          sizeof *y * (size_t)batch->size * (size_t)outputs);
+    cnn__fetch(net, y, cnn__last_output(net), sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
-        int best = cnn__argmax(y + (ptrdiff_t)n * outputs, outputs);
+        const float *mine = y + (ptrdiff_t)n * outputs;
+        int best = cnn__argmax(mine, outputs);
         cnn_map_shape one = { 1, 0, 1 };
         one.channels = outputs;
         to->classes[to->done] = best;
-        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0,
-                                                                                best, 0);
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, mine, 0, best, 0);
     }
     cnn__free(y);
 }
@@ -6843,20 +6849,23 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     return !cnn__stopped(net);
 }
 
+static int cnn__usable_arrays(cnn_net *net, const char *call, const void *x, const float *y, int count)
+{
+    if (cnn__stopped(net)) return 0;
+    return (x && y && count > 0)
+        || cnn__say(&net->error, "%s: needs arrays x and y and a count of at least 1, not %d", call, count);
+}
+
 int cnn_predict(cnn_net *net, float *y, const float *x, int count)
 {
     int done, most = 256;
-    if (cnn__stopped(net)) return 0;
-    if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count);
-    if (!cnn__begin_look(net)) return 0;
+    if (!cnn__usable_arrays(net, "cnn_predict", x, y, count) || !cnn__begin_look(net)) return 0;
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
         cnn__upload(net, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
-        cnn__fetch(net, y + out * (size_t)done, cnn__last_output(net),
-                              sizeof *y * out * (size_t)size);
+        cnn__fetch(net, y + out * (size_t)done, cnn__last_output(net), sizeof *y * out * (size_t)size);
     }
     cnn__end_look(net);
     return !cnn__stopped(net) && cnn__sync(net);
@@ -6873,10 +6882,7 @@ static void cnn__predict_batch(cnn_net *net, const cnn_batch *batch, void *user)
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
 {
     cnn_data data;
-    if (cnn__stopped(net)) return 0;
-    if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d",
-                        count);
+    if (!cnn__usable_arrays(net, "cnn_predict_bytes", x, y, count)) return 0;
     if (!net->trained_scale)
         return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so "
                         "their scale is not known; give it with cnn_set_scale");
@@ -6922,6 +6928,19 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     cnn__free(both);
 }
 
+/* ---- progress and log ---- */
+
+static double cnn__seconds(void)                           /* wall clock */
+{
+#if defined(_WIN32)
+    return (double)clock() / CLOCKS_PER_SEC;               /* on Windows this is wall-clock time */
+#else
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#endif
+}
+
 static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
 {
     if (net->history_count == net->history_room) {
@@ -6945,8 +6964,9 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count)
 
 typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__progress;
 
-/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
-   is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
+/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` in fewer columns than the terminal
+   has: a full line would wrap, and be drawn anew on the next. Where room is short, the rate goes first, then the
+   time. */
 static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate,
                               const char *left, const char *score)
 {
@@ -6961,8 +6981,8 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
     if (cells > most) cells = most;
     if (cells >= fewest) {
         bar[length++] = '[';
-        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>'
-            : ' ';
+        for (i = 0; i < cells; i++)
+            bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
         bar[length++] = ']';
         bar[length++] = ' ';
         bar[length] = 0;
@@ -7007,7 +7027,7 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
     fflush(log);
 }
 
-/* ---- the training doctor: what a lecturer would say on looking over a student's shoulder ---- */
+/* ---- the doctor: what a lecturer would say on looking over a student's shoulder ---- */
 
 enum {
     CNN__SAID_SOFTMAX = 1,
@@ -7112,34 +7132,9 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
-/* 1 after a whole epoch; 0 where it was cut off. */
-static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
-{
-    cnn__progress progress = { 0, 0, 0, 0 };
-    cnn_batch batch;
-    int done = 0, all = cnn_batches(loader);
-    progress.begun = progress.shown = cnn__seconds();
-    cnn__reset_score(net);
-    cnn_train(net);
-    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
-           && cnn__forward_next(net, loader, &batch)) {
-        cnn__take_loss(net, &batch, o->loss);
-        cnn_zero_grad(net);
-        cnn_backward(net);
-        if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
-        cnn_step(net);                      /* the doctor looks after it, and seldom: who looks, waits */
-        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
-        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
-        if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
-        done++;
-        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
-    }
-    if (progress.length && done < all) cnn__fprintf(o->progress, "\r%*s\r", progress.length, "");
-    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
-    return done == all && !cnn__stopped(net);
-}
+/* ---- early stopping ----
 
-/* ---- early stopping: both answers follow from the history, so a checkpoint needs no more than that ---- */
+   When to stop and which epoch was best both follow from the history, so a checkpoint needs no more than that. */
 
 static int cnn__is_better(const cnn_epoch *e, const cnn_epoch *than, int by_accuracy)      /* than NULL: no other yet */
 {
@@ -7178,6 +7173,35 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
+/* ---- the training loop ---- */
+
+/* 1 after a whole epoch; 0 where it was cut off. */
+static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
+{
+    cnn__progress progress = { 0, 0, 0, 0 };
+    cnn_batch batch;
+    int done = 0, all = cnn_batches(loader);
+    progress.begun = progress.shown = cnn__seconds();
+    cnn__reset_score(net);
+    cnn_train(net);
+    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
+           && cnn__forward_next(net, loader, &batch)) {
+        cnn__take_loss(net, &batch, o->loss);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
+        cnn_step(net);                      /* the doctor reads the loss seldom: reading it waits for the step */
+        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
+        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
+        if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
+        done++;
+        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
+    }
+    if (progress.length && done < all) cnn__fprintf(o->progress, "\r%*s\r", progress.length, "");
+    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    return done == all && !cnn__stopped(net);
+}
+
 static const cnn__field cnn__fit_fields[] = {
     CNN__INT(cnn_fit_options, epochs, 1), CNN__INT(cnn_fit_options, batch_size, 128),
     CNN__INT(cnn_fit_options, test_batch_size, 256), CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
@@ -7187,30 +7211,36 @@ static const cnn__field cnn__fit_fields[] = {
     CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
 };
 
+static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_options *o)
+{
+    if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
+    if (o->epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
+    if (o->batch_size < 1)
+        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+    if (o->test_batch_size < 1)
+        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
+    if (o->clip_grad_norm < 0)
+        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
+                        (double)o->clip_grad_norm);
+    if (o->patience < 0)
+        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+    if ((o->patience || o->keep_best) && !test)
+        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
+                                     "none; hold some samples back with cnn_random_split");
+    if (!net->optimizer)
+        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+    if (test && test->error) cnn__take_over(&net->error, test->error);
+    return !cnn__stopped(net);
+}
+
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
 {
     cnn_loader *loader;
     cnn_loader_options lo;
     cnn__doctor doctor = { NULL, 0, 0 };
     if (!cnn__ready(net) || !CNN__OPTIONS(&o, cnn__fit_fields, "cnn_fit", &net->error)
-        || !cnn__usable_loss_kind(net, "cnn_fit", o.loss))
+        || !cnn__usable_fit(net, test, &o))
         return 0;
-    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs);
-    if (o.batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size);
-    if (o.test_batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size);
-    if (o.clip_grad_norm < 0)
-        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
-                        (double)o.clip_grad_norm);
-    if (o.patience < 0)
-        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience);
-    if ((o.patience || o.keep_best) && !test)
-        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
-                                     "none; hold some samples back with cnn_random_split");
-    if (!net->optimizer)
-        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
-    if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
     memset((void *)&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
@@ -10209,16 +10239,18 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
 }
 
 /* ============================================================================================
-   >>look   Seeing what a network is and does: summary, gradient check, learning curves.
+   >>look   Seeing what a network is and does: summary, gradient check, learning curves, one output value
+            explained, the report.
    ============================================================================================ */
 
 /* ---- summary ---- */
 
 static size_t cnn__layer_parameters(const cnn_net *net, int layer)
 {
+    const cnn__layer *l = &net->layers[layer];
     size_t sum = 0;
     int i;
-    for (i = 0; i < net->tensor_count; i++) if (net->tensors[i].layer == layer) sum += net->tensors[i].count;
+    for (i = 0; i < l->tensor_count; i++) sum += net->tensors[l->first_tensor + i].count;
     return sum;
 }
 
@@ -10257,21 +10289,22 @@ void cnn_summary(cnn_net *net, FILE *out)
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
                  "bytes");
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
-            cnn__thousands(all_bytes, &bytes));
+                 cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
         cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
         cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
-                p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
-                cnn__thousands(values, &bytes));
+                     p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
+                     cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
         all_parameters += p;
     }
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
-            cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
+                 cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work),
+                 cnn__thousands(all_bytes, &bytes));
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
@@ -10323,8 +10356,8 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     size_t i, per_sample = cnn__size(c->layer->in);
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t at = (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number,
-                                                                     (size_t)s) % count;
+        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t at = (size_t)samples >= count ? (size_t)s : drawn;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
@@ -10336,8 +10369,10 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
         up = (above - here) / ((double)higher - (double)value);
         down = (here - below) / ((double)value - (double)lower);
         slope = (above - below) / ((double)higher - (double)lower);
-        /* these layers are straight elsewhere */
-        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }
+        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) {       /* these layers are straight elsewhere */
+            kinks++;
+            continue;
+        }
         /* 1: just tolerated */
         error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);
         checked++;
@@ -10356,10 +10391,9 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* What backward puts out for layer op->first, in dx and in the net's gradients, for x and dy of the host's. */
+/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. */
 static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const float *dy, float *dx)
 {
-    const cnn_backend *b = &net->backend;
     size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->pass.batch;
     size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->pass.batch;
     float *memory[3];                       /* x, dx, dy */
@@ -10370,12 +10404,12 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
     op->dx[0] = memory[1];
     op->y = cnn__alloc_floats(net, outs, "the gradient check");
     if (!cnn__stopped(net)) {
-        b->upload(b->context, memory[0], x, sizeof *x * in);
-        b->upload(b->context, memory[2], dy, sizeof *dy * outs);
-        b->zero(b->context, net->pass.gradients, sizeof(float) * net->parameter_count);
+        cnn__upload(net, memory[0], x, sizeof *x * in);
+        cnn__upload(net, memory[2], dy, sizeof *dy * outs);
+        cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, memory[2], net->pass.batch);
-        b->download(b->context, dx, memory[1], sizeof *dx * in);
+        cnn__fetch(net, dx, memory[1], sizeof *dx * in);
     }
     for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
     cnn__backend_free(net, &op->y);
@@ -10387,7 +10421,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     const cnn__layer *l = &net->layers[number];
     size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
     float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
-    const float *from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
+    const float *from = cnn__input_of(net, number, &own);
     cnn__op op = cnn__op_of(net, number);
     if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
     cnn__backend_free(net, &own);
@@ -10586,7 +10620,9 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
     cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
-                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
+                 "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
+                 "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
                  width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     cnn__fprintf(f, "</text>\n");
@@ -10689,7 +10725,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                         cnn__dims_text(l->out, &dims), channel, row, column);
-    from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
+    from = cnn__input_of(net, number, &own);
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
     parameters = cnn__download(net, net->parameters, net->parameter_count);
@@ -10822,7 +10858,8 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
 
-/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
+/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; `centred`: 0 is
+   grey. */
 static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
                               int centred, const char *alt)
 {
@@ -11028,21 +11065,26 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title)
 {
     static const char *const style =
-        ":root{color-scheme:light "
-        "dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:"
-        "#181a1b;--line:#3a3d3f;--soft:#232628}}"
-        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:0 "
-        "auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
-        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 "
-        ".3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
-        "th,td{padding:.25rem .6rem;border-bottom:1px solid "
-        "var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,.network "
-        ":nth-child(2){text-align:left}.sum td{font-weight:600}"
-        ".confusion td{text-align:center;min-width:2.2rem}.confusion "
-        ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
+        ":root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}"
+        "@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#181a1b;--line:#3a3d3f;--soft:#232628}}"
+        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;"
+        "margin:0 auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
+        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 .3rem}.scroll{overflow-x:auto}"
+        "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
+        "th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}"
+        "th:first-child,td:first-child,.network :nth-child(2){text-align:left}.sum td{font-weight:600}"
+        ".confusion td{text-align:center;min-width:2.2rem}"
+        ".confusion .right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
         ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
         "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
-        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}.numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}.numbers b{display:block;font-size:1.5rem}";
+        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
+        "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
+        "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
+        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}"
+        "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}"
+        ".numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}"
+        ".numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
     cnn_score score;
     cnn__text text;
@@ -11059,7 +11101,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
     pixels = (unsigned char *)cnn__alloc((size_t)data->height * (size_t)data->width, 3);
     if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
-    else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
+    else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
+             && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
         cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
                    "content=\"width=device-width,initial-scale=1\"><title>");
