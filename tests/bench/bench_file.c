@@ -1,7 +1,7 @@
-/* bench_file.c - saving and loading 100 million parameters (400 MB). make bench-file PYTHON=...: beside PyTorch (tests/bench_file.py).
+/* bench_file.c - saving and loading 100 million parameters (400 MB). make bench-file PYTHON=...: beside PyTorch (bench_file.py).
    Prints "FORMAT save SECONDS load SECONDS load_memory SECONDS" for each, the median of RUNS. */
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
+#include "../../cnn.h"
 
 enum { RUNS = 5, SIDE = 10000 };
 

@@ -2,7 +2,7 @@
 # windows.sh - the library on Windows: compiled by mingw-w64, also beside <windows.h>, and its tests run under wine.
 # For CI or by hand:
 #   apt install gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64 wine64
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 passed=0 failed=0
 cc=${WINDOWS_CC:-x86_64-w64-mingw32-gcc}
 cxx=${WINDOWS_CXX:-x86_64-w64-mingw32-g++}

@@ -1,6 +1,6 @@
 """torch_roundtrip.py TOOL FOLDER - state dicts between PyTorch and cnn.h, in both formats and both directions.
 
-TOOL is the compiled tests/state_dict_tool.c. The classes are the lecture's, with its attributes in its order
+TOOL is the compiled state_dict_tool.c. The classes are the lecture's, with its attributes in its order
 (programs 6-1 to 6-5). .safetensors is read and written here with json and struct, and by the safetensors package
 too where it is installed. The last line counts: "torch: N passed, N failed[, N skipped]".
 """

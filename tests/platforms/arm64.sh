@@ -2,7 +2,7 @@
 # arm64.sh - the library on 64-bit ARM: fixtures, the pool and threads, and the backends against `direct` on a few shapes, compiled with
 # a cross compiler and run by qemu. Takes minutes; for CI or by hand:
 #   apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 cc=${ARM64_CC:-aarch64-linux-gnu-gcc}
 qemu=${QEMU:-qemu-aarch64}
 for tool in "$cc" "$qemu"; do

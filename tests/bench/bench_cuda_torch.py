@@ -2,7 +2,7 @@
 """bench_cuda_torch.py - a training step of the lecture's networks on a GPU, with cnn.h and with PyTorch's best, in turn.
 
 usage: make bench-cuda PYTHON=... BENCH='--rounds 5'
-       python3 tests/bench_cuda_torch.py [--rounds N] [--steps N] [--net NAME] [--mnist DIR]
+       python3 tests/bench/bench_cuda_torch.py [--rounds N] [--steps N] [--net NAME] [--mnist DIR]
 
 PyTorch goes four ways: eager, compiled (torch.compile, reduce-overhead), and as one CUDA graph of the whole step, captured by
 hand, with images as they are and with channels last. In all of them, and in cnn.h, the data set lies on the GPU as bytes, a

@@ -1,11 +1,11 @@
-/* state_dict_tool.c - the lecture's networks for tests/torch_roundtrip.py: loads or saves a state dict, prints logits.
+/* state_dict_tool.c - the lecture's networks for torch_roundtrip.py: loads or saves a state dict, prints logits.
  *
  *     state_dict_tool NETWORK [load FILE] [save FILE]         NETWORK: lenet5, mnist_cnn, cifar10
  *
  * The words after NETWORK are done in their order. The last lines are the outputs for two fixed inputs.
  */
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
+#include "../../cnn.h"
 
 static void block_conv_relu(cnn_net *net, const char *name, int out_channels, int kernel_size)
 {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# walkthrough.sh - what the walkthrough programs print is tests/walkthrough/NAME.txt, to the last character. The two
+# walkthrough.sh - what the walkthrough programs print is walkthrough/NAME.txt, to the last character. The two
 # that train must learn what they claim. Run after `make`, which builds the programs beside cnn.h.
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
 work=$root/build/walkthrough.$$
 mkdir -p "$work" && cd "$work" || exit 1
 trap 'cd / && rm -rf "$work"' EXIT
@@ -22,8 +22,8 @@ there() {
 
 # same NAME TEXT: compares what the program printed, in ./printed, with the expected text
 same() {
-    if diff "$root/tests/walkthrough/$2" printed >difference; then pass; return; fi
-    fail "$1 does not print tests/walkthrough/$2 (< expected, > printed):"
+    if diff "$root/tests/programs/walkthrough/$2" printed >difference; then pass; return; fi
+    fail "$1 does not print tests/programs/walkthrough/$2 (< expected, > printed):"
     head -n 12 difference
 }
 

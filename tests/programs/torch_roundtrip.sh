@@ -1,5 +1,5 @@
 #!/bin/sh
-# State dicts between PyTorch and cnn.h, in both formats and both directions: tests/torch_roundtrip.py says what is compared.
+# State dicts between PyTorch and cnn.h, in both formats and both directions: torch_roundtrip.py says what is compared.
 # Skipped where $PYTHON (default: python3) has no torch.
 cd "$(dirname "$0")" || exit 1
 python=${PYTHON:-python3}

@@ -2,7 +2,7 @@
 # bench_build.sh - what starting and compiling cost, and what flags are worth: make bench-build
 #   ./lenet5 --help from start to end; a program of one file with cnn.h at -O2; and training steps of cc -O2
 #   and of cc -O3 -march=native, in turn, as medians of 7 rounds, one thread in time on the processor.
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
 cd "$root" || exit 1
 cc=${CC:-cc}
 clock="build/bench --time"
@@ -28,8 +28,8 @@ echo "./lenet5 --help: $ms"
 ms=$($clock 5 $cc -std=c99 -O2 -I. "$work/program.c" -o "$work/program" -lm) || exit 1
 echo "$cc -O2 program.c -lm: $ms"
 
-$cc -std=c99 -O2 tests/bench.c -o "$work/o2" -lm || fail "tests/bench.c does not compile"
-$cc -std=c99 -O3 -march=native tests/bench.c -o "$work/native" -lm || fail "$cc does not know -O3 -march=native"
+$cc -std=c99 -O2 tests/bench/bench.c -o "$work/o2" -lm || fail "tests/bench/bench.c does not compile"
+$cc -std=c99 -O3 -march=native tests/bench/bench.c -o "$work/native" -lm || fail "$cc does not know -O3 -march=native"
 for net in lenet5 mnist_cnn cifar10_cnn; do
     for round in 1 2 3 4 5 6 7; do
         for flags in o2 native; do

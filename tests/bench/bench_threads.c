@@ -7,10 +7,10 @@
    time and the ratio, e.g. to compare with an earlier version. Begin with an idle machine. */
 #define _POSIX_C_SOURCE 200809L
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
-#include "../examples/digits.h"
-#include "../examples/networks.h"
-#include "lecture.h"
+#include "../../cnn.h"
+#include "../../examples/digits.h"
+#include "../../examples/networks.h"
+#include "../lecture.h"
 #include "measure.h"
 
 #include <signal.h>

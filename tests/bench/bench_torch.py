@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """bench_torch.py - the same networks with cnn.h and with PyTorch, in turn, and the ratio of their times.
 
-usage: make bench-torch          or          python3 tests/bench_torch.py [--rounds N] [--steps N] [--threads N] [--net NAME]
+usage: make bench-torch          or          python3 tests/bench/bench_torch.py [--rounds N] [--steps N] [--threads N] [--net NAME]
 
 Each round runs build/bench --short and the peer program with --steps, one after the other, so that a machine that
 gets slower for a while does so for both. Each run warms up and gives its median; of the rounds, the median counts.

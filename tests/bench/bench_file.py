@@ -1,4 +1,4 @@
-"""bench_file.py PROGRAM FOLDER - saving and loading 400 MB, cnn.h (tests/bench_file.c) beside PyTorch and safetensors.
+"""bench_file.py PROGRAM FOLDER - saving and loading 400 MB, cnn.h (bench_file.c) beside PyTorch and safetensors.
 
 Each figure is the median of five, with the file in the page cache. cnn.h's save waits until the disk has the file (fsync);
 PyTorch's does not, so the same is timed with an fsync after it. safetensors.load_file maps the file; what it costs to have

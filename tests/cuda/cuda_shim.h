@@ -1,6 +1,6 @@
 /* cuda_shim.h - runs cnn_cuda.cu on a CPU, to test and to step through kernels where there is no GPU.
 
-       g++ -O2 -include tests/cuda_shim.h -x c++ -c cnn_cuda.cu
+       g++ -O2 -include tests/cuda/cuda_shim.h -x c++ -c cnn_cuda.cu
 
    Each CUDA thread is a fiber with a stack of its own. The fibers of one block take turns on the calling thread, from one
    barrier to the next; blocks run one after the other. What goes wrong shows itself like this:

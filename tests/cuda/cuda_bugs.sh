@@ -1,6 +1,6 @@
 #!/bin/sh
 # cuda_bugs.sh - are the tests of cnn_cuda.cu able to fail? Plants one bug at a time into a copy of it and runs the copy through
-# tests/cuda_shim.h: the test named for it must find it, in the way it says. Run from the repository root; GXX is the compiler.
+# cuda_shim.h: the test named for it must find it, in the way it says. Run from the repository root; GXX is the compiler.
 work=build/cuda-bugs
 gxx=${GXX:-g++}
 passed=0 failed=0
@@ -10,7 +10,9 @@ if ! command -v "$gxx" >/dev/null; then
     exit 0
 fi
 mkdir -p $work
-for test in test_backends test_cuda test_numbers; do ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/$test.o || exit 1; done
+for test in test_backends cuda/test_cuda test_numbers; do
+    ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/${test#cuda/}.o || exit 1
+done
 
 # finds NAME FLAGS ORDER 'TEST ARGUMENTS' PATTERN SED...: with the bug planted, TEST fails and says PATTERN
 finds() {
@@ -20,7 +22,7 @@ finds() {
     program=$work/$name
     if cmp -s cnn_cuda.cu $work/$name.cu; then
         said="the bug was not planted: cnn_cuda.cu has changed"
-    elif ! "$gxx" -std=c++17 -O1 -I. -Wno-unknown-pragmas $flags -include tests/cuda_shim.h -x c++ -c $work/$name.cu \
+    elif ! "$gxx" -std=c++17 -O1 -I. -Wno-unknown-pragmas $flags -include tests/cuda/cuda_shim.h -x c++ -c $work/$name.cu \
             -o $program.o \
         || ! "$gxx" $flags $work/${test%% *}.o $program.o -o $program -lm; then
         said="it does not compile"

@@ -6,7 +6,7 @@ passed=0 failed=0
 for tool in python3 curl; do
     command -v $tool >/dev/null || { echo "SKIP download: there is no $tool"; echo "download: 0 passed, 0 failed, 1 skipped"; exit 0; }
 done
-top=$(cd "$(dirname "$0")/.." && pwd)
+top=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$work"' EXIT

@@ -1,8 +1,8 @@
 /* test_mma.cu - mma_tf32 and to_tf32 of cnn_cuda.cu, alone: which lane has which values, and how values are rounded.
 
-   Compiled by nvcc it asks a GPU. Compiled through tests/cuda_shim.h it asks the emulation that the other tests rely on. */
-#include "../cnn_cuda.cu"
-#include "test.h"
+   Compiled by nvcc it asks a GPU. Compiled through cuda_shim.h it asks the emulation that the other tests rely on. */
+#include "../../cnn_cuda.cu"
+#include "../test.h"
 
 extern "C" int cnn_register_backend(const cnn_backend *) { return 1; }         /* cnn.h's functions are not needed */
 

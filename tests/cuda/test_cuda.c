@@ -1,5 +1,5 @@
 /* test_cuda.c - what the backend `cuda` does beyond single operations (those are in test_backends): recorded steps, errors.
-   Linked with cnn_cuda.o for a GPU, or with cnn_cuda.cu compiled through tests/cuda_shim.h.
+   Linked with cnn_cuda.o for a GPU, or with cnn_cuda.cu compiled through cuda_shim.h.
 
    1. A replayed step sees what has changed: counters, labels, rate.
    2. A network trained by recorded steps has the same bits as one trained kernel by kernel, and as a second run; it stays
@@ -11,8 +11,8 @@
    5. Errors: no device, a kernel that does not start, no memory. Each is one sentence, and nothing exits. */
 #define _POSIX_C_SOURCE 200112L             /* setenv */
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
-#include "test.h"
+#include "../../cnn.h"
+#include "../test.h"
 
 typedef enum tf32 { NEVER, ALWAYS, BY_TURNS } tf32;        /* cnn_allow_tf32 */
 enum { SAMPLES = 44, BATCH = 8, CLASSES = 5, WIDTH = 9 };     /* 44 = 5 * 8 + 4: the last batch is smaller */

@@ -11,10 +11,10 @@ two arguments swapped. Places are code that this machine compiles: no declaratio
 A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile, and the
 test programs run on it until one fails: the one that has failed most in this section comes first, in its short form. What
 passes them all goes through the long form, each instruction set and the programs. A test that takes too long has noticed.
-Changes that cannot be noticed, because the program means the same, are named in mutants_equivalent.txt, each with its reason."""
+Changes that cannot be noticed, because the program means the same, are named in equivalent.txt, each with its reason."""
 import argparse, bisect, concurrent.futures, glob, hashlib, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
 CFLAGS = "-O1 -w -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
 
@@ -183,8 +183,8 @@ def places_of(source):
 
 
 def equivalent_ones():
-    """mutants_equivalent.txt: blocks of  @ function  - line  + line  and a reason."""
-    path, known = os.path.join(ROOT, "tests", "mutants_equivalent.txt"), {}
+    """equivalent.txt: blocks of  @ function  - line  + line  and a reason."""
+    path, known = os.path.join(ROOT, "tests", "mutants", "equivalent.txt"), {}
     if not os.path.exists(path): return known
     for block in open(path).read().split("\n\n"):
         lines = [line for line in block.strip().split("\n") if not line.startswith("#")]
@@ -257,7 +257,6 @@ def checks_of():
     short, long_ = [], []
     for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c"))):
         name = os.path.basename(path)[5:-2]
-        if name == "cuda": continue
         program = f"build/test_{name}"
         check = Check(name, program, [program], [("CNN_TEST_SHORT", "1")])
         for section in first.get(name, "").split(): check.hits[section] = 0.5
@@ -271,8 +270,8 @@ def checks_of():
         program = "build/test_backends"
         long_.insert(0, Check("backends, " + isa, program, [program], [("CNN_TEST_SHORT", "1"), ("CNN_ISA", isa)], KERNELS))
     for script in ("walkthrough", "programs"):
-        if os.path.exists(os.path.join(ROOT, "tests", script + ".sh")):
-            long_.append(Check(script, "all", ["tests/run", f"tests/{script}.sh"], (), OTHER))
+        if os.path.exists(os.path.join(ROOT, "tests", "programs", script + ".sh")):
+            long_.append(Check(script, "all", ["tests/run", f"tests/programs/{script}.sh"], (), OTHER))
     return short, long_
 
 

@@ -17,10 +17,10 @@ static void bench_free(void *memory);
 #define CNN_MALLOC(bytes) bench_alloc(bytes)
 #define CNN_FREE(pointer) bench_free(pointer)
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
-#include "../examples/digits.h"
-#include "../examples/networks.h"
-#include "lecture.h"
+#include "../../cnn.h"
+#include "../../examples/digits.h"
+#include "../../examples/networks.h"
+#include "../lecture.h"
 #include "measure.h"
 
 #include <stdarg.h>

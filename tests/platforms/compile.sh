@@ -1,7 +1,7 @@
 #!/bin/sh
 # compile.sh [directory] - every way to take cnn.h into a program compiles without a word, and the program works.
 # The programs are written into a folder of their own below the directory (default: build), which is removed at the end.
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
 work=${1:-$root/build}/compile.$$
 mkdir -p "$work/sub" "$work/user" && cd "$work" || exit 1
 trap 'cd / && rm -rf "$work"' EXIT

@@ -1,4 +1,4 @@
-/* bench_cuda.c - cnn.h's side of make bench-cuda, which tests/bench_cuda_torch.py compares with PyTorch's:
+/* bench_cuda.c - cnn.h's side of make bench-cuda, which bench_cuda_torch.py compares with PyTorch's:
 
        bench_cuda step NETWORK [PRECISION [STEPS [BACKEND]]]    ms a training step: lenet5, mnist_cnn or cifar10_cnn;
                                                                float32 (default) or tf32; 200 steps; cuda
@@ -7,9 +7,9 @@
    A step's batch of 128 is gathered by a shuffled order from bytes that lie on the GPU. All steps are under way at once; the
    host waits for the last one. */
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
-#include "../examples/networks.h"
-#include "lecture.h"
+#include "../../cnn.h"
+#include "../../examples/networks.h"
+#include "../lecture.h"
 
 enum { BATCH = 128, BATCHES = 100 };
 

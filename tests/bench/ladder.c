@@ -8,7 +8,7 @@
    what a compiler makes of loops by itself comes to none of them. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
-#include "../cnn.h"
+#include "../../cnn.h"
 #include "measure.h"
 
 enum {

@@ -6,9 +6,9 @@
    One line a layer: milliseconds (the smallest of the repetitions, memory traffic included), and GFLOP/s of the last. Linear
    layers, and convolutions with fewer than 16 channels, calculate in float32 there, too. */
 #define CNN_IMPLEMENTATION
-#include "../cnn.h"
-#include "lecture.h"
-#include "test.h"
+#include "../../cnn.h"
+#include "../lecture.h"
+#include "../test.h"
 
 enum { NAIVE, USED, TF32, STEPS };
 
