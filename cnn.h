@@ -3836,76 +3836,1153 @@ static cnn_backend cnn__simd(void)
 }
 
 /* ============================================================================================
+   >>layers   One room for each kind of layer: everything about it but the arithmetic, which is on
+           its card. The rest of the library asks the room and knows no kind by name.
+
+   To add a layer:
+       >>textbook   write its card: equation, shapes, _at, forward, backward
+       >>api        declare cnn_NAME(), and an entry of the backend table for each direction
+       >>direct     fill the entries with the card; >>simd and cnn_cuda.cu, where they can be faster
+       here         build its room: its fields in cnn__layer, the functions of cnn__kind that it
+                    needs, their list, and cnn_NAME(), which hands a layer of this kind to cnn__add
+       tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
+   Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
+
+   In this section: what rooms are made of; options; shapes; then a room for convolution,
+   activation, pooling, linear, softmax, flatten and dropout.
+   ============================================================================================ */
+
+/* ---- what rooms are made of ---- */
+
+typedef struct cnn__kind cnn__kind;
+
+/* flat: (c, 1, 1), a vector */
+typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
+
+enum { CNN__INPUTS = 2, CNN__TENSORS = 2 };  /* the most that a layer reads, and has of each */
+
+/* What the cards and the backends are called with. A layer's are fitted to its input; the batch is
+   an operation's. */
+typedef struct cnn__shapes {
+    cnn_conv2d_shape conv;
+    cnn_pool2d_shape pool;
+    cnn_linear_shape linear;
+    cnn_map_shape map;
+} cnn__shapes;
+
+typedef struct cnn__layer {
+    const cnn__kind *kind;
+    const char *type;  /* "conv2d", "max_pool2d", ... for messages and tables */
+    char name[96];
+    int named;                              /* by the caller, so that messages repeat it */
+    int inputs[CNN__INPUTS], input_count;   /* the layers whose outputs it reads; -1: the samples */
+    cnn__dims in, out;                      /* in: the first input's */
+    int first_tensor, tensor_count;         /* its parameters, in net->tensors */
+    int first_buffer, buffer_count;         /* what it keeps but does not learn, in net->buffers */
+    int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
+    int op;  /* the operation whose output is its own; -1: the samples */
+    /* what others ask about it */
+    int has_kinks;  /* there its slope jumps, and a gradient check must look away */
+    int training_only;                      /* in evaluation, its output is its input */
+    int sums_to_one;                        /* its outputs are probabilities */
+    /* the rooms' own */
+    cnn__shapes shapes;
+    cnn_conv2d_options conv_options;
+    cnn_pool2d_options pool_options;
+    cnn_linear_options linear_options;
+    int along_width, average, global;       /* conv1d and pool1d; avg_pool; global_avg_pool */
+    cnn_activation activation;
+    float slope, p;                         /* of leaky_relu; of dropout */
+} cnn__layer;
+
+typedef struct cnn__tensor {                /* one parameter or buffer */
+    const char *name;                       /* "weight" */
+    char key[112];                          /* "features.0.weight" */
+    int layer, place;                       /* its place in the layer's list */
+    int ndim, shape[4];
+    size_t offset, count;  /* floats, in the block of all parameters or all buffers */
+    size_t fan_in, fan_out;                 /* of the first values of a parameter */
+    cnn_init init;
+} cnn__tensor;
+
+typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
+    int first, last;
+    cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
+    size_t index_size;  /* bytes a sample that forward leaves for backward, or 0 */
+    float *output;                          /* (batch, out), its own memory */
+    unsigned char *index;                   /* (batch, index_size) */
+    const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
+    float *y;                               /* what went out: output, or x where it did nothing */
+    float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
+} cnn__op;
+
+/* One operation on `batch` samples: what goes in and what comes out. `forward` and `backward` find
+   backend memory in it; `at` and `explain` find copies on the host. */
+typedef struct cnn__call {
+    const cnn_backend *b;
+    const cnn__layer *layer;                /* the first of the operation */
+    const cnn__shapes *shapes;
+    int number, batch, training;            /* number: the layer's place in the network */
+    const cnn_counters *counters;
+    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
+    float *buffers[CNN__TENSORS];
+    const float *x[CNN__INPUTS];
+    const float *dy;
+    float *y, *dx[CNN__INPUTS];
+    unsigned char *index;                   /* NULL: not wanted */
+    void *work;
+} cnn__call;
+
+/* Who fits a layer: into which network, what messages call it, and where they go (NULL: nowhere) */
+typedef struct cnn__fitter {
+    const cnn_net *net;
+    const char *label;
+    cnn__text *error;
+} cnn__fitter;
+
+/* What a kind of layer can be asked. From `options` on, entries may be NULL. */
+struct cnn__kind {
+    /* from the input's shape: its own shapes and the output's. 0 and an error: it does not fit */
+    int (*shape)(cnn__layer *l, const cnn__fitter *f);
+    /* NULL, both: the output is the input, seen otherwise. Gradients are added to, dx overwritten */
+    void (*forward)(const cnn__call *c);
+    void (*backward)(const cnn__call *c);
+    /* its card's _at: output (n, k, row, column), for the gradient check */
+    double (*at)(const cnn__call *c, int n, int k, int row, int column);
+    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);  /* of sample 0 */
+    /* what the caller's options mean; once, before `shape`. 0 and an error: nothing */
+    int (*options)(cnn__layer *l, const cnn__fitter *f);
+    /* lists its parameters, and its buffers: name, ndim, shape, fans, init. How many there are */
+    int (*tensors)(const cnn__layer *l, cnn__tensor *t);
+    int (*buffers)(const cnn__layer *l, cnn__tensor *t);
+    int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
+    size_t (*work)(const cnn__call *c);     /* bytes of scratch, both directions */
+    double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward */
+};
+
+static void cnn__add(cnn_net *net, cnn__layer *layer);  /* >>net: names it, fits it, appends it */
+static void cnn__tell_source(const cnn_net *net, cnn__text *text);  /* what the last layer gives */
+/* the image it was drawn for */
+static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text);
+
+static int cnn__misfit(const cnn__fitter *f, const char *format, ...) CNN__PRINTF(2, 3);
+/* `layer 3 (linear): ...`; always 0 */
+static int cnn__misfit(const cnn__fitter *f, const char *format, ...)
+{
+    cnn__text text;
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vsnprintf(text.s, sizeof text.s, format, arguments);
+    va_end(arguments);
+    return cnn__say(f->error, "%s: %s", f->label, text.s);
+}
+
+static size_t cnn__size(cnn__dims d)
+{
+    return (size_t)((ptrdiff_t)d.channels * d.height * d.width);
+}
+
+static cnn__dims cnn__maps(int channels, int height, int width)
+{
+    cnn__dims d;
+    d.channels = channels; d.height = height; d.width = width; d.flat = 0;
+    return d;
+}
+
+static cnn__dims cnn__flat(int features)
+{
+    cnn__dims d = cnn__maps(features, 1, 1);
+    d.flat = 1;
+    return d;
+}
+
+static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
+{
+    if (d.flat) cnn__snprintf(text->s, sizeof text->s, "%d", d.channels);
+    else cnn__snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
+    return text->s;
+}
+
+static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
+{
+    cnn__layer layer;
+    memset((void *)&layer, 0, sizeof layer);
+    layer.kind = kind;
+    layer.type = type;
+    return layer;
+}
+
+static size_t cnn__values(const cnn__call *c)
+{
+    return cnn__size(c->layer->out) * (size_t)c->batch;
+}
+
+/* in an output (n, k, h', w') */
+static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
+{
+    return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width
+                    + column);
+}
+
+/* ---- options: what 0 and CNN_ZERO mean ----
+
+   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for
+   zero. All fields of all options but the pointers stand in lists, before the function that takes
+   them, and go through cnn__options: else one could be -2^31. */
+
+typedef struct cnn__field {
+    const char *name;
+    size_t at;                              /* where in the struct */
+    char type;                              /* 'i' int or enum, 'f' float, 'u' uint64_t */
+    double otherwise;                       /* the default */
+    int like;                               /* or the default is that earlier field's value; -1 */
+} cnn__field;
+
+#define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
+#define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
+#define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
+#define CNN__SIDES(o, both, otherwise) \
+    CNN__INT(o, both, otherwise), \
+    CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+
+/* cnn__options for a struct and its list */
+#define CNN__OPTIONS(o, fields, call, error) \
+    cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
+
+static void cnn__int_option(char *here, const cnn__field *f, const char *options)
+{
+    int value, otherwise = (int)f->otherwise;
+    memcpy(&value, here, sizeof value);
+    if (f->like >= 0) memcpy(&otherwise, options + f->like, sizeof otherwise);
+    value = value == CNN_ZERO ? 0 : value ? value : otherwise;
+    memcpy(here, &value, sizeof value);
+}
+
+static int cnn__float_option(char *here, const cnn__field *f)
+{
+    float value;
+    memcpy(&value, here, sizeof value);
+    if (!(value - value == 0)) return 0;
+    value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
+    memcpy(here, &value, sizeof value);
+    return 1;
+}
+
+/* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option
+   takes that. */
+static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call,
+                        cnn__text *error)
+{
+    const uint64_t zero = (uint64_t)(int64_t)CNN_ZERO;
+    for (; count--; f++) {
+        char *here = (char *)options + f->at;
+        if (f->type == 'i') cnn__int_option(here, f, (const char *)options);
+        else if (f->type == 'u' && !memcmp(here, &zero, sizeof zero)) memset(here, 0, sizeof zero);
+        else if (f->type == 'f' && !cnn__float_option(here, f)) {
+            float value;
+            memcpy(&value, here, sizeof value);
+            return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
+                            (double)value);
+        }
+    }
+    return 1;
+}
+
+/* ---- shapes ---- */
+
+enum { CNN__LONGEST_SIDE = INT_MAX / 4 };   /* so that what is calculated with it fits an int */
+
+typedef struct cnn__side {                  /* of an image, and the window that slides along it */
+    const char *name;
+    int in, pad_before, pad_after, dilation, kernel, ceil_mode, *stride;
+} cnn__side;
+
+/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
+   With ceil_mode as PyTorch's pooling_output_shape: rounded up, so that the last window may hang
+   over, but it begins in the input or the padding before it. A stride longer than the side gives
+   the same single window as one of the side's length, which it becomes. */
+static int cnn__output_size(cnn__side s, const cnn__fitter *f)
+{
+    int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
+    int64_t span = padded - (int64_t)s.dilation * (s.kernel - 1) - 1;
+    const char *rounded = s.ceil_mode ? "ceil" : "floor";
+    int given = *s.stride;
+    if (padded > CNN__LONGEST_SIDE)
+        return cnn__misfit(f, "its input's %s with the padding is %d + %.0f, more than the %d it "
+                           "can have; give less padding, or cut the input", s.name, s.in,
+                           (double)s.pad_before + s.pad_after, (int)CNN__LONGEST_SIDE);
+    if (s.ceil_mode) span += given - 1;
+    out = span < 0 ? 0 : span / given + 1;
+    if (s.ceil_mode && (out - 1) * given >= (int64_t)s.in + s.pad_before) out--;
+    if (given > padded) *s.stride = (int)padded;
+    if (out < 1)
+        cnn__misfit(f, "its window does not fit: output %s = %s((in + padding - dilation * (kernel "
+                    "- 1) - 1) / stride) + 1 = %s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; "
+                    "give more padding, a smaller kernel, or a larger input", s.name, rounded,
+                    rounded, s.in, s.pad_before + s.pad_after, s.dilation, s.kernel, given);
+    return (int)out;
+}
+
+static int cnn__has_maps(const cnn__layer *l, const cnn__fitter *f)
+{
+    if (!l->in.flat) return 1;
+    return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of %d "
+                       "values; put it before cnn_flatten", l->in.channels);
+}
+
+/* conv1d and pool1d; instead: what is meant for images */
+static int cnn__has_one_row(const cnn__layer *l, const char *instead, const cnn__fitter *f)
+{
+    if (!l->along_width || l->in.height == 1) return 1;
+    return cnn__misfit(f, "needs an input of height 1, but gets %d x %d x %d; use %s for images",
+                       l->in.channels, l->in.height, l->in.width, instead);
+}
+
+static int cnn__usable_init(cnn_init init, const cnn__fitter *f)
+{
+    if ((unsigned)init <= CNN_XAVIER_NORMAL) return 1;
+    return cnn__misfit(f, "init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, "
+                       "CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL", (int)init);
+}
+
+/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
+static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
+                                int no_bias)
+{
+    int i;
+    memset(t, 0, sizeof *t * CNN__TENSORS);
+    t[0].name = "weight";
+    t[0].ndim = ndim;
+    t[0].fan_in = (size_t)shape[1];
+    t[0].fan_out = (size_t)shape[0];
+    t[0].init = init;
+    memcpy(t[0].shape, shape, sizeof t[0].shape);
+    for (i = 2; i < ndim; i++) t[0].fan_in *= (size_t)shape[i], t[0].fan_out *= (size_t)shape[i];
+    if (no_bias) return 1;
+    t[1] = t[0];
+    t[1].name = "bias";
+    t[1].ndim = 1;
+    t[1].init = CNN_INIT_DEFAULT;
+    return 2;
+}
+
+/* ---- convolution ---- */
+
+static const cnn__field cnn__conv2d_fields[] = {
+    CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
+    CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_conv2d_options, stride, 1), CNN__SIDES(cnn_conv2d_options, padding, 0),
+    CNN__SIDES(cnn_conv2d_options, dilation, 1), CNN__INT(cnn_conv2d_options, groups, 1),
+    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, in_channels, 0),
+    CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
+};
+
+static int cnn__layer_conv2d_options(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_conv2d_options *o = &l->conv_options;
+    if (!CNN__OPTIONS(o, cnn__conv2d_fields, f->label, f->error)) return 0;
+    if (!l->along_width) return 1;
+    o->kernel_height = o->stride_height = o->dilation_height = 1;
+    o->padding_height = 0;
+    return 1;
+}
+
+static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_conv2d_options *o = &l->conv_options;
+    int c = l->in.channels;
+    if (!cnn__has_maps(l, f) || !cnn__has_one_row(l, "conv2d", f)) return 0;
+    if (o->out_channels < 1 || o->kernel_height < 1 || o->kernel_width < 1)
+        return cnn__misfit(f, "needs .out_channels and .kernel_size of at least 1, but has "
+                           "out_channels %d and a kernel of %d x %d", o->out_channels,
+                           o->kernel_height, o->kernel_width);
+    if (o->stride_height < 1 || o->stride_width < 1 || o->dilation_height < 1
+        || o->dilation_width < 1)
+        return cnn__misfit(f, "stride and dilation must be at least 1, but are %d x %d and %d x %d",
+                           o->stride_height, o->stride_width, o->dilation_height,
+                           o->dilation_width);
+    if (o->in_channels && o->in_channels != c)
+        return cnn__misfit(f, "expects %d input channels, but gets %d", o->in_channels, c);
+    if (o->groups < 1) return cnn__misfit(f, "groups must be at least 1, but is %d", o->groups);
+    if (c % o->groups || o->out_channels % o->groups)
+        return cnn__misfit(f, "%d groups do not divide %d input and %d output channels", o->groups,
+                           c, o->out_channels);
+    if ((unsigned)o->padding_mode > CNN_CIRCULAR)
+        return cnn__misfit(f, "padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, "
+                           "CNN_CIRCULAR", (int)o->padding_mode);
+    return cnn__usable_init(o->init, f);
+}
+
+/* CNN_SAME: the output is as large as the input; the larger half of an odd padding comes after it,
+   as in PyTorch. */
+static int cnn__pad_same(cnn_conv2d_shape *s, const cnn__fitter *f)
+{
+    double height = (double)s->dilation_height * (s->kernel_height - 1);
+    double width = (double)s->dilation_width * (s->kernel_width - 1);
+    if (s->stride_height != 1 || s->stride_width != 1)
+        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
+                           s->stride_height, s->stride_width);
+    if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
+        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", height + 1,
+                           width + 1);
+    s->pad_top = (int)height / 2; s->pad_bottom = (int)height - s->pad_top;
+    s->pad_left = (int)width / 2; s->pad_right = (int)width - s->pad_left;
+    return 1;
+}
+
+static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, const cnn__fitter *f)
+{
+    int down = o->padding_height, across = o->padding_width;
+    int height = s->in_height, width = s->in_width;
+    if (o->padding == CNN_SAME) {
+        if (!cnn__pad_same(s, f)) return 0;
+    } else {
+        if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
+            return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the "
+                               "input could need, but is %d x %d", down, across);
+        s->pad_top = s->pad_bottom = down;
+        s->pad_left = s->pad_right = across;
+    }
+    if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
+    if (s->padding_mode == CNN_REFLECT) height--, width--;     /* it leaves the border value out, */
+                                                               /* and circular goes around once   */
+    if (s->pad_bottom <= height && s->pad_right <= width) return 1;
+    return cnn__misfit(f, "%s padding of %d x %d needs a larger input than %d x %d",
+                       s->padding_mode == CNN_REFLECT ? "reflect" : "circular", s->pad_bottom,
+                       s->pad_right, s->in_height, s->in_width);
+}
+
+static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
+{
+    cnn__side height = { "height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height,
+                         s->kernel_height, 0, &s->stride_height };
+    cnn__side width = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width,
+                        s->kernel_width, 0, &s->stride_width };
+    s->out_height = cnn__output_size(height, f);
+    s->out_width = cnn__output_size(width, f);
+    return s->out_height && s->out_width;
+}
+
+/* Values of a padded sample, and of a kernel, are counted in ints. */
+static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
+{
+    double high = (double)s->in_height + s->pad_top + s->pad_bottom;
+    double wide = (double)s->in_width + s->pad_left + s->pad_right;
+    double depth = s->in_channels / s->groups;
+    if (s->in_channels * high * wide > INT_MAX)
+        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
+                           "values", s->in_channels, high, wide, INT_MAX);
+    if (depth * s->kernel_height * s->kernel_width > INT_MAX)
+        return cnn__misfit(f, "a kernel of %.0f x %d x %d has more than %d values", depth,
+                           s->kernel_height, s->kernel_width, INT_MAX);
+    return 1;
+}
+
+static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_conv2d_options *o = &l->conv_options;
+    cnn_conv2d_shape *s = &l->shapes.conv;
+    if (!cnn__check_conv2d(l, f)) return 0;
+    memset(s, 0, sizeof *s);
+    s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->out_channels = o->out_channels;
+    s->groups = o->groups;
+    s->padding_mode = o->padding_mode;
+    s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
+    s->stride_height = o->stride_height; s->stride_width = o->stride_width;
+    /* one value is not dilated */
+    s->dilation_height = s->kernel_height > 1 ? o->dilation_height : 1;
+    s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
+    if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
+    l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
+    return cnn__countable_conv2d(s, f);
+}
+
+static int cnn__layer_conv2d_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    const cnn_conv2d_shape *s = &l->shapes.conv;
+    int shape[4];
+    shape[0] = s->out_channels;
+    shape[1] = s->in_channels / s->groups;
+    shape[2] = l->along_width ? s->kernel_width : s->kernel_height;
+    shape[3] = s->kernel_width;
+    return cnn__weight_and_bias(t, l->along_width ? 3 : 4, shape, l->conv_options.init,
+                                l->conv_options.no_bias);
+}
+
+/* conv + activation + max pooling are one operation: the maps are pooled while they are at hand.
+   The place of a window's largest value must fit a byte. */
+static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
+{
+    const cnn_pool2d_shape *pool = &next->shapes.pool;
+    if (op->shapes.conv.pool.kernel_height) return 0;      /* pooling is the last */
+    if (next->activation && !op->shapes.conv.activation) {
+        op->shapes.conv.activation = next->activation;
+        op->shapes.conv.slope = next->slope;
+        return 1;
+    }
+    if (!pool->kernel_height || pool->average
+        || (double)pool->kernel_height * pool->kernel_width > 256)
+        return 0;
+    op->shapes.conv.pool = *pool;
+    op->index_size = cnn__size(next->out);
+    return 1;
+}
+
+static size_t cnn__layer_conv2d_work(const cnn__call *c)
+{
+    return c->b->conv2d_work(c->b->context, &c->shapes->conv);
+}
+
+static void cnn__layer_conv2d_forward(const cnn__call *c)
+{
+    c->b->conv2d_forward(c->b->context, &c->shapes->conv, c->y, c->index, c->x[0], c->tensors[0],
+                         c->tensors[1], c->work);
+}
+
+static void cnn__layer_conv2d_backward(const cnn__call *c)
+{
+    c->b->conv2d_backward(c->b->context, &c->shapes->conv, c->dx[0], c->gradients[0],
+                          c->gradients[1], c->dy, c->y, c->index, c->x[0], c->tensors[0], c->work);
+}
+
+static double cnn__layer_conv2d_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    return cnn__conv2d_at(&c->shapes->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row,
+                          column);
+}
+
+static double cnn__layer_conv2d_multiply_adds(const cnn__layer *l)
+{
+    const cnn_conv2d_shape *s = &l->shapes.conv;
+    return (double)cnn__size(l->out) * (s->in_channels / s->groups) * s->kernel_height
+         * s->kernel_width;
+}
+
+/* Writes the products of channel c (of the group that kernel k sees) out; their sum. */
+static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column,
+                                   int c)
+{
+    const cnn_conv2d_shape *s = &call->shapes->conv;
+    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, y, x;
+    const float *map = call->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
+    const float *kernel = call->tensors[0]
+                        + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
+    double sum = 0;
+    cnn__fprintf(out, "  c = %d\n", first + c);
+    for (y = 0; y < s->kernel_height; y++) {
+        int j = row * s->stride_height + y * s->dilation_height - s->pad_top;
+        int from = cnn__border(j, s->in_height, s->padding_mode);
+        cnn__fprintf(out, "   ");
+        for (x = 0; x < s->kernel_width; x++) {
+            int i = column * s->stride_width + x * s->dilation_width - s->pad_left;
+            int at = cnn__border(i, s->in_width, s->padding_mode);
+            double z = from < 0 || at < 0 ? 0 : (double)map[(ptrdiff_t)from * s->in_width + at];
+            double u = (double)kernel[y * s->kernel_width + x];
+            int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
+            cnn__fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", u);
+            sum += z * u;
+        }
+        cnn__fprintf(out, "\n");
+    }
+    cnn__fprintf(out, "    sum of these products: %.6f\n", sum);
+    return sum;
+}
+
+/* `sum 0.74 + bias 0.16 = 0.90` */
+static void cnn__explain_sum(FILE *out, double sum, const float *bias, const char *end)
+{
+    double b = bias ? (double)*bias : 0;
+    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f%s\n", sum, b < 0 ? '-' : '+', fabs(b),
+                 sum + b, end);
+}
+
+static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, int row, int column)
+{
+    const cnn_conv2d_shape *s = &call->shapes->conv;
+    double sum = 0;
+    int c;
+    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, "
+                 "c, y, x)\n", k, row, column, k, row * s->stride_height - s->pad_top,
+                 s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
+                 s->dilation_width > 1 ? " d" : "", k);
+    for (c = 0; c < s->in_channels / s->groups; c++)
+        sum += cnn__explain_channel(call, out, k, row, column, c);
+    cnn__explain_sum(out, sum, call->tensors[1] ? call->tensors[1] + k : NULL,
+                     "        ([ ]: beyond the border)");
+}
+
+static const cnn__kind cnn__conv2d_kind = {
+    cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
+    cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
+    cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
+    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds
+};
+
+static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, int along_width)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__conv2d_kind, type);
+    layer.conv_options = o;
+    layer.along_width = along_width;
+    cnn__add(net, &layer);
+}
+
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv2d", 0); }
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv1d", 1); }
+
+/* ---- activation ---- */
+
+static const cnn__field cnn__leaky_relu_fields[] = {
+    CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01)
+};
+
+static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_leaky_relu_options o;
+    if (l->activation != CNN_LEAKY_RELU) return 1;
+    o.negative_slope = l->slope;
+    if (!CNN__OPTIONS(&o, cnn__leaky_relu_fields, f->label, f->error)) return 0;
+    l->slope = o.negative_slope;
+    return 1;
+}
+
+static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    l->out = l->in;
+    if (l->slope >= 0) return 1;
+    return cnn__misfit(f, "negative_slope must be at least 0, but is %g", (double)l->slope);
+}
+
+static void cnn__layer_activation_forward(const cnn__call *c)
+{
+    const cnn__layer *l = c->layer;
+    c->b->activation_forward(c->b->context, l->activation, l->slope, c->y, c->x[0], cnn__values(c));
+}
+
+static void cnn__layer_activation_backward(const cnn__call *c)
+{
+    const cnn__layer *l = c->layer;
+    c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
+                              cnn__values(c));
+}
+
+static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    const cnn__layer *l = c->layer;
+    double x = (double)c->x[0][cnn__place(l, n, k, row, column)];
+    return cnn__activation_at(l->activation, (double)l->slope, x);
+}
+
+static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    static const char *const tau[] = {
+        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x"
+    };
+    cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
+                 cnn__layer_activation_at(c, 0, k, row, column));
+}
+
+static const cnn__kind cnn__activation_kind = {
+    cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
+    cnn__layer_activation_at, cnn__layer_activation_explain,
+    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL
+};
+
+static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type,
+                                float slope)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__activation_kind, type);
+    layer.activation = activation;
+    layer.slope = slope;
+    layer.has_kinks = activation == CNN_RELU || activation == CNN_LEAKY_RELU;
+    cnn__add(net, &layer);
+}
+
+void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
+void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
+void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
+
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
+{
+    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
+}
+
+/* ---- pooling ---- */
+
+static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default is the kernel */
+    CNN__INT(cnn_pool2d_options, kernel_size, 0),
+    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
+    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
+    CNN__SIDES(cnn_pool2d_options, stride, 0),
+    CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
+    CNN__INT(cnn_pool2d_options, exclude_padding, 0)
+};
+
+static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_pool2d_options *o = &l->pool_options;
+    if (!o->stride && !o->stride_height)
+        o->stride_height = o->kernel_height ? o->kernel_height : o->kernel_size;
+    if (!o->stride && !o->stride_width)
+        o->stride_width = o->kernel_width ? o->kernel_width : o->kernel_size;
+    if (!CNN__OPTIONS(o, cnn__pool2d_fields, f->label, f->error)) return 0;
+    if (!l->along_width) return 1;
+    o->kernel_height = o->stride_height = 1;
+    o->padding_height = 0;
+    return 1;
+}
+
+static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_pool2d_shape *s = &l->shapes.pool;
+    const char *kind = l->average ? "avg" : "max";
+    if (!cnn__has_maps(l, f)
+        || !cnn__has_one_row(l, l->average ? "avg_pool2d" : "max_pool2d", f))
+        return 0;
+    if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
+        return cnn__misfit(f, "needs .kernel_size and stride of at least 1, but has %d x %d and "
+                           "%d x %d", s->kernel_height, s->kernel_width, s->stride_height,
+                           s->stride_width);
+    if ((double)s->kernel_height * s->kernel_width > INT_MAX)
+        return cnn__misfit(f, "a window of %d x %d has too many values", s->kernel_height,
+                           s->kernel_width);
+    if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2
+        || s->pad_width > s->kernel_width / 2)
+        return cnn__misfit(f, "padding must be between 0 and half the kernel, but is %d x %d for a "
+                           "kernel of %d x %d", s->pad_height, s->pad_width, s->kernel_height,
+                           s->kernel_width);
+    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height
+        && !l->pool_options.ceil_mode)
+        return cnn__misfit(f, "its window is %d high, but its input %d x 1 x %d has one row, as "
+                           "cnn_conv1d gives; use cnn_%s_pool1d, which pools along the width",
+                           s->kernel_height, s->channels, s->in_width, kind);
+    return 1;
+}
+
+static int cnn__size_pool2d(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_pool2d_shape *s = &l->shapes.pool;
+    int ceil_mode = l->pool_options.ceil_mode;
+    cnn__side height = { "height", s->in_height, s->pad_height, s->pad_height, 1,
+                         s->kernel_height, ceil_mode, &s->stride_height };
+    cnn__side width = { "width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width,
+                        ceil_mode, &s->stride_width };
+    s->out_height = cnn__output_size(height, f);
+    s->out_width = cnn__output_size(width, f);
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return s->out_height && s->out_width;
+}
+
+static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_pool2d_options *o = &l->pool_options;
+    cnn_pool2d_shape *s = &l->shapes.pool;
+    memset(s, 0, sizeof *s);
+    s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->kernel_height = l->global ? s->in_height : o->kernel_height;
+    s->kernel_width = l->global ? s->in_width : o->kernel_width;
+    s->stride_height = l->global ? s->in_height : o->stride_height;
+    s->stride_width = l->global ? s->in_width : o->stride_width;
+    s->pad_height = o->padding_height;
+    s->pad_width = o->padding_width;
+    s->average = l->average;
+    s->exclude_padding = o->exclude_padding;
+    return cnn__check_pool2d(l, f) && cnn__size_pool2d(l, f);
+}
+
+static void cnn__layer_pool2d_forward(const cnn__call *c)
+{
+    c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]);
+}
+
+static void cnn__layer_pool2d_backward(const cnn__call *c)
+{
+    c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]);
+}
+
+static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    const cnn_pool2d_shape *s = &c->shapes->pool;
+    const float *map = c->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
+    return cnn__pool2d_at(s, map, row, column);
+}
+
+static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    const cnn_pool2d_shape *s = &c->shapes->pool;
+    cnn__window w = cnn__pool2d_window(s, row, column);
+    const float *map = c->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
+    ptrdiff_t winner = cnn__pool2d_winner(s, map, w), at;
+    int j, i;
+    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row,
+                 column, s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left,
+                 w.right - 1);
+    for (j = w.top; j < w.bottom; j++) {
+        cnn__fprintf(out, "   ");
+        for (i = w.left; i < w.right; i++) {
+            at = (ptrdiff_t)j * s->in_width + i;
+            cnn__fprintf(out, " %8.4f%c", (double)map[at], !s->average && at == winner ? '*' : ' ');
+        }
+        cnn__fprintf(out, "\n");
+    }
+    if (s->average)
+        cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
+    else
+        cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
+}
+
+static const cnn__kind cnn__pool2d_kind = {
+    cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
+    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL
+};
+
+static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average,
+                          int along_width)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
+    if (o) layer.pool_options = *o;
+    layer.global = !o;
+    layer.average = average;
+    layer.along_width = along_width;
+    layer.has_kinks = !average;
+    cnn__add(net, &layer);
+}
+
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "max_pool2d", 0, 0);
+}
+
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "avg_pool2d", 1, 0);
+}
+
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "max_pool1d", 0, 1);
+}
+
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
+{
+    cnn__add_pool(net, &o, "avg_pool1d", 1, 1);
+}
+
+void cnn_global_avg_pool2d(cnn_net *net) { cnn__add_pool(net, NULL, "global_avg_pool2d", 1, 0); }
+
+/* ---- linear ---- */
+
+static const cnn__field cnn__linear_fields[] = {
+    CNN__INT(cnn_linear_options, out_features, 0), CNN__INT(cnn_linear_options, no_bias, 0),
+    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
+    CNN__INT(cnn_linear_options, in_features, 0)
+};
+
+static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error);
+}
+
+/* .in_features says what the network was drawn for: often the image has another size. */
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
+{
+    cnn__text source, guess;
+    if (!f->error) return 0;
+    cnn__tell_source(f->net, &source);
+    cnn__guess_size(f->net, l->linear_options.in_features, &guess);
+    return cnn__misfit(f, "expects %d inputs, but %.150s%d%s", l->linear_options.in_features,
+                       source.s, l->in.channels, guess.s);
+}
+
+static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_linear_options *o = &l->linear_options;
+    cnn__text dims;
+    if (!l->in.flat && (l->in.height != 1 || l->in.width != 1))
+        return cnn__misfit(f, "needs a flat input, but gets %s; call cnn_flatten before it",
+                           cnn__dims_text(l->in, &dims));
+    if (o->out_features < 1)
+        return cnn__misfit(f, "needs .out_features of at least 1, but has %d", o->out_features);
+    if (!cnn__usable_init(o->init, f)) return 0;
+    if (o->in_features && o->in_features != l->in.channels) return cnn__features_differ(l, f);
+    memset(&l->shapes, 0, sizeof l->shapes);
+    l->shapes.linear.in_features = l->in.channels;
+    l->shapes.linear.out_features = o->out_features;
+    l->out = cnn__flat(o->out_features);
+    return 1;
+}
+
+static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    int shape[4] = { 0, 0, 0, 0 };
+    shape[0] = l->shapes.linear.out_features;
+    shape[1] = l->shapes.linear.in_features;
+    return cnn__weight_and_bias(t, 2, shape, l->linear_options.init, l->linear_options.no_bias);
+}
+
+static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
+{
+    if (!next->activation || op->shapes.linear.activation) return 0;
+    op->shapes.linear.activation = next->activation;
+    op->shapes.linear.slope = next->slope;
+    return 1;
+}
+
+static size_t cnn__layer_linear_work(const cnn__call *c)
+{
+    return c->b->linear_work(c->b->context, &c->shapes->linear);
+}
+
+static void cnn__layer_linear_forward(const cnn__call *c)
+{
+    c->b->linear_forward(c->b->context, &c->shapes->linear, c->y, c->x[0], c->tensors[0],
+                         c->tensors[1], c->work);
+}
+
+static void cnn__layer_linear_backward(const cnn__call *c)
+{
+    c->b->linear_backward(c->b->context, &c->shapes->linear, c->dx[0], c->gradients[0],
+                          c->gradients[1], c->dy, c->y, c->x[0], c->tensors[0], c->work);
+}
+
+static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    (void)row; (void)column;
+    return cnn__linear_at(&c->shapes->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
+}
+
+static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
+{
+    return (double)l->in.channels * l->out.channels;
+}
+
+/* There may be thousands of products: the largest are written out, the others summed. */
+static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
+{
+    enum { most = 12 };
+    int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
+    const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
+    double sum = 0, rest;
+    (void)row; (void)column;
+    for (i = 0; i < n; i++) {
+        double product = fabs((double)x[i] * (double)w[i]);
+        for (k = count; k > 0; k--) {
+            if (!(product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]))) break;
+            if (k < most) shown[k] = shown[k - 1];
+        }
+        if (k < most) shown[k] = i;
+        if (count < most && k < most) count++;
+        sum += (double)x[i] * (double)w[i];
+    }
+    rest = sum;
+    cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
+                 n > most ? "; the largest products:" : "");
+    for (k = 0; k < count; k++) {
+        double product = (double)x[shown[k]] * (double)w[shown[k]];
+        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], (double)w[shown[k]],
+                     (double)x[shown[k]], product);
+        rest -= product;
+    }
+    if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
+    cnn__explain_sum(out, sum, c->tensors[1] ? c->tensors[1] + o : NULL, "");
+}
+
+static const cnn__kind cnn__linear_kind = {
+    cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
+    cnn__layer_linear_at, cnn__layer_linear_explain,
+    cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
+    cnn__layer_linear_work, cnn__layer_linear_multiply_adds
+};
+
+void cnn_linear_with(cnn_net *net, cnn_linear_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__linear_kind, "linear");
+    layer.linear_options = o;
+    cnn__add(net, &layer);
+}
+
+/* ---- softmax ---- */
+
+static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    (void)f;
+    l->shapes.map.channels = l->in.channels;
+    l->shapes.map.pixels = l->in.height * l->in.width;
+    l->out = l->in;
+    return 1;
+}
+
+static void cnn__layer_softmax_forward(const cnn__call *c)
+{
+    c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]);
+}
+
+static void cnn__layer_softmax_backward(const cnn__call *c)
+{
+    c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y);
+}
+
+static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column);
+}
+
+static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
+                                       int column)
+{
+    int k;
+    cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
+    for (k = 0; k < c->layer->in.channels; k++)
+        cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
+                     (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
+                     cnn__layer_softmax_at(c, 0, k, row, column), k == channel ? "  <" : "");
+}
+
+static const cnn__kind cnn__softmax_kind = {
+    cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
+    cnn__layer_softmax_at, cnn__layer_softmax_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+void cnn_softmax(cnn_net *net)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__softmax_kind, "softmax");
+    layer.sums_to_one = 1;
+    cnn__add(net, &layer);
+}
+
+/* ---- flatten: the same values, seen as a vector ---- */
+
+static int cnn__layer_flatten_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    (void)f;
+    l->out = cnn__flat((int)cnn__size(l->in));
+    return 1;
+}
+
+static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int row, int column)
+{
+    cnn__dims in = c->layer->in;
+    (void)row; (void)column;
+    cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", i, i / (in.height * in.width),
+                 i / in.width % in.height, i % in.width, (double)c->x[0][i]);
+}
+
+static const cnn__kind cnn__flatten_kind = {
+    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+void cnn_flatten(cnn_net *net)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__flatten_kind, "flatten");
+    cnn__add(net, &layer);
+}
+
+/* ---- dropout ---- */
+
+static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
+
+static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_dropout_options o;
+    o.p = l->p;
+    if (o.p == 0)                           /* a sweep's first value, or forgotten: neither is .5 */
+        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
+                           ".p = CNN_ZERO for none");
+    if (!CNN__OPTIONS(&o, cnn__dropout_fields, f->label, f->error)) return 0;
+    l->p = o.p;
+    return 1;
+}
+
+static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    l->out = l->in;
+    if (l->p >= 0 && l->p <= 1) return 1;
+    return cnn__misfit(f, "p must be between 0 and 1, but is %g", (double)l->p);
+}
+
+static void cnn__layer_dropout_forward(const cnn__call *c)
+{
+    c->b->dropout_forward(c->b->context, c->counters, c->number, c->layer->p, c->y, c->x[0],
+                          cnn__values(c));
+}
+
+static void cnn__layer_dropout_backward(const cnn__call *c)
+{
+    c->b->dropout_backward(c->b->context, c->counters, c->number, c->layer->p, c->dx[0], c->dy,
+                           cnn__values(c));
+}
+
+static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    size_t i = cnn__place(c->layer, n, k, row, column);
+    float x = c->x[0][i];
+    return c->training ? cnn__dropout_at(c->counters, c->number, c->layer->p, x, i) : (double)x;
+}
+
+static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n", c->training
+                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x",
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
+                 cnn__layer_dropout_at(c, 0, k, row, column));
+}
+
+static const cnn__kind cnn__dropout_kind = {
+    cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
+    cnn__layer_dropout_at, cnn__layer_dropout_explain,
+    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL
+};
+
+void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__dropout_kind, "dropout");
+    layer.p = o.p;
+    layer.training_only = 1;
+    cnn__add(net, &layer);
+}
+
+/* ============================================================================================
    >>net   Building a chain of layers, running it forward and backward, training it. The net owns
            everything: one block of parameters, one of gradients, the outputs of each operation.
    ============================================================================================ */
 
-static size_t cnn__data_count(const cnn_data *data);       /* at >>data: samples in its arrays, whatever `count` was set to */
+/* at >>data: samples in its arrays, whatever `count` was set to */
+static size_t cnn__data_count(const cnn_data *data);
 static int cnn__data_stays(const cnn_data *data);          /* 1: its arrays do not change, so a copy stays right */
 typedef struct cnn__data_memory cnn__data_memory;
-static cnn__data_memory *cnn__data_keep(const cnn_data *data);         /* to know it again, also when it has been freed */
+static cnn__data_memory *cnn__data_keep(const cnn_data *data);      /* to know it again, also when it has been freed */
 static void cnn__data_forget(cnn__data_memory *memory);
 static int cnn__data_freed(cnn__data_memory *memory);
-static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
+/* cnn_loader_new for `call` */
+static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
 static int cnn__find_layer(const cnn_net *net, const char *name);
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
-
-typedef enum cnn__kind {
-    CNN__CONV2D, CNN__POOL2D, CNN__LINEAR, CNN__ACTIVATION, CNN__SOFTMAX, CNN__FLATTEN, CNN__DROPOUT
-} cnn__kind;
-
-typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;     /* flat: (channels, 1, 1), a vector */
-
-typedef struct cnn__layer {
-    cnn__kind kind;
-    const char *type;                       /* "conv2d", "max_pool2d", ... for messages and tables       */
-    char name[96];
-    int named;                              /* by the caller, so that messages repeat it                 */
-    cnn__dims in, out;
-    cnn_conv2d_options conv_options; int conv1d;
-    cnn_pool2d_options pool_options; int pool1d, average, global;
-    cnn_linear_options linear_options;
-    cnn_conv2d_shape conv;                  /* fitted to the input, batch still 0                        */
-    cnn_pool2d_shape pool;
-    cnn_linear_shape linear;
-    cnn_activation activation; float slope;
-    float p;
-    int frozen[2];                          /* its weight, its bias: cnn_requires_grad(.., 0)            */
-} cnn__layer;
-
-typedef struct cnn__tensor {                /* one parameter                                             */
-    char key[112];
-    int layer, is_bias, ndim, shape[4];
-    size_t offset, count;                   /* in the blocks of parameters and gradients                 */
-    size_t fan_in, fan_out;
-    cnn_init init;                          /* biases: CNN_INIT_DEFAULT                                  */
-} cnn__tensor;
-
-typedef struct cnn__op {                    /* the layers first .. last, run as one operation            */
-    int first, last;
-    cnn_conv2d_shape conv;
-    cnn_linear_shape linear;
-    float *output;                          /* (batch, out), the op's own memory                         */
-    unsigned char *index;                   /* of fused max pooling                                      */
-    const float *x;                         /* of the last forward pass: what came in                    */
-    float *y;                               /* what went out: output, or x where the op did nothing      */
-} cnn__op;
 
 /* The copy of an array that does not change, of a data set that may have been freed since */
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
 
-/* What a pass leaves behind and training goes on from. While somebody looks, the network has another one in its place. */
+/* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
 typedef struct cnn__pass {
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2], *gradients;
-    int *labels, *order, order_room, order_next;
-    cnn_counters *counters;
+    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
+    cnn_batch last;                         /* what cnn_forward was given for it                         */
+    int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__op *ops;
-    int evaluating, no_grad, batch, has_loss;
-    cnn_batch last;
-    int *dealt;
+    cnn_counters *counters;                 /* in backend memory, as are all below                       */
+    float *gradients;                       /* the block of all parameters' gradients                    */
+    /* for batches of up to `capacity` samples */
+    int capacity, index_capacity, backward_capacity;
+    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
+    int *labels;
+    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
@@ -3923,30 +5000,24 @@ struct cnn_net {
     uint64_t seed;
     /* parameters: there once `ready` */
     int ready;
-    cnn__tensor *tensors; int tensor_count;
-    size_t parameter_count;                 /* floats in each block, gaps between tensors included       */
-    float *parameters, *gradients, *moment1, *moment2;
-    cnn_counters *counters;                 /* in backend memory                                         */
+    cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
+    size_t parameter_count, buffer_size;    /* floats in each block, gaps between tensors included       */
+    float *parameters, *moment1, *moment2;
+    float *buffered;                        /* the block of buffers                                      */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
-    cnn__op *ops; int op_count;
-    /* for batches of up to `capacity` samples */
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
-    int *labels;
+    int op_count;                           /* of each pass                                              */
+    /* passes */
+    cnn__pass pass, look;                   /* look: the one that is not in use now                      */
+    int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
-    void *staged, *staging; size_t staged_size, staging_size;     /* a batch of a caller's: in backend memory; on the host */
+    /* a batch of a caller's: in backend memory; on the host */
+    void *staged, *staging; size_t staged_size, staging_size;
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
-    cnn__pass look; int looking;            /* the pass that is not in use now: the look's, or training's */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
-    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
-    /* state */
-    int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
-    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
-    cnn_batch last;                         /* what cnn_forward was given for it                         */
-    int *dealt;                             /* its order then, checked: (capacity), on the host          */
+    /* training */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
     cnn__schedule schedule; long schedule_steps;
@@ -3966,8 +5037,6 @@ const char *cnn_error(const cnn_net *net)
 void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 0; }
 
 static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
-
-static size_t cnn__size(cnn__dims d) { return (size_t)((ptrdiff_t)d.channels * d.height * d.width); }
 
 cnn_net *cnn_new(int channels, int height, int width)
 {
@@ -3989,7 +5058,7 @@ cnn_net *cnn_new(int channels, int height, int width)
     return net;
 }
 
-/* ---- layers: each is fitted to the shape that arrives ---- */
+/* ---- building: each layer is fitted to the shape that arrives ---- */
 
 /* `layer 7 (linear "classifier")` */
 static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *text)
@@ -3999,375 +5068,18 @@ static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *te
     return text->s;
 }
 
-static const char *cnn__dims_text(cnn__dims d, cnn__text *text)
-{
-    if (d.flat) cnn__snprintf(text->s, sizeof text->s, "%d", d.channels);
-    else cnn__snprintf(text->s, sizeof text->s, "%d x %d x %d", d.channels, d.height, d.width);
-    return text->s;
-}
-
-enum { CNN__LONGEST_SIDE = INT_MAX / 4 };                  /* so that what is calculated with it fits in an int */
-
-/* The size of one side after a convolution or pooling; 0 and an error if the window does not fit. With ceil_mode as PyTorch's
-   pooling_output_shape: rounded up, so that the last window may hang over, but it begins in the input or the padding before it.
-   A stride that is longer than the side leads to the same single window as one of the side's length, which it becomes. */
-static int cnn__output_size(const char *side, int in, int pad_before, int pad_after, int dilation, int kernel, int *stride,
-                            int ceil_mode, const char *label, cnn__text *error)
-{
-    int64_t padded = (int64_t)in + pad_before + pad_after, span = padded - (int64_t)dilation * (kernel - 1) - 1, out;
-    int given = *stride;
-    if (padded > CNN__LONGEST_SIDE)
-        return cnn__say(error, "%s: its input's %s with the padding is %d + %.0f, more than the %d it can have; give less padding, or "
-                        "cut the input", label, side, in, (double)pad_before + pad_after, (int)CNN__LONGEST_SIDE);
-    if (ceil_mode) span += given - 1;
-    out = span < 0 ? 0 : span / given + 1;
-    if (ceil_mode && (out - 1) * given >= (int64_t)in + pad_before) out--;
-    if (given > padded) *stride = (int)padded;
-    if (out < 1)
-        cnn__say(error,
-                 "%s: its window does not fit: output %s = %s((in + padding - dilation * (kernel - 1) - 1) / stride) + 1 = "
-                 "%s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; give more padding, a smaller kernel, or a larger input",
-                 label, side, ceil_mode ? "ceil" : "floor", ceil_mode ? "ceil" : "floor", in, pad_before + pad_after, dilation,
-                 kernel, given);
-    return (int)out;
-}
-
-/* ---- options: what 0 and CNN_ZERO mean ----
-
-   0 is what C99 makes of a field that was not given: it asks for the default. CNN_ZERO asks for zero. All fields
-   of all options but the pointers stand in these lists and go through cnn__options: else one could be -2^31. */
-
-typedef struct cnn__field {
-    const char *name;
-    size_t at;                              /* where in the struct */
-    char type;                              /* 'i' int or enum, 'f' float, 'u' uint64_t */
-    double otherwise;                       /* the default */
-    int like;                               /* or the default is what that field, before it in the list, has; -1 */
-} cnn__field;
-
-#define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
-#define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
-#define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
-#define CNN__SIDES(o, both, otherwise) \
-    CNN__INT(o, both, otherwise), CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
-
-static const cnn__field cnn__conv2d_fields[] = {
-    CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_conv2d_options, stride, 1),
-    CNN__SIDES(cnn_conv2d_options, padding, 0), CNN__SIDES(cnn_conv2d_options, dilation, 1),
-    CNN__INT(cnn_conv2d_options, groups, 1), CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
-    CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT),
-    CNN__INT(cnn_conv2d_options, in_channels, 0)
-};
-static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default: cnn__layer_options */
-    CNN__INT(cnn_pool2d_options, kernel_size, 0), CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size), CNN__SIDES(cnn_pool2d_options, stride, 0),
-    CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
-    CNN__INT(cnn_pool2d_options, exclude_padding, 0)
-};
-static const cnn__field cnn__linear_fields[] = {
-    CNN__INT(cnn_linear_options, out_features, 0), CNN__INT(cnn_linear_options, no_bias, 0),
-    CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT), CNN__INT(cnn_linear_options, in_features, 0)
-};
-static const cnn__field cnn__leaky_relu_fields[] = { CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01) };
-static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
-static const cnn__field cnn__data_fields[] = {
-    CNN__INT(cnn_data_options, count, 0), CNN__INT(cnn_data_options, channels, 0),
-    CNN__INT(cnn_data_options, height, 0), CNN__INT(cnn_data_options, width, 0),
-    CNN__INT(cnn_data_options, classes, 0), CNN__INT(cnn_data_options, outputs, 0),
-    CNN__INT(cnn_data_options, constant, 0)
-};
-static const cnn__field cnn__loader_fields[] = {
-    CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
-    CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
-};
-static const cnn__field cnn__sgd_fields[] = {
-    CNN__FLOAT(cnn_sgd_options, lr, 1e-3), CNN__FLOAT(cnn_sgd_options, momentum, 0),
-    CNN__FLOAT(cnn_sgd_options, weight_decay, 0), CNN__INT(cnn_sgd_options, nesterov, 0)
-};
-#define CNN__ADAM_FIELDS(decay) \
-    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
-    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
-    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
-static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
-static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
-static const cnn__field cnn__step_lr_fields[] = {
-    CNN__INT(cnn_step_lr_options, step_size, 0), CNN__FLOAT(cnn_step_lr_options, gamma, 0.1)
-};
-static const cnn__field cnn__cosine_lr_fields[] = {
-    CNN__INT(cnn_cosine_lr_options, t_max, 0), CNN__FLOAT(cnn_cosine_lr_options, eta_min, 0)
-};
-static const cnn__field cnn__one_cycle_lr_fields[] = {
-    CNN__FLOAT(cnn_one_cycle_lr_options, max_lr, 0), CNN__INT(cnn_one_cycle_lr_options, total_steps, 0),
-    CNN__FLOAT(cnn_one_cycle_lr_options, pct_start, 0.3), CNN__FLOAT(cnn_one_cycle_lr_options, div_factor, 25),
-    CNN__FLOAT(cnn_one_cycle_lr_options, final_div_factor, 1e4)
-};
-static const cnn__field cnn__cross_entropy_fields[] = {
-    CNN__INT(cnn_cross_entropy_options, classes, 0), CNN__FLOAT(cnn_cross_entropy_options, label_smoothing, 0),
-    CNN__INT(cnn_cross_entropy_options, ignore_index, CNN__IGNORED),
-    CNN__INT(cnn_cross_entropy_options, probabilities, 0)
-};
-static const cnn__field cnn__fit_fields[] = {
-    CNN__INT(cnn_fit_options, epochs, 1), CNN__INT(cnn_fit_options, batch_size, 128),
-    CNN__INT(cnn_fit_options, test_batch_size, 256), CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
-    CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0), CNN__INT(cnn_fit_options, keep_order, 0),
-    CNN__INT(cnn_fit_options, keep_last, 0), CNN__INT(cnn_fit_options, progress_bar, 0),
-    CNN__INT(cnn_fit_options, progress_width, 80), CNN__INT(cnn_fit_options, patience, 0),
-    CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
-};
-
-/* cnn__options for a struct and its list */
-#define CNN__OPTIONS(o, fields, call, error) cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
-
-/* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option takes that. */
-static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call, cnn__text *error)
-{
-    for (; count--; f++) {
-        char *here = (char *)options + f->at;
-        if (f->type == 'i') {
-            int value, otherwise = (int)f->otherwise;
-            memcpy(&value, here, sizeof value);
-            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
-            value = value == CNN_ZERO ? 0 : value ? value : otherwise;
-            memcpy(here, &value, sizeof value);
-        } else if (f->type == 'f') {
-            float value;
-            memcpy(&value, here, sizeof value);
-            if (!(value - value == 0))
-                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name, (double)value);
-            value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
-            memcpy(here, &value, sizeof value);
-        } else {
-            uint64_t value;
-            memcpy(&value, here, sizeof value);
-            if (value == (uint64_t)(int64_t)CNN_ZERO) value = 0;
-            memcpy(here, &value, sizeof value);
-        }
-    }
-    return 1;
-}
-
-static int cnn__usable_init(cnn_init init, const char *label, cnn__text *error)
-{
-    if ((unsigned)init <= CNN_XAVIER_NORMAL) return 1;
-    return cnn__say(error,
-                    "%s: init %d is none of CNN_INIT_DEFAULT, CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, "
-                    "CNN_XAVIER_NORMAL", label, (int)init);
-}
-
-static int cnn__fit_conv2d(cnn__layer *layer, const char *label, cnn__text *error)
-{
-    const cnn_conv2d_options *o = &layer->conv_options;
-    cnn_conv2d_shape *s = &layer->conv;
-    int same = o->padding == CNN_SAME, pad_height, pad_width;
-    memset(s, 0, sizeof *s);
-    s->in_channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
-    s->out_channels = o->out_channels;
-    s->kernel_height = layer->conv1d ? 1 : o->kernel_height;
-    s->kernel_width = o->kernel_width;
-    s->stride_height = layer->conv1d ? 1 : o->stride_height;
-    s->stride_width = o->stride_width;
-    s->dilation_height = layer->conv1d ? 1 : o->dilation_height;
-    s->dilation_width = o->dilation_width;
-    s->groups = o->groups;
-    s->padding_mode = o->padding_mode;
-    if (layer->in.flat)
-        return cnn__say(error,
-                        "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
-                        "cnn_flatten", label, layer->in.channels);
-    if (layer->conv1d && layer->in.height != 1)
-        return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use conv2d for images", label,
-                        layer->in.channels, layer->in.height, layer->in.width);
-    if (s->out_channels < 1 || s->kernel_height < 1 || s->kernel_width < 1)
-        return cnn__say(error,
-                   "%s: needs .out_channels and .kernel_size of at least 1, but has out_channels %d and a kernel of %d x %d",
-                   label, s->out_channels, s->kernel_height, s->kernel_width);
-    if (s->stride_height < 1 || s->stride_width < 1 || s->dilation_height < 1 || s->dilation_width < 1)
-        return cnn__say(error, "%s: stride and dilation must be at least 1, but are %d x %d and %d x %d", label,
-                        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width);
-    if (s->kernel_height == 1) s->dilation_height = 1;     /* one value has nothing to be apart from */
-    if (s->kernel_width == 1) s->dilation_width = 1;
-    if (o->in_channels && o->in_channels != s->in_channels)
-        return cnn__say(error, "%s: expects %d input channels, but gets %d", label, o->in_channels, s->in_channels);
-    if (s->groups < 1) return cnn__say(error, "%s: groups must be at least 1, but is %d", label, s->groups);
-    if (s->in_channels % s->groups || s->out_channels % s->groups)
-        return cnn__say(error, "%s: %d groups do not divide %d input and %d output channels", label,
-                        s->groups, s->in_channels, s->out_channels);
-    if ((unsigned)s->padding_mode > CNN_CIRCULAR)
-        return cnn__say(error, "%s: padding_mode %d is none of CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR", label,
-                        (int)s->padding_mode);
-    if (!cnn__usable_init(o->init, label, error)) return 0;
-    if (same) {
-        double total_height = (double)s->dilation_height * (s->kernel_height - 1),
-               total_width = (double)s->dilation_width * (s->kernel_width - 1);
-        if (s->stride_height != 1 || s->stride_width != 1)
-            return cnn__say(error, "%s: padding CNN_SAME needs stride 1, but the stride is %d x %d", label, s->stride_height,
-                            s->stride_width);
-        if (total_height > INT_MAX / 4 || total_width > INT_MAX / 4)
-            return cnn__say(error, "%s: the kernel spans %.0f x %.0f values, too many", label, total_height + 1,
-                            total_width + 1);
-        s->pad_top = (int)total_height / 2; s->pad_bottom = (int)total_height - s->pad_top;
-        s->pad_left = (int)total_width / 2; s->pad_right = (int)total_width - s->pad_left;
-    } else {
-        pad_height = layer->conv1d ? 0 : o->padding_height;
-        pad_width = o->padding_width;
-        if (pad_height < 0 || pad_width < 0 || pad_height > INT_MAX / 4 || pad_width > INT_MAX / 4)
-            return cnn__say(error,
-                            "%s: padding must be at least 0 or CNN_SAME, and no more than the input could need, but is %d x %d",
-                            label, pad_height, pad_width);
-        s->pad_top = s->pad_bottom = pad_height;
-        s->pad_left = s->pad_right = pad_width;
-    }
-    if (s->padding_mode != CNN_ZEROS) {     /* reflect leaves the border value out, circular goes around once */
-        int less = s->padding_mode == CNN_REFLECT;
-        int most = s->padding_mode == CNN_REPLICATE ? INT_MAX : 0;
-        if ((most ? most : s->in_height - less) < s->pad_bottom || (most ? most : s->in_width - less) < s->pad_right)
-            return cnn__say(error, "%s: %s padding of %d x %d needs a larger input than %d x %d", label,
-                            less ? "reflect" : "circular", s->pad_bottom, s->pad_right, s->in_height, s->in_width);
-    }
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height, s->kernel_height,
-                                     &s->stride_height, 0, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right, s->dilation_width, s->kernel_width,
-                                    &s->stride_width, 0, label, error);
-    if (!s->out_height || !s->out_width) return 0;
-    {   /* the places of a padded sample, and the taps of a kernel, are counted in ints */
-        double high = (double)s->in_height + s->pad_top + s->pad_bottom, wide = (double)s->in_width + s->pad_left + s->pad_right;
-        double depth = s->in_channels / s->groups, taps = depth * s->kernel_height * s->kernel_width;
-        if (s->in_channels * high * wide > INT_MAX)
-            return cnn__say(error, "%s: its input with the padding, %d x %.0f x %.0f, has more than %d values", label,
-                            s->in_channels, high, wide, INT_MAX);
-        if (taps > INT_MAX)
-            return cnn__say(error, "%s: a kernel of %.0f x %d x %d has more than %d values", label, depth, s->kernel_height,
-                            s->kernel_width, INT_MAX);
-    }
-    layer->out.channels = s->out_channels;
-    layer->out.height = s->out_height;
-    layer->out.width = s->out_width;
-    layer->out.flat = 0;
-    return 1;
-}
-
-static int cnn__fit_pool2d(cnn__layer *layer, const char *label, cnn__text *error)
-{
-    const cnn_pool2d_options *o = &layer->pool_options;
-    cnn_pool2d_shape *s = &layer->pool;
-    memset(s, 0, sizeof *s);
-    s->channels = layer->in.channels; s->in_height = layer->in.height; s->in_width = layer->in.width;
-    s->kernel_height = layer->global ? s->in_height : layer->pool1d ? 1 : o->kernel_height;
-    s->kernel_width = layer->global ? s->in_width : o->kernel_width;
-    s->stride_height = layer->global ? s->in_height : layer->pool1d ? 1 : o->stride_height;
-    s->stride_width = layer->global ? s->in_width : o->stride_width;
-    s->pad_height = layer->pool1d ? 0 : o->padding_height;
-    s->pad_width = o->padding_width;
-    s->average = layer->average;
-    s->exclude_padding = o->exclude_padding;
-    if (layer->in.flat)
-        return cnn__say(error,
-                        "%s: needs channels x height x width, but its input is flat, a vector of %d values; put it before "
-                        "cnn_flatten", label, layer->in.channels);
-    if (layer->pool1d && s->in_height != 1)
-        return cnn__say(error, "%s: needs an input of height 1, but gets %d x %d x %d; use %s for images", label, s->channels,
-                        s->in_height, s->in_width, s->average ? "avg_pool2d" : "max_pool2d");
-    if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
-        return cnn__say(error, "%s: needs .kernel_size and stride of at least 1, but has %d x %d and %d x %d", label,
-                        s->kernel_height, s->kernel_width, s->stride_height, s->stride_width);
-    if ((double)s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__say(error, "%s: a window of %d x %d has too many values", label, s->kernel_height, s->kernel_width);
-    if (s->pad_height < 0 || s->pad_width < 0 || s->pad_height > s->kernel_height / 2 || s->pad_width > s->kernel_width / 2)
-        return cnn__say(error, "%s: padding must be between 0 and half the kernel, but is %d x %d for a kernel of %d x %d",
-                        label, s->pad_height, s->pad_width, s->kernel_height, s->kernel_width);
-    if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height && !o->ceil_mode)
-        return cnn__say(error, "%s: its window is %d high, but its input %d x 1 x %d has one row, as cnn_conv1d gives; use "
-                        "cnn_%s_pool1d, which pools along the width", label, s->kernel_height, s->channels, s->in_width,
-                        s->average ? "avg" : "max");
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height, 1, s->kernel_height,
-                                     &s->stride_height, o->ceil_mode, label, error);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width, &s->stride_width,
-                                    o->ceil_mode, label, error);
-    layer->out.channels = s->channels; layer->out.height = s->out_height; layer->out.width = s->out_width; layer->out.flat = 0;
-    return s->out_height > 0 && s->out_width > 0;
-}
-
-static int cnn__fit_linear(cnn__layer *layer, const char *label, cnn__text *error)
-{
-    int in_features = layer->linear_options.in_features;
-    cnn__text dims;
-    if (!layer->in.flat && (layer->in.height != 1 || layer->in.width != 1))
-        return cnn__say(error, "%s: needs a flat input, but gets %s; call cnn_flatten before it", label,
-                        cnn__dims_text(layer->in, &dims));
-    if (layer->linear_options.out_features < 1)
-        return cnn__say(error, "%s: needs .out_features of at least 1, but has %d", label, layer->linear_options.out_features);
-    if (!cnn__usable_init(layer->linear_options.init, label, error)) return 0;
-    memset(&layer->linear, 0, sizeof layer->linear);
-    layer->linear.in_features = layer->in.channels;
-    layer->linear.out_features = layer->linear_options.out_features;
-    layer->out.channels = layer->linear.out_features; layer->out.height = layer->out.width = 1; layer->out.flat = 1;
-    return !in_features || in_features == layer->in.channels;      /* cnn__add has the sentence: it knows the layer before */
-}
-
-/* Fits a layer to its input: fills its shape and its output in. 0 and an error (NULL: quietly) if it cannot be. */
-static int cnn__fit_layer(cnn__layer *layer, cnn__dims in, const char *label, cnn__text *error)
-{
-    layer->in = layer->out = in;
-    switch (layer->kind) {
-    case CNN__CONV2D:  return cnn__fit_conv2d(layer, label, error);
-    case CNN__POOL2D:  return cnn__fit_pool2d(layer, label, error);
-    case CNN__LINEAR:  return cnn__fit_linear(layer, label, error);
-    case CNN__FLATTEN:
-        layer->out.channels = (int)cnn__size(in); layer->out.height = layer->out.width = 1; layer->out.flat = 1;
-        return 1;
-    case CNN__ACTIVATION:
-        if (layer->slope >= 0) return 1;
-        return cnn__say(error, "%s: negative_slope must be at least 0, but is %g", label, (double)layer->slope);
-    case CNN__DROPOUT:
-        if (layer->p >= 0 && layer->p <= 1) return 1;
-        return cnn__say(error, "%s: p must be between 0 and 1, but is %g", label, (double)layer->p);
-    default:           return 1;
-    }
-}
-
-/* What the caller's options mean; once, when the layer is added. */
-static int cnn__layer_options(cnn__layer *layer, const char *label, cnn__text *error)
-{
-    cnn_pool2d_options *p = &layer->pool_options;
-    cnn_leaky_relu_options leaky;
-    cnn_dropout_options dropout;
-    leaky.negative_slope = layer->slope;
-    dropout.p = layer->p;
-    switch (layer->kind) {
-    case CNN__CONV2D: return CNN__OPTIONS(&layer->conv_options, cnn__conv2d_fields, label, error);
-    case CNN__LINEAR: return CNN__OPTIONS(&layer->linear_options, cnn__linear_fields, label, error);
-    case CNN__POOL2D:                       /* a side's stride is by default its kernel */
-        if (!p->stride && !p->stride_height) p->stride_height = p->kernel_height ? p->kernel_height : p->kernel_size;
-        if (!p->stride && !p->stride_width) p->stride_width = p->kernel_width ? p->kernel_width : p->kernel_size;
-        return CNN__OPTIONS(p, cnn__pool2d_fields, label, error);
-    case CNN__ACTIVATION:
-        if (layer->activation != CNN_LEAKY_RELU) return 1;
-        if (!CNN__OPTIONS(&leaky, cnn__leaky_relu_fields, label, error)) return 0;
-        layer->slope = leaky.negative_slope;
-        return 1;
-    case CNN__DROPOUT:                      /* 0 may be a sweep's first value, or forgotten: neither is .5 */
-        if (dropout.p == 0)
-            return cnn__say(error, "%s: needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
-                                   ".p = CNN_ZERO for none", label);
-        if (!CNN__OPTIONS(&dropout, cnn__dropout_fields, label, error)) return 0;
-        layer->p = dropout.p;
-        return 1;
-    default: return 1;
-    }
-}
-
 /* The square input size with which the last layer would get `features` values; 0 if none. */
 static int cnn__size_that_fits(const cnn_net *net, int features)
 {
+    cnn__fitter quiet = { NULL, "", NULL };
     int size, i;
+    quiet.net = net;
     for (size = 1; size <= 512; size++) {
-        cnn__dims d = net->input;
-        d.height = d.width = size;
+        cnn__dims d = cnn__maps(net->input.channels, size, size);
         for (i = 0; i < net->layer_count; i++) {
             cnn__layer layer = net->layers[i];
-            if (!cnn__fit_layer(&layer, d, "", NULL)) break;
+            layer.in = d;
+            if (!layer.kind->shape(&layer, &quiet)) break;
             d = layer.out;
         }
         if (i == net->layer_count && d.channels == features) return size;
@@ -4375,23 +5087,23 @@ static int cnn__size_that_fits(const cnn_net *net, int features)
     return 0;
 }
 
-static void cnn__features_differ(cnn_net *net, const cnn__layer *layer, const char *label)
+static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text)
 {
-    int count = net->layer_count, before = count - 1, size = cnn__size_that_fits(net, layer->linear_options.in_features);
-    cnn__text source = { "the input" }, dims, guess = { "" };
-    if (count) {
-        cnn__label(&net->layers[before], count, &source);
-        if (net->layers[before].kind == CNN__FLATTEN && !net->layers[before].in.flat)
-            cnn__dims_text(net->layers[before].in, &dims);
-        else
-            dims.s[0] = 0;
-    } else
-        dims.s[0] = 0;
+    int size = cnn__size_that_fits(net, features);
+    text->s[0] = 0;
     if (size)
-        cnn__snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
-                 net->input.height, net->input.width, size, size);
-    cnn__say(&net->error, "%s: expects %d inputs, but %.80s gives %.60s%s%d%s", label, layer->linear_options.in_features,
-             source.s, dims.s, dims.s[0] ? " = " : "", layer->in.channels, guess.s);
+        cnn__snprintf(text->s, sizeof text->s, ". The input is %d x %d; this network was drawn for %d x %d?",
+                      net->input.height, net->input.width, size, size);
+}
+
+/* `layer 6 (flatten) gives 16 x 7 x 7 = ` */
+static void cnn__tell_source(const cnn_net *net, cnn__text *text)
+{
+    const cnn__layer *last = net->layers + net->layer_count - 1;
+    cnn__text label = { "the input" }, dims = { "" };
+    if (net->layer_count) cnn__label(last, net->layer_count, &label);
+    if (net->layer_count && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
+    cnn__snprintf(text->s, sizeof text->s, "%.80s gives %.60s%s", label.s, dims.s, dims.s[0] ? " = " : "");
 }
 
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
@@ -4407,125 +5119,53 @@ static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
         cnn__snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
 }
 
+static int cnn__room_for_layer(cnn_net *net)
+{
+    int room = net->layer_room ? 2 * net->layer_room : 16;
+    cnn__layer *larger;
+    if (net->layer_count < net->layer_room) return 1;
+    larger = (cnn__layer *)cnn__alloc((size_t)room, sizeof *larger);
+    if (!larger) return 0;
+    if (net->layers) memcpy((void *)larger, net->layers, sizeof *larger * (size_t)net->layer_count);
+    cnn__free(net->layers);
+    net->layers = larger;
+    net->layer_room = room;
+    return 1;
+}
+
+/* Everything about a new layer but its place in the list. 0 and an error if it cannot be. */
+static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
+{
+    cnn__fitter f;
+    int i;
+    f.net = net; f.label = label; f.error = &net->error;
+    if (net->ready)
+        return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
+                           "its parameters");
+    for (i = 0; i < net->layer_count; i++)
+        if (!strcmp(net->layers[i].name, layer->name))
+            return cnn__misfit(&f, "there is a layer of that name already, layer %d", i + 1);
+    layer->inputs[0] = net->layer_count - 1;
+    layer->input_count = 1;
+    layer->in = net->layer_count ? net->layers[net->layer_count - 1].out : net->input;
+    if (layer->kind->options && !layer->kind->options(layer, &f)) return 0;
+    if (!layer->kind->shape(layer, &f)) return 0;
+    if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
+        return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
+                           layer->out.height, layer->out.width, INT_MAX);
+    return cnn__room_for_layer(net) || cnn__misfit(&f, "out of memory");
+}
+
 static void cnn__add(cnn_net *net, cnn__layer *layer)
 {
     cnn__text label;
-    int i;
     if (cnn__stopped(net)) return;
-    net->broken = 1;                                       /* until the layer is in its place */
     cnn__name_layer(net, layer);
     cnn__label(layer, net->layer_count + 1, &label);
-    if (net->ready) {
-        cnn__say(&net->error,
-                 "%s: the network is already in use; add all layers before the first forward pass or look at its parameters",
-                 label.s);
-        return;
-    }
-    for (i = 0; i < net->layer_count; i++)
-        if (!strcmp(net->layers[i].name, layer->name)) {
-            cnn__say(&net->error, "%s: there is a layer of that name already, layer %d", label.s, i + 1);
-            return;
-        }
-    if (!cnn__layer_options(layer, label.s, &net->error)) return;
-    if (!cnn__fit_layer(layer, net->layer_count ? net->layers[net->layer_count - 1].out : net->input, label.s, &net->error)) {
-        if (layer->kind == CNN__LINEAR && !net->error.s[0]) cnn__features_differ(net, layer, label.s);
-        return;
-    }
-    if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX) {
-        cnn__say(&net->error, "%s: its output of %d x %d x %d is larger than %d values a sample", label.s,
-                 layer->out.channels, layer->out.height, layer->out.width, INT_MAX);
-        return;
-    }
-    if (net->layer_count == net->layer_room) {
-        int room = net->layer_room ? 2 * net->layer_room : 16;
-        cnn__layer *larger = (cnn__layer *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) { cnn__say(&net->error, "%s: out of memory", label.s); return; }
-        if (net->layers) memcpy(larger, net->layers, sizeof *larger * (size_t)net->layer_count);
-        cnn__free(net->layers);
-        net->layers = larger;
-        net->layer_room = room;
-    }
+    net->broken = 1;                                       /* until the layer is in its place */
+    if (!cnn__fit_layer(net, layer, label.s)) return;
     net->layers[net->layer_count++] = *layer;
     net->broken = 0;
-}
-
-static cnn__layer cnn__layer_of(cnn__kind kind, const char *type)
-{
-    cnn__layer layer;
-    memset((void *)&layer, 0, sizeof layer);
-    layer.kind = kind;
-    layer.type = type;
-    return layer;
-}
-
-static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, int conv1d)
-{
-    cnn__layer layer = cnn__layer_of(CNN__CONV2D, conv1d ? "conv1d" : "conv2d");
-    layer.conv_options = o;
-    layer.conv1d = conv1d;
-    cnn__add(net, &layer);
-}
-
-static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int pool1d, int average, int global)
-{
-    cnn__layer layer = cnn__layer_of(CNN__POOL2D, type);
-    layer.pool_options = o;
-    layer.pool1d = pool1d;
-    layer.average = average;
-    layer.global = global;
-    cnn__add(net, &layer);
-}
-
-static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type, float slope)
-{
-    cnn__layer layer = cnn__layer_of(CNN__ACTIVATION, type);
-    layer.activation = activation;
-    layer.slope = slope;
-    cnn__add(net, &layer);
-}
-
-static void cnn__add_plain(cnn_net *net, cnn__kind kind, const char *type)
-{
-    cnn__layer layer = cnn__layer_of(kind, type);
-    cnn__add(net, &layer);
-}
-
-void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 0); }
-void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, 1); }
-void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool2d", 0, 0, 0); }
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool2d", 0, 1, 0); }
-void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "max_pool1d", 1, 0, 0); }
-void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o) { cnn__add_pool(net, o, "avg_pool1d", 1, 1, 0); }
-void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
-void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
-void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
-void cnn_softmax(cnn_net *net) { cnn__add_plain(net, CNN__SOFTMAX, "softmax"); }
-void cnn_flatten(cnn_net *net) { cnn__add_plain(net, CNN__FLATTEN, "flatten"); }
-
-void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
-{
-    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
-}
-
-void cnn_global_avg_pool2d(cnn_net *net)
-{
-    cnn_pool2d_options o;
-    memset((void *)&o, 0, sizeof o);
-    cnn__add_pool(net, o, "global_avg_pool2d", 0, 1, 1);
-}
-
-void cnn_linear_with(cnn_net *net, cnn_linear_options o)
-{
-    cnn__layer layer = cnn__layer_of(CNN__LINEAR, "linear");
-    layer.linear_options = o;
-    cnn__add(net, &layer);
-}
-
-void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
-{
-    cnn__layer layer = cnn__layer_of(CNN__DROPOUT, "dropout");
-    layer.p = o.p;
-    cnn__add(net, &layer);
 }
 
 static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
@@ -4595,8 +5235,8 @@ static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
     if (net->ready)
-        cnn__say(&net->error,
-                 "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
+        cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its "
+                 "parameters", call);
     return !net->ready;
 }
 
@@ -4659,13 +5299,12 @@ static int cnn__open_backend(cnn_net *net)
     const char *missing;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
-        return cnn__say(&net->error,
-                 "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
-                 b->name, b->version, CNN_BACKEND_VERSION);
+        return cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build "
+                        "both from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
     missing = cnn__missing_entry(b);
     if (missing)
-        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
-                 b->name, missing);
+        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and "
+                        "replace entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context)
@@ -4689,9 +5328,8 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
                      ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
                      : NULL;
     if (!memory)
-        cnn__say(&net->error,
-                 "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch", what,
-                 (double)count * (double)size / 1e6, net->backend.name);
+        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or "
+                 "a smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
     return memory;
 }
 
@@ -4706,65 +5344,63 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 static cnn_counters cnn__read_counters(cnn_net *net)
 {
     cnn_counters c;
-    net->backend.download(net->backend.context, &c, net->counters, sizeof c);
+    net->backend.download(net->backend.context, &c, net->pass.counters, sizeof c);
     return c;
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
 {
-    net->backend.upload(net->backend.context, net->counters, c, sizeof *c);
+    net->backend.upload(net->backend.context, net->pass.counters, c, sizeof *c);
 }
 
 /* ---- ready: parameters in one block, layers fused into operations ---- */
 
-static void cnn__add_tensor(cnn_net *net, int layer, const char *suffix, int ndim, const int *shape, size_t fan_in,
-                            size_t fan_out, cnn_init init)
+/* Gives a layer's parameters or buffers their keys and their places in the block, whose size is *size. */
+static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, int count, size_t *size)
 {
-    cnn__tensor *t = &net->tensors[net->tensor_count++];
+    const size_t most = (size_t)-1 / 64;                   /* more than can be had, and no sum wraps around */
+    int k, i;
+    for (k = 0; k < count; k++, t++) {
+        cnn__snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, t->name);
+        t->layer = layer;
+        t->place = k;
+        for (t->count = 1, i = 0; i < t->ndim; i++)
+            if (!cnn__mul(&t->count, t->count, (size_t)t->shape[i])) t->count = most;
+        t->offset = *size;
+        *size += (t->count + 15) / 16 * 16;                /* each begins at a cache line */
+        if (*size > most) *size = most;
+    }
+}
+
+static int cnn__list_tensors(cnn_net *net)
+{
+    size_t room = (size_t)net->layer_count * CNN__TENSORS;
     int i;
-    cnn__snprintf(t->key, sizeof t->key, "%s.%s", net->layers[layer].name, suffix);
-    t->layer = layer;
-    t->is_bias = !strcmp(suffix, "bias");
-    t->ndim = ndim;
-    t->count = 1;
-    for (i = 0; i < ndim; i++) {
-        t->shape[i] = shape[i];
-        if (!cnn__mul(&t->count, t->count, (size_t)shape[i])) t->count = (size_t)-1 / 64;
-    }
-    t->fan_in = fan_in;
-    t->fan_out = fan_out;
-    t->init = init;
-    t->offset = net->parameter_count;
-    net->parameter_count += (t->count + 15) / 16 * 16;     /* each tensor begins at a cache line */
-    if (net->parameter_count > (size_t)-1 / 64) net->parameter_count = (size_t)-1 / 64;
-}
-
-static int cnn__parameters_of(const cnn__layer *l)         /* 2: weight and bias; 1: weight; 0 */
-{
-    if (l->kind == CNN__CONV2D) return l->conv_options.no_bias ? 1 : 2;
-    return l->kind != CNN__LINEAR ? 0 : l->linear_options.no_bias ? 1 : 2;
-}
-
-static void cnn__list_tensors(cnn_net *net)
-{
-    int i, shape[4];
+    net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
+    net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
+    if (!net->tensors || !net->buffers) return cnn__say(&net->error, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
-        const cnn__layer *l = &net->layers[i];
-        if (l->kind == CNN__CONV2D) {
-            size_t area = (size_t)l->conv.kernel_height * (size_t)l->conv.kernel_width;
-            size_t fan_in = (size_t)(l->conv.in_channels / l->conv.groups) * area,
-                   fan_out = (size_t)l->conv.out_channels * area;
-            shape[0] = l->conv.out_channels; shape[1] = l->conv.in_channels / l->conv.groups;
-            shape[2] = l->conv1d ? l->conv.kernel_width : l->conv.kernel_height; shape[3] = l->conv.kernel_width;
-            cnn__add_tensor(net, i, "weight", l->conv1d ? 3 : 4, shape, fan_in, fan_out, l->conv_options.init);
-            if (!l->conv_options.no_bias) cnn__add_tensor(net, i, "bias", 1, shape, fan_in, fan_out, CNN_INIT_DEFAULT);
-        } else if (l->kind == CNN__LINEAR) {
-            shape[0] = l->linear.out_features; shape[1] = l->linear.in_features;
-            cnn__add_tensor(net, i, "weight", 2, shape, (size_t)shape[1], (size_t)shape[0], l->linear_options.init);
-            if (!l->linear_options.no_bias)
-                cnn__add_tensor(net, i, "bias", 1, shape, (size_t)shape[1], (size_t)shape[0], CNN_INIT_DEFAULT);
-        }
+        cnn__layer *l = &net->layers[i];
+        cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
+        l->first_tensor = net->tensor_count;
+        l->first_buffer = net->buffer_count;
+        l->tensor_count = l->kind->tensors ? l->kind->tensors(l, parameters) : 0;
+        l->buffer_count = l->kind->buffers ? l->kind->buffers(l, buffers) : 0;
+        cnn__place_tensors(net, i, parameters, l->tensor_count, &net->parameter_count);
+        cnn__place_tensors(net, i, buffers, l->buffer_count, &net->buffer_size);
+        net->tensor_count += l->tensor_count;
+        net->buffer_count += l->buffer_count;
     }
+    return 1;
+}
+
+static void cnn__forget_tensors(cnn_net *net)
+{
+    cnn__free(net->tensors);
+    cnn__free(net->buffers);
+    net->tensors = net->buffers = NULL;
+    net->tensor_count = net->buffer_count = 0;
+    net->parameter_count = net->buffer_size = 0;
 }
 
 /* One parameter's first values: a function of (seed, number of the tensor, element). */
@@ -4783,13 +5419,14 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
         if (deviation > 0)                                                 /* Box, Muller */
-            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0
+                                                     - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
         else
             w[i] = (float)(bound * (2.0 * (double)cnn__unit(r[0]) - 1));
     }
 }
 
-static int cnn__frozen(const cnn_net *net, const cnn__tensor *t) { return net->layers[t->layer].frozen[t->is_bias]; }
+static int cnn__frozen(const cnn_net *net, const cnn__tensor *t) { return net->layers[t->layer].frozen[t->place]; }
 
 /* The spans as a new optimizer finds them: no parameter has been moved yet. */
 static void cnn__new_spans(cnn_net *net)
@@ -4811,17 +5448,20 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host)
-        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
-                 4e-6 * (double)net->parameter_count);
+        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB",
+                        (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
     net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
-    net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
-    net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
+    net->buffered = (float *)cnn__backend_alloc(net, net->buffer_size, sizeof(float), "the buffers");
+    net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
-        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
+        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i],
+                                                                 net->seed, i);
         net->backend.upload(net->backend.context, net->parameters, host, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->gradients, sizeof *host * net->parameter_count);
+        net->backend.zero(net->backend.context, net->pass.gradients, sizeof *host * net->parameter_count);
+        net->backend.zero(net->backend.context, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -4832,33 +5472,31 @@ static int cnn__init_parameters(cnn_net *net)
     return !cnn__stopped(net);
 }
 
-static int cnn__fusible_pool(const cnn__layer *l)          /* the winner's place must fit one byte */
+/* Layer i alone, as an operation */
+static cnn__op cnn__op_of(const cnn_net *net, int i)
 {
-    return l->kind == CNN__POOL2D && !l->average && (double)l->pool.kernel_height * l->pool.kernel_width <= 256;
+    cnn__op op;
+    memset(&op, 0, sizeof op);
+    op.first = op.last = i;
+    op.shapes = net->layers[i].shapes;
+    return op;
 }
 
-/* conv + activation + max pooling become one operation, and so do linear + activation. Flatten is none. */
+/* Layers become operations; what a layer's kind can do along with it, its operation does. */
 static void cnn__fuse(cnn_net *net)
 {
-    int i = 0;
-    while (i < net->layer_count) {
-        const cnn__layer *l = &net->layers[i];
-        cnn__op *op = &net->ops[net->op_count];
-        if (l->kind == CNN__FLATTEN) { i++; continue; }
-        memset(op, 0, sizeof *op);
-        op->first = op->last = i;
-        op->conv = l->conv;
-        op->linear = l->linear;
-        if (l->kind == CNN__CONV2D || l->kind == CNN__LINEAR) {
-            if (i + 1 < net->layer_count && l[1].kind == CNN__ACTIVATION) {
-                op->conv.activation = op->linear.activation = l[1].activation;
-                op->conv.slope = op->linear.slope = l[1].slope;
-                op->last++;
-            }
-            if (l->kind == CNN__CONV2D && op->last + 1 < net->layer_count && cnn__fusible_pool(&net->layers[op->last + 1]))
-                op->conv.pool = net->layers[++op->last].pool;
+    int i, n;
+    for (i = 0; i < net->layer_count; i++) {
+        cnn__layer *l = &net->layers[i];
+        cnn__op *op = &net->pass.ops[net->op_count];
+        if (!l->kind->forward) {            /* it has its input's */
+            l->op = l->inputs[0] < 0 ? -1 : net->layers[l->inputs[0]].op;
+            continue;
         }
-        i = op->last + 1;
+        *op = cnn__op_of(net, i);
+        while (l->kind->fuse && i + 1 < net->layer_count && l->kind->fuse(op, &net->layers[i + 1])) i++;
+        op->last = i;
+        for (n = op->first; n <= i; n++) net->layers[n].op = net->op_count;
         net->op_count++;
     }
 }
@@ -4869,13 +5507,7 @@ static int cnn__ready(cnn_net *net);
 
 static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[net->layer_count - 1].out); }
 
-static void cnn__op_batch(cnn_net *net, cnn__op *op, int batch)
-{
-    op->conv.allow_tf32 = net->allow_tf32;
-    op->conv.batch = op->conv.pool.batch = op->linear.batch = batch;
-}
-
-static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old memory stays: the operations count on it */
+static int cnn__need_work(cnn_net *net, size_t bytes)  /* on failure the old memory stays: the operations count on it */
 {
     void *work;
     if (bytes <= net->work_size) return 1;
@@ -4887,42 +5519,68 @@ static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old
     return 1;
 }
 
-static size_t cnn__op_work(cnn_net *net, const cnn__op *op)
+/* An operation as its layer's kind is called with it */
+static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
 {
-    const cnn_backend *b = &net->backend;
-    switch (net->layers[op->first].kind) {
-    case CNN__CONV2D: return b->conv2d_work(b->context, &op->conv);
-    case CNN__LINEAR: return b->linear_work(b->context, &op->linear);
-    default:          return 0;
+    const cnn__layer *l = &net->layers[op->first];
+    cnn__shapes *s = &op->shapes;
+    cnn__call c;
+    int i;
+    s->conv.allow_tf32 = net->allow_tf32;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->map.batch = batch;
+    memset(&c, 0, sizeof c);
+    c.b = &net->backend;
+    c.layer = l;
+    c.shapes = s;
+    c.number = op->first;
+    c.batch = batch;
+    c.training = !net->pass.evaluating;
+    c.counters = net->pass.counters;
+    for (i = 0; i < l->tensor_count; i++) {
+        size_t offset = net->tensors[l->first_tensor + i].offset;
+        c.tensors[i] = net->parameters + offset;
+        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
     }
+    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = net->buffered + net->buffers[l->first_buffer + i].offset;
+    for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
+    c.y = op->y;
+    c.index = net->pass.no_grad ? NULL : op->index;
+    c.work = net->work;
+    return c;
+}
+
+static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
+{
+    cnn__call c = cnn__call_of(net, op, batch);
+    return c.layer->kind->work ? c.layer->kind->work(&c) : 0;
 }
 
 static void cnn__free_batch_memory(cnn_net *net)
 {
     int i;
-    cnn__backend_free(net, &net->x);
-    cnn__backend_free(net, &net->dloss);
-    cnn__backend_free(net, &net->targets);
-    cnn__backend_free(net, &net->labels);
-    cnn__free(net->dealt);
-    net->dealt = NULL;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
-    net->capacity = 0;
-    net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
+    cnn__backend_free(net, &net->pass.x);
+    cnn__backend_free(net, &net->pass.dloss);
+    cnn__backend_free(net, &net->pass.targets);
+    cnn__backend_free(net, &net->pass.labels);
+    cnn__free(net->pass.dealt);
+    net->pass.dealt = NULL;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].output);
+    net->pass.capacity = 0;
+    net->pass.batch = net->pass.has_loss = 0;                        /* there is no last forward pass any more */
 }
 
 static void cnn__free_backward_memory(cnn_net *net)
 {
-    cnn__backend_free(net, &net->dflow[0]);
-    cnn__backend_free(net, &net->dflow[1]);
-    net->backward_capacity = 0;
+    cnn__backend_free(net, &net->pass.dflow[0]);
+    cnn__backend_free(net, &net->pass.dflow[1]);
+    net->pass.backward_capacity = 0;
 }
 
 static void cnn__free_index_memory(cnn_net *net)
 {
     int i;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].index);
-    net->index_capacity = 0;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].index);
+    net->pass.index_capacity = 0;
 }
 
 /* Room for a forward pass of `batch` samples; nothing happens while it stays the same. */
@@ -4931,46 +5589,43 @@ static int cnn__reserve(cnn_net *net, int batch)
     size_t b = (size_t)batch, size, work = 0;
     int i;
     if (!cnn__ready(net)) return 0;
-    if (batch > net->capacity) {
+    if (batch > net->pass.capacity) {
         cnn__free_batch_memory(net);
-        net->x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
-        net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
-        net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
-        net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-        net->dealt = (int *)cnn__alloc(b, sizeof(int));
-        if (!net->dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
+        net->pass.x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
+        net->pass.dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
+        net->pass.targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
+        net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+        net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
+        if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
         for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-            cnn__op *op = &net->ops[i];
-            op->output =
-                (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
+            cnn__op *op = &net->pass.ops[i];
+            op->output = (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float),
+                                                     "the outputs");
         }
         if (!net->scale)
             net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (!net->shift)
             net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
         if (cnn__stopped(net)) return 0;
-        net->capacity = batch;
+        net->pass.capacity = batch;
     }
     if (batch != net->work_batch) {         /* a smaller one may need more: how a sum is split depends on it */
         for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &net->ops[i];
-            cnn__op_batch(net, op, batch);
-            size = cnn__op_work(net, op);
+            size = cnn__op_work(net, &net->pass.ops[i], batch);
             if (size > work) work = size;
         }
         if (!cnn__need_work(net, work)) return 0;
         net->work_batch = batch;
     }
-    if (!net->no_grad && batch > net->index_capacity) {
+    if (!net->pass.no_grad && batch > net->pass.index_capacity) {
         cnn__free_index_memory(net);
         for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &net->ops[i];
-            if (!op->conv.pool.kernel_height) continue;
-            op->index =
-                (unsigned char *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, 1, "the pooling indices");
+            cnn__op *op = &net->pass.ops[i];
+            if (!op->index_size) continue;
+            op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * b, 1, "the pooling indices");
             if (!op->index) return 0;
         }
-        net->index_capacity = batch;
+        net->pass.index_capacity = batch;
     }
     return 1;
 }
@@ -4979,37 +5634,28 @@ static int cnn__reserve_backward(cnn_net *net)
 {
     size_t most = 1;
     int i;
-    if (net->batch <= net->backward_capacity) return 1;
+    if (net->pass.batch <= net->pass.backward_capacity) return 1;
     cnn__free_backward_memory(net);
     for (i = 1; i < net->op_count; i++) {
-        size_t size = cnn__size(net->layers[net->ops[i].first].in);
+        size_t size = cnn__size(net->layers[net->pass.ops[i].first].in);
         if (size > most) most = size;
     }
     for (i = 0; i < 2; i++) {
-        net->dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->batch, sizeof(float), "the gradients");
-        if (!net->dflow[i]) return 0;
+        net->pass.dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->pass.batch, sizeof(float),
+                                                         "the gradients");
+        if (!net->pass.dflow[i]) return 0;
     }
-    net->backward_capacity = net->batch;
+    net->pass.backward_capacity = net->pass.batch;
     return 1;
 }
 
 /* ---- looking: whoever looks gets a pass of its own, so that training's outputs, masks, counters, gradients and mode stay ---- */
 
-static void cnn__swap(void *a, void *b, size_t size)
-{
-    unsigned char *p = (unsigned char *)a, *q = (unsigned char *)b, byte;
-    while (size--) byte = *p, *p++ = *q, *q++ = byte;
-}
-
 static void cnn__swap_passes(cnn_net *net)
 {
-    cnn__pass *p = &net->look;
-#define CNN__SWAP(field) cnn__swap(&net->field, &p->field, sizeof p->field);
-    CNN__SWAP(capacity) CNN__SWAP(index_capacity) CNN__SWAP(backward_capacity) CNN__SWAP(x) CNN__SWAP(dloss) CNN__SWAP(targets)
-    CNN__SWAP(dflow) CNN__SWAP(gradients) CNN__SWAP(labels) CNN__SWAP(order) CNN__SWAP(order_room) CNN__SWAP(order_next)
-    CNN__SWAP(counters) CNN__SWAP(ops) CNN__SWAP(evaluating) CNN__SWAP(no_grad) CNN__SWAP(batch) CNN__SWAP(has_loss)
-    CNN__SWAP(last) CNN__SWAP(dealt)
-#undef CNN__SWAP
+    cnn__pass other = net->look;
+    net->look = net->pass;
+    net->pass = other;
     net->looking = !net->looking;
 }
 
@@ -5023,10 +5669,10 @@ static int cnn__begin_look(cnn_net *net)
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
         if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
-        memcpy(look->ops, net->ops, sizeof *look->ops * (size_t)net->op_count);
+        memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
-            op->output = op->y = NULL; op->index = NULL; op->x = NULL;
+            op->output = op->y = NULL; op->index = NULL;
         }
     }
     if (!look->counters) {
@@ -5035,7 +5681,7 @@ static int cnn__begin_look(cnn_net *net)
         net->backend.zero(net->backend.context, look->counters, sizeof(cnn_counters));
     }
     cnn__swap_passes(net);
-    net->evaluating = net->no_grad = 1;
+    net->pass.evaluating = net->pass.no_grad = 1;
     return 1;
 }
 
@@ -5046,12 +5692,12 @@ static void cnn__release_pass(cnn_net *net)
     cnn__free_batch_memory(net);
     cnn__free_backward_memory(net);
     cnn__free_index_memory(net);
-    cnn__backend_free(net, &net->gradients);
-    cnn__backend_free(net, &net->counters);
-    cnn__backend_free(net, &net->order);
-    cnn__free(net->ops);
-    net->ops = NULL;
-    net->order_room = net->order_next = 0;
+    cnn__backend_free(net, &net->pass.gradients);
+    cnn__backend_free(net, &net->pass.counters);
+    cnn__backend_free(net, &net->pass.order);
+    cnn__free(net->pass.ops);
+    net->pass.ops = NULL;
+    net->pass.order_room = net->pass.order_next = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)
@@ -5068,13 +5714,14 @@ static void cnn__release(cnn_net *net)
         int ops = net->op_count;
         cnn__release_pass(net);
         cnn__swap_passes(net);
-        net->op_count = net->ops ? ops : 0;                /* nobody may have looked */
+        net->op_count = net->pass.ops ? ops : 0;                /* nobody may have looked */
         cnn__release_pass(net);
         cnn__swap_passes(net);
         cnn__backend_free(net, &net->work);
         cnn__backend_free(net, &net->scale);
         cnn__backend_free(net, &net->shift);
         cnn__backend_free(net, &net->parameters);
+        cnn__backend_free(net, &net->buffered);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
         cnn__backend_free(net, &net->spans);
@@ -5085,23 +5732,21 @@ static void cnn__release(cnn_net *net)
     }
     cnn__free(net->scaled);
     cnn__free(net->resident);
-    cnn__free(net->tensors);
-    cnn__free(net->ops);
-    net->scaled = NULL; net->resident = NULL; net->tensors = NULL; net->ops = NULL;
-    net->tensor_count = net->op_count = net->opened = 0;
+    cnn__free(net->pass.ops);
+    cnn__forget_tensors(net);
+    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL;
+    net->op_count = net->opened = 0;
     net->staged_size = 0;
     net->work_batch = 0;
-    net->parameter_count = 0;
 }
 
 static int cnn__make_ready(cnn_net *net)
 {
     if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
-    net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
-    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
-    if (!net->tensors || !net->ops) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!cnn__list_tensors(net)) return 0;
+    net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
+    if (!net->pass.ops) return cnn__say(&net->error, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
-    cnn__list_tensors(net);
     cnn__fuse(net);
     return cnn__init_parameters(net);
 }
@@ -5133,103 +5778,55 @@ void cnn_free(cnn_net *net)
 
 /* ---- forward and backward ---- */
 
-static float *cnn__parameter(cnn_net *net, int layer, const char *suffix, float *block)    /* NULL: a layer without bias */
+static int cnn__learns(cnn_net *net, cnn__op *op)
 {
+    cnn__call c = cnn__call_of(net, op, net->pass.batch);
     int i;
-    for (i = 0; i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        if (t->layer == layer && !strcmp(t->key + strlen(t->key) - strlen(suffix), suffix)) return block + t->offset;
-    }
-    return NULL;
+    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
+    return 0;
 }
 
-static float *cnn__gradient(cnn_net *net, int layer, const char *suffix)   /* NULL: no such parameter, or frozen */
+static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
 {
-    int is_bias = !strcmp(suffix, "bias");
-    return net->layers[layer].frozen[is_bias] ? NULL : cnn__parameter(net, layer, suffix, net->gradients);
+    return l->training_only && net->pass.evaluating;
 }
 
-static int cnn__learns(cnn_net *net, const cnn__op *op)
+/* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
+static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
 {
-    return cnn__gradient(net, op->first, "weight") || cnn__gradient(net, op->first, "bias");
+    cnn__call c = cnn__call_of(net, op, batch);
+    c.layer->kind->forward(&c);
 }
 
-static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)
+/* From dy to op->dx; adds to the gradients of what is not frozen. */
+static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
 {
-    return l->kind == CNN__DROPOUT && net->evaluating;
+    cnn__call c = cnn__call_of(net, op, batch);
+    c.dy = dy;
+    c.index = op->index;
+    c.layer->kind->backward(&c);
 }
 
-/* Runs an operation on backend memory: y = op(x). op->index is filled where gradients will be wanted. */
-static void cnn__op_forward(cnn_net *net, cnn__op *op, float *y, const float *x, int batch)
-{
-    const cnn_backend *b = &net->backend;
-    const cnn__layer *l = &net->layers[op->first];
-    const float *weight = cnn__parameter(net, op->first, "weight", net->parameters);
-    const float *bias = cnn__parameter(net, op->first, "bias", net->parameters);
-    size_t n = cnn__size(l->out) * (size_t)batch;
-    cnn_pool2d_shape pool = l->pool;
-    cnn_map_shape map;
-    cnn__op_batch(net, op, batch);
-    pool.batch = map.batch = batch;
-    map.channels = l->in.channels;
-    map.pixels = l->in.height * l->in.width;
-    switch (l->kind) {
-    case CNN__CONV2D:
-        b->conv2d_forward(b->context, &op->conv, y, net->no_grad ? NULL : op->index, x, weight, bias, net->work);
-        break;
-    case CNN__POOL2D:     b->pool2d_forward(b->context, &pool, y, x); break;
-    case CNN__LINEAR:     b->linear_forward(b->context, &op->linear, y, x, weight, bias, net->work); break;
-    case CNN__ACTIVATION: b->activation_forward(b->context, l->activation, l->slope, y, x, n); break;
-    case CNN__SOFTMAX:    b->softmax_forward(b->context, &map, y, x); break;
-    case CNN__DROPOUT:    b->dropout_forward(b->context, net->counters, op->first, l->p, y, x, n); break;
-    case CNN__FLATTEN:    break;                           /* is no operation */
-    }
-}
+/* What came out of an operation, or the samples */
+static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->pass.x : net->pass.ops[op].y; }
 
-/* dx = gradient with respect to the input (NULL: not needed); adds to the gradients of what is not frozen. */
-static void cnn__op_backward(cnn_net *net, cnn__op *op, float *dx, const float *dy, const float *y, const float *x, int batch)
-{
-    const cnn_backend *b = &net->backend;
-    const cnn__layer *l = &net->layers[op->first];
-    const float *weight = cnn__parameter(net, op->first, "weight", net->parameters);
-    float *dweight = cnn__gradient(net, op->first, "weight"), *dbias = cnn__gradient(net, op->first, "bias");
-    size_t n = cnn__size(l->out) * (size_t)batch;
-    cnn_pool2d_shape pool = l->pool;
-    cnn_map_shape map;
-    cnn__op_batch(net, op, batch);
-    pool.batch = map.batch = batch;
-    map.channels = l->in.channels;
-    map.pixels = l->in.height * l->in.width;
-    switch (l->kind) {
-    case CNN__CONV2D:
-        b->conv2d_backward(b->context, &op->conv, dx, dweight, dbias, dy, y, op->index, x, weight, net->work);
-        break;
-    case CNN__POOL2D:     b->pool2d_backward(b->context, &pool, dx, dy, x); break;
-    case CNN__LINEAR:     b->linear_backward(b->context, &op->linear, dx, dweight, dbias, dy, y, x, weight, net->work); break;
-    case CNN__ACTIVATION: b->activation_backward(b->context, l->activation, l->slope, dx, dy, y, n); break;
-    case CNN__SOFTMAX:    b->softmax_backward(b->context, &map, dx, dy, y); break;
-    case CNN__DROPOUT:    b->dropout_backward(b->context, net->counters, op->first, l->p, dx, dy, n); break;
-    case CNN__FLATTEN:    break;
-    }
-}
+static float *cnn__last_output(cnn_net *net) { return cnn__output_of(net, net->layers[net->layer_count - 1].op); }
 
-static void cnn__run(cnn_net *net, int batch)              /* from net->x through all operations */
+static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
-    const float *x = net->x;
-    int i;
-    net->batch = batch;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);
+    int i, k;
+    net->pass.batch = batch;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);
     for (i = 0; i < net->op_count; i++) {
-        cnn__op *op = &net->ops[i];
-        op->x = x;
-        op->y = cnn__does_nothing(net, &net->layers[op->first]) ? (float *)x : op->output;
-        if (op->y == op->output) cnn__op_forward(net, op, op->y, x, batch);
-        x = op->y;
+        cnn__op *op = &net->pass.ops[i];
+        const cnn__layer *l = &net->layers[op->first];
+        for (k = 0; k < l->input_count; k++)
+            op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
+        op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
+        if (op->y == op->output) cnn__op_forward(net, op, batch);
     }
 }
-
-static float *cnn__last_output(cnn_net *net) { return net->op_count ? net->ops[net->op_count - 1].y : net->x; }
 
 /* A data set that was freed takes its copies along. */
 static void cnn__drop_freed(cnn_net *net)
@@ -5266,7 +5863,8 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
-static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host && !cnn__data_stays(data); }
+static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host
+    && !cnn__data_stays(data); }
 
 static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
 {
@@ -5284,7 +5882,7 @@ static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
     int n;
     if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
     for (n = 0; n < batch; n++)
-        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->dealt[n], size);
+        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->pass.dealt[n], size);
     return net->staging;
 }
 
@@ -5309,7 +5907,8 @@ static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, 
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
-    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size)) return;
+    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift,
+                                                                          size)) return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
     if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
@@ -5324,21 +5923,21 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);               /* its order may not be there any more */
-    if (count > net->order_room) {
-        int room = count > 4096 ? count : 4096;            /* for many single batches before the next one begins at 0 again */
-        cnn__backend_free(net, &net->order);
-        net->order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
-        net->order_room = net->order_next = net->order ? room : 0;
-        if (!net->order) return;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);               /* its order may not be there any more */
+    if (count > net->pass.order_room) {
+        int room = count > 4096 ? count : 4096;      /* for many single batches before the next one begins at 0 again */
+        cnn__backend_free(net, &net->pass.order);
+        net->pass.order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
+        net->pass.order_room = net->pass.order_next = net->pass.order ? room : 0;
+        if (!net->pass.order) return;
     }
-    if (count > net->order_room - net->order_next) {
+    if (count > net->pass.order_room - net->pass.order_next) {
         uint64_t zero = 0;
-        b->upload(b->context, &net->counters->next_offset, &zero, sizeof zero);
-        net->order_next = 0;
+        b->upload(b->context, &net->pass.counters->next_offset, &zero, sizeof zero);
+        net->pass.order_next = 0;
     }
-    b->upload(b->context, net->order + net->order_next, order, sizeof(int) * (size_t)count);
+    b->upload(b->context, net->pass.order + net->pass.order_next, order, sizeof(int) * (size_t)count);
 }
 
 static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data *data)
@@ -5358,9 +5957,9 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
         return cnn__say(&net->error,
                         "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
-                        data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
-                        net->input.width);
+        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x "
+                        "%d x %d", data->name, data->channels, data->height, data->width, net->input.channels,
+                        net->input.height, net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
         return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
@@ -5373,10 +5972,10 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
     size_t count = cnn__data_count(batch->data);
     int n;
     for (n = 0; n < batch->size; n++) {
-        net->dealt[n] = batch->order[n];
-        if (net->dealt[n] < 0 || (size_t)net->dealt[n] >= count)
-            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to %.0f",
-                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1);
+        net->pass.dealt[n] = batch->order[n];
+        if (net->pass.dealt[n] < 0 || (size_t)net->pass.dealt[n] >= count)
+            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go "
+                            "from 0 to %.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -5402,7 +6001,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     size_t size;
     int n;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
-    net->batch = net->has_loss = 0;
+    net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
     b = &net->backend;
     data = batch->data;
@@ -5417,21 +6016,21 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
         if (!cnn__stopped(net)) samples = cnn__send_samples(net, samples, batch->size, size);
     } else {
         samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
-        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->dealt, batch->size);
+        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     }
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
-    if (!net->looking && !net->evaluating) {
+    if (!net->looking && !net->pass.evaluating) {
         if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
-    b->next_batch(b->context, net->counters, batch->size, !net->evaluating);
-    net->order_next += batch->size;
-    b->gather(b->context, net->counters, &map, net->x, data->bytes ? (const unsigned char *)samples : NULL,
-              data->floats ? (const float *)samples : NULL, net->order, net->scale, net->shift);
+    b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
+    net->pass.order_next += batch->size;
+    b->gather(b->context, net->pass.counters, &map, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
+              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
     cnn__run(net, batch->size);
-    net->last = *batch;
+    net->pass.last = *batch;
 }
 
 void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch, 0); }
@@ -5439,8 +6038,8 @@ void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
-    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order
-        || net->last.size != batch->size || !batch->data)
+    if (!batch || !net->pass.batch || net->pass.last.data != batch->data || net->pass.last.order != batch->order
+        || net->pass.last.size != batch->size || !batch->data)
         return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
@@ -5455,7 +6054,8 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
     } else {
         from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
-        if (!cnn__stopped(net)) b->gather_rows(b->context, net->counters, to, from, net->order, batch->size, width);
+        if (!cnn__stopped(net)) b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size,
+                                               width);
     }
 }
 
@@ -5466,14 +6066,14 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
     int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
     if (!data->labels) return NULL;
     for (n = 0; n < batch->size; n++) {
-        int label = data->labels[net->dealt[n]];
+        int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
-        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->dealt[n], data->name,
-                 limit - 1);
+        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
+                 data->name, limit - 1);
         return NULL;
     }
-    cnn__batch_rows(net, net->labels, batch, CNN__LABELS, data->labels, 1);
-    return net->labels;
+    cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
+    return net->pass.labels;
 }
 
 /* The targets of a loss, which has as many values of each sample as the network; NULL and an error if they do not fit */
@@ -5486,9 +6086,15 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
                  data->name, data->outputs, outputs);
         return NULL;
     }
-    cnn__batch_rows(net, net->targets, batch, CNN__TARGETS, data->targets, outputs);
-    return net->targets;
+    cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
+    return net->pass.targets;
 }
+
+static const cnn__field cnn__cross_entropy_fields[] = {
+    CNN__INT(cnn_cross_entropy_options, classes, 0), CNN__FLOAT(cnn_cross_entropy_options, label_smoothing, 0),
+    CNN__INT(cnn_cross_entropy_options, ignore_index, CNN__IGNORED),
+    CNN__INT(cnn_cross_entropy_options, probabilities, 0)
+};
 
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
@@ -5496,22 +6102,25 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     int k;
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g", (double)o.label_smoothing);
+        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                 (double)o.label_smoothing);
         return;
     }
     if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes is %d",
-                 o.classes);
+        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
+                 "classes is %d", o.classes);
         return;
     }
     for (k = 0; k < o.classes; k++) {
         if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k, (double)o.weight[k]);
+        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                 (double)o.weight[k]);
         return;
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes); return; }
+        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights",
+                                o.classes); return; }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     }
     cnn__free(net->class_weight);
@@ -5547,22 +6156,23 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities",
+                 data->name);
     else if (o.probabilities && !soft)
         cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
         cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
                  data->classes, outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for each",
-                 o.classes, outputs);
+        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one "
+                 "for each", o.classes, outputs);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->counters, &o, net->no_grad ? NULL : net->dloss,
-                                       cnn__last_output(net), targets, labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o, net->pass.no_grad ? NULL
+                                       : net->pass.dloss, cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
 
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
@@ -5577,21 +6187,21 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     if (!data->targets && !data->labels)
         cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
     else if (!data->targets && data->classes > outputs)
-        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name, data->classes,
-                 outputs);
+        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
+                 data->classes, outputs);
     if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets,
-                     labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.mse(net->backend.context, net->pass.counters, net->pass.no_grad ? NULL : net->pass.dloss,
+                     cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
 
 void cnn_zero_grad(cnn_net *net)
 {
     if (!cnn__ready(net)) return;
-    net->backend.zero(net->backend.context, net->gradients, sizeof(float) * net->parameter_count);
+    net->backend.zero(net->backend.context, net->pass.gradients, sizeof(float) * net->parameter_count);
 }
 
 void cnn_backward(cnn_net *net)
@@ -5599,57 +6209,52 @@ void cnn_backward(cnn_net *net)
     const float *dy;
     int i, first = 0;
     if (cnn__stopped(net)) return;
-    if (!net->has_loss || net->no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
-                              "cnn_mse_loss, then cnn_backward");
+    if (!net->pass.has_loss || net->pass.no_grad) {
+        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then "
+                 "cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
-    while (first < net->op_count && !cnn__learns(net, &net->ops[first])) first++;
+    while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
     if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
         cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
                               "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
-    dy = net->dloss;
+    dy = net->pass.dloss;
     for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first that learns */
-        cnn__op *op = &net->ops[i];
-        float *dx = i == first ? NULL : net->dflow[dy == net->dflow[0]];
+        cnn__op *op = &net->pass.ops[i];
         if (op->y != op->output) continue;                 /* did nothing: dx = dy */
-        cnn__op_backward(net, op, dx, dy, op->y, op->x, net->batch);
-        dy = dx;
+        op->dx[0] = i == first ? NULL : net->pass.dflow[dy == net->pass.dflow[0]];
+        cnn__op_backward(net, op, dy, net->pass.batch);
+        dy = op->dx[0];
     }
-    net->has_loss = 0;
+    net->pass.has_loss = 0;
 }
 
 /* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
    *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
 static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 {
-    int k, layer;
-    const float *x = net->x;
+    const cnn__layer *l = &net->layers[i];
+    const float *x;
+    int layer;
     *own = NULL;
-    for (k = 0; k < net->op_count && net->ops[k].last <= i; k++) x = net->ops[k].y;
-    if (k == net->op_count || net->ops[k].first > i) return x;             /* the end of an operation, or a flatten after it */
-    for (layer = net->ops[k].first; layer <= i; layer++) {
-        cnn__op one;
-        const cnn__layer *l = &net->layers[layer];
-        float *y = (float *)cnn__backend_alloc(net, cnn__size(l->out) * (size_t)net->batch, sizeof(float), "the activations");
-        if (!y) break;
-        memset(&one, 0, sizeof one);
-        one.first = one.last = layer;
-        one.conv = l->conv;
-        one.linear = l->linear;
-        cnn__op_batch(net, &one, net->batch);
-        if (!cnn__need_work(net, cnn__op_work(net, &one))) {
-            cnn__backend_free(net, &y);
-            break;
-        }
-        cnn__op_forward(net, &one, y, *own ? *own : x, net->batch);
+    if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
+    x = net->pass.ops[l->op].x[0];
+    for (layer = net->pass.ops[l->op].first; layer <= i; layer++) {
+        cnn__op one = cnn__op_of(net, layer);
+        one.x[0] = x;
+        one.y = (float *)cnn__backend_alloc(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch,
+                                            sizeof(float), "the activations");
+        if (one.y && cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__op_forward(net, &one,
+                                                                                                    net->pass.batch);
+        else cnn__backend_free(net, &one.y);
         cnn__backend_free(net, own);
-        *own = y;
+        *own = one.y;
+        x = one.y;
+        if (!x) break;
     }
-    if (layer <= i) cnn__backend_free(net, own);
     return *own;
 }
 
@@ -5662,12 +6267,138 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
     return copy;
 }
 
+/* ---- every number by name ---- */
+
+static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
+{
+    int i;
+    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
+    return -1;
+}
+
+/* A parameter or buffer; or with .grad behind its key, a parameter's gradient. NULL: none has this key. */
+static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
+{
+    size_t length = key ? strlen(key) : 0;
+    int i;
+    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
+    if (*gradient) length -= 5;
+    for (i = 0; i < net->tensor_count + (*gradient ? 0 : net->buffer_count); i++) {
+        const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
+        if (strlen(t->key) == length && !strncmp(t->key, key, length)) return t;
+    }
+    return NULL;
+}
+
+static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
+{
+    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
+}
+
+/* what: "layer", "parameter", or more of them; lists those that there are */
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
+{
+    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
+    cnn__text known = { "" };
+    for (i = 0; i < all && strlen(known.s) < 200; i++)
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+                 layers ? net->layers[i].name : net->tensors[i].key);
+    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
+             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
+             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
+}
+
+size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
+{
+    const cnn__tensor *t;
+    const float *from;
+    float *own = NULL;
+    size_t count;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    layer = t ? -1 : cnn__find_layer(net, key);
+    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
+    if (!t && !net->pass.batch)
+        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->pass.batch;
+    if (!values) return count;
+    if (room < count)
+        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
+                                (double)count, (double)room);
+    from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
+    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
+    else count = 0;
+    cnn__backend_free(net, &own);
+    return count;
+}
+
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
+{
+    const cnn__tensor *t;
+    int gradient;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
+    if (gradient)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" "
+                        "itself", key, t->key);
+    if (count != t->count)
+        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                        (double)count);
+    net->backend.upload(net->backend.context, cnn__values_of(net, t), values, sizeof *values * count);
+    return 1;
+}
+
+int cnn_shape(cnn_net *net, const char *key, int shape[4])
+{
+    const cnn__tensor *t;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (t) {
+        memcpy(shape, t->shape, sizeof t->shape);
+        return t->ndim;
+    }
+    layer = cnn__find_layer(net, key);
+    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
+    shape[0] = net->pass.batch;
+    shape[1] = net->layers[layer].out.channels;
+    shape[2] = net->layers[layer].out.height;
+    shape[3] = net->layers[layer].out.width;
+    return net->layers[layer].out.flat ? 2 : 4;
+}
+
+const char *cnn_key(cnn_net *net, int i)
+{
+    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
+}
+
+size_t cnn_num_parameters(cnn_net *net)
+{
+    size_t sum = 0;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
+    return sum;
+}
+
+const char *cnn_layer_name(const cnn_net *net, int i)
+{
+    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
+}
+
+/* ============================================================================================
+   >>train   Learning: optimizers, schedules of the rate, and cnn_fit, which is the loop that a program
+             may write itself, with the log, the doctor and early stopping.
+   ============================================================================================ */
+
 /* ---- optimizers and schedules ---- */
 
 static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
     net->lr = lr;
-    if (net->ready) net->backend.upload(net->backend.context, &net->counters->lr, &lr, sizeof lr);
+    if (net->ready) net->backend.upload(net->backend.context, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
@@ -5689,11 +6420,16 @@ static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
     if (net->ready) {
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
-        net->backend.upload(net->backend.context, &net->counters->step, &no_steps, sizeof no_steps);
+        net->backend.upload(net->backend.context, &net->pass.counters->step, &no_steps, sizeof no_steps);
         cnn__new_spans(net);
     }
     cnn__put_lr(net, (double)lr);
 }
+
+static const cnn__field cnn__sgd_fields[] = {
+    CNN__FLOAT(cnn_sgd_options, lr, 1e-3), CNN__FLOAT(cnn_sgd_options, momentum, 0),
+    CNN__FLOAT(cnn_sgd_options, weight_decay, 0), CNN__INT(cnn_sgd_options, nesterov, 0)
+};
 
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
@@ -5719,6 +6455,13 @@ static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimiz
     net->adam = o;
     cnn__new_optimizer(net, optimizer, o.lr);
 }
+
+#define CNN__ADAM_FIELDS(decay) \
+    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
+    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
+    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
+static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
+static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
 
 void cnn_adam_with(cnn_net *net, cnn_adam_options o)
 {
@@ -5756,15 +6499,18 @@ static int cnn__key_covers(const char *key, const char *layer, const char *param
 
 void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
 {
-    static const char *const parameters[2] = { "weight", "bias" };
+    cnn__tensor t[CNN__TENSORS];
     int found = 0, i, k;
     if (cnn__stopped(net)) return;
-    for (i = 0; i < net->layer_count; i++)
-        for (k = 0; k < cnn__parameters_of(&net->layers[i]); k++)
-            if (cnn__key_covers(key, net->layers[i].name, parameters[k])) {
-                net->layers[i].frozen[k] = !requires_grad;
+    for (i = 0; i < net->layer_count; i++) {
+        cnn__layer *l = &net->layers[i];
+        int count = l->kind->tensors ? l->kind->tensors(l, t) : 0;
+        for (k = 0; k < count; k++)
+            if (cnn__key_covers(key, l->name, t[k].name)) {
+                l->frozen[k] = !requires_grad;
                 found = 1;
             }
+    }
     if (!found && cnn__find_layer(net, key) >= 0)
         cnn__say(&net->error, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
     else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
@@ -5772,7 +6518,8 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
         const cnn__tensor *t = &net->tensors[i];
         int trainable = !cnn__frozen(net, t);
         net->backend.upload(net->backend.context, &net->spans[i].trainable, &trainable, sizeof trainable);
-        if (!trainable) net->backend.zero(net->backend.context, net->gradients + t->offset, sizeof(float) * t->count);
+        if (!trainable) net->backend.zero(net->backend.context, net->pass.gradients + t->offset,
+                                          sizeof(float) * t->count);
     }
 }
 
@@ -5823,6 +6570,10 @@ static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
                     net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it");
 }
 
+static const cnn__field cnn__step_lr_fields[] = {
+    CNN__INT(cnn_step_lr_options, step_size, 0), CNN__FLOAT(cnn_step_lr_options, gamma, 0.1)
+};
+
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)
@@ -5833,6 +6584,10 @@ void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
     cnn__set_schedule(net, CNN__STEP_LR);
 }
 
+static const cnn__field cnn__cosine_lr_fields[] = {
+    CNN__INT(cnn_cosine_lr_options, t_max, 0), CNN__FLOAT(cnn_cosine_lr_options, eta_min, 0)
+};
+
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)
@@ -5842,6 +6597,12 @@ void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
     net->cosine_lr = o;
     cnn__set_schedule(net, CNN__COSINE_LR);
 }
+
+static const cnn__field cnn__one_cycle_lr_fields[] = {
+    CNN__FLOAT(cnn_one_cycle_lr_options, max_lr, 0), CNN__INT(cnn_one_cycle_lr_options, total_steps, 0),
+    CNN__FLOAT(cnn_one_cycle_lr_options, pct_start, 0.3), CNN__FLOAT(cnn_one_cycle_lr_options, div_factor, 25),
+    CNN__FLOAT(cnn_one_cycle_lr_options, final_div_factor, 1e4)
+};
 
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 {
@@ -5860,19 +6621,20 @@ void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
     if (!net->schedule) {
-        cnn__say(&net->error,
-                 "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr");
+        cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                 "cnn_one_cycle_lr");
         return;
     }
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
 }
 
-static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
+static void cnn__clip(cnn_net *net, float max_norm)  /* without reading the norm, for which one would have to wait */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, net->spans,
-                                net->tensor_count, max_norm);
+    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
+                                    (double)max_norm); return; }
+    net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
+                                net->spans, net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -5900,19 +6662,20 @@ void cnn_step(cnn_net *net)
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
-        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients,
+        b->sgd_step(b->context, net->pass.counters, &net->sgd, net->parameters, net->moment1, net->pass.gradients,
                     net->parameter_count, net->spans, net->tensor_count);
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
-        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
-                     net->moment2, net->gradients, net->parameter_count, net->spans, net->tensor_count);
+        b->adam_step(b->context, net->pass.counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters,
+                     net->moment1, net->moment2, net->pass.gradients, net->parameter_count, net->spans,
+                     net->tensor_count);
     }
     if (b->step_end) b->step_end(b->context);
 }
 
-void cnn_train(cnn_net *net) { if (net) net->evaluating = 0; }
-void cnn_eval(cnn_net *net) { if (net) net->evaluating = 1; }
+void cnn_train(cnn_net *net) { if (net) net->pass.evaluating = 0; }
+void cnn_eval(cnn_net *net) { if (net) net->pass.evaluating = 1; }
 
 float cnn_loss(cnn_net *net)
 {
@@ -6023,7 +6786,8 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
         cnn_map_shape one = { 1, 0, 1 };
         one.channels = outputs;
         to->classes[to->done] = best;
-        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0, best, 0);
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0,
+                                                                                best, 0);
     }
     cnn__free(y);
 }
@@ -6049,7 +6813,7 @@ int cnn_predict(cnn_net *net, float *y, const float *x, int count)
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
-        net->backend.upload(net->backend.context, net->x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
+        net->backend.upload(net->backend.context, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
         net->backend.download(net->backend.context, y + out * (size_t)done, cnn__last_output(net),
                               sizeof *y * out * (size_t)size);
@@ -6071,10 +6835,11 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     cnn_data data;
     if (cnn__stopped(net)) return 0;
     if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count);
+        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d",
+                        count);
     if (!net->trained_scale)
-        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale is "
-                                     "not known; give it with cnn_set_scale");
+        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so "
+                        "their scale is not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -6142,20 +6907,22 @@ typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__
 
 /* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
    is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
-static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
-                              const char *score)
+static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate,
+                              const char *left, const char *score)
 {
     enum { fewest = 5, most = 24 };
     int detail, cells = 0, length = 0, i;
     char bar[most + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < fewest; detail--) {
-        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "",
+                      score);
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > most) cells = most;
     if (cells >= fewest) {
         bar[length++] = '[';
-        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
+        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>'
+            : ' ';
         bar[length++] = ']';
         bar[length++] = ' ';
         bar[length] = 0;
@@ -6232,25 +6999,22 @@ static void cnn__advise(cnn__doctor *d, int what, const char *format, ...)
 static void cnn__doctor_before(cnn__doctor *d, const cnn_net *net, const cnn_data *train, cnn_loss_kind loss)
 {
     int outputs = (int)cnn__outputs(net);
-    if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].kind == CNN__SOFTMAX)
-        cnn__advise(d, CNN__SAID_SOFTMAX,
-                    "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. "
-                    "Leave the last cnn_softmax out.");
+    if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].sums_to_one)
+        cnn__advise(d, CNN__SAID_SOFTMAX, "the network ends with softmax, and the cross-entropy takes softmax once "
+                    "more; gradients become small. Leave the last cnn_softmax out.");
     if (train->labels && train->classes < outputs)
-        cnn__advise(d, CNN__SAID_CLASSES,
-                    "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.",
-                    outputs, train->classes - 1, train->classes);
+        cnn__advise(d, CNN__SAID_CLASSES, "the network has %d outputs, but the labels go only from 0 to %d; give the "
+                    "last layer .out_features = %d.", outputs, train->classes - 1, train->classes);
 }
 
 static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
 {
-    size_t i, n = cnn__size(net->input) * (size_t)net->batch;
-    float *x = cnn__download(net, net->x, n), most = 0;
+    size_t i, n = cnn__size(net->input) * (size_t)net->pass.batch;
+    float *x = cnn__download(net, net->pass.x, n), most = 0;
     for (i = 0; x && i < n; i++) if (fabsf(x[i]) > most) most = fabsf(x[i]);
     if (most > 20)
-        cnn__advise(d, CNN__SAID_UNSCALED,
-                    "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
-                    "255, or call cnn_normalize.", (double)most);
+        cnn__advise(d, CNN__SAID_UNSCALED, "the inputs reach %g; networks learn from values around 0 to 1. Give bytes "
+                    "as .bytes, which are divided by 255, or call cnn_normalize.", (double)most);
     cnn__free(x);
 }
 
@@ -6267,7 +7031,7 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !cnn__stopped(net); i++) {
-        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->batch;
+        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->pass.batch;
         float *own, *y;
         const float *from;
         if (net->layers[i].activation != CNN_RELU) continue;
@@ -6275,10 +7039,9 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
         y = from ? cnn__download(net, from, n) : NULL;
         while (y && k < n && y[k] <= 0) k++;
         if (y && k == n)
-            cnn__advise(d, CNN__SAID_DEAD,
-                        "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
-                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.",
-                        i + 1, net->layers[i].name);
+            cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
+                        "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
+                        "leaky_relu.", i + 1, net->layers[i].name);
         cnn__free(y);
         cnn__backend_free(net, &own);
     }
@@ -6291,24 +7054,21 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     cnn__doctor_loss(d, net, e->train.loss);
     if (loss == CNN_CROSS_ENTROPY && classes > 1) {
         if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
-            cnn__advise(d, CNN__SAID_STUCK,
-                        "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
-                        "inputs' scale, " "and try another learning rate than %g.",
-                        e->epoch, classes, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_STUCK, "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. "
+                        "Look at the labels and at the inputs' scale, and try another learning rate than %g.", e->epoch,
+                        classes, chance, (double)e->lr);
         if (e->train.loss > 1.5 * chance)
-            cnn__advise(d, CNN__SAID_RATE,
-                        "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
-                        "Try a tenth of it.", e->epoch, e->train.loss, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_RATE, "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning "
+                        "rate %g is likely too high. Try a tenth of it.", e->epoch, e->train.loss, chance,
+                        (double)e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
-        cnn__advise(d, CNN__SAID_RATE,
-                    "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
-                    "a schedule.", d->best_loss, e->train.loss, (double)e->lr);
+        cnn__advise(d, CNN__SAID_RATE, "the training loss rose from %.3g to %.3g: the learning rate %g is likely too "
+                    "high. Try a tenth of it, or a schedule.", d->best_loss, e->train.loss, (double)e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
-        cnn__advise(d, CNN__SAID_OVERFIT,
-                    "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it "
-                    "overfits. Use dropout, weight decay, " "more data, or fewer epochs.",
+        cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, more data, or fewer epochs.",
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
@@ -6378,6 +7138,15 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
+static const cnn__field cnn__fit_fields[] = {
+    CNN__INT(cnn_fit_options, epochs, 1), CNN__INT(cnn_fit_options, batch_size, 128),
+    CNN__INT(cnn_fit_options, test_batch_size, 256), CNN__INT(cnn_fit_options, loss, CNN_CROSS_ENTROPY),
+    CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0), CNN__INT(cnn_fit_options, keep_order, 0),
+    CNN__INT(cnn_fit_options, keep_last, 0), CNN__INT(cnn_fit_options, progress_bar, 0),
+    CNN__INT(cnn_fit_options, progress_width, 80), CNN__INT(cnn_fit_options, patience, 0),
+    CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
+};
+
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
 {
     cnn_loader *loader;
@@ -6434,119 +7203,6 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!cnn__stopped(net)) cnn__end_with_best(net, &o);
     cnn_loader_free(loader);
     return !cnn__stopped(net);
-}
-
-/* ---- every number by name ---- */
-
-static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
-{
-    int i;
-    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
-    return -1;
-}
-
-static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
-{
-    size_t length = key ? strlen(key) : 0;
-    int i;
-    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
-    if (*gradient) length -= 5;
-    for (i = 0; i < net->tensor_count; i++)
-        if (strlen(net->tensors[i].key) == length && !strncmp(net->tensors[i].key, key, length)) return &net->tensors[i];
-    return NULL;
-}
-
-/* what: "layer", "parameter", or more of them; lists those that there are */
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
-{
-    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
-    cnn__text known = { "" };
-    for (i = 0; i < all && strlen(known.s) < 200; i++)
-        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
-                 layers ? net->layers[i].name : net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
-}
-
-size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
-{
-    const cnn__tensor *t;
-    const float *from;
-    float *own = NULL;
-    size_t count;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    layer = t ? -1 : cnn__find_layer(net, key);
-    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
-    if (!t && !net->batch)
-        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
-    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
-    if (!values) return count;
-    if (room < count)
-        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
-                 (double)room);
-    from = t ? (gradient ? net->gradients : net->parameters) + t->offset : cnn__activation_of(net, layer, &own);
-    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
-    else count = 0;
-    cnn__backend_free(net, &own);
-    return count;
-}
-
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
-{
-    const cnn__tensor *t;
-    int gradient;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
-    if (gradient)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
-                        key, t->key);
-    if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count);
-    net->backend.upload(net->backend.context, net->parameters + t->offset, values, sizeof *values * count);
-    return 1;
-}
-
-int cnn_shape(cnn_net *net, const char *key, int shape[4])
-{
-    const cnn__tensor *t;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (t) {
-        memcpy(shape, t->shape, sizeof t->shape);
-        return t->ndim;
-    }
-    layer = cnn__find_layer(net, key);
-    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
-    shape[0] = net->batch;
-    shape[1] = net->layers[layer].out.channels;
-    shape[2] = net->layers[layer].out.height;
-    shape[3] = net->layers[layer].out.width;
-    return net->layers[layer].out.flat ? 2 : 4;
-}
-
-const char *cnn_key(cnn_net *net, int i)
-{
-    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
-}
-
-size_t cnn_num_parameters(cnn_net *net)
-{
-    size_t sum = 0;
-    int i;
-    if (!cnn__ready(net)) return 0;
-    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
-    return sum;
-}
-
-const char *cnn_layer_name(const cnn_net *net, int i)
-{
-    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
 }
 
 /* ============================================================================================
@@ -6695,6 +7351,13 @@ void cnn_normalize(cnn_data *data, const float *mean, const float *std)
                        data->bytes ? 1.0f / 255 : 1, mean, std, "cnn_normalize", &data->memory->error))
         cnn__data_fails(data);
 }
+
+static const cnn__field cnn__data_fields[] = {
+    CNN__INT(cnn_data_options, count, 0), CNN__INT(cnn_data_options, channels, 0),
+    CNN__INT(cnn_data_options, height, 0), CNN__INT(cnn_data_options, width, 0),
+    CNN__INT(cnn_data_options, classes, 0), CNN__INT(cnn_data_options, outputs, 0),
+    CNN__INT(cnn_data_options, constant, 0)
+};
 
 cnn_data *cnn_data_new_with(cnn_data_options o)
 {
@@ -7353,6 +8016,11 @@ struct cnn_loader {
     int begun;
     cnn__text error;
     cnn_data failed;                        /* in error, what the empty batch is of: it has the sentence  */
+};
+
+static const cnn__field cnn__loader_fields[] = {
+    CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
+    CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
@@ -9516,10 +10184,7 @@ static size_t cnn__layer_parameters(const cnn_net *net, int layer)
 
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
 {
-    if (l->kind == CNN__CONV2D)
-        return (double)cnn__size(l->out) * (l->conv.in_channels / l->conv.groups) * l->conv.kernel_height
-             * l->conv.kernel_width;
-    return l->kind == CNN__LINEAR ? (double)l->in.channels * l->out.channels : 0;
+    return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0;
 }
 
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
@@ -9542,17 +10207,15 @@ void cnn_summary(cnn_net *net, FILE *out)
     int i, width = 12;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
-    if (!net->ready) {                                     /* only for the table: more layers may follow */
-        net->tensors = (cnn__tensor *)cnn__alloc((size_t)net->layer_count * 2, sizeof *net->tensors);
-        if (!net->tensors) { cnn__say(&net->error, "out of memory for the network's layers"); return; }
-        cnn__list_tensors(net);
-    }
+    if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
+        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
+                                   net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
+                 "bytes");
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
             cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
@@ -9569,73 +10232,63 @@ void cnn_summary(cnn_net *net, FILE *out)
     }
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
             cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
-    if (net->ready) return;
-    cnn__free(net->tensors);
-    net->tensors = NULL;
-    net->tensor_count = 0;
-    net->parameter_count = 0;
+    if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
+}
+
+/* Layer `number` with its input and all parameters copied to the host, as `at` and `explain` want it */
+static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *x, float *parameters,
+                                   const cnn_counters *counters)
+{
+    const cnn__layer *l = &net->layers[number];
+    cnn__call c;
+    int i;
+    memset(&c, 0, sizeof c);
+    c.layer = l;
+    c.shapes = &l->shapes;
+    c.number = number;
+    c.batch = net->pass.batch;
+    c.training = !net->pass.evaluating;
+    c.counters = counters;
+    c.x[0] = x;
+    for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
+    return c;
 }
 
 /* ---- gradient check ---- */
 
-typedef struct cnn__check {
-    cnn_net *net;
-    const cnn__layer *layer;
-    int number, batch;
-    float *x, *weight, *bias, *dy;          /* on the host; one value at a time is moved                 */
-    cnn_counters counters;
-} cnn__check;
-
 /* sum of dy * layer(x), in double, over the samples n0 .. n1-1: the loss whose gradients backward should give */
-static double cnn__check_loss(const cnn__check *c, int n0, int n1)
+static double cnn__check_loss(const cnn__call *c, int n0, int n1)
 {
-    const cnn__layer *l = c->layer;
-    size_t in = cnn__size(l->in), out = cnn__size(l->out), i = out * (size_t)n0;
-    cnn_map_shape map;
+    cnn__dims out = c->layer->out;
+    const float *dy = c->dy + cnn__size(out) * (size_t)n0;
     double sum = 0;
     int n, k, row, column;
-    map.batch = c->batch; map.channels = l->in.channels; map.pixels = l->in.height * l->in.width;
     for (n = n0; n < n1; n++)
-        for (k = 0; k < l->out.channels; k++)
-            for (row = 0; row < l->out.height; row++)
-                for (column = 0; column < l->out.width; column++, i++) {
-                    double y = 0;
-                    switch (l->kind) {
-                    case CNN__CONV2D:     y = cnn__conv2d_at(&l->conv, c->x, c->weight, c->bias, n, k, row, column); break;
-                    case CNN__POOL2D:
-                        y = cnn__pool2d_at(&l->pool, c->x + in * (size_t)n + (ptrdiff_t)k * l->in.height * l->in.width, row, column);
-                        break;
-                    case CNN__LINEAR:     y = cnn__linear_at(&l->linear, c->x, c->weight, c->bias, n, k); break;
-                    case CNN__ACTIVATION: y = cnn__activation_at(l->activation, (double)l->slope, (double)c->x[i]); break;
-                    case CNN__SOFTMAX:    y = cnn__softmax_at(&map, c->x, n, k, row * l->out.width + column); break;
-                    case CNN__DROPOUT:
-                        y = c->net->evaluating ? (double)c->x[i] : cnn__dropout_at(&c->counters, c->number, l->p, c->x[i], i);
-                        break;
-                    case CNN__FLATTEN:    y = (double)c->x[i]; break;
-                    }
-                    sum += (double)c->dy[i] * y;
-                }
+        for (k = 0; k < out.channels; k++)
+            for (row = 0; row < out.height; row++)
+                for (column = 0; column < out.width; column++)
+                    sum += (double)*dy++ * c->layer->kind->at(c, n, k, row, column);
     return sum;
 }
 
-static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }   /* NaN is the worst */
+/* NaN is the worst */
+static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
 
-static void cnn__check_tensor(cnn__check *c, const char *what, float *values, const float *gradient, size_t count, int samples,
-                              cnn_gradcheck_result *result, FILE *out)
+/* values: the layer's input or a parameter, as c points to them; one at a time is moved */
+static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
+                              int samples, cnn_gradcheck_result *result, FILE *out)
 {
-    int checked = 0, kinks = 0, failed = 0, s, is_x = values == c->x;
-    int has_kinks = c->layer->activation == CNN_RELU || c->layer->activation == CNN_LEAKY_RELU
-                 || (c->layer->kind == CNN__POOL2D && !c->layer->average);
+    int checked = 0, kinks = 0, failed = 0, s, is_x = values == c->x[0];
     double scale = 0, worst = 0;
     size_t i, per_sample = cnn__size(c->layer->in);
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t at =
-            (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t at = (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number,
+                                                                     (size_t)s) % count;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
-        volatile float higher = value + h, lower = value - h;              /* as floats: the step that is really taken */
+        volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
         here = cnn__check_loss(c, n0, n1);
         values[at] = higher; above = cnn__check_loss(c, n0, n1);
         values[at] = lower;  below = cnn__check_loss(c, n0, n1);
@@ -9643,15 +10296,17 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
         up = (above - here) / ((double)higher - (double)value);
         down = (here - below) / ((double)value - (double)lower);
         slope = (above - below) / ((double)higher - (double)lower);
-        if (has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }       /* these layers are straight elsewhere */
-        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
+        /* these layers are straight elsewhere */
+        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }
+        /* 1: just tolerated */
+        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);
         checked++;
         if (!(error <= 1)) failed++;
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
-                c->layer->name, what, checked, kinks, failed, worst);
+        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
+                     c->number + 1, c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -9661,63 +10316,60 @@ static void cnn__check_tensor(cnn__check *c, const char *what, float *values, co
     }
 }
 
+/* What backward puts out for layer op->first, in dx and in the net's gradients, for x and dy of the host's. */
+static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const float *dy, float *dx)
+{
+    const cnn_backend *b = &net->backend;
+    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->pass.batch;
+    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->pass.batch;
+    float *memory[3];                       /* x, dx, dy */
+    int i;
+    for (i = 0; i < 3; i++)
+        memory[i] = (float *)cnn__backend_alloc(net, i < 2 ? in : outs, sizeof(float), "the gradient check");
+    op->x[0] = memory[0];
+    op->dx[0] = memory[1];
+    op->y = (float *)cnn__backend_alloc(net, outs, sizeof(float), "the gradient check");
+    if (!cnn__stopped(net)) {
+        b->upload(b->context, memory[0], x, sizeof *x * in);
+        b->upload(b->context, memory[2], dy, sizeof *dy * outs);
+        b->zero(b->context, net->pass.gradients, sizeof(float) * net->parameter_count);
+        cnn__op_forward(net, op, net->pass.batch);
+        cnn__op_backward(net, op, memory[2], net->pass.batch);
+        b->download(b->context, dx, memory[1], sizeof *dx * in);
+    }
+    for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
+    cnn__backend_free(net, &op->y);
+    return !cnn__stopped(net);
+}
+
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     const cnn__layer *l = &net->layers[number];
-    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, weights = 0, biases = 0,
-           i;
-    const float *from = net->x;
-    float *own = NULL, *x, *y = NULL, *dx = NULL, *dy = NULL, *dx_host = NULL, *gradients = NULL, *parameters = NULL;
-    cnn__check c;
-    cnn__op op;
-    if (number) from = cnn__activation_of(net, number - 1, &own);
-    memset(&c, 0, sizeof c);
-    memset(&op, 0, sizeof op);
-    op.first = op.last = number;
-    op.conv = l->conv;
-    op.linear = l->linear;
-    cnn__op_batch(net, &op, net->batch);
-    if (!from || !cnn__need_work(net, cnn__op_work(net, &op))) {
-        cnn__backend_free(net, &own);
-        return;
-    }
-    c.net = net; c.layer = l; c.number = number; c.batch = net->batch;
-    c.counters = cnn__read_counters(net);
-    c.x = cnn__download(net, from, in);
-    c.dy = (float *)cnn__alloc(outs, sizeof *c.dy);
-    x = (float *)cnn__backend_alloc(net, in, sizeof *x, "the gradient check");
-    y = (float *)cnn__backend_alloc(net, outs, sizeof *y, "the gradient check");
-    dx = (float *)cnn__backend_alloc(net, in, sizeof *dx, "the gradient check");
-    dy = (float *)cnn__backend_alloc(net, outs, sizeof *dy, "the gradient check");
+    size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
+    float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
+    const float *from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
+    cnn__op op = cnn__op_of(net, number);
+    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
     cnn__backend_free(net, &own);
-    if (!c.dy) cnn__say(&net->error, "out of memory");
-    if (!cnn__stopped(net)) {
-        const cnn_backend *b = &net->backend;
-        for (i = 0; i < outs; i++) c.dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
-        b->upload(b->context, x, c.x, sizeof *x * in);
-        b->upload(b->context, dy, c.dy, sizeof *dy * outs);
-        b->zero(b->context, net->gradients, sizeof(float) * net->parameter_count);
-        cnn__op_forward(net, &op, y, x, net->batch);
-        cnn__op_backward(net, &op, dx, dy, y, x, net->batch);
-        dx_host = cnn__download(net, dx, in);
-        gradients = cnn__download(net, net->gradients, net->parameter_count);
+    dx = (float *)cnn__alloc(in, sizeof *dx);
+    dy = (float *)cnn__alloc(outs, sizeof *dy);
+    if (!dx || !dy) cnn__say(&net->error, "out of memory");
+    for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
+    if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
+        gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
         parameters = cnn__download(net, net->parameters, net->parameter_count);
     }
     if (!cnn__stopped(net)) {
-        const float *dweight = cnn__parameter(net, number, "weight", gradients),
-                    *dbias = cnn__parameter(net, number, "bias", gradients);
-        int t;
-        for (t = 0; t < net->tensor_count; t++)
-            if (net->tensors[t].layer == number) *(weights ? &biases : &weights) = net->tensors[t].count;
-        c.weight = cnn__parameter(net, number, "weight", parameters);
-        c.bias = cnn__parameter(net, number, "bias", parameters);
-        cnn__check_tensor(&c, "input", c.x, dx_host, in, samples, result, out);
-        if (c.weight && !l->frozen[0])
-            cnn__check_tensor(&c, "weight", c.weight, dweight, weights, samples, result, out);
-        if (c.bias && !l->frozen[1]) cnn__check_tensor(&c, "bias", c.bias, dbias, biases, samples, result, out);
+        cnn_counters counters = cnn__read_counters(net);
+        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
+        const cnn__tensor *t = net->tensors + l->first_tensor;
+        c.dy = dy;
+        cnn__check_tensor(&c, "input", x, dx, in, samples, result, out);
+        for (i = 0; i < (size_t)l->tensor_count; i++, t++)
+            if (!l->frozen[i])
+                cnn__check_tensor(&c, t->name, c.tensors[i], gradients + t->offset, t->count, samples, result, out);
     }
-    cnn__free(c.x); cnn__free(c.dy); cnn__free(dx_host); cnn__free(gradients); cnn__free(parameters);
-    cnn__backend_free(net, &x); cnn__backend_free(net, &y); cnn__backend_free(net, &dx); cnn__backend_free(net, &dy);
+    cnn__free(x); cnn__free(dx); cnn__free(dy); cnn__free(gradients); cnn__free(parameters);
 }
 
 /* The look's pass begins where training's next one would: same dropout masks, in the same mode */
@@ -9725,13 +10377,14 @@ static int cnn__begin_gradcheck(cnn_net *net)
 {
     cnn_counters c;
     if (!cnn__begin_look(net)) return 0;
-    net->evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
+    net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
     net->backend.download(net->backend.context, &c, net->look.counters, sizeof c);
     c.batch_offset = c.next_offset = 0;
-    net->order_next = 0;
+    net->pass.order_next = 0;
     cnn__write_counters(net, &c);
-    if (!net->gradients)
-        net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradient check");
+    if (!net->pass.gradients)
+        net->pass.gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float),
+                                                          "the gradient check");
     return 1;
 }
 
@@ -9747,7 +10400,7 @@ cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int sam
     net->allow_tf32 = 0;                                   /* its rounding is larger than what a check lets pass */
     cnn_forward(net, batch);
     for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
-        if (net->layers[i].kind != CNN__FLATTEN && !cnn__does_nothing(net, &net->layers[i]))
+        if (net->layers[i].kind->forward && !cnn__does_nothing(net, &net->layers[i]))
             cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
     if (cnn__stopped(net)) result.failed++;
     net->allow_tf32 = tf32;
@@ -9801,7 +10454,8 @@ static const char *cnn__axis_text(double v, double low, double high, double step
     return text->s;
 }
 
-static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)      /* returns the axis's step */
+/* returns the axis's step */
+static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
 {
     int i, c;
     double step;
@@ -9822,7 +10476,7 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them; NULL is "" */
+static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SVG wants them; NULL is "" */
 {
     for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
@@ -9839,22 +10493,21 @@ static double cnn__epoch_x(int epochs, int i)              /* one epoch alone st
     return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
 }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
+                          const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v, x, y;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
     step = cnn__curve_range(net, first, &low, &high);
-    cnn__fprintf(f,
-            "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
-            left, top, cnn__plot_width / 2, title);
+    cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
+                 "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(f,
-            "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
-            cnn__plot_width, y, y, y + 4);
+        cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
+                     "text-anchor=\"end\">", cnn__plot_width, y, y, y + 4);
         cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
@@ -9864,10 +10517,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    cnn__fprintf(f,
-            "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
-            "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
-            cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
+    cnn__fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" "
+                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 %d) rotate(-90)\" "
+                 "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
+                 cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
@@ -9893,11 +10546,9 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    cnn__fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
-            "fill=\"#fff\"/>\n" "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
-            width, height, width, height, width / 2);
+    cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
+                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+                 width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     cnn__fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
@@ -9969,7 +10620,7 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     if (n > 1)
         cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
     else
-        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);      /* the number below the mark */
+        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);  /* the number below the mark */
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -9982,152 +10633,33 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
 
 /* ---- explain: one output value, with its numbers ---- */
 
-static void cnn__explain_conv(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int k,
-                              int row, int column)
-{
-    const cnn_conv2d_shape *s = &l->conv;
-    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, c, y, u;
-    double sum = 0;
-    cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, c, y, x)\n", k,
-                 row, column, k,
-            row * s->stride_height - s->pad_top, s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
-            s->dilation_width > 1 ? " d" : "", k);
-    for (c = 0; c < depth; c++) {
-        double part = 0;
-        cnn__fprintf(out, "  c = %d\n", first + c);
-        for (y = 0; y < s->kernel_height; y++) {
-            int j = row * s->stride_height + y * s->dilation_height - s->pad_top,
-                from = cnn__border(j, s->in_height, s->padding_mode);
-            cnn__fprintf(out, "   ");
-            for (u = 0; u < s->kernel_width; u++) {
-                int i = column * s->stride_width + u * s->dilation_width - s->pad_left,
-                    at = cnn__border(i, s->in_width, s->padding_mode);
-                double z = from < 0 || at < 0 ? 0 : (double)x[((ptrdiff_t)(first + c) * s->in_height + from) * s->in_width + at];
-                double w = (double)weight[(((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + u];
-                int padded = j < 0 || i < 0 || j >= s->in_height || i >= s->in_width;
-                cnn__fprintf(out, " %s%8.4f%s*%8.4f", padded ? "[" : " ", z, padded ? "]" : " ", w);
-                part += z * w;
-            }
-            cnn__fprintf(out, "\n");
-        }
-        cnn__fprintf(out, "    sum of these products: %.6f\n", part);
-        sum += part;
-    }
-    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f        ([ ]: beyond the border)\n", sum,
-                 bias && bias[k] < 0 ? '-' : '+',
-            bias ? fabs((double)bias[k]) : 0, sum + (bias ? (double)bias[k] : 0));
-}
-
-static void cnn__explain_pool(FILE *out, const cnn__layer *l, const float *x, int k, int row, int column)
-{
-    const cnn_pool2d_shape *s = &l->pool;
-    cnn__window w = cnn__pool2d_window(s, row, column);
-    const float *map = x + (ptrdiff_t)k * s->in_height * s->in_width;
-    ptrdiff_t winner = cnn__pool2d_winner(s, map, w);
-    int j, i;
-    cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row, column,
-            s->average ? "mean" : "largest value", w.top, w.bottom - 1, w.left, w.right - 1);
-    for (j = w.top; j < w.bottom; j++) {
-        cnn__fprintf(out, "   ");
-        for (i = w.left; i < w.right; i++) {
-            ptrdiff_t at = (ptrdiff_t)j * s->in_width + i;
-            cnn__fprintf(out, " %8.4f%c", (double)map[at], !s->average && at == winner ? '*' : ' ');
-        }
-        cnn__fprintf(out, "\n");
-    }
-    if (s->average) cnn__fprintf(out, "  sum / %d = %.6f\n", w.count, cnn__pool2d_at(s, map, row, column));
-    else cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
-}
-
-/* A linear layer may have thousands of products: the largest are written out, the others summed. */
-static void cnn__explain_linear(FILE *out, const cnn__layer *l, const float *x, const float *weight, const float *bias, int o)
-{
-    enum { most = 12 };
-    int n = l->linear.in_features, shown[most], count = 0, i, k;
-    double sum = 0, rest = 0;
-    const float *w = weight + (ptrdiff_t)o * n;
-    for (i = 0; i < n; i++) {
-        double product = fabs((double)x[i] * (double)w[i]);
-        for (k = count; k > 0 && product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]); k--)
-            if (k < most) shown[k] = shown[k - 1];
-        if (k < most) shown[k] = i;
-        if (count < most && k < most) count++;
-        sum += (double)x[i] * (double)w[i];
-    }
-    rest = sum;
-    cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
-            n > most ? "; the largest products:" : "");
-    for (k = 0; k < count; k++) {
-        double product = (double)x[shown[k]] * (double)w[shown[k]];
-        cnn__fprintf(out, "    i = %-5d %8.4f *%8.4f = %9.6f\n", shown[k], (double)w[shown[k]], (double)x[shown[k]], product);
-        rest -= product;
-    }
-    if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
-    cnn__fprintf(out, "  sum %.6f %c bias %.6f = %.6f\n", sum, bias && bias[o] < 0 ? '-' : '+', bias ? fabs((double)bias[o]) : 0,
-            sum + (bias ? (double)bias[o] : 0));
-}
-
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
 {
-    static const char *const tau[] = { "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x" };
     const cnn__layer *l;
-    const float *from, *weight, *bias;
+    const float *from;
     float *own = NULL, *x, *parameters;
-    size_t at;
     int number;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
-    if (!net->batch)
+    if (!net->pass.batch)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
-    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
+    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height
+        || column >= l->out.width)
         return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                         cnn__dims_text(l->out, &dims), channel, row, column);
-    from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    from = number ? cnn__activation_of(net, number - 1, &own) : net->pass.x;
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     cnn__backend_free(net, &own);
     if (!cnn__stopped(net)) {
-        at = (size_t)(((ptrdiff_t)channel * l->out.height + row) * l->out.width + column);
-        weight = cnn__parameter(net, number, "weight", parameters);
-        bias = cnn__parameter(net, number, "bias", parameters);
+        cnn_counters counters = cnn__read_counters(net);
+        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
         cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
-        switch (l->kind) {
-        case CNN__CONV2D:     cnn__explain_conv(out, l, x, weight, bias, channel, row, column); break;
-        case CNN__POOL2D:     cnn__explain_pool(out, l, x, channel, row, column); break;
-        case CNN__LINEAR:     cnn__explain_linear(out, l, x, weight, bias, channel); break;
-        case CNN__ACTIVATION:
-            cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[l->activation], (double)x[at],
-                    cnn__activation_at(l->activation, (double)l->slope, (double)x[at]));
-            break;
-        case CNN__SOFTMAX: {
-            cnn_map_shape map = { 1, 0, 0 };
-            int k;
-            map.channels = l->in.channels;
-            map.pixels = l->in.height * l->in.width;
-            cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
-            for (k = 0; k < map.channels; k++) {
-                double y = cnn__softmax_at(&map, x, 0, k, row * l->in.width + column);
-                cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                             (double)x[(ptrdiff_t)k * map.pixels + row * l->in.width + column],
-                        y, k == channel ? "  <" : "");
-            }
-            break;
-        }
-        case CNN__FLATTEN:
-            cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", channel, channel / (l->in.height * l->in.width),
-                    channel / l->in.width % l->in.height, channel % l->in.width, (double)x[channel]);
-            break;
-        case CNN__DROPOUT: {
-            cnn_counters c = cnn__read_counters(net);
-            double y = net->evaluating ? (double)x[at] : cnn__dropout_at(&c, number, l->p, x[at], at);
-            cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n",
-                    net->evaluating ? "evaluation: y = x" : "training: y = m x / (1 - p), m = 0 with probability p", (double)x[at], y);
-        }
-        }
+        l->kind->explain(&c, out, channel, row, column);
     }
     cnn__free(x);
     cnn__free(parameters);
@@ -10198,7 +10730,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, NULL, crc, 4);
     crc = 0;
     cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream of stored blocks; each row begins one */
+    cnn__png_word(&page, &crc, 0x49444154u, 4);      /* IDAT: a zlib stream of stored blocks; each row begins one */
     cnn__png_word(&page, &crc, 0x7801u, 2);
     for (j = 0; j < height; j++, pixels += row) {
         size_t i;
@@ -10212,7 +10744,9 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     }
     cnn__png_word(&page, &crc, b << 16 | a, 4);
     cnn__png_word(&page, NULL, crc, 4);
-    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
+    /* IEND */
+    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL,
+                                                                                                0xae426082u, 4);
     cnn__base64(&page, -1);
     cnn__fprintf(file, "\">\n");
 }
@@ -10278,7 +10812,8 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
-    if (data->class_names && class_number >= 0 && class_number < data->memory->classes) return data->class_names[class_number];
+    if (data->class_names && class_number >= 0
+        && class_number < data->memory->classes) return data->class_names[class_number];
     cnn__snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
@@ -10312,11 +10847,12 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__text text;
     if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k ? guess[n] : k)]++;
+        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
+                                                                                                    ? guess[n] : k)]++;
     for (t = 0; t < k; t++)
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
-    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
-               "class=\"scroll\"><table class=\"confusion\"><tr><th>");
+    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
+                 "said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
     for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
     cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
@@ -10330,10 +10866,9 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         }
         cnn__fprintf(f, "</tr>\n");
     }
-    cnn__fprintf(f,
-                 "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
-               "those that are, the share called so.</p>\n"
-               "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
+    cnn__fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. "
+                 "Recall: of those that are, the share called so.</p>\n<div "
+                 "class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
         for (g = 0; g < k; g++) called += counts[g * columns + t];
@@ -10350,8 +10885,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
-                                 unsigned char *pixels)
+static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess,
+                                 const float *probability, unsigned char *pixels)
 {
     enum { most = 24 };                                   /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
@@ -10391,18 +10926,20 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
 static void cnn__report_kernels(FILE *f, cnn_net *net)
 {
     const cnn__layer *l = &net->layers[0];
+    const cnn__tensor *t = net->tensors;    /* (kernels, depth, height, width); of conv1d without height */
+    int colour, height, width;
     float *parameters;
-    int colour = l->kind == CNN__CONV2D && l->conv.in_channels / l->conv.groups == 3;
-    if (l->kind != CNN__CONV2D) return;
+    if (!l->tensor_count || t->ndim < 3) return;
+    height = t->ndim > 3 ? t->shape[2] : 1;
+    width = t->shape[t->ndim - 1];
+    colour = t->shape[1] == 3;
     parameters = cnn__download(net, net->parameters, net->parameter_count);
     if (!parameters) return;
-    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernel%s of %d x %d x %d, %s.</p>\n", l->conv.out_channels,
-            l->conv.out_channels == 1 ? "" : "s", l->conv.in_channels / l->conv.groups, l->conv.kernel_height,
-            l->conv.kernel_width,
-            colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
-    cnn__map_pictures(f, net, cnn__parameter(net, 0, "weight", parameters),
-                      l->conv.out_channels * (colour ? 1 : l->conv.in_channels / l->conv.groups), l->conv.kernel_height,
-                      l->conv.kernel_width, colour ? 3 : 1, 1, "kernel");
+    cnn__fprintf(f, "<h2>The first layer's kernels</h2>\n<p>%d kernel%s of %d x %d x %d, %s.</p>\n", t->shape[0],
+                 t->shape[0] == 1 ? "" : "s", t->shape[1], height, width,
+                 colour ? "red, green and blue together; grey is 0" : "dark is negative, grey 0, bright positive");
+    cnn__map_pictures(f, net, parameters + t->offset, t->shape[0] * (colour ? 1 : t->shape[1]), height, width,
+                      colour ? 3 : 1, 1, "kernel");
     cnn__free(parameters);
 }
 
@@ -10419,9 +10956,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     if (!cnn__begin_look(net)) return;
     cnn_forward(net, &batch);
-    cnn__fprintf(f,
-            "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
-            "(black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
+    cnn__fprintf(f, "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its "
+                 "smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -10433,7 +10969,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             size_t size = cnn__size(l->out);
             float *own, *maps;
             const float *from;
-            if (l->out.flat || l->kind == CNN__DROPOUT) continue;
+            if (l->out.flat || l->training_only) continue;
             from = cnn__activation_of(net, i, &own);
             maps = from ? cnn__download(net, from + size * (size_t)n, size) : NULL;
             cnn__backend_free(net, &own);
@@ -10441,8 +10977,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             cnn__fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
-                              "map");
+            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height,
+                              l->out.width, 1, 0, "map");
             cnn__free(maps);
         }
         cnn__fprintf(f, "</details>\n");
@@ -10467,14 +11003,7 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
         ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
         "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
-        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
-        "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
-        "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
-        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0;outline:1px solid var(--line)}"
-        "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
-        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
-        "1rem}.numbers b{display:block;font-size:1.5rem}";
+        "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}.maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}.numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}.numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
     cnn_score score;
     cnn__text text;
@@ -10484,7 +11013,8 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs");
+        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has "
+                        "outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);

@@ -138,7 +138,7 @@ static void check_fit(const char *backend, by_hand o, int tested, const char *wh
     loop(hand, train, test, &o, 0);
     CHECK(same_weights(net, hand), "%s, %s: other weights than the loop's", backend, what);
     CHECK(cnn_lr(net) == cnn_lr(hand), "%s: rate %g", what, (double)cnn_lr(net));
-    CHECK(!net->evaluating, "%s: the mode", what);
+    CHECK(!net->pass.evaluating, "%s: the mode", what);
     check_history(net, &o, tested, what);
     cnn_free(net); cnn_free(hand);
     cnn_data_free(train); cnn_data_free(test);

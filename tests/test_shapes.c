@@ -65,8 +65,11 @@ static void pool_case(const struct shapes_case *c, const char *backend, int by_c
     if (by_conv) cnn_set(net, "0.weight", ones, 3);
     if (!cnn_error(net) && cnn__reserve(net, 2) && net->op_count == 1 && net->layers[by_conv].out.height == c->out_height
         && net->layers[by_conv].out.width == c->out_width) {
-        cnn__op_forward(net, net->ops, y, x, 2);
-        cnn__op_backward(net, net->ops, dx, dy, y, x, 2);
+        net->pass.ops->x[0] = x;
+        net->pass.ops->y = y;
+        net->pass.ops->dx[0] = dx;
+        cnn__op_forward(net, net->pass.ops, 2);
+        cnn__op_backward(net, net->pass.ops, dy, 2);
         for (i = 0; i < out; i++) sum_y += (double)y[i] * (i + 1);
         for (i = 0; i < in; i++) sum_dx += (double)dx[i] * (i + 1);
     } else
@@ -215,13 +218,13 @@ static double cost(const cnn_net *net)
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double out = (double)cnn__size(l->out);
-        if (l->kind == CNN__CONV2D) out *= (double)l->conv.kernel_height * l->conv.kernel_width * l->in.channels;
-        if (l->kind == CNN__CONV2D) out += (double)l->in.channels * ((double)l->in.height + l->conv.pad_top + l->conv.pad_bottom)
-                                           * ((double)l->in.width + l->conv.pad_left + l->conv.pad_right);
-        if (l->kind == CNN__POOL2D)
-            out *= (double)(l->pool.kernel_height < l->in.height ? l->pool.kernel_height : l->in.height)
-                   * (l->pool.kernel_width < l->in.width ? l->pool.kernel_width : l->in.width);
-        if (l->kind == CNN__LINEAR) out *= l->in.channels;
+        if (l->kind == &cnn__conv2d_kind) out *= (double)l->shapes.conv.kernel_height * l->shapes.conv.kernel_width * l->in.channels;
+        if (l->kind == &cnn__conv2d_kind) out += (double)l->in.channels * ((double)l->in.height + l->shapes.conv.pad_top + l->shapes.conv.pad_bottom)
+                                           * ((double)l->in.width + l->shapes.conv.pad_left + l->shapes.conv.pad_right);
+        if (l->kind == &cnn__pool2d_kind)
+            out *= (double)(l->shapes.pool.kernel_height < l->in.height ? l->shapes.pool.kernel_height : l->in.height)
+                   * (l->shapes.pool.kernel_width < l->in.width ? l->shapes.pool.kernel_width : l->in.width);
+        if (l->kind == &cnn__linear_kind) out *= l->in.channels;
         sum += out;
     }
     return sum;
