@@ -50,7 +50,7 @@ cuda_programs := test_backends test_cuda test_flow test_learning test_library te
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \
-    programs/torch_roundtrip.sh programs/download.sh)
+    programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
 .PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))

@@ -247,7 +247,8 @@ class Check:
         return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor) != 0
 
 
-KERNELS, OTHER = ["simd", "textbook"], ["error", "memory", "random", "net", "data", "file", "look"]
+KERNELS = ["simd", "textbook", "direct"]
+OTHER = ["error", "memory", "random", "layers", "net", "train", "data", "file", "look"]
 
 
 def checks_of():

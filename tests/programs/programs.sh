@@ -222,20 +222,6 @@ else
     echo "SKIP programs: pretrained was not built, as stb_image is missing"
 fi
 
-# ---- the README's references into cnn.h: each name in backquotes stands there ----
-
-grep -o '`cnn__*[a-z0-9_]*' "$top/README.md" | tr -d '`' | grep -v -e '^cnn_cuda$' -e '^cnn__*$' | sort -u >references
-while read -r name; do
-    ok "README: $name is in cnn.h" grep -q -w -e "$name" -e "${name}_with" "$top/cnn.h"
-done <references
-
-# README's breakpoints: `# break NAME` names a function that is there; where gdb is, it stops in it
-sed -n 's/.*gdb --args .*--backend \([a-z_]*\) .*# break \([a-z_0-9]*\).*/\1 \2/p' "$top/README.md" >breakpoints
-ok "README has a breakpoint" test -s breakpoints
-while read -r backend name; do
-    ok "README: $name is a function, of the backend $backend" sh -c "cat '$top/cnn_cuda.cu' '$top/cnn.h' | grep -q '^static .*[ *]$name(' && grep -q '\"$backend\"' '$top/cnn_cuda.cu'"
-done <breakpoints
-
 printf 'programs: %d passed, %d failed' $passed $failed
 [ $skipped -eq 0 ] || printf ', %d skipped' $skipped
 echo
