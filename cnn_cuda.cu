@@ -25,7 +25,7 @@
    All sums are float32's. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and has
    tensor cores multiply them. Linear layers, losses and optimizers know nothing but float32.
 
-   The same file is C++ that runs on a CPU: g++ -include tests/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
+   The same file is C++ that runs on a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
    no GPU, and a debugger steps through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
 
@@ -37,7 +37,7 @@
 #include <tuple>
 #include <vector>
 
-#ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda_shim.h has its own */
+#ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda/cuda_shim.h has its own */
 #define CUDA_LAUNCH(name, kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 #endif
 
@@ -473,7 +473,7 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
    TF32 is float32 with 10 bits of mantissa in place of 23: each factor is off by up to 2^-11 of itself. Products and sums stay
    float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds a share of the three matrices. */
 
-#ifndef CUDA_MMA_TF32                       /* PTX, which C++ cannot parse: tests/cuda_shim.h has its own, lane by lane */
+#ifndef CUDA_MMA_TF32                       /* PTX, which C++ cannot parse: tests/cuda/cuda_shim.h has its own, lane by lane */
 #define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
 #define CUDA_MMA_TF32(d, a, b)                                                                                   \
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \

@@ -22,7 +22,7 @@ static int failing_fsync(int descriptor)
 #define CNN_FREE(pointer) free(pointer)
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
-#include "torch_files.h"
+#include "fixtures/torch_files.h"
 
 /* ---- files ---- */
 
@@ -877,7 +877,7 @@ static void test_pickles(void)
     CHECK(pickle_says(NULL), "20,000 things on the stack");
 }
 
-/* ---- what people have: files that torch.save wrote (tests/torch_files.py) ---- */
+/* ---- what people have: files that torch.save wrote (tests/fixtures/torch_files.py) ---- */
 
 static void test_torch_files(void)
 {

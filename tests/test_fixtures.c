@@ -1,7 +1,7 @@
 /* test_fixtures.c - cnn.h against PyTorch: fixtures.bin has inputs and what PyTorch, in float64, makes of them. fixtures.py
    wrote it and describes it; no Python is needed here. Each case runs on both backends of the CPU, whose memory is the
    host's: that is how single operations, through cnn__ names of the implementation, take and give arrays.
-       cc -O2 tests/test_fixtures.c -lm && ./a.out [tests/fixtures.bin] */
+       cc -O2 tests/test_fixtures.c -lm && ./a.out [tests/fixtures/fixtures.bin] */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
@@ -513,7 +513,7 @@ static void run(const fixture *f, const char *backend)
 int main(int argc, char **argv)
 {
     static fixture f;
-    const char *path = argc > 1 ? argv[1] : "tests/fixtures.bin";
+    const char *path = argc > 1 ? argv[1] : "tests/fixtures/fixtures.bin";
     FILE *file = fopen(path, "rb");
     char line[64] = "";
     int cases = 0, n = 0, i;

@@ -1,4 +1,4 @@
-/* test_shapes.c - sizes: PyTorch's for poolings in every rounding (tests/shapes.h), one dimension, and options near INT_MAX.
+/* test_shapes.c - sizes: PyTorch's for poolings in every rounding (fixtures/shapes.h), one dimension, and options near INT_MAX.
    make builds it with UndefinedBehaviorSanitizer where the compiler has it, so that an overflow ends it.
    test_shapes [cases [seed]]: more of the random ones, for instance  build/test_shapes 20000 7 */
 #include <stddef.h>
@@ -10,7 +10,7 @@ static void *take(size_t bytes) { return bytes > most_bytes ? NULL : malloc(byte
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
-#include "shapes.h"
+#include "fixtures/shapes.h"
 
 static const char *const backends[] = { "direct", "simd", "cuda", "cuda_naive" };
 
