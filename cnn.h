@@ -35,7 +35,8 @@
        >>memory     allocation whose sizes cannot wrap around
        >>random     Philox4x32-10: random numbers as a pure function
        >>threads    a small pool that works on pieces; how many processors there are
-       >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
+       >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
+       >>direct     `direct`: the cards as a table of operations
        >>simd       `simd`: the same operations as matrix products on vectors and threads
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
@@ -1360,10 +1361,22 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
 }
 
 /* ============================================================================================
-   >>textbook   The backend `direct`: the specification of every operation, one card a layer. A card has
-             the equation, the shapes, one output value as the equation gives it (in double, named
-             _at), then forward and backward as plain loops. No threads, no vectors, no tricks: the
-             other backends are proved against these lines.
+   >>textbook   The specification of every operation, one card a layer: its equation, its shapes,
+           one output value as the equation gives it (in double; its name ends in _at), then forward
+           and backward as plain loops. No threads, no vectors, no tricks: every backend is proved
+           against these lines, and with the backend `direct` they are what runs.
+
+   The lecture's names, and PyTorch's:
+
+       z, u, f, tau   input, weight, output, activation        b        bias
+       n, c, k        sample, input channel, output channel    y, x     row, column in the kernel
+       j, i           row, column in the output                s, d, p  stride, dilation, padding
+
+   Elsewhere x is a layer's input and y its output. dz, du, db are the gradients of the loss with
+   respect to z, u, b. A parameter's gradient is added to what is there, an input's overwrites it.
+
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; softmax; dropout;
+   losses; optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1384,45 +1397,71 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
 }
 
 /* --------------------------------------------------------------------------------------------
-   Convolution (6.1), (6.2): slide a kernel u over the input z; each output is their linear combination.
+   Convolution (6.1), (6.2): slide a kernel u over the input z; each output is a linear combination.
 
-       1D    f(i)      =       sum_x z(i+x)      u(x)                                        (6.1)
-       2D    f(j,i)    = sum_y sum_x z(j+y, i+x) u(y,x)                                      (6.2)
-       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
+       1D    f(i)       =       sum_x z(i+x)      u(x)                                     (6.1)
+       2D    f(j,i)     = sum_y sum_x z(j+y, i+x) u(y,x)                                   (6.2)
+       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
 
-   with stride s, dilation d and padding p; the lecture counts y and x from the kernel's centre, this
-   code from its corner, and p makes up for it. k kernels, each as deep as its input, give k feature
-   maps (figure 6-7). With g groups, each kernel sees only its group's c / g input channels.
+   with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
+   this code from its corner, and p makes up for it. k kernels, each as deep as its input, give k
+   feature maps (figure 6-7). With g groups, a kernel sees only its group's c / g input channels.
 
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   Each product z u of the sum has two partial derivatives, so, over all products:
-       du += df z        dz += df u        db(k) += df
+   Each product z u has two partial derivatives, u and z. So, with the same places of z as above:
+
+       db(k)       += sum_n sum_j sum_i df(n,k,j,i)
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
+       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
-static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const float *u, const float *b,
-                             int n, int k, int j, int i)
+
+/* Which row and column of z meet row y and column x of the kernel at output (j,i); -1: a zero */
+static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
-    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth;
-    int top = j * s->stride_height - s->pad_top, left = i * s->stride_width - s->pad_left, c, y, x;
+    return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
+                       s->padding_mode);
+}
+
+static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
+{
+    return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
+                       s->padding_mode);
+}
+
+/* Where row 0 of z(n,c) begins, and row y of u(k,c): c counts the channels of kernel k's group. */
+static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
+{
+    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
+    return ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
+}
+
+static ptrdiff_t cnn__conv2d_u(const cnn_conv2d_shape *s, int k, int c, int y)
+{
+    int depth = s->in_channels / s->groups;
+    return (((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width;
+}
+
+static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const float *u,
+                             const float *b, int n, int k, int j, int i)
+{
     double f = b ? (double)b[k] : 0;
-    for (c = 0; c < depth; c++) {
-        const float *map = z + ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
-        const float *kernel = u + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
+    int c, y, x, row, column;
+    for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
-            int row = cnn__border(top + y * s->dilation_height, s->in_height, s->padding_mode);
-            if (row < 0) continue;
-            for (x = 0; x < s->kernel_width; x++) {
-                int column = cnn__border(left + x * s->dilation_width, s->in_width, s->padding_mode);
-                if (column < 0) continue;
-                f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[y * s->kernel_width + x];
-            }
+            const float *kernel = u + cnn__conv2d_u(s, k, c, y);
+            const float *map = z + cnn__conv2d_z(s, n, k, c);
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (x = 0; x < s->kernel_width; x++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[x];
         }
-    }
     return f;
 }
 
-static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float *z, const float *u, const float *b)
+static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float *z, const float *u,
+                                const float *b)
 {
     int n, k, j, i;
     for (n = 0; n < s->batch; n++)
@@ -1432,43 +1471,67 @@ static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float
                     *f++ = (float)cnn__conv2d_at(s, z, u, b, n, k, j, i);
 }
 
+static double cnn__conv2d_db_at(const cnn_conv2d_shape *s, const float *df, int k)
+{
+    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, i;
+    double db = 0;
+    int n;
+    for (n = 0; n < s->batch; n++)
+        for (i = 0; i < map; i++) db += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + i];
+    return db;
+}
+
+static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, const float *z,
+                                int k, int c, int y, int x)
+{
+    double du = 0;
+    int n, j, i, row, column;
+    for (n = 0; n < s->batch; n++)
+        for (j = 0; j < s->out_height; j++) {
+            ptrdiff_t first = (((ptrdiff_t)n * s->out_channels + k) * s->out_height + j) * s->out_width;
+            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + first;
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (i = 0; i < s->out_width; i++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    du += (double)d[i] * (double)map[(ptrdiff_t)row * s->in_width + column];
+        }
+    return du;
+}
+
+/* dz += df u, for the output (n,k,j,i) */
+static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, const float *u,
+                               int n, int k, int j, int i)
+{
+    int c, y, x, row, column;
+    for (c = 0; c < s->in_channels / s->groups; c++)
+        for (y = 0; y < s->kernel_height; y++) {
+            const float *kernel = u + cnn__conv2d_u(s, k, c, y);
+            float *map = dz + cnn__conv2d_z(s, n, k, c);
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (x = 0; x < s->kernel_width; x++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    map[(ptrdiff_t)row * s->in_width + column] += df * kernel[x];
+        }
+}
+
 static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
                                  const float *df, const float *z, const float *u)
 {
-    int depth = s->in_channels / s->groups;
-    ptrdiff_t in_map = (ptrdiff_t)s->in_height * s->in_width, out_map = (ptrdiff_t)s->out_height * s->out_width;
+    size_t inputs = (size_t)(s->batch * ((ptrdiff_t)s->in_channels * s->in_height * s->in_width));
     int n, k, c, y, x, j, i;
-    if (dz) memset(dz, 0, sizeof *dz * (size_t)(s->batch * (s->in_channels * in_map)));
-    for (k = 0; k < s->out_channels; k++) {
-        int first = k / (s->out_channels / s->groups) * depth;
-        double sum = 0;
-        for (n = 0; db && n < s->batch; n++)
-            for (i = 0; i < (int)out_map; i++) sum += (double)df[((ptrdiff_t)n * s->out_channels + k) * out_map + i];
-        if (db) db[k] += (float)sum;
-        for (c = 0; c < depth; c++)
+    for (k = 0; db && k < s->out_channels; k++) db[k] += (float)cnn__conv2d_db_at(s, df, k);
+    for (k = 0; du && k < s->out_channels; k++)
+        for (c = 0; c < s->in_channels / s->groups; c++)
             for (y = 0; y < s->kernel_height; y++)
-                for (x = 0; x < s->kernel_width; x++) {
-                    ptrdiff_t at = (((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
-                    int down = y * s->dilation_height - s->pad_top, right = x * s->dilation_width - s->pad_left;
-                    sum = 0;
-                    for (n = 0; n < s->batch; n++) {
-                        const float *g = df + ((ptrdiff_t)n * s->out_channels + k) * out_map;
-                        ptrdiff_t map = ((ptrdiff_t)n * s->in_channels + first + c) * in_map;
-                        for (j = 0; j < s->out_height; j++) {
-                            int row = cnn__border(j * s->stride_height + down, s->in_height, s->padding_mode);
-                            if (row < 0) continue;
-                            for (i = 0; i < s->out_width; i++) {
-                                int column = cnn__border(i * s->stride_width + right, s->in_width, s->padding_mode);
-                                ptrdiff_t place = map + (ptrdiff_t)row * s->in_width + column;
-                                if (column < 0) continue;
-                                sum += (double)g[(ptrdiff_t)j * s->out_width + i] * (double)z[place];
-                                if (dz) dz[place] += g[(ptrdiff_t)j * s->out_width + i] * u[at];
-                            }
-                        }
-                    }
-                    if (du) du[at] += (float)sum;
-                }
-    }
+                for (x = 0; x < s->kernel_width; x++)
+                    *du++ += (float)cnn__conv2d_du_at(s, df, z, k, c, y, x);
+    if (!dz) return;
+    memset(dz, 0, sizeof *dz * inputs);
+    for (n = 0; n < s->batch; n++)
+        for (k = 0; k < s->out_channels; k++)
+            for (j = 0; j < s->out_height; j++)
+                for (i = 0; i < s->out_width; i++)
+                    cnn__conv2d_add_dz(s, dz, *df++, u, n, k, j, i);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1503,38 +1566,46 @@ static double cnn__activation_slope(cnn_activation tau, double slope, double y)
     }
 }
 
-static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
+static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x,
+                                    size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__activation_at(tau, (double)slope, (double)x[i]);
 }
 
-static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy,
+                                     const float *y, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
+    for (i = 0; i < n; i++)
+        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
 }
 
 /* --------------------------------------------------------------------------------------------
    Pooling (figure 6-8): a summary of each window, its largest value or its mean.
 
-       max       y(j,i) = x(winner),  the first largest value of the window      dx(winner) += dy
-       average   y(j,i) = 1/m sum x   over the window                            dx += dy / m
+       max       y(j,i) = x(winner),  the first largest value of the window
+                 dx(winner) += dy(j,i)
+       average   y(j,i) = 1/m sum x   over the window
+                 dx += dy(j,i) / m    over the window
 
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
-   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded. With
-   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m; but each
-   window begins in the input or the padding before it, or it is left out.
+   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded.
+   With ceil_mode a window may hang over even the padding, and what hangs over is not counted in m;
+   but each window begins in the input or the padding before it, or it is left out.
+
+   index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
+   winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
-typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* rows top .. bottom-1 */
+typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;   /* [top, bottom) */
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = s->in_height + s->pad_height;               /* the padded border, or the window's own if that is nearer */
+    w.bottom = s->in_height + s->pad_height;               /* the padded border, or its own if nearer */
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
@@ -1554,17 +1625,9 @@ static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map,
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++) {
             ptrdiff_t at = (ptrdiff_t)row * s->in_width + column;
-            if (map[at] > map[winner] || map[at] != map[at]) winner = at;      /* a NaN wins, as in PyTorch */
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at;  /* NaN wins, as in PyTorch */
         }
     return winner;
-}
-
-/* A place within its window, as the byte that the table's `index` holds */
-static unsigned char cnn__pool2d_place(const cnn_pool2d_shape *s, ptrdiff_t winner, int j, int i)
-{
-    int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
-    int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
-    return (unsigned char)(row * s->kernel_width + column);
 }
 
 static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j, int i)
@@ -1574,54 +1637,92 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
     int row, column;
     if (!s->average) return (double)map[cnn__pool2d_winner(s, map, w)];
     for (row = w.top; row < w.bottom; row++)
-        for (column = w.left; column < w.right; column++) sum += (double)map[(ptrdiff_t)row * s->in_width + column];
+        for (column = w.left; column < w.right; column++)
+            sum += (double)map[(ptrdiff_t)row * s->in_width + column];
     return sum / w.count;
 }
 
-static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
+static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *map, int j, int i)
+{
+    ptrdiff_t winner = cnn__pool2d_winner(s, map, cnn__pool2d_window(s, j, i));
+    int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
+    int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
+    return (unsigned char)(row * s->kernel_width + column);
+}
+
+static ptrdiff_t cnn__pool2d_indexed(const cnn_pool2d_shape *s, unsigned char index, int j, int i)
+{
+    int row = j * s->stride_height - s->pad_height + index / s->kernel_width;
+    int column = i * s->stride_width - s->pad_width + index % s->kernel_width;
+    return (ptrdiff_t)row * s->in_width + column;
+}
+
+static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned char *index,
+                                const float *x)
 {
     ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i;
     for (m = 0; m < maps; m++, x += (ptrdiff_t)s->in_height * s->in_width)
         for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++)
+            for (i = 0; i < s->out_width; i++) {
                 *y++ = (float)cnn__pool2d_at(s, x, j, i);
+                if (index) *index++ = cnn__pool2d_index(s, x, j, i);
+            }
 }
 
-static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
 {
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i, row, column;
+    int row, column;
+    for (row = w.top; row < w.bottom; row++)
+        for (column = w.left; column < w.right; column++)
+            dx[(ptrdiff_t)row * s->in_width + column] += dy / (float)w.count;
+}
+
+static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                 const float *x, const unsigned char *index)
+{
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width;
+    ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
+    int j, i;
     memset(dx, 0, sizeof *dx * (size_t)(maps * map));
-    for (m = 0; m < maps; m++, x += map, dx += map)
+    for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
-                if (!s->average) dx[cnn__pool2d_winner(s, x, w)] += *dy;
-                else
-                    for (row = w.top; row < w.bottom; row++)
-                        for (column = w.left; column < w.right; column++)
-                            dx[(ptrdiff_t)row * s->in_width + column] += *dy / (float)w.count;
+                if (s->average) cnn__pool2d_spread(s, dx, *dy, w);
+                else if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
+                else dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
             }
 }
 
 /* --------------------------------------------------------------------------------------------
    Linear, "fully connected": every output sees every input.
 
-       y(n,o) = b(o) + sum_i W(o,i) x(n,i)         y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
+       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)      y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
 
-       dW(o,i) += sum_n dy(n,o) x(n,i)      db(o) += sum_n dy(n,o)      dx(n,i) = sum_o dy(n,o) W(o,i)
+       db(o)   += sum_n dy(n,o)
+       dW(o,i) += sum_n dy(n,o) x(n,i)
+       dx(n,i)  = sum_o dy(n,o) W(o,i)
    -------------------------------------------------------------------------------------------- */
-static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w, const float *b, int n, int o)
+
+/* sum + sum_i a(i) b(i), where the next value is a_next or b_next floats further */
+static double cnn__dot(double sum, const float *a, int a_next, const float *b, int b_next,
+                       int count)
 {
-    double y = b ? (double)b[o] : 0;
     int i;
-    for (i = 0; i < s->in_features; i++)
-        y += (double)w[(ptrdiff_t)o * s->in_features + i] * (double)x[(ptrdiff_t)n * s->in_features + i];
-    return y;
+    for (i = 0; i < count; i++, a += a_next, b += b_next) sum += (double)*a * (double)*b;
+    return sum;
 }
 
-static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w, const float *b)
+static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w,
+                             const float *b, int n, int o)
+{
+    int in = s->in_features;
+    return cnn__dot(b ? (double)b[o] : 0, w + (ptrdiff_t)o * in, 1, x + (ptrdiff_t)n * in, 1, in);
+}
+
+static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w,
+                                const float *b)
 {
     int n, o;
     for (n = 0; n < s->batch; n++)
@@ -1631,25 +1732,14 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    int n, o, i;
-    for (o = 0; o < s->out_features; o++) {
-        double sum = 0;
-        for (n = 0; db && n < s->batch; n++) sum += (double)dy[(ptrdiff_t)n * s->out_features + o];
-        if (db) db[o] += (float)sum;
-        for (i = 0; dw && i < s->in_features; i++) {
-            sum = 0;
-            for (n = 0; n < s->batch; n++)
-                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)x[(ptrdiff_t)n * s->in_features + i];
-            dw[(ptrdiff_t)o * s->in_features + i] += (float)sum;
-        }
-    }
+    static const float one = 1;
+    int in = s->in_features, out = s->out_features, n, o, i;
+    for (o = 0; db && o < out; o++) db[o] += (float)cnn__dot(0, dy + o, out, &one, 0, s->batch);
+    for (o = 0; dw && o < out; o++)
+        for (i = 0; i < in; i++) *dw++ += (float)cnn__dot(0, dy + o, out, x + i, in, s->batch);
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < s->in_features; i++) {
-            double sum = 0;
-            for (o = 0; o < s->out_features; o++)
-                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)w[(ptrdiff_t)o * s->in_features + i];
-            dx[(ptrdiff_t)n * s->in_features + i] = (float)sum;
-        }
+        for (i = 0; i < in; i++)
+            *dx++ = (float)cnn__dot(0, dy + (ptrdiff_t)n * out, 1, w + i, in, out);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1678,19 +1768,17 @@ static void cnn__softmax_forward(const cnn_map_shape *s, float *y, const float *
             for (p = 0; p < s->pixels; p++) *y++ = (float)cnn__softmax_at(s, x, n, c, p);
 }
 
-static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float *dy,
+                                  const float *y)
 {
+    ptrdiff_t at;
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (p = 0; p < s->pixels; p++) {
             ptrdiff_t first = (ptrdiff_t)n * s->channels * s->pixels + p;
-            double sum = 0;
-            for (c = 0; c < s->channels; c++)
-                sum += (double)dy[first + (ptrdiff_t)c * s->pixels] * (double)y[first + (ptrdiff_t)c * s->pixels];
-            for (c = 0; c < s->channels; c++) {
-                ptrdiff_t at = first + (ptrdiff_t)c * s->pixels;
+            double sum = cnn__dot(0, dy + first, s->pixels, y + first, s->pixels, s->channels);
+            for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
                 dx[at] = (float)((double)y[at] * ((double)dy[at] - sum));
-            }
         }
 }
 
@@ -1708,13 +1796,15 @@ static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x
     return keep ? (double)x / (1.0 - (double)p) : 0;
 }
 
-static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y,
+                                 const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__dropout_at(c, layer, p, x[i], i);
 }
 
-static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
+                                  const float *dy, size_t n)
 {
     cnn__dropout_forward(c, layer, p, dx, dy, n);
 }
@@ -1722,26 +1812,26 @@ static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, flo
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
 
-       loss = -1/N sum_n log softmax(y_n)[t_n]         dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+       loss = -1/N sum_n log softmax(y_n)[t_n]        dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
 
-   With PyTorch's options: class weights w, smoothing e over K classes, and t_n or probabilities p_n:
+   With PyTorch's options: class weights w, smoothing e over K classes, t_n or probabilities p_n:
+
        q(n,o) = w(o) ((1 - e) p_n(o) + e / K)          from probabilities,  D = N
-       q(n,o) = (1 - e) w(t_n) [o = t_n] + w(o) e / K  from labels,         D = sum_n w(t_n)
+       q(n,o) = w(o) ((1 - e) [o = t_n] + e / K)       from labels,         D = sum_n w(t_n)
        loss = -1/D sum_n sum_o q(n,o) log softmax(y_n)[o]
        dy(n,o) = (softmax(y_n)[o] sum_k q(n,k) - q(n,o)) / D
-   An ignored label is in neither sum, and its dy is 0. The mean of an epoch: all numerators over all D.
 
-   Mean squared error:
-       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+   An ignored label is in neither sum; its dy is 0. An epoch's mean is all numerators over all D.
 
-       y, dy, target, p  (N, K)    labels t  (N);  without targets, the one-hot vector of t is the target
+       y, dy, p  (N, K)    t  (N)    w  (K)
    -------------------------------------------------------------------------------------------- */
 
 /* As torch.argmax: NaN counts as the largest, and among equals the first is taken. */
 static int cnn__argmax(const float *y, int count)
 {
     int best = 0, o;
-    for (o = 1; o < count; o++) if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;
+    for (o = 1; o < count; o++)
+        if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;
     return best;
 }
 
@@ -1756,52 +1846,79 @@ static void cnn__count_loss(cnn_counters *c, double loss, double weight, int cor
     c->seen += counted;
 }
 
-static double cnn__class_weight(const cnn_cross_entropy_options *o, int k) { return o->weight ? (double)o->weight[k] : 1; }
+static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
+{
+    return o->weight ? (double)o->weight[k] : 1;
+}
 
 /* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
-static double cnn__cross_entropy_target(const cnn_cross_entropy_options *o, const float *p, int t, int k, int outputs)
+static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
+                                   int outputs)
 {
     double e = (double)o->label_smoothing, w = cnn__class_weight(o, k);
     return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
 }
 
-static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
-                                       const float *target, const int *labels, int batch, int outputs)
+/* One sample: adds its numerator to *loss; dy (NULL: not wanted) is divided by `weight`, D. */
+static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
+                                      const float *y, const float *p, int t, int outputs,
+                                      double weight)
+{
+    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, all = 0, q;
+    int k;
+    for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
+    for (k = 0; k < outputs; k++) {
+        all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, the logarithm perhaps not */
+            *loss += q * (log(sum) - ((double)y[k] - largest));
+    }
+    for (k = 0; dy && k < outputs; k++) {
+        q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        dy[k] = (float)((exp((double)y[k] - largest) / sum * all - q) / weight);
+    }
+}
+
+static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_options *o,
+                                       float *dy, const float *y, const float *target,
+                                       const int *labels, int batch, int outputs)
 {
     double loss = 0, weight = 0;
-    int correct = 0, counted = 0, n, k;
+    int correct = 0, counted = 0, n;
     for (n = 0; n < batch; n++)
-        if (target || labels[n] != o->ignore_index) weight += target ? 1 : cnn__class_weight(o, labels[n]);
-    for (n = 0; n < batch; n++, y += outputs) {
-        const float *p = target ? target + (ptrdiff_t)n * (ptrdiff_t)outputs : NULL;
-        int best = cnn__argmax(y, outputs), t = labels ? labels[n] : cnn__argmax(p, outputs);
-        double largest = (double)y[best], sum = 0, all = 0;
-        if (t != o->ignore_index || !labels) correct += best == t, counted++;
-        if (!p && t == o->ignore_index) {
-            for (k = 0; dy && k < outputs; k++) *dy++ = 0;
-            continue;
-        }
-        for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
-        for (k = 0; k < outputs; k++) {
-            double q = cnn__cross_entropy_target(o, p, t, k, outputs);
-            all += q;                       /* unsmoothed, the label's logarithm is alone: others may be infinite */
-            if (p || k == t || o->label_smoothing > 0) loss += q * (log(sum) - ((double)y[k] - largest));
-        }
-        for (k = 0; dy && k < outputs; k++)
-            *dy++ = (float)((exp((double)y[k] - largest) / sum * all - cnn__cross_entropy_target(o, p, t, k, outputs))
-                            / weight);
+        if (target) weight++;
+        else if (labels[n] != o->ignore_index) weight += cnn__class_weight(o, labels[n]);
+    for (n = 0; n < batch; n++) {
+        ptrdiff_t row = (ptrdiff_t)n * outputs;
+        const float *p = target ? target + row : NULL;
+        int t = labels ? labels[n] : cnn__argmax(p, outputs);
+        int ignored = labels && t == o->ignore_index;
+        if (!ignored) correct += cnn__argmax(y + row, outputs) == t, counted++;
+        if (p || !ignored)
+            cnn__cross_entropy_sample(o, &loss, dy ? dy + row : NULL, y + row, p, t, outputs,
+                                      weight);
+        else if (dy)
+            memset(dy + row, 0, sizeof *dy * (size_t)outputs);
     }
     cnn__count_loss(c, loss, weight, correct, counted);
 }
 
-static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs)
+/* --------------------------------------------------------------------------------------------
+   Mean squared error:
+
+       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+
+       y, dy, target  (N, K)    labels  (N): without targets, their one-hot vectors are the targets
+   -------------------------------------------------------------------------------------------- */
+static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target,
+                     const int *labels, int batch, int outputs)
 {
-    double loss = 0, count = (double)batch * outputs;
+    double loss = 0, count = (double)batch * outputs, wanted, error;
     int correct = 0, n, o;
     for (n = 0; n < batch; n++, y += outputs) {
         correct += labels && cnn__argmax(y, outputs) == labels[n];
         for (o = 0; o < outputs; o++) {
-            double error = (double)y[o] - (target ? (double)target[(ptrdiff_t)n * outputs + o] : o == labels[n]);
+            wanted = target ? (double)*target++ : (double)(o == labels[n]);
+            error = (double)y[o] - wanted;
             loss += error * error;
             if (dy) *dy++ = (float)(2 * error / count);
         }
@@ -1810,19 +1927,20 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps t = 1, 2, 3, ...:
-   one that was frozen for a while is corrected for the steps that it took part in.
+   Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps
+   t = 1, 2, 3, ...: one that was frozen for a while counts those that it took part in.
 
-       SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v      (Nesterov: w - lr (g + momentum v))
+       SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v
+               (Nesterov: w = w - lr (g + momentum v))
        Adam    g = g + decay w;   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
                w = w - lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
        AdamW   the same without g + decay w, but first  w = w - lr decay w
 
-   Clipping: |g| is the length of all gradients as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
-   Frozen parameters are left as they are, and their gradients and moments too: they count nowhere.
+   Clipping: g = g min(1, max_norm / (|g| + 1e-6));  |g|: the length of all gradients as one vector.
+   Frozen parameters are left as they are, their gradients and moments too: they count nowhere.
    -------------------------------------------------------------------------------------------- */
-static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                          cnn_span *spans, int count)
+static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v,
+                          const float *g, cnn_span *spans, int count)
 {
     float lr = (float)c->lr;
     cnn_span *s;
@@ -1844,10 +1962,10 @@ static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, f
 
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
-static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s, const cnn_adam_options *o,
-                                           int decoupled)
+static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s,
+                                           const cnn_adam_options *o, int decoupled)
 {
-    cnn__adam_factors f;                                   /* what is the same for every number of a parameter */
+    cnn__adam_factors f;                    /* what is the same for every number of a parameter */
     double t = (double)(s->step + 1);
     f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
     f.decay = decoupled ? 0 : s->weight_decay;
@@ -1856,8 +1974,8 @@ static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span
     return f;
 }
 
-static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                           const float *g, cnn_span *spans, int count)
+static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w,
+                           float *m, float *v, const float *g, cnn_span *spans, int count)
 {
     cnn_span *s;
     size_t i;
@@ -1875,16 +1993,19 @@ static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decou
     c->step++;
 }
 
-static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans, int count, float max_norm)
+static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans, int count,
+                                float max_norm)
 {
     const cnn_span *s;
     double sum = 0, factor;
     size_t i;
     for (s = spans; s < spans + count; s++)
-        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * (double)g[i];
+        for (i = s->offset; s->trainable && i < s->offset + s->count; i++)
+            sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    for (s = spans; !(factor >= 1) && s < spans + count; s++)              /* a NaN reaches them all, as in PyTorch */
+    if (factor >= 1) return;                /* a NaN does not return: it reaches all, as in PyTorch */
+    for (s = spans; s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 
@@ -1892,8 +2013,9 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    Gathering a batch: the chosen samples, scaled to what the network sees.
        x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)
    -------------------------------------------------------------------------------------------- */
-static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                        const int *order, const float *scale, const float *shift)
+static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes,
+                        const float *floats, const int *order, const float *scale,
+                        const float *shift)
 {
     int n, c, p;
     for (n = 0; n < s->batch; n++)
@@ -1904,10 +2026,11 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
         }
 }
 
-/* --------------------------------------------------------------------------------------------
-   The table `direct`. A fused entry is its cards one after the other: convolution, activation, pooling.
-   Backward, with y = max of the window of tau(f): only the winner is moved, so  df(winner) += dy tau'(y).
-   -------------------------------------------------------------------------------------------- */
+/* ============================================================================================
+   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry is
+           its cards one after the other: convolution, activation, pooling.
+   ============================================================================================ */
+
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
 {
     return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width);
@@ -1918,56 +2041,35 @@ static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
     return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width);
 }
 
-static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
-    for (m = 0; m < maps; m++, x += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++)
-                *index++ = cnn__pool2d_place(s, cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i)), j, i);
-}
-
-static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
-    memset(dx, 0, sizeof *dx * (size_t)(maps * map));
-    for (m = 0; m < maps; m++, dx += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, index++, dy++) {
-                int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
-                int column = i * s->stride_width - s->pad_width + *index % s->kernel_width;
-                dx[(ptrdiff_t)row * s->in_width + column] += *dy;
-            }
-}
-
 static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     (void)context;
-    return sizeof(float) * (cnn__conv2d_outputs(s) + (s->pool.kernel_height ? cnn__pool2d_outputs(&s->pool) : 0));
+    return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool));
 }
 
-static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
-                                       const float *x, const float *weight, const float *bias, void *work)
+static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y,
+                                       unsigned char *index, const float *x, const float *weight,
+                                       const float *bias, void *work)
 {
     float *f = s->pool.kernel_height ? (float *)work : y;
     (void)context;
     cnn__conv2d_forward(s, f, x, weight, bias);
-    if (s->activation) cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
-    if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, f);
-    if (s->pool.kernel_height && index) cnn__pool2d_index(&s->pool, index, f);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
+    if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, index, f);
 }
 
-static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
-                                        const float *dy, const float *y, const unsigned char *index,
-                                        const float *x, const float *weight, void *work)
+static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx,
+                                        float *dweight, float *dbias, const float *dy,
+                                        const float *y, const unsigned char *index, const float *x,
+                                        const float *weight, void *work)
 {
     float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
     (void)context;
     if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, cnn__pool2d_outputs(&s->pool));
-        cnn__pool2d_unpool(&s->pool, df, dpooled, index);
+        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y,
+                                 cnn__pool2d_outputs(&s->pool));
+        cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
         cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
@@ -1979,57 +2081,70 @@ static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
     return sizeof(float) * (size_t)s->batch * (size_t)s->out_features;
 }
 
-static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
-                                       const float *weight, const float *bias, void *work)
+static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
+                                       const float *x, const float *weight, const float *bias,
+                                       void *work)
 {
     (void)context; (void)work;
     cnn__linear_forward(s, y, x, weight, bias);
-    if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)s->batch * (size_t)s->out_features);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, y, y,
+                                (size_t)s->batch * (size_t)s->out_features);
 }
 
-static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
-                                        const float *dy, const float *y, const float *x, const float *weight, void *work)
+static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx,
+                                        float *dweight, float *dbias, const float *dy,
+                                        const float *y, const float *x, const float *weight,
+                                        void *work)
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y,
+                             (size_t)s->batch * (size_t)s->out_features);
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
 /* The other entries are one card each. */
-static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
-{ (void)context; cnn__pool2d_forward(s, y, x); }
+static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
+                                       const float *x)
+{ (void)context; cnn__pool2d_forward(s, y, NULL, x); }
 
-static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
-{ (void)context; cnn__pool2d_backward(s, dx, dy, x); }
+static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx,
+                                        const float *dy, const float *x)
+{ (void)context; cnn__pool2d_backward(s, dx, dy, x, NULL); }
 
-static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y,
+                                           const float *x, size_t n)
 { (void)context; cnn__activation_forward(f, slope, y, x, n); }
 
-static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
-                                            const float *y, size_t n)
+static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
+                                            const float *dy, const float *y, size_t n)
 { (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
 
-static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
+static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
+                                        const float *x)
 { (void)context; cnn__softmax_forward(s, y, x); }
 
-static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx,
+                                         const float *dy, const float *y)
 { (void)context; cnn__softmax_backward(s, dx, dy, y); }
 
-static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
-                                        size_t n)
+static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p,
+                                        float *y, const float *x, size_t n)
 { (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
 
-static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
-                                         size_t n)
+static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p,
+                                         float *dx, const float *dy, size_t n)
 { (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
 
-static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy,
-                                              const float *y, const float *target, const int *labels, int batch, int outputs)
+static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c,
+                                              const cnn_cross_entropy_options *o, float *dy,
+                                              const float *y, const float *target,
+                                              const int *labels, int batch, int outputs)
 { (void)context; cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs); }
 
-static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
-                            int batch, int outputs)
+static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y,
+                            const float *target, const int *labels, int batch, int outputs)
 { (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
 
 static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int training)
@@ -2040,37 +2155,43 @@ static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int
     c->pass += (uint64_t)training;
 }
 
-static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
-                               const unsigned char *bytes, const float *floats, const int *order, const float *scale,
-                               const float *shift)
+static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s,
+                               float *x, const unsigned char *bytes, const float *floats,
+                               const int *order, const float *scale, const float *shift)
 { (void)context; cnn__gather(s, x, bytes, floats, order + k->batch_offset, scale, shift); }
 
-static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order,
-                                    int batch, int width)
+static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to,
+                                    const void *from, const int *order, int batch, int width)
 {
     int n;
     (void)context;
     order += k->batch_offset;
     for (n = 0; n < batch; n++)
-        memcpy((char *)to + (ptrdiff_t)n * width * 4, (const char *)from + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
+        memcpy((char *)to + (ptrdiff_t)n * width * 4, (const char *)from
+               + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans,
-                                       int count, float max_norm)
+static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n,
+                                       const cnn_span *spans, int count, float max_norm)
 { (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
 
-static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                                 size_t n, cnn_span *spans, int count)
+static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w,
+                                 float *v, const float *g, size_t n, cnn_span *spans, int count)
 { (void)context; (void)n; cnn__sgd_step(c, o, w, v, g, spans, count); }
 
-static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                  float *v, const float *g, size_t n, cnn_span *spans, int count)
+static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o,
+                                  int decoupled, float *w, float *m, float *v, const float *g,
+                                  size_t n, cnn_span *spans, int count)
 { (void)context; (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count); }
 
-static void *cnn__host_alloc(void *context, size_t bytes) { (void)context; return cnn__alloc(bytes, 1); }
+static void *cnn__host_alloc(void *context, size_t bytes)
+{ (void)context; return cnn__alloc(bytes, 1); }
+
 static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
-static void cnn__host_copy(void *context, void *to, const void *from, size_t bytes) { (void)context; memcpy(to, from, bytes); }
-static void cnn__host_zero(void *context, void *memory, size_t bytes) { (void)context; memset(memory, 0, bytes); }
+static void cnn__host_copy(void *context, void *to, const void *from,
+                           size_t bytes) { (void)context; memcpy(to, from, bytes); }
+static void cnn__host_zero(void *context, void *memory,
+                           size_t bytes) { (void)context; memset(memory, 0, bytes); }
 
 static cnn_backend cnn__direct(void)
 {
@@ -3764,7 +3885,7 @@ static void cnn__pool_forward_sample(void *arguments, int n, int thread)
     cnn_pool2d_shape one = *job->pool;
     (void)thread;
     one.batch = 1;
-    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one),
+    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one), NULL,
                         job->x + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
 }
 
@@ -3783,7 +3904,7 @@ static void cnn__pool_backward_sample(void *arguments, int n, int thread)
     ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width;
     (void)thread;
     one.batch = 1;
-    cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in);
+    cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in, NULL);
 }
 
 static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
