@@ -1488,8 +1488,8 @@ static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, cons
     int n, j, i, row, column;
     for (n = 0; n < s->batch; n++)
         for (j = 0; j < s->out_height; j++) {
-            ptrdiff_t first = (((ptrdiff_t)n * s->out_channels + k) * s->out_height + j) * s->out_width;
-            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + first;
+            ptrdiff_t row_of_f = ((ptrdiff_t)n * s->out_channels + k) * s->out_height + j;
+            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + row_of_f * s->out_width;
             if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
             for (i = 0; i < s->out_width; i++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
@@ -1598,14 +1598,14 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
    index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
    winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
-typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;   /* [top, bottom) */
+typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* bottom: beyond */
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = s->in_height + s->pad_height;               /* the padded border, or its own if nearer */
+    w.bottom = s->in_height + s->pad_height;       /* the padded border, or its own */
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
@@ -1625,7 +1625,7 @@ static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map,
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++) {
             ptrdiff_t at = (ptrdiff_t)row * s->in_width + column;
-            if (map[at] > map[winner] || map[at] != map[at]) winner = at;  /* NaN wins, as in PyTorch */
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at; /* NaN wins, as PyTorch's */
         }
     return winner;
 }
@@ -1869,7 +1869,7 @@ static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double
     for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
     for (k = 0; k < outputs; k++) {
         all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, the logarithm perhaps not */
+        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, and log may be infinite */
             *loss += q * (log(sum) - ((double)y[k] - largest));
     }
     for (k = 0; dy && k < outputs; k++) {
@@ -2004,7 +2004,7 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
             sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    if (factor >= 1) return;                /* a NaN does not return: it reaches all, as in PyTorch */
+    if (factor >= 1) return;                /* with NaN it does not: all become NaN, as PyTorch's */
     for (s = spans; s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
