@@ -79,7 +79,7 @@
 #ifndef CNN_H
 #define CNN_H
 
-#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new;    */
+#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new; */
 #define CNN_VERSION_MAJOR 2                 /* third: faults mended. The backend table has a version of its own */
 #define CNN_VERSION_MINOR 0
 #define CNN_VERSION_PATCH 0
@@ -109,12 +109,12 @@ extern "C" {
 #ifdef __cplusplus
 #define CNN__0 = {}                         /* C++: a field that is not named begins as zero, without a warning */
 #else
-#define CNN__0                              /* C: the macros below leave it zero                      */
+#define CNN__0                              /* C: the macros below leave it zero */
 #endif
 
-typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model               */
-typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches                        */
-typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section    */
+typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model */
+typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches */
+typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section */
 
 /* ---- building a network: a chain of layers, each fitted to the shape that arrives ---- */
 
@@ -122,12 +122,12 @@ typedef enum cnn_padding_mode { CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCU
 typedef enum cnn_activation { CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH } cnn_activation;
 typedef enum cnn_init {                     /* how weights begin; fan_in = inputs of one output value */
     CNN_INIT_DEFAULT,                       /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
-    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU          */
-    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out)   */
+    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU */
+    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out) */
 } cnn_init;
 
-enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
-enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31     */
+enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input */
+enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31 */
 
 typedef struct cnn_conv2d_options {
     int out_channels CNN__0;                                            /* kernels = feature maps */
@@ -154,37 +154,37 @@ typedef struct cnn_linear_options {
     int out_features CNN__0;
     int no_bias CNN__0;
     cnn_init init CNN__0;
-    int in_features CNN__0;                 /* may be given as a check                                */
+    int in_features CNN__0;                 /* may be given as a check */
 } cnn_linear_options;
 
 typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
 typedef struct cnn_dropout_options {
-    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none  */
+    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none */
 } cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
 
-/* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1       */
+/* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 */
 void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c sum_y sum_x z u   (6.2) */
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window                */
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window */
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along width only, after cnn_conv1d; */
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
-void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b                           */
+void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
-void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x            */
-void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x))                 */
-void cnn_tanh(cnn_net *net);                                   /* y = tanh x                            */
-void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k)       */
-void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w)                  */
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x */
+void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
+void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
+void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
+void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w) */
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);    /* training: y = x m / (1-p), m = 0 with probability p */
 
 void cnn_block(cnn_net *net, const char *name); /* a building block (section 6.2.3.1): the layers that follow
-                                                   are name.0, name.1, ... as in nn.Sequential           */
-void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone                            */
+                                                   are name.0, name.1, ... as in nn.Sequential */
+void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
 
 #ifndef __cplusplus
 #define cnn_conv2d(net, ...)     cnn_conv2d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
@@ -210,45 +210,45 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone   
 
 /* ---- errors: the first mistake is kept as one sentence, and later calls do nothing ---- */
 
-const char *cnn_error(const cnn_net *net);  /* NULL while all is well                                  */
+const char *cnn_error(const cnn_net *net);  /* NULL while all is well */
 void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
-                                               failed stays in error                                   */
+                                               failed stays in error */
 
 /* ---- where and how it computes; but for the last, before the first forward pass ---- */
 
-void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked  */
-void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
-const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
-void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result                    */
+void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked */
+void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own */
+const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none */
+void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result */
 int cnn_num_threads(const cnn_net *net);              /* default (and NULL's): the processors that affinity
-                                                         and the container's quota allow this process     */
-void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
+                                                         and the container's quota allow this process */
+void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0 */
 /* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
-   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
+   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32. */
 void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
-typedef struct cnn_data {                   /* samples in memory; read it freely                        */
-    int count, channels, height, width;     /* count may be lowered, to use the first samples only      */
-    int classes;                            /* labels are 0 .. classes-1; 0: no labels                  */
-    int outputs;                            /* length of one target; 0: no targets                      */
-    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or            */
-    const float *floats;                    /* the same as floats                                       */
-    const int *labels;                      /* (count)                                                  */
-    const float *targets;                   /* (count, outputs), for the mean squared error             */
-    const char *const *class_names;         /* (classes), or NULL                                       */
-    const float *scale, *shift;             /* (channels): the network sees  scale x + shift            */
-    const char *name;                       /* where it came from, for messages                         */
-    const char *error;                      /* one sentence if it could not be read, else NULL          */
-    struct cnn__data_memory *memory;        /* what cnn_data_free releases                              */
+typedef struct cnn_data {                   /* samples in memory; read it freely */
+    int count, channels, height, width;     /* count may be lowered, to use the first samples only */
+    int classes;                            /* labels are 0 .. classes-1; 0: no labels */
+    int outputs;                            /* length of one target; 0: no targets */
+    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or */
+    const float *floats;                    /* the same as floats */
+    const int *labels;                      /* (count) */
+    const float *targets;                   /* (count, outputs), for the mean squared error */
+    const char *const *class_names;         /* (classes), or NULL */
+    const float *scale, *shift;             /* (channels): the network sees  scale x + shift */
+    const char *name;                       /* where it came from, for messages */
+    const char *error;                      /* one sentence if it could not be read, else NULL */
+    struct cnn__data_memory *memory;        /* what cnn_data_free releases */
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
     int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
-    const unsigned char *bytes CNN__0;      /* one of these two                                         */
+    const unsigned char *bytes CNN__0;      /* one of these two */
     const float *floats CNN__0;
-    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index          */
+    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index */
     const float *targets CNN__0;
     const char *const *class_names CNN__0;
     int constant CNN__0;                    /* 1: nobody writes to the arrays any more, so a GPU may keep a
@@ -257,47 +257,47 @@ typedef struct cnn_data_options {           /* your own arrays, used in place: k
 
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
    given such data takes the sentence over. */
-typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20   */
+typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20 */
 /* The split is "train" or "test" ("t10k" is the same). The folder is the one with the files, or the one
-   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...).              */
+   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...). */
 cnn_data *cnn_load_mnist(const char *directory, const char *split);
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split);        /* binary version, as CIFAR-100 */
 cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels);
 /* IDX files by path. Images: (n, h, w), colour (n, c, h, w) or (n, h, w, c), or (n, values); bytes stay
-   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1.                 */
+   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1. */
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes);
 cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
 
 /* bytes become (x / 255 - mean[c]) / std[c], floats (x - mean[c]) / std[c]; without this call bytes
-   become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels).                      */
+   become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels). */
 void cnn_normalize(cnn_data *data, const float *mean, const float *std);
 
-/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation).  */
+/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation). */
 void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second);
 
-typedef struct cnn_batch {                  /* some samples of a data set                               */
+typedef struct cnn_batch {                  /* some samples of a data set */
     const cnn_data *data;
-    const int *order;                       /* (size): which ones                                       */
+    const int *order;                       /* (size): which ones */
     int size;
 } cnn_batch;
 
 typedef struct cnn_loader_options {
-    int batch_size CNN__0;                  /* default 1                                                */
-    int shuffle CNN__0;                     /* a new order each epoch                                   */
-    int drop_last CNN__0;                   /* leave an incomplete last batch out                       */
-    uint64_t seed CNN__0;                   /* of the shuffle                                           */
+    int batch_size CNN__0;                  /* default 1 */
+    int shuffle CNN__0;                     /* a new order each epoch */
+    int drop_last CNN__0;                   /* leave an incomplete last batch out */
+    uint64_t seed CNN__0;                   /* of the shuffle */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
 int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the end of the epoch, after
                                                          which the next call begins a new one. In error it
                                                          deals out one empty batch, from which cnn_forward
-                                                         takes the sentence over                        */
-void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone        */
-int cnn_batches(const cnn_loader *loader);            /* batches in an epoch                             */
-const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well                       */
+                                                         takes the sentence over */
+void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone */
+int cnn_batches(const cnn_loader *loader);            /* batches in an epoch */
+const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well */
 void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
@@ -306,7 +306,7 @@ void cnn_loader_free(cnn_loader *loader);
    ("classifier"), a block ("hidden_layer_1"), or NULL for all; at any time once the layer is there. A frozen
    parameter gets no gradient (its .grad is all 0, as with PyTorch's None), no step, no weight decay, and
    counts in no clipping; backward ends where nothing before it learns. Adam's moments and steps stand still
-   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is.      */
+   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is. */
 void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad);
 
 typedef struct cnn_sgd_options {
@@ -318,100 +318,100 @@ typedef struct cnn_adam_options {
 } cnn_adam_options;
 
 /* A second call is a new optimizer, as in PyTorch: moments, steps and schedule of the old one are gone. */
-void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
-void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015)       */
+void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013) */
+void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015) */
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w first       (Loshchilov, Hutter 2019) */
 
 /* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
    epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False.
    Step and cosine go on from the rate that is set, by cnn_set_lr too; one-cycle overwrites it. A second
-   schedule takes the place of the first and begins at the rate of now.                                     */
+   schedule takes the place of the first and begins at the rate of now. */
 typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
 typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
 typedef struct cnn_one_cycle_lr_options {
     float max_lr CNN__0; int total_steps CNN__0;
     float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
 } cnn_one_cycle_lr_options;
-void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps   */
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps */
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
 void cnn_scheduler_step(cnn_net *net);
 void cnn_set_lr(cnn_net *net, float lr);
 float cnn_lr(const cnn_net *net);
 
-void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in            */
-void cnn_eval(cnn_net *net);                /* dropout off                                              */
-void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x)                       */
+void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in */
+void cnn_eval(cnn_net *net);                /* dropout off */
+void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x) */
 void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n];
                                                                   without labels, targets are probabilities */
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);       /* 1/(N K) sum (pred - target)^2; labels
                                                                   without targets become one-hot vectors */
 void cnn_zero_grad(cnn_net *net);
-void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does                   */
-float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g|     */
+void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does */
+float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g| */
 void cnn_step(cnn_net *net);
-float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample                       */
+float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample */
 int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's;
                                                as torch.argmax: NaN is the largest, among equals the first */
 
 /* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew.
    Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
-   number of samples.                                                                                    */
+   number of samples. */
 typedef struct cnn_cross_entropy_options {
-    const float *weight CNN__0;             /* (classes): of each class, copied; default 1               */
-    int classes CNN__0;                     /* how many weights there are: one for each output           */
-    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere          */
+    const float *weight CNN__0;             /* (classes): of each class, copied; default 1 */
+    int classes CNN__0;                     /* how many weights there are: one for each output */
+    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere */
     int ignore_index CNN__0;                /* a label that does not count; default -100; class 0: CNN_ZERO */
     int probabilities CNN__0;               /* 1: targets are taken even where there are labels, which then count
-                                               what is right                                             */
+                                               what is right */
 } cnn_cross_entropy_options;
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o);
 
 /* ---- training, all at once ---- */
 
 typedef enum cnn_loss_kind { CNN_CROSS_ENTROPY, CNN_MSE } cnn_loss_kind;
-typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples    */
-typedef struct cnn_epoch {                  /* one line of the history                                  */
-    int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone            */
+typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples */
+typedef struct cnn_epoch {                  /* one line of the history */
+    int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone */
 } cnn_epoch;
 
 typedef struct cnn_fit_options {
-    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128                                        */
-    int test_batch_size CNN__0;             /* default 256                                              */
+    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128 */
+    int test_batch_size CNN__0;             /* default 256 */
     cnn_loss_kind loss CNN__0;
-    float clip_grad_norm CNN__0;            /* 0: no clipping                                           */
-    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped      */
-    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout                           */
-    FILE *progress CNN__0;                  /* e.g. stderr                                              */
-    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several;  */
+    float clip_grad_norm CNN__0;            /* 0: no clipping */
+    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped */
+    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout */
+    FILE *progress CNN__0;                  /* e.g. stderr */
+    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several; */
     int progress_width CNN__0;              /* ... the terminal's columns, default 80: the line is shorter */
-    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
-    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never   */
-    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch          */
-    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss    */
+    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr */
+    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never */
+    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch */
+    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
     /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
        history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
-       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut.   */
+       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut. */
     int (*interrupted)(void *user) CNN__0;
-    void *user CNN__0;                      /* given to each_epoch and interrupted                       */
+    void *user CNN__0;                      /* given to each_epoch and interrupted */
 } cnn_fit_options;
 
 /* test may be NULL, but not with .patience and .keep_best, which judge an epoch by it: then give samples
    that the final score is not taken on (cnn_random_split). Returns 1, or 0 with the net in error. Trains on from
    net's last epoch up to `epochs`; whether patience is at its end follows from the history, after a
-   cnn_checkpoint_load too. A checkpoint keeps the best weights as well.                                     */
+   cnn_checkpoint_load too. A checkpoint keeps the best weights as well. */
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o);
-const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far             */
-int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none       */
+const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far */
+int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none */
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
-/* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
+/* y: (count, outputs); x: (count, channels, height, width), already scaled as in training */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
 /* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where
-   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255.  */
+   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255. */
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count);
 void cnn_set_scale(cnn_net *net, const float *mean, const float *std);
-/* classes: (data->count), probability: (data->count) of that class by softmax, or NULL                      */
+/* classes: (data->count), probability: (data->count) of that class by softmax, or NULL */
 int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size);
 
 /* ---- every number by name ---- */
@@ -420,39 +420,39 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
    out in the last forward pass (inside a fused operation it is computed again, with the weights of now). Returns the number of floats; copies them if `values` has room for all
    (NULL: only count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0      */
-int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error   */
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0 */
+int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error */
 const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
-size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
-const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer        */
+size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned */
+const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer */
 
 /* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
    cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
    own, which take memory from the first call on; cnn_loss, cnn_get and cnn_explain tell of the last
    cnn_forward. Calls that ask for parameters (cnn_key, cnn_shape, ...) begin the network's use: then no
-   layer can be added; after cnn_summary it can.                                                         */
+   layer can be added; after cnn_summary it can. */
 
 void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes;
-                                               more layers may be added after it                         */
+                                               more layers may be added after it */
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in double
    precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
    element that sits at a kink of ReLU or max pooling has no gradient and is counted apart. Layers run one
-   by one here; that fused operations do the same is for tests/test_backends.c.                          */
+   by one here; that fused operations do the same is for tests/test_backends.c. */
 typedef struct cnn_gradcheck_result { int checked, failed, kinks; double worst; const char *where; } cnn_gradcheck_result;
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out /* or NULL */);
 
-/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all.       */
+/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all. */
 int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title);
 int cnn_save_curves_csv(cnn_net *net, const char *path);
-void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters      */
+void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters */
 
 /* Prints, for one output value of a layer and the first sample of the last batch, the equation with its
    numbers: the window and what of it fell beyond the border, each product, the sum, the bias, the result. */
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
 /* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision and
-   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps.       */
+   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
@@ -467,15 +467,15 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
    F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
    1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all, also
    where several programs save to one path; a link stays a link, and a pipe or device is written to. A program
-   that is killed while it saves leaves PATH.*.part behind.                                                */
+   that is killed while it saves leaves PATH.*.part behind. */
 int cnn_save(cnn_net *net, const char *path);
-int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over   */
+int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over */
 /* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
-   sentence: how many were loaded, and which are missing, unexpected or mis-shaped.                        */
+   sentence: how many were loaded, and which are missing, unexpected or mis-shaped. */
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
 /* The same from memory and to memory. bytes: (size), any such file's, e.g. linked into the program; not kept.
    cnn_save_memory returns how many bytes the file of that ending (".pth") would have, and copies them if `bytes`
-   has room for all (NULL: only count); 0 and an error if it cannot be.                                    */
+   has room for all (NULL: only count); 0 and an error if it cannot be. */
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
@@ -491,23 +491,23 @@ int cnn_checkpoint_load(cnn_net *net, const char *path);
 /* ---- the backend table: every operation, to be filled by `direct`, `simd`, `cuda` or by you ---- */
 
 /* One operation may fuse several layers: a convolution with its activation and its max pooling, a linear
-   layer with its activation. `direct` composes them from its cards; others may do them in one pass.     */
+   layer with its activation. `direct` composes them from its cards; others may do them in one pass. */
 
 typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
     int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
-    int average, exclude_padding;           /* average: 0 for max pooling                               */
+    int average, exclude_padding;           /* average: 0 for max pooling */
 } cnn_pool2d_shape;
 
 typedef struct cnn_conv2d_shape {
     int batch, in_channels, in_height, in_width;
-    int out_channels, out_height, out_width;             /* of the convolution, before any pooling       */
+    int out_channels, out_height, out_width;             /* of the convolution, before any pooling */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int pad_top, pad_left, pad_bottom, pad_right, groups;
     cnn_padding_mode padding_mode;
-    cnn_activation activation; float slope;              /* applied to the sum                           */
-    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0   */
-    int allow_tf32;                                      /* conv2d_work must not depend on it             */
+    cnn_activation activation; float slope;              /* applied to the sum */
+    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0 */
+    int allow_tf32;                                      /* conv2d_work must not depend on it */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -518,26 +518,26 @@ typedef struct cnn_linear_shape {
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
 
 /* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
-   recorded step can be replayed.                                                                        */
+   recorded step can be replayed. */
 typedef struct cnn_counters {
     uint64_t seed;
-    uint64_t pass;                          /* training passes so far: keys the dropout masks            */
-    uint64_t step;                          /* steps of this optimizer so far                            */
-    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will   */
+    uint64_t pass;                          /* training passes so far: keys the dropout masks */
+    uint64_t step;                          /* steps of this optimizer so far */
+    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will */
     double lr;
     double loss, loss_sum, weight_sum;      /* last batch: mean; since the last reset: mean = loss_sum / weight_sum */
-    double grad_norm;                       /* of the last clipping                                      */
-    int correct;                            /* last batch                                                */
-    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored   */
+    double grad_norm;                       /* of the last clipping */
+    int correct;                            /* last batch */
+    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored */
 } cnn_counters;
 
 /* One parameter's place in the blocks of all parameters, of their gradients and of each moment. Spans come in the
-   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too.  */
+   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too. */
 typedef struct cnn_span {
-    size_t offset, count;                   /* floats                                                    */
+    size_t offset, count;                   /* floats */
     uint64_t step;                          /* Adam's t: the optimizer's steps that moved this parameter */
     float weight_decay;
-    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it   */
+    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it */
     float same[4];                          /* the operation's own: what is the same for all its numbers */
 } cnn_span;
 
@@ -548,26 +548,26 @@ enum { CNN_BACKEND_VERSION = 4 };
    entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d
    and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
    entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
-   another one is missing, by name.                                                                                   */
+   another one is missing, by name. */
 struct cnn_backend {
-    int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
+    int version;                            /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
-    void *context;                          /* yours, or what `open` returned; handed to every entry      */
-    /* open may fail: then it returns NULL and has written one sentence                                   */
+    void *context;                          /* yours, or what `open` returned; handed to every entry */
+    /* open may fail: then it returns NULL and has written one sentence */
     void *(*open)(int threads, char *sentence, size_t room);                                /* (optional) */
     void (*close)(void *context);                                                           /* (optional) */
-    /* memory: alloc returns 64-byte aligned bytes or NULL                                                */
+    /* memory: alloc returns 64-byte aligned bytes or NULL */
     void *(*alloc)(void *context, size_t bytes);
     void (*free)(void *context, void *memory);
     void (*upload)(void *context, void *to, const void *host, size_t bytes);
     void (*download)(void *context, void *host, const void *from, size_t bytes);
     void (*zero)(void *context, void *memory, size_t bytes);
-    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong                 */
-    int reads_host;                         /* 1: the samples of a data set are read where they lie       */
+    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong */
+    int reads_host;                         /* 1: the samples of a data set are read where they lie */
 
     /* y: (n, k, h', w') after activation and pooling; index: (n, k, h', w'), the winner's place in its window,
        row * kernel_width + column (NULL: not wanted, or no pooling); x: (n, c, h, w);
-       weight: (k, c / groups, kh, kw); bias: (k) or NULL                                                 */
+       weight: (k, c / groups, kh, kw); bias: (k) or NULL */
     size_t (*conv2d_work)(void *context, const cnn_conv2d_shape *s);
     void (*conv2d_forward)(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                            const float *x, const float *weight, const float *bias, void *work);
@@ -615,16 +615,16 @@ struct cnn_backend {
                      size_t n, cnn_span *spans, int count);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
                       const float *g, size_t n, cnn_span *spans, int count);
-    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ...    */
+    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ... */
     void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step, or a batch of cnn_evaluate. Not every
-                                               step comes to its end.                                                 */
+                                               step comes to its end. */
 };
 
 /* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
-   known already. cnn_cuda.cu calls it before main() begins.                                              */
+   known already. cnn_cuda.cu calls it before main() begins. */
 int cnn_register_backend(const cnn_backend *backend);
 
-/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function.    */
+/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function. */
 void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index);
 
 #ifdef __cplusplus
@@ -1598,7 +1598,7 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
    index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
    winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
-typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* bottom: beyond */
+typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
@@ -1625,7 +1625,7 @@ static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map,
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++) {
             ptrdiff_t at = (ptrdiff_t)row * s->in_width + column;
-            if (map[at] > map[winner] || map[at] != map[at]) winner = at; /* NaN wins, as PyTorch's */
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at;     /* NaN wins */
         }
     return winner;
 }
@@ -1869,7 +1869,7 @@ static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double
     for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
     for (k = 0; k < outputs; k++) {
         all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, and log may be infinite */
+        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, log may be infinite */
             *loss += q * (log(sum) - ((double)y[k] - largest));
     }
     for (k = 0; dy && k < outputs; k++) {
