@@ -706,8 +706,9 @@ ssize_t readlink(const char *path, char *target, size_t room);
 #endif
 
 /* ============================================================================================
-   >>error   The first mistake is kept as one sentence. Whoever holds one is in error; its calls do
-             nothing from then on. There is no global state: each network has its own sentence.
+   >>error   An error is one message, kept in the network, data set or loader where it happened.
+             Only the first is kept, since it is the cause; from then on calls on that object do
+             nothing. There is no global state.
    ============================================================================================ */
 
 typedef struct cnn__text { char s[512]; } cnn__text;
@@ -718,10 +719,12 @@ typedef struct cnn__text { char s[512]; } cnn__text;
 #define CNN__PRINTF(text, first)
 #endif
 
-/* All that the library prints, writes and says goes through cnn__print_to, which is printf with a point in every
-   number: the C library's follows setlocale, and under "de_DE.UTF-8" wrote .svg files with points="0,0,2,5". */
+/* ---- printf that does not depend on the locale ----
 
-typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or room for text */
+   The C library's printf writes the decimal separator that setlocale chose: under "de_DE.UTF-8" an .svg file had
+   points="0,0,2,5". cnn__print_to always writes a point; all messages, all output and all files go through it. */
+
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory for text */
 
 static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
 {
@@ -731,16 +734,22 @@ static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
     sink->count += count;
 }
 
-/* A number as snprintf writes it, and of what is neither digit, sign, letter nor space, a point. */
+/* A number as snprintf writes it, with a point in place of whatever is neither digit, sign, letter nor space. */
 static size_t cnn__digits(char *number, size_t room, const char *format, int width, int precision, double value)
 {
     int length = snprintf(number, room, format, width, precision, value);
     char *to = number, *from;
     for (from = number; length > 0 && *from; from++)
         if (memchr("0123456789+- einfaEINFA", *from, 23)) *to++ = *from;
-        else if (to == number || to[-1] != '.') *to++ = '.';               /* it may have several bytes */
+        else if (to == number || to[-1] != '.') *to++ = '.';               /* a separator may have several bytes */
     *to = 0;
     return (size_t)(to - number);
+}
+
+static const char *cnn__read_count(const char *digits, int *count)         /* returns what follows the digits */
+{
+    for (*count = 0; *digits >= '0' && *digits <= '9'; digits++) *count = 10 * *count + *digits - '0';
+    return digits;
 }
 
 /* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
@@ -756,23 +765,24 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         if (!*format) return;
         for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
         if (*format == '*') width = va_arg(arguments, int), format++;
-        while (*format >= '0' && *format <= '9') width = 10 * width + *format++ - '0';
+        else format = cnn__read_count(format, &width);
         if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
-        else if (*format == '.')
-            for (precision = 0, format++; *format >= '0' && *format <= '9'; ) precision = 10 * precision + *format++ - '0';
+        else if (*format == '.') format = cnn__read_count(format + 1, &precision);
         is_long = *format == 'l';
         format += is_long;
         kind = *format;
         format += kind != 0;
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
-        strcpy(end, is_long ? "*.*l" : "*.*");             /* snprintf's own */
+        strcpy(end, strchr("dux", kind) ? "*.*l" : "*.*"); /* snprintf gets every whole number as a long */
         end[strlen(end) + 1] = 0;
         end[strlen(end)] = kind;
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
-        else if (kind == 'd' && is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, long));
-        else if (kind == 'd') count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, int));
-        else if (is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned long));
-        else if (strchr("ux", kind)) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned));
+        else if (kind == 'd')
+            count = (size_t)snprintf(number, room, spec, width, precision,
+                                     is_long ? va_arg(arguments, long) : va_arg(arguments, int));
+        else if (strchr("ux", kind))
+            count = (size_t)snprintf(number, room, spec, width, precision,
+                                     is_long ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned));
         else if (kind == 's') {
             text = va_arg(arguments, const char *);
             if (!text) text = "(null)";
@@ -790,7 +800,6 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
     }
 }
 
-/* vsnprintf, snprintf, vfprintf and fprintf that way. */
 static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
 {
     cnn__sink sink = { NULL, NULL, 0, 0 };
@@ -828,11 +837,13 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
     va_end(arguments);
 }
 
+/* ---- the message ---- */
+
 static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__say(cnn__text *error, const char *format, ...)                     /* always 0 */
+static int cnn__say(cnn__text *error, const char *format, ...)             /* returns 0, always */
 {
     va_list arguments;
-    if (!error || error->s[0]) return 0;                   /* the first one is the cause */
+    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
     va_start(arguments, format);
     cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
@@ -840,32 +851,33 @@ static int cnn__say(cnn__text *error, const char *format, ...)                  
     return 0;
 }
 
-/* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
-static void cnn__take_over(cnn__text *error, const char *sentence)
+/* Copies the message of another object (NULL: it has none). CNN_ON_ERROR has already been called for it. */
+static int cnn__take_over(cnn__text *error, const char *message)           /* returns 0, always */
 {
-    if (sentence && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", sentence);
+    if (message && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", message);
+    return 0;
 }
 
 /* ============================================================================================
-   >>memory   Sizes are products of what a caller or a file says: each is checked before it is
-              allocated. Blocks are zeroed and begin at a multiple of 64 bytes, a cache line.
+   >>memory   Sizes are products of numbers from a caller or a file: each product is checked for
+              overflow before it is allocated. Blocks are zeroed and aligned to 64 bytes, a cache line.
    ============================================================================================ */
 
-static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b does not fit */
+static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b overflows */
 {
     if (b && a > (size_t)-1 / b) return 0;
     *product = a * b;
     return 1;
 }
 
-static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for what is written whole at once */
+static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for a block that is overwritten entirely */
 {
     unsigned char *block, *aligned;
     if (bytes > (size_t)-1 / 2) return NULL;
     block = (unsigned char *)CNN_MALLOC(bytes + 64 + sizeof(void *));
     if (!block) return NULL;
     aligned = (unsigned char *)(((uintptr_t)block + sizeof(void *) + 63) & ~(uintptr_t)63);
-    memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* where the block really begins */
+    memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* for cnn__free: the pointer CNN_MALLOC returned */
     return aligned;
 }
 
@@ -887,8 +899,9 @@ static void cnn__free(void *memory)
 
 /* ============================================================================================
    >>random   Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3;
-              2011): ten rounds of multiply and swap turn a counter into four random words. No state:
-              whoever knows (seed, stream, step, index) knows the number, on any backend and thread.
+              2011): ten rounds of multiplying and swapping turn a counter into four random words.
+              There is no state: (seed, stream, step, index) alone determine a number, so that it is
+              the same on every backend and in every thread.
    ============================================================================================ */
 
 enum {                                                     /* streams 0 .. 2^16 - 1: dropout, by layer */
@@ -900,7 +913,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
     uint32_t c0 = index, c1 = stream, c2 = (uint32_t)step, c3 = (uint32_t)(step >> 32);
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     int round;
-    for (round = 0; round < 10; round++) {
+    for (round = 0; round < 10; round++) {                 /* the four constants are the paper's */
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
@@ -912,9 +925,10 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
 }
 
-static float cnn__unit(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }    /* [0, 1) */
+/* In [0, 1): the upper 24 bits, as many as a float holds, times 2^-24. */
+static float cnn__unit(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
 
-/* the i-th random word of a stream */
+/* Word i of a stream. */
 static uint32_t cnn__word(uint64_t seed, uint32_t stream, uint64_t step, size_t i)
 {
     uint32_t out[4];
@@ -922,7 +936,7 @@ static uint32_t cnn__word(uint64_t seed, uint32_t stream, uint64_t step, size_t 
     return out[i % 4];
 }
 
-static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, uint64_t step)  /* Fisher, Yates */
+static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, uint64_t step)  /* Fisher and Yates */
 {
     int i;
     for (i = count - 1; i > 0; i--) {
