@@ -7217,16 +7217,17 @@ const char *cnn_layer_name(const cnn_net *net, int i)
 }
 
 /* ============================================================================================
-   >>data   Samples in memory and the loader that deals them out. A data set that could not be read
-            exists all the same, with the reason in ->error, so that one check at the end is enough.
+   >>data   Samples in memory, the files they come from, and the loader that cuts them into batches.
+            Loading never returns NULL: a data set that could not be loaded has the reason in ->error
+            and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
 
 struct cnn__data_memory {
     cnn__text error, name;
-    int count, classes;                     /* as it was made, so that what is set later can be checked   */
-    int constant;                           /* its arrays stay as they are                                */
-    int users, freed;                       /* itself and the copies in networks; counted atomically       */
-    void *bytes, *floats, *labels, *targets, *scale, *shift;      /* those that belong to the data set */
+    int count, classes;                     /* as they were at first: a program may change the public ones */
+    int constant;                           /* the caller's arrays do not change                          */
+    int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
+    void *bytes, *floats, *labels, *targets, *scale, *shift;       /* the arrays that are freed with it   */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -7243,31 +7244,42 @@ static const char *const cnn__cifar100_fine[100] = {
     "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
     "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket",
     "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider",
-    "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
-    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm" };
+    "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger",
+    "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm" };
 static const char *const cnn__cifar100_coarse[20] = {
     "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
-    "household_electrical_devices", "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
-    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates", "people",
-    "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2" };
+    "household_electrical_devices", "household_furniture", "insects", "large_carnivores",
+    "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "large_omnivores_and_herbivores",
+    "medium_mammals", "non-insect_invertebrates", "people", "reptiles", "small_mammals", "trees", "vehicles_1",
+    "vehicles_2" };
 
-static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (size_t)data->memory->count : (size_t)data->count; }
+/* ---- a data set ---- */
+
+static size_t cnn__data_count(const cnn_data *data)
+{
+    return (size_t)(data->memory ? data->memory->count : data->count);
+}
+
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
 
-/* A data set is known by its memory block, which lasts as long as a network has a copy of its arrays: no other data set can
-   have that address meanwhile, though its arrays are gone and their addresses are taken again. */
+/* A network recognises a data set by the address of its memory block. The block is therefore kept until no network has
+   a copy of the arrays: otherwise a new data set could get the same address. */
 static cnn__data_memory *cnn__data_keep(const cnn_data *data)
 {
-    cnn__add_atomic(&data->memory->users, 1);   /* networks in several threads may use one data set */
+    cnn__add_atomic(&data->memory->users, 1);              /* networks in several threads may use one data set */
     return data->memory;
 }
 
-static void cnn__data_forget(cnn__data_memory *memory) { if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory); }
+static void cnn__data_forget(cnn__data_memory *memory)
+{
+    if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory);
+}
+
 static int cnn__data_freed(cnn__data_memory *memory) { return cnn__read_atomic(&memory->freed); }
 
 static cnn_data *cnn__data_empty(const char *name)
 {
-    /* when there is no memory even for the error */
+    /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
@@ -7299,24 +7311,32 @@ void cnn_data_free(cnn_data *data)
     cnn__free(data);
 }
 
-static cnn_data *cnn__data_fails(cnn_data *data)           /* after cnn__say to its error */
+static cnn_data *cnn__data_fails(cnn_data *data)           /* called after cnn__say(&data->memory->error, ...) */
 {
-    if (data->memory) data->error = data->memory->error.s;
+    data->error = data->memory->error.s;
     data->count = 0;
     return data;
 }
 
-static cnn_data *cnn__data_without_memory(cnn_data *data, double bytes)
+static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
 {
-    if (data->memory) cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+    cnn_data *data = cnn__data_empty(name);
+    if (!data->memory) return data;
+    cnn__take_over(&data->memory->error, message);
     return cnn__data_fails(data);
 }
 
-/* A class is a number from 0 to classes - 1. The sentence says how many classes it takes, and to what to give them;
-   `to` is NULL where the file's kind says how many there are. own: arrays of the caller's, where a label below 0 may be
-   the cross-entropy's ignore_index. */
+static int cnn__data_no_memory(cnn_data *data, double bytes)               /* returns 0, always */
+{
+    return cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+}
+
+/* Labels must be from 0 to classes - 1. The message tells how many classes are needed and, in `to`, which call takes
+   them; to NULL: the file format fixes the number. own: the labels are the caller's array, in which a negative label
+   may be the cross-entropy's ignore_index. */
 static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 {
+    cnn__text advice;
     int i, bad = -1, smallest = 0, largest = 0;
     for (i = 0; data->labels && i < data->count; i++) {
         if (data->labels[i] < smallest) smallest = data->labels[i];
@@ -7324,31 +7344,31 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
         if (bad < 0 && ((data->labels[i] < 0 && !own) || data->labels[i] >= data->classes)) bad = i;
     }
     if (bad < 0) return 1;
-    if (!to)
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d: the file is damaged, or of another data set",
-                 data->name, data->labels[bad], bad, data->classes - 1);
+    if (!to) cnn__snprintf(advice.s, sizeof advice.s, ": the file is damaged, or of another data set");
     else if (smallest < 0 || largest == INT_MAX)
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; labels go from %d to %d", data->name,
-                 data->labels[bad], bad, data->classes - 1, smallest, largest);
+        cnn__snprintf(advice.s, sizeof advice.s, "; labels go from %d to %d", smallest, largest);
     else
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; the largest is %d: give %d classes%s",
-                 data->name, data->labels[bad], bad, data->classes - 1, largest, largest + 1, to);
-    return 0;
+        cnn__snprintf(advice.s, sizeof advice.s, "; the largest is %d: give %d classes%s", largest, largest + 1, to);
+    return cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name,
+                    data->labels[bad], bad, data->classes - 1, advice.s);
 }
 
-/* Checks the labels, makes room for the scaling. What a reader calls last. */
-static cnn_data *cnn__data_complete(cnn_data *data)
+/* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
+static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
     float *scale, *shift;
     int i;
     data->memory->count = data->count;
     data->memory->classes = data->classes;
-    if (!cnn__labels_fit(data, "", 1)) return cnn__data_fails(data);
+    if (data->memory->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
     scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
     shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
     data->memory->scale = scale;
     data->memory->shift = shift;
-    if (!scale || !shift) return cnn__data_without_memory(data, 8.0 * data->channels);
+    if (!scale || !shift) {
+        cnn__data_no_memory(data, 8.0 * data->channels);
+        return cnn__data_fails(data);
+    }
     for (i = 0; i < data->channels; i++) scale[i] = data->bytes ? 1.0f / 255 : 1;
     data->scale = scale;
     data->shift = shift;
@@ -7381,37 +7401,57 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
     data->class_names = o.class_names;
     data->memory->constant = o.constant;
-    if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1 || (double)o.channels * o.height * o.width > INT_MAX)
-        cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
+    if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1
+        || (double)o.channels * o.height * o.width > INT_MAX)
+        cnn__say(&data->memory->error,
+                 "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
                  o.count, o.channels, o.height, o.width);
     else if (!o.bytes == !o.floats)
         cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
     else if ((o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
         cnn__say(&data->memory->error,
                  "cnn_data_new: .labels need .classes of at least 1, and .targets .outputs of at least 1");
-    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
+    return cnn__data_complete(data, "", 1);
 }
 
 /* ---- files ---- */
 
-/* As in ZIP, gzip and PNG; begins with 0. Many bytes go sixteen at a time: table[k][b] is what byte b does to the
-   remainder when k more bytes follow it (Kounavis, Berry: slicing, 2005). */
+/* A whole number of so many bytes, its lowest or its highest byte first. */
+static uint64_t cnn__little_endian(const unsigned char *b, int bytes)
+{
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | b[bytes];
+    return number;
+}
+
+static uint64_t cnn__big_endian(const unsigned char *b, int bytes)
+{
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | *b++;
+    return number;
+}
+
+/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
+   table[k][b] is what byte b does to the remainder when k bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
     uint32_t table[16][256], four, sum;
     int b, k, bit;
     crc = ~crc;
-    if (count > 8192) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
+    if (count > 8192) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
         for (b = 0; b < 256; b++) {
             table[0][b] = (uint32_t)b;
             for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
         }
-        for (k = 1; k < 16; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+        for (k = 1; k < 16; k++)
+            for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
         for (; count >= 16; count -= 16, crc = sum)
             for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
-                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16
+                     | (uint32_t)bytes[3] << 24;
                 if (k == 12) four ^= crc;
-                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255] ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
+                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255]
+                     ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
             }
     }
     while (count--) {
@@ -7421,23 +7461,19 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
     return ~crc;
 }
 
-static uint32_t cnn__big_endian(const unsigned char *b)
-{
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
-
-/* Every file is opened here: what open() returns, below 0 if it fails. On Windows paths are UTF-8, and where they are not,
-   of the system's code page. */
-enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0 */
+enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0: Linux's PATH_MAX */
 
 #ifdef _WIN32
 static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
 {
-    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH) && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
+    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH)          /* 65001: UTF-8; 0: the code page */
+        && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
         wide[0] = 0;
 }
 #endif
 
+/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else in the system's code
+   page. */
 static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
@@ -7451,11 +7487,12 @@ static int cnn__open(const char *path, int flags, int mode)
 #endif
 }
 
-/* Opens a file to be read and finds its size; NULL and a sentence (error NULL: none). What is no regular file is not
-   read: a FIFO may keep a program waiting for ever, and a device has no end. */
+/* Opens a file for reading and finds its size; NULL and a message if it fails. Only regular files are read: reading a
+   FIFO may never return, and a device may have no end. */
 static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
 {
-    FILE *file;
+    FILE *file = NULL;
+    int fits;
 #ifdef _WIN32
     struct _stat64 status;
     int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
@@ -7465,27 +7502,27 @@ static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
     int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
     int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
 #endif
-    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
-    else if (!good) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
-    else if (!regular) cnn__say(error, "%.300s: is no regular file but a directory, pipe or device, which is not read", path);
-    else if ((uint64_t)status.st_size >= (size_t)-1 / 2)
-        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
-    else if ((file = fdopen(d, "rb")) != NULL) {
+    fits = regular && (uint64_t)status.st_size < (size_t)-1 / 2;
+    if (fits) file = fdopen(d, "rb");
+    if (file) {
         *size = (size_t)status.st_size;
         return file;
     }
-    else cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
+    else if (!good || fits) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    else if (!regular) cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
+    else cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
     if (d >= 0) close(d);
     return NULL;
 }
 
-/* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
+/* All bytes of a file, freed by cnn__free; NULL and a message if it cannot be read. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
 {
     unsigned char *bytes = NULL;
     FILE *file = cnn__open_to_read(path, size, error);
     if (!file) return NULL;
-    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: ends in 0, for text */
+    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: text must end in 0 */
         cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, (double)*size / 1e6);
     else if (errno = 0, fread(bytes, 1, *size, file) != *size) {
         cnn__say(error, "%.300s: cannot be read to its end: %s", path, errno ? strerror(errno) : "it became shorter");
@@ -7497,7 +7534,7 @@ static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *
     return bytes;
 }
 
-static int cnn__exists(const char *path)                   /* as a file that can be read */
+static int cnn__exists(const char *path)                   /* and can be opened for reading */
 {
     size_t size;
     FILE *file = cnn__open_to_read(path, &size, NULL);
@@ -7507,28 +7544,33 @@ static int cnn__exists(const char *path)                   /* as a file that can
 
 static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
 
-/* Every loader takes the same words: 0 train, 1 test; -1 and a sentence for another. */
+/* The split, which every loader names the same way: 0 train, 1 test; -1 and a message for anything else. */
 static int cnn__split(const char *call, const char *split, cnn__text *error)
 {
     if (cnn__split_is(split, "train")) return 0;
     if (cnn__split_is(split, "test") || cnn__split_is(split, "t10k")) return 1;
-    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call, split ? split : "");
+    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call,
+             split ? split : "");
     return -1;
 }
 
-/* What people find in a data set's place, by its first bytes. */
-static const struct cnn__found { int at, length; const char *bytes, *is, *advice; } cnn__found_kinds[] = {
-    { 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
-    { 0, 6, "\3757zXZ\0", "xz-compressed", "unpack it: xz -d, after giving it the ending .xz" },
-    { 0, 3, "BZh", "bzip2-compressed", "unpack it: bzip2 -d, after giving it the ending .bz2" },
-    { 0, 4, "\050\265\057\375", "zstd-compressed", "unpack it: zstd -d, after giving it the ending .zst" },
-    { 0, 4, "PK\3\4", "a zip archive", "unpack it: unzip" },
-    { 0, 4, "7z\274\257", "a 7-Zip archive", "unpack it: 7z x" },
-    { 257, 5, "ustar", "a tar archive", "unpack it: tar xf" },
-    { 0, 6, "\223NUMPY", "a NumPy array", "hand the numbers to cnn_data_new" },
-    { 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
-    { 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
-    { 0, 23, "version https://git-lfs", "a placeholder of Git LFS", "get the file itself: git lfs pull" }
+/* Files of other kinds that are given in place of a data set or of weights, recognised by their first bytes. */
+enum { CNN__DATA = 1, CNN__WEIGHTS = 2, CNN__EITHER = 3 };
+
+static const struct cnn__other_file { int given, at, length; const char *bytes, *is, *advice; } cnn__other_files[] = {
+    { CNN__EITHER, 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
+    { CNN__EITHER, 0, 23, "version https://git-lfs", "a placeholder of Git LFS", "get the file itself: git lfs pull" },
+    { CNN__DATA, 0, 6, "\3757zXZ\0", "xz-compressed", "unpack it: xz -d, after giving it the ending .xz" },
+    { CNN__DATA, 0, 3, "BZh", "bzip2-compressed", "unpack it: bzip2 -d, after giving it the ending .bz2" },
+    { CNN__DATA, 0, 4, "\050\265\057\375", "zstd-compressed", "unpack it: zstd -d, after giving it the ending .zst" },
+    { CNN__DATA, 0, 4, "PK\3\4", "a zip archive", "unpack it: unzip" },
+    { CNN__DATA, 0, 4, "7z\274\257", "a 7-Zip archive", "unpack it: 7z x" },
+    { CNN__DATA, 257, 5, "ustar", "a tar archive", "unpack it: tar xf" },
+    { CNN__DATA, 0, 6, "\223NUMPY", "a NumPy array", "pass the numbers to cnn_data_new" },
+    { CNN__DATA, 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
+    { CNN__DATA, 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
+    { CNN__WEIGHTS, 0, 6, "\211HDF\r\n", "an HDF5 file, as Keras writes", ".safetensors and PyTorch's .pth are read" },
+    { CNN__WEIGHTS, 0, 4, "GGUF", "a GGUF file", ".safetensors and PyTorch's .pth are read" }
 };
 
 static int cnn__is_web_page(const unsigned char *file, size_t size)
@@ -7546,22 +7588,30 @@ static int cnn__is_web_page(const unsigned char *file, size_t size)
     return 0;
 }
 
-/* Is it something else than `wanted`? Then the sentence says what it is and what to do. */
-static int cnn__is_other_file(const char *path, const unsigned char *file, size_t size, const char *wanted, cnn__text *error)
+/* 1 if the file is of one of these kinds and not what is wanted: the message says what it is and what to do. */
+static int cnn__is_other_file(const char *path, const unsigned char *file, size_t size, int given, const char *wanted,
+                              cnn__text *error)
 {
-    size_t i;
-    if (cnn__is_web_page(file, size))
-        return cnn__say(error, "%.300s: is a web page, not %s: the download failed; get it again", path, wanted), 1;
-    for (i = 0; i < sizeof cnn__found_kinds / sizeof *cnn__found_kinds; i++) {
-        const struct cnn__found *f = &cnn__found_kinds[i];
-        if (size >= (size_t)(f->at + f->length) && !memcmp(file + f->at, f->bytes, (size_t)f->length))
-            return cnn__say(error, "%.300s: is %s, not %s; %s", path, f->is, wanted, f->advice), 1;
+    const struct cnn__other_file *k = cnn__other_files, *end = k + sizeof cnn__other_files / sizeof *k;
+    if (cnn__is_web_page(file, size)) {
+        cnn__say(error, "%.300s: is a web page, not %s: the download failed, or got the page about the file; "
+                        "get it again", path, wanted);
+        return 1;
     }
-    return 0;
+    while (k < end && (!(k->given & given) || size < (size_t)(k->at + k->length)
+                       || memcmp(file + k->at, k->bytes, (size_t)k->length)))
+        k++;
+    if (k < end) cnn__say(error, "%.300s: is %s, not %s; %s", path, k->is, wanted, k->advice);
+    return k < end;
+}
+
+static int cnn__is_gzip(const unsigned char *file, size_t size)
+{
+    return size >= 2 && file[0] == 0x1f && file[1] == 0x8b;
 }
 
 #if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
-#define CNN__GUNZIP                         /* stb_image.h stands before this file: its zlib decoder unpacks .gz files */
+#define CNN__GUNZIP                         /* stb_image.h was included before: its zlib decoder unpacks .gz files */
 
 /* The contents of a gzip file (RFC 1952): a header, a deflate stream, its CRC and its length. Frees `file`. */
 static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t *size, cnn__text *error)
@@ -7575,14 +7625,14 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */
     if (*size > 18 && at + 8 < *size) {
-        length = end[-4] | (size_t)end[-3] << 8 | (size_t)end[-2] << 16 | (size_t)end[-1] << 24;
-        if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size) plain = (unsigned char *)cnn__alloc(length + 1, 1);
+        length = (size_t)cnn__little_endian(end - 4, 4);
+        if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size)         /* deflate's limit is 1032 to 1 */
+            plain = (unsigned char *)cnn__alloc(length + 1, 1);
     }
     if (plain)
-        written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at, (int)(*size - at));
-    if (written < 0 || (size_t)written != length
-        || cnn__crc32(0, plain, length)
-               != ((uint32_t)end[-8] | (uint32_t)end[-7] << 8 | (uint32_t)end[-6] << 16 | (uint32_t)end[-5] << 24)) {
+        written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at,
+                                                   (int)(*size - at));
+    if (written < 0 || (size_t)written != length || cnn__crc32(0, plain, length) != cnn__little_endian(end - 8, 4)) {
         cnn__say(error, "%.300s: cannot be unpacked: it is cut off or damaged; get it again", path);
         cnn__free(plain);
         plain = NULL;
@@ -7593,85 +7643,68 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 }
 #endif
 
-/* An IDX file (LeCun's MNIST format): 0, 0, the type of the numbers, how many dimensions; each size as 4 bytes, highest
-   byte first, as all that follow; the numbers. */
+/* ---- IDX: LeCun's format of MNIST ----
+
+       | 0 | 0 | type of the numbers | number of dimensions | the size of each dimension, 4 bytes | the numbers |
+
+   Sizes and numbers have their highest byte first. */
+
 typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
-static const struct cnn__idx_type { unsigned char type; size_t bytes; } cnn__idx_types[] = {
-    { 0x08, 1 }, { 0x09, 1 }, { 0x0b, 2 }, { 0x0c, 4 }, { 0x0d, 4 }, { 0x0e, 8 } };
+enum {                                                     /* the types */
+    CNN__IDX_UINT8 = 0x08, CNN__IDX_INT8, CNN__IDX_INT16 = 0x0b, CNN__IDX_INT32, CNN__IDX_FLOAT, CNN__IDX_DOUBLE
+};
 
-static size_t cnn__idx_bytes(int type)                     /* of one number; 0: there is no such type */
+static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
 {
-    size_t i;
-    for (i = 0; i < sizeof cnn__idx_types / sizeof *cnn__idx_types; i++)
-        if (cnn__idx_types[i].type == type) return cnn__idx_types[i].bytes;
-    return 0;
+    static const unsigned char bytes[] = { 1, 1, 0, 2, 4, 4, 8 };          /* of types 8 to 14 */
+    return type >= CNN__IDX_UINT8 && type <= CNN__IDX_DOUBLE ? bytes[type - CNN__IDX_UINT8] : 0;
 }
 
 static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
-    size_t bytes = cnn__idx_bytes(idx->type), k;
-    const unsigned char *b = idx->file + idx->begin + i * bytes;
-    uint64_t word = 0;
+    int bytes = cnn__idx_bytes(idx->type);
+    uint64_t word = cnn__big_endian(idx->file + idx->begin + i * (size_t)bytes, bytes);
+    uint32_t low = (uint32_t)word;
     double number;
     float single;
-    uint32_t low;
-    for (k = 0; k < bytes; k++) word = word << 8 | b[k];
-    low = (uint32_t)word;
     switch (idx->type) {
-    case 0x08: return (double)low;                                         /* unsigned char */
-    case 0x09: return low < 0x80 ? (double)low : (double)low - 256;        /* signed char */
-    case 0x0b: return low < 0x8000 ? (double)low : (double)low - 65536;    /* short */
-    case 0x0c: return low < 0x80000000u ? (double)low : (double)low - 4294967296.0;         /* int */
-    case 0x0d: memcpy(&single, &low, sizeof single); return (double)single;
-    default:   memcpy(&number, &word, sizeof number); return number;
+    case CNN__IDX_UINT8:  return (double)word;
+    case CNN__IDX_FLOAT:  memcpy(&single, &low, sizeof single); return (double)single;
+    case CNN__IDX_DOUBLE: memcpy(&number, &word, sizeof number); return number;
+    default:                                               /* signed, in two's complement */
+        return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);
     }
 }
 
-/* Reads an IDX file of images or of labels; 0 and a sentence if it is none. cnn__free(idx->file) afterwards. */
-static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
+static int cnn__idx_too_short(const char *path, size_t size, cnn__text *error)
 {
-    const char *what = labels ? "labels" : "images";
-    unsigned char *file;
-    size_t size, expected, known;
-    char packed[420];
-    int i;
-    memset(idx, 0, sizeof *idx);
-    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
-    if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
-    file = cnn__read_file(path, &size, error);
-#ifdef CNN__GUNZIP
-    if (file && size >= 2 && file[0] == 0x1f && file[1] == 0x8b) file = cnn__gunzip(path, file, &size, error);
-#endif
-    if (!file) return 0;
-    idx->file = file;
-    if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b) {
-        if (path == packed) cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
-        else
-            cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path,
-                     path);
-        return 0;
-    }
-    if (cnn__is_other_file(path, file, size, labels ? "an IDX file of labels" : "an IDX file of images", error)) return 0;
-    if (size < 8)
-        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size);
+    return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                    (double)size);
+}
+
+/* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
+static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
+{
+    const unsigned char *file = idx->file;
+    size_t expected;
+    int known, i;
+    if (size < 8) return cnn__idx_too_short(path, size, error);
     idx->type = file[2];
     idx->dimensions = file[3];
     known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
     /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
     if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
-        return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x%s",
-                        path, file[0], file[1], file[2], file[3], what, labels ? 1 : 3,
+        return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
+                               "00 00 08 %02x%s",
+                        path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
                         !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
-    if (size < idx->begin)
-        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size);
-    for (expected = known, i = 0; i < idx->dimensions; i++) {
-        uint32_t n = cnn__big_endian(file + 4 + 4 * i);
+    if (size < idx->begin) return cnn__idx_too_short(path, size, error);
+    for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
+        uint32_t n = (uint32_t)cnn__big_endian(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
             return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
@@ -7679,40 +7712,71 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     }
     expected += idx->begin;
     if (expected != size)
-        return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
-                        (double)expected, (double)size);
+        return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?",
+                        path, (double)expected, (double)size);
     return 1;
 }
 
-/* The images become data's samples: bytes in their place if they can stay there. */
-static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+/* Reads an IDX file of images or of labels, or the same path with .gz; 0 and a message if it cannot. The caller frees
+   idx->file. */
+static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
+{
+    const char *wanted = labels ? "an IDX file of labels" : "an IDX file of images";
+    char packed[420];
+    size_t size;
+    memset(idx, 0, sizeof *idx);
+    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
+    if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
+    idx->file = cnn__read_file(path, &size, error);
+#ifdef CNN__GUNZIP
+    if (idx->file && cnn__is_gzip(idx->file, size)) idx->file = cnn__gunzip(path, idx->file, &size, error);
+#endif
+    if (!idx->file) return 0;
+    if (cnn__is_gzip(idx->file, size) && path == packed)
+        return cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+    if (cnn__is_gzip(idx->file, size))
+        return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
+                        path, path, path);
+    return !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
+        && cnn__read_idx_header(idx, path, size, labels, error);
+}
+
+/* The sizes of the samples. In four dimensions the channels are second, or last (returns 1): whichever gives a small
+   number of channels, as of grey, grey and alpha, RGB, RGBA. */
+static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
 {
     const int *s = idx->sizes;
-    /* of two orders that both occur, the one whose number of channels is small: grey, grey and alpha, RGB, RGBA */
-    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4, c, n;
-    size_t pixels, p, to = 0, all;
-    float *floats = NULL;
-    unsigned char *bytes = NULL;
+    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4;
+    int rows = idx->dimensions == 4 && !last ? 2 : 1;      /* which of the sizes */
     data->count = s[0];
     data->channels = idx->dimensions < 4 ? 1 : last ? s[3] : s[1];
-    data->height = idx->dimensions == 2 ? 1 : idx->dimensions == 4 && !last ? s[2] : s[1];
-    data->width = idx->dimensions == 2 ? s[1] : idx->dimensions == 4 && !last ? s[3] : s[2];
-    if (idx->type == 0x08 && !last) {
+    data->height = idx->dimensions == 2 ? 1 : s[rows];
+    data->width = idx->dimensions == 2 ? s[1] : s[rows + 1];
+    return last;
+}
+
+/* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
+static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+{
+    int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
+    size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
+    size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
+    float *floats = NULL;
+    unsigned char *bytes = NULL;
+    if (is_bytes && !last) {
         data->memory->bytes = idx->file;
         data->bytes = idx->file + idx->begin;
         idx->file = NULL;
         return 1;
     }
-    pixels = (size_t)data->height * (size_t)data->width;
-    all = (size_t)data->count * (size_t)data->channels * pixels;           /* cannot wrap: the file has as many numbers */
-    if (idx->type == 0x08) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
+    if (is_bytes) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
     else data->memory->floats = floats = (float *)cnn__alloc(all, sizeof *floats);
-    if (!bytes && !floats) return cnn__data_without_memory(data, (double)all * (idx->type == 0x08 ? 1 : 4)), 0;
+    if (!bytes && !floats) return cnn__data_no_memory(data, (double)all * (is_bytes ? 1 : 4));
     for (n = 0; n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
-                size_t sample = (size_t)n * (size_t)data->channels * pixels;
-                double x = cnn__idx_at(idx, sample + (last ? p * (size_t)data->channels + (size_t)c : (size_t)c * pixels + p));
+                size_t within = last ? p * channels + (size_t)c : (size_t)c * pixels + p;
+                double x = cnn__idx_at(idx, (size_t)n * channels * pixels + within);
                 if (bytes) bytes[to] = (unsigned char)x;
                 else floats[to] = (float)x;
             }
@@ -7725,7 +7789,7 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
 {
     int i, *labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
     data->memory->labels = labels;
-    if (!labels) return cnn__data_without_memory(data, 4.0 * data->count), 0;
+    if (!labels) return cnn__data_no_memory(data, 4.0 * data->count);
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
@@ -7747,27 +7811,25 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
         if (y.sizes[0] != x.sizes[0])
             cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
                      x.sizes[0]);
-        else if (cnn__take_images(data, &x) && cnn__take_labels(data, &y, labels)) cnn__labels_fit(data, to, 0);
+        else if (cnn__take_images(data, &x)) cnn__take_labels(data, &y, labels);
     }
     cnn__free(x.file);
     cnn__free(y.file);
-    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
+    return cnn__data_complete(data, to, 0);
 }
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn_data *data;
+    cnn__text wrong = { "" };
     if (classes >= 1) return cnn__load_idx(images, labels, classes, "");
-    data = cnn__data_empty(images ? images : "");
-    if (!data->memory) return data;
-    cnn__say(&data->memory->error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d",
-             classes);
-    return cnn__data_fails(data);
+    cnn__say(&wrong, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
+    return cnn__data_in_error(images ? images : "", wrong.s);
 }
 
-/* The file of one split, under the names and in the folders that mirrors, torchvision and `make mnist` give it: the
-   first that is there, unpacked if possible; otherwise the usual name, which then cannot be opened. */
-static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test, const char *what)
+/* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
+   `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
+static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test,
+                            const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
     int packed, f, stem, dot;
@@ -7777,7 +7839,8 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
                     const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
                     char other[424];
-                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what, dot ? '.' : '-', what + 7);
+                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
+                                  dot ? '.' : '-', what + 7);
                     cnn__snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
                     if (cnn__exists(other)) return;
                 }
@@ -7792,12 +7855,7 @@ static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, c
     int test = cnn__split(call, split, &wrong);
     cnn_data *data;
     if (!directory) directory = "(no folder)";
-    if (test < 0) {
-        data = cnn__data_empty(directory);
-        if (!data->memory) return data;
-        cnn__take_over(&data->memory->error, wrong.s);
-        return cnn__data_fails(data);
-    }
+    if (test < 0) return cnn__data_in_error(directory, wrong.s);
     cnn__find_mnist(images, directory, folders, test, "images-idx3-ubyte");
     cnn__find_mnist(labels, directory, folders, test, "labels-idx1-ubyte");
     data = cnn__load_idx(images, labels, 10, " to cnn_load_idx, as it is another data set");
@@ -7805,20 +7863,21 @@ static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, c
     return data;
 }
 
-/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of
-   Fashion-MNIST's. Is that share from `low` to `high`? */
+/* The files of MNIST and Fashion-MNIST have the same names and sizes, but four fifths of MNIST's pixels are 0 and half
+   of Fashion-MNIST's. Returns whether that share is from `low` to `high`. */
 static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
-    size_t i, zeros = 0, all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width;
+    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width;
+    size_t i, zeros = 0, all = (size_t)data->count * pixels;
     for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
-static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char *wanted)
+static cnn_data *cnn__other_mnist(cnn_data *data, const char *held, const char *wanted)
 {
     cnn__say(&data->memory->error,
-             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. Any other "
-             "data set: cnn_load_idx", data->name, there, wanted);
+             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. "
+             "Any other data set: cnn_load_idx", data->name, held, wanted);
     return cnn__data_fails(data);
 }
 
@@ -7838,20 +7897,22 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
     return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
 }
 
-/* CIFAR, binary version (Krizhevsky 2009): rows of the labels and 3 x 32 x 32 bytes, red, green, blue. */
+/* ---- CIFAR, binary version (Krizhevsky 2009): each row has the labels and 3 x 32 x 32 bytes, red, green, blue ---- */
+
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
     const char *call, *title, *site;
-    const char *folders[3], *files[6];      /* the last file is the test split's                         */
-    int train_files, train_rows, test_rows, labels;        /* rows a file, label bytes a row             */
-    const char *archive, *python[4];        /* the archive; what shows the Python version                */
+    const char *folders[3], *files[6];      /* the last file is the test split                           */
+    int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
+    const char *archive, *python[4];        /* files of the Python version, which is not read            */
 } cnn__cifar;
 
 static const cnn__cifar cnn__cifar10 = {
     "cnn_load_cifar10", "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html",
     { "", "/cifar-10-batches-bin", "/cifar-10" },
-    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin", "test_batch.bin" },
+    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
+      "test_batch.bin" },
     5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
@@ -7860,7 +7921,7 @@ static const cnn__cifar cnn__cifar100 = {
     1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
 
-/* The folder with `file`, below the one that was named; "" and a sentence that says what is there instead. */
+/* The folder that has `file`: the given one or a usual one in it; "" and a message that says what is there instead. */
 static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const char *directory, const char *file,
                                   cnn__text *error)
 {
@@ -7872,65 +7933,67 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
         if (cnn__exists(path)) return folder;
     }
     if (cnn__exists(directory))
-        cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory, directory);
+        cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory,
+                 directory);
     cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
         cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
-            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path, c->title,
-                     c->archive, c->site);
+            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path,
+                     c->title, c->archive, c->site);
     }
     cnn__snprintf(folder, 420, "%.350s", directory);
-    return error->s[0] ? "" : folder;                      /* nothing: that the file cannot be opened says enough */
+    return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
 }
 
-/* which: the label byte of a row that counts */
+/* Reads one file of `rows` rows into bytes and labels. which: the label byte of a row to take, 0 or 1 */
+static void cnn__read_batch(const cnn__cifar *c, const char *path, int rows, int which, unsigned char *bytes,
+                            int *labels, cnn__text *error)
+{
+    size_t row = (size_t)c->labels + CNN__CIFAR_VALUES, expected = row * (size_t)rows, size, i;
+    unsigned char *file = cnn__read_file(path, &size, error);
+    int good = file && size == expected;
+    if (file && !good && !cnn__is_other_file(path, file, size, CNN__DATA, "a CIFAR batch", error))
+        cnn__say(error, "%.300s: has %.0f bytes, but a %s batch has %.0f; is it a broken download?", path, (double)size,
+                 c->title, (double)expected);
+    for (i = 0; good && i < (size_t)rows; i++) {
+        labels[i] = file[i * row + (size_t)which];
+        memcpy(bytes + i * CNN__CIFAR_VALUES, file + i * row + c->labels, CNN__CIFAR_VALUES);
+    }
+    cnn__free(file);
+}
+
 static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, const char *split, int which, int classes,
                                  const char *const *class_names)
 {
     cnn_data *data = cnn__data_empty(directory ? directory : "(no folder)");
-    int test, first, files, rows, f, i, *labels;
-    size_t row = (size_t)c->labels + CNN__CIFAR_VALUES, samples;
+    cnn__text *error;
+    char folder[420], path[450];
+    int test, first, files, rows, f, *labels;
     unsigned char *bytes;
-    char folder[420];
     if (!data->memory) return data;
-    test = cnn__split(c->call, split, &data->memory->error);
+    error = &data->memory->error;
+    test = cnn__split(c->call, split, error);
     if (test < 0) return cnn__data_fails(data);
     first = test ? c->train_files : 0;
     files = test ? 1 : c->train_files;
     rows = test ? c->test_rows : c->train_rows;
-    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], &data->memory->error)) return cnn__data_fails(data);
-    samples = (size_t)files * (size_t)rows;
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc(samples * CNN__CIFAR_VALUES, 1);
-    data->memory->labels = labels = (int *)cnn__alloc(samples, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)(samples * (CNN__CIFAR_VALUES + sizeof *labels)));
-    for (f = 0; f < files; f++) {
-        char path[450];
-        unsigned char *file;
-        size_t size;
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
-        file = cnn__read_file(path, &size, &data->memory->error);
-        if (!file) return cnn__data_fails(data);
-        if (size != row * (size_t)rows && !cnn__is_other_file(path, file, size, "a CIFAR batch", &data->memory->error))
-            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a %s batch has %.0f; is it a broken download?", path,
-                     (double)size, c->title, (double)(row * (size_t)rows));
-        for (i = 0; !data->memory->error.s[0] && i < rows; i++) {
-            *labels++ = file[(size_t)i * row + (size_t)which];
-            memcpy(bytes, file + (size_t)i * row + c->labels, CNN__CIFAR_VALUES);
-            bytes += CNN__CIFAR_VALUES;
-        }
-        cnn__free(file);
-        if (data->memory->error.s[0]) return cnn__data_fails(data);
-    }
-    data->count = (int)samples;
+    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], error)) return cnn__data_fails(data);
+    data->count = files * rows;
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
-    data->bytes = (unsigned char *)data->memory->bytes;
-    data->labels = (int *)data->memory->labels;
     data->class_names = class_names;
-    return cnn__labels_fit(data, NULL, 0) ? cnn__data_complete(data) : cnn__data_fails(data);
+    data->bytes = data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
+    data->labels = data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    if (!bytes || !labels)
+        cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
+    for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
+        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
+        cnn__read_batch(c, path, rows, which, bytes, labels, error);
+    }
+    return cnn__data_complete(data, NULL, 0);
 }
 
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
@@ -7940,20 +8003,21 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
 
 cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels)
 {
-    cnn_data *data;
+    cnn__text wrong = { "" };
     if (labels == CNN_COARSE) return cnn__load_cifar(&cnn__cifar100, directory, split, 0, 20, cnn__cifar100_coarse);
     if (labels == CNN_FINE) return cnn__load_cifar(&cnn__cifar100, directory, split, 1, 100, cnn__cifar100_fine);
-    data = cnn__data_empty("CIFAR-100");
-    if (!data->memory) return data;
-    cnn__say(&data->memory->error, "cnn_load_cifar100: labels %d are neither CNN_FINE nor CNN_COARSE", (int)labels);
-    return cnn__data_fails(data);
+    cnn__say(&wrong, "cnn_load_cifar100: labels %d are neither CNN_FINE nor CNN_COARSE", (int)labels);
+    return cnn__data_in_error("CIFAR-100", wrong.s);
 }
+
+/* ---- splitting a data set ---- */
 
 /* A new data set of the samples order[0 .. count-1]. */
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
-    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width), bytes = from->bytes ? 1 : sizeof(float);
+    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
+    size_t bytes = from->bytes ? 1 : sizeof(float);
     const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
     unsigned char *copy;
     int i, *labels, c;
@@ -7968,7 +8032,10 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
-    if (!copy || !labels || !targets) return cnn__data_without_memory(data, (double)count * (double)(values * bytes));
+    if (!copy || !labels || !targets) {
+        cnn__data_no_memory(data, (double)count * (double)(values * bytes));
+        return cnn__data_fails(data);
+    }
     for (i = 0; i < count; i++) {
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
@@ -7980,7 +8047,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     data->floats = (float *)data->memory->floats;
     data->labels = from->labels ? labels : NULL;
     data->targets = from->targets ? targets : NULL;
-    cnn__data_complete(data);
+    cnn__data_complete(data, "", 1);
     for (c = 0; !data->error && c < data->channels; c++) {
         ((float *)data->memory->scale)[c] = from->scale[c];
         ((float *)data->memory->shift)[c] = from->shift[c];
@@ -7990,23 +8057,19 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
 
 void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second)
 {
+    cnn__text wrong = { "" };
     int *order = NULL, i;
-    if (!data->error && count > 0 && count < data->count && (size_t)data->count <= cnn__data_count(data)) order = (int *)cnn__alloc((size_t)data->count, sizeof *order);
+    cnn__take_over(&wrong, data->error);
+    if (!wrong.s[0] && cnn__usable_count(&wrong, "cnn_random_split", data)) {
+        if (count < 1 || count >= data->count)
+            cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
+                     data->count);
+        else if (!(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
+            cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
+    }
     if (!order) {
-        *first = cnn__data_empty(data->name);
-        *second = cnn__data_empty(data->name);
-        for (i = 0; i < 2; i++) {
-            cnn_data *d = i ? *second : *first;
-            if (!d->memory) continue;
-            if (data->error || i) cnn__take_over(&d->memory->error, data->error ? data->error : (*first)->error);
-            else if (!cnn__usable_count(&d->memory->error, "cnn_random_split", data)) {}
-            else if (count > 0 && count < data->count)
-                cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
-            else
-                cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side",
-                         count, data->count);
-            cnn__data_fails(d);
-        }
+        *first = cnn__data_in_error(data->name, wrong.s);
+        *second = cnn__data_in_error(data->name, wrong.s);
         return;
     }
     for (i = 0; i < data->count; i++) order[i] = i;
@@ -8023,16 +8086,29 @@ struct cnn_loader {
     cnn_loader_options options;
     int *order;
     int count;                              /* of samples                                                */
-    int epoch, at;                          /* the epoch that is being dealt out, and how far             */
+    int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    cnn_data failed;                        /* in error, what the empty batch is of: it has the sentence  */
+    cnn_data failed;                        /* in error: the data set of the empty batch, with the message */
 };
 
 static const cnn__field cnn__loader_fields[] = {
     CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
     CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
+
+static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_loader_options *o, cnn__text *error)
+{
+    if (!data)
+        return cnn__say(error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
+    if (data->error) return cnn__take_over(error, data->error);
+    if (!cnn__usable_count(error, call, data)) return 0;
+    if (o->batch_size < 1) return cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
+    if (o->drop_last && o->batch_size > data->count)
+        return cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the "
+                               "incomplete last batch", call, data->count, o->batch_size);
+    return 1;
+}
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
 {
@@ -8044,26 +8120,22 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
     loader->data = data;
     CNN__OPTIONS(&o, cnn__loader_fields, call, &loader->error);
     loader->options = o;
-    if (!data)
-        cnn__say(&loader->error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
-    else if (data->error) cnn__take_over(&loader->error, data->error);
-    else if (!cnn__usable_count(&loader->error, call, data)) {}
-    else if (o.batch_size < 1) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
-    else if (o.drop_last && o.batch_size > data->count)
-        cnn__say(&loader->error,
-                 "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
-                 call, data->count, o.batch_size);
-    else if (!(loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order)))
-        cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
-    else {
+    if (cnn__loader_fits(call, data, &o, &loader->error)) {
+        loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order);
+        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+    }
+    if (loader->order) {
         loader->count = data->count;
-        loader->order[loader->count] = -1;                 /* no sample: stops a batch whose size was set too high */
+        loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
     }
     loader->failed.error = cnn_loader_error(loader);
     return loader;
 }
 
-cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o) { return cnn__deal("cnn_loader_new", data, o); }
+cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
+{
+    return cnn__deal("cnn_loader_new", data, o);
+}
 
 const char *cnn_loader_error(const cnn_loader *loader)
 {
@@ -8099,7 +8171,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     if (!loader->begun) {
         for (i = 0; i < loader->count; i++) loader->order[i] = i;
         if (loader->options.shuffle)
-            cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
+            cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE,
+                         (uint64_t)loader->epoch);
         loader->at = 0;
         loader->begun = 1;
     }
@@ -8115,7 +8188,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     return 1;
 }
 
-/* cnn_next and cnn_forward, for a loader that deals to nobody else: the order of an epoch is sent as a whole */
+/* cnn_next and cnn_forward for a loader that only this network uses: the order of a whole epoch is uploaded at once */
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 {
     if (!cnn_next(loader, batch)) return 0;
@@ -8332,13 +8405,6 @@ static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
     cnn__put(b, little, (size_t)bytes);
 }
 
-static uint64_t cnn__little(const unsigned char *b, int bytes)
-{
-    uint64_t number = 0;
-    while (bytes--) number = number << 8 | b[bytes];
-    return number;
-}
-
 static void cnn__print(cnn__bytes *b, const char *format, ...) CNN__PRINTF(2, 3);
 static void cnn__print(cnn__bytes *b, const char *format, ...)             /* up to 511 characters */
 {
@@ -8451,7 +8517,7 @@ static int cnn__add_dimension(cnn__stored *t, size_t size)                 /* 0:
 
 static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
 {
-    uint64_t bits = cnn__little(b, (int)dtype->bits / 8);
+    uint64_t bits = cnn__little_endian(b, (int)dtype->bits / 8);
     uint32_t word = (uint32_t)bits, exponent = word >> 10 & 31, fraction = word & 1023;
     double number;
     float f;
@@ -8775,7 +8841,7 @@ static int cnn__by_place(const void *a, const void *b)
 
 static int cnn__read_safetensors(cnn__state *s)
 {
-    uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
+    uint64_t length = s->size < 8 ? 0 : cnn__little_endian(s->bytes, 8);
     size_t n = 0, i, count, at = 0, data, metadata = 0;
     const char *key;
     cnn__stored *t;
@@ -8883,15 +8949,15 @@ static int cnn__open_zip(cnn__state *s)
         if (back > s->size || back > 22 + 65535)
             return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
         end = s->bytes + s->size - back;
-        if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
+        if (cnn__little_endian(end, 4) == 0x06054b50 && cnn__little_endian(end + 20, 2) == back - 22) break;
     }
-    bytes = cnn__little(end + 12, 4);
-    place = cnn__little(end + 16, 4);
-    if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
-        place = cnn__little(end - 12, 8);
+    bytes = cnn__little_endian(end + 12, 4);
+    place = cnn__little_endian(end + 16, 4);
+    if (s->size - back >= 20 && cnn__little_endian(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
+        place = cnn__little_endian(end - 12, 8);
         if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little(s->bytes + place + 40, 8);
-        place = cnn__little(s->bytes + place + 48, 8);
+        bytes = cnn__little_endian(s->bytes + place + 40, 8);
+        place = cnn__little_endian(s->bytes + place + 48, 8);
     }
     if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
     s->directory = s->bytes + place;
@@ -8908,34 +8974,34 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
     uint64_t field[3];                                     /* packed size, size, place of the local header */
     int i;
     for (; e < end; e += whole) {
-        length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
-        whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little(e + 30, 2) + cnn__little(e + 32, 2));
-        if (whole > (size_t)(end - e) || cnn__little(e, 4) != 0x02014b50) return cnn__wrong(s, "its ZIP directory is broken");
+        length = end - e < 46 ? 0 : (size_t)cnn__little_endian(e + 28, 2);
+        whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little_endian(e + 30, 2) + cnn__little_endian(e + 32, 2));
+        if (whole > (size_t)(end - e) || cnn__little_endian(e, 4) != 0x02014b50) return cnn__wrong(s, "its ZIP directory is broken");
         slash = (const unsigned char *)memchr(e + 46, '/', length);
         if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name))) continue;
         if (found) return cnn__wrong(s, "has two entries %.80s", name);
         found = e;
     }
     if (!found) return 0;
-    for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
-    extra = found + 46 + cnn__little(found + 28, 2);
-    for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
-        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
+    for (i = 0; i < 3; i++) field[i] = cnn__little_endian(found + (i < 2 ? 20 + 4 * i : 42), 4);
+    extra = found + 46 + cnn__little_endian(found + 28, 2);
+    for (end = extra + cnn__little_endian(found + 30, 2); end - extra >= 4; extra += length) {
+        length = 4 + (size_t)cnn__little_endian(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
         if (length > (size_t)(end - extra)) break;
-        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
+        for (value = extra + 4, i = 0; i < 3 && cnn__little_endian(extra, 2) == 1; i++)
             if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
-                field[order[i]] = cnn__little(value, 8), value += 8;
+                field[order[i]] = cnn__little_endian(value, 8), value += 8;
     }
-    if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
+    if (cnn__little_endian(found + 10, 2) || cnn__little_endian(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
+    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little_endian(s->bytes + field[2], 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
+    field[2] += 30 + cnn__little_endian(s->bytes + field[2] + 26, 2) + cnn__little_endian(s->bytes + field[2] + 28, 2);
     if (field[2] > s->size || field[0] > s->size - field[2])
         return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *bytes = s->bytes + field[2];
     *size = (size_t)field[0];
-    if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
+    if (cnn__little_endian(found + 16, 4) && cnn__little_endian(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
         return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
     return 1;
 }
@@ -9002,7 +9068,7 @@ static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* th
 static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 {
     const unsigned char *b = cnn__take(p, (uint64_t)bytes);
-    return b ? cnn__little(b, bytes) : 0;
+    return b ? cnn__little_endian(b, bytes) : 0;
 }
 
 static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
@@ -9092,7 +9158,7 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its len
 static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
 {
     const unsigned char *b = cnn__take(p, bytes);
-    uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
+    uint64_t number = b && bytes <= 8 ? cnn__little_endian(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
     cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
@@ -9652,24 +9718,11 @@ static int cnn__choose_dict(cnn__state *s)
     return cnn__sort(s, &s->tensors, sizeof *t);
 }
 
-/* The contents say what it is; of contents that say nothing, the ending says what they should be. */
+/* The contents tell the format; where they do not, the path's ending does. */
 static int cnn__parse_state(cnn__state *s)
 {
-    static const char *const others[][2] = {
-        { "<!DOCTYPE", "a web page: download the file itself, not the page about it" },
-        { "<!doctype", "a web page: download the file itself, not the page about it" },
-        { "<html", "a web page: download the file itself, not the page about it" },
-        { "version https://git-lfs", "a Git LFS pointer, not the file: git lfs pull gets it" },
-        { "\211HDF\r\n", "an HDF5 file, as Keras writes; .safetensors and PyTorch's .pth are read" },
-        { "GGUF", "a GGUF file; .safetensors and PyTorch's .pth are read" },
-        { "\037\213", "gzip-compressed; unpack it first: gzip -d" },
-    };
-    size_t i;
     int good;
-    for (i = 0; i < sizeof others / sizeof *others; i++) {
-        size_t length = strlen(others[i][0]);
-        if (s->size > length && !memcmp(s->bytes, others[i][0], length)) return cnn__wrong(s, "is %s", others[i][1]);
-    }
+    if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
     if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
     else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
     else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);

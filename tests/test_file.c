@@ -1209,7 +1209,7 @@ static void test_places(void)
     child = fork();                                         /* reading a FIFO would wait for ever */
     if (!child) {
         alarm(10);
-        status = cnn_load(back, in_folder("fifo.pth")) || !strstr(said(back), "no regular file");
+        status = cnn_load(back, in_folder("fifo.pth")) || !strstr(said(back), "not a regular file");
         _exit(status);
     }
     waitpid(child, &status, 0);
