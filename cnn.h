@@ -7417,14 +7417,14 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
 /* ---- files ---- */
 
 /* A whole number of so many bytes, its lowest or its highest byte first. */
-static uint64_t cnn__little_endian(const unsigned char *b, int bytes)
+static uint64_t cnn__little(const unsigned char *b, int bytes)
 {
     uint64_t number = 0;
     while (bytes--) number = number << 8 | b[bytes];
     return number;
 }
 
-static uint64_t cnn__big_endian(const unsigned char *b, int bytes)
+static uint64_t cnn__big(const unsigned char *b, int bytes)
 {
     uint64_t number = 0;
     while (bytes--) number = number << 8 | *b++;
@@ -7625,14 +7625,14 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */
     if (*size > 18 && at + 8 < *size) {
-        length = (size_t)cnn__little_endian(end - 4, 4);
+        length = (size_t)cnn__little(end - 4, 4);
         if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size)         /* deflate's limit is 1032 to 1 */
             plain = (unsigned char *)cnn__alloc(length + 1, 1);
     }
     if (plain)
         written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at,
                                                    (int)(*size - at));
-    if (written < 0 || (size_t)written != length || cnn__crc32(0, plain, length) != cnn__little_endian(end - 8, 4)) {
+    if (written < 0 || (size_t)written != length || cnn__crc32(0, plain, length) != cnn__little(end - 8, 4)) {
         cnn__say(error, "%.300s: cannot be unpacked: it is cut off or damaged; get it again", path);
         cnn__free(plain);
         plain = NULL;
@@ -7664,7 +7664,7 @@ static int cnn__idx_bytes(int type)                        /* of one number; 0: 
 static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
     int bytes = cnn__idx_bytes(idx->type);
-    uint64_t word = cnn__big_endian(idx->file + idx->begin + i * (size_t)bytes, bytes);
+    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)bytes, bytes);
     uint32_t low = (uint32_t)word;
     double number;
     float single;
@@ -7704,7 +7704,7 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
     if (size < idx->begin) return cnn__idx_too_short(path, size, error);
     for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
-        uint32_t n = (uint32_t)cnn__big_endian(file + 4 + 4 * i, 4);
+        uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
             return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
@@ -8206,18 +8206,20 @@ void cnn_loader_free(cnn_loader *loader)
 }
 
 /* ============================================================================================
-   >>file   What is written to disk. A state dict is a list of named tensors; each format turns the
-            list into bytes and back. Nothing that was read is believed before it was checked, and the
-            network changes only when all of it fits.
+   >>file   Saving and loading weights and checkpoints. A state dict is a list of named tensors,
+            cnn__stored; each format, .safetensors and PyTorch's .pth, turns the list into bytes and
+            back. A checkpoint is a .safetensors file with the rest of the training's state. Every
+            number in a file is checked before it is used, and the network changes only when all fits.
    ============================================================================================ */
 
-/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ----
+/* ---- writing a file: afterwards the path has the old contents or the new, complete ----
 
-   The temporary name is of this save alone and must be new (O_EXCL): two programs that save to one path do not meet,
-   whoever puts a link there beforehand changes nothing, and the later rename wins whole. A symbolic link stays, and what
-   it points to is replaced. A pipe or device is no place to rename to: it is written to. */
+   The contents go to a temporary file in the same directory, which is flushed to the disk and renamed. Its name differs
+   from save to save and must be new (O_EXCL): two programs that save to one path do not write to one file, and a link
+   that somebody put there is not followed. A symbolic link is kept, and the file it points to is replaced. A pipe or
+   device cannot be replaced and is written to directly: part is "". */
 
-typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;       /* part "": in place */
+typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;
 
 #ifdef _WIN32
 static int cnn__flush_file(FILE *file) { return !fflush(file) && !_commit(_fileno(file)); }
@@ -8229,13 +8231,13 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
     int tries;
     cnn__wide(part, from);
     cnn__wide(path, to);
-    for (tries = 0; tries < 200; tries++) {                /* replace what is there; return when it is on the disk */
-        if (MoveFileExW(from, to, 1 | 8)) return 1;
+    for (tries = 0; tries < 200; tries++) {                /* for two seconds */
+        if (MoveFileExW(from, to, 1 | 8)) return 1;        /* 1: replace the file; 8: return when it is on the disk */
         code = GetLastError();
-        if (code != 5 && code != 32) break;                /* denied, shared: another program has it open just now */
+        if (code != 5 && code != 32) break;                /* 5, 32: another program has the file open */
         Sleep(10);
     }
-    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno knows nothing of it */
+    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno is not set */
     while (length && (unsigned char)why->s[length - 1] <= ' ') length--;
     why->s[length] = 0;
     if (!length) cnn__snprintf(why->s, sizeof why->s, "Windows error %lu", code);
@@ -8249,7 +8251,7 @@ static void cnn__remove(const char *path)
     _wremove(wide);
 }
 
-/* What is at the path: a regular file (its mode), nothing (0), or something else (-1). */
+/* What the path is: a regular file (returns its mode), nothing (0), or something else (-1). */
 static int cnn__follow(char path[CNN__PATH], int *descriptor)
 {
     wchar_t wide[CNN__PATH];
@@ -8271,9 +8273,9 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
 
 static void cnn__remove(const char *path) { remove(path); }
 
-/* Follows symbolic links to their end, which need not exist. What is there: a regular file (its mode), nothing (0), or
-   something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is copied, so that what
-   is written comes after what stands there already. */
+/* Replaces the path by what its symbolic links point to, which need not exist. That is a regular file (returns its mode),
+   nothing (0), or something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is
+   duplicated, so that the new output follows what was written to it before. */
 static int cnn__follow(char path[CNN__PATH], int *descriptor)
 {
     char target[CNN__PATH], *name;
@@ -8282,20 +8284,21 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     int links;
     for (links = 0; links < 40; links++) {
         int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
-        if (d && path[d] >= '0' && path[d] <= '9' && strlen(path + d) < 9 && strspn(path + d, "0123456789") == strlen(path + d)) {
-            if (atoi(path + d) == 1) fflush(stdout);       /* what was printed before comes first */
+        size_t digits = d ? strspn(path + d, "0123456789") : 0;
+        if (digits && digits < 9 && !path[(size_t)d + digits]) {
+            if (atoi(path + d) == 1) fflush(stdout);       /* output that was printed before comes first */
             *descriptor = dup(atoi(path + d));
             return -1;
         }
         length = readlink(path, target, sizeof target - 1);
-        if (length < 0) break;                             /* no link, or nothing */
+        if (length < 0) break;                             /* not a link */
         target[length] = 0;
         name = strrchr(path, '/');
-        name = *target == '/' || !name ? path : name + 1;  /* it is relative to the link's directory */
+        name = *target == '/' || !name ? path : name + 1;  /* a target is relative to the link's directory */
         if ((size_t)(name - path) + (size_t)length >= CNN__PATH) break;
         strcpy(name, target);
     }
-    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* opening it says why, as in a ring of links */
+    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* -1: opening it will fail and say why */
     return S_ISREG(status.st_mode) ? (int)(status.st_mode & 07777) | 1 << 16 : -1;
 }
 #endif
@@ -8314,15 +8317,16 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     slash = strrchr(w->path, '/');
     if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
     for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
-        uint64_t here = (uint64_t)(uintptr_t)&here;        /* no secret: the name has only to be new, and O_EXCL sees to that */
-        uint32_t word = cnn__word((uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), (uint32_t)getpid(), here, (size_t)tries);
+        uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), address = (uint64_t)(uintptr_t)&address;
+        uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* may be guessed: see O_EXCL */
         int length = (int)(slash ? slash + 1 - w->path : 0);
-        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length, (unsigned)word);
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length,
+                      (unsigned)word);
         d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
         if (d < 0 && errno != EEXIST) break;
     }
 #ifndef _WIN32
-    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* a private file stays private; the umask is for new ones */
+    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* as the old file: open() applied the umask */
 #endif
     if (d >= 0 && !(w->file = fdopen(d, "wb"))) {
         close(d);
@@ -8332,17 +8336,17 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     return w->file != NULL;
 }
 
-static void cnn__abandon_file(cnn__writer *w)              /* what was there before stays */
+static void cnn__abandon_file(cnn__writer *w)              /* keeps the old file */
 {
     fclose(w->file);
     if (w->part[0]) cnn__remove(w->part);
 }
 
-/* The new name, too, must reach the disk: 1, or 0 and errno. File systems that flush no directory say EINVAL. */
+/* Flushes the new name to the disk: 1, or 0 and errno. EINVAL: the file system cannot flush directories. */
 static int cnn__flush_directory(const char *path)
 {
 #ifdef _WIN32
-    (void)path;                                            /* MoveFileExW has done it */
+    (void)path;                                            /* MoveFileExW has flushed it */
     return 1;
 #else
     char directory[CNN__PATH];
@@ -8350,7 +8354,7 @@ static int cnn__flush_directory(const char *path)
     int d, good, cause;
     cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = cnn__open(directory, O_RDONLY, 0);
-    if (d < 0) return errno == EACCES;                     /* a directory that may be written to and not be read */
+    if (d < 0) return errno == EACCES;                     /* the directory can be written to but not opened */
     good = !fsync(d) || errno == EINVAL;
     cause = errno;
     close(d);
@@ -8375,11 +8379,11 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
         return 0;
     }
     if (cnn__flush_directory(w->path)) return 1;
-    return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
-             strerror(errno));
+    return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure "
+                           "may undo it", w->path, strerror(errno));
 }
 
-/* ---- bytes that grow; numbers with their lowest byte first, as in all these formats ---- */
+/* ---- an array of bytes that grows; in all these formats numbers have their lowest byte first ---- */
 
 typedef struct cnn__bytes { unsigned char *at; size_t count, room; int failed; } cnn__bytes;
 
@@ -8422,30 +8426,32 @@ typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dt
 
 static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
     { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
-    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read; the others only stepped over */
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, the others skipped */
     { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
-    { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 }, { "F8_E5M2FNUZ", "", 8 },
-    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }, { "a type that is not known", "", 8 }
+    { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 },
+    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
+    { "an unknown type", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
 
-typedef struct cnn__stored {                /* a tensor as a file has it                                 */
-    const char *key, *prefix;               /* written as prefix, key; read without prefix               */
+typedef struct cnn__stored {                /* a tensor in a file                                        */
+    const char *key, *prefix;               /* written as prefix and key; read as key alone              */
     const cnn__dtype *dtype;
-    int ndim; size_t shape[CNN__DIMS], stride[CNN__DIMS], count;   /* a tensor of more dimensions is never wanted */
-    const unsigned char *data; size_t bytes, begin;        /* the storage that holds it, and where it begins */
+    int ndim; size_t shape[CNN__DIMS], stride[CNN__DIMS], count;
+    const unsigned char *data; size_t bytes, begin;        /* its storage; .safetensors: where that begins */
     size_t first;                           /* its first value in that storage                           */
-    const char *entry; size_t dict;         /* .pth: the storage's name, the dict that has the key       */
+    const char *entry; size_t dict;         /* .pth: the storage's name; the dict that has the key       */
 } cnn__stored;
 
-typedef struct cnn__state {
+typedef struct cnn__state {                 /* a file that is being read or written                      */
     const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
-    const unsigned char *bytes; size_t size;               /* of the file, or the caller's: they stay as they are */
-    unsigned char *file, *text;             /* what is freed: the file; a copy of its header or pickle, decoded in place */
-    void *mapped;                           /* in place of file, where it is large                       */
+    const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
+    unsigned char *file, *text;             /* freed: the contents; a copy of the header or pickle, decoded in place */
+    void *mapped;                           /* in place of `file` where the file is large                */
     float *copies[3];                       /* of the backend's memory, to be written                    */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *at;                               /* .safetensors: the next character of the header            */
@@ -8454,7 +8460,7 @@ typedef struct cnn__state {
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__wrong(cnn__state *s, const char *format, ...)              /* always 0 */
+static int cnn__wrong(cnn__state *s, const char *format, ...)              /* returns 0, always */
 {
     cnn__text what;
     va_list arguments;
@@ -8462,7 +8468,8 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* al
     va_start(arguments, format);
     cnn__vsnprintf(what.s, sizeof what.s, format, arguments);
     va_end(arguments);
-    for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
+    for (i = 0; what.s[i]; i++)             /* names from the file may have control characters */
+        if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';
     return cnn__say(s->error, "%.150s: %s", s->path, what.s);
 }
 
@@ -8474,9 +8481,12 @@ static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
     return (cnn__stored *)(void *)s->tensors.at;
 }
 
-static int cnn__by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int cnn__by_key(const void *a, const void *b)       /* of tensors and of metadata: both begin with the key */
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
-static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; each may be there once */
+static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; 0 and a message if one is repeated */
 {
     size_t i;
     if (list->failed) return cnn__wrong(s, "out of memory");
@@ -8517,7 +8527,7 @@ static int cnn__add_dimension(cnn__stored *t, size_t size)                 /* 0:
 
 static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
 {
-    uint64_t bits = cnn__little_endian(b, (int)dtype->bits / 8);
+    uint64_t bits = cnn__little(b, (int)dtype->bits / 8);
     uint32_t word = (uint32_t)bits, exponent = word >> 10 & 31, fraction = word & 1023;
     double number;
     float f;
@@ -8537,7 +8547,7 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     return (double)f;
 }
 
-static int cnn__is_little(void)                            /* this machine's lowest byte first, as in the files */
+static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
 {
     uint32_t one = 1;
     unsigned char first;
@@ -8554,7 +8564,7 @@ static int cnn__is_row_major(const cnn__stored *t)
     return 1;
 }
 
-/* Float32 as this machine has it: copied or taken from where it lies. */
+/* Whether the bytes in the file are the machine's floats in order, so that they need no conversion. */
 static int cnn__is_plain(const cnn__stored *t)
 {
     return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
@@ -8571,7 +8581,7 @@ static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
     return 1;
 }
 
-/* The values in row-major order, however they lie in their storage. */
+/* The values in row-major order, whatever their strides in the storage. */
 static void cnn__read_values(const cnn__stored *t, float *values)
 {
     size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
@@ -8588,39 +8598,46 @@ static void cnn__read_values(const cnn__stored *t, float *values)
     }
 }
 
-/* ---- what is written: bytes of its own, and between them large ones that stay where they are ---- */
+/* ---- a file to be written: its own bytes, and between them the values of tensors, which are not copied ---- */
 
-typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;       /* after so many own bytes */
-typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;
+typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;     /* `after` own bytes */
+typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;       /* borrowed: in all pieces */
 
 static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
 
+/* Byte i of a tensor in the file, on a machine that stores the highest byte first. */
+static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
+{
+    size_t size = t->dtype->bits / 8;
+    return t->data + (i / size * size + size - 1 - i % size);
+}
+
 static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
 {
-    size_t size = t->dtype->bits / 8, i;
+    size_t count = t->count * (t->dtype->bits / 8), i;
     cnn__piece piece;
     if (cnn__is_little()) {
         piece.after = out->own.count;
         piece.at = t->data;
-        piece.count = t->count * size;
-        out->borrowed += piece.count;
+        piece.count = count;
+        out->borrowed += count;
         cnn__put(&out->pieces, &piece, sizeof piece);
         return;
     }
-    for (i = 0; i < t->count * size; i++) cnn__put(&out->own, t->data + (i / size * size + size - 1 - i % size), 1);
+    for (i = 0; i < count; i++) cnn__put(&out->own, cnn__swapped(t, i), 1);
 }
 
 static uint32_t cnn__values_crc(const cnn__stored *t)
 {
-    size_t size = t->dtype->bits / 8, i;
+    size_t count = t->count * (t->dtype->bits / 8), i;
     uint32_t crc = 0;
-    if (cnn__is_little()) return cnn__crc32(0, t->data, t->count * size);
-    for (i = 0; i < t->count * size; i++) crc = cnn__crc32(crc, t->data + (i / size * size + size - 1 - i % size), 1);
+    if (cnn__is_little()) return cnn__crc32(0, t->data, count);
+    for (i = 0; i < count; i++) crc = cnn__crc32(crc, cnn__swapped(t, i), 1);
     return crc;
 }
 
-/* All of it, into a file or into memory. */
-static void cnn__send_part(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
+/* Writes it all, to a file or to memory. */
+static void cnn__send_bytes(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
 {
     if (!count) return;
     if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
@@ -8632,10 +8649,10 @@ static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
     const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
     size_t i, count = out->pieces.count / sizeof *piece, at = 0;
     for (i = 0; i < count; at = piece[i++].after) {
-        cnn__send_part(file, &to, out->own.at + at, piece[i].after - at);
-        cnn__send_part(file, &to, piece[i].at, piece[i].count);
+        cnn__send_bytes(file, &to, out->own.at + at, piece[i].after - at);
+        cnn__send_bytes(file, &to, piece[i].at, piece[i].count);
     }
-    cnn__send_part(file, &to, out->own.at + at, out->own.count - at);
+    cnn__send_bytes(file, &to, out->own.at + at, out->own.count - at);
 }
 
 /* ---- .safetensors ----
@@ -8654,7 +8671,7 @@ static int cnn__expected(cnn__state *s, const char *what)
     return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - (char *)s->text + 8), what);
 }
 
-static int cnn__json_has(cnn__state *s, char c)            /* steps over c, if it is next */
+static int cnn__json_has(cnn__state *s, char c)            /* steps over c if it is next */
 {
     s->at += strspn(s->at, " \t\r\n");
     return *s->at == c && (s->at++, 1);
@@ -8667,7 +8684,7 @@ static int cnn__json_needs(cnn__state *s, char c)
     return cnn__json_has(s, c) || cnn__expected(s, what);
 }
 
-/* Steps through [a, b] or {"k": a}: 1 before each element, the *n-th; 0 at the end or a mistake. */
+/* Steps through [a, b] or {"k": a}: returns 1 before each element and counts it in *n; 0 at the end or at an error. */
 static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
 {
     if (!*n && !cnn__json_needs(s, brackets[0])) return 0;
@@ -8684,7 +8701,7 @@ static int cnn__json_hex(cnn__state *s, uint32_t *code)    /* \u1234 */
     return s->at += 6, 1;
 }
 
-/* A string, decoded where it stands, which never makes it longer, and ended by 0. */
+/* A string, decoded in place, as decoding never makes it longer, and ended by 0. */
 static int cnn__json_string(cnn__state *s, const char **text)
 {
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
@@ -8698,12 +8715,12 @@ static int cnn__json_string(cnn__state *s, const char **text)
         if (escape) { *to++ = meanings[escape - escapes]; s->at += 2; continue; }
         if (*s->at != '\\') { *to++ = *s->at++; continue; }
         if (!cnn__json_hex(s, &c)) return 0;
-        if (c >> 10 == 0x36) {                             /* a surrogate pair: two halves of a character beyond 0xffff */
+        if (c >> 10 == 0x36) {                             /* a surrogate pair: a character beyond 0xffff */
             if (!cnn__json_hex(s, &low)) return 0;
             c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
         }
         if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
-        more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: so many bytes follow the first */
+        more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: bytes that follow the first */
         *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
     }
@@ -8719,7 +8736,7 @@ static int cnn__json_digits(cnn__state *s)
     return s->at += count, 1;
 }
 
-static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number from 0 */
+static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number, not negative */
 {
     const char *digit = s->at += strspn(s->at, " \t\r\n");
     if (*digit == '0') return *size = 0, s->at++, 1;
@@ -8732,14 +8749,15 @@ static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number fro
     return 1;
 }
 
-static int cnn__json_skip(cnn__state *s, int depth)        /* any value */
+static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any value */
 {
     const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
     size_t n = 0;
     if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
-            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':'))) || !cnn__json_skip(s, depth + 1))
+            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
+                || !cnn__json_skip(s, depth + 1))
                 return 0;
         return !cnn__failed(s);
     }
@@ -8773,7 +8791,7 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         case 0:
             if (!cnn__json_string(s, &name)) return 0;
             while (t.dtype->name && strcmp(t.dtype->name, name)) t.dtype++;
-            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the dtype %.40s, which there is not", key, name);
+            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
             break;
         case 1:
             while (cnn__json_next(s, "[]", &k))
@@ -8832,7 +8850,7 @@ static int cnn__utf8(const unsigned char *s, size_t count)
     return 1;
 }
 
-static int cnn__by_place(const void *a, const void *b)
+static int cnn__by_begin(const void *a, const void *b)
 {
     const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
     if (s->begin != t->begin) return s->begin < t->begin ? -1 : 1;
@@ -8841,7 +8859,7 @@ static int cnn__by_place(const void *a, const void *b)
 
 static int cnn__read_safetensors(cnn__state *s)
 {
-    uint64_t length = s->size < 8 ? 0 : cnn__little_endian(s->bytes, 8);
+    uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
     size_t n = 0, i, count, at = 0, data, metadata = 0;
     const char *key;
     cnn__stored *t;
@@ -8849,8 +8867,8 @@ static int cnn__read_safetensors(cnn__state *s)
         return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header",
                           (double)s->size);
     if (length > 100000000)
-        return cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the most; is it a .safetensors file?",
-                          (double)length);
+        return cnn__wrong(s, "its header would have %.0f bytes, but 100 million is the limit; is it a .safetensors "
+                             "file?", (double)length);
     data = s->size - 8;
     if (length > data)
         return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?",
@@ -8868,10 +8886,11 @@ static int cnn__read_safetensors(cnn__state *s)
         else if (!cnn__json_metadata(s)) return 0;
     }
     s->at += strspn(s->at, " \t\r\n");
-    if (cnn__failed(s) || s->at != (char *)s->text + length) return cnn__expected(s, "nothing but spaces after the last }");
+    if (cnn__failed(s) || s->at != (char *)s->text + length)
+        return cnn__expected(s, "nothing but spaces after the last }");
     if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
-    if (count) qsort(t, count, sizeof *t, cnn__by_place);
+    if (count) qsort(t, count, sizeof *t, cnn__by_begin);
     for (i = 0; i < count; at += t[i++].bytes) {
         if (t[i].begin != at)
             return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
@@ -8880,7 +8899,8 @@ static int cnn__read_safetensors(cnn__state *s)
         t[i].data = s->bytes + 8 + length + at;
     }
     if (i < count || at < data)
-        return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
+        return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?",
+                          (double)data);
     return 1;
 }
 
@@ -8926,8 +8946,9 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
        net/data.pkl      the state dict as a pickle        net/data/0, net/data/1, ...  the tensors' values
        net/byteorder     "little"                          net/version                  "3"
 
-   A pickle is a program for a machine with a stack and a memo; Python's machine runs whatever the program names. The
-   one here runs nothing: it knows the names that make dicts and tensors, lists the tensors, and steps over the rest:
+   A pickle is a program for a machine with a stack and a memo. Python's machine calls whatever function the program
+   names; this one calls nothing. It knows the functions that make dicts and tensors, lists the tensors, and skips the
+   rest:
 
        c collections.OrderedDict ) R                                   OrderedDict()
        (                                                               mark
@@ -8936,7 +8957,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
          ( ( X "storage" c torch.FloatStorage X "0" X "cpu" K 840 t Q  data/0, 840 floats,
            K 0  ( K 10 K 84 t  ( K 84 K 1 t  \x89 ... t R              first value, sizes, strides: a tensor
          ...
-       u .                                                             dict[key] = tensor, since the mark; end
+       u .                                                             dict[key] = tensor, back to the mark; end
 
    Sources: PKWARE's APPNOTE.TXT 4.3, 4.5.3; Python's Lib/pickletools.py; PyTorch's torch/serialization.py.    */
 
@@ -8949,15 +8970,15 @@ static int cnn__open_zip(cnn__state *s)
         if (back > s->size || back > 22 + 65535)
             return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
         end = s->bytes + s->size - back;
-        if (cnn__little_endian(end, 4) == 0x06054b50 && cnn__little_endian(end + 20, 2) == back - 22) break;
+        if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
-    bytes = cnn__little_endian(end + 12, 4);
-    place = cnn__little_endian(end + 16, 4);
-    if (s->size - back >= 20 && cnn__little_endian(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
-        place = cnn__little_endian(end - 12, 8);
+    bytes = cnn__little(end + 12, 4);
+    place = cnn__little(end + 16, 4);
+    if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same numbers in 8 bytes */
+        place = cnn__little(end - 12, 8);
         if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little_endian(s->bytes + place + 40, 8);
-        place = cnn__little_endian(s->bytes + place + 48, 8);
+        bytes = cnn__little(s->bytes + place + 40, 8);
+        place = cnn__little(s->bytes + place + 48, 8);
     }
     if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
     s->directory = s->bytes + place;
@@ -8965,84 +8986,87 @@ static int cnn__open_zip(cnn__state *s)
     return 1;
 }
 
-/* The bytes of the entry `name`, in whatever folder; 0 without a sentence if there is none. */
+/* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int order[3] = { 1, 0, 2 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
     size_t length, whole;
-    uint64_t field[3];                                     /* packed size, size, place of the local header */
+    uint64_t field[3], crc;                                /* packed size, size, place of the local header */
     int i;
     for (; e < end; e += whole) {
-        length = end - e < 46 ? 0 : (size_t)cnn__little_endian(e + 28, 2);
-        whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little_endian(e + 30, 2) + cnn__little_endian(e + 32, 2));
-        if (whole > (size_t)(end - e) || cnn__little_endian(e, 4) != 0x02014b50) return cnn__wrong(s, "its ZIP directory is broken");
+        length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
+        whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little(e + 30, 2) + cnn__little(e + 32, 2));
+        if (whole > (size_t)(end - e) || cnn__little(e, 4) != 0x02014b50)
+            return cnn__wrong(s, "its ZIP directory is broken");
         slash = (const unsigned char *)memchr(e + 46, '/', length);
-        if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name))) continue;
+        if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name)))
+            continue;
         if (found) return cnn__wrong(s, "has two entries %.80s", name);
         found = e;
     }
     if (!found) return 0;
-    for (i = 0; i < 3; i++) field[i] = cnn__little_endian(found + (i < 2 ? 20 + 4 * i : 42), 4);
-    extra = found + 46 + cnn__little_endian(found + 28, 2);
-    for (end = extra + cnn__little_endian(found + 30, 2); end - extra >= 4; extra += length) {
-        length = 4 + (size_t)cnn__little_endian(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
+    for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
+    extra = found + 46 + cnn__little(found + 28, 2);
+    for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
+        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: of size, packed size, place those above 4 bytes */
         if (length > (size_t)(end - extra)) break;
-        for (value = extra + 4, i = 0; i < 3 && cnn__little_endian(extra, 2) == 1; i++)
+        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
             if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
-                field[order[i]] = cnn__little_endian(value, 8), value += 8;
+                field[order[i]] = cnn__little(value, 8), value += 8;
     }
-    if (cnn__little_endian(found + 10, 2) || cnn__little_endian(found + 8, 2) & 1 || field[0] != field[1])
+    if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little_endian(s->bytes + field[2], 4) != 0x04034b50)
+    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little_endian(s->bytes + field[2] + 26, 2) + cnn__little_endian(s->bytes + field[2] + 28, 2);
+    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
     if (field[2] > s->size || field[0] > s->size - field[2])
         return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *bytes = s->bytes + field[2];
     *size = (size_t)field[0];
-    if (cnn__little_endian(found + 16, 4) && cnn__little_endian(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
-        return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
+    crc = cnn__little(found + 16, 4);
+    if (crc && crc != cnn__crc32(0, *bytes, *size))        /* 0: the writer computed none */
+        return cnn__wrong(s, "its entry %.80s is damaged: its CRC is wrong", name);
     return 1;
 }
 
-typedef enum cnn__thing_kind {
-    CNN__OTHER,                             /* None, a fraction, bytes: stepped over                     */
+typedef enum cnn__object_kind {
+    CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
     CNN__MARK,
     CNN__NUMBER,
     CNN__STRING,
-    CNN__NAME,
+    CNN__NAME,                              /* of a function or class                                    */
     CNN__TUPLE,
     CNN__LIST,
     CNN__DICT,
-    CNN__OBJECT,                            /* of a class that is not known here: nothing of it is run   */
+    CNN__INSTANCE,                          /* of any other class: none of its code is run               */
     CNN__STORAGE,
     CNN__TENSOR
-} cnn__thing_kind;
+} cnn__object_kind;
 
-typedef struct cnn__thing {                 /* on the stack                                              */
-    cnn__thing_kind kind;
-    const char *text, *module;              /* a string; a name in its module; an object's class         */
-    size_t n, count;                        /* the number; which list, dict, object, tensor; a tuple's first part and how many */
-} cnn__thing;
+typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
+    cnn__object_kind kind;
+    const char *text, *module;              /* a string; a name and its module; an instance's class      */
+    size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
+} cnn__object;                              /* a tuple's first part and how many                         */
 
 typedef struct cnn__pickle {
     cnn__state *s;
     unsigned char *at, *end, *begin;
-    cnn__bytes stack, parts, memo, listed;  /* of cnn__thing; listed: strings in lists, n says in which  */
-    size_t made, parameters;                /* lists, dicts and objects so far; the dict that has "_parameters" */
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings, n: their list */
+    size_t made, parameters;                /* lists, dicts and instances so far; the dict that has "_parameters" */
 } cnn__pickle;
 
 static const char cnn__how[] = "in Python: torch.save(torch.load(\"old.pth\", weights_only=False), \"new.pth\")";
 
-static cnn__thing *cnn__things(const cnn__bytes *b) { return (cnn__thing *)(void *)b->at; }
-static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__thing); }
-static cnn__thing *cnn__top(const cnn__pickle *p) { return cnn__things(&p->stack) + cnn__depth(p) - 1; }
+static cnn__object *cnn__objects(const cnn__bytes *b) { return (cnn__object *)(void *)b->at; }
+static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__object); }
+static cnn__object *cnn__top(const cnn__pickle *p) { return cnn__objects(&p->stack) + cnn__depth(p) - 1; }
 
 static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
 {
-    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET iINST lLIST "
-                                "oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET "
+                                "iINST lLIST oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
     char sought[3] = " ";
     const char *name;
     sought[1] = (char)opcode;
@@ -9060,7 +9084,10 @@ static int cnn__broken(cnn__pickle *p, const char *what)
 static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* the next bytes; NULL past the end */
 {
     unsigned char *bytes = p->at;
-    if (count > (uint64_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
+    if (count > (uint64_t)(p->end - p->at)) {
+        cnn__broken(p, "it ends in the middle of an opcode");
+        return NULL;
+    }
     p->at += (size_t)count;
     return bytes;
 }
@@ -9068,29 +9095,38 @@ static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* th
 static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 {
     const unsigned char *b = cnn__take(p, (uint64_t)bytes);
-    return b ? cnn__little_endian(b, bytes) : 0;
+    return b ? cnn__little(b, bytes) : 0;
 }
 
-static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
 {
-    cnn__thing t;
+    cnn__object t;
     memset(&t, 0, sizeof t);
     t.kind = kind; t.text = text; t.module = ""; t.n = n;
     cnn__put(&p->stack, &t, sizeof t);
 }
 
-static cnn__thing cnn__pop(cnn__pickle *p)
+/* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
+static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
 {
-    cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
-    if (!p->stack.count) return cnn__broken(p, "its stack is empty"), none;
-    p->stack.count -= sizeof none;
-    return cnn__things(&p->stack)[cnn__depth(p)];
+    if (count > cnn__depth(p)) {
+        cnn__broken(p, "its stack is empty");
+        return NULL;
+    }
+    p->stack.count -= count * sizeof(cnn__object);
+    return cnn__objects(&p->stack) + cnn__depth(p);
 }
 
-static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; the mark goes away */
+static cnn__object cnn__pop(cnn__pickle *p)
+{
+    cnn__object none = { CNN__OTHER, "", "", 0, 0 }, *last = cnn__drop(p, 1);
+    return last ? *last : none;
+}
+
+static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; how many objects followed it */
 {
     size_t count = 0, depth = cnn__depth(p);
-    cnn__thing *stack = cnn__things(&p->stack);
+    cnn__object *stack = cnn__objects(&p->stack);
     while (count < depth && stack[depth - 1 - count].kind != CNN__MARK) count++;
     if (count == depth) return (size_t)cnn__broken(p, "there is no mark");
     memmove(stack + depth - 1 - count, stack + depth - count, count * sizeof *stack);
@@ -9098,16 +9134,9 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; t
     return count;
 }
 
-static cnn__thing *cnn__drop(cnn__pickle *p, size_t count)                 /* the last things, until something is pushed; or NULL */
+static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    if (count > cnn__depth(p)) return cnn__broken(p, "its stack is empty"), (cnn__thing *)NULL;
-    p->stack.count -= count * sizeof(cnn__thing);
-    return cnn__things(&p->stack) + cnn__depth(p);
-}
-
-static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things */
-{
-    cnn__thing t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
     if (!last) return;
     t.n = p->parts.count / sizeof t;
     t.count = count;
@@ -9115,12 +9144,12 @@ static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things
     cnn__put(&p->stack, &t, sizeof t);
 }
 
-static int cnn__is_name(const cnn__thing *t, const char *module, const char *name)
+static int cnn__is_name(const cnn__object *t, const char *module, const char *name)
 {
     return t->kind == CNN__NAME && !strcmp(t->module, module) && !strcmp(t->text, name);
 }
 
-static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
+static const cnn__dtype *cnn__storage_type(const cnn__object *name)
 {
     const cnn__dtype *dtype;
     char whole[100];
@@ -9129,60 +9158,79 @@ static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
     return &cnn__dtypes[CNN__UNKNOWN];
 }
 
+static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
+{
+    cnn__push(p, kind, text, n);
+    if (!p->stack.failed) cnn__top(p)->module = module;
+}
+
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
 {
-    cnn__thing t = { CNN__NAME, "", "", 0, 0 };
+    char *module = (char *)p->at;
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
     if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
     *dot = *end = 0;
-    t.module = (const char *)p->at;
-    t.text = (const char *)dot + 1;
     p->at = end + 1;
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__push_name(p, CNN__NAME, module, (char *)dot + 1, 0);
 }
 
-static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its length, to end in 0 */
+static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack */
+{
+    const cnn__object *name = cnn__drop(p, 2);
+    if (!name) return;
+    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is no string");
+    else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
+}
+
+static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its length, which makes room for a 0 */
 {
     char *to = (char *)p->at;
     uint64_t count = cnn__take_number(p, bytes);
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, (size_t)count)) { cnn__push(p, CNN__OTHER, "", 0); return; }       /* bytes, as protocol 2 has them */
+    if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
+        cnn__push(p, CNN__OTHER, "", 0);
+        return;
+    }
     memmove(to, text, (size_t)count);
     to[count] = 0;
     cnn__push(p, CNN__STRING, to, 0);
 }
 
-/* A whole number; what is negative or does not fit, as Python's may, is of no use here and only stepped over. */
+/* A whole number. Nothing that is kept is negative or above size_t, as Python's numbers may be. */
 static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
 {
     const unsigned char *b = cnn__take(p, bytes);
-    uint64_t number = b && bytes <= 8 ? cnn__little_endian(b, (int)bytes) : 0;
+    uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
     cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
-static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, entry, device, number of values) */
+static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
 {
-    cnn__thing id = cnn__pop(p);
-    const cnn__thing *a = id.kind == CNN__TUPLE ? cnn__things(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME &&
-        a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
-        cnn__push(p, CNN__STORAGE, "", id.n);
-    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
-        cnn__put(&p->stack, &a[1], sizeof *a);
-    else
-        cnn__push(p, CNN__OTHER, "", 0);
+    return a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
+        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER;
 }
 
-static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, ...) */
+static void cnn__take_storage(cnn__pickle *p)
 {
-    const cnn__thing *parts = cnn__things(&p->parts), *storage, *size, *stride;
+    cnn__object id = cnn__pop(p);
+    const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
+    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, "", id.n);
+    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+        cnn__put(&p->stack, &a[1], sizeof *a);
+    else cnn__push(p, CNN__OTHER, "", 0);
+}
+
+/* The arguments: (storage, first value, sizes, strides, ...). */
+static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
+{
+    const cnn__object *parts = cnn__objects(&p->parts), *storage, *size, *stride;
     cnn__stored t;
     size_t i;
-    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
-        || a[2].count != a[3].count)
+    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE
+        || a[3].kind != CNN__TUPLE || a[2].count != a[3].count)
         return 0;
     storage = parts + a[0].n;
     t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
@@ -9203,8 +9251,8 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)  
 /* name(arguments). The names that make dicts and tensors are known; any other makes an object that nothing is asked of. */
 static void cnn__reduce(cnn__pickle *p)
 {
-    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__OBJECT, "", "", 0, 0 };
-    const cnn__thing *a = arguments.kind == CNN__TUPLE ? cnn__things(&p->parts) + arguments.n : NULL;
+    cnn__object arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__INSTANCE, "", "", 0, 0 };
+    const cnn__object *a = arguments.kind == CNN__TUPLE ? cnn__objects(&p->parts) + arguments.n : NULL;
     size_t count = arguments.count;
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
@@ -9216,7 +9264,7 @@ static void cnn__reduce(cnn__pickle *p)
         && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
         name = a[0];
         count = a[2].count;
-        a = cnn__things(&p->parts) + a[2].n;
+        a = cnn__objects(&p->parts) + a[2].n;
     }
     if (cnn__is_name(&name, "collections", "OrderedDict") || cnn__is_name(&name, "collections", "defaultdict"))
         cnn__push(p, CNN__DICT, "", ++p->made);
@@ -9234,9 +9282,9 @@ static void cnn__reduce(cnn__pickle *p)
     }
 }
 
-static void cnn__new_object(cnn__pickle *p, size_t arguments)              /* class, arguments */
+static void cnn__new_instance(cnn__pickle *p, size_t arguments)              /* class, arguments */
 {
-    cnn__thing *last = cnn__drop(p, arguments + 1), object = { CNN__OBJECT, "", "", 0, 0 };
+    cnn__object *last = cnn__drop(p, arguments + 1), object = { CNN__INSTANCE, "", "", 0, 0 };
     if (!last) return;
     if (last->kind == CNN__NAME) { object.text = last->text; object.module = last->module; }
     object.n = ++p->made;
@@ -9245,10 +9293,10 @@ static void cnn__new_object(cnn__pickle *p, size_t arguments)              /* cl
 
 static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or what behaves as one, before them */
 {
-    cnn__thing *item = cnn__drop(p, count);
+    cnn__object *item = cnn__drop(p, count);
     size_t i;
     if (!item) return;
-    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__OBJECT)) {
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
         cnn__broken(p, "it appends to what is no list");
         return;
     }
@@ -9261,10 +9309,10 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or wh
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
 {
     cnn__state *s = p->s;
-    cnn__thing *item = cnn__drop(p, count);
+    cnn__object *item = cnn__drop(p, count);
     size_t owner;
     if (!item) return;
-    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__OBJECT)) {
+    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__INSTANCE)) {
         cnn__broken(p, "it sets items of what is no dict");
         return;
     }
@@ -9283,15 +9331,30 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     }
 }
 
-static void cnn__build(cnn__pickle *p)                     /* gives what stands before it a state */
+static void cnn__build(cnn__pickle *p)                     /* sets the state of the object before it */
 {
-    cnn__thing state = cnn__pop(p);
-    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
-    if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__OBJECT) p->s->model = cnn__top(p)->text;
+    cnn__object state = cnn__pop(p);
+    if (!p->stack.count) cnn__broken(p, "its stack is empty");
+    else if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__INSTANCE)
+        p->s->model = cnn__top(p)->text;                   /* an nn.Module: a whole model was saved */
 }
 
-static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to its end, '.' */
+static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
 {
+    cnn__object none = { CNN__OTHER, "", "", 0, 0 };
+    if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && !get)) {  /* each place took a byte at least */
+        cnn__broken(p, "its memo has no such place");
+        return;
+    }
+    while (p->memo.count / sizeof none <= n && !p->memo.failed) cnn__put(&p->memo, &none, sizeof none);
+    if (p->memo.failed) return;
+    if (get) cnn__put(&p->stack, cnn__objects(&p->memo) + n, sizeof none);
+    else cnn__objects(&p->memo)[n] = *cnn__top(p);
+}
+
+static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* until its end, '.' */
+{
+    cnn__object top;
     uint64_t n;
     int op;
     p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
@@ -9302,13 +9365,14 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
         if (cnn__failed(p->s)) return 0;
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
-        case 0x95: cnn__take(p, 8); break;                                         /* a frame: how long the next ones are */
+        case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
         case '(': cnn__push(p, CNN__MARK, "", 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
-            if (!p->stack.count) cnn__broken(p, "its stack is empty");
-            else { cnn__thing top = *cnn__top(p); cnn__put(&p->stack, &top, sizeof top); }
+            top = cnn__pop(p);
+            cnn__put(&p->stack, &top, sizeof top);
+            cnn__put(&p->stack, &top, sizeof top);
             break;
         case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
         case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
@@ -9326,15 +9390,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
             cnn__push(p, CNN__OTHER, "", 0);
             break;
         case 'c': cnn__take_name(p); break;
-        case 0x93: {                                                               /* module and name are strings */
-            cnn__thing *name = cnn__drop(p, 2), t = { CNN__NAME, "", "", 0, 0 };
-            if (!name) break;
-            if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) { cnn__broken(p, "a name is no string"); break; }
-            t.module = name[0].text;
-            t.text = name[1].text;
-            cnn__put(&p->stack, &t, sizeof t);
-            break;
-        }
+        case 0x93: cnn__join_name(p); break;
         case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
         case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
@@ -9343,24 +9399,15 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
         case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
-        case 'q': case 'r': case 0x94: case 'h': case 'j':                         /* into the memo, out of it */
-            n = op == 0x94 ? p->memo.count / sizeof(cnn__thing) : cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
-            if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && op != 'h' && op != 'j')) {
-                cnn__broken(p, "its memo has no such place");
-                break;
-            }
-            while (p->memo.count / sizeof(cnn__thing) <= n && !p->memo.failed) {
-                cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
-                cnn__put(&p->memo, &none, sizeof none);
-            }
-            if (p->memo.failed) break;
-            if (op == 'h' || op == 'j') cnn__put(&p->stack, cnn__things(&p->memo) + n, sizeof(cnn__thing));
-            else cnn__things(&p->memo)[n] = *cnn__top(p);
-            break;
+        case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
+        case 'r': cnn__use_memo(p, cnn__take_number(p, 4), 0); break;
+        case 0x94: cnn__use_memo(p, p->memo.count / sizeof top, 0); break;         /* its next place */
+        case 'h': cnn__use_memo(p, cnn__take_number(p, 1), 1); break;
+        case 'j': cnn__use_memo(p, cnn__take_number(p, 4), 1); break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
-        case 0x81: cnn__new_object(p, 1); break;
-        case 0x92: cnn__new_object(p, 2); break;
+        case 0x81: cnn__new_instance(p, 1); break;
+        case 0x92: cnn__new_instance(p, 2); break;
         case 's': cnn__set_items(p, 2); break;
         case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
         case 'b': cnn__build(p); break;
@@ -9372,8 +9419,8 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
     }
 }
 
-/* Keeps the tensors that have keys. */
-static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
+/* Keeps the tensors that are in a dict; 0 and a message if the result is not a state dict. */
+static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
 {
     size_t i, count, kept = 0;
     cnn__text what = { "something else" };
@@ -9381,7 +9428,7 @@ static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
     for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
     s->tensors.count = kept * sizeof *t;
     if (kept || result->kind == CNN__DICT) return 1;
-    if (result->kind == CNN__NAME || result->kind == CNN__OBJECT)
+    if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
         cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
     return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
                          "torch.save(model.state_dict(), \"net.pth\")", what.s);
@@ -9410,23 +9457,25 @@ static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char 
 static int cnn__read_pth(cnn__state *s)
 {
     cnn__pickle p;
-    cnn__thing result;
+    cnn__object result;
     const unsigned char *bytes;
     size_t size;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: torch.save(torch.jit.load(\"old.pt\").state_dict(), "
-                             "\"new.pth\")");
+        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: "
+                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &bytes, &size)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
+        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
     if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
     return cnn__begin_pickle(s, &p, bytes, size)
         && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-/* As torch.save wrote until 1.5, and writes with _use_new_zipfile_serialization=False: pickles one after another (a magic
-   number, a version, sizes, the state dict, the storages' names), then each storage: 8 bytes for its number of values, values. */
+/* The format of torch.save until PyTorch 1.5, and with _use_new_zipfile_serialization=False: five pickles (a magic
+   number, a version, sizes, the state dict, the storages' names), then each storage: its number of values in 8 bytes,
+   its values. */
 static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
 {
     static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
@@ -9436,14 +9485,13 @@ static int cnn__is_legacy(const cnn__state *s)             /* the magic number, 
     return 0;
 }
 
-/* How many bytes the storage has, by its identity in the pickle: see cnn__take_storage. */
+/* How many bytes the storage has, by the tuple in the pickle that describes it. */
 static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
 {
-    const cnn__thing *a = cnn__things(&p->parts);
+    const cnn__object *a = cnn__objects(&p->parts);
     size_t count = p->parts.count / sizeof *a;
     for (; count >= 5; a++, count--)
-        if (a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME && a[2].kind == CNN__STRING
-            && !strcmp(a[2].text, entry) && a[4].kind == CNN__NUMBER && a[4].n == values && values <= p->s->size) {
+        if (cnn__is_storage(a) && !strcmp(a[2].text, entry) && a[4].n == values && values <= p->s->size) {
             *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
             return 1;
         }
@@ -9452,15 +9500,16 @@ static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t 
 
 static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
 {
-    size_t count, i, k, names = p->listed.count / sizeof(cnn__thing);
+    size_t count, i, k, names = p->listed.count / sizeof(cnn__object);
     cnn__stored *t = cnn__tensors(s, &count);
     for (k = 0; k < names; k++) {
-        const cnn__thing *name = cnn__things(&p->listed) + k;
+        const cnn__object *name = cnn__objects(&p->listed) + k;
         uint64_t values, bytes = 0;
         if (name->n != list) continue;
         values = cnn__take_number(p, 8);
         if (cnn__failed(s)) return 0;
-        if (!cnn__storage_bytes(p, name->text, values, &bytes)) return cnn__broken(p, "a storage is not of the size that was said");
+        if (!cnn__storage_bytes(p, name->text, values, &bytes))
+            return cnn__broken(p, "a storage is not of the size that was said");
         for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
             t[i].data = s->bytes + (p->at - p->begin);
@@ -9469,14 +9518,15 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
         }
         if (!cnn__take(p, bytes)) return 0;
     }
-    for (i = 0; i < count; i++) if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is not there", t[i].key ? t[i].key : "");
+    for (i = 0; i < count; i++)
+        if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is missing", t[i].key ? t[i].key : "");
     return 1;
 }
 
 static int cnn__read_legacy(cnn__state *s)
 {
     cnn__pickle p;
-    cnn__thing result, names;
+    cnn__object result, names;
     int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
     if (!good) return 0;
     for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
@@ -9484,21 +9534,22 @@ static int cnn__read_legacy(cnn__state *s)
     return cnn__free_pickle(&p, good);
 }
 
+/* The header of an entry; its bytes follow. Values begin at a multiple of 64, as torch.save writes them. */
 static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
 {
     static const char padding[64] = { 0 };
     size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
     cnn__bytes *out = &output->own;
     int central;
-    for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
+    for (central = 0; central < 2; central++) {            /* the local header, and its copy in the directory */
         cnn__bytes *b = central ? directory : out;
         cnn__put_number(b, central ? 0x02014b50 : 0x04034b50, 4);
         if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
         cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
         cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
         cnn__put_number(b, crc, 4);
-        cnn__put_number(b, count, 4);                      /* packed and not */
-        cnn__put_number(b, count, 4);
+        cnn__put_number(b, count, 4);                      /* packed size */
+        cnn__put_number(b, count, 4);                      /* size */
         cnn__put_number(b, strlen(name), 2);
         cnn__put_number(b, central ? 0 : 4 + filled, 2);   /* the extra field */
         if (central) cnn__put(b, padding, 10);             /* comment, disk, attributes */
@@ -9507,10 +9558,11 @@ static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const cha
     }
     cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
     cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);                        /* its bytes follow */
+    cnn__put(out, padding, filled);
 }
 
-static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes,
+                                 size_t count)
 {
     cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
     cnn__put(&out->own, bytes, count);
@@ -9567,12 +9619,12 @@ static void cnn__compose_pth(cnn__state *s, cnn__output *output)
     cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
     place = cnn__total(output);
     cnn__put(out, directory.at, directory.count);
-    cnn__put_number(out, 0x06054b50, 8);                   /* the end: number of the disk, and where the directory begins, */
-    cnn__put_number(out, count + 3, 2);                    /* entries on this disk, */
-    cnn__put_number(out, count + 3, 2);                    /* and in all */
+    cnn__put_number(out, 0x06054b50, 8);                   /* the end record: its mark; this disk and the first: 0 */
+    cnn__put_number(out, count + 3, 2);                    /* entries on this disk */
+    cnn__put_number(out, count + 3, 2);                    /* entries in all */
     cnn__put_number(out, directory.count, 4);
     cnn__put_number(out, place, 4);
-    cnn__put_number(out, 0, 2);                            /* no comment */
+    cnn__put_number(out, 0, 2);                            /* length of a comment */
     out->failed |= pickle.failed | directory.failed;
     if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
