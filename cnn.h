@@ -9144,9 +9144,9 @@ static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last object
     cnn__put(&p->stack, &t, sizeof t);
 }
 
-static int cnn__is_name(const cnn__object *t, const char *module, const char *name)
+static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
 {
-    return t->kind == CNN__NAME && !strcmp(t->module, module) && !strcmp(t->text, name);
+    return t->kind == CNN__NAME && !strcmp(t->module, module) && (!strcmp(t->text, name) || !strcmp(t->text, or_name));
 }
 
 static const cnn__dtype *cnn__storage_type(const cnn__object *name)
@@ -9198,7 +9198,7 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its len
     cnn__push(p, CNN__STRING, to, 0);
 }
 
-/* A whole number. Nothing that is kept is negative or above size_t, as Python's numbers may be. */
+/* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
 static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
 {
     const unsigned char *b = cnn__take(p, bytes);
@@ -9248,10 +9248,10 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
     return 1;
 }
 
-/* name(arguments). The names that make dicts and tensors are known; any other makes an object that nothing is asked of. */
+/* name(arguments): a dict or a tensor by the names that make them; by any other an instance of which nothing is known. */
 static void cnn__reduce(cnn__pickle *p)
 {
-    cnn__object arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__INSTANCE, "", "", 0, 0 };
+    cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
     const cnn__object *a = arguments.kind == CNN__TUPLE ? cnn__objects(&p->parts) + arguments.n : NULL;
     size_t count = arguments.count;
     cnn__text whole;
@@ -9260,38 +9260,29 @@ static void cnn__reduce(cnn__pickle *p)
         cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
         return;
     }
-    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2") && count >= 3 && a[0].kind == CNN__NAME
+    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
         && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
         name = a[0];
         count = a[2].count;
         a = cnn__objects(&p->parts) + a[2].n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict") || cnn__is_name(&name, "collections", "defaultdict"))
-        cnn__push(p, CNN__DICT, "", ++p->made);
-    else if ((cnn__is_name(&name, "torch._utils", "_rebuild_parameter")
-              || cnn__is_name(&name, "torch._utils", "_rebuild_parameter_with_state")) && count && a->kind == CNN__TENSOR)
+    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, "", ++p->made);
+    else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
+             && count && a->kind == CNN__TENSOR)
         cnn__put(&p->stack, a, sizeof *a);
-    else if (cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2") || cnn__is_name(&name, "torch._utils", "_rebuild_tensor")) {
-        if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
-    }
-    else {
-        object.module = name.module;
-        object.text = name.text;
-        object.n = ++p->made;
-        cnn__put(&p->stack, &object, sizeof object);
-    }
+    else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
+        cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
+    else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
 }
 
-static void cnn__new_instance(cnn__pickle *p, size_t arguments)              /* class, arguments */
+static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* class, arguments */
 {
-    cnn__object *last = cnn__drop(p, arguments + 1), object = { CNN__INSTANCE, "", "", 0, 0 };
-    if (!last) return;
-    if (last->kind == CNN__NAME) { object.text = last->text; object.module = last->module; }
-    object.n = ++p->made;
-    cnn__put(&p->stack, &object, sizeof object);
+    const cnn__object *last = cnn__drop(p, arguments + 1);
+    int known = last && last->kind == CNN__NAME;
+    if (last) cnn__push_name(p, CNN__INSTANCE, known ? last->module : "", known ? last->text : "", ++p->made);
 }
 
-static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or what behaves as one, before them */
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
 {
     cnn__object *item = cnn__drop(p, count);
     size_t i;
@@ -9306,6 +9297,11 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or wh
     }
 }
 
+static int cnn__holds_weights(const char *key)             /* in a checkpoint of a PyTorch program */
+{
+    return !strcmp(key, "state_dict") || !strcmp(key, "model_state_dict") || !strcmp(key, "model");
+}
+
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
 {
     cnn__state *s = p->s;
@@ -9318,11 +9314,9 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
         cnn__stored t = cnn__stored_of(NULL, NULL);
-        if (item[0].kind != CNN__STRING) continue;         /* no key of a state dict */
+        if (item[0].kind != CNN__STRING) continue;         /* a state dict's keys are strings */
         if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
-        if (item[1].kind == CNN__DICT && !s->preferred
-            && (!strcmp(item[0].text, "state_dict") || !strcmp(item[0].text, "model_state_dict") || !strcmp(item[0].text, "model")))
-            s->preferred = item[1].n;
+        if (item[1].kind == CNN__DICT && !s->preferred && cnn__holds_weights(item[0].text)) s->preferred = item[1].n;
         if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
         memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
         t.key = item[0].text;
@@ -9677,7 +9671,7 @@ static int cnn__ends_as_pth(const char *path)
     return 0;
 }
 
-/* The ending chooses the format that is written: 1 for PyTorch's, 0 for .safetensors; else a sentence. */
+/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors, or 0 and a message. */
 static int cnn__is_pth(cnn__state *s)
 {
     if (cnn__ends_as_pth(s->path)) return 1;
@@ -9686,7 +9680,7 @@ static int cnn__is_pth(cnn__state *s)
     return 0;
 }
 
-/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
+/* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
 static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
 {
     const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
@@ -9696,7 +9690,8 @@ static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, 
     return stored;
 }
 
-static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* how well names and shapes fit the network */
+/* How well the file fits the network: a point for each key it has, two where the shape fits, too. */
+static size_t cnn__fit(const cnn__state *s, const char *prefix)
 {
     size_t score = 0;
     int i;
@@ -9706,8 +9701,8 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* ho
     return score;
 }
 
-/* What stands before the network's keys in the file, as DataParallel ("module."), torch.compile ("_orig_mod.") and
-   classes around a model ("model.") leave it. Tried are those that stand before one of the network's first keys. */
+/* The prefix that the file's keys have before the network's: DataParallel writes "module.", torch.compile "_orig_mod.",
+   a class around a model "model.". Each prefix before one of the network's first four keys is tried. */
 static size_t cnn__best_prefix(const cnn__state *s, char best[100])
 {
     size_t count, k, fits = cnn__fit(s, ""), tried = 0;
@@ -9736,9 +9731,9 @@ static int cnn__by_dict(const void *a, const void *b)
     return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
 }
 
-/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights): the one that fits the
-   network best is kept; of two that fit as well, the one called state_dict, model_state_dict or model, else the first. If
-   none fits, the largest, so that the sentence can name what it has. */
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights). The one that fits the
+   network best is kept; of equals the one called state_dict, model_state_dict or model, else the first. If none fits,
+   it is the largest, so that the message can name its tensors. */
 static int cnn__choose_dict(cnn__state *s)
 {
     size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
@@ -9762,7 +9757,8 @@ static int cnn__choose_dict(cnn__state *s)
     }
     if (!most && s->model)
         return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
-                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")", s->model);
+                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")",
+                          s->model);
     if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
     s->tensors.count = chosen_count * sizeof *t;
     for (i = 0; i < chosen_count; i++)
@@ -9782,7 +9778,8 @@ static int cnn__parse_state(cnn__state *s)
     return good && cnn__choose_dict(s);
 }
 
-/* A large file is mapped, which spares its copy; what the library writes is renamed into place, never changed there. */
+/* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
+   file in place. */
 static void cnn__map_state(cnn__state *s)
 {
 #ifndef _WIN32
@@ -9811,7 +9808,8 @@ static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* fr
     if (cnn__failed(s)) return 0;
     if (pth) cnn__compose_pth(s, out);
     else cnn__compose_safetensors(s, out);
-    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
+        return cnn__wrong(s, "out of memory");
     return !cnn__failed(s);
 }
 
@@ -9834,10 +9832,17 @@ static int cnn__write_state(cnn__state *s, int pth)
     return good;
 }
 
-/* of parameters and what a checkpoint has for each */
-static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
+/* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
+   the parameters' keys after the block's prefix. */
+enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
+static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-/* Adds a block on the host, one value a parameter, to what will be written. It must stay until then. */
+static float **cnn__block(cnn_net *net, int block)         /* of the first three, which are on the backend */
+{
+    return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
+}
+
+/* Adds a block in host memory to what will be written, which refers to it. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
     int i, d;
@@ -9853,18 +9858,20 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
     }
 }
 
-/* The same of the net's: where it is, or a copy of a device's memory. */
-static void cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+/* Adds a block on the backend: itself where the backend uses host memory, else a copy. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
-    if (net->backend.download != cnn__host_copy) from = s->copies[block] = cnn__download(net, from, net->parameter_count);
+    const float *from = *cnn__block(net, block);
+    if (from && net->backend.download != cnn__host_copy)
+        from = s->copies[block] = cnn__download(net, from, net->parameter_count);
     cnn__add_values(net, s, block, from);
 }
 
-static void cnn__add_parameters(cnn_net *net, cnn__state *s)               /* of a state dict */
+static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 {
     static const char *const format[2] = { "format", "pt" };
     cnn__put(&s->metadata, format, sizeof format);
-    cnn__add_block(net, s, 0, net->parameters);
+    cnn__add_block(net, s, CNN__PARAMETERS);
 }
 
 int cnn_save(cnn_net *net, const char *path)
@@ -9895,9 +9902,9 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
     return size;
 }
 
-typedef struct cnn__list { int count; char names[110]; } cnn__list;
+typedef struct cnn__list { int count; char names[110]; } cnn__list;        /* names, "..." after the last that fits */
 
-static void cnn__add_name(cnn__list *list, const char *name)               /* as many as there is room for */
+static void cnn__add_name(cnn__list *list, const char *name)
 {
     size_t used = strlen(list->names), room = sizeof list->names - used;
     if (!list->count++) cnn__snprintf(list->names, room, "%.90s", name);
@@ -9905,7 +9912,7 @@ static void cnn__add_name(cnn__list *list, const char *name)               /* as
     else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
-/* A layer that the file has and the network lacks is called by its name: "features.1 is a BatchNorm". */
+/* Names the layer that the file has and the network lacks: "features.1 is a BatchNorm". */
 static void cnn__name_lacking(const char *key, cnn__text *what)
 {
     static const char *const kinds[][2] = {
@@ -9917,32 +9924,38 @@ static void cnn__name_lacking(const char *key, cnn__text *what)
     for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
         if (cnn__ends_in(key, kinds[i][0])) {
             size_t length = strlen(key) - strlen(kinds[i][0]);
-            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks", (int)(length < 60 ? length : 60), key,
-                          kinds[i][1]);
+            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks",
+                          (int)(length < 60 ? length : 60), key, kinds[i][1]);
         }
 }
 
-/* Says in one sentence what does not fit; "" if all does. */
-static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *sentence)
+/* How the shapes of a tensor in the file and in the network differ. */
+static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, cnn__text *text)
+{
+    char *end = text->s + cnn__snprintf(text->s, 120, "%s: ", t->key);
+    int d;
+    if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
+    for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
+        end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+    for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
+}
+
+/* Lists what does not fit; "" if all does. */
+static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *misfits)
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
-    cnn__text name, lacking = { "" };
+    cnn__text shapes, lacking = { "" };
     size_t k, count;
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
-    int i, d;
+    int i;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        char *end = name.s + cnn__snprintf(name.s, 120, "%s: ", t->key);
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
-            if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
-            for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
-                end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
-            for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ",
-                                                               t->shape[d]);
-            cnn__add_name(&lists[2], name.s);
+            cnn__compare_shapes(found, t, &shapes);
+            cnn__add_name(&lists[2], shapes.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
@@ -9951,39 +9964,45 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
         cnn__add_name(&lists[1], stored[k].key);
         cnn__name_lacking(stored[k].key, &lacking);
     }
-    sentence->s[0] = 0;
+    misfits->s[0] = 0;
     for (i = 0; i < 3; i++)
         if (lists[i].count)
-            cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
+            cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s%d %s (%s)", misfits->s[0] ? ", " : "",
                           lists[i].count, what[i], lists[i].names);
-    cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s", lacking.s);
+    cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds and checks the bytes of all that fit; how many, or -1 and a sentence. Nothing of the network changes yet. */
-static int cnn__locate_block(cnn_net *net, cnn__state *s, const char *prefix)
+/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; tensors
+   that share a storage are found, and their CRC computed, once. */
+static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
 {
-    const char *entry = NULL;
-    const unsigned char *bytes = NULL;
-    size_t size = 0;
+    char name[100];
+    size_t size = last ? last->bytes : 0;
+    int found = last && t->entry && !strcmp(t->entry, last->entry);
+    if (t->dtype - cnn__dtypes > CNN__BF16)
+        return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name);
+    if (t->entry) {
+        cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
+        if (found) t->data = last->data;
+        else found = cnn__find_entry(s, name, &t->data, &size);
+        if (!found || size != t->bytes)
+            return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
+                              (double)t->bytes, name, found ? (double)size : 0.0);
+    }
+    if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
+    return cnn__within_storage(s, t);
+}
+
+/* Locates all tensors of a block that fit; how many, or -1 and a message. The network does not change yet. */
+static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
+{
+    const cnn__stored *last = NULL;
     int i, count = 0;
     for (i = 0; i < net->tensor_count; i++) {
-        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, prefix, &net->tensors[i]);
-        char name[100];
+        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
         if (!t) continue;
-        if (t->dtype - cnn__dtypes > CNN__BF16)
-            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name) - 1;
-        if (t->entry) {
-            cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
-            if ((t->entry != entry && (!entry || strcmp(t->entry, entry)) && !cnn__find_entry(s, name, &bytes, &size))
-                || size != t->bytes)
-                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
-                                  (double)t->bytes, name, (double)size)
-                     - 1;
-            entry = t->entry;                              /* views of one storage check its CRC once */
-            t->data = bytes;
-        }
-        if (!cnn__within_storage(s, t)) return -1;
-        if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
+        if (!cnn__locate(s, t, last)) return -1;
+        if (t->entry) last = t;
         count++;
     }
     return count;
@@ -9996,12 +10015,12 @@ static int cnn__make_room(cnn__state *s)                   /* after the last blo
 }
 
 /* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
-static void cnn__take_block(cnn_net *net, cnn__state *s, const char *prefix, float *to,
+static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
     for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *t = cnn__fitting(s, prefix, &net->tensors[i]);
+        const cnn__stored *t = cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
         const void *values = s->room;
         if (!t) continue;
         if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
@@ -10010,30 +10029,30 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, const char *prefix, flo
     }
 }
 
-/* From bytes in memory, or from the file at the path. */
-static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report, size_t room)
+/* Loads from bytes in memory, or, where they are NULL, from the file at the path. */
+static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report,
+                     size_t room)
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    int count = -1, read;
+    int count = -1, good;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
-    read = bytes ? cnn__parse_state(&s) : cnn__read_state(&s);
-    if (read) {
+    if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
         cnn__compare(net, &s, "", &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__locate_block(net, &s, "");
-        if (!count && misfits.s[0]) count = cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s) - 1;
+        else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
+        if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
     }
-    if (count >= 0 && !cnn__make_room(&s)) count = -1;
-    if (count >= 0) cnn__take_block(net, &s, "", net->parameters, net->backend.upload);
-    if (report && room && count >= 0)
+    good = !cnn__failed(&s) && cnn__make_room(&s);
+    if (good) cnn__take_block(net, &s, CNN__PARAMETERS, net->parameters, net->backend.upload);
+    if (good && report && room)
         cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
                       misfits.s[0] ? "; skipped: " : "", misfits.s);
-    return cnn__close_state(&s, count >= 0);
+    return cnn__close_state(&s, good);
 }
 
 int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
@@ -10050,15 +10069,16 @@ int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 
 /* ---- checkpoints ----
 
-   A .safetensors file with the parameters under their keys, and beside them
+   A .safetensors file with the parameters under their keys and these tensors, those of numbers in F64:
 
        cnn.h/moment1/KEY, cnn.h/moment2/KEY    the optimizer's moments, if it has any
-       cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and which it was, F64, if they are kept
-       cnn.h/training                          the numbers below, F64
-       cnn.h/steps                             the optimizer's steps of each parameter, F64; version 1 has none
-       cnn.h/history                           a row an epoch: epoch, seconds, lr; loss, accuracy, count of training and of test
+       cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and its number, if they are kept
+       cnn.h/training                          the numbers below
+       cnn.h/steps                             the optimizer's steps of each parameter; version 1 has none
+       cnn.h/scale                             scale and shift of each channel of the training data, if trained
+       cnn.h/history                           a row for each epoch: see cnn__epoch_to_row
 
-   In "__metadata__" stands what must be the same in the program that goes on.                               */
+   "__metadata__" has what must be the same in the program that continues the training.                      */
 
 enum {
     CNN__SEED_HIGH,
@@ -10072,11 +10092,40 @@ enum {
     CNN__COLUMNS = 9
 };
 
-static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
+typedef struct cnn__numbers {               /* of a checkpoint; steps, best_epoch, scale NULL: it has none */
+    double *training, *history, *steps, *best_epoch, *scale;
+    size_t rows;                            /* of the history                                            */
+    cnn_epoch *epochs;                      /* read: the history                                         */
+} cnn__numbers;
+
+static void cnn__free_numbers(cnn__numbers *n)
 {
-    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr",
-                                                                                                       "cosine_lr",
-                                                                                                       "one_cycle_lr" };
+    cnn__free(n->training);
+    cnn__free(n->history);
+    cnn__free(n->steps);
+    cnn__free(n->best_epoch);
+    cnn__free(n->scale);
+    cnn__free(n->epochs);
+}
+
+static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
+{
+    h[0] = e->epoch;      h[1] = e->seconds;        h[2] = (double)e->lr;
+    h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
+    h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
+}
+
+static void cnn__epoch_from_row(cnn_epoch *e, const double h[CNN__COLUMNS])
+{
+    e->epoch = (int)h[0];   e->seconds = h[1];        e->lr = (float)h[2];
+    e->train.loss = h[3];   e->train.accuracy = h[4]; e->train.count = (int)h[5];
+    e->test.loss = h[6];    e->test.accuracy = h[7];  e->test.count = (int)h[8];
+}
+
+static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])        /* for "__metadata__" */
+{
+    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" };
+    static const char *const schedules[] = { "none", "step_lr", "cosine_lr", "one_cycle_lr" };
     facts[0] = "format";    facts[1] = "cnn.h checkpoint";
     facts[2] = "optimizer"; facts[3] = optimizers[net->optimizer];
     facts[4] = "schedule";  facts[5] = schedules[net->schedule];
@@ -10100,58 +10149,66 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     cnn__put(&s->tensors, &t, sizeof t);
 }
 
+/* The network's numbers, in the arrays of a checkpoint; 0 and a message without memory. */
+static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
+{
+    cnn_counters c = cnn__read_counters(net);
+    cnn_span *spans = cnn__read_spans(net);
+    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
+    int i;
+    n->rows = (size_t)net->history_count;
+    n->training = (double *)cnn__alloc(CNN__NUMBERS, sizeof(double));
+    n->history = (double *)cnn__alloc(n->rows * CNN__COLUMNS + 1, sizeof(double));
+    n->steps = (double *)cnn__alloc((size_t)net->tensor_count + 1, sizeof(double));
+    n->best_epoch = (double *)cnn__alloc(1, sizeof(double));
+    n->scale = (double *)cnn__alloc(scales + 1, sizeof(double));
+    if (spans && n->training && n->history && n->steps && n->best_epoch && n->scale) {
+        n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+        n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+        n->training[CNN__PASS] = (double)c.pass;
+        n->training[CNN__STEP] = (double)c.step;
+        n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+        n->training[CNN__LR] = c.lr;
+        n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+        for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
+        for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
+        n->best_epoch[0] = net->best_epoch;
+        for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
+    }
+    else cnn__wrong(s, "out of memory");
+    cnn__free(spans);
+    return !cnn__failed(s);
+}
+
 int cnn_checkpoint_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn_counters c;
+    cnn__numbers n;
     const char *facts[8];
-    double numbers[CNN__NUMBERS], best_epoch = net ? net->best_epoch : 0, *history, *h, *steps, *scale;
-    cnn_span *spans;
-    int i, good;
+    int block, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
+    memset(&n, 0, sizeof n);
     cnn__checkpoint_facts(net, facts);
     cnn__put(&s.metadata, facts, sizeof facts);
-    for (i = 0; i < 3; i++) {
-        const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
-        if (from) cnn__add_block(net, &s, i, from);
-    }
-    c = cnn__read_counters(net);
-    numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    numbers[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    numbers[CNN__PASS] = (double)c.pass;
-    numbers[CNN__STEP] = (double)c.step;
-    numbers[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    numbers[CNN__LR] = c.lr;
-    numbers[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    spans = cnn__read_spans(net);
-    steps = (double *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *steps);
-    for (i = 0; spans && steps && i < net->tensor_count; i++) steps[i] = (double)spans[i].step;
-    history = h = (double *)cnn__alloc((size_t)net->history_count * CNN__COLUMNS + 1, sizeof *history);
-    scale = (double *)cnn__alloc(2 * (size_t)net->input.channels, sizeof *scale);
-    if (!history || !spans || !steps || !scale) cnn__wrong(&s, "out of memory");
-    for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
-        const cnn_epoch *e = &net->history[i];
-        h[0] = e->epoch;      h[1] = e->seconds;        h[2] = (double)e->lr;
-        h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
-        h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
-    }
-    cnn__add_numbers(&s, "cnn.h/training", numbers, 1, CNN__NUMBERS);
-    for (i = 0; scale && net->trained_scale && i < 2 * net->input.channels; i++) scale[i] = (double)net->trained_scale[i];
-    if (scale && net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", scale, 2, (size_t)net->input.channels);
-    cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
-    cnn__add_numbers(&s, "cnn.h/steps", steps, (size_t)net->tensor_count, 1);
-    if (net->best_epoch) {
-        cnn__add_values(net, &s, 3, net->best);
-        cnn__add_numbers(&s, "cnn.h/best_epoch", &best_epoch, 1, 1);
+    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
+    if (cnn__checkpoint_numbers(net, &s, &n)) {
+        cnn__add_numbers(&s, "cnn.h/training", n.training, 1, CNN__NUMBERS);
+        if (net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", n.scale, 2, (size_t)net->input.channels);
+        cnn__add_numbers(&s, "cnn.h/history", n.history, n.rows, CNN__COLUMNS);
+        cnn__add_numbers(&s, "cnn.h/steps", n.steps, (size_t)net->tensor_count, 1);
+        if (net->best_epoch) cnn__add_values(net, &s, CNN__BEST, net->best);
+        if (net->best_epoch) cnn__add_numbers(&s, "cnn.h/best_epoch", n.best_epoch, 1, 1);
     }
     good = cnn__write_state(&s, 0);
-    cnn__free(history); cnn__free(spans); cnn__free(steps); cnn__free(scale);
+    cnn__free_numbers(&n);
     return cnn__close_state(&s, good);
 }
 
-/* Rows of numbers, copied; NULL and a sentence. Where `whole` has a column's bit, they must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most, size_t *rows)
+/* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
+   column i must be whole, from 0 to `most`. */
+static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most,
+                                 size_t *rows)
 {
     const cnn__stored *t = cnn__find_stored(s, "", key);
     double *numbers = NULL, n;
@@ -10168,119 +10225,129 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     return numbers;
 }
 
-typedef struct cnn__resumed {
-    int blocks;
-    double *numbers, *history, *steps, *best_epoch, *scale;        /* NULL: not in the file */
-    cnn_epoch *epochs;
-    size_t count;
-} cnn__resumed;
-
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)      /* all that is in it, checked */
+static int cnn__check_facts(cnn_net *net, cnn__state *s)
 {
-    const char *facts[8], *const *pair, *fact;
-    cnn__text misfits;
-    size_t rows = 0, k;
+    const char *facts[8], *const *pair = (const char *const *)(void *)s->metadata.at, *fact;
+    size_t k;
     int i;
-    if (!cnn__read_state(s)) return 0;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
-        pair = (const char *const *)(void *)s->metadata.at;
         for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
             if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
-        if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))
+        if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))         /* version 1 is read, too */
             return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
                               facts[i + 1]);
     }
-    r->numbers = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    r->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &r->count);
-    if (cnn__find_stored(s, "", "cnn.h/scale")) {
-        r->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &k);
-        if (r->scale && k != 2) return cnn__wrong(s, "has no proper cnn.h/scale");
-    }
+    return 1;
+}
+
+static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
+{
+    size_t rows = 0;
+    n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
+    n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0)
-        || !(r->numbers[CNN__INITIAL_LR] >= 0) || r->numbers[CNN__LR] > (double)FLT_MAX
-        || r->numbers[CNN__INITIAL_LR] > (double)FLT_MAX)
+    if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
+        || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
+        || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
         return cnn__wrong(s, "cnn.h/training has a number that cannot be");
-    for (r->blocks = 0; r->blocks < 3; r->blocks++) {
-        int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
-        cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
-        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
-        if (cnn__locate_block(net, s, cnn__prefix[r->blocks]) < 0) return 0;
+    if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
+    n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
+    return n->scale && (rows == 2 || cnn__wrong(s, "has no proper cnn.h/scale"));
+}
+
+static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
+{
+    cnn__text misfits;
+    cnn__compare(net, s, cnn__prefix[block], &misfits);
+    if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
+    return cnn__locate_block(net, s, block) >= 0;
+}
+
+/* Reads and checks all that is in the file. blocks: how many of parameters, moment1, moment2 it has. */
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, int *blocks)
+{
+    size_t rows = 0, k;
+    if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
+    for (*blocks = 0; *blocks <= CNN__MOMENT2; ++*blocks) {
+        int needed = *blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[*blocks], net->tensors[0].key)) break;
+        if (!cnn__check_block(net, s, *blocks)) return 0;
     }
     if (cnn__find_stored(s, "", "cnn.h/steps")) {
-        r->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
-        if (r->steps && rows != (size_t)net->tensor_count)
+        n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
+        if (n->steps && rows != (size_t)net->tensor_count)
             cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
                        net->tensor_count);
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
-        r->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)r->count, &rows);
-        if (r->best_epoch && (rows != 1 || r->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
-        cnn__compare(net, s, cnn__prefix[3], &misfits);
-        if (misfits.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[3], misfits.s);
-        else if (cnn__locate_block(net, s, cnn__prefix[3]) < 0) return 0;
+        n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
+        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
     if (cnn__failed(s) || !cnn__make_room(s)) return 0;
-    r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
-    for (k = 0; r->epochs && k < r->count; k++) {
-        const double *h = r->history + k * CNN__COLUMNS;
-        cnn_epoch *e = &r->epochs[k];
-        e->epoch = (int)h[0];   e->seconds = h[1];        e->lr = (float)h[2];
-        e->train.loss = h[3];   e->train.accuracy = h[4]; e->train.count = (int)h[5];
-        e->test.loss = h[6];    e->test.accuracy = h[7];  e->test.count = (int)h[8];
+    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
+    for (k = 0; n->epochs && k < n->rows; k++) cnn__epoch_from_row(&n->epochs[k], n->history + k * CNN__COLUMNS);
+    return n->epochs || cnn__wrong(s, "out of memory");
+}
+
+/* All memory that cnn__resume needs, so that it cannot fail half-way. */
+static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
+{
+    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
+    if (n->scale && !net->trained_scale)
+        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
+    if (!net->best || (n->scale && !net->trained_scale)) return cnn__wrong(s, "out of memory");
+    return (blocks <= CNN__MOMENT1 || cnn__need_moment(net, &net->moment1))
+        && (blocks <= CNN__MOMENT2 || cnn__need_moment(net, &net->moment2));
+}
+
+/* Sets the network to what was read. */
+static void cnn__resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks, cnn_span *spans)
+{
+    const double *training = n->training;
+    cnn_counters c = cnn__read_counters(net);
+    int i, block;
+    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
+        float **to = cnn__block(net, block);
+        if (block < blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
+        else cnn__backend_free(net, to);
     }
-    return r->epochs || cnn__wrong(s, "out of memory");
+    net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
+    c.pass = (uint64_t)training[CNN__PASS];
+    c.step = (uint64_t)training[CNN__STEP];
+    c.lr = net->lr = training[CNN__LR];
+    cnn__write_counters(net, &c);
+    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(n->steps ? n->steps[i] : training[CNN__STEP]);
+    net->backend.upload(net->backend.context, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
+    net->schedule_steps = (long)training[CNN__SCHEDULE_STEPS];
+    net->initial_lr = net->schedule ? training[CNN__INITIAL_LR] : -1;
+    net->best_epoch = n->best_epoch ? (int)n->best_epoch[0] : 0;
+    if (net->best_epoch) cnn__take_block(net, s, CNN__BEST, net->best, cnn__host_copy);
+    for (i = 0; n->scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)n->scale[i];
+    if (!n->scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+    cnn__free(net->history);
+    net->history = n->epochs;
+    net->history_count = (int)n->rows;
+    net->history_room = (int)n->rows + 1;
+    n->epochs = NULL;
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__resumed r;
+    cnn__numbers n;
     cnn_span *spans;
-    int i, good;
+    int blocks = 0, good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
-    memset(&r, 0, sizeof r);
+    memset(&n, 0, sizeof n);
     spans = cnn__read_spans(net);
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
-    if (!spans || !net->best) cnn__wrong(&s, "out of memory");
-    good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
-        && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
-    if (good && r.scale && !net->trained_scale) {
-        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
-        if (!net->trained_scale) good = cnn__wrong(&s, "out of memory");
-    }
-    if (good) {
-        cnn_counters c = cnn__read_counters(net);
-        if (!r.scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
-        for (i = 0; i < 3; i++) {
-            float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
-            if (i >= r.blocks) cnn__backend_free(net, to);
-            else cnn__take_block(net, &s, cnn__prefix[i], *to, net->backend.upload);
-        }
-        net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
-        c.pass = (uint64_t)r.numbers[CNN__PASS];
-        c.step = (uint64_t)r.numbers[CNN__STEP];
-        c.lr = r.numbers[CNN__LR];
-        cnn__write_counters(net, &c);
-        for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(r.steps ? r.steps[i] : r.numbers[CNN__STEP]);
-        net->backend.upload(net->backend.context, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
-        net->lr = c.lr;
-        net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
-        net->initial_lr = net->schedule ? r.numbers[CNN__INITIAL_LR] : -1;
-        net->best_epoch = r.best_epoch ? (int)r.best_epoch[0] : 0;
-        if (net->best_epoch) cnn__take_block(net, &s, cnn__prefix[3], net->best, cnn__host_copy);
-        cnn__free(net->history);
-        for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)r.scale[i];
-        net->history = r.epochs;
-        net->history_count = (int)r.count;
-        net->history_room = (int)r.count + 1;
-        r.epochs = NULL;
-    }
-    cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.steps); cnn__free(r.best_epoch); cnn__free(r.scale);
-    cnn__free(r.epochs); cnn__free(spans);
+    if (!spans) cnn__wrong(&s, "out of memory");
+    good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
+    if (good) cnn__resume(net, &s, &n, blocks, spans);
+    cnn__free_numbers(&n);
+    cnn__free(spans);
     return cnn__close_state(&s, good);
 }
 
