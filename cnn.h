@@ -8273,7 +8273,7 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
 
 static void cnn__remove(const char *path) { remove(path); }
 
-/* Replaces the path by what its symbolic links point to, which need not exist. That is a regular file (returns its mode),
+/* Replaces the path by what its symbolic links point to, which need not exist: a regular file (returns its mode),
    nothing (0), or something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is
    duplicated, so that the new output follows what was written to it before. */
 static int cnn__follow(char path[CNN__PATH], int *descriptor)
@@ -8318,7 +8318,7 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
     for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
         uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), address = (uint64_t)(uintptr_t)&address;
-        uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* may be guessed: see O_EXCL */
+        uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* need not be secret */
         int length = (int)(slash ? slash + 1 - w->path : 0);
         cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length,
                       (unsigned)word);
@@ -8450,11 +8450,9 @@ typedef struct cnn__state {                 /* a file that is being read or writ
     const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
-    unsigned char *file, *text;             /* freed: the contents; a copy of the header or pickle, decoded in place */
-    void *mapped;                           /* in place of `file` where the file is large                */
-    float *copies[3];                       /* of the backend's memory, to be written                    */
+    void *mapped, *owned[16]; int owns;     /* unmapped and freed by cnn__close_state: see cnn__own      */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
-    char *at;                               /* .safetensors: the next character of the header            */
+    char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
     size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
 } cnn__state;
@@ -8475,6 +8473,14 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* re
 
 static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
 
+/* Keeps an allocated block until cnn__close_state; says so where it is NULL. */
+static void *cnn__own(cnn__state *s, void *block)
+{
+    if (!block) cnn__wrong(s, "out of memory");
+    else s->owned[s->owns++] = block;
+    return block;
+}
+
 static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
 {
     *count = s->tensors.count / sizeof(cnn__stored);
@@ -8486,7 +8492,7 @@ static int cnn__by_key(const void *a, const void *b)       /* of tensors and of 
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; 0 and a message if one is repeated */
+static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; no key may be repeated */
 {
     size_t i;
     if (list->failed) return cnn__wrong(s, "out of memory");
@@ -8600,8 +8606,11 @@ static void cnn__read_values(const cnn__stored *t, float *values)
 
 /* ---- a file to be written: its own bytes, and between them the values of tensors, which are not copied ---- */
 
-typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;     /* `after` own bytes */
-typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;       /* borrowed: in all pieces */
+typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;
+typedef struct cnn__output {
+    cnn__bytes own, pieces;                 /* pieces: values, each `after` so many of the own bytes     */
+    size_t borrowed;                        /* the bytes of all pieces                                   */
+} cnn__output;
 
 static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
 
@@ -8668,7 +8677,7 @@ static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
 
 static int cnn__expected(cnn__state *s, const char *what)
 {
-    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - (char *)s->text + 8), what);
+    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - s->text + 8), what);
 }
 
 static int cnn__json_has(cnn__state *s, char c)            /* steps over c if it is next */
@@ -8875,8 +8884,7 @@ static int cnn__read_safetensors(cnn__state *s)
                           (double)length, (double)data);
     data -= (size_t)length;
     if (!cnn__utf8(s->bytes + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
-    s->text = (unsigned char *)cnn__alloc_raw((size_t)length + 1);
-    if (!s->text) return cnn__wrong(s, "out of memory");
+    if (!(s->text = (char *)cnn__own(s, cnn__alloc_raw((size_t)length + 1)))) return 0;
     s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
@@ -8886,7 +8894,7 @@ static int cnn__read_safetensors(cnn__state *s)
         else if (!cnn__json_metadata(s)) return 0;
     }
     s->at += strspn(s->at, " \t\r\n");
-    if (cnn__failed(s) || s->at != (char *)s->text + length)
+    if (cnn__failed(s) || s->at != s->text + length)
         return cnn__expected(s, "nothing but spaces after the last }");
     if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
@@ -9248,7 +9256,7 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
     return 1;
 }
 
-/* name(arguments): a dict or a tensor by the names that make them; by any other an instance of which nothing is known. */
+/* name(arguments): known names make dicts and tensors; any other makes an instance of which nothing is known. */
 static void cnn__reduce(cnn__pickle *p)
 {
     cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
@@ -9440,10 +9448,10 @@ static int cnn__free_pickle(cnn__pickle *p, int result)
 static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
 {
     memset(p, 0, sizeof *p);
-    s->text = (unsigned char *)cnn__alloc_raw(size + 1);
-    if (!s->text) return cnn__wrong(s, "out of memory");
     p->s = s;
-    p->begin = p->at = (unsigned char *)memcpy(s->text, bytes, size);
+    p->begin = p->at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
+    if (!p->at) return 0;
+    memcpy(p->at, bytes, size);
     p->end = p->at + size;
     return 1;
 }
@@ -9644,10 +9652,7 @@ static int cnn__close_state(cnn__state *s, int result)
 #ifndef _WIN32
     if (s->mapped) munmap(s->mapped, s->size);
 #endif
-    for (i = 0; i < 3; i++) cnn__free(s->copies[i]);
-    cnn__free(s->file);
-    cnn__free(s->text);
-    cnn__free(s->room);
+    for (i = 0; i < s->owns; i++) cnn__free(s->owned[i]);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
@@ -9798,7 +9803,7 @@ static void cnn__map_state(cnn__state *s)
 static int cnn__read_state(cnn__state *s)
 {
     cnn__map_state(s);
-    if (!s->bytes && !cnn__failed(s)) s->bytes = s->file = cnn__read_file(s->path, &s->size, s->error);
+    if (!s->bytes && !cnn__failed(s)) s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes && cnn__parse_state(s);
 }
 
@@ -9863,7 +9868,7 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
     const float *from = *cnn__block(net, block);
     if (from && net->backend.download != cnn__host_copy)
-        from = s->copies[block] = cnn__download(net, from, net->parameter_count);
+        from = (float *)cnn__own(s, cnn__download(net, from, net->parameter_count));
     cnn__add_values(net, s, block, from);
 }
 
@@ -9972,8 +9977,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; tensors
-   that share a storage are found, and their CRC computed, once. */
+/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
+   storage that consecutive tensors share is found, and its CRC computed, once. */
 static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
 {
     char name[100];
@@ -10010,8 +10015,8 @@ static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
 
 static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
 {
-    s->room = (float *)cnn__alloc(s->needed + 1, sizeof *s->room);
-    return s->room || cnn__wrong(s, "out of memory");
+    s->room = (float *)cnn__own(s, cnn__alloc(s->needed + 1, sizeof *s->room));
+    return s->room != NULL;
 }
 
 /* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
@@ -10095,18 +10100,8 @@ enum {
 typedef struct cnn__numbers {               /* of a checkpoint; steps, best_epoch, scale NULL: it has none */
     double *training, *history, *steps, *best_epoch, *scale;
     size_t rows;                            /* of the history                                            */
-    cnn_epoch *epochs;                      /* read: the history                                         */
+    cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
 } cnn__numbers;
-
-static void cnn__free_numbers(cnn__numbers *n)
-{
-    cnn__free(n->training);
-    cnn__free(n->history);
-    cnn__free(n->steps);
-    cnn__free(n->best_epoch);
-    cnn__free(n->scale);
-    cnn__free(n->epochs);
-}
 
 static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
 {
@@ -10153,31 +10148,28 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
 static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     cnn_counters c = cnn__read_counters(net);
-    cnn_span *spans = cnn__read_spans(net);
-    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
+    cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, size = sizeof(double), k;
     int i;
     n->rows = (size_t)net->history_count;
-    n->training = (double *)cnn__alloc(CNN__NUMBERS, sizeof(double));
-    n->history = (double *)cnn__alloc(n->rows * CNN__COLUMNS + 1, sizeof(double));
-    n->steps = (double *)cnn__alloc((size_t)net->tensor_count + 1, sizeof(double));
-    n->best_epoch = (double *)cnn__alloc(1, sizeof(double));
-    n->scale = (double *)cnn__alloc(scales + 1, sizeof(double));
-    if (spans && n->training && n->history && n->steps && n->best_epoch && n->scale) {
-        n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-        n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-        n->training[CNN__PASS] = (double)c.pass;
-        n->training[CNN__STEP] = (double)c.step;
-        n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-        n->training[CNN__LR] = c.lr;
-        n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-        for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
-        for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
-        n->best_epoch[0] = net->best_epoch;
-        for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
-    }
-    else cnn__wrong(s, "out of memory");
-    cnn__free(spans);
-    return !cnn__failed(s);
+    n->training = (double *)cnn__own(s, cnn__alloc(CNN__NUMBERS, size));
+    n->history = (double *)cnn__own(s, cnn__alloc(n->rows * CNN__COLUMNS + 1, size));
+    n->steps = (double *)cnn__own(s, cnn__alloc((size_t)net->tensor_count + 1, size));
+    n->best_epoch = (double *)cnn__own(s, cnn__alloc(1, size));
+    n->scale = (double *)cnn__own(s, cnn__alloc(scales + 1, size));
+    if (cnn__failed(s)) return 0;
+    n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    n->training[CNN__PASS] = (double)c.pass;
+    n->training[CNN__STEP] = (double)c.step;
+    n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    n->training[CNN__LR] = c.lr;
+    n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
+    for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
+    n->best_epoch[0] = net->best_epoch;
+    for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
+    return 1;
 }
 
 int cnn_checkpoint_save(cnn_net *net, const char *path)
@@ -10201,7 +10193,6 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
         if (net->best_epoch) cnn__add_numbers(&s, "cnn.h/best_epoch", n.best_epoch, 1, 1);
     }
     good = cnn__write_state(&s, 0);
-    cnn__free_numbers(&n);
     return cnn__close_state(&s, good);
 }
 
@@ -10215,7 +10206,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
-    else if (!(numbers = (double *)cnn__alloc(t->count + 1, sizeof *numbers))) cnn__wrong(s, "out of memory");
+    else numbers = (double *)cnn__own(s, cnn__alloc(t->count + 1, sizeof *numbers));
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
@@ -10267,7 +10258,7 @@ static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
 /* Reads and checks all that is in the file. blocks: how many of parameters, moment1, moment2 it has. */
 static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, int *blocks)
 {
-    size_t rows = 0, k;
+    size_t rows = 0;
     if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
     for (*blocks = 0; *blocks <= CNN__MOMENT2; ++*blocks) {
         int needed = *blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
@@ -10285,28 +10276,31 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
         if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
         if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
-    if (cnn__failed(s) || !cnn__make_room(s)) return 0;
-    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
-    for (k = 0; n->epochs && k < n->rows; k++) cnn__epoch_from_row(&n->epochs[k], n->history + k * CNN__COLUMNS);
-    return n->epochs || cnn__wrong(s, "out of memory");
+    return !cnn__failed(s) && cnn__make_room(s);
 }
 
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
-static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
+static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
 {
+    n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
-    if (!net->best || (n->scale && !net->trained_scale)) return cnn__wrong(s, "out of memory");
-    return (blocks <= CNN__MOMENT1 || cnn__need_moment(net, &net->moment1))
-        && (blocks <= CNN__MOMENT2 || cnn__need_moment(net, &net->moment2));
+    if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
+    if (cnn__failed(s) || (blocks > CNN__MOMENT1 && !cnn__need_moment(net, &net->moment1))
+        || (blocks > CNN__MOMENT2 && !cnn__need_moment(net, &net->moment2)))
+        return 0;
+    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
+    return n->epochs || cnn__wrong(s, "out of memory");
 }
 
 /* Sets the network to what was read. */
-static void cnn__resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks, cnn_span *spans)
+static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
 {
     const double *training = n->training;
     cnn_counters c = cnn__read_counters(net);
+    cnn_span *spans = n->spans;
+    size_t k;
     int i, block;
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
         float **to = cnn__block(net, block);
@@ -10328,26 +10322,21 @@ static void cnn__resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks
     if (!n->scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     cnn__free(net->history);
     net->history = n->epochs;
+    for (k = 0; k < n->rows; k++) cnn__epoch_from_row(&net->history[k], n->history + k * CNN__COLUMNS);
     net->history_count = (int)n->rows;
     net->history_room = (int)n->rows + 1;
-    n->epochs = NULL;
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
     cnn__numbers n;
-    cnn_span *spans;
     int blocks = 0, good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     memset(&n, 0, sizeof n);
-    spans = cnn__read_spans(net);
-    if (!spans) cnn__wrong(&s, "out of memory");
     good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
-    if (good) cnn__resume(net, &s, &n, blocks, spans);
-    cnn__free_numbers(&n);
-    cnn__free(spans);
+    if (good) cnn__resume(net, &s, &n, blocks);
     return cnn__close_state(&s, good);
 }
 
