@@ -709,8 +709,9 @@ ssize_t readlink(const char *path, char *target, size_t room);
 #endif
 
 /* ============================================================================================
-   >>error   The first mistake is kept as one sentence. Whoever holds one is in error; its calls do
-             nothing from then on. There is no global state: each network has its own sentence.
+   >>error   An error is one message, kept in the network, data set or loader where it happened.
+             Only the first is kept, since it is the cause; from then on calls on that object do
+             nothing. There is no global state.
    ============================================================================================ */
 
 typedef struct cnn__text { char s[512]; } cnn__text;
@@ -721,10 +722,12 @@ typedef struct cnn__text { char s[512]; } cnn__text;
 #define CNN__PRINTF(text, first)
 #endif
 
-/* All that the library prints, writes and says goes through cnn__print_to, which is printf with a point in every
-   number: the C library's follows setlocale, and under "de_DE.UTF-8" wrote .svg files with points="0,0,2,5". */
+/* ---- printf that does not depend on the locale ----
 
-typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or room for text */
+   The C library's printf writes the decimal separator that setlocale chose: under "de_DE.UTF-8" an .svg file had
+   points="0,0,2,5". cnn__print_to always writes a point; all messages, all output and all files go through it. */
+
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory for text */
 
 static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
 {
@@ -734,16 +737,22 @@ static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
     sink->count += count;
 }
 
-/* A number as snprintf writes it, and of what is neither digit, sign, letter nor space, a point. */
+/* A number as snprintf writes it, with a point in place of whatever is neither digit, sign, letter nor space. */
 static size_t cnn__digits(char *number, size_t room, const char *format, int width, int precision, double value)
 {
     int length = snprintf(number, room, format, width, precision, value);
     char *to = number, *from;
     for (from = number; length > 0 && *from; from++)
         if (memchr("0123456789+- einfaEINFA", *from, 23)) *to++ = *from;
-        else if (to == number || to[-1] != '.') *to++ = '.';               /* it may have several bytes */
+        else if (to == number || to[-1] != '.') *to++ = '.';               /* a separator may have several bytes */
     *to = 0;
     return (size_t)(to - number);
+}
+
+static const char *cnn__read_count(const char *digits, int *count)         /* returns what follows the digits */
+{
+    for (*count = 0; *digits >= '0' && *digits <= '9'; digits++) *count = 10 * *count + *digits - '0';
+    return digits;
 }
 
 /* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
@@ -759,23 +768,24 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         if (!*format) return;
         for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
         if (*format == '*') width = va_arg(arguments, int), format++;
-        while (*format >= '0' && *format <= '9') width = 10 * width + *format++ - '0';
+        else format = cnn__read_count(format, &width);
         if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
-        else if (*format == '.')
-            for (precision = 0, format++; *format >= '0' && *format <= '9'; ) precision = 10 * precision + *format++ - '0';
+        else if (*format == '.') format = cnn__read_count(format + 1, &precision);
         is_long = *format == 'l';
         format += is_long;
         kind = *format;
         format += kind != 0;
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
-        strcpy(end, is_long ? "*.*l" : "*.*");             /* snprintf's own */
+        strcpy(end, strchr("dux", kind) ? "*.*l" : "*.*"); /* snprintf gets every whole number as a long */
         end[strlen(end) + 1] = 0;
         end[strlen(end)] = kind;
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
-        else if (kind == 'd' && is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, long));
-        else if (kind == 'd') count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, int));
-        else if (is_long) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned long));
-        else if (strchr("ux", kind)) count = (size_t)snprintf(number, room, spec, width, precision, va_arg(arguments, unsigned));
+        else if (kind == 'd')
+            count = (size_t)snprintf(number, room, spec, width, precision,
+                                     is_long ? va_arg(arguments, long) : va_arg(arguments, int));
+        else if (strchr("ux", kind))
+            count = (size_t)snprintf(number, room, spec, width, precision,
+                                     is_long ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned));
         else if (kind == 's') {
             text = va_arg(arguments, const char *);
             if (!text) text = "(null)";
@@ -793,7 +803,6 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
     }
 }
 
-/* vsnprintf, snprintf, vfprintf and fprintf that way. */
 static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
 {
     cnn__sink sink = { NULL, NULL, 0, 0 };
@@ -831,11 +840,13 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
     va_end(arguments);
 }
 
+/* ---- the message ---- */
+
 static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__say(cnn__text *error, const char *format, ...)                     /* always 0 */
+static int cnn__say(cnn__text *error, const char *format, ...)             /* returns 0, always */
 {
     va_list arguments;
-    if (!error || error->s[0]) return 0;                   /* the first one is the cause */
+    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
     va_start(arguments, format);
     cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
     va_end(arguments);
@@ -843,32 +854,33 @@ static int cnn__say(cnn__text *error, const char *format, ...)                  
     return 0;
 }
 
-/* Takes over what another holder has said (NULL: nothing): one mistake is heard once. */
-static void cnn__take_over(cnn__text *error, const char *sentence)
+/* Copies the message of another object (NULL: it has none). CNN_ON_ERROR has already been called for it. */
+static int cnn__take_over(cnn__text *error, const char *message)           /* returns 0, always */
 {
-    if (sentence && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", sentence);
+    if (message && !error->s[0]) cnn__snprintf(error->s, sizeof error->s, "%s", message);
+    return 0;
 }
 
 /* ============================================================================================
-   >>memory   Sizes are products of what a caller or a file says: each is checked before it is
-              allocated. Blocks are zeroed and begin at a multiple of 64 bytes, a cache line.
+   >>memory   Sizes are products of numbers from a caller or a file: each product is checked for
+              overflow before it is allocated. Blocks are zeroed and aligned to 64 bytes, a cache line.
    ============================================================================================ */
 
-static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b does not fit */
+static int cnn__mul(size_t *product, size_t a, size_t b)   /* 1, or 0 if a * b overflows */
 {
     if (b && a > (size_t)-1 / b) return 0;
     *product = a * b;
     return 1;
 }
 
-static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for what is written whole at once */
+static void *cnn__alloc_raw(size_t bytes)                  /* not zeroed: for a block that is overwritten entirely */
 {
     unsigned char *block, *aligned;
     if (bytes > (size_t)-1 / 2) return NULL;
     block = (unsigned char *)CNN_MALLOC(bytes + 64 + sizeof(void *));
     if (!block) return NULL;
     aligned = (unsigned char *)(((uintptr_t)block + sizeof(void *) + 63) & ~(uintptr_t)63);
-    memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* where the block really begins */
+    memcpy(aligned - sizeof(void *), &block, sizeof(void *));      /* for cnn__free: the pointer CNN_MALLOC returned */
     return aligned;
 }
 
@@ -890,8 +902,9 @@ static void cnn__free(void *memory)
 
 /* ============================================================================================
    >>random   Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3;
-              2011): ten rounds of multiply and swap turn a counter into four random words. No state:
-              whoever knows (seed, stream, step, index) knows the number, on any backend and thread.
+              2011): ten rounds of multiplying and swapping turn a counter into four random words.
+              There is no state: (seed, stream, step, index) alone determine a number, so that it is
+              the same on every backend and in every thread.
    ============================================================================================ */
 
 enum {                                                     /* streams 0 .. 2^16 - 1: dropout, by layer */
@@ -903,7 +916,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
     uint32_t c0 = index, c1 = stream, c2 = (uint32_t)step, c3 = (uint32_t)(step >> 32);
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     int round;
-    for (round = 0; round < 10; round++) {
+    for (round = 0; round < 10; round++) {                 /* the four constants are the paper's */
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
@@ -915,9 +928,10 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
 }
 
-static float cnn__unit(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }    /* [0, 1) */
+/* In [0, 1): the upper 24 bits, as many as a float holds, times 2^-24. */
+static float cnn__unit(uint32_t word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
 
-/* the i-th random word of a stream */
+/* Word i of a stream. */
 static uint32_t cnn__word(uint64_t seed, uint32_t stream, uint64_t step, size_t i)
 {
     uint32_t out[4];
@@ -925,7 +939,7 @@ static uint32_t cnn__word(uint64_t seed, uint32_t stream, uint64_t step, size_t 
     return out[i % 4];
 }
 
-static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, uint64_t step)  /* Fisher, Yates */
+static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, uint64_t step)  /* Fisher and Yates */
 {
     int i;
     for (i = count - 1; i > 0; i--) {
@@ -7397,16 +7411,17 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
 }
 
 /* ============================================================================================
-   >>data   Samples in memory and the loader that deals them out. A data set that could not be read
-            exists all the same, with the reason in ->error, so that one check at the end is enough.
+   >>data   Samples in memory, the files they come from, and the loader that cuts them into batches.
+            Loading never returns NULL: a data set that could not be loaded has the reason in ->error
+            and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
 
 struct cnn__data_memory {
     cnn__text error, name;
-    int count, classes;                     /* as it was made, so that what is set later can be checked   */
-    int constant;                           /* its arrays stay as they are                                */
-    int users, freed;                       /* itself and the copies in networks; counted atomically       */
-    void *bytes, *floats, *labels, *targets, *scale, *shift;      /* those that belong to the data set */
+    int count, classes;                     /* as they were at first: a program may change the public ones */
+    int constant;                           /* the caller's arrays do not change                          */
+    int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
+    void *bytes, *floats, *labels, *targets, *scale, *shift;       /* the arrays that are freed with it   */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -7423,31 +7438,42 @@ static const char *const cnn__cifar100_fine[100] = {
     "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
     "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket",
     "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider",
-    "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
-    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm" };
+    "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger",
+    "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm" };
 static const char *const cnn__cifar100_coarse[20] = {
     "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
-    "household_electrical_devices", "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
-    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates", "people",
-    "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2" };
+    "household_electrical_devices", "household_furniture", "insects", "large_carnivores",
+    "large_man-made_outdoor_things", "large_natural_outdoor_scenes", "large_omnivores_and_herbivores",
+    "medium_mammals", "non-insect_invertebrates", "people", "reptiles", "small_mammals", "trees", "vehicles_1",
+    "vehicles_2" };
 
-static size_t cnn__data_count(const cnn_data *data) { return data->memory ? (size_t)data->memory->count : (size_t)data->count; }
+/* ---- a data set ---- */
+
+static size_t cnn__data_count(const cnn_data *data)
+{
+    return (size_t)(data->memory ? data->memory->count : data->count);
+}
+
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
 
-/* A data set is known by its memory block, which lasts as long as a network has a copy of its arrays: no other data set can
-   have that address meanwhile, though its arrays are gone and their addresses are taken again. */
+/* A network recognises a data set by the address of its memory block. The block is therefore kept until no network has
+   a copy of the arrays: otherwise a new data set could get the same address. */
 static cnn__data_memory *cnn__data_keep(const cnn_data *data)
 {
-    cnn__add_atomic(&data->memory->users, 1);   /* networks in several threads may use one data set */
+    cnn__add_atomic(&data->memory->users, 1);              /* networks in several threads may use one data set */
     return data->memory;
 }
 
-static void cnn__data_forget(cnn__data_memory *memory) { if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory); }
+static void cnn__data_forget(cnn__data_memory *memory)
+{
+    if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory);
+}
+
 static int cnn__data_freed(cnn__data_memory *memory) { return cnn__read_atomic(&memory->freed); }
 
 static cnn_data *cnn__data_empty(const char *name)
 {
-    /* when there is no memory even for the error */
+    /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
@@ -7479,24 +7505,32 @@ void cnn_data_free(cnn_data *data)
     cnn__free(data);
 }
 
-static cnn_data *cnn__data_fails(cnn_data *data)           /* after cnn__say to its error */
+static cnn_data *cnn__data_fails(cnn_data *data)           /* called after cnn__say(&data->memory->error, ...) */
 {
-    if (data->memory) data->error = data->memory->error.s;
+    data->error = data->memory->error.s;
     data->count = 0;
     return data;
 }
 
-static cnn_data *cnn__data_without_memory(cnn_data *data, double bytes)
+static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
 {
-    if (data->memory) cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+    cnn_data *data = cnn__data_empty(name);
+    if (!data->memory) return data;
+    cnn__take_over(&data->memory->error, message);
     return cnn__data_fails(data);
 }
 
-/* A class is a number from 0 to classes - 1. The sentence says how many classes it takes, and to what to give them;
-   `to` is NULL where the file's kind says how many there are. own: arrays of the caller's, where a label below 0 may be
-   the cross-entropy's ignore_index. */
+static int cnn__data_no_memory(cnn_data *data, double bytes)               /* returns 0, always */
+{
+    return cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+}
+
+/* Labels must be from 0 to classes - 1. The message tells how many classes are needed and, in `to`, which call takes
+   them; to NULL: the file format fixes the number. own: the labels are the caller's array, in which a negative label
+   may be the cross-entropy's ignore_index. */
 static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 {
+    cnn__text advice;
     int i, bad = -1, smallest = 0, largest = 0;
     for (i = 0; data->labels && i < data->count; i++) {
         if (data->labels[i] < smallest) smallest = data->labels[i];
@@ -7504,31 +7538,31 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
         if (bad < 0 && ((data->labels[i] < 0 && !own) || data->labels[i] >= data->classes)) bad = i;
     }
     if (bad < 0) return 1;
-    if (!to)
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d: the file is damaged, or of another data set",
-                 data->name, data->labels[bad], bad, data->classes - 1);
+    if (!to) cnn__snprintf(advice.s, sizeof advice.s, ": the file is damaged, or of another data set");
     else if (smallest < 0 || largest == INT_MAX)
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; labels go from %d to %d", data->name,
-                 data->labels[bad], bad, data->classes - 1, smallest, largest);
+        cnn__snprintf(advice.s, sizeof advice.s, "; labels go from %d to %d", smallest, largest);
     else
-        cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d; the largest is %d: give %d classes%s",
-                 data->name, data->labels[bad], bad, data->classes - 1, largest, largest + 1, to);
-    return 0;
+        cnn__snprintf(advice.s, sizeof advice.s, "; the largest is %d: give %d classes%s", largest, largest + 1, to);
+    return cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name,
+                    data->labels[bad], bad, data->classes - 1, advice.s);
 }
 
-/* Checks the labels, makes room for the scaling. What a reader calls last. */
-static cnn_data *cnn__data_complete(cnn_data *data)
+/* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
+static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
     float *scale, *shift;
     int i;
     data->memory->count = data->count;
     data->memory->classes = data->classes;
-    if (!cnn__labels_fit(data, "", 1)) return cnn__data_fails(data);
+    if (data->memory->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
     scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
     shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
     data->memory->scale = scale;
     data->memory->shift = shift;
-    if (!scale || !shift) return cnn__data_without_memory(data, 8.0 * data->channels);
+    if (!scale || !shift) {
+        cnn__data_no_memory(data, 8.0 * data->channels);
+        return cnn__data_fails(data);
+    }
     for (i = 0; i < data->channels; i++) scale[i] = data->bytes ? 1.0f / 255 : 1;
     data->scale = scale;
     data->shift = shift;
@@ -7561,37 +7595,57 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
     data->class_names = o.class_names;
     data->memory->constant = o.constant;
-    if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1 || (double)o.channels * o.height * o.width > INT_MAX)
-        cnn__say(&data->memory->error, "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
+    if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1
+        || (double)o.channels * o.height * o.width > INT_MAX)
+        cnn__say(&data->memory->error,
+                 "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
                  o.count, o.channels, o.height, o.width);
     else if (!o.bytes == !o.floats)
         cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
     else if ((o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
         cnn__say(&data->memory->error,
                  "cnn_data_new: .labels need .classes of at least 1, and .targets .outputs of at least 1");
-    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
+    return cnn__data_complete(data, "", 1);
 }
 
 /* ---- files ---- */
 
-/* As in ZIP, gzip and PNG; begins with 0. Many bytes go sixteen at a time: table[k][b] is what byte b does to the
-   remainder when k more bytes follow it (Kounavis, Berry: slicing, 2005). */
+/* A whole number of so many bytes, its lowest or its highest byte first. */
+static uint64_t cnn__little(const unsigned char *b, int bytes)
+{
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | b[bytes];
+    return number;
+}
+
+static uint64_t cnn__big(const unsigned char *b, int bytes)
+{
+    uint64_t number = 0;
+    while (bytes--) number = number << 8 | *b++;
+    return number;
+}
+
+/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
+   table[k][b] is what byte b does to the remainder when k bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
     uint32_t table[16][256], four, sum;
     int b, k, bit;
     crc = ~crc;
-    if (count > 8192) {                                    /* worth a table of this call's own: nothing shared, nothing to race for */
+    if (count > 8192) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
         for (b = 0; b < 256; b++) {
             table[0][b] = (uint32_t)b;
             for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
         }
-        for (k = 1; k < 16; k++) for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+        for (k = 1; k < 16; k++)
+            for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
         for (; count >= 16; count -= 16, crc = sum)
             for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
-                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16
+                     | (uint32_t)bytes[3] << 24;
                 if (k == 12) four ^= crc;
-                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255] ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
+                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255]
+                     ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
             }
     }
     while (count--) {
@@ -7601,23 +7655,19 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
     return ~crc;
 }
 
-static uint32_t cnn__big_endian(const unsigned char *b)
-{
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
-
-/* Every file is opened here: what open() returns, below 0 if it fails. On Windows paths are UTF-8, and where they are not,
-   of the system's code page. */
-enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0 */
+enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0: Linux's PATH_MAX */
 
 #ifdef _WIN32
 static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
 {
-    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH) && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
+    if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH)          /* 65001: UTF-8; 0: the code page */
+        && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
         wide[0] = 0;
 }
 #endif
 
+/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else in the system's code
+   page. */
 static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
@@ -7631,11 +7681,12 @@ static int cnn__open(const char *path, int flags, int mode)
 #endif
 }
 
-/* Opens a file to be read and finds its size; NULL and a sentence (error NULL: none). What is no regular file is not
-   read: a FIFO may keep a program waiting for ever, and a device has no end. */
+/* Opens a file for reading and finds its size; NULL and a message if it fails. Only regular files are read: reading a
+   FIFO may never return, and a device may have no end. */
 static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
 {
-    FILE *file;
+    FILE *file = NULL;
+    int fits;
 #ifdef _WIN32
     struct _stat64 status;
     int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
@@ -7645,27 +7696,27 @@ static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
     int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
     int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
 #endif
-    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
-    else if (!good) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
-    else if (!regular) cnn__say(error, "%.300s: is no regular file but a directory, pipe or device, which is not read", path);
-    else if ((uint64_t)status.st_size >= (size_t)-1 / 2)
-        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
-    else if ((file = fdopen(d, "rb")) != NULL) {
+    fits = regular && (uint64_t)status.st_size < (size_t)-1 / 2;
+    if (fits) file = fdopen(d, "rb");
+    if (file) {
         *size = (size_t)status.st_size;
         return file;
     }
-    else cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
+    else if (!good || fits) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    else if (!regular) cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
+    else cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
     if (d >= 0) close(d);
     return NULL;
 }
 
-/* All bytes of a file; NULL and a sentence if it cannot be read. Freed by cnn__free. */
+/* All bytes of a file, freed by cnn__free; NULL and a message if it cannot be read. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
 {
     unsigned char *bytes = NULL;
     FILE *file = cnn__open_to_read(path, size, error);
     if (!file) return NULL;
-    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: ends in 0, for text */
+    if (!(bytes = (unsigned char *)cnn__alloc_raw(*size + 1)))             /* + 1: text must end in 0 */
         cnn__say(error, "%.300s: out of memory: the file has %.1f MB", path, (double)*size / 1e6);
     else if (errno = 0, fread(bytes, 1, *size, file) != *size) {
         cnn__say(error, "%.300s: cannot be read to its end: %s", path, errno ? strerror(errno) : "it became shorter");
@@ -7677,7 +7728,7 @@ static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *
     return bytes;
 }
 
-static int cnn__exists(const char *path)                   /* as a file that can be read */
+static int cnn__exists(const char *path)                   /* and can be opened for reading */
 {
     size_t size;
     FILE *file = cnn__open_to_read(path, &size, NULL);
@@ -7687,28 +7738,33 @@ static int cnn__exists(const char *path)                   /* as a file that can
 
 static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
 
-/* Every loader takes the same words: 0 train, 1 test; -1 and a sentence for another. */
+/* The split, which every loader names the same way: 0 train, 1 test; -1 and a message for anything else. */
 static int cnn__split(const char *call, const char *split, cnn__text *error)
 {
     if (cnn__split_is(split, "train")) return 0;
     if (cnn__split_is(split, "test") || cnn__split_is(split, "t10k")) return 1;
-    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call, split ? split : "");
+    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call,
+             split ? split : "");
     return -1;
 }
 
-/* What people find in a data set's place, by its first bytes. */
-static const struct cnn__found { int at, length; const char *bytes, *is, *advice; } cnn__found_kinds[] = {
-    { 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
-    { 0, 6, "\3757zXZ\0", "xz-compressed", "unpack it: xz -d, after giving it the ending .xz" },
-    { 0, 3, "BZh", "bzip2-compressed", "unpack it: bzip2 -d, after giving it the ending .bz2" },
-    { 0, 4, "\050\265\057\375", "zstd-compressed", "unpack it: zstd -d, after giving it the ending .zst" },
-    { 0, 4, "PK\3\4", "a zip archive", "unpack it: unzip" },
-    { 0, 4, "7z\274\257", "a 7-Zip archive", "unpack it: 7z x" },
-    { 257, 5, "ustar", "a tar archive", "unpack it: tar xf" },
-    { 0, 6, "\223NUMPY", "a NumPy array", "hand the numbers to cnn_data_new" },
-    { 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
-    { 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
-    { 0, 23, "version https://git-lfs", "a placeholder of Git LFS", "get the file itself: git lfs pull" }
+/* Files of other kinds that are given in place of a data set or of weights, recognised by their first bytes. */
+enum { CNN__DATA = 1, CNN__WEIGHTS = 2, CNN__EITHER = 3 };
+
+static const struct cnn__other_file { int given, at, length; const char *bytes, *is, *advice; } cnn__other_files[] = {
+    { CNN__EITHER, 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
+    { CNN__EITHER, 0, 23, "version https://git-lfs", "a placeholder of Git LFS", "get the file itself: git lfs pull" },
+    { CNN__DATA, 0, 6, "\3757zXZ\0", "xz-compressed", "unpack it: xz -d, after giving it the ending .xz" },
+    { CNN__DATA, 0, 3, "BZh", "bzip2-compressed", "unpack it: bzip2 -d, after giving it the ending .bz2" },
+    { CNN__DATA, 0, 4, "\050\265\057\375", "zstd-compressed", "unpack it: zstd -d, after giving it the ending .zst" },
+    { CNN__DATA, 0, 4, "PK\3\4", "a zip archive", "unpack it: unzip" },
+    { CNN__DATA, 0, 4, "7z\274\257", "a 7-Zip archive", "unpack it: 7z x" },
+    { CNN__DATA, 257, 5, "ustar", "a tar archive", "unpack it: tar xf" },
+    { CNN__DATA, 0, 6, "\223NUMPY", "a NumPy array", "pass the numbers to cnn_data_new" },
+    { CNN__DATA, 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
+    { CNN__DATA, 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
+    { CNN__WEIGHTS, 0, 6, "\211HDF\r\n", "an HDF5 file, as Keras writes", ".safetensors and PyTorch's .pth are read" },
+    { CNN__WEIGHTS, 0, 4, "GGUF", "a GGUF file", ".safetensors and PyTorch's .pth are read" }
 };
 
 static int cnn__is_web_page(const unsigned char *file, size_t size)
@@ -7726,22 +7782,30 @@ static int cnn__is_web_page(const unsigned char *file, size_t size)
     return 0;
 }
 
-/* Is it something else than `wanted`? Then the sentence says what it is and what to do. */
-static int cnn__is_other_file(const char *path, const unsigned char *file, size_t size, const char *wanted, cnn__text *error)
+/* 1 if the file is of one of these kinds and not what is wanted: the message says what it is and what to do. */
+static int cnn__is_other_file(const char *path, const unsigned char *file, size_t size, int given, const char *wanted,
+                              cnn__text *error)
 {
-    size_t i;
-    if (cnn__is_web_page(file, size))
-        return cnn__say(error, "%.300s: is a web page, not %s: the download failed; get it again", path, wanted), 1;
-    for (i = 0; i < sizeof cnn__found_kinds / sizeof *cnn__found_kinds; i++) {
-        const struct cnn__found *f = &cnn__found_kinds[i];
-        if (size >= (size_t)(f->at + f->length) && !memcmp(file + f->at, f->bytes, (size_t)f->length))
-            return cnn__say(error, "%.300s: is %s, not %s; %s", path, f->is, wanted, f->advice), 1;
+    const struct cnn__other_file *k = cnn__other_files, *end = k + sizeof cnn__other_files / sizeof *k;
+    if (cnn__is_web_page(file, size)) {
+        cnn__say(error, "%.300s: is a web page, not %s: the download failed, or got the page about the file; "
+                        "get it again", path, wanted);
+        return 1;
     }
-    return 0;
+    while (k < end && (!(k->given & given) || size < (size_t)(k->at + k->length)
+                       || memcmp(file + k->at, k->bytes, (size_t)k->length)))
+        k++;
+    if (k < end) cnn__say(error, "%.300s: is %s, not %s; %s", path, k->is, wanted, k->advice);
+    return k < end;
+}
+
+static int cnn__is_gzip(const unsigned char *file, size_t size)
+{
+    return size >= 2 && file[0] == 0x1f && file[1] == 0x8b;
 }
 
 #if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
-#define CNN__GUNZIP                         /* stb_image.h stands before this file: its zlib decoder unpacks .gz files */
+#define CNN__GUNZIP                         /* stb_image.h was included before: its zlib decoder unpacks .gz files */
 
 /* The contents of a gzip file (RFC 1952): a header, a deflate stream, its CRC and its length. Frees `file`. */
 static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t *size, cnn__text *error)
@@ -7755,14 +7819,14 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */
     if (*size > 18 && at + 8 < *size) {
-        length = end[-4] | (size_t)end[-3] << 8 | (size_t)end[-2] << 16 | (size_t)end[-1] << 24;
-        if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size) plain = (unsigned char *)cnn__alloc(length + 1, 1);
+        length = (size_t)cnn__little(end - 4, 4);
+        if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size)         /* deflate's limit is 1032 to 1 */
+            plain = (unsigned char *)cnn__alloc(length + 1, 1);
     }
     if (plain)
-        written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at, (int)(*size - at));
-    if (written < 0 || (size_t)written != length
-        || cnn__crc32(0, plain, length)
-               != ((uint32_t)end[-8] | (uint32_t)end[-7] << 8 | (uint32_t)end[-6] << 16 | (uint32_t)end[-5] << 24)) {
+        written = stbi_zlib_decode_noheader_buffer((char *)plain, (int)length, (const char *)file + at,
+                                                   (int)(*size - at));
+    if (written < 0 || (size_t)written != length || cnn__crc32(0, plain, length) != cnn__little(end - 8, 4)) {
         cnn__say(error, "%.300s: cannot be unpacked: it is cut off or damaged; get it again", path);
         cnn__free(plain);
         plain = NULL;
@@ -7773,85 +7837,68 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 }
 #endif
 
-/* An IDX file (LeCun's MNIST format): 0, 0, the type of the numbers, how many dimensions; each size as 4 bytes, highest
-   byte first, as all that follow; the numbers. */
+/* ---- IDX: LeCun's format of MNIST ----
+
+       | 0 | 0 | type of the numbers | number of dimensions | the size of each dimension, 4 bytes | the numbers |
+
+   Sizes and numbers have their highest byte first. */
+
 typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
-static const struct cnn__idx_type { unsigned char type; size_t bytes; } cnn__idx_types[] = {
-    { 0x08, 1 }, { 0x09, 1 }, { 0x0b, 2 }, { 0x0c, 4 }, { 0x0d, 4 }, { 0x0e, 8 } };
+enum {                                                     /* the types */
+    CNN__IDX_UINT8 = 0x08, CNN__IDX_INT8, CNN__IDX_INT16 = 0x0b, CNN__IDX_INT32, CNN__IDX_FLOAT, CNN__IDX_DOUBLE
+};
 
-static size_t cnn__idx_bytes(int type)                     /* of one number; 0: there is no such type */
+static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
 {
-    size_t i;
-    for (i = 0; i < sizeof cnn__idx_types / sizeof *cnn__idx_types; i++)
-        if (cnn__idx_types[i].type == type) return cnn__idx_types[i].bytes;
-    return 0;
+    static const unsigned char bytes[] = { 1, 1, 0, 2, 4, 4, 8 };          /* of types 8 to 14 */
+    return type >= CNN__IDX_UINT8 && type <= CNN__IDX_DOUBLE ? bytes[type - CNN__IDX_UINT8] : 0;
 }
 
 static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
-    size_t bytes = cnn__idx_bytes(idx->type), k;
-    const unsigned char *b = idx->file + idx->begin + i * bytes;
-    uint64_t word = 0;
+    int bytes = cnn__idx_bytes(idx->type);
+    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)bytes, bytes);
+    uint32_t low = (uint32_t)word;
     double number;
     float single;
-    uint32_t low;
-    for (k = 0; k < bytes; k++) word = word << 8 | b[k];
-    low = (uint32_t)word;
     switch (idx->type) {
-    case 0x08: return (double)low;                                         /* unsigned char */
-    case 0x09: return low < 0x80 ? (double)low : (double)low - 256;        /* signed char */
-    case 0x0b: return low < 0x8000 ? (double)low : (double)low - 65536;    /* short */
-    case 0x0c: return low < 0x80000000u ? (double)low : (double)low - 4294967296.0;         /* int */
-    case 0x0d: memcpy(&single, &low, sizeof single); return (double)single;
-    default:   memcpy(&number, &word, sizeof number); return number;
+    case CNN__IDX_UINT8:  return (double)word;
+    case CNN__IDX_FLOAT:  memcpy(&single, &low, sizeof single); return (double)single;
+    case CNN__IDX_DOUBLE: memcpy(&number, &word, sizeof number); return number;
+    default:                                               /* signed, in two's complement */
+        return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);
     }
 }
 
-/* Reads an IDX file of images or of labels; 0 and a sentence if it is none. cnn__free(idx->file) afterwards. */
-static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
+static int cnn__idx_too_short(const char *path, size_t size, cnn__text *error)
 {
-    const char *what = labels ? "labels" : "images";
-    unsigned char *file;
-    size_t size, expected, known;
-    char packed[420];
-    int i;
-    memset(idx, 0, sizeof *idx);
-    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
-    if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
-    file = cnn__read_file(path, &size, error);
-#ifdef CNN__GUNZIP
-    if (file && size >= 2 && file[0] == 0x1f && file[1] == 0x8b) file = cnn__gunzip(path, file, &size, error);
-#endif
-    if (!file) return 0;
-    idx->file = file;
-    if (size >= 2 && file[0] == 0x1f && file[1] == 0x8b) {
-        if (path == packed) cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
-        else
-            cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path, path, path,
-                     path);
-        return 0;
-    }
-    if (cnn__is_other_file(path, file, size, labels ? "an IDX file of labels" : "an IDX file of images", error)) return 0;
-    if (size < 8)
-        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size);
+    return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                    (double)size);
+}
+
+/* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
+static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
+{
+    const unsigned char *file = idx->file;
+    size_t expected;
+    int known, i;
+    if (size < 8) return cnn__idx_too_short(path, size, error);
     idx->type = file[2];
     idx->dimensions = file[3];
     known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
     /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
     if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
-        return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with 00 00 08 %02x%s",
-                        path, file[0], file[1], file[2], file[3], what, labels ? 1 : 3,
+        return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
+                               "00 00 08 %02x%s",
+                        path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
                         !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
-    if (size < idx->begin)
-        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                        (double)size);
-    for (expected = known, i = 0; i < idx->dimensions; i++) {
-        uint32_t n = cnn__big_endian(file + 4 + 4 * i);
+    if (size < idx->begin) return cnn__idx_too_short(path, size, error);
+    for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
+        uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
             return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
@@ -7859,40 +7906,71 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     }
     expected += idx->begin;
     if (expected != size)
-        return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?", path,
-                        (double)expected, (double)size);
+        return cnn__say(error, "%.300s: its header promises %.0f bytes, but it has %.0f; is it a broken download?",
+                        path, (double)expected, (double)size);
     return 1;
 }
 
-/* The images become data's samples: bytes in their place if they can stay there. */
-static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+/* Reads an IDX file of images or of labels, or the same path with .gz; 0 and a message if it cannot. The caller frees
+   idx->file. */
+static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
+{
+    const char *wanted = labels ? "an IDX file of labels" : "an IDX file of images";
+    char packed[420];
+    size_t size;
+    memset(idx, 0, sizeof *idx);
+    cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
+    if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
+    idx->file = cnn__read_file(path, &size, error);
+#ifdef CNN__GUNZIP
+    if (idx->file && cnn__is_gzip(idx->file, size)) idx->file = cnn__gunzip(path, idx->file, &size, error);
+#endif
+    if (!idx->file) return 0;
+    if (cnn__is_gzip(idx->file, size) && path == packed)
+        return cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+    if (cnn__is_gzip(idx->file, size))
+        return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
+                        path, path, path);
+    return !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
+        && cnn__read_idx_header(idx, path, size, labels, error);
+}
+
+/* The sizes of the samples. In four dimensions the channels are second, or last (returns 1): whichever gives a small
+   number of channels, as of grey, grey and alpha, RGB, RGBA. */
+static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
 {
     const int *s = idx->sizes;
-    /* of two orders that both occur, the one whose number of channels is small: grey, grey and alpha, RGB, RGBA */
-    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4, c, n;
-    size_t pixels, p, to = 0, all;
-    float *floats = NULL;
-    unsigned char *bytes = NULL;
+    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4;
+    int rows = idx->dimensions == 4 && !last ? 2 : 1;      /* which of the sizes */
     data->count = s[0];
     data->channels = idx->dimensions < 4 ? 1 : last ? s[3] : s[1];
-    data->height = idx->dimensions == 2 ? 1 : idx->dimensions == 4 && !last ? s[2] : s[1];
-    data->width = idx->dimensions == 2 ? s[1] : idx->dimensions == 4 && !last ? s[3] : s[2];
-    if (idx->type == 0x08 && !last) {
+    data->height = idx->dimensions == 2 ? 1 : s[rows];
+    data->width = idx->dimensions == 2 ? s[1] : s[rows + 1];
+    return last;
+}
+
+/* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
+static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+{
+    int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
+    size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
+    size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
+    float *floats = NULL;
+    unsigned char *bytes = NULL;
+    if (is_bytes && !last) {
         data->memory->bytes = idx->file;
         data->bytes = idx->file + idx->begin;
         idx->file = NULL;
         return 1;
     }
-    pixels = (size_t)data->height * (size_t)data->width;
-    all = (size_t)data->count * (size_t)data->channels * pixels;           /* cannot wrap: the file has as many numbers */
-    if (idx->type == 0x08) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
+    if (is_bytes) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
     else data->memory->floats = floats = (float *)cnn__alloc(all, sizeof *floats);
-    if (!bytes && !floats) return cnn__data_without_memory(data, (double)all * (idx->type == 0x08 ? 1 : 4)), 0;
+    if (!bytes && !floats) return cnn__data_no_memory(data, (double)all * (is_bytes ? 1 : 4));
     for (n = 0; n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
-                size_t sample = (size_t)n * (size_t)data->channels * pixels;
-                double x = cnn__idx_at(idx, sample + (last ? p * (size_t)data->channels + (size_t)c : (size_t)c * pixels + p));
+                size_t within = last ? p * channels + (size_t)c : (size_t)c * pixels + p;
+                double x = cnn__idx_at(idx, (size_t)n * channels * pixels + within);
                 if (bytes) bytes[to] = (unsigned char)x;
                 else floats[to] = (float)x;
             }
@@ -7905,7 +7983,7 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
 {
     int i, *labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
     data->memory->labels = labels;
-    if (!labels) return cnn__data_without_memory(data, 4.0 * data->count), 0;
+    if (!labels) return cnn__data_no_memory(data, 4.0 * data->count);
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
@@ -7927,27 +8005,25 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
         if (y.sizes[0] != x.sizes[0])
             cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
                      x.sizes[0]);
-        else if (cnn__take_images(data, &x) && cnn__take_labels(data, &y, labels)) cnn__labels_fit(data, to, 0);
+        else if (cnn__take_images(data, &x)) cnn__take_labels(data, &y, labels);
     }
     cnn__free(x.file);
     cnn__free(y.file);
-    return data->memory->error.s[0] ? cnn__data_fails(data) : cnn__data_complete(data);
+    return cnn__data_complete(data, to, 0);
 }
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn_data *data;
+    cnn__text wrong = { "" };
     if (classes >= 1) return cnn__load_idx(images, labels, classes, "");
-    data = cnn__data_empty(images ? images : "");
-    if (!data->memory) return data;
-    cnn__say(&data->memory->error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d",
-             classes);
-    return cnn__data_fails(data);
+    cnn__say(&wrong, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
+    return cnn__data_in_error(images ? images : "", wrong.s);
 }
 
-/* The file of one split, under the names and in the folders that mirrors, torchvision and `make mnist` give it: the
-   first that is there, unpacked if possible; otherwise the usual name, which then cannot be opened. */
-static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test, const char *what)
+/* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
+   `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
+static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test,
+                            const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
     int packed, f, stem, dot;
@@ -7957,7 +8033,8 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
                     const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
                     char other[424];
-                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what, dot ? '.' : '-', what + 7);
+                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
+                                  dot ? '.' : '-', what + 7);
                     cnn__snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
                     if (cnn__exists(other)) return;
                 }
@@ -7972,12 +8049,7 @@ static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, c
     int test = cnn__split(call, split, &wrong);
     cnn_data *data;
     if (!directory) directory = "(no folder)";
-    if (test < 0) {
-        data = cnn__data_empty(directory);
-        if (!data->memory) return data;
-        cnn__take_over(&data->memory->error, wrong.s);
-        return cnn__data_fails(data);
-    }
+    if (test < 0) return cnn__data_in_error(directory, wrong.s);
     cnn__find_mnist(images, directory, folders, test, "images-idx3-ubyte");
     cnn__find_mnist(labels, directory, folders, test, "labels-idx1-ubyte");
     data = cnn__load_idx(images, labels, 10, " to cnn_load_idx, as it is another data set");
@@ -7985,20 +8057,21 @@ static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, c
     return data;
 }
 
-/* The files of MNIST and Fashion-MNIST have the same names and sizes. Four fifths of MNIST's pixels are 0, half of
-   Fashion-MNIST's. Is that share from `low` to `high`? */
+/* The files of MNIST and Fashion-MNIST have the same names and sizes, but four fifths of MNIST's pixels are 0 and half
+   of Fashion-MNIST's. Returns whether that share is from `low` to `high`. */
 static int cnn__zeros_within(const cnn_data *data, double low, double high)
 {
-    size_t i, zeros = 0, all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width;
+    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width;
+    size_t i, zeros = 0, all = (size_t)data->count * pixels;
     for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
 }
 
-static cnn_data *cnn__other_mnist(cnn_data *data, const char *there, const char *wanted)
+static cnn_data *cnn__other_mnist(cnn_data *data, const char *held, const char *wanted)
 {
     cnn__say(&data->memory->error,
-             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. Any other "
-             "data set: cnn_load_idx", data->name, there, wanted);
+             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. "
+             "Any other data set: cnn_load_idx", data->name, held, wanted);
     return cnn__data_fails(data);
 }
 
@@ -8018,20 +8091,22 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
     return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
 }
 
-/* CIFAR, binary version (Krizhevsky 2009): rows of the labels and 3 x 32 x 32 bytes, red, green, blue. */
+/* ---- CIFAR, binary version (Krizhevsky 2009): each row has the labels and 3 x 32 x 32 bytes, red, green, blue ---- */
+
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
     const char *call, *title, *site;
-    const char *folders[3], *files[6];      /* the last file is the test split's                         */
-    int train_files, train_rows, test_rows, labels;        /* rows a file, label bytes a row             */
-    const char *archive, *python[4];        /* the archive; what shows the Python version                */
+    const char *folders[3], *files[6];      /* the last file is the test split                           */
+    int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
+    const char *archive, *python[4];        /* files of the Python version, which is not read            */
 } cnn__cifar;
 
 static const cnn__cifar cnn__cifar10 = {
     "cnn_load_cifar10", "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html",
     { "", "/cifar-10-batches-bin", "/cifar-10" },
-    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin", "test_batch.bin" },
+    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
+      "test_batch.bin" },
     5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
@@ -8040,7 +8115,7 @@ static const cnn__cifar cnn__cifar100 = {
     1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
 
-/* The folder with `file`, below the one that was named; "" and a sentence that says what is there instead. */
+/* The folder that has `file`: the given one or a usual one in it; "" and a message that says what is there instead. */
 static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const char *directory, const char *file,
                                   cnn__text *error)
 {
@@ -8052,65 +8127,67 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
         if (cnn__exists(path)) return folder;
     }
     if (cnn__exists(directory))
-        cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory, directory);
+        cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory,
+                 directory);
     cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
         cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
-            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path, c->title,
-                     c->archive, c->site);
+            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path,
+                     c->title, c->archive, c->site);
     }
     cnn__snprintf(folder, 420, "%.350s", directory);
-    return error->s[0] ? "" : folder;                      /* nothing: that the file cannot be opened says enough */
+    return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
 }
 
-/* which: the label byte of a row that counts */
+/* Reads one file of `rows` rows into bytes and labels. which: the label byte of a row to take, 0 or 1 */
+static void cnn__read_batch(const cnn__cifar *c, const char *path, int rows, int which, unsigned char *bytes,
+                            int *labels, cnn__text *error)
+{
+    size_t row = (size_t)c->labels + CNN__CIFAR_VALUES, expected = row * (size_t)rows, size, i;
+    unsigned char *file = cnn__read_file(path, &size, error);
+    int good = file && size == expected;
+    if (file && !good && !cnn__is_other_file(path, file, size, CNN__DATA, "a CIFAR batch", error))
+        cnn__say(error, "%.300s: has %.0f bytes, but a %s batch has %.0f; is it a broken download?", path, (double)size,
+                 c->title, (double)expected);
+    for (i = 0; good && i < (size_t)rows; i++) {
+        labels[i] = file[i * row + (size_t)which];
+        memcpy(bytes + i * CNN__CIFAR_VALUES, file + i * row + c->labels, CNN__CIFAR_VALUES);
+    }
+    cnn__free(file);
+}
+
 static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, const char *split, int which, int classes,
                                  const char *const *class_names)
 {
     cnn_data *data = cnn__data_empty(directory ? directory : "(no folder)");
-    int test, first, files, rows, f, i, *labels;
-    size_t row = (size_t)c->labels + CNN__CIFAR_VALUES, samples;
+    cnn__text *error;
+    char folder[420], path[450];
+    int test, first, files, rows, f, *labels;
     unsigned char *bytes;
-    char folder[420];
     if (!data->memory) return data;
-    test = cnn__split(c->call, split, &data->memory->error);
+    error = &data->memory->error;
+    test = cnn__split(c->call, split, error);
     if (test < 0) return cnn__data_fails(data);
     first = test ? c->train_files : 0;
     files = test ? 1 : c->train_files;
     rows = test ? c->test_rows : c->train_rows;
-    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], &data->memory->error)) return cnn__data_fails(data);
-    samples = (size_t)files * (size_t)rows;
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc(samples * CNN__CIFAR_VALUES, 1);
-    data->memory->labels = labels = (int *)cnn__alloc(samples, sizeof *labels);
-    if (!bytes || !labels) return cnn__data_without_memory(data, (double)(samples * (CNN__CIFAR_VALUES + sizeof *labels)));
-    for (f = 0; f < files; f++) {
-        char path[450];
-        unsigned char *file;
-        size_t size;
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
-        file = cnn__read_file(path, &size, &data->memory->error);
-        if (!file) return cnn__data_fails(data);
-        if (size != row * (size_t)rows && !cnn__is_other_file(path, file, size, "a CIFAR batch", &data->memory->error))
-            cnn__say(&data->memory->error, "%.300s: has %.0f bytes, but a %s batch has %.0f; is it a broken download?", path,
-                     (double)size, c->title, (double)(row * (size_t)rows));
-        for (i = 0; !data->memory->error.s[0] && i < rows; i++) {
-            *labels++ = file[(size_t)i * row + (size_t)which];
-            memcpy(bytes, file + (size_t)i * row + c->labels, CNN__CIFAR_VALUES);
-            bytes += CNN__CIFAR_VALUES;
-        }
-        cnn__free(file);
-        if (data->memory->error.s[0]) return cnn__data_fails(data);
-    }
-    data->count = (int)samples;
+    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], error)) return cnn__data_fails(data);
+    data->count = files * rows;
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
-    data->bytes = (unsigned char *)data->memory->bytes;
-    data->labels = (int *)data->memory->labels;
     data->class_names = class_names;
-    return cnn__labels_fit(data, NULL, 0) ? cnn__data_complete(data) : cnn__data_fails(data);
+    data->bytes = data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
+    data->labels = data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    if (!bytes || !labels)
+        cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
+    for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
+        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
+        cnn__read_batch(c, path, rows, which, bytes, labels, error);
+    }
+    return cnn__data_complete(data, NULL, 0);
 }
 
 cnn_data *cnn_load_cifar10(const char *directory, const char *split)
@@ -8120,20 +8197,21 @@ cnn_data *cnn_load_cifar10(const char *directory, const char *split)
 
 cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels)
 {
-    cnn_data *data;
+    cnn__text wrong = { "" };
     if (labels == CNN_COARSE) return cnn__load_cifar(&cnn__cifar100, directory, split, 0, 20, cnn__cifar100_coarse);
     if (labels == CNN_FINE) return cnn__load_cifar(&cnn__cifar100, directory, split, 1, 100, cnn__cifar100_fine);
-    data = cnn__data_empty("CIFAR-100");
-    if (!data->memory) return data;
-    cnn__say(&data->memory->error, "cnn_load_cifar100: labels %d are neither CNN_FINE nor CNN_COARSE", (int)labels);
-    return cnn__data_fails(data);
+    cnn__say(&wrong, "cnn_load_cifar100: labels %d are neither CNN_FINE nor CNN_COARSE", (int)labels);
+    return cnn__data_in_error("CIFAR-100", wrong.s);
 }
+
+/* ---- splitting a data set ---- */
 
 /* A new data set of the samples order[0 .. count-1]. */
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
-    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width), bytes = from->bytes ? 1 : sizeof(float);
+    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
+    size_t bytes = from->bytes ? 1 : sizeof(float);
     const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
     unsigned char *copy;
     int i, *labels, c;
@@ -8148,7 +8226,10 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
-    if (!copy || !labels || !targets) return cnn__data_without_memory(data, (double)count * (double)(values * bytes));
+    if (!copy || !labels || !targets) {
+        cnn__data_no_memory(data, (double)count * (double)(values * bytes));
+        return cnn__data_fails(data);
+    }
     for (i = 0; i < count; i++) {
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
@@ -8160,7 +8241,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     data->floats = (float *)data->memory->floats;
     data->labels = from->labels ? labels : NULL;
     data->targets = from->targets ? targets : NULL;
-    cnn__data_complete(data);
+    cnn__data_complete(data, "", 1);
     for (c = 0; !data->error && c < data->channels; c++) {
         ((float *)data->memory->scale)[c] = from->scale[c];
         ((float *)data->memory->shift)[c] = from->shift[c];
@@ -8170,23 +8251,19 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
 
 void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second)
 {
+    cnn__text wrong = { "" };
     int *order = NULL, i;
-    if (!data->error && count > 0 && count < data->count && (size_t)data->count <= cnn__data_count(data)) order = (int *)cnn__alloc((size_t)data->count, sizeof *order);
+    cnn__take_over(&wrong, data->error);
+    if (!wrong.s[0] && cnn__usable_count(&wrong, "cnn_random_split", data)) {
+        if (count < 1 || count >= data->count)
+            cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
+                     data->count);
+        else if (!(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
+            cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
+    }
     if (!order) {
-        *first = cnn__data_empty(data->name);
-        *second = cnn__data_empty(data->name);
-        for (i = 0; i < 2; i++) {
-            cnn_data *d = i ? *second : *first;
-            if (!d->memory) continue;
-            if (data->error || i) cnn__take_over(&d->memory->error, data->error ? data->error : (*first)->error);
-            else if (!cnn__usable_count(&d->memory->error, "cnn_random_split", data)) {}
-            else if (count > 0 && count < data->count)
-                cnn__say(&d->memory->error, "cnn_random_split: out of memory for the order of %d samples", data->count);
-            else
-                cnn__say(&d->memory->error, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side",
-                         count, data->count);
-            cnn__data_fails(d);
-        }
+        *first = cnn__data_in_error(data->name, wrong.s);
+        *second = cnn__data_in_error(data->name, wrong.s);
         return;
     }
     for (i = 0; i < data->count; i++) order[i] = i;
@@ -8203,16 +8280,29 @@ struct cnn_loader {
     cnn_loader_options options;
     int *order;
     int count;                              /* of samples                                                */
-    int epoch, at;                          /* the epoch that is being dealt out, and how far             */
+    int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    cnn_data failed;                        /* in error, what the empty batch is of: it has the sentence  */
+    cnn_data failed;                        /* in error: the data set of the empty batch, with the message */
 };
 
 static const cnn__field cnn__loader_fields[] = {
     CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
     CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
+
+static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_loader_options *o, cnn__text *error)
+{
+    if (!data)
+        return cnn__say(error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
+    if (data->error) return cnn__take_over(error, data->error);
+    if (!cnn__usable_count(error, call, data)) return 0;
+    if (o->batch_size < 1) return cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
+    if (o->drop_last && o->batch_size > data->count)
+        return cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the "
+                               "incomplete last batch", call, data->count, o->batch_size);
+    return 1;
+}
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
 {
@@ -8224,26 +8314,22 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
     loader->data = data;
     CNN__OPTIONS(&o, cnn__loader_fields, call, &loader->error);
     loader->options = o;
-    if (!data)
-        cnn__say(&loader->error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
-    else if (data->error) cnn__take_over(&loader->error, data->error);
-    else if (!cnn__usable_count(&loader->error, call, data)) {}
-    else if (o.batch_size < 1) cnn__say(&loader->error, "%s: batch_size must be at least 1, not %d", call, o.batch_size);
-    else if (o.drop_last && o.batch_size > data->count)
-        cnn__say(&loader->error,
-                 "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete last batch",
-                 call, data->count, o.batch_size);
-    else if (!(loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order)))
-        cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
-    else {
+    if (cnn__loader_fits(call, data, &o, &loader->error)) {
+        loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order);
+        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+    }
+    if (loader->order) {
         loader->count = data->count;
-        loader->order[loader->count] = -1;                 /* no sample: stops a batch whose size was set too high */
+        loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
     }
     loader->failed.error = cnn_loader_error(loader);
     return loader;
 }
 
-cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o) { return cnn__deal("cnn_loader_new", data, o); }
+cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o)
+{
+    return cnn__deal("cnn_loader_new", data, o);
+}
 
 const char *cnn_loader_error(const cnn_loader *loader)
 {
@@ -8279,7 +8365,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     if (!loader->begun) {
         for (i = 0; i < loader->count; i++) loader->order[i] = i;
         if (loader->options.shuffle)
-            cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE, (uint64_t)loader->epoch);
+            cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE,
+                         (uint64_t)loader->epoch);
         loader->at = 0;
         loader->begun = 1;
     }
@@ -8295,7 +8382,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     return 1;
 }
 
-/* cnn_next and cnn_forward, for a loader that deals to nobody else: the order of an epoch is sent as a whole */
+/* cnn_next and cnn_forward for a loader that only this network uses: the order of a whole epoch is uploaded at once */
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 {
     if (!cnn_next(loader, batch)) return 0;
@@ -8313,18 +8400,20 @@ void cnn_loader_free(cnn_loader *loader)
 }
 
 /* ============================================================================================
-   >>file   What is written to disk. A state dict is a list of named tensors; each format turns the
-            list into bytes and back. Nothing that was read is believed before it was checked, and the
-            network changes only when all of it fits.
+   >>file   Saving and loading weights and checkpoints. A state dict is a list of named tensors,
+            cnn__stored; each format, .safetensors and PyTorch's .pth, turns the list into bytes and
+            back. A checkpoint is a .safetensors file with the rest of the training's state. Every
+            number in a file is checked before it is used, and the network changes only when all fits.
    ============================================================================================ */
 
-/* ---- the old file or the new one, whole: written beside its place, flushed to the disk, renamed ----
+/* ---- writing a file: afterwards the path has the old contents or the new, complete ----
 
-   The temporary name is of this save alone and must be new (O_EXCL): two programs that save to one path do not meet,
-   whoever puts a link there beforehand changes nothing, and the later rename wins whole. A symbolic link stays, and what
-   it points to is replaced. A pipe or device is no place to rename to: it is written to. */
+   The contents go to a temporary file in the same directory, which is flushed to the disk and renamed. Its name differs
+   from save to save and must be new (O_EXCL): two programs that save to one path do not write to one file, and a link
+   that somebody put there is not followed. A symbolic link is kept, and the file it points to is replaced. A pipe or
+   device cannot be replaced and is written to directly: part is "". */
 
-typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;       /* part "": in place */
+typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;
 
 #ifdef _WIN32
 static int cnn__flush_file(FILE *file) { return !fflush(file) && !_commit(_fileno(file)); }
@@ -8336,13 +8425,13 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
     int tries;
     cnn__wide(part, from);
     cnn__wide(path, to);
-    for (tries = 0; tries < 200; tries++) {                /* replace what is there; return when it is on the disk */
-        if (MoveFileExW(from, to, 1 | 8)) return 1;
+    for (tries = 0; tries < 200; tries++) {                /* for two seconds */
+        if (MoveFileExW(from, to, 1 | 8)) return 1;        /* 1: replace the file; 8: return when it is on the disk */
         code = GetLastError();
-        if (code != 5 && code != 32) break;                /* denied, shared: another program has it open just now */
+        if (code != 5 && code != 32) break;                /* 5, 32: another program has the file open */
         Sleep(10);
     }
-    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno knows nothing of it */
+    length = FormatMessageA(0x1000 | 0x200, NULL, code, 0, why->s, sizeof why->s, NULL);   /* errno is not set */
     while (length && (unsigned char)why->s[length - 1] <= ' ') length--;
     why->s[length] = 0;
     if (!length) cnn__snprintf(why->s, sizeof why->s, "Windows error %lu", code);
@@ -8356,7 +8445,7 @@ static void cnn__remove(const char *path)
     _wremove(wide);
 }
 
-/* What is at the path: a regular file (its mode), nothing (0), or something else (-1). */
+/* What the path is: a regular file (returns its mode), nothing (0), or something else (-1). */
 static int cnn__follow(char path[CNN__PATH], int *descriptor)
 {
     wchar_t wide[CNN__PATH];
@@ -8378,9 +8467,9 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
 
 static void cnn__remove(const char *path) { remove(path); }
 
-/* Follows symbolic links to their end, which need not exist. What is there: a regular file (its mode), nothing (0), or
-   something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is copied, so that what
-   is written comes after what stands there already. */
+/* Replaces the path by what its symbolic links point to, which need not exist: a regular file (returns its mode),
+   nothing (0), or something else (-1). A descriptor of this process (/dev/stdout is a link to /proc/self/fd/1) is
+   duplicated, so that the new output follows what was written to it before. */
 static int cnn__follow(char path[CNN__PATH], int *descriptor)
 {
     char target[CNN__PATH], *name;
@@ -8389,20 +8478,21 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     int links;
     for (links = 0; links < 40; links++) {
         int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
-        if (d && path[d] >= '0' && path[d] <= '9' && strlen(path + d) < 9 && strspn(path + d, "0123456789") == strlen(path + d)) {
-            if (atoi(path + d) == 1) fflush(stdout);       /* what was printed before comes first */
+        size_t digits = d ? strspn(path + d, "0123456789") : 0;
+        if (digits && digits < 9 && !path[(size_t)d + digits]) {
+            if (atoi(path + d) == 1) fflush(stdout);       /* output that was printed before comes first */
             *descriptor = dup(atoi(path + d));
             return -1;
         }
         length = readlink(path, target, sizeof target - 1);
-        if (length < 0) break;                             /* no link, or nothing */
+        if (length < 0) break;                             /* not a link */
         target[length] = 0;
         name = strrchr(path, '/');
-        name = *target == '/' || !name ? path : name + 1;  /* it is relative to the link's directory */
+        name = *target == '/' || !name ? path : name + 1;  /* a target is relative to the link's directory */
         if ((size_t)(name - path) + (size_t)length >= CNN__PATH) break;
         strcpy(name, target);
     }
-    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* opening it says why, as in a ring of links */
+    if (stat(path, &status)) return errno == ENOENT ? 0 : -1;      /* -1: opening it will fail and say why */
     return S_ISREG(status.st_mode) ? (int)(status.st_mode & 07777) | 1 << 16 : -1;
 }
 #endif
@@ -8421,15 +8511,16 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     slash = strrchr(w->path, '/');
     if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
     for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
-        uint64_t here = (uint64_t)(uintptr_t)&here;        /* no secret: the name has only to be new, and O_EXCL sees to that */
-        uint32_t word = cnn__word((uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), (uint32_t)getpid(), here, (size_t)tries);
+        uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), address = (uint64_t)(uintptr_t)&address;
+        uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* need not be secret */
         int length = (int)(slash ? slash + 1 - w->path : 0);
-        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length, (unsigned)word);
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length,
+                      (unsigned)word);
         d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
         if (d < 0 && errno != EEXIST) break;
     }
 #ifndef _WIN32
-    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* a private file stays private; the umask is for new ones */
+    if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* as the old file: open() applied the umask */
 #endif
     if (d >= 0 && !(w->file = fdopen(d, "wb"))) {
         close(d);
@@ -8439,17 +8530,17 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     return w->file != NULL;
 }
 
-static void cnn__abandon_file(cnn__writer *w)              /* what was there before stays */
+static void cnn__abandon_file(cnn__writer *w)              /* keeps the old file */
 {
     fclose(w->file);
     if (w->part[0]) cnn__remove(w->part);
 }
 
-/* The new name, too, must reach the disk: 1, or 0 and errno. File systems that flush no directory say EINVAL. */
+/* Flushes the new name to the disk: 1, or 0 and errno. EINVAL: the file system cannot flush directories. */
 static int cnn__flush_directory(const char *path)
 {
 #ifdef _WIN32
-    (void)path;                                            /* MoveFileExW has done it */
+    (void)path;                                            /* MoveFileExW has flushed it */
     return 1;
 #else
     char directory[CNN__PATH];
@@ -8457,7 +8548,7 @@ static int cnn__flush_directory(const char *path)
     int d, good, cause;
     cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = cnn__open(directory, O_RDONLY, 0);
-    if (d < 0) return errno == EACCES;                     /* a directory that may be written to and not be read */
+    if (d < 0) return errno == EACCES;                     /* the directory can be written to but not opened */
     good = !fsync(d) || errno == EINVAL;
     cause = errno;
     close(d);
@@ -8482,11 +8573,11 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
         return 0;
     }
     if (cnn__flush_directory(w->path)) return 1;
-    return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure may undo it", w->path,
-             strerror(errno));
+    return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure "
+                           "may undo it", w->path, strerror(errno));
 }
 
-/* ---- bytes that grow; numbers with their lowest byte first, as in all these formats ---- */
+/* ---- an array of bytes that grows; in all these formats numbers have their lowest byte first ---- */
 
 typedef struct cnn__bytes { unsigned char *at; size_t count, room; int failed; } cnn__bytes;
 
@@ -8512,13 +8603,6 @@ static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
     cnn__put(b, little, (size_t)bytes);
 }
 
-static uint64_t cnn__little(const unsigned char *b, int bytes)
-{
-    uint64_t number = 0;
-    while (bytes--) number = number << 8 | b[bytes];
-    return number;
-}
-
 static void cnn__print(cnn__bytes *b, const char *format, ...) CNN__PRINTF(2, 3);
 static void cnn__print(cnn__bytes *b, const char *format, ...)             /* up to 511 characters */
 {
@@ -8536,39 +8620,39 @@ typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dt
 
 static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
     { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
-    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read; the others only stepped over */
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, the others skipped */
     { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
-    { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 }, { "F8_E5M2FNUZ", "", 8 },
-    { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 }, { "a type that is not known", "", 8 }
+    { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 },
+    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
+    { "an unknown type", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__DIMS = 8, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
 
-typedef struct cnn__stored {                /* a tensor as a file has it                                 */
-    const char *key, *prefix;               /* written as prefix, key; read without prefix               */
+typedef struct cnn__stored {                /* a tensor in a file                                        */
+    const char *key, *prefix;               /* written as prefix and key; read as key alone              */
     const cnn__dtype *dtype;
-    int ndim; size_t shape[CNN__DIMS], stride[CNN__DIMS], count;   /* a tensor of more dimensions is never wanted */
-    const unsigned char *data; size_t bytes, begin;        /* the storage that holds it, and where it begins */
+    int ndim; size_t shape[CNN__DIMS], stride[CNN__DIMS], count;
+    const unsigned char *data; size_t bytes, begin;        /* its storage; .safetensors: where that begins */
     size_t first;                           /* its first value in that storage                           */
-    const char *entry; size_t dict;         /* .pth: the storage's name, the dict that has the key       */
+    const char *entry; size_t dict;         /* .pth: the storage's name; the dict that has the key       */
 } cnn__stored;
 
-typedef struct cnn__state {
+typedef struct cnn__state {                 /* a file that is being read or written                      */
     const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
-    const unsigned char *bytes; size_t size;               /* of the file, or the caller's: they stay as they are */
-    unsigned char *file, *text;             /* what is freed: the file; a copy of its header or pickle, decoded in place */
-    void *mapped;                           /* in place of file, where it is large                       */
-    float *copies[3];                       /* of the backend's memory, to be written                    */
+    const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
+    void *mapped, *owned[16]; int owns;     /* unmapped and freed by cnn__close_state: see cnn__own      */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
-    char *at;                               /* .safetensors: the next character of the header            */
+    char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
     size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__wrong(cnn__state *s, const char *format, ...)              /* always 0 */
+static int cnn__wrong(cnn__state *s, const char *format, ...)              /* returns 0, always */
 {
     cnn__text what;
     va_list arguments;
@@ -8576,11 +8660,20 @@ static int cnn__wrong(cnn__state *s, const char *format, ...)              /* al
     va_start(arguments, format);
     cnn__vsnprintf(what.s, sizeof what.s, format, arguments);
     va_end(arguments);
-    for (i = 0; what.s[i]; i++) if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';   /* the file's own words */
+    for (i = 0; what.s[i]; i++)             /* names from the file may have control characters */
+        if ((unsigned char)what.s[i] < ' ' || what.s[i] == 127) what.s[i] = '?';
     return cnn__say(s->error, "%.150s: %s", s->path, what.s);
 }
 
 static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
+
+/* Keeps an allocated block until cnn__close_state; says so where it is NULL. */
+static void *cnn__own(cnn__state *s, void *block)
+{
+    if (!block) cnn__wrong(s, "out of memory");
+    else s->owned[s->owns++] = block;
+    return block;
+}
 
 static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
 {
@@ -8588,9 +8681,12 @@ static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
     return (cnn__stored *)(void *)s->tensors.at;
 }
 
-static int cnn__by_key(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int cnn__by_key(const void *a, const void *b)       /* of tensors and of metadata: both begin with the key */
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
-static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; each may be there once */
+static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; no key may be repeated */
 {
     size_t i;
     if (list->failed) return cnn__wrong(s, "out of memory");
@@ -8651,7 +8747,7 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     return (double)f;
 }
 
-static int cnn__is_little(void)                            /* this machine's lowest byte first, as in the files */
+static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
 {
     uint32_t one = 1;
     unsigned char first;
@@ -8668,7 +8764,7 @@ static int cnn__is_row_major(const cnn__stored *t)
     return 1;
 }
 
-/* Float32 as this machine has it: copied or taken from where it lies. */
+/* Whether the bytes in the file are the machine's floats in order, so that they need no conversion. */
 static int cnn__is_plain(const cnn__stored *t)
 {
     return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
@@ -8685,7 +8781,7 @@ static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
     return 1;
 }
 
-/* The values in row-major order, however they lie in their storage. */
+/* The values in row-major order, whatever their strides in the storage. */
 static void cnn__read_values(const cnn__stored *t, float *values)
 {
     size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
@@ -8702,39 +8798,49 @@ static void cnn__read_values(const cnn__stored *t, float *values)
     }
 }
 
-/* ---- what is written: bytes of its own, and between them large ones that stay where they are ---- */
+/* ---- a file to be written: its own bytes, and between them the values of tensors, which are not copied ---- */
 
-typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;       /* after so many own bytes */
-typedef struct cnn__output { cnn__bytes own, pieces; size_t borrowed; } cnn__output;
+typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;
+typedef struct cnn__output {
+    cnn__bytes own, pieces;                 /* pieces: values, each `after` so many of the own bytes     */
+    size_t borrowed;                        /* the bytes of all pieces                                   */
+} cnn__output;
 
 static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
 
+/* Byte i of a tensor in the file, on a machine that stores the highest byte first. */
+static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
+{
+    size_t size = t->dtype->bits / 8;
+    return t->data + (i / size * size + size - 1 - i % size);
+}
+
 static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
 {
-    size_t size = t->dtype->bits / 8, i;
+    size_t count = t->count * (t->dtype->bits / 8), i;
     cnn__piece piece;
     if (cnn__is_little()) {
         piece.after = out->own.count;
         piece.at = t->data;
-        piece.count = t->count * size;
-        out->borrowed += piece.count;
+        piece.count = count;
+        out->borrowed += count;
         cnn__put(&out->pieces, &piece, sizeof piece);
         return;
     }
-    for (i = 0; i < t->count * size; i++) cnn__put(&out->own, t->data + (i / size * size + size - 1 - i % size), 1);
+    for (i = 0; i < count; i++) cnn__put(&out->own, cnn__swapped(t, i), 1);
 }
 
 static uint32_t cnn__values_crc(const cnn__stored *t)
 {
-    size_t size = t->dtype->bits / 8, i;
+    size_t count = t->count * (t->dtype->bits / 8), i;
     uint32_t crc = 0;
-    if (cnn__is_little()) return cnn__crc32(0, t->data, t->count * size);
-    for (i = 0; i < t->count * size; i++) crc = cnn__crc32(crc, t->data + (i / size * size + size - 1 - i % size), 1);
+    if (cnn__is_little()) return cnn__crc32(0, t->data, count);
+    for (i = 0; i < count; i++) crc = cnn__crc32(crc, cnn__swapped(t, i), 1);
     return crc;
 }
 
-/* All of it, into a file or into memory. */
-static void cnn__send_part(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
+/* Writes it all, to a file or to memory. */
+static void cnn__send_bytes(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
 {
     if (!count) return;
     if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
@@ -8746,10 +8852,10 @@ static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
     const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
     size_t i, count = out->pieces.count / sizeof *piece, at = 0;
     for (i = 0; i < count; at = piece[i++].after) {
-        cnn__send_part(file, &to, out->own.at + at, piece[i].after - at);
-        cnn__send_part(file, &to, piece[i].at, piece[i].count);
+        cnn__send_bytes(file, &to, out->own.at + at, piece[i].after - at);
+        cnn__send_bytes(file, &to, piece[i].at, piece[i].count);
     }
-    cnn__send_part(file, &to, out->own.at + at, out->own.count - at);
+    cnn__send_bytes(file, &to, out->own.at + at, out->own.count - at);
 }
 
 /* ---- .safetensors ----
@@ -8765,10 +8871,10 @@ static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
 
 static int cnn__expected(cnn__state *s, const char *what)
 {
-    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - (char *)s->text + 8), what);
+    return cnn__wrong(s, "byte %.0f: the header is broken: expected %s", (double)(s->at - s->text + 8), what);
 }
 
-static int cnn__json_has(cnn__state *s, char c)            /* steps over c, if it is next */
+static int cnn__json_has(cnn__state *s, char c)            /* steps over c if it is next */
 {
     s->at += strspn(s->at, " \t\r\n");
     return *s->at == c && (s->at++, 1);
@@ -8781,7 +8887,7 @@ static int cnn__json_needs(cnn__state *s, char c)
     return cnn__json_has(s, c) || cnn__expected(s, what);
 }
 
-/* Steps through [a, b] or {"k": a}: 1 before each element, the *n-th; 0 at the end or a mistake. */
+/* Steps through [a, b] or {"k": a}: returns 1 before each element and counts it in *n; 0 at the end or at an error. */
 static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
 {
     if (!*n && !cnn__json_needs(s, brackets[0])) return 0;
@@ -8798,7 +8904,7 @@ static int cnn__json_hex(cnn__state *s, uint32_t *code)    /* \u1234 */
     return s->at += 6, 1;
 }
 
-/* A string, decoded where it stands, which never makes it longer, and ended by 0. */
+/* A string, decoded in place, as decoding never makes it longer, and ended by 0. */
 static int cnn__json_string(cnn__state *s, const char **text)
 {
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
@@ -8812,12 +8918,12 @@ static int cnn__json_string(cnn__state *s, const char **text)
         if (escape) { *to++ = meanings[escape - escapes]; s->at += 2; continue; }
         if (*s->at != '\\') { *to++ = *s->at++; continue; }
         if (!cnn__json_hex(s, &c)) return 0;
-        if (c >> 10 == 0x36) {                             /* a surrogate pair: two halves of a character beyond 0xffff */
+        if (c >> 10 == 0x36) {                             /* a surrogate pair: a character beyond 0xffff */
             if (!cnn__json_hex(s, &low)) return 0;
             c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
         }
         if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
-        more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: so many bytes follow the first */
+        more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: bytes that follow the first */
         *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
     }
@@ -8833,7 +8939,7 @@ static int cnn__json_digits(cnn__state *s)
     return s->at += count, 1;
 }
 
-static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number from 0 */
+static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number, not negative */
 {
     const char *digit = s->at += strspn(s->at, " \t\r\n");
     if (*digit == '0') return *size = 0, s->at++, 1;
@@ -8846,14 +8952,15 @@ static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number fro
     return 1;
 }
 
-static int cnn__json_skip(cnn__state *s, int depth)        /* any value */
+static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any value */
 {
     const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
     size_t n = 0;
     if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
-            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':'))) || !cnn__json_skip(s, depth + 1))
+            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
+                || !cnn__json_skip(s, depth + 1))
                 return 0;
         return !cnn__failed(s);
     }
@@ -8887,7 +8994,7 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         case 0:
             if (!cnn__json_string(s, &name)) return 0;
             while (t.dtype->name && strcmp(t.dtype->name, name)) t.dtype++;
-            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the dtype %.40s, which there is not", key, name);
+            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
             break;
         case 1:
             while (cnn__json_next(s, "[]", &k))
@@ -8946,7 +9053,7 @@ static int cnn__utf8(const unsigned char *s, size_t count)
     return 1;
 }
 
-static int cnn__by_place(const void *a, const void *b)
+static int cnn__by_begin(const void *a, const void *b)
 {
     const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
     if (s->begin != t->begin) return s->begin < t->begin ? -1 : 1;
@@ -8963,16 +9070,15 @@ static int cnn__read_safetensors(cnn__state *s)
         return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header",
                           (double)s->size);
     if (length > 100000000)
-        return cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the most; is it a .safetensors file?",
-                          (double)length);
+        return cnn__wrong(s, "its header would have %.0f bytes, but 100 million is the limit; is it a .safetensors "
+                             "file?", (double)length);
     data = s->size - 8;
     if (length > data)
         return cnn__wrong(s, "its header has %.0f bytes, but the file ends after %.0f; is it a broken download?",
                           (double)length, (double)data);
     data -= (size_t)length;
     if (!cnn__utf8(s->bytes + 8, (size_t)length)) return cnn__wrong(s, "its header is not UTF-8");
-    s->text = (unsigned char *)cnn__alloc_raw((size_t)length + 1);
-    if (!s->text) return cnn__wrong(s, "out of memory");
+    if (!(s->text = (char *)cnn__own(s, cnn__alloc_raw((size_t)length + 1)))) return 0;
     s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
@@ -8982,10 +9088,11 @@ static int cnn__read_safetensors(cnn__state *s)
         else if (!cnn__json_metadata(s)) return 0;
     }
     s->at += strspn(s->at, " \t\r\n");
-    if (cnn__failed(s) || s->at != (char *)s->text + length) return cnn__expected(s, "nothing but spaces after the last }");
+    if (cnn__failed(s) || s->at != s->text + length)
+        return cnn__expected(s, "nothing but spaces after the last }");
     if (s->tensors.failed) return cnn__wrong(s, "out of memory");
     t = cnn__tensors(s, &count);
-    if (count) qsort(t, count, sizeof *t, cnn__by_place);
+    if (count) qsort(t, count, sizeof *t, cnn__by_begin);
     for (i = 0; i < count; at += t[i++].bytes) {
         if (t[i].begin != at)
             return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
@@ -8994,7 +9101,8 @@ static int cnn__read_safetensors(cnn__state *s)
         t[i].data = s->bytes + 8 + length + at;
     }
     if (i < count || at < data)
-        return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?", (double)data);
+        return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?",
+                          (double)data);
     return 1;
 }
 
@@ -9040,8 +9148,9 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
        net/data.pkl      the state dict as a pickle        net/data/0, net/data/1, ...  the tensors' values
        net/byteorder     "little"                          net/version                  "3"
 
-   A pickle is a program for a machine with a stack and a memo; Python's machine runs whatever the program names. The
-   one here runs nothing: it knows the names that make dicts and tensors, lists the tensors, and steps over the rest:
+   A pickle is a program for a machine with a stack and a memo. Python's machine calls whatever function the program
+   names; this one calls nothing. It knows the functions that make dicts and tensors, lists the tensors, and skips the
+   rest:
 
        c collections.OrderedDict ) R                                   OrderedDict()
        (                                                               mark
@@ -9050,7 +9159,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
          ( ( X "storage" c torch.FloatStorage X "0" X "cpu" K 840 t Q  data/0, 840 floats,
            K 0  ( K 10 K 84 t  ( K 84 K 1 t  \x89 ... t R              first value, sizes, strides: a tensor
          ...
-       u .                                                             dict[key] = tensor, since the mark; end
+       u .                                                             dict[key] = tensor, back to the mark; end
 
    Sources: PKWARE's APPNOTE.TXT 4.3, 4.5.3; Python's Lib/pickletools.py; PyTorch's torch/serialization.py.    */
 
@@ -9067,7 +9176,7 @@ static int cnn__open_zip(cnn__state *s)
     }
     bytes = cnn__little(end + 12, 4);
     place = cnn__little(end + 16, 4);
-    if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same in 8 bytes each */
+    if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same numbers in 8 bytes */
         place = cnn__little(end - 12, 8);
         if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
         bytes = cnn__little(s->bytes + place + 40, 8);
@@ -9079,20 +9188,22 @@ static int cnn__open_zip(cnn__state *s)
     return 1;
 }
 
-/* The bytes of the entry `name`, in whatever folder; 0 without a sentence if there is none. */
+/* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int order[3] = { 1, 0, 2 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
     size_t length, whole;
-    uint64_t field[3];                                     /* packed size, size, place of the local header */
+    uint64_t field[3], crc;                                /* packed size, size, place of the local header */
     int i;
     for (; e < end; e += whole) {
         length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
         whole = end - e < 46 ? 46 : 46 + length + (size_t)(cnn__little(e + 30, 2) + cnn__little(e + 32, 2));
-        if (whole > (size_t)(end - e) || cnn__little(e, 4) != 0x02014b50) return cnn__wrong(s, "its ZIP directory is broken");
+        if (whole > (size_t)(end - e) || cnn__little(e, 4) != 0x02014b50)
+            return cnn__wrong(s, "its ZIP directory is broken");
         slash = (const unsigned char *)memchr(e + 46, '/', length);
-        if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name))) continue;
+        if (!slash || (size_t)(e + 46 + length - slash - 1) != strlen(name) || memcmp(slash + 1, name, strlen(name)))
+            continue;
         if (found) return cnn__wrong(s, "has two entries %.80s", name);
         found = e;
     }
@@ -9100,7 +9211,7 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
     for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
     extra = found + 46 + cnn__little(found + 28, 2);
     for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
-        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: size, packed size, place, those that do not fit 4 bytes */
+        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: of size, packed size, place those above 4 bytes */
         if (length > (size_t)(end - extra)) break;
         for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
             if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
@@ -9115,48 +9226,49 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
         return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *bytes = s->bytes + field[2];
     *size = (size_t)field[0];
-    if (cnn__little(found + 16, 4) && cnn__little(found + 16, 4) != cnn__crc32(0, *bytes, *size))     /* 0: it was not computed */
-        return cnn__wrong(s, "its entry %.80s is damaged: its CRC is another", name);
+    crc = cnn__little(found + 16, 4);
+    if (crc && crc != cnn__crc32(0, *bytes, *size))        /* 0: the writer computed none */
+        return cnn__wrong(s, "its entry %.80s is damaged: its CRC is wrong", name);
     return 1;
 }
 
-typedef enum cnn__thing_kind {
-    CNN__OTHER,                             /* None, a fraction, bytes: stepped over                     */
+typedef enum cnn__object_kind {
+    CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
     CNN__MARK,
     CNN__NUMBER,
     CNN__STRING,
-    CNN__NAME,
+    CNN__NAME,                              /* of a function or class                                    */
     CNN__TUPLE,
     CNN__LIST,
     CNN__DICT,
-    CNN__OBJECT,                            /* of a class that is not known here: nothing of it is run   */
+    CNN__INSTANCE,                          /* of any other class: none of its code is run               */
     CNN__STORAGE,
     CNN__TENSOR
-} cnn__thing_kind;
+} cnn__object_kind;
 
-typedef struct cnn__thing {                 /* on the stack                                              */
-    cnn__thing_kind kind;
-    const char *text, *module;              /* a string; a name in its module; an object's class         */
-    size_t n, count;                        /* the number; which list, dict, object, tensor; a tuple's first part and how many */
-} cnn__thing;
+typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
+    cnn__object_kind kind;
+    const char *text, *module;              /* a string; a name and its module; an instance's class      */
+    size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
+} cnn__object;                              /* a tuple's first part and how many                         */
 
 typedef struct cnn__pickle {
     cnn__state *s;
     unsigned char *at, *end, *begin;
-    cnn__bytes stack, parts, memo, listed;  /* of cnn__thing; listed: strings in lists, n says in which  */
-    size_t made, parameters;                /* lists, dicts and objects so far; the dict that has "_parameters" */
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings, n: their list */
+    size_t made, parameters;                /* lists, dicts and instances so far; the dict that has "_parameters" */
 } cnn__pickle;
 
 static const char cnn__how[] = "in Python: torch.save(torch.load(\"old.pth\", weights_only=False), \"new.pth\")";
 
-static cnn__thing *cnn__things(const cnn__bytes *b) { return (cnn__thing *)(void *)b->at; }
-static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__thing); }
-static cnn__thing *cnn__top(const cnn__pickle *p) { return cnn__things(&p->stack) + cnn__depth(p) - 1; }
+static cnn__object *cnn__objects(const cnn__bytes *b) { return (cnn__object *)(void *)b->at; }
+static size_t cnn__depth(const cnn__pickle *p) { return p->stack.count / sizeof(cnn__object); }
+static cnn__object *cnn__top(const cnn__pickle *p) { return cnn__objects(&p->stack) + cnn__depth(p) - 1; }
 
 static int cnn__refuse(cnn__pickle *p, int opcode, const char *on)
 {
-    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET iINST lLIST "
-                                "oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
+    static const char names[] = " FFLOAT IINT LLONG PPERSID QBINPERSID RREDUCE SSTRING VUNICODE bBUILD dDICT gGET "
+                                "iINST lLIST oOBJ pPUT \202EXT1 \203EXT2 \204EXT4 \227NEXT_BUFFER \230READONLY_BUFFER ";
     char sought[3] = " ";
     const char *name;
     sought[1] = (char)opcode;
@@ -9174,7 +9286,10 @@ static int cnn__broken(cnn__pickle *p, const char *what)
 static unsigned char *cnn__take(cnn__pickle *p, uint64_t count)            /* the next bytes; NULL past the end */
 {
     unsigned char *bytes = p->at;
-    if (count > (uint64_t)(p->end - p->at)) return cnn__broken(p, "it ends in the middle of an opcode"), (unsigned char *)NULL;
+    if (count > (uint64_t)(p->end - p->at)) {
+        cnn__broken(p, "it ends in the middle of an opcode");
+        return NULL;
+    }
     p->at += (size_t)count;
     return bytes;
 }
@@ -9185,26 +9300,35 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
     return b ? cnn__little(b, bytes) : 0;
 }
 
-static void cnn__push(cnn__pickle *p, cnn__thing_kind kind, const char *text, size_t n)
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
 {
-    cnn__thing t;
+    cnn__object t;
     memset(&t, 0, sizeof t);
     t.kind = kind; t.text = text; t.module = ""; t.n = n;
     cnn__put(&p->stack, &t, sizeof t);
 }
 
-static cnn__thing cnn__pop(cnn__pickle *p)
+/* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
+static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
 {
-    cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
-    if (!p->stack.count) return cnn__broken(p, "its stack is empty"), none;
-    p->stack.count -= sizeof none;
-    return cnn__things(&p->stack)[cnn__depth(p)];
+    if (count > cnn__depth(p)) {
+        cnn__broken(p, "its stack is empty");
+        return NULL;
+    }
+    p->stack.count -= count * sizeof(cnn__object);
+    return cnn__objects(&p->stack) + cnn__depth(p);
 }
 
-static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; the mark goes away */
+static cnn__object cnn__pop(cnn__pickle *p)
+{
+    cnn__object none = { CNN__OTHER, "", "", 0, 0 }, *last = cnn__drop(p, 1);
+    return last ? *last : none;
+}
+
+static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; how many objects followed it */
 {
     size_t count = 0, depth = cnn__depth(p);
-    cnn__thing *stack = cnn__things(&p->stack);
+    cnn__object *stack = cnn__objects(&p->stack);
     while (count < depth && stack[depth - 1 - count].kind != CNN__MARK) count++;
     if (count == depth) return (size_t)cnn__broken(p, "there is no mark");
     memmove(stack + depth - 1 - count, stack + depth - count, count * sizeof *stack);
@@ -9212,16 +9336,9 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* how many things; t
     return count;
 }
 
-static cnn__thing *cnn__drop(cnn__pickle *p, size_t count)                 /* the last things, until something is pushed; or NULL */
+static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    if (count > cnn__depth(p)) return cnn__broken(p, "its stack is empty"), (cnn__thing *)NULL;
-    p->stack.count -= count * sizeof(cnn__thing);
-    return cnn__things(&p->stack) + cnn__depth(p);
-}
-
-static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things */
-{
-    cnn__thing t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
     if (!last) return;
     t.n = p->parts.count / sizeof t;
     t.count = count;
@@ -9229,12 +9346,12 @@ static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last things
     cnn__put(&p->stack, &t, sizeof t);
 }
 
-static int cnn__is_name(const cnn__thing *t, const char *module, const char *name)
+static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
 {
-    return t->kind == CNN__NAME && !strcmp(t->module, module) && !strcmp(t->text, name);
+    return t->kind == CNN__NAME && !strcmp(t->module, module) && (!strcmp(t->text, name) || !strcmp(t->text, or_name));
 }
 
-static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
+static const cnn__dtype *cnn__storage_type(const cnn__object *name)
 {
     const cnn__dtype *dtype;
     char whole[100];
@@ -9243,32 +9360,47 @@ static const cnn__dtype *cnn__storage_type(const cnn__thing *name)
     return &cnn__dtypes[CNN__UNKNOWN];
 }
 
+static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
+{
+    cnn__push(p, kind, text, n);
+    if (!p->stack.failed) cnn__top(p)->module = module;
+}
+
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
 {
-    cnn__thing t = { CNN__NAME, "", "", 0, 0 };
+    char *module = (char *)p->at;
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
     if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
     *dot = *end = 0;
-    t.module = (const char *)p->at;
-    t.text = (const char *)dot + 1;
     p->at = end + 1;
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__push_name(p, CNN__NAME, module, (char *)dot + 1, 0);
 }
 
-static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved onto its length, to end in 0 */
+static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack */
+{
+    const cnn__object *name = cnn__drop(p, 2);
+    if (!name) return;
+    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is no string");
+    else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
+}
+
+static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its length, which makes room for a 0 */
 {
     char *to = (char *)p->at;
     uint64_t count = cnn__take_number(p, bytes);
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, (size_t)count)) { cnn__push(p, CNN__OTHER, "", 0); return; }       /* bytes, as protocol 2 has them */
+    if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
+        cnn__push(p, CNN__OTHER, "", 0);
+        return;
+    }
     memmove(to, text, (size_t)count);
     to[count] = 0;
     cnn__push(p, CNN__STRING, to, 0);
 }
 
-/* A whole number; what is negative or does not fit, as Python's may, is of no use here and only stepped over. */
+/* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
 static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
 {
     const unsigned char *b = cnn__take(p, bytes);
@@ -9277,26 +9409,30 @@ static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
     cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
-static void cnn__take_storage(cnn__pickle *p)              /* ("storage", type, entry, device, number of values) */
+static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
 {
-    cnn__thing id = cnn__pop(p);
-    const cnn__thing *a = id.kind == CNN__TUPLE ? cnn__things(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME &&
-        a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER)
-        cnn__push(p, CNN__STORAGE, "", id.n);
-    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
-        cnn__put(&p->stack, &a[1], sizeof *a);
-    else
-        cnn__push(p, CNN__OTHER, "", 0);
+    return a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
+        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER;
 }
 
-static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)     /* (storage, first, sizes, strides, ...) */
+static void cnn__take_storage(cnn__pickle *p)
 {
-    const cnn__thing *parts = cnn__things(&p->parts), *storage, *size, *stride;
+    cnn__object id = cnn__pop(p);
+    const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
+    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, "", id.n);
+    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+        cnn__put(&p->stack, &a[1], sizeof *a);
+    else cnn__push(p, CNN__OTHER, "", 0);
+}
+
+/* The arguments: (storage, first value, sizes, strides, ...). */
+static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
+{
+    const cnn__object *parts = cnn__objects(&p->parts), *storage, *size, *stride;
     cnn__stored t;
     size_t i;
-    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE || a[3].kind != CNN__TUPLE
-        || a[2].count != a[3].count)
+    if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE
+        || a[3].kind != CNN__TUPLE || a[2].count != a[3].count)
         return 0;
     storage = parts + a[0].n;
     t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
@@ -9314,11 +9450,11 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__thing *a, size_t count)  
     return 1;
 }
 
-/* name(arguments). The names that make dicts and tensors are known; any other makes an object that nothing is asked of. */
+/* name(arguments): known names make dicts and tensors; any other makes an instance of which nothing is known. */
 static void cnn__reduce(cnn__pickle *p)
 {
-    cnn__thing arguments = cnn__pop(p), name = cnn__pop(p), object = { CNN__OBJECT, "", "", 0, 0 };
-    const cnn__thing *a = arguments.kind == CNN__TUPLE ? cnn__things(&p->parts) + arguments.n : NULL;
+    cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
+    const cnn__object *a = arguments.kind == CNN__TUPLE ? cnn__objects(&p->parts) + arguments.n : NULL;
     size_t count = arguments.count;
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
@@ -9326,43 +9462,34 @@ static void cnn__reduce(cnn__pickle *p)
         cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
         return;
     }
-    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2") && count >= 3 && a[0].kind == CNN__NAME
+    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
         && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
         name = a[0];
         count = a[2].count;
-        a = cnn__things(&p->parts) + a[2].n;
+        a = cnn__objects(&p->parts) + a[2].n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict") || cnn__is_name(&name, "collections", "defaultdict"))
-        cnn__push(p, CNN__DICT, "", ++p->made);
-    else if ((cnn__is_name(&name, "torch._utils", "_rebuild_parameter")
-              || cnn__is_name(&name, "torch._utils", "_rebuild_parameter_with_state")) && count && a->kind == CNN__TENSOR)
+    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, "", ++p->made);
+    else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
+             && count && a->kind == CNN__TENSOR)
         cnn__put(&p->stack, a, sizeof *a);
-    else if (cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2") || cnn__is_name(&name, "torch._utils", "_rebuild_tensor")) {
-        if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
-    }
-    else {
-        object.module = name.module;
-        object.text = name.text;
-        object.n = ++p->made;
-        cnn__put(&p->stack, &object, sizeof object);
-    }
+    else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
+        cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
+    else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
 }
 
-static void cnn__new_object(cnn__pickle *p, size_t arguments)              /* class, arguments */
+static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* class, arguments */
 {
-    cnn__thing *last = cnn__drop(p, arguments + 1), object = { CNN__OBJECT, "", "", 0, 0 };
-    if (!last) return;
-    if (last->kind == CNN__NAME) { object.text = last->text; object.module = last->module; }
-    object.n = ++p->made;
-    cnn__put(&p->stack, &object, sizeof object);
+    const cnn__object *last = cnn__drop(p, arguments + 1);
+    int known = last && last->kind == CNN__NAME;
+    if (last) cnn__push_name(p, CNN__INSTANCE, known ? last->module : "", known ? last->text : "", ++p->made);
 }
 
-static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or what behaves as one, before them */
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
 {
-    cnn__thing *item = cnn__drop(p, count);
+    cnn__object *item = cnn__drop(p, count);
     size_t i;
     if (!item) return;
-    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__OBJECT)) {
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
         cnn__broken(p, "it appends to what is no list");
         return;
     }
@@ -9372,23 +9499,26 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list, or wh
     }
 }
 
+static int cnn__holds_weights(const char *key)             /* in a checkpoint of a PyTorch program */
+{
+    return !strcmp(key, "state_dict") || !strcmp(key, "model_state_dict") || !strcmp(key, "model");
+}
+
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
 {
     cnn__state *s = p->s;
-    cnn__thing *item = cnn__drop(p, count);
+    cnn__object *item = cnn__drop(p, count);
     size_t owner;
     if (!item) return;
-    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__OBJECT)) {
+    if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__INSTANCE)) {
         cnn__broken(p, "it sets items of what is no dict");
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
         cnn__stored t = cnn__stored_of(NULL, NULL);
-        if (item[0].kind != CNN__STRING) continue;         /* no key of a state dict */
+        if (item[0].kind != CNN__STRING) continue;         /* a state dict's keys are strings */
         if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
-        if (item[1].kind == CNN__DICT && !s->preferred
-            && (!strcmp(item[0].text, "state_dict") || !strcmp(item[0].text, "model_state_dict") || !strcmp(item[0].text, "model")))
-            s->preferred = item[1].n;
+        if (item[1].kind == CNN__DICT && !s->preferred && cnn__holds_weights(item[0].text)) s->preferred = item[1].n;
         if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
         memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
         t.key = item[0].text;
@@ -9397,15 +9527,30 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     }
 }
 
-static void cnn__build(cnn__pickle *p)                     /* gives what stands before it a state */
+static void cnn__build(cnn__pickle *p)                     /* sets the state of the object before it */
 {
-    cnn__thing state = cnn__pop(p);
-    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
-    if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__OBJECT) p->s->model = cnn__top(p)->text;
+    cnn__object state = cnn__pop(p);
+    if (!p->stack.count) cnn__broken(p, "its stack is empty");
+    else if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__INSTANCE)
+        p->s->model = cnn__top(p)->text;                   /* an nn.Module: a whole model was saved */
 }
 
-static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to its end, '.' */
+static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
 {
+    cnn__object none = { CNN__OTHER, "", "", 0, 0 };
+    if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && !get)) {  /* each place took a byte at least */
+        cnn__broken(p, "its memo has no such place");
+        return;
+    }
+    while (p->memo.count / sizeof none <= n && !p->memo.failed) cnn__put(&p->memo, &none, sizeof none);
+    if (p->memo.failed) return;
+    if (get) cnn__put(&p->stack, cnn__objects(&p->memo) + n, sizeof none);
+    else cnn__objects(&p->memo)[n] = *cnn__top(p);
+}
+
+static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* until its end, '.' */
+{
+    cnn__object top;
     uint64_t n;
     int op;
     p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
@@ -9416,13 +9561,14 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
         if (cnn__failed(p->s)) return 0;
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
-        case 0x95: cnn__take(p, 8); break;                                         /* a frame: how long the next ones are */
+        case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
         case '(': cnn__push(p, CNN__MARK, "", 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
-            if (!p->stack.count) cnn__broken(p, "its stack is empty");
-            else { cnn__thing top = *cnn__top(p); cnn__put(&p->stack, &top, sizeof top); }
+            top = cnn__pop(p);
+            cnn__put(&p->stack, &top, sizeof top);
+            cnn__put(&p->stack, &top, sizeof top);
             break;
         case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
         case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
@@ -9440,15 +9586,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
             cnn__push(p, CNN__OTHER, "", 0);
             break;
         case 'c': cnn__take_name(p); break;
-        case 0x93: {                                                               /* module and name are strings */
-            cnn__thing *name = cnn__drop(p, 2), t = { CNN__NAME, "", "", 0, 0 };
-            if (!name) break;
-            if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) { cnn__broken(p, "a name is no string"); break; }
-            t.module = name[0].text;
-            t.text = name[1].text;
-            cnn__put(&p->stack, &t, sizeof t);
-            break;
-        }
+        case 0x93: cnn__join_name(p); break;
         case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
         case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
@@ -9457,24 +9595,15 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
         case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
-        case 'q': case 'r': case 0x94: case 'h': case 'j':                         /* into the memo, out of it */
-            n = op == 0x94 ? p->memo.count / sizeof(cnn__thing) : cnn__take_number(p, op == 'q' || op == 'h' ? 1 : 4);
-            if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && op != 'h' && op != 'j')) {
-                cnn__broken(p, "its memo has no such place");
-                break;
-            }
-            while (p->memo.count / sizeof(cnn__thing) <= n && !p->memo.failed) {
-                cnn__thing none = { CNN__OTHER, "", "", 0, 0 };
-                cnn__put(&p->memo, &none, sizeof none);
-            }
-            if (p->memo.failed) break;
-            if (op == 'h' || op == 'j') cnn__put(&p->stack, cnn__things(&p->memo) + n, sizeof(cnn__thing));
-            else cnn__things(&p->memo)[n] = *cnn__top(p);
-            break;
+        case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
+        case 'r': cnn__use_memo(p, cnn__take_number(p, 4), 0); break;
+        case 0x94: cnn__use_memo(p, p->memo.count / sizeof top, 0); break;         /* its next place */
+        case 'h': cnn__use_memo(p, cnn__take_number(p, 1), 1); break;
+        case 'j': cnn__use_memo(p, cnn__take_number(p, 4), 1); break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
-        case 0x81: cnn__new_object(p, 1); break;
-        case 0x92: cnn__new_object(p, 2); break;
+        case 0x81: cnn__new_instance(p, 1); break;
+        case 0x92: cnn__new_instance(p, 2); break;
         case 's': cnn__set_items(p, 2); break;
         case 'u': cnn__set_items(p, cnn__since_mark(p)); break;
         case 'b': cnn__build(p); break;
@@ -9486,8 +9615,8 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__thing *result)             /* to
     }
 }
 
-/* Keeps the tensors that have keys. */
-static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
+/* Keeps the tensors that are in a dict; 0 and a message if the result is not a state dict. */
+static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
 {
     size_t i, count, kept = 0;
     cnn__text what = { "something else" };
@@ -9495,7 +9624,7 @@ static int cnn__end_pickle(cnn__state *s, const cnn__thing *result)
     for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
     s->tensors.count = kept * sizeof *t;
     if (kept || result->kind == CNN__DICT) return 1;
-    if (result->kind == CNN__NAME || result->kind == CNN__OBJECT)
+    if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
         cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
     return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
                          "torch.save(model.state_dict(), \"net.pth\")", what.s);
@@ -9513,10 +9642,10 @@ static int cnn__free_pickle(cnn__pickle *p, int result)
 static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
 {
     memset(p, 0, sizeof *p);
-    s->text = (unsigned char *)cnn__alloc_raw(size + 1);
-    if (!s->text) return cnn__wrong(s, "out of memory");
     p->s = s;
-    p->begin = p->at = (unsigned char *)memcpy(s->text, bytes, size);
+    p->begin = p->at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
+    if (!p->at) return 0;
+    memcpy(p->at, bytes, size);
     p->end = p->at + size;
     return 1;
 }
@@ -9524,23 +9653,25 @@ static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char 
 static int cnn__read_pth(cnn__state *s)
 {
     cnn__pickle p;
-    cnn__thing result;
+    cnn__object result;
     const unsigned char *bytes;
     size_t size;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: torch.save(torch.jit.load(\"old.pt\").state_dict(), "
-                             "\"new.pth\")");
+        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: "
+                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &bytes, &size)) return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
+        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
     if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
     return cnn__begin_pickle(s, &p, bytes, size)
         && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-/* As torch.save wrote until 1.5, and writes with _use_new_zipfile_serialization=False: pickles one after another (a magic
-   number, a version, sizes, the state dict, the storages' names), then each storage: 8 bytes for its number of values, values. */
+/* The format of torch.save until PyTorch 1.5, and with _use_new_zipfile_serialization=False: five pickles (a magic
+   number, a version, sizes, the state dict, the storages' names), then each storage: its number of values in 8 bytes,
+   its values. */
 static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
 {
     static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
@@ -9550,14 +9681,13 @@ static int cnn__is_legacy(const cnn__state *s)             /* the magic number, 
     return 0;
 }
 
-/* How many bytes the storage has, by its identity in the pickle: see cnn__take_storage. */
+/* How many bytes the storage has, by the tuple in the pickle that describes it. */
 static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
 {
-    const cnn__thing *a = cnn__things(&p->parts);
+    const cnn__object *a = cnn__objects(&p->parts);
     size_t count = p->parts.count / sizeof *a;
     for (; count >= 5; a++, count--)
-        if (a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME && a[2].kind == CNN__STRING
-            && !strcmp(a[2].text, entry) && a[4].kind == CNN__NUMBER && a[4].n == values && values <= p->s->size) {
+        if (cnn__is_storage(a) && !strcmp(a[2].text, entry) && a[4].n == values && values <= p->s->size) {
             *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
             return 1;
         }
@@ -9566,15 +9696,16 @@ static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t 
 
 static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
 {
-    size_t count, i, k, names = p->listed.count / sizeof(cnn__thing);
+    size_t count, i, k, names = p->listed.count / sizeof(cnn__object);
     cnn__stored *t = cnn__tensors(s, &count);
     for (k = 0; k < names; k++) {
-        const cnn__thing *name = cnn__things(&p->listed) + k;
+        const cnn__object *name = cnn__objects(&p->listed) + k;
         uint64_t values, bytes = 0;
         if (name->n != list) continue;
         values = cnn__take_number(p, 8);
         if (cnn__failed(s)) return 0;
-        if (!cnn__storage_bytes(p, name->text, values, &bytes)) return cnn__broken(p, "a storage is not of the size that was said");
+        if (!cnn__storage_bytes(p, name->text, values, &bytes))
+            return cnn__broken(p, "a storage is not of the size that was said");
         for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
             t[i].data = s->bytes + (p->at - p->begin);
@@ -9583,14 +9714,15 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
         }
         if (!cnn__take(p, bytes)) return 0;
     }
-    for (i = 0; i < count; i++) if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is not there", t[i].key ? t[i].key : "");
+    for (i = 0; i < count; i++)
+        if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is missing", t[i].key ? t[i].key : "");
     return 1;
 }
 
 static int cnn__read_legacy(cnn__state *s)
 {
     cnn__pickle p;
-    cnn__thing result, names;
+    cnn__object result, names;
     int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
     if (!good) return 0;
     for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
@@ -9598,21 +9730,22 @@ static int cnn__read_legacy(cnn__state *s)
     return cnn__free_pickle(&p, good);
 }
 
+/* The header of an entry; its bytes follow. Values begin at a multiple of 64, as torch.save writes them. */
 static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
 {
     static const char padding[64] = { 0 };
     size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
     cnn__bytes *out = &output->own;
     int central;
-    for (central = 0; central < 2; central++) {            /* the local header, and what the directory repeats of it */
+    for (central = 0; central < 2; central++) {            /* the local header, and its copy in the directory */
         cnn__bytes *b = central ? directory : out;
         cnn__put_number(b, central ? 0x02014b50 : 0x04034b50, 4);
         if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
         cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
         cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
         cnn__put_number(b, crc, 4);
-        cnn__put_number(b, count, 4);                      /* packed and not */
-        cnn__put_number(b, count, 4);
+        cnn__put_number(b, count, 4);                      /* packed size */
+        cnn__put_number(b, count, 4);                      /* size */
         cnn__put_number(b, strlen(name), 2);
         cnn__put_number(b, central ? 0 : 4 + filled, 2);   /* the extra field */
         if (central) cnn__put(b, padding, 10);             /* comment, disk, attributes */
@@ -9621,10 +9754,11 @@ static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const cha
     }
     cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
     cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);                        /* its bytes follow */
+    cnn__put(out, padding, filled);
 }
 
-static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes, size_t count)
+static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes,
+                                 size_t count)
 {
     cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
     cnn__put(&out->own, bytes, count);
@@ -9681,12 +9815,12 @@ static void cnn__compose_pth(cnn__state *s, cnn__output *output)
     cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
     place = cnn__total(output);
     cnn__put(out, directory.at, directory.count);
-    cnn__put_number(out, 0x06054b50, 8);                   /* the end: number of the disk, and where the directory begins, */
-    cnn__put_number(out, count + 3, 2);                    /* entries on this disk, */
-    cnn__put_number(out, count + 3, 2);                    /* and in all */
+    cnn__put_number(out, 0x06054b50, 8);                   /* the end record: its mark; this disk and the first: 0 */
+    cnn__put_number(out, count + 3, 2);                    /* entries on this disk */
+    cnn__put_number(out, count + 3, 2);                    /* entries in all */
     cnn__put_number(out, directory.count, 4);
     cnn__put_number(out, place, 4);
-    cnn__put_number(out, 0, 2);                            /* no comment */
+    cnn__put_number(out, 0, 2);                            /* length of a comment */
     out->failed |= pickle.failed | directory.failed;
     if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
@@ -9712,10 +9846,7 @@ static int cnn__close_state(cnn__state *s, int result)
 #ifndef _WIN32
     if (s->mapped) munmap(s->mapped, s->size);
 #endif
-    for (i = 0; i < 3; i++) cnn__free(s->copies[i]);
-    cnn__free(s->file);
-    cnn__free(s->text);
-    cnn__free(s->room);
+    for (i = 0; i < s->owns; i++) cnn__free(s->owned[i]);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
@@ -9739,7 +9870,7 @@ static int cnn__ends_as_pth(const char *path)
     return 0;
 }
 
-/* The ending chooses the format that is written: 1 for PyTorch's, 0 for .safetensors; else a sentence. */
+/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors, or 0 and a message. */
 static int cnn__is_pth(cnn__state *s)
 {
     if (cnn__ends_as_pth(s->path)) return 1;
@@ -9748,7 +9879,7 @@ static int cnn__is_pth(cnn__state *s)
     return 0;
 }
 
-/* The tensor of the file for one of the net's; NULL if it is not there or of another shape. */
+/* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
 static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
 {
     const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
@@ -9758,7 +9889,8 @@ static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, 
     return stored;
 }
 
-static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* how well names and shapes fit the network */
+/* How well the file fits the network: a point for each key it has, two where the shape fits, too. */
+static size_t cnn__fit(const cnn__state *s, const char *prefix)
 {
     size_t score = 0;
     int i;
@@ -9768,8 +9900,8 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)            /* ho
     return score;
 }
 
-/* What stands before the network's keys in the file, as DataParallel ("module."), torch.compile ("_orig_mod.") and
-   classes around a model ("model.") leave it. Tried are those that stand before one of the network's first keys. */
+/* The prefix that the file's keys have before the network's: DataParallel writes "module.", torch.compile "_orig_mod.",
+   a class around a model "model.". Each prefix before one of the network's first four keys is tried. */
 static size_t cnn__best_prefix(const cnn__state *s, char best[100])
 {
     size_t count, k, fits = cnn__fit(s, ""), tried = 0;
@@ -9798,9 +9930,9 @@ static int cnn__by_dict(const void *a, const void *b)
     return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
 }
 
-/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights): the one that fits the
-   network best is kept; of two that fit as well, the one called state_dict, model_state_dict or model, else the first. If
-   none fits, the largest, so that the sentence can name what it has. */
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights). The one that fits the
+   network best is kept; of equals the one called state_dict, model_state_dict or model, else the first. If none fits,
+   it is the largest, so that the message can name its tensors. */
 static int cnn__choose_dict(cnn__state *s)
 {
     size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
@@ -9824,7 +9956,8 @@ static int cnn__choose_dict(cnn__state *s)
     }
     if (!most && s->model)
         return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
-                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")", s->model);
+                             "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")",
+                          s->model);
     if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
     s->tensors.count = chosen_count * sizeof *t;
     for (i = 0; i < chosen_count; i++)
@@ -9832,24 +9965,11 @@ static int cnn__choose_dict(cnn__state *s)
     return cnn__sort(s, &s->tensors, sizeof *t);
 }
 
-/* The contents say what it is; of contents that say nothing, the ending says what they should be. */
+/* The contents tell the format; where they do not, the path's ending does. */
 static int cnn__parse_state(cnn__state *s)
 {
-    static const char *const others[][2] = {
-        { "<!DOCTYPE", "a web page: download the file itself, not the page about it" },
-        { "<!doctype", "a web page: download the file itself, not the page about it" },
-        { "<html", "a web page: download the file itself, not the page about it" },
-        { "version https://git-lfs", "a Git LFS pointer, not the file: git lfs pull gets it" },
-        { "\211HDF\r\n", "an HDF5 file, as Keras writes; .safetensors and PyTorch's .pth are read" },
-        { "GGUF", "a GGUF file; .safetensors and PyTorch's .pth are read" },
-        { "\037\213", "gzip-compressed; unpack it first: gzip -d" },
-    };
-    size_t i;
     int good;
-    for (i = 0; i < sizeof others / sizeof *others; i++) {
-        size_t length = strlen(others[i][0]);
-        if (s->size > length && !memcmp(s->bytes, others[i][0], length)) return cnn__wrong(s, "is %s", others[i][1]);
-    }
+    if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
     if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
     else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
     else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
@@ -9857,7 +9977,8 @@ static int cnn__parse_state(cnn__state *s)
     return good && cnn__choose_dict(s);
 }
 
-/* A large file is mapped, which spares its copy; what the library writes is renamed into place, never changed there. */
+/* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
+   file in place. */
 static void cnn__map_state(cnn__state *s)
 {
 #ifndef _WIN32
@@ -9876,7 +9997,7 @@ static void cnn__map_state(cnn__state *s)
 static int cnn__read_state(cnn__state *s)
 {
     cnn__map_state(s);
-    if (!s->bytes && !cnn__failed(s)) s->bytes = s->file = cnn__read_file(s->path, &s->size, s->error);
+    if (!s->bytes && !cnn__failed(s)) s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes && cnn__parse_state(s);
 }
 
@@ -9886,7 +10007,8 @@ static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* fr
     if (cnn__failed(s)) return 0;
     if (pth) cnn__compose_pth(s, out);
     else cnn__compose_safetensors(s, out);
-    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
+        return cnn__wrong(s, "out of memory");
     return !cnn__failed(s);
 }
 
@@ -9909,10 +10031,17 @@ static int cnn__write_state(cnn__state *s, int pth)
     return good;
 }
 
-/* of parameters and what a checkpoint has for each */
-static const char *const cnn__prefix[4] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
+/* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
+   the parameters' keys after the block's prefix. */
+enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
+static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-/* Adds a block on the host, one value a parameter, to what will be written. It must stay until then. */
+static float **cnn__block(cnn_net *net, int block)         /* of the first three, which are on the backend */
+{
+    return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
+}
+
+/* Adds a block in host memory to what will be written, which refers to it. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
     int i, d;
@@ -9928,18 +10057,20 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
     }
 }
 
-/* The same of the net's: where it is, or a copy of a device's memory. */
-static void cnn__add_block(cnn_net *net, cnn__state *s, int block, const float *from)
+/* Adds a block on the backend: itself where the backend uses host memory, else a copy. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
-    if (net->backend.download != cnn__host_copy) from = s->copies[block] = cnn__download(net, from, net->parameter_count);
+    const float *from = *cnn__block(net, block);
+    if (from && net->backend.download != cnn__host_copy)
+        from = (float *)cnn__own(s, cnn__download(net, from, net->parameter_count));
     cnn__add_values(net, s, block, from);
 }
 
-static void cnn__add_parameters(cnn_net *net, cnn__state *s)               /* of a state dict */
+static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 {
     static const char *const format[2] = { "format", "pt" };
     cnn__put(&s->metadata, format, sizeof format);
-    cnn__add_block(net, s, 0, net->parameters);
+    cnn__add_block(net, s, CNN__PARAMETERS);
 }
 
 int cnn_save(cnn_net *net, const char *path)
@@ -9970,9 +10101,9 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
     return size;
 }
 
-typedef struct cnn__list { int count; char names[110]; } cnn__list;
+typedef struct cnn__list { int count; char names[110]; } cnn__list;        /* names, "..." after the last that fits */
 
-static void cnn__add_name(cnn__list *list, const char *name)               /* as many as there is room for */
+static void cnn__add_name(cnn__list *list, const char *name)
 {
     size_t used = strlen(list->names), room = sizeof list->names - used;
     if (!list->count++) cnn__snprintf(list->names, room, "%.90s", name);
@@ -9980,7 +10111,7 @@ static void cnn__add_name(cnn__list *list, const char *name)               /* as
     else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
-/* A layer that the file has and the network lacks is called by its name: "features.1 is a BatchNorm". */
+/* Names the layer that the file has and the network lacks: "features.1 is a BatchNorm". */
 static void cnn__name_lacking(const char *key, cnn__text *what)
 {
     static const char *const kinds[][2] = {
@@ -9992,32 +10123,38 @@ static void cnn__name_lacking(const char *key, cnn__text *what)
     for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
         if (cnn__ends_in(key, kinds[i][0])) {
             size_t length = strlen(key) - strlen(kinds[i][0]);
-            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks", (int)(length < 60 ? length : 60), key,
-                          kinds[i][1]);
+            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks",
+                          (int)(length < 60 ? length : 60), key, kinds[i][1]);
         }
 }
 
-/* Says in one sentence what does not fit; "" if all does. */
-static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *sentence)
+/* How the shapes of a tensor in the file and in the network differ. */
+static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, cnn__text *text)
+{
+    char *end = text->s + cnn__snprintf(text->s, 120, "%s: ", t->key);
+    int d;
+    if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
+    for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
+        end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
+    for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
+}
+
+/* Lists what does not fit; "" if all does. */
+static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *misfits)
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
-    cnn__text name, lacking = { "" };
+    cnn__text shapes, lacking = { "" };
     size_t k, count;
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
-    int i, d;
+    int i;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
-        char *end = name.s + cnn__snprintf(name.s, 120, "%s: ", t->key);
         if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
         else if (!cnn__fitting(s, prefix, t)) {
-            if (!found->ndim) end += cnn__snprintf(end, 24, "one value");
-            for (d = 0; d < found->ndim && d < CNN__DIMS; d++)
-                end += cnn__snprintf(end, 24, "%s%.0f", d ? " x " : "", (double)found->shape[d]);
-            for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ",
-                                                               t->shape[d]);
-            cnn__add_name(&lists[2], name.s);
+            cnn__compare_shapes(found, t, &shapes);
+            cnn__add_name(&lists[2], shapes.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
@@ -10026,39 +10163,45 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
         cnn__add_name(&lists[1], stored[k].key);
         cnn__name_lacking(stored[k].key, &lacking);
     }
-    sentence->s[0] = 0;
+    misfits->s[0] = 0;
     for (i = 0; i < 3; i++)
         if (lists[i].count)
-            cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s%d %s (%s)", sentence->s[0] ? ", " : "",
+            cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s%d %s (%s)", misfits->s[0] ? ", " : "",
                           lists[i].count, what[i], lists[i].names);
-    cnn__snprintf(sentence->s + strlen(sentence->s), 140, "%s", lacking.s);
+    cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds and checks the bytes of all that fit; how many, or -1 and a sentence. Nothing of the network changes yet. */
-static int cnn__locate_block(cnn_net *net, cnn__state *s, const char *prefix)
+/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
+   storage that consecutive tensors share is found, and its CRC computed, once. */
+static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
 {
-    const char *entry = NULL;
-    const unsigned char *bytes = NULL;
-    size_t size = 0;
+    char name[100];
+    size_t size = last ? last->bytes : 0;
+    int found = last && t->entry && !strcmp(t->entry, last->entry);
+    if (t->dtype - cnn__dtypes > CNN__BF16)
+        return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name);
+    if (t->entry) {
+        cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
+        if (found) t->data = last->data;
+        else found = cnn__find_entry(s, name, &t->data, &size);
+        if (!found || size != t->bytes)
+            return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
+                              (double)t->bytes, name, found ? (double)size : 0.0);
+    }
+    if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
+    return cnn__within_storage(s, t);
+}
+
+/* Locates all tensors of a block that fit; how many, or -1 and a message. The network does not change yet. */
+static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
+{
+    const cnn__stored *last = NULL;
     int i, count = 0;
     for (i = 0; i < net->tensor_count; i++) {
-        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, prefix, &net->tensors[i]);
-        char name[100];
+        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
         if (!t) continue;
-        if (t->dtype - cnn__dtypes > CNN__BF16)
-            return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name) - 1;
-        if (t->entry) {
-            cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
-            if ((t->entry != entry && (!entry || strcmp(t->entry, entry)) && !cnn__find_entry(s, name, &bytes, &size))
-                || size != t->bytes)
-                return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
-                                  (double)t->bytes, name, (double)size)
-                     - 1;
-            entry = t->entry;                              /* views of one storage check its CRC once */
-            t->data = bytes;
-        }
-        if (!cnn__within_storage(s, t)) return -1;
-        if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
+        if (!cnn__locate(s, t, last)) return -1;
+        if (t->entry) last = t;
         count++;
     }
     return count;
@@ -10066,17 +10209,17 @@ static int cnn__locate_block(cnn_net *net, cnn__state *s, const char *prefix)
 
 static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
 {
-    s->room = (float *)cnn__alloc(s->needed + 1, sizeof *s->room);
-    return s->room || cnn__wrong(s, "out of memory");
+    s->room = (float *)cnn__own(s, cnn__alloc(s->needed + 1, sizeof *s->room));
+    return s->room != NULL;
 }
 
 /* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
-static void cnn__take_block(cnn_net *net, cnn__state *s, const char *prefix, float *to,
+static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
     for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *t = cnn__fitting(s, prefix, &net->tensors[i]);
+        const cnn__stored *t = cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
         const void *values = s->room;
         if (!t) continue;
         if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
@@ -10085,30 +10228,30 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, const char *prefix, flo
     }
 }
 
-/* From bytes in memory, or from the file at the path. */
-static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report, size_t room)
+/* Loads from bytes in memory, or, where they are NULL, from the file at the path. */
+static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t size, int partly, char *report,
+                     size_t room)
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    int count = -1, read;
+    int count = -1, good;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
-    read = bytes ? cnn__parse_state(&s) : cnn__read_state(&s);
-    if (read) {
+    if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
         cnn__compare(net, &s, "", &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__locate_block(net, &s, "");
-        if (!count && misfits.s[0]) count = cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s) - 1;
+        else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
+        if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
     }
-    if (count >= 0 && !cnn__make_room(&s)) count = -1;
-    if (count >= 0) cnn__take_block(net, &s, "", net->parameters, net->backend.upload);
-    if (report && room && count >= 0)
+    good = !cnn__failed(&s) && cnn__make_room(&s);
+    if (good) cnn__take_block(net, &s, CNN__PARAMETERS, net->parameters, net->backend.upload);
+    if (good && report && room)
         cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
                       misfits.s[0] ? "; skipped: " : "", misfits.s);
-    return cnn__close_state(&s, count >= 0);
+    return cnn__close_state(&s, good);
 }
 
 int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
@@ -10125,15 +10268,16 @@ int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 
 /* ---- checkpoints ----
 
-   A .safetensors file with the parameters under their keys, and beside them
+   A .safetensors file with the parameters under their keys and these tensors, those of numbers in F64:
 
        cnn.h/moment1/KEY, cnn.h/moment2/KEY    the optimizer's moments, if it has any
-       cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and which it was, F64, if they are kept
-       cnn.h/training                          the numbers below, F64
-       cnn.h/steps                             the optimizer's steps of each parameter, F64; version 1 has none
-       cnn.h/history                           a row an epoch: epoch, seconds, lr; loss, accuracy, count of training and of test
+       cnn.h/best/KEY, cnn.h/best_epoch        the best epoch's weights and its number, if they are kept
+       cnn.h/training                          the numbers below
+       cnn.h/steps                             the optimizer's steps of each parameter; version 1 has none
+       cnn.h/scale                             scale and shift of each channel of the training data, if trained
+       cnn.h/history                           a row for each epoch: see cnn__epoch_to_row
 
-   In "__metadata__" stands what must be the same in the program that goes on.                               */
+   "__metadata__" has what must be the same in the program that continues the training.                      */
 
 enum {
     CNN__SEED_HIGH,
@@ -10147,11 +10291,30 @@ enum {
     CNN__COLUMNS = 9
 };
 
-static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])
+typedef struct cnn__numbers {               /* of a checkpoint; steps, best_epoch, scale NULL: it has none */
+    double *training, *history, *steps, *best_epoch, *scale;
+    size_t rows;                            /* of the history                                            */
+    cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
+} cnn__numbers;
+
+static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
 {
-    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" }, *const schedules[] = { "none", "step_lr",
-                                                                                                       "cosine_lr",
-                                                                                                       "one_cycle_lr" };
+    h[0] = e->epoch;      h[1] = e->seconds;        h[2] = (double)e->lr;
+    h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
+    h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
+}
+
+static void cnn__epoch_from_row(cnn_epoch *e, const double h[CNN__COLUMNS])
+{
+    e->epoch = (int)h[0];   e->seconds = h[1];        e->lr = (float)h[2];
+    e->train.loss = h[3];   e->train.accuracy = h[4]; e->train.count = (int)h[5];
+    e->test.loss = h[6];    e->test.accuracy = h[7];  e->test.count = (int)h[8];
+}
+
+static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])        /* for "__metadata__" */
+{
+    static const char *const optimizers[] = { "none", "sgd", "adam", "adamw" };
+    static const char *const schedules[] = { "none", "step_lr", "cosine_lr", "one_cycle_lr" };
     facts[0] = "format";    facts[1] = "cnn.h checkpoint";
     facts[2] = "optimizer"; facts[3] = optimizers[net->optimizer];
     facts[4] = "schedule";  facts[5] = schedules[net->schedule];
@@ -10175,65 +10338,69 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     cnn__put(&s->tensors, &t, sizeof t);
 }
 
+/* The network's numbers, in the arrays of a checkpoint; 0 and a message without memory. */
+static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
+{
+    cnn_counters c = cnn__read_counters(net);
+    cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, size = sizeof(double), k;
+    int i;
+    n->rows = (size_t)net->history_count;
+    n->training = (double *)cnn__own(s, cnn__alloc(CNN__NUMBERS, size));
+    n->history = (double *)cnn__own(s, cnn__alloc(n->rows * CNN__COLUMNS + 1, size));
+    n->steps = (double *)cnn__own(s, cnn__alloc((size_t)net->tensor_count + 1, size));
+    n->best_epoch = (double *)cnn__own(s, cnn__alloc(1, size));
+    n->scale = (double *)cnn__own(s, cnn__alloc(scales + 1, size));
+    if (cnn__failed(s)) return 0;
+    n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    n->training[CNN__PASS] = (double)c.pass;
+    n->training[CNN__STEP] = (double)c.step;
+    n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    n->training[CNN__LR] = c.lr;
+    n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
+    for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
+    n->best_epoch[0] = net->best_epoch;
+    for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
+    return 1;
+}
+
 int cnn_checkpoint_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn_counters c;
+    cnn__numbers n;
     const char *facts[8];
-    double numbers[CNN__NUMBERS], best_epoch = net ? net->best_epoch : 0, *history, *h, *steps, *scale;
-    cnn_span *spans;
-    int i, good;
+    int block, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
+    memset(&n, 0, sizeof n);
     cnn__checkpoint_facts(net, facts);
     cnn__put(&s.metadata, facts, sizeof facts);
-    for (i = 0; i < 3; i++) {
-        const float *from = i == 0 ? net->parameters : i == 1 ? net->moment1 : net->moment2;
-        if (from) cnn__add_block(net, &s, i, from);
-    }
-    c = cnn__read_counters(net);
-    numbers[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    numbers[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    numbers[CNN__PASS] = (double)c.pass;
-    numbers[CNN__STEP] = (double)c.step;
-    numbers[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    numbers[CNN__LR] = c.lr;
-    numbers[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    spans = cnn__read_spans(net);
-    steps = (double *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *steps);
-    for (i = 0; spans && steps && i < net->tensor_count; i++) steps[i] = (double)spans[i].step;
-    history = h = (double *)cnn__alloc((size_t)net->history_count * CNN__COLUMNS + 1, sizeof *history);
-    scale = (double *)cnn__alloc(2 * (size_t)net->input.channels, sizeof *scale);
-    if (!history || !spans || !steps || !scale) cnn__wrong(&s, "out of memory");
-    for (i = 0; history && i < net->history_count; i++, h += CNN__COLUMNS) {
-        const cnn_epoch *e = &net->history[i];
-        h[0] = e->epoch;      h[1] = e->seconds;        h[2] = (double)e->lr;
-        h[3] = e->train.loss; h[4] = e->train.accuracy; h[5] = e->train.count;
-        h[6] = e->test.loss;  h[7] = e->test.accuracy;  h[8] = e->test.count;
-    }
-    cnn__add_numbers(&s, "cnn.h/training", numbers, 1, CNN__NUMBERS);
-    for (i = 0; scale && net->trained_scale && i < 2 * net->input.channels; i++) scale[i] = (double)net->trained_scale[i];
-    if (scale && net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", scale, 2, (size_t)net->input.channels);
-    cnn__add_numbers(&s, "cnn.h/history", history, (size_t)net->history_count, CNN__COLUMNS);
-    cnn__add_numbers(&s, "cnn.h/steps", steps, (size_t)net->tensor_count, 1);
-    if (net->best_epoch) {
-        cnn__add_values(net, &s, 3, net->best);
-        cnn__add_numbers(&s, "cnn.h/best_epoch", &best_epoch, 1, 1);
+    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
+    if (cnn__checkpoint_numbers(net, &s, &n)) {
+        cnn__add_numbers(&s, "cnn.h/training", n.training, 1, CNN__NUMBERS);
+        if (net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", n.scale, 2, (size_t)net->input.channels);
+        cnn__add_numbers(&s, "cnn.h/history", n.history, n.rows, CNN__COLUMNS);
+        cnn__add_numbers(&s, "cnn.h/steps", n.steps, (size_t)net->tensor_count, 1);
+        if (net->best_epoch) cnn__add_values(net, &s, CNN__BEST, net->best);
+        if (net->best_epoch) cnn__add_numbers(&s, "cnn.h/best_epoch", n.best_epoch, 1, 1);
     }
     good = cnn__write_state(&s, 0);
-    cnn__free(history); cnn__free(spans); cnn__free(steps); cnn__free(scale);
     return cnn__close_state(&s, good);
 }
 
-/* Rows of numbers, copied; NULL and a sentence. Where `whole` has a column's bit, they must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most, size_t *rows)
+/* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
+   column i must be whole, from 0 to `most`. */
+static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most,
+                                 size_t *rows)
 {
     const cnn__stored *t = cnn__find_stored(s, "", key);
     double *numbers = NULL, n;
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
-    else if (!(numbers = (double *)cnn__alloc(t->count + 1, sizeof *numbers))) cnn__wrong(s, "out of memory");
+    else numbers = (double *)cnn__own(s, cnn__alloc(t->count + 1, sizeof *numbers));
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
@@ -10243,119 +10410,127 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     return numbers;
 }
 
-typedef struct cnn__resumed {
-    int blocks;
-    double *numbers, *history, *steps, *best_epoch, *scale;        /* NULL: not in the file */
-    cnn_epoch *epochs;
-    size_t count;
-} cnn__resumed;
-
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__resumed *r)      /* all that is in it, checked */
+static int cnn__check_facts(cnn_net *net, cnn__state *s)
 {
-    const char *facts[8], *const *pair, *fact;
-    cnn__text misfits;
-    size_t rows = 0, k;
+    const char *facts[8], *const *pair = (const char *const *)(void *)s->metadata.at, *fact;
+    size_t k;
     int i;
-    if (!cnn__read_state(s)) return 0;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
-        pair = (const char *const *)(void *)s->metadata.at;
         for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
             if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
-        if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))
+        if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))         /* version 1 is read, too */
             return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
                               facts[i + 1]);
     }
-    r->numbers = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    r->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &r->count);
-    if (cnn__find_stored(s, "", "cnn.h/scale")) {
-        r->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &k);
-        if (r->scale && k != 2) return cnn__wrong(s, "has no proper cnn.h/scale");
-    }
+    return 1;
+}
+
+static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
+{
+    size_t rows = 0;
+    n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
+    n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || r->numbers[CNN__SCHEDULE_STEPS] > INT_MAX || !(r->numbers[CNN__LR] >= 0)
-        || !(r->numbers[CNN__INITIAL_LR] >= 0) || r->numbers[CNN__LR] > (double)FLT_MAX
-        || r->numbers[CNN__INITIAL_LR] > (double)FLT_MAX)
+    if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
+        || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
+        || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
         return cnn__wrong(s, "cnn.h/training has a number that cannot be");
-    for (r->blocks = 0; r->blocks < 3; r->blocks++) {
-        int needed = !r->blocks || (net->optimizer >= CNN__ADAM && r->numbers[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[r->blocks], net->tensors[0].key)) break;
-        cnn__compare(net, s, cnn__prefix[r->blocks], &misfits);
-        if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[r->blocks], misfits.s);
-        if (cnn__locate_block(net, s, cnn__prefix[r->blocks]) < 0) return 0;
+    if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
+    n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
+    return n->scale && (rows == 2 || cnn__wrong(s, "has no proper cnn.h/scale"));
+}
+
+static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
+{
+    cnn__text misfits;
+    cnn__compare(net, s, cnn__prefix[block], &misfits);
+    if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
+    return cnn__locate_block(net, s, block) >= 0;
+}
+
+/* Reads and checks all that is in the file. blocks: how many of parameters, moment1, moment2 it has. */
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, int *blocks)
+{
+    size_t rows = 0;
+    if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
+    for (*blocks = 0; *blocks <= CNN__MOMENT2; ++*blocks) {
+        int needed = *blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[*blocks], net->tensors[0].key)) break;
+        if (!cnn__check_block(net, s, *blocks)) return 0;
     }
     if (cnn__find_stored(s, "", "cnn.h/steps")) {
-        r->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
-        if (r->steps && rows != (size_t)net->tensor_count)
+        n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
+        if (n->steps && rows != (size_t)net->tensor_count)
             cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
                        net->tensor_count);
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
-        r->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)r->count, &rows);
-        if (r->best_epoch && (rows != 1 || r->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
-        cnn__compare(net, s, cnn__prefix[3], &misfits);
-        if (misfits.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[3], misfits.s);
-        else if (cnn__locate_block(net, s, cnn__prefix[3]) < 0) return 0;
+        n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
+        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
-    if (cnn__failed(s) || !cnn__make_room(s)) return 0;
-    r->epochs = (cnn_epoch *)cnn__alloc(r->count + 1, sizeof *r->epochs);
-    for (k = 0; r->epochs && k < r->count; k++) {
-        const double *h = r->history + k * CNN__COLUMNS;
-        cnn_epoch *e = &r->epochs[k];
-        e->epoch = (int)h[0];   e->seconds = h[1];        e->lr = (float)h[2];
-        e->train.loss = h[3];   e->train.accuracy = h[4]; e->train.count = (int)h[5];
-        e->test.loss = h[6];    e->test.accuracy = h[7];  e->test.count = (int)h[8];
+    return !cnn__failed(s) && cnn__make_room(s);
+}
+
+/* All memory that cnn__resume needs, so that it cannot fail half-way. */
+static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
+{
+    n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
+    if (n->scale && !net->trained_scale)
+        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
+    if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
+    if (cnn__failed(s) || (blocks > CNN__MOMENT1 && !cnn__need_moment(net, &net->moment1))
+        || (blocks > CNN__MOMENT2 && !cnn__need_moment(net, &net->moment2)))
+        return 0;
+    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
+    return n->epochs || cnn__wrong(s, "out of memory");
+}
+
+/* Sets the network to what was read. */
+static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
+{
+    const double *training = n->training;
+    cnn_counters c = cnn__read_counters(net);
+    cnn_span *spans = n->spans;
+    size_t k;
+    int i, block;
+    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
+        float **to = cnn__block(net, block);
+        if (block < blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
+        else cnn__backend_free(net, to);
     }
-    return r->epochs || cnn__wrong(s, "out of memory");
+    net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
+    c.pass = (uint64_t)training[CNN__PASS];
+    c.step = (uint64_t)training[CNN__STEP];
+    c.lr = net->lr = training[CNN__LR];
+    cnn__write_counters(net, &c);
+    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(n->steps ? n->steps[i] : training[CNN__STEP]);
+    cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
+    net->schedule_steps = (long)training[CNN__SCHEDULE_STEPS];
+    net->initial_lr = net->schedule ? training[CNN__INITIAL_LR] : -1;
+    net->best_epoch = n->best_epoch ? (int)n->best_epoch[0] : 0;
+    if (net->best_epoch) cnn__take_block(net, s, CNN__BEST, net->best, cnn__host_copy);
+    for (i = 0; n->scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)n->scale[i];
+    if (!n->scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+    cnn__free(net->history);
+    net->history = n->epochs;
+    for (k = 0; k < n->rows; k++) cnn__epoch_from_row(&net->history[k], n->history + k * CNN__COLUMNS);
+    net->history_count = (int)n->rows;
+    net->history_room = (int)n->rows + 1;
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__resumed r;
-    cnn_span *spans;
-    int i, good;
+    cnn__numbers n;
+    int blocks = 0, good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
-    memset(&r, 0, sizeof r);
-    spans = cnn__read_spans(net);
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
-    if (!spans || !net->best) cnn__wrong(&s, "out of memory");
-    good = cnn__read_checkpoint(net, &s, &r) && (r.blocks < 2 || cnn__need_moment(net, &net->moment1))
-        && (r.blocks < 3 || cnn__need_moment(net, &net->moment2));
-    if (good && r.scale && !net->trained_scale) {
-        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
-        if (!net->trained_scale) good = cnn__wrong(&s, "out of memory");
-    }
-    if (good) {
-        cnn_counters c = cnn__read_counters(net);
-        if (!r.scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
-        for (i = 0; i < 3; i++) {
-            float **to = i == 0 ? &net->parameters : i == 1 ? &net->moment1 : &net->moment2;
-            if (i >= r.blocks) cnn__backend_free(net, to);
-            else cnn__take_block(net, &s, cnn__prefix[i], *to, net->backend.upload);
-        }
-        net->seed = c.seed = (uint64_t)r.numbers[CNN__SEED_HIGH] << 32 | (uint64_t)r.numbers[CNN__SEED_LOW];
-        c.pass = (uint64_t)r.numbers[CNN__PASS];
-        c.step = (uint64_t)r.numbers[CNN__STEP];
-        c.lr = r.numbers[CNN__LR];
-        cnn__write_counters(net, &c);
-        for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(r.steps ? r.steps[i] : r.numbers[CNN__STEP]);
-        cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
-        net->lr = c.lr;
-        net->schedule_steps = (long)r.numbers[CNN__SCHEDULE_STEPS];
-        net->initial_lr = net->schedule ? r.numbers[CNN__INITIAL_LR] : -1;
-        net->best_epoch = r.best_epoch ? (int)r.best_epoch[0] : 0;
-        if (net->best_epoch) cnn__take_block(net, &s, cnn__prefix[3], net->best, cnn__host_copy);
-        cnn__free(net->history);
-        for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)r.scale[i];
-        net->history = r.epochs;
-        net->history_count = (int)r.count;
-        net->history_room = (int)r.count + 1;
-        r.epochs = NULL;
-    }
-    cnn__free(r.numbers); cnn__free(r.history); cnn__free(r.steps); cnn__free(r.best_epoch); cnn__free(r.scale);
-    cnn__free(r.epochs); cnn__free(spans);
+    memset(&n, 0, sizeof n);
+    good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
+    if (good) cnn__resume(net, &s, &n, blocks);
     return cnn__close_state(&s, good);
 }
 

@@ -844,7 +844,7 @@ static void test_pickles(void)
     TENSOR("FloatStorage", 6, 0, "321", "211", "mis-shaped (fc.weight: 3 x 2 x 1 instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "", "", "mis-shaped (fc.weight: one value instead of 3 x 2)");
     TENSOR("FloatStorage", 6, 0, "32", "2", "(REDUCE) on torch._utils._rebuild_tensor_v2");
-    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "is of a type that is not known");
+    TENSOR("Float8_e5m2Storage", 6, 0, "32", "21", "is of an unknown type");
     for (i = 0; i < 3; i++) {                               /* a huge number of values, first value, stride */
         begin_pickle();
         p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor_v2\n(("); p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu");
@@ -1209,7 +1209,7 @@ static void test_places(void)
     child = fork();                                         /* reading a FIFO would wait for ever */
     if (!child) {
         alarm(10);
-        status = cnn_load(back, in_folder("fifo.pth")) || !strstr(said(back), "no regular file");
+        status = cnn_load(back, in_folder("fifo.pth")) || !strstr(said(back), "not a regular file");
         _exit(status);
     }
     waitpid(child, &status, 0);

@@ -1201,10 +1201,10 @@ static void check_picture(int width, int height, int channels)
         for (k = 0; k < 3; k++) png[count++] = (unsigned char)(bits >> (16 - 8 * k));
     }
     at = 8 + 25 + 8;                                       /* signature, IHDR, the head of IDAT */
-    end = at + cnn__big_endian(png + at - 8);
+    end = at + cnn__big(png + at - 8, 4);
     good = end + 16 <= count;
     CHECK(good && !memcmp(png + at - 4, "IDAT\170\1", 6) && !memcmp(png + end + 8, "IEND", 4), "%d: chunks", width);
-    CHECK(good && cnn__crc32(0, png + at - 4, end - at + 4) == cnn__big_endian(png + end), "%d: the CRC", width);
+    CHECK(good && cnn__crc32(0, png + at - 4, end - at + 4) == cnn__big(png + end, 4), "%d: the CRC", width);
     for (at += 2, k = 0; good && at + 9 <= end; at += 5 + length) {
         length = png[at + 1] | (size_t)png[at + 2] << 8;
         good = (length ^ 0xffff) == (png[at + 3] | (size_t)png[at + 4] << 8) && at + 5 + length + 4 <= end
@@ -1219,7 +1219,7 @@ static void check_picture(int width, int height, int channels)
         a = (a + rows[i]) % 65521;
         b = (b + a) % 65521;
     }
-    CHECK(good && cnn__big_endian(png + end - 4) == (b << 16 | a), "%d: the pixels", width);
+    CHECK(good && cnn__big(png + end - 4, 4) == (b << 16 | a), "%d: the pixels", width);
     free(pixels); free(png); free(rows); free(text);
 }
 

@@ -252,7 +252,7 @@ static void check_float_mnist(void)
 static void check_others(void)
 {
     static const struct { const char *bytes; size_t count; const char *is; } others[] = {
-        { "<!DOCTYPE html>\n<html>", 22, "is a web page, not an IDX file of images: the download failed; get it again" },
+        { "<!DOCTYPE html>\n<html>", 22, "is a web page, not an IDX file of images: the download failed, or got the page about the file; get it again" },
         { "<!doctype HTML>", 15, "is a web page" }, { "\n \t<HTML lang=en>", 17, "is a web page" },
         { "\357\273\277<html>", 9, "is a web page" }, { "<?xml version=\"1.0\"?><Error>", 28, "is a web page" }, { "<htm", 4, "only 4 bytes" },
         { "\3757zXZ\0\0\4", 8, "is xz-compressed, not an IDX file of images; unpack it" }, { "BZh91AY&", 8, "is bzip2-compressed" },
