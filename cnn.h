@@ -9315,6 +9315,7 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
         cnn__broken(p, "its stack is empty");
         return NULL;
     }
+    if (!p->stack.at) return NULL;                         /* nothing was ever on it */
     p->stack.count -= count * sizeof(cnn__object);
     return cnn__objects(&p->stack) + cnn__depth(p);
 }
@@ -9339,10 +9340,10 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
     cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
-    if (!last) return;
+    if (count && !last) return;
     t.n = p->parts.count / sizeof t;
     t.count = count;
-    cnn__put(&p->parts, last, count * sizeof t);
+    if (count) cnn__put(&p->parts, last, count * sizeof t);
     cnn__put(&p->stack, &t, sizeof t);
 }
 
