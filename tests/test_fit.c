@@ -304,7 +304,7 @@ static void test_progress_width(void)
         { 90, 23, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" }, { 72, 5, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" },
         { 71, 19, " 50% 0:12 left loss 0.1234 acc 97.12%" }, { 57, 5, " 50% 0:12 left loss 0.1234 acc 97.12%" },
         { 56, 14, " 50% loss 0.1234 acc 97.12%" }, { 47, 5, " 50% loss 0.1234 acc 97.12%" }, { 46, 0, " 50% loss 0.1234 acc 97.12%" },
-        { 30, 0, " 50% loss 0.1234 " }, { 200, 24, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" } };
+        { 30, 0, " 50% loss 0.1234 acc 97.12%" }, { 200, 24, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" } };
     size_t k;
     for (k = 0; k < sizeof cases / sizeof *cases; k++) {
         char line[400], wanted[400] = "epoch 1/30 ";
