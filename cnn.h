@@ -7981,10 +7981,12 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
-    data->bytes = data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
-    data->labels = data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
     if (!bytes || !labels)
         cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
+    data->bytes = bytes;
+    data->labels = labels;
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
         cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
