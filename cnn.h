@@ -7736,15 +7736,13 @@ static int cnn__exists(const char *path)                   /* and can be opened 
     return file != NULL;
 }
 
-static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
-
 /* The split, which every loader names the same way: 0 train, 1 test; -1 and a message for anything else. */
 static int cnn__split(const char *call, const char *split, cnn__text *error)
 {
-    if (cnn__split_is(split, "train")) return 0;
-    if (cnn__split_is(split, "test") || cnn__split_is(split, "t10k")) return 1;
-    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call,
-             split ? split : "");
+    if (!split) split = "";
+    if (!strcmp(split, "train")) return 0;
+    if (!strcmp(split, "test") || !strcmp(split, "t10k")) return 1;
+    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call, split);
     return -1;
 }
 
@@ -7845,9 +7843,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
 typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
-enum {                                                     /* the types */
-    CNN__IDX_UINT8 = 0x08, CNN__IDX_INT8, CNN__IDX_INT16 = 0x0b, CNN__IDX_INT32, CNN__IDX_FLOAT, CNN__IDX_DOUBLE
-};
+enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
 
 static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
 {
@@ -8096,21 +8092,21 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
-    const char *call, *title, *site;
+    const char *call, *title;
     const char *folders[3], *files[6];      /* the last file is the test split                           */
     int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
     const char *archive, *python[4];        /* files of the Python version, which is not read            */
 } cnn__cifar;
 
 static const cnn__cifar cnn__cifar10 = {
-    "cnn_load_cifar10", "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cnn_load_cifar10", "CIFAR-10",
     { "", "/cifar-10-batches-bin", "/cifar-10" },
     { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
       "test_batch.bin" },
     5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
-    "cnn_load_cifar100", "CIFAR-100", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cnn_load_cifar100", "CIFAR-100",
     { "", "/cifar-100-binary", "/cifar-100" }, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
     1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
@@ -8135,8 +8131,8 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
-            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path,
-                     c->title, c->archive, c->site);
+            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from "
+                            "https://www.cs.toronto.edu/~kriz/cifar.html", path, c->title, c->archive);
     }
     cnn__snprintf(folder, 420, "%.350s", directory);
     return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
@@ -8179,10 +8175,12 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
-    data->bytes = data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
-    data->labels = data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
     if (!bytes || !labels)
         cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
+    data->bytes = bytes;
+    data->labels = labels;
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
         cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
@@ -8226,11 +8224,8 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
-    if (!copy || !labels || !targets) {
-        cnn__data_no_memory(data, (double)count * (double)(values * bytes));
-        return cnn__data_fails(data);
-    }
-    for (i = 0; i < count; i++) {
+    if (!copy || !labels || !targets) cnn__data_no_memory(data, (double)count * (double)(values * bytes));
+    for (i = 0; !data->memory->error.s[0] && i < count; i++) {
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
         if (from->targets)
@@ -9300,13 +9295,14 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
     return b ? cnn__little(b, bytes) : 0;
 }
 
-static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
+static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
 {
-    cnn__object t;
-    memset(&t, 0, sizeof t);
-    t.kind = kind; t.text = text; t.module = ""; t.n = n;
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__object o = { CNN__OTHER, "", "", 0, 0 };
+    o.kind = kind; o.module = module; o.text = text; o.n = n;
+    cnn__put(&p->stack, &o, sizeof o);
 }
+
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
 
 /* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
 static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
@@ -9361,12 +9357,6 @@ static const cnn__dtype *cnn__storage_type(const cnn__object *name)
     return &cnn__dtypes[CNN__UNKNOWN];
 }
 
-static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
-{
-    cnn__push(p, kind, text, n);
-    if (!p->stack.failed) cnn__top(p)->module = module;
-}
-
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
 {
     char *module = (char *)p->at;
@@ -9393,12 +9383,12 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its len
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
     if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
-        cnn__push(p, CNN__OTHER, "", 0);
+        cnn__push(p, CNN__OTHER, 0);
         return;
     }
     memmove(to, text, (size_t)count);
     to[count] = 0;
-    cnn__push(p, CNN__STRING, to, 0);
+    cnn__push_name(p, CNN__STRING, "", to, 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
@@ -9407,7 +9397,7 @@ static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
     const unsigned char *b = cnn__take(p, bytes);
     uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
-    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, (size_t)number);
 }
 
 static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
@@ -9420,10 +9410,10 @@ static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
     const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, "", id.n);
+    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
         cnn__put(&p->stack, &a[1], sizeof *a);
-    else cnn__push(p, CNN__OTHER, "", 0);
+    else cnn__push(p, CNN__OTHER, 0);
 }
 
 /* The arguments: (storage, first value, sizes, strides, ...). */
@@ -9446,7 +9436,7 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
         if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
         if (i < CNN__DIMS) t.stride[i] = stride->n;
     }
-    cnn__push(p, CNN__TENSOR, "", p->s->tensors.count / sizeof t);
+    cnn__push(p, CNN__TENSOR, p->s->tensors.count / sizeof t);
     cnn__put(&p->s->tensors, &t, sizeof t);
     return 1;
 }
@@ -9469,7 +9459,7 @@ static void cnn__reduce(cnn__pickle *p)
         count = a[2].count;
         a = cnn__objects(&p->parts) + a[2].n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, "", ++p->made);
+    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
     else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
              && count && a->kind == CNN__TENSOR)
         cnn__put(&p->stack, a, sizeof *a);
@@ -9563,7 +9553,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
         case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
-        case '(': cnn__push(p, CNN__MARK, "", 0); break;
+        case '(': cnn__push(p, CNN__MARK, 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
@@ -9571,10 +9561,10 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             cnn__put(&p->stack, &top, sizeof top);
             cnn__put(&p->stack, &top, sizeof top);
             break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
-        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
-        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
+        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
+        case 'K': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 2)); break;
         case 'J': cnn__take_whole(p, 4); break;
         case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
         case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
@@ -9584,16 +9574,16 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
             n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
             cnn__take(p, n);
-            cnn__push(p, CNN__OTHER, "", 0);
+            cnn__push(p, CNN__OTHER, 0);
             break;
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
-        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, 0); break;          /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
         case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
@@ -9998,7 +9988,8 @@ static void cnn__map_state(cnn__state *s)
 static int cnn__read_state(cnn__state *s)
 {
     cnn__map_state(s);
-    if (!s->bytes && !cnn__failed(s)) s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
+    if (!s->bytes && !cnn__failed(s))
+        s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes && cnn__parse_state(s);
 }
 
@@ -10330,6 +10321,11 @@ static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, free
     return spans;
 }
 
+static double *cnn__own_numbers(cnn__state *s, size_t count)
+{
+    return (double *)cnn__own(s, cnn__alloc(count, sizeof(double)));
+}
+
 static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
 {
     cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
@@ -10344,14 +10340,14 @@ static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, size = sizeof(double), k;
+    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
     int i;
     n->rows = (size_t)net->history_count;
-    n->training = (double *)cnn__own(s, cnn__alloc(CNN__NUMBERS, size));
-    n->history = (double *)cnn__own(s, cnn__alloc(n->rows * CNN__COLUMNS + 1, size));
-    n->steps = (double *)cnn__own(s, cnn__alloc((size_t)net->tensor_count + 1, size));
-    n->best_epoch = (double *)cnn__own(s, cnn__alloc(1, size));
-    n->scale = (double *)cnn__own(s, cnn__alloc(scales + 1, size));
+    n->training = cnn__own_numbers(s, CNN__NUMBERS);
+    n->history = cnn__own_numbers(s, n->rows * CNN__COLUMNS);
+    n->steps = cnn__own_numbers(s, (size_t)net->tensor_count);
+    n->best_epoch = cnn__own_numbers(s, 1);
+    n->scale = cnn__own_numbers(s, scales);
     if (cnn__failed(s)) return 0;
     n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
     n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
@@ -10401,7 +10397,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
-    else numbers = (double *)cnn__own(s, cnn__alloc(t->count + 1, sizeof *numbers));
+    else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
