@@ -842,15 +842,21 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
 
 /* ---- the message ---- */
 
+static int cnn__vsay(cnn__text *error, const char *format, va_list arguments)      /* returns 0, always */
+{
+    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
+    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    CNN_ON_ERROR(error->s);
+    return 0;
+}
+
 static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__say(cnn__text *error, const char *format, ...)             /* returns 0, always */
+static int cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
-    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
     va_start(arguments, format);
-    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    cnn__vsay(error, format, arguments);
     va_end(arguments);
-    CNN_ON_ERROR(error->s);
     return 0;
 }
 
@@ -5178,6 +5184,16 @@ void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 
 
 static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
 
+static int cnn__fail(cnn_net *net, const char *format, ...) CNN__PRINTF(2, 3);
+static int cnn__fail(cnn_net *net, const char *format, ...)                /* an error of the network's; always 0 */
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vsay(&net->error, format, arguments);
+    va_end(arguments);
+    return 0;
+}
+
 cnn_net *cnn_new(int channels, int height, int width)
 {
     cnn_net *net = (cnn_net *)cnn__alloc(1, sizeof *net);
@@ -5191,9 +5207,8 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->initial_lr = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
-        cnn__say(&net->error,
-                 "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
-                 "and their product at most %d", channels, height, width, INT_MAX);
+        cnn__fail(net, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least "
+                  "1 and their product at most %d", channels, height, width, INT_MAX);
     }
     return net;
 }
@@ -5313,7 +5328,7 @@ static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
     if (cnn__stopped(net)) return 0;
     if (name && name[0] && strlen(name) < 60) return 1;
     net->broken = 1;
-    return cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
+    return cnn__fail(net, "%s: a name has between 1 and 59 characters", call);
 }
 
 void cnn_block(cnn_net *net, const char *name)
@@ -5375,8 +5390,8 @@ static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
     if (net->ready)
-        cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its "
-                 "parameters", call);
+        cnn__fail(net, "%s: the network is already in use; call it before the first forward pass or look at its "
+                  "parameters", call);
     return !net->ready;
 }
 
@@ -5392,21 +5407,21 @@ void cnn_to(cnn_net *net, const char *name)
         cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
                  cnn__backend_list[i].name);
     cnn__unlock();
-    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
-             name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
+    cnn__fail(net, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s, name
+              && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
 
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend)
 {
     if (!cnn__still_open(net, "cnn_use_backend")) return;
     if (backend) net->backend = *backend;
-    else cnn__say(&net->error, "cnn_use_backend: there is no backend");
+    else cnn__fail(net, "cnn_use_backend: there is no backend");
 }
 
 void cnn_set_num_threads(cnn_net *net, int threads)
 {
     if (!cnn__still_open(net, "cnn_set_num_threads")) return;
-    if (threads < 1) cnn__say(&net->error, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
+    if (threads < 1) cnn__fail(net, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
     else net->threads = threads;
 }
 
@@ -5439,16 +5454,16 @@ static int cnn__open_backend(cnn_net *net)
     const char *missing;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
-        return cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build "
-                        "both from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
+        return cnn__fail(net, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both "
+                         "from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
     missing = cnn__missing_entry(b);
     if (missing)
-        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and "
-                        "replace entries", b->name, missing);
+        return cnn__fail(net, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace "
+                         "entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context)
-            return cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
+            return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     net->opened = 1;
     return 1;
@@ -5457,7 +5472,7 @@ static int cnn__open_backend(cnn_net *net)
 static int cnn__sync(cnn_net *net)
 {
     const char *wrong = net->backend.sync ? net->backend.sync(net->backend.context) : NULL;
-    if (wrong) cnn__say(&net->error, "backend \"%s\": %s", net->backend.name, wrong);
+    if (wrong) cnn__fail(net, "backend \"%s\": %s", net->backend.name, wrong);
     return !wrong;
 }
 
@@ -5468,8 +5483,8 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
                      ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
                      : NULL;
     if (!memory)
-        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or "
-                 "a smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
+        cnn__fail(net, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a "
+                  "smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
     return memory;
 }
 
@@ -5538,7 +5553,7 @@ static int cnn__list_tensors(cnn_net *net)
     int i;
     net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
     net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
-    if (!net->tensors || !net->buffers) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!net->tensors || !net->buffers) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
@@ -5609,8 +5624,8 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host)
-        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB",
-                        (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
+        return cnn__fail(net, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
+                         4e-6 * (double)net->parameter_count);
     net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
     net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
@@ -5754,7 +5769,7 @@ static int cnn__reserve_outputs(cnn_net *net, int batch)
     net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
     net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
     net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
+    if (!net->pass.dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
         cnn__op *op = &net->pass.ops[i];
         op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
@@ -5840,7 +5855,7 @@ static int cnn__begin_look(cnn_net *net)
     look = &net->look;
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
+        if (!look->ops) return cnn__fail(net, "out of memory for the network's layers");
         memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
@@ -5914,10 +5929,10 @@ static void cnn__release(cnn_net *net)
 
 static int cnn__make_ready(cnn_net *net)
 {
-    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
+    if (!net->layer_count) return cnn__fail(net, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
     net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
-    if (!net->pass.ops) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
     return cnn__init_parameters(net);
@@ -6011,7 +6026,7 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
         cnn__drop_resident(net, i);                        /* the data set has been given another array */
     }
     larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
-    if (!larger) return cnn__say(&net->error, "out of memory for the data set"), (const void *)NULL;
+    if (!larger) return cnn__fail(net, "out of memory for the data set"), (const void *)NULL;
     if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
     cnn__free(net->resident);
     net->resident = larger;
@@ -6038,7 +6053,7 @@ static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in whi
     cnn__free(net->staging);
     net->staging = cnn__alloc(bytes, 1);
     net->staging_size = net->staging ? bytes : 0;
-    if (!net->staging) cnn__say(&net->error, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
     return net->staging != NULL;
 }
 
@@ -6076,7 +6091,7 @@ static void cnn__send_scale(cnn_net *net, const cnn_data *data)
     if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
         return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
+    if (!net->scaled) { cnn__fail(net, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
     memcpy(net->scaled + channels, data->shift, size);
     cnn__upload(net, net->scale, data->scale, size);
@@ -6120,14 +6135,14 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     if (cnn__stopped(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !batch->order || batch->size < 1)
-        return cnn__say(&net->error,
-                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
+        return cnn__fail(net, "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that "
+                         "returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x "
-                        "%d x %d", data->name, data->channels, data->height, data->width, net->input.channels,
-                        net->input.height, net->input.width);
+        return cnn__fail(net, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x "
+                         "%d", data->name, data->channels, data->height, data->width, net->input.channels,
+                         net->input.height, net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
-        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
+        return cnn__fail(net, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
 
@@ -6140,8 +6155,8 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
     for (n = 0; n < batch->size; n++) {
         net->pass.dealt[n] = batch->order[n];
         if (net->pass.dealt[n] < 0 || (size_t)net->pass.dealt[n] >= count)
-            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go "
-                            "from 0 to %.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
+            return cnn__fail(net, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to "
+                             "%.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -6151,7 +6166,7 @@ static int cnn__remember_scale(cnn_net *net, const float *scale, const float *sh
 {
     size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
     if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!net->trained_scale) return cnn__fail(net, "out of memory for the inputs' scale");
     memcpy(net->trained_scale, scale, size);
     memcpy(net->trained_scale + channels, shift, size);
     return 1;
@@ -6208,7 +6223,7 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
     if (cnn__stopped(net)) return 0;
     if (!batch || !net->pass.batch || net->pass.last.data != batch->data || net->pass.last.order != batch->order
         || net->pass.last.size != batch->size || !batch->data)
-        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
+        return cnn__fail(net, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
 
@@ -6236,8 +6251,8 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
     for (n = 0; n < batch->size; n++) {
         int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
-        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
-                 data->name, limit - 1);
+        cnn__fail(net, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
+                  data->name, limit - 1);
         return NULL;
     }
     cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
@@ -6250,8 +6265,8 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
     const cnn_data *data = batch->data;
     int outputs = (int)cnn__outputs(net);
     if (data->outputs != outputs) {
-        cnn__say(&net->error, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
-                 data->name, data->outputs, outputs);
+        cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
+                  data->name, data->outputs, outputs);
         return NULL;
     }
     cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
@@ -6270,25 +6285,25 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     int k;
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                 (double)o.label_smoothing);
+        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                  (double)o.label_smoothing);
         return;
     }
     if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
-                 "classes is %d", o.classes);
+        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
+                  "is %d", o.classes);
         return;
     }
     for (k = 0; k < o.classes; k++) {
         if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                 (double)o.weight[k]);
+        cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                  (double)o.weight[k]);
         return;
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
         if (!weight) {
-            cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+            cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
             return;
         }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
@@ -6326,16 +6341,15 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities",
-                 data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
     else if (o.probabilities && !soft)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
-                 data->classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one "
-                 "for each", o.classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
+                  "each", o.classes, outputs);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
@@ -6356,10 +6370,10 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     data = batch->data;
     outputs = (int)cnn__outputs(net);
     if (!data->targets && !data->labels)
-        cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
+        cnn__fail(net, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
     else if (!data->targets && data->classes > outputs)
-        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
-                 data->classes, outputs);
+        cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
@@ -6391,15 +6405,15 @@ void cnn_backward(cnn_net *net)
     int i, first = 0;
     if (cnn__stopped(net)) return;
     if (!net->pass.has_loss || net->pass.no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then "
-                 "cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
+        cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
+                  "cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
     while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
     if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
-        cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
-                              "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
+        cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
+                  "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
     dy = net->pass.dloss;
@@ -6447,7 +6461,7 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
     size_t bytes;
     float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
     if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
-    else cnn__say(&net->error, "out of memory");
+    else cnn__fail(net, "out of memory");
     return copy;
 }
 
@@ -6487,9 +6501,9 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
     for (i = 0; i < all && strlen(known.s) < 200; i++)
         cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
+    cnn__fail(net, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "", net->tensor_count
+              || !net->ready ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+              i < all ? ", ..." : "");
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -6504,12 +6518,12 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     layer = t ? -1 : cnn__find_layer(net, key);
     if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
     if (!t && !net->pass.batch)
-        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+        return (size_t)cnn__fail(net, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
     count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->pass.batch;
     if (!values) return count;
     if (room < count)
-        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
-                                (double)count, (double)room);
+        return (size_t)cnn__fail(net, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
+                                 (double)count, (double)room);
     if (!t) from = cnn__activation_of(net, layer, &own);
     else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
     if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
@@ -6526,11 +6540,11 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     t = cnn__find_tensor(net, key, &gradient);
     if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
     if (gradient)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" "
-                        "itself", key, t->key);
+        return cnn__fail(net, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
+                         key, t->key);
     if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count);
+        return cnn__fail(net, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                         (double)count);
     cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
     return 1;
 }
@@ -6593,8 +6607,8 @@ static void cnn__put_lr(cnn_net *net, double lr)          /* only the host chang
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
     if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
-                    (double)lr, (double)weight_decay);
+    return cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
+                     (double)weight_decay);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -6624,8 +6638,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
     if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
-        cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
-                 (double)o.momentum);
+        cnn__fail(net, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
+                  (double)o.momentum);
         return;
     }
     if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
@@ -6636,8 +6650,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
 {
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
-        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
-                 (double)o.beta1, (double)o.beta2, (double)o.eps);
+        cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
+                  (double)o.beta1, (double)o.beta2, (double)o.eps);
         return;
     }
     if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
@@ -6668,8 +6682,7 @@ void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
     if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g",
-                 (double)lr);
+        cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
         return;
     }
     cnn__put_lr(net, (double)lr);
@@ -6701,7 +6714,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
             }
     }
     if (!found && cnn__find_layer(net, key) >= 0)
-        cnn__say(&net->error, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
+        cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
     else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
@@ -6757,8 +6770,8 @@ static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
 static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
     if (net->optimizer && possible) return 1;
-    return cnn__say(&net->error, "%s",
-                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it");
+    return cnn__fail(net, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd "
+                     "before it");
 }
 
 static const cnn__field cnn__step_lr_fields[] = {
@@ -6812,8 +6825,8 @@ void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
     if (!net->schedule) {
-        cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
-                 "cnn_one_cycle_lr");
+        cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                  "cnn_one_cycle_lr");
         return;
     }
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
@@ -6824,8 +6837,8 @@ void cnn_scheduler_step(cnn_net *net)
 static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
-                                    (double)max_norm); return; }
+    if (!(max_norm > 0)) { cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
+                                     (double)max_norm); return; }
     net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
                                 net->spans, net->tensor_count, max_norm);
 }
@@ -6851,7 +6864,7 @@ void cnn_step(cnn_net *net)
     b = &net->backend;
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
-        cnn__say(&net->error, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
@@ -6916,7 +6929,7 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
 {
     if (cnn__stopped(net)) return 0;
     if ((unsigned)loss <= CNN_MSE) return 1;
-    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
+    return cnn__fail(net, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
 /* All of data in order; each batch goes to `look`, within a look that has begun. */
@@ -6960,7 +6973,7 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
     cnn__classified *to = (cnn__classified *)user;
     int n, outputs = (int)cnn__outputs(net);
     float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
-    if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
+    if (!y) { cnn__fail(net, "cnn_classify: out of memory"); return; }
     cnn__fetch(net, y, cnn__last_output(net), sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
         const float *mine = y + (ptrdiff_t)n * outputs;
@@ -6987,8 +7000,8 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 static int cnn__usable_arrays(cnn_net *net, const char *call, const void *x, const float *y, int count)
 {
     if (cnn__stopped(net)) return 0;
-    return (x && y && count > 0)
-        || cnn__say(&net->error, "%s: needs arrays x and y and a count of at least 1, not %d", call, count);
+    return (x && y && count > 0) || cnn__fail(net, "%s: needs arrays x and y and a count of at least 1, not %d", call,
+                                              count);
 }
 
 int cnn_predict(cnn_net *net, float *y, const float *x, int count)
@@ -7019,8 +7032,8 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     cnn_data data;
     if (!cnn__usable_arrays(net, "cnn_predict_bytes", x, y, count)) return 0;
     if (!net->trained_scale)
-        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so "
-                        "their scale is not known; give it with cnn_set_scale");
+        return cnn__fail(net, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale "
+                         "is not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -7054,10 +7067,10 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     int channels;
     float *both;
     if (cnn__stopped(net)) return;
-    if (!mean != !std) { cnn__say(&net->error, "cnn_set_scale: give both mean and std, or neither"); return; }
+    if (!mean != !std) { cnn__fail(net, "cnn_set_scale: give both mean and std, or neither"); return; }
     channels = net->input.channels;
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
-    if (!both) cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!both) cnn__fail(net, "out of memory for the inputs' scale");
     else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
         cnn__remember_scale(net, both, both + channels);
     cnn__free(both);
@@ -7081,7 +7094,7 @@ static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
     if (net->history_count == net->history_room) {
         int room = net->history_room ? 2 * net->history_room : 32;
         cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history");
+        if (!larger) return cnn__fail(net, "cnn_fit: out of memory for the history");
         if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
         cnn__free(net->history);
         net->history = larger;
@@ -7290,7 +7303,7 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
-    if (!net->best) { cnn__say(&net->error, "cnn_fit: out of memory for the best epoch's weights"); return; }
+    if (!net->best) { cnn__fail(net, "cnn_fit: out of memory for the best epoch's weights"); return; }
     cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
     net->best_epoch = net->history_count;
 }
@@ -7349,21 +7362,21 @@ static const cnn__field cnn__fit_fields[] = {
 static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_options *o)
 {
     if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
-    if (o->epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
+    if (o->epochs < 0) return cnn__fail(net, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
     if (o->batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+        return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
     if (o->test_batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
+        return cnn__fail(net, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
     if (o->clip_grad_norm < 0)
-        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
-                        (double)o->clip_grad_norm);
+        return cnn__fail(net, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
+                         (double)o->clip_grad_norm);
     if (o->patience < 0)
-        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+        return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
     if ((o->patience || o->keep_best) && !test)
-        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
-                                     "none; hold some samples back with cnn_random_split");
+        return cnn__fail(net, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
+                         "hold some samples back with cnn_random_split");
     if (!net->optimizer)
-        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        return cnn__fail(net, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
     if (test && test->error) cnn__take_over(&net->error, test->error);
     return !cnn__stopped(net);
 }
@@ -10571,7 +10584,7 @@ void cnn_summary(cnn_net *net, FILE *out)
     double all_work = 0, all_parameters = 0, all_bytes;
     int i, width = 12;
     if (cnn__stopped(net)) return;
-    if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
+    if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
         int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
@@ -10720,7 +10733,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__backend_free(net, &own);
     dx = (float *)cnn__alloc(in, sizeof *dx);
     dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dx || !dy) cnn__say(&net->error, "out of memory");
+    if (!dx || !dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
     if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
         gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
@@ -10927,7 +10940,7 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
 static int cnn__has_history(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
-    if (!net->history_count) cnn__say(&net->error, "%s: there are no epochs to draw; call cnn_fit first", call);
+    if (!net->history_count) cnn__fail(net, "%s: there are no epochs to draw; call cnn_fit first", call);
     return net->history_count;
 }
 
@@ -11012,12 +11025,12 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
     if (!net->pass.batch)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
     if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height
         || column >= l->out.width)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
-                        cnn__dims_text(l->out, &dims), channel, row, column);
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
+                         cnn__dims_text(l->out, &dims), channel, row, column);
     from = cnn__input_of(net, number, &own);
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
@@ -11158,7 +11171,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
-    if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!pixels) { cnn__fail(net, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
@@ -11214,7 +11227,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
         *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
     cnn__text text;
-    if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!counts) { cnn__fail(net, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
         if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
                                                                                                     ? guess[n] : k)]++;
@@ -11387,13 +11400,13 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has "
-                        "outputs");
+        return cnn__fail(net, "cnn_report: needs a labelled data set with no more classes than the network has "
+                         "outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
     pixels = (unsigned char *)cnn__alloc((size_t)data->height * (size_t)data->width, 3);
-    if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
+    if (!guess || !probability || !pixels) cnn__fail(net, "cnn_report: out of memory");
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
              && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
