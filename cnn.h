@@ -932,13 +932,15 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
 }
 
 /* ============================================================================================
-   >>threads   One pool for all networks of this copy of the library. A job is cut into pieces, and
-               threads claim them one by one: a thread that is kept from its processor delays the
-               one piece that it holds. Which thread takes which piece changes no result.
+   >>threads   One pool of threads for all networks of this copy of the library. A job is cut into
+               pieces, and threads claim them one by one, so a thread that the system interrupts
+               delays only the piece that it holds. Which thread takes which piece changes no result.
+
+               Read cnn__parallel first, at the end of this section: it is all that the backends call.
    ============================================================================================ */
 
-/* Numbers below 1e-38 (denormals) count as 0 in the pieces: Adam's moments of a dead unit end there, and a processor
-   is several times slower with them. Returns the mode of before. */
+/* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
+   processor is several times slower with them. Returns the previous mode. */
 static unsigned cnn__flush_denormals(void)
 {
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -986,7 +988,7 @@ static int cnn__affinity(void)
     return processors;
 }
 
-/* Reads up to two numbers; returns how many stood there. The word "max" ends it: no limit. */
+/* Reads up to two numbers and returns how many it found: 0 where the file says "max", which means no limit. */
 static int cnn__read_numbers(const char *path, double *a, double *b)
 {
     FILE *file = fopen(path, "r");
@@ -995,8 +997,8 @@ static int cnn__read_numbers(const char *path, double *a, double *b)
     return n;
 }
 
-/* Processors' worth of time that a container may use, rounded up, or INT_MAX: the least along the groups above
-   this process. root: /sys/fs/cgroup; group: its own, "/a/b". */
+/* How many processors' time a container may use, rounded up; INT_MAX without a limit. The smallest limit counts: of the
+   process's own control group and of those above it. root: /sys/fs/cgroup; group: its own, such as "/a/b". */
 static int cnn__quota(const char *root, const char *group)
 {
     char path[600];
@@ -1005,22 +1007,23 @@ static int cnn__quota(const char *root, const char *group)
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
         cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
-        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0) least = fmin(least, time / period);
     }
     cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
     if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
         cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
-        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0) least = fmin(least, time / period);
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
 }
 
-static int cnn__group_quota(void)
+static int cnn__own_quota(void)
 {
     FILE *file = fopen("/proc/self/cgroup", "r");
     char line[400], group[400] = "";
     while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4)) cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+        if (!strncmp(line, "0::/", 4))
+            cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
     if (file) fclose(file);
     return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
 }
@@ -1031,7 +1034,7 @@ static int cnn__processors(void)
     int n = 0;
 #ifndef CNN_NO_THREADS
 #if defined(__linux__)
-    int quota = cnn__group_quota();
+    int quota = cnn__own_quota();
     n = cnn__affinity();
     if (n > quota) n = quota;
 #elif defined(_WIN32)
@@ -1054,7 +1057,7 @@ static void cnn__unlock(void) {}
 static int cnn__add_atomic(int *count, int n) { return (*count += n) - n; }
 static int cnn__read_atomic(int *count) { return *count; }
 
-#else                                                      /* a mutex, two conditions, threads: of the platform */
+#else                                                      /* one name for each platform's mutex, condition, thread */
 
 #ifdef _WIN32
 typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
@@ -1090,7 +1093,10 @@ static void cnn__mutex_unlock(cnn__mutex *m) { pthread_mutex_unlock(m); }
 static void cnn__wait(cnn__condition *c, cnn__mutex *m) { pthread_cond_wait(c, m); }
 static void cnn__wake_one(cnn__condition *c) { pthread_cond_signal(c); }
 static void cnn__wake_all(cnn__condition *c) { pthread_cond_broadcast(c); }
-static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *)) { return !pthread_create(thread, NULL, entry, NULL); }
+static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
+{
+    return !pthread_create(thread, NULL, entry, NULL);
+}
 static void cnn__join(cnn__thread thread) { pthread_join(thread, NULL); }
 #endif
 
@@ -1099,7 +1105,7 @@ static cnn__mutex cnn__the_lock = CNN__MUTEX;
 static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
-/* C99 has no atomic operations: the compiler's, or a lock. Adds n to *count and returns what it was before. */
+/* Adds n to *count and returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
 static int cnn__add_atomic(int *count, int n)
 {
 #if defined(__GNUC__)
@@ -1124,7 +1130,7 @@ static int cnn__read_atomic(int *count)
 #endif
 }
 
-static void cnn__pause(void)                               /* tells the processor that this loop only waits */
+static void cnn__pause(void)                               /* tells the processor that this loop is waiting */
 {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
     __builtin_ia32_pause();
@@ -1133,47 +1139,52 @@ static void cnn__pause(void)                               /* tells the processo
 #endif
 }
 
-typedef struct cnn__job {                                  /* lies on the stack of its caller */
+typedef struct cnn__job {                                  /* lives on the stack of its caller, in cnn__parallel */
     void (*run)(void *arguments, int piece, int thread);
     void *arguments;
     int pieces, threads;
-    int claimed, front, back;                              /* pieces that somebody has claimed; from either end */
+    int claimed, front, back;                              /* pieces claimed: in all, at the front, at the back */
     int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
     int holding;                                           /* workers that hold a piece now */
-    int number;                                            /* of jobs so far */
+    int number;                                            /* 1 for the first job of the pool, and so on */
     struct cnn__job *following;
 } cnn__job;
 
 enum {
     CNN__MOST_WORKERS = 255,
-    CNN__SPINS = 8000                                      /* some 100 us: being woken takes 20, and a step has many jobs */
+    CNN__SPINS = 8000                                      /* about 100 us awake before a thread sleeps: waking takes
+                                                              20 us, and a training step has many jobs */
 };
 
 static struct {
     cnn__thread thread[CNN__MOST_WORKERS];
     int processors;
-    int wanted, workers;                                   /* workers: to be started at the next job; running */
+    int wanted, workers;                                   /* how many the next job needs; how many are running */
     int users;                                             /* open backends: the last one to close ends the workers */
     int ending;
     cnn__job *jobs;                                        /* in the order in which they were posted */
-    int numbered, posted;                                  /* jobs so far; posted: what an idle worker watches */
+    int numbered, posted;                                  /* jobs so far; an idle worker watches `posted` */
     int spinning, sleeping;                                /* idle workers: awake; asleep */
     int waiting;                                           /* callers asleep until their last pieces are done */
 } cnn__pool;
 static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
 
-/* The next piece, or -1. The caller begins at the front and workers at the back, so that each meets much the same
-   memory in one job after the other. */
+/* The next piece, or -1. The caller takes pieces from the front and workers from the back, so that each thread works on
+   much the same memory in every job. */
 static int cnn__claim(cnn__job *job, int thread)
 {
     if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
     return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
 }
 
-static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces; }
+static int cnn__open_job(cnn__job *job)                    /* 1 if one more thread may join and finds a piece */
+{
+    return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces;
+}
 
-/* Under the lock. How many workers a thread that begins on a job wakes, once it has given up the lock, which they want
-   first: two, who wake two more each. No more are awake than have a processor: they would only take turns. */
+/* Call it under the lock. How many workers a thread that begins a job should wake after it has released the lock, which
+   they take first. Two at most: each of them wakes two more. No more are awake than there are processors: they would
+   only take turns. */
 static int cnn__to_wake(cnn__job *job)
 {
     int most = cnn__pool.processors > 2 ? cnn__pool.processors - 1 : 1;
@@ -1186,7 +1197,7 @@ static int cnn__to_wake(cnn__job *job)
 
 static void cnn__wake(int workers) { while (workers-- > 0) cnn__wake_one(&cnn__job_posted); }
 
-/* Under the lock. Claims a piece of the first job that has one left and lacks a thread; NULL if there is none. */
+/* Call it under the lock. Joins the first open job and claims a piece of it; NULL if there is none. */
 static cnn__job *cnn__join_job(int *piece, int *thread)
 {
     cnn__job *job = cnn__pool.jobs;
@@ -1199,7 +1210,7 @@ static cnn__job *cnn__join_job(int *piece, int *thread)
     return NULL;
 }
 
-/* The next job mostly comes at once: for some microseconds a worker stays awake and watches for one after `number`. */
+/* The next job mostly comes at once, so a worker watches for one after `number` before it sleeps. */
 static void cnn__watch(int number)
 {
     int spins = CNN__SPINS;
@@ -1228,8 +1239,8 @@ static CNN__ENTRY cnn__worker(void *unused)
         cnn__wake(wake);
         do job->run(job->arguments, piece, thread);
         while ((piece = cnn__claim(job, thread)) >= 0);
-        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {   /* the job may be gone now */
-            cnn__lock();
+        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {
+            cnn__lock();                                   /* *job may no longer exist: its caller has returned */
             cnn__wake_all(&cnn__pieces_done);
             cnn__unlock();
         }
@@ -1247,17 +1258,17 @@ static void cnn__post(cnn__job *job)
     cnn__lock();
     while (cnn__pool.workers < cnn__pool.wanted && cnn__start(&cnn__pool.thread[cnn__pool.workers], cnn__worker))
         cnn__pool.workers++;
-    cnn__pool.wanted = cnn__pool.workers;                  /* where the system gives no more, fewer do it all */
+    cnn__pool.wanted = cnn__pool.workers;                  /* if the system refuses a thread, fewer do the work */
     while (*last) last = &(*last)->following;
     *last = job;
     job->number = ++cnn__pool.numbered;
     wake = cnn__to_wake(job);
     cnn__unlock();
-    cnn__add_atomic(&cnn__pool.posted, 1);                 /* now, when the lock is free for who was watching */
+    cnn__add_atomic(&cnn__pool.posted, 1);                 /* after the unlock: a watching worker takes the lock next */
     cnn__wake(wake);
 }
 
-/* All pieces are claimed: waits until those of the workers are done. */
+/* All pieces are claimed; waits until the workers have finished theirs. */
 static void cnn__finish(cnn__job *job)
 {
     cnn__job **at = &cnn__pool.jobs;
@@ -1276,7 +1287,7 @@ static void cnn__finish(cnn__job *job)
 }
 
 #ifndef _WIN32
-/* A forked child has the caller's thread alone: locks and workers begin anew, the workers at its first job. */
+/* After a fork the child has only the thread that forked: it gets new locks, and new workers at its first job. */
 static void cnn__forked(void)
 {
     static const cnn__mutex lock = CNN__MUTEX;
@@ -1294,7 +1305,7 @@ static void cnn__forked(void)
 
 #endif
 
-/* A backend that calls cnn__parallel opens the pool, and closes it when it is closed itself. */
+/* A backend that calls cnn__parallel opens the pool when it is opened, and closes it when it is closed. */
 static void cnn__open_pool(int threads)
 {
 #ifdef CNN_NO_THREADS
