@@ -1105,7 +1105,7 @@ static cnn__mutex cnn__the_lock = CNN__MUTEX;
 static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
-/* Adds n to *count and returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
+/* Adds n to *count, returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
 static int cnn__add_atomic(int *count, int n)
 {
 #if defined(__GNUC__)
@@ -2163,12 +2163,13 @@ static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__div
 
 /* ---- the operands of the vector functions ---- */
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, in all instruction sets: rows; vectors x lanes */
+enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anywhere: rows; vectors x lanes */
 
 /* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
 typedef struct cnn__product {
     const float *a[CNN__MOST_ROWS];                        /* its rows; after the last one, the last one again */
-    const float *b; const ptrdiff_t *b_offsets; ptrdiff_t b_stride;        /* row t: vectors at b + b_offsets[t] + v b_stride */
+    const float *b; const ptrdiff_t *b_offsets;            /* where each row begins */
+    ptrdiff_t b_stride;                                    /* from vector to vector of a row */
     float *c; ptrdiff_t c_stride;                          /* from row to row; the vectors of a row are contiguous */
     int rows, depth, vectors;                              /* rows of C; rows of B; vectors in a row of C */
     float init[CNN__MOST_ROWS];                            /* of each row: its bias, or 0 */
@@ -2183,7 +2184,7 @@ typedef struct cnn__window_sum {
     const float *values; const int32_t *offsets; ptrdiff_t count;
 } cnn__window_sum;
 
-/* A convolution of a padded input: the forward pass is one, and the way back from df to dx too. in is a block of images:
+/* A convolution of a padded input: the forward pass is one, and so is the way back from df to dx. `in` is a block:
        out(k, j, i) = [relu] (bias(k) + sum over taps of  weight(k, c, y, x) in(c, j s + y d, i s + x d)) */
 typedef struct cnn__conv {
     int groups, in_channels, out_channels;                 /* the channels of one group */
@@ -2195,8 +2196,8 @@ typedef struct cnn__conv {
 
 static int cnn__tiles(int n) { return cnn__divide_up(n, 4); }
 
-/* Strides of Winograd's arrays: U (point, out_channels, in_channels); V and M (point, channels, tiles) of blocks. A little
-   is added between points: at distances of a power of two they would evict each other from the cache. */
+/* Strides of Winograd's arrays: U (point, out_channels, in_channels); V and M (point, channels, tiles) of blocks. A
+   little is added between points: at distances of a power of two they would evict each other from the cache. */
 static ptrdiff_t cnn__u_row_stride(const cnn__conv *conv, int lanes) { return cnn__round_up(conv->in_channels, lanes); }
 static ptrdiff_t cnn__u_point_stride(const cnn__conv *conv, int lanes)
 {
@@ -2206,7 +2207,10 @@ static ptrdiff_t cnn__u_size(const cnn__conv *conv, int lanes)       /* of one g
 {
     return conv->points * conv->points * cnn__u_point_stride(conv, lanes);
 }
-static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes) { return ((ptrdiff_t)channels * tiles + 1) * lanes; }
+static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of V and M */
+{
+    return ((ptrdiff_t)channels * tiles + 1) * lanes;
+}
 
 /* ---- an instruction set ---- */
 
@@ -2238,15 +2242,15 @@ typedef struct cnn__isa {
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
-    void (*dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
-                    uint32_t limit, float grow);
+    void (*dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                    uint32_t index, uint32_t limit, float grow);
 } cnn__isa;
 
 /* ---- Winograd's matrices for 4 x 4 outputs (Lavin, Gray 2016) ----
    A row of a kernel u and a row of a window z are polynomials. Their product is found from its values at the points
-   0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the powers of
-   point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error is 4 to 7 times that
-   of the plain sum.                                                                                                       */
+   0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the
+   powers of point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error
+   is 4 to 7 times that of the plain sum.                                                                           */
 static const float cnn__AT6[4 * 6] = {
     1, 1,  1, 1,       1, 0,
     0, 1, -1, 0.5f,   -2, 0,
@@ -2296,7 +2300,7 @@ static const float cnn__BT8[8 * 8] = {
      0, -1,     0,      5.25f, 0,     -5.25f, 0, 1
 };
 
-/* ---- macros of the vector functions: CNN__FOR(name) is name_ISA; CNN__ISA and CNN__LANES are set before each pass ---- */
+/* ---- macros of the vector functions; CNN__FOR(name) is the name with the instruction set's behind it ---- */
 
 #define CNN__JOIN_(name, isa) name##_##isa
 #define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
@@ -2320,10 +2324,10 @@ static const float cnn__BT8[8 * 8] = {
 #define CNN__VECTOR CNN__FOR(cnn__vector)
 #define CNN__LOAD(from) (*(const CNN__FOR(cnn__unaligned) *)(from))        /* the vector at any address */
 #define CNN__AT(to) (*(CNN__FOR(cnn__unaligned) *)(to))                    /* the same, to be written */
-#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))       /* b is larger than the earlier a, or NaN: as the card's winner */
+#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))       /* b > a, which came earlier, or b is NaN: as in the card */
 
-/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a vector and
-   a number in one expression. There, and without GCC's vectors, a float is a vector of one lane. */
+/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a
+   vector and a number in one expression. There, and without GCC's vectors, a float is a vector of one lane. */
 #if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
 #define CNN__VECTORISED
 #define CNN__BITS(a) ((CNN__FOR(cnn__integers))(a))
@@ -2462,8 +2466,8 @@ static void CNN__FOR(cnn__add_windows)(const cnn__window_sum *w)
     }
 }
 
-/* Lists those of n values of df that are not 0, and the offsets of their windows: begin + corner, and if df was pooled, + the
-   tap that won. Returns how many. */
+/* Lists those of n values of df that are not 0, and the offsets of their windows: begin + corner, and if df was
+   pooled, + the tap that won. Returns how many. */
 static CNN__INLINE ptrdiff_t CNN__FOR(cnn__list_nonzeros_of)(float *values, int32_t *offsets, const float *df,
                                                               const int32_t *corners, const unsigned char *index,
                                                               const int32_t *taps, int32_t begin, ptrdiff_t n)
@@ -2480,14 +2484,15 @@ static CNN__INLINE ptrdiff_t CNN__FOR(cnn__list_nonzeros_of)(float *values, int3
 }
 
 static ptrdiff_t CNN__FOR(cnn__list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
-                                               const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
+                                              const unsigned char *index, const int32_t *taps, int32_t begin,
+                                              ptrdiff_t n)
 {
     if (index) return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, index, taps, begin, n);
     return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, NULL, taps, begin, n);
 }
 
-/* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i) goes to
-   to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
+/* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i)
+   goes to to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
 static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride,
                                                     const float *floats, const unsigned char *bytes,
                                                     ptrdiff_t image_stride, int images, int height, int width)
@@ -2526,14 +2531,16 @@ static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t p
     CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
 }
 
-static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images, int count)
+static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images,
+                                          int count)
 {
     CNN__FOR(cnn__to_lanes_of)(to, 0, CNN__LANES, NULL, from, image_stride, images, 1, count);
 }
 
 /* The way back: from `count` vectors to `count` values of each image. */
-static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t image_stride, int images,
-                                                      const float *from, ptrdiff_t pixel_stride, ptrdiff_t count)
+static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t image_stride,
+                                                     int images, const float *from, ptrdiff_t pixel_stride,
+                                                     ptrdiff_t count)
 {
     CNN__VECTOR r[CNN__LANES];
     ptrdiff_t first;
@@ -2620,8 +2627,8 @@ static void CNN__FOR(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdi
 
 /* ---- Winograd's transforms of a block ---- */
 
-/* out = matrix in, in one dimension. The matrix is known when this is compiled: each row becomes a few multiplications and
-   additions. */
+/* out = matrix in, in one dimension. The matrix is known when this is compiled: each row becomes a few
+   multiplications and additions. */
 static CNN__INLINE void CNN__FOR(cnn__transform_row)(const float *matrix, int rows, int columns, CNN__VECTOR *out,
                                                       const CNN__VECTOR *in)
 {
@@ -2637,8 +2644,9 @@ static CNN__INLINE void CNN__FOR(cnn__transform_row)(const float *matrix, int ro
 }
 
 /* to = T from TT, in two dimensions, T being the matrix: columns x columns values become rows x rows. */
-static CNN__INLINE void CNN__FOR(cnn__transform)(const float *matrix, int rows, int columns, float *to, ptrdiff_t to_stride,
-                                                  const float *from, ptrdiff_t row_stride, ptrdiff_t stride)
+static CNN__INLINE void CNN__FOR(cnn__transform)(const float *matrix, int rows, int columns, float *to,
+                                                 ptrdiff_t to_stride, const float *from, ptrdiff_t row_stride,
+                                                 ptrdiff_t stride)
 {
     CNN__VECTOR half[8][8], in[8], out[8];
     int j, i;
@@ -2683,7 +2691,8 @@ static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const flo
         }
 }
 
-/* f = [relu] (bias + AT M A): the 4 x 4 outputs of each tile, cut off at the edges of the map. m: (point, channel, tile) */
+/* f = [relu] (bias + AT M A): the 4 x 4 outputs of each tile, cut off at the edges of the map. m: (point, channel,
+   tile) */
 static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu,
                                        int channels, int first, int count)
 {
@@ -2748,8 +2757,8 @@ static void CNN__FOR(cnn__scale_bytes)(float *to, const unsigned char *from, flo
     for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
 }
 
-/* Square roots of numbers >= 0. No compiler vectorises sqrtf(), because it may set errno. The bits of x give a first guess of
-   1 / sqrt x (its exponent is half of x's, negated), and Newton's steps improve it. */
+/* Square roots of numbers >= 0. No compiler vectorises sqrtf(), because it may set errno. The bits of x give a first
+   guess of 1 / sqrt x (its exponent is half of x's, negated), and Newton's steps improve it. */
 static CNN__INLINE CNN__VECTOR CNN__FOR(cnn__sqrt)(CNN__VECTOR x)
 {
 #ifdef CNN__VECTORISED
@@ -2784,15 +2793,16 @@ static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_optio
     float rest[4][CNN__LANES] = { { 0 } };
     ptrdiff_t i, left = n % CNN__LANES;
     size_t bytes = (size_t)left * sizeof *w;
-    for (i = 0; i < n - left; i += CNN__LANES) CNN__FOR(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
+    for (i = 0; i < n - left; i += CNN__LANES)
+        CNN__FOR(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
     memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes);
     memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
     CNN__FOR(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
     memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
 }
 
-/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i / 4; LANES
-   of these run side by side. */
+/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i /
+   4; LANES of these run side by side. */
 static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
                                     uint32_t index, uint32_t limit, float grow)
 {
@@ -2847,7 +2857,8 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast")
+#pragma GCC optimize("no-math-errno", "no-trapping-math")
 #endif
 
 #ifdef __FILE_NAME__                        /* this file, whatever its name is */
@@ -2900,7 +2911,8 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
 #include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
@@ -2946,8 +2958,8 @@ static const cnn__isa *cnn__choose_isa(char *sentence, size_t room)
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has baseline%s%s%s%s", asked,
-                  count > 1 ? ", " : "", count > 1 ? list[1]->name : "",
+    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has baseline%s%s%s%s",
+                  asked, count > 1 ? ", " : "", count > 1 ? list[1]->name : "",
                   count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
@@ -2968,15 +2980,15 @@ typedef struct cnn__simd_context { int threads; const cnn__isa *isa; } cnn__simd
 static const cnn__isa *cnn__isa_of(void *context) { return ((const cnn__simd_context *)context)->isa; }
 static int cnn__threads_of(void *context) { return ((const cnn__simd_context *)context)->threads; }
 
-enum { CNN__OFFSET_FLOATS = sizeof(ptrdiff_t) / sizeof(float) };           /* an offset takes as much memory as so many floats */
+enum { CNN__OFFSET_FLOATS = sizeof(ptrdiff_t) / sizeof(float) };   /* an offset takes the memory of so many floats */
 
 static void cnn__zero_floats(float *to, ptrdiff_t n) { memset(to, 0, sizeof *to * (size_t)n); }
 static void cnn__copy_floats(float *to, const float *from, ptrdiff_t n) { memcpy(to, from, sizeof *to * (size_t)n); }
 static ptrdiff_t cnn__align(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }  /* whole cache lines of 64 bytes */
 
 /* The next rows of A in a product: of a matrix, from row `first` on, up to its end or as many as fit. */
-static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *matrix, ptrdiff_t stride, const float *bias,
-                           int first, int end)
+static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *matrix, ptrdiff_t stride,
+                           const float *bias, int first, int end)
 {
     int r;
     p->rows = cnn__smaller(isa->rows, end - first);
@@ -3001,7 +3013,7 @@ static ptrdiff_t cnn__in_group(const cnn__conv *conv)        /* values of a grou
 
 static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->out_height * conv->out_width; }
 
-/* WHERE THE FAST CONVOLUTION IS CHOSEN. Returns Winograd's points a side, or 0: then cnn__convolve_direct sums up the taps.
+/* WHERE THE FAST CONVOLUTION IS CHOSEN. Returns Winograd's points a side, or 0: then cnn__convolve_direct is taken.
    For 4 x 4 outputs of an r x r kernel, Winograd multiplies (r + 3)^2 times in place of 16 r^2: 36 in place of 144 for
    3 x 3, 64 in place of 400 for 5 x 5. Why it is not always taken:
      - There are matrices for these two kernels only, without stride or dilation.
@@ -3009,7 +3021,7 @@ static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->o
        channels: with fewer than 4 of either, the transforms do not pay.
      - Tiles are computed whole. On a small map much of the last ones is cut off; what is left must save a third of the
        multiplications (hence 1.5), or the transforms do not pay either.
-   The gradient of the weights is always summed up directly: Adam turns a small gradient's rounding into whole steps.     */
+   The gradient of the weights is always summed up directly: Adam turns a small gradient's rounding into whole steps. */
 static int cnn__choose_convolution(const cnn__conv *conv)
 {
     int r = conv->kernel_height, points = r + 3;
@@ -3024,10 +3036,10 @@ static int cnn__choose_convolution(const cnn__conv *conv)
 }
 
 enum {
-    CNN__PIECES = 16,                       /* of a backward pass, at most: each has sums of dweight, to be added at the end */
-    CNN__TILES = 6,                         /* at once, at most; CNN__V_BYTES allows for fewer where there are many channels */
-    CNN__V_BYTES = 600 * 1024,              /* of V: it is read for each output channel, so it stays in a second-level cache
-                                               of 1 MB, beside the kernels */
+    CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
+    CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
+    CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
+                                               second-level cache of 1 MB, beside the kernels */
     CNN__M_CHANNELS = 16,                   /* output channels in M at once: few, so that M stays in the cache too */
     CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
     CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
@@ -3045,19 +3057,19 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
        X  (c, height, width)  the padded input      V  Winograd's input      M  Winograd's products
        Z  (k, out_height, out_width)        f, or on the way back dx, perhaps with its padding
        D  (k, height, width)  df before pooling, with zeros around it and, with a stride, between its values
-   dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it is summed
-   up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a kernel
-   row are contiguous, and fill vectors.                                                                                  */
+   dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it
+   is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
+   kernel row are contiguous, and fill vectors.                                                                     */
 typedef struct cnn__conv_arrays {
     float *x, *d, *z, *v, *m;
-    float *pooled;                          /* forward: Z after pooling, and index; backward: df, df in lanes, and index */
+    float *pooled;                          /* forward: Z after pooling, index; backward: df, df in lanes, index */
     ptrdiff_t *offsets;                     /* of the rows of B in a product */
     float *values; int32_t *windows;        /* the df of a channel that are not 0, and the offsets of their windows */
     int32_t *corners, *taps;                /* offsets: of df's windows in an image; of the taps of a pool */
 } cnn__conv_arrays;
 
-/* How add_windows is called for dweight: once, with a kernel row in each row of the window; but with a dilation of the width
-   once for each kernel row, with a tap in each row of the window. */
+/* How add_windows is called for dweight: once, with a kernel row in each row of the window; but with a dilation of
+   the width once for each kernel row, with a tap in each row of the window. */
 typedef struct cnn__weight_window {
     const cnn__isa *isa;                    /* with vectors no longer than a row of the window */
     int calls, rows, vectors;
@@ -3075,8 +3087,8 @@ typedef struct cnn__conv_plan {
     cnn__weight_window window;
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
-    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size;  /* of the arrays */
-    ptrdiff_t per_thread;                   /* of all of them */
+    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size;
+    ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
 static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
@@ -3107,7 +3119,8 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 /* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
 static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), top, left;
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    int top, left;
     cnn__conv *conv = &p->backward;
     p->fold = s->padding_mode != CNN_ZEROS;
     top = p->fold ? 0 : s->pad_top;                        /* where dx(0, 0) lies in the padded dx */
@@ -3137,7 +3150,8 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     const cnn__conv *conv = &p->forward;
     cnn__weight_window *w = &p->window;
     ptrdiff_t image = s->groups * cnn__in_group(conv), row;
-    int depth = conv->in_channels, dilated = conv->dilation_width > 1, floats = depth * (dilated ? 1 : conv->kernel_width);
+    int depth = conv->in_channels, dilated = conv->dilation_width > 1;
+    int floats = depth * (dilated ? 1 : conv->kernel_width);
     w->isa = cnn__narrow_isa(isa, floats);
     w->calls = dilated ? conv->kernel_height : 1;
     w->rows = dilated ? conv->kernel_width : conv->kernel_height;
@@ -3161,7 +3175,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     cnn__conv conv = {
         s->groups, s->in_channels / s->groups, s->out_channels / s->groups, s->kernel_height, s->kernel_width,
         s->stride_height, s->stride_width, s->dilation_height, s->dilation_width,
-        s->in_height + s->pad_top + s->pad_bottom, s->in_width + s->pad_left + s->pad_right, s->out_height, s->out_width, 0
+        s->in_height + s->pad_top + s->pad_bottom, s->in_width + s->pad_left + s->pad_right,
+        s->out_height, s->out_width, 0
     };
     cnn__conv_plan p;
     memset(&p, 0, sizeof p);
@@ -3177,8 +3192,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
         cnn__plan_dweight(&p, s, isa);
     }
     p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
-    p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size + 2 * p.list_size
-                 + p.corners_size;
+    p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
+                 + 2 * p.list_size + p.corners_size;
     return p;
 }
 
@@ -3210,8 +3225,8 @@ static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
     return a;
 }
 
-/* The borders of a map of X, as the card's cnn__border says; zeros beyond them, which only the last tiles reach. A pixel is
-   `size` floats. The inside of the map is there already. */
+/* The borders of a map of X, as the card's cnn__border says; zeros beyond them, which only the last tiles reach. A
+   pixel is `size` floats. The inside of the map is there already. */
 static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, float *map, int size)
 {
     ptrdiff_t row_stride = (ptrdiff_t)conv->width * size;
@@ -3228,7 +3243,8 @@ static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, 
             beyond = i >= s->pad_left + s->in_width + s->pad_right;
             column = beyond ? -1 : cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
             if (column < 0) cnn__zero_floats(map + (ptrdiff_t)i * size, size);
-            else cnn__copy_floats(map + (ptrdiff_t)i * size, inside + row * row_stride + (ptrdiff_t)column * size, size);
+            else
+                cnn__copy_floats(map + (ptrdiff_t)i * size, inside + row * row_stride + (ptrdiff_t)column * size, size);
         }
     }
 }
@@ -3246,7 +3262,8 @@ static void cnn__pad_block(const cnn_conv2d_shape *s, const cnn__conv *conv, con
     }
 }
 
-/* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the pixel. */
+/* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
+   pixel. */
 static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
                               const float *x)
 {
@@ -3260,7 +3277,8 @@ static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, 
     }
 }
 
-/* The reverse: the gradient of a border value is added to that of the value which it is a copy of. to: (c, h, w) of a block */
+/* The reverse: the gradient of a border value is added to that of the value which it is a copy of. to: (c, h, w) of
+   a block */
 static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__isa *isa, float *to,
                               const float *from)
 {
@@ -3342,8 +3360,8 @@ static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, f
         for (k = 0; k < conv->out_channels; k += channels) {
             channels = cnn__smaller(CNN__M_CHANNELS, conv->out_channels - k);
             cnn__multiply_points(isa, conv, u + k * cnn__u_row_stride(conv, isa->lanes), channels, tiles, a);
-            isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu, channels,
-                            first, tiles);
+            isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu,
+                            channels, first, tiles);
         }
     }
 }
@@ -3376,7 +3394,8 @@ static void cnn__conv_forward_piece(void *arguments, int block, int thread)
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
     int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
     int pooled = s->pool.kernel_height > 0;
-    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width, images);
+    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width,
+                   images);
     cnn__convolve(job, &p->forward, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activation_forward(s->activation, s->slope, a.z, a.z,
@@ -3389,7 +3408,8 @@ static void cnn__conv_forward_piece(void *arguments, int block, int thread)
     isa->from_lanes(job->out + first * p->image, p->image, images, pooled ? a.pooled : a.z, lanes, p->image);
 }
 
-/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get zeros. */
+/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
+   zeros. */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
@@ -3409,7 +3429,8 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
     const cnn__isa *isa = job->isa;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
     ptrdiff_t width = (ptrdiff_t)p->backward.width * lanes, map_stride = p->backward.height * width;
-    ptrdiff_t row_stride = s->stride_height * width, pixel_stride = (ptrdiff_t)s->stride_width * lanes, image = p->image;
+    ptrdiff_t row_stride = s->stride_height * width, pixel_stride = (ptrdiff_t)s->stride_width * lanes;
+    ptrdiff_t image = p->image;
     float *df_lanes = a->pooled + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
     float *to = a->d + p->df_top * width + (ptrdiff_t)p->df_left * lanes;
     if (pooled || fresh) cnn__zero_floats(a->d, p->d_size);
@@ -3423,8 +3444,8 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
                           s->out_width);
 }
 
-/* The offset in X of each df's window: its corner, and if it was pooled, + the tap that won. The sum of the two fits in an
-   int; a corner in the padding of the pool may not, and wraps around. */
+/* The offset in X of each df's window: its corner, and if it was pooled, + the tap that won. The sum of the two fits
+   in an int; a corner in the padding of the pool may not, and wraps around. */
 static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, int32_t *corners, int32_t *taps)
 {
     const cnn_pool2d_shape *p = &s->pool;
@@ -3440,9 +3461,10 @@ static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, 
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are listed. */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df, int first,
-                              int images)
+/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are
+   listed. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df,
+                              int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
@@ -3450,7 +3472,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const cnn__weight_window *w = &p->window;
     const cnn__isa *isa = job->isa;
     cnn__window_sum sum = { NULL, w->rows, w->vectors, NULL, w->row_stride, a->values, a->windows, 0 };
-    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width, x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
+    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
+    ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
     int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
     for (n = 0; n < images; n += count) {
         float *to = sums, *dbias = sums + s->out_channels * w->size;
@@ -3462,8 +3485,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
             for (b = 0; b < count; b++) {
                 const float *d = df + (n + b) * p->image + k * p->map;
                 const unsigned char *index = pooled ? job->index + (first + n + b) * p->image + k * p->map : NULL;
-                sum.count += isa->list_nonzeros(a->values + sum.count, a->windows + sum.count, d, a->corners, index, a->taps,
-                                                (int32_t)(b * x_image), p->map);
+                sum.count += isa->list_nonzeros(a->values + sum.count, a->windows + sum.count, d, a->corners, index,
+                                                a->taps, (int32_t)(b * x_image), p->map);
             }
             for (call = 0; call < w->calls; call++) {
                 sum.to = to + call * w->down;
@@ -3477,7 +3500,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
 }
 
 /* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum */
-static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias, const float *sums)
+static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias,
+                               const float *sums)
 {
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
@@ -3490,8 +3514,8 @@ static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float 
         for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
-/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its own sums
-   of dweight and dbias, which are added up in order at the end. */
+/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its
+   own sums of dweight and dbias, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
@@ -3596,20 +3620,20 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
 
 enum {
     CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece */
-    CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB, and stay
-                                               in a second-level cache */
-    CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that their `packed` stays in the cache */
+    CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
+                                               and stay in a second-level cache */
+    CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that `packed` stays in a cache */
 };
 
-/* A matrix without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed` the row is
-   that each is multiplied by. */
+/* A matrix without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed` the
+   row is that each is multiplied by. */
 typedef struct cnn__sparse { int rows, depth; float *values; int32_t *offsets; ptrdiff_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
     const cnn__isa *isa;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
-    float *x_lanes; ptrdiff_t *offsets;                    /* forward: x by blocks, a sample in each lane; of its rows */
+    float *x_lanes; ptrdiff_t *offsets;                    /* forward: x, a sample in each lane; where its rows begin */
     cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
     const float *x, *weight, *bias;
 } cnn__linear_job;
@@ -3624,8 +3648,8 @@ static void cnn__linear_lanes_piece(void *arguments, int block, int thread)
                              cnn__smaller(lanes, job->s->batch - first), 1, (int)in);
 }
 
-/* The card of the linear layer for a few blocks of samples and LINEAR_OUTPUTS outputs: a row of A is a row of weights, a
-   column of C a block. */
+/* The card of the linear layer for a few blocks of samples and LINEAR_OUTPUTS outputs: a row of A is a row of
+   weights, a column of C a block. */
 static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
@@ -3659,16 +3683,16 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
                         cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
 }
 
-static ptrdiff_t cnn__packed_size(int panel, int longest)  /* `longest` rows of `panel` inputs, and one row of the result */
+static ptrdiff_t cnn__packed_size(int panel, int longest)  /* `longest` rows of `panel` inputs, and a row of `result` */
 {
     return cnn__align((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
 }
 
-/* to = df from, or to += df from, in `width` columns of matrices whose rows are `stride` apart. These columns of `from` are
-   copied to `packed` once, and used by all rows of df. Only whole vectors are written: where the width is not a multiple of
-   them, a row goes by way of `result`. */
-static void cnn__multiply_sparse(const cnn__isa *isa, const cnn__sparse *df, float *to, const float *from, ptrdiff_t stride,
-                                 int width, int overwrite, float *packed)
+/* to = df from, or to += df from, in `width` columns of matrices whose rows are `stride` apart. These columns of
+   `from` are copied to `packed` once, and used by all rows of df. Only whole vectors are written: where the width is
+   not a multiple of them, a row goes by way of `result`. */
+static void cnn__multiply_sparse(const cnn__isa *isa, const cnn__sparse *df, float *to, const float *from,
+                                 ptrdiff_t stride, int width, int overwrite, float *packed)
 {
     int panel = isa->lanes * CNN__LINEAR_VECTORS, cut = width % isa->lanes, r;
     float *result = packed + (ptrdiff_t)panel * df->depth;
@@ -3694,7 +3718,8 @@ static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
     const cnn__isa *isa = job->isa;
-    int panel = isa->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
+    int panel = isa->lanes * CNN__LINEAR_VECTORS, first = piece * panel;
+    int width = cnn__smaller(panel, s->in_features - first);
     float *packed = job->scratch + thread * cnn__packed_size(panel, (int)cnn__larger(s->batch, s->out_features));
     if (job->dweight)
         cnn__multiply_sparse(isa, &job->df[0], job->dweight + first, job->x + first, s->in_features, width, 0, packed);
@@ -3702,7 +3727,7 @@ static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
         cnn__multiply_sparse(isa, &job->df[1], job->dx + first, job->weight + first, s->in_features, width, 1, packed);
 }
 
-static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floats of `work`, from a cache line's start on */
+static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floats of `work`: whole cache lines */
 {
     float *here = *work;
     *work += cnn__align(floats);
@@ -3720,8 +3745,8 @@ static void cnn__make_sparse(const cnn__isa *isa, cnn__sparse *to, const float *
     corners = (int32_t *)(void *)cnn__next(work, depth);
     for (r = 0; r < depth; r++) corners[r] = (int32_t)r * isa->lanes * CNN__LINEAR_VECTORS;
     for (r = 0; r < rows; r++)
-        to->counts[r] = isa->list_nonzeros(to->values + r * depth, to->offsets + r * depth, df + r * depth, corners, NULL,
-                                           NULL, 0, depth);
+        to->counts[r] = isa->list_nonzeros(to->values + r * depth, to->offsets + r * depth, df + r * depth, corners,
+                                           NULL, NULL, 0, depth);
 }
 
 static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
@@ -3731,7 +3756,8 @@ static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
     ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
                       + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS
                       + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
-    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features) + 4 * cnn__align(s->batch + s->out_features)
+    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features)
+                       + 4 * cnn__align(s->batch + s->out_features)
                        + threads * cnn__packed_size(lanes * CNN__LINEAR_VECTORS, longest);
     return sizeof(float) * (size_t)cnn__larger(forward, backward);
 }
@@ -3772,7 +3798,8 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
     for (n = 0; n < s->batch; n++)
         for (o = 0; o < s->out_features; o++)
             transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
-    for (o = 0; dbias && o < s->out_features; o++) dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+    for (o = 0; dbias && o < s->out_features; o++)
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
     if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
     if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
@@ -3782,7 +3809,7 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
 
 /* ---- value by value: a job a kind of operation; `run` gets a piece's values ---- */
 
-enum { CNN__VALUES = 1 << 14 };             /* of a piece: 64 KB, some microseconds of work, which outweigh its claiming */
+enum { CNN__VALUES = 1 << 14 };             /* of a piece: microseconds of work, much more than claiming it takes */
 
 static void cnn__each(void *context, size_t n, void (*run)(void *job, int piece, int thread), void *job)
 {
@@ -3819,7 +3846,8 @@ static void cnn__activation_piece(void *arguments, int piece, int thread)
     else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
 }
 
-static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
+                                         size_t n)
 {
     cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, x, n };
     cnn__each(context, n, cnn__activation_piece, &job);
@@ -3851,7 +3879,8 @@ static void cnn__dropout_piece(void *arguments, int piece, int thread)
 }
 
 /* Forward, and backward with dx and dy: the mask and the factor are the same. */
-static void cnn__simd_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cnn__simd_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                              size_t n)
 {
     cnn__dropout_job job = { cnn__isa_of(context), c, layer, p, y, x, n };
     cnn__each(context, n, cnn__dropout_piece, &job);
@@ -3884,8 +3913,8 @@ static void cnn__adam_piece(void *arguments, int piece, int thread)
     }
 }
 
-static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                float *v, const float *g, size_t n, cnn_span *spans, int count)
+static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w,
+                                float *m, float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
     cnn__adam_job job = { cnn__isa_of(context), c, o, decoupled, w, m, v, g, n, spans, count };
     cnn_span *s;
@@ -3917,8 +3946,9 @@ static void cnn__gather_sample(void *arguments, int n, int thread)
     }
 }
 
-static void cnn__simd_gather(void *context, const cnn_counters *c, const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                             const float *floats, const int *order, const float *scale, const float *shift)
+static void cnn__simd_gather(void *context, const cnn_counters *c, const cnn_map_shape *s, float *x,
+                             const unsigned char *bytes, const float *floats, const int *order, const float *scale,
+                             const float *shift)
 {
     cnn__gather_job job = { cnn__isa_of(context), s, x, bytes, floats, order + c->batch_offset, scale, shift };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__gather_sample, &job);
@@ -3947,7 +3977,8 @@ static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, f
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
-static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                      const float *x)
 {
     cnn__pool_job job = { s, dx, dy, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
