@@ -2122,7 +2122,12 @@ static cnn_backend cnn__direct(void)
             is computed; this section changes only the order of the sums and where values lie.
 
             Lanes      One image lies in each lane of a vector. The loops are then the card's, with
-                       vectors in place of numbers, and maps of any size fill the vectors.
+                       vectors in place of numbers, and maps of any size fill the vectors:
+
+                           image 0   a0 b0 c0 ...                   pixel a   a0 a1 a2 a3
+                           image 1   a1 b1 c1 ...      becomes      pixel b   b0 b1 b2 b3
+                           ...                                      ...       lanes 0 to 3
+
             Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
@@ -2144,7 +2149,7 @@ static cnn_backend cnn__direct(void)
        tap      one weight of a kernel, and the input value that it is multiplied by
        window   the input values that one output value sees
        tile     4 x 4 neighbouring output values, which Winograd's algorithm computes together
-       point    one of the 6 or 8 points a side at which Winograd's algorithm multiplies
+       point    Winograd's algorithm multiplies at 6 x 6 or 8 x 8 points; `points` is 6 or 8
        piece    a part of a job that one thread does
        offset   floats from the beginning of an array to a place in it
        stride   floats from one row (row_stride), map, point, ... to the next in memory; only
@@ -2167,7 +2172,7 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anyw
 
 /* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
 typedef struct cnn__product {
-    const float *a[CNN__MOST_ROWS];                        /* its rows; after the last one, the last one again */
+    const float *a[CNN__MOST_ROWS];                        /* its rows; from `rows` on, the last one again */
     const float *b; const ptrdiff_t *b_offsets;            /* where each row begins */
     ptrdiff_t b_stride;                                    /* from vector to vector of a row */
     float *c; ptrdiff_t c_stride;                          /* from row to row; the vectors of a row are contiguous */
@@ -2184,7 +2189,7 @@ typedef struct cnn__window_sum {
     const float *values; const int32_t *offsets; ptrdiff_t count;
 } cnn__window_sum;
 
-/* A convolution of a padded input: the forward pass is one, and so is the way back from df to dx. `in` is a block:
+/* A convolution whose input is padded already: the forward pass is one, and so is the way back from df to dx.
        out(k, j, i) = [relu] (bias(k) + sum over taps of  weight(k, c, y, x) in(c, j s + y d, i s + x d)) */
 typedef struct cnn__conv {
     int groups, in_channels, out_channels;                 /* the channels of one group */
@@ -2203,7 +2208,7 @@ static ptrdiff_t cnn__u_point_stride(const cnn__conv *conv, int lanes)
 {
     return conv->out_channels * cnn__u_row_stride(conv, lanes) + 16;
 }
-static ptrdiff_t cnn__u_size(const cnn__conv *conv, int lanes)       /* of one group; 0 without Winograd */
+static ptrdiff_t cnn__u_size(const cnn__conv *conv, int lanes)             /* of one group; 0 without Winograd */
 {
     return conv->points * conv->points * cnn__u_point_stride(conv, lanes);
 }
@@ -2214,7 +2219,7 @@ static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of
 
 /* ---- an instruction set ---- */
 
-typedef struct cnn__isa {
+typedef struct cnn__isa {                                  /* each function is explained where it is defined, below */
     const char *name;
     int lanes;
     int rows, vectors;                                     /* of a product, at most */
@@ -2349,7 +2354,7 @@ static const float cnn__BT8[8 * 8] = {
 
 #ifdef CNN__ISA
 
-/* ---- the vector functions, the innermost loops; below, an instruction set defines
+/* ---- the vector functions: the innermost loops. For each instruction set, further down, there are defined:
    CNN__ISA                  its name
    CNN__LANES                the lanes of a vector; 1 where the compiler has no vectors
    CNN__LOW, CNN__HIGH       the indices that interleave the lower halves of two vectors, and the upper halves
@@ -2418,7 +2423,7 @@ static void CNN__FOR(cnn__multiply)(const cnn__product *p)
 /* cnn__window_sum for rows x vectors of its windows, from `x` on: one load for each multiply-add. Too few sums stall on
    latency: then there are two sets (ways = 2), one for the windows with even n and one for those with odd n. */
 static CNN__INLINE void CNN__FOR(cnn__add_windows_of)(const cnn__window_sum *w, int rows, int vectors, ptrdiff_t ways,
-                                                       float *to, const float *x)
+                                                      float *to, const float *x)
 {
     CNN__VECTOR sum[2][CNN__SUMS], zero = { 0 };
     ptrdiff_t to_stride = (ptrdiff_t)w->vectors * CNN__LANES, n, way;
@@ -2454,7 +2459,7 @@ static void CNN__FOR(cnn__add_windows)(const cnn__window_sum *w)
             const float *x = w->x + row * w->row_stride + v * CNN__LANES;
 #define CNN__PART(high, wide)                                                                                      \
             if (rows == high && w->vectors - v >= wide && high * wide <= CNN__SUMS) {                              \
-                CNN__FOR(cnn__add_windows_of)(w, high, wide, high * wide <= CNN__SUMS / 2 ? 2 : 1, to, x);        \
+                CNN__FOR(cnn__add_windows_of)(w, high, wide, high * wide <= CNN__SUMS / 2 ? 2 : 1, to, x);         \
                 v += wide;                                                                                         \
                 continue;                                                                                          \
             }
@@ -2469,8 +2474,8 @@ static void CNN__FOR(cnn__add_windows)(const cnn__window_sum *w)
 /* Lists those of n values of df that are not 0, and the offsets of their windows: begin + corner, and if df was
    pooled, + the tap that won. Returns how many. */
 static CNN__INLINE ptrdiff_t CNN__FOR(cnn__list_nonzeros_of)(float *values, int32_t *offsets, const float *df,
-                                                              const int32_t *corners, const unsigned char *index,
-                                                              const int32_t *taps, int32_t begin, ptrdiff_t n)
+                                                             const int32_t *corners, const unsigned char *index,
+                                                             const int32_t *taps, int32_t begin, ptrdiff_t n)
 {
     ptrdiff_t count = 0, i;
     for (i = 0; i < n; i++) {
@@ -2494,8 +2499,8 @@ static ptrdiff_t CNN__FOR(cnn__list_nonzeros)(float *values, int32_t *offsets, c
 /* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i)
    goes to to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
 static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride,
-                                                    const float *floats, const unsigned char *bytes,
-                                                    ptrdiff_t image_stride, int images, int height, int width)
+                                                   const float *floats, const unsigned char *bytes,
+                                                   ptrdiff_t image_stride, int images, int height, int width)
 {
     ptrdiff_t count = (ptrdiff_t)height * width, first = 0, starts[CNN__LANES];
     CNN__VECTOR r[CNN__LANES];
@@ -2526,7 +2531,7 @@ static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stri
 }
 
 static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from,
-                                     ptrdiff_t image_stride, int images, int height, int width)
+                                    ptrdiff_t image_stride, int images, int height, int width)
 {
     CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
 }
@@ -2568,13 +2573,13 @@ static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned cha
 }
 
 static void CNN__FOR(cnn__from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from,
-                                       ptrdiff_t pixel_stride, ptrdiff_t count)
+                                      ptrdiff_t pixel_stride, ptrdiff_t count)
 {
     CNN__FOR(cnn__from_lanes_of)(to, NULL, image_stride, images, from, pixel_stride, count);
 }
 
 static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from,
-                                             ptrdiff_t count)
+                                            ptrdiff_t count)
 {
     CNN__FOR(cnn__from_lanes_of)(NULL, to, image_stride, images, from, CNN__LANES, count);
 }
@@ -2607,7 +2612,7 @@ static void CNN__FOR(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *
 
 /* The way back: each dy is added to d at its window's winner. */
 static void CNN__FOR(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
-                                       ptrdiff_t pixel_stride, const float *dy, const float *index)
+                                      ptrdiff_t pixel_stride, const float *dy, const float *index)
 {
     int c, j, i, row, column;
     for (c = 0; c < s->channels; c++, d += map_stride)
@@ -2630,7 +2635,7 @@ static void CNN__FOR(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdi
 /* out = matrix in, in one dimension. The matrix is known when this is compiled: each row becomes a few
    multiplications and additions. */
 static CNN__INLINE void CNN__FOR(cnn__transform_row)(const float *matrix, int rows, int columns, CNN__VECTOR *out,
-                                                      const CNN__VECTOR *in)
+                                                     const CNN__VECTOR *in)
 {
     int j, i;
     CNN__UNROLL for (j = 0; j < rows; j++) {
@@ -2694,7 +2699,7 @@ static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const flo
 /* f = [relu] (bias + AT M A): the 4 x 4 outputs of each tile, cut off at the edges of the map. m: (point, channel,
    tile) */
 static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu,
-                                       int channels, int first, int count)
+                                      int channels, int first, int count)
 {
     int height = conv->out_height, width = conv->out_width, across = cnn__tiles(width), c, t, i, j;
     ptrdiff_t map_stride = (ptrdiff_t)height * width * CNN__LANES;
@@ -2774,7 +2779,7 @@ static CNN__INLINE CNN__VECTOR CNN__FOR(cnn__sqrt)(CNN__VECTOR x)
 }
 
 static CNN__INLINE void CNN__FOR(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w,
-                                                    float *m, float *v, const float *g)
+                                                   float *m, float *v, const float *g)
 {
     CNN__VECTOR weight = CNN__LOAD(w), d = CNN__LOAD(g) + f->decay * weight;
     CNN__VECTOR mean = o->beta1 * CNN__LOAD(m) + (1 - o->beta1) * d;
@@ -2786,7 +2791,7 @@ static CNN__INLINE void CNN__FOR(cnn__adam_vector)(const cnn__adam_factors *f, c
 
 /* The card of Adam. What does not fill a vector is copied to one. */
 static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
-                                 const float *g, ptrdiff_t n)
+                                const float *g, ptrdiff_t n)
 {
     cnn__adam_factors factors = *f;
     cnn_adam_options options = *o;
@@ -2804,7 +2809,7 @@ static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_optio
 /* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i /
    4; LANES of these run side by side. */
 static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
-                                    uint32_t index, uint32_t limit, float grow)
+                                   uint32_t index, uint32_t limit, float grow)
 {
     uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
     ptrdiff_t at, i, left;
@@ -3006,7 +3011,7 @@ static ptrdiff_t cnn__taps(const cnn__conv *conv)
     return (ptrdiff_t)conv->in_channels * conv->kernel_height * conv->kernel_width;
 }
 
-static ptrdiff_t cnn__in_group(const cnn__conv *conv)        /* values of a group of the padded input's channels */
+static ptrdiff_t cnn__in_group(const cnn__conv *conv)      /* values of a group of the padded input's channels */
 {
     return (ptrdiff_t)conv->in_channels * conv->height * conv->width;
 }
@@ -3021,7 +3026,8 @@ static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->o
        channels: with fewer than 4 of either, the transforms do not pay.
      - Tiles are computed whole. On a small map much of the last ones is cut off; what is left must save a third of the
        multiplications (hence 1.5), or the transforms do not pay either.
-   The gradient of the weights is always summed up directly: Adam turns a small gradient's rounding into whole steps. */
+   The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
+   the gradient's size, would turn the rounding of a small gradient into whole steps. */
 static int cnn__choose_convolution(const cnn__conv *conv)
 {
     int r = conv->kernel_height, points = r + 3;
@@ -3054,9 +3060,11 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
 }
 
 /* The arrays of one thread. X, D, Z, V and M are of one block, with an image in each lane.
-       X  (c, height, width)  the padded input      V  Winograd's input      M  Winograd's products
-       Z  (k, out_height, out_width)        f, or on the way back dx, perhaps with its padding
-       D  (k, height, width)  df before pooling, with zeros around it and, with a stride, between its values
+       X  (c, height, width)           the padded input
+       Z  (k, out_height, out_width)   f, or on the way back dx, perhaps with its padding
+       D  (k, height, width)           df before pooling, with zeros around it and, with a stride, between its values
+       V  (point, c, tile)             Winograd's transformed input
+       M  (point, k, tile)             Winograd's products
    dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it
    is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
    kernel row are contiguous, and fill vectors.                                                                     */
@@ -3078,7 +3086,7 @@ typedef struct cnn__weight_window {
 } cnn__weight_window;
 
 typedef struct cnn__conv_plan {
-    cnn__conv forward, backward;      /* from X to Z; from D to dx */
+    cnn__conv forward, backward;            /* from X to Z; from D to dx */
     int lanes, blocks, pieces;
     int df_top, df_left;                    /* where df(0, 0) lies in D */
     int top, left;                          /* where the backward convolution begins in D */
@@ -3619,7 +3627,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
 /* ---- the linear layer ---- */
 
 enum {
-    CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece */
+    CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
     CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
                                                and stay in a second-level cache */
     CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that `packed` stays in a cache */
@@ -3683,7 +3691,8 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
                         cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
 }
 
-static ptrdiff_t cnn__packed_size(int panel, int longest)  /* `longest` rows of `panel` inputs, and a row of `result` */
+/* Floats of `packed`: `longest` rows of a panel, which is the inputs of a whole piece, and one row of `result` */
+static ptrdiff_t cnn__packed_size(int panel, int longest)
 {
     return cnn__align((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
 }
@@ -3807,7 +3816,7 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
                   cnn__linear_backward_piece, &job);
 }
 
-/* ---- value by value: a job a kind of operation; `run` gets a piece's values ---- */
+/* ---- value by value: each operation has a job, and a function for a piece of its values ---- */
 
 enum { CNN__VALUES = 1 << 14 };             /* of a piece: microseconds of work, much more than claiming it takes */
 
