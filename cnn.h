@@ -37,7 +37,7 @@
        >>threads    a small pool that works on pieces; how many processors there are
        >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
        >>direct     `direct`: the cards as a table of operations
-       >>simd       `simd`: the same operations as matrix products on vectors and threads
+       >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, evaluating and predicting
