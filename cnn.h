@@ -180,6 +180,19 @@ void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + e
 void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
 void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
 void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w) */
+
+/* Branches. A layer reads the one before it, unless cnn_from has named another place; cnn_here names
+   the place where the list stands, so that a residual block (He et al. 2016, figure 2) reads
+
+       int x = cnn_here(net);
+       cnn_conv2d(net, ...);  cnn_relu(net);  cnn_conv2d(net, ...);
+       cnn_add(net, x);       cnn_relu(net);
+
+   A place is a number, 0: the samples; it stays the same. The last layer of the list gives the output. */
+int cnn_here(const cnn_net *net);
+void cnn_from(cnn_net *net, int place);     /* the next layer reads this place's output */
+void cnn_add(cnn_net *net, int place);      /* y = what the list has here + that output, of one shape */
+void cnn_concat(cnn_net *net, int place);   /* torch.cat: its channels, then the other's: (c1 + c2, h, w) */
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);    /* training: y = x m / (1-p), m = 0 with probability p */
 
 void cnn_block(cnn_net *net, const char *name); /* a building block (section 6.2.3.1): the layers that follow
@@ -515,6 +528,10 @@ typedef struct cnn_linear_shape {
     cnn_activation activation; float slope;
 } cnn_linear_shape;
 
+typedef struct cnn_copy_shape {             /* some channels of one tensor, and where they go in another */
+    int batch, channels, pixels;
+    int to_channels, to_first, from_channels, from_first;
+} cnn_copy_shape;
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
 
 /* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
@@ -541,7 +558,7 @@ typedef struct cnn_span {
     float same[4];                          /* the operation's own: what is the same for all its numbers */
 } cnn_span;
 
-enum { CNN_BACKEND_VERSION = 4 };
+enum { CNN_BACKEND_VERSION = 5 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
@@ -586,6 +603,10 @@ struct cnn_backend {
     /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
     void (*activation_forward)(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n);
     void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n);
+    /* y = a + b: (n); y may be a or b */
+    void (*add)(void *context, float *y, const float *a, const float *b, size_t n);
+    /* to: (batch, to_channels, pixels), the other channels stay; from: (batch, from_channels, pixels) */
+    void (*copy_channels)(void *context, const cnn_copy_shape *s, float *to, const float *from);
     /* x, y: (batch, channels, pixels), over the channels of each pixel */
     void (*softmax_forward)(void *context, const cnn_map_shape *s, float *y, const float *x);
     void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y);
@@ -1814,6 +1835,34 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
 }
 
 /* --------------------------------------------------------------------------------------------
+   Joins of two branches. The shortcut (He et al. 2015) adds them, a concatenation (Szegedy et al.
+   2014) puts the channels of one behind the other's.
+
+       y = a + b                                               da = dy          db = dy
+       y(n,c) = c < ca ? a(n,c) : b(n,c-ca)    a (n, ca, pixels)   da, db: their channels of dy
+
+   Where several layers read one output, its gradient is the sum of theirs: the same sum.
+   -------------------------------------------------------------------------------------------- */
+static void cnn__sum_of(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
+static void cnn__copy_channels(const cnn_copy_shape *s, float *to, const float *from)
+{
+    size_t bytes = sizeof *to * (size_t)((ptrdiff_t)s->channels * s->pixels);
+    int n;
+    to += (ptrdiff_t)s->to_first * s->pixels;
+    from += (ptrdiff_t)s->from_first * s->pixels;
+    for (n = 0; n < s->batch; n++) {
+        memcpy(to, from, bytes);
+        to += (ptrdiff_t)s->to_channels * s->pixels;
+        from += (ptrdiff_t)s->from_channels * s->pixels;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
    Dropout (Srivastava et al. 2014), in training only: each value is dropped with probability p, and
    those that stay grow by 1 / (1 - p), so that the expected sum is the same.
 
@@ -2152,6 +2201,13 @@ static void cnn__direct_activation_backward(void *context, cnn_activation f, flo
                                             const float *dy, const float *y, size_t n)
 { (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
 
+static void cnn__direct_add(void *context, float *y, const float *a, const float *b, size_t n)
+{ (void)context; cnn__sum_of(y, a, b, n); }
+
+static void cnn__direct_copy_channels(void *context, const cnn_copy_shape *s, float *to,
+                                      const float *from)
+{ (void)context; cnn__copy_channels(s, to, from); }
+
 static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
                                         const float *x)
 { (void)context; cnn__softmax_forward(s, y, x); }
@@ -2245,6 +2301,8 @@ static cnn_backend cnn__direct(void)
     b.linear_backward = cnn__direct_linear_backward;
     b.activation_forward = cnn__direct_activation_forward;
     b.activation_backward = cnn__direct_activation_backward;
+    b.add = cnn__direct_add;
+    b.copy_channels = cnn__direct_copy_channels;
     b.softmax_forward = cnn__direct_softmax_forward;
     b.softmax_backward = cnn__direct_softmax_backward;
     b.dropout_forward = cnn__direct_dropout_forward;
@@ -3998,6 +4056,22 @@ static void cnn__activation_piece(void *arguments, int piece, int thread)
     else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
 }
 
+typedef struct cnn__add_job { float *y; const float *a, *b; size_t n; } cnn__add_job;
+
+static void cnn__add_piece(void *arguments, int piece, int thread)
+{
+    const cnn__add_job *job = (const cnn__add_job *)arguments;
+    ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
+    (void)thread;
+    cnn__sum_of(job->y + first, job->a + first, job->b + first, (size_t)n);
+}
+
+static void cnn__simd_add(void *context, float *y, const float *a, const float *b, size_t n)
+{
+    cnn__add_job job = { y, a, b, n };
+    cnn__each(context, n, cnn__add_piece, &job);
+}
+
 static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
                                          size_t n)
 {
@@ -4170,6 +4244,7 @@ static cnn_backend cnn__simd(void)
     b.linear_work = cnn__simd_linear_work;
     b.linear_forward = cnn__simd_linear_forward;
     b.linear_backward = cnn__simd_linear_backward;
+    b.add = cnn__simd_add;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
     b.dropout_forward = cnn__simd_dropout;
@@ -4220,7 +4295,8 @@ typedef struct cnn__layer {
     char name[96];
     int named;                              /* by the caller, so that messages repeat it */
     int inputs[CNN__INPUTS], input_count;   /* the layers whose outputs it reads; -1: the samples */
-    cnn__dims in, out;                      /* in: the first input's */
+    int readers;                            /* how many layers read its output */
+    cnn__dims in, other, out;               /* in: the first input's; other: the second's */
     int first_tensor, tensor_count;         /* its parameters, in net->tensors */
     int first_buffer, buffer_count;         /* what it keeps but does not learn, in net->buffers */
     int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
@@ -4257,6 +4333,8 @@ typedef struct cnn__op {                    /* the layers first .. last, run as 
     unsigned char *index;                   /* (batch, index_size) */
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
+    int wants_gradient;                     /* it learns, or something before it does */
+    float *dy;                              /* on the way back: the gradient of its output, so far */
     float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
 } cnn__op;
 
@@ -5291,6 +5369,135 @@ void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
     cnn__add(net, &layer);
 }
 
+/* ---- joins: the list's output here, and another place's ---- */
+
+static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn__text here, there;
+    l->out = l->in;
+    if (!memcmp(&l->in, &l->other, sizeof l->in)) return 1;
+    return cnn__misfit(f, "adds two outputs of one shape, but here are %.60s and at place %d are "
+                       "%.60s; bring one to the other's shape, e.g. by a convolution of 1 x 1",
+                       cnn__dims_text(l->in, &here), l->inputs[1] + 1,
+                       cnn__dims_text(l->other, &there));
+}
+
+static void cnn__layer_add_forward(const cnn__call *c)
+{
+    c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c));
+}
+
+/* Channels `first` .. of dy, or all of x behind them in y */
+static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels, int first,
+                           int back)
+{
+    cnn_copy_shape s;
+    s.batch = c->batch;
+    s.channels = channels;
+    s.pixels = c->layer->out.height * c->layer->out.width;
+    s.to_channels = back ? channels : c->layer->out.channels;
+    s.from_channels = back ? c->layer->out.channels : channels;
+    s.to_first = back ? 0 : first;
+    s.from_first = back ? first : 0;
+    c->b->copy_channels(c->b->context, &s, to, from);
+}
+
+static void cnn__layer_add_backward(const cnn__call *c)
+{
+    int k;
+    for (k = 0; k < 2; k++)
+        if (c->dx[k]) cnn__copy_part(c, c->dx[k], c->dy, c->layer->out.channels, 0, 1);
+}
+
+static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    size_t i = cnn__place(c->layer, n, k, row, column);
+    return (double)c->x[0][i] + (double)c->x[1][i];
+}
+
+static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    size_t i = cnn__place(c->layer, 0, k, row, column);
+    cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n", c->layer->inputs[1] + 1,
+                 (double)c->x[0][i], (double)c->x[1][i],
+                 cnn__layer_add_at(c, 0, k, row, column));
+}
+
+static const cnn__kind cnn__add_kind = {
+    cnn__layer_add_shape, cnn__layer_add_forward, cnn__layer_add_backward, cnn__layer_add_at,
+    cnn__layer_add_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn__text here, there;
+    l->out = l->in;
+    if (l->in.height != l->other.height || l->in.width != l->other.width
+        || l->in.flat != l->other.flat)
+        return cnn__misfit(f, "joins the channels of maps of one size, but here are %.60s and at "
+                           "place %d are %.60s", cnn__dims_text(l->in, &here), l->inputs[1] + 1,
+                           cnn__dims_text(l->other, &there));
+    if ((double)l->in.channels + l->other.channels > INT_MAX)
+        return cnn__misfit(f, "%d and %d channels are too many", l->in.channels, l->other.channels);
+    l->out.channels += l->other.channels;
+    return 1;
+}
+
+static void cnn__layer_concat_forward(const cnn__call *c)
+{
+    cnn__copy_part(c, c->y, c->x[0], c->layer->in.channels, 0, 0);
+    cnn__copy_part(c, c->y, c->x[1], c->layer->other.channels, c->layer->in.channels, 0);
+}
+
+static void cnn__layer_concat_backward(const cnn__call *c)
+{
+    int first = c->layer->in.channels;
+    if (c->dx[0]) cnn__copy_part(c, c->dx[0], c->dy, first, 0, 1);
+    if (c->dx[1]) cnn__copy_part(c, c->dx[1], c->dy, c->layer->other.channels, first, 1);
+}
+
+static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    const cnn__layer *l = c->layer;
+    int second = k >= l->in.channels, channels = second ? l->other.channels : l->in.channels;
+    ptrdiff_t map = (ptrdiff_t)n * channels + (second ? k - l->in.channels : k);
+    return (double)c->x[second][(map * l->out.height + row) * l->out.width + column];
+}
+
+static void cnn__layer_concat_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    const cnn__layer *l = c->layer;
+    int second = k >= l->in.channels;
+    cnn__fprintf(out, "channel %d of place %d: %.6f\n", second ? k - l->in.channels : k,
+                 l->inputs[second] + 1, cnn__layer_concat_at(c, 0, k, row, column));
+}
+
+static const cnn__kind cnn__concat_kind = {
+    cnn__layer_concat_shape, cnn__layer_concat_forward, cnn__layer_concat_backward,
+    cnn__layer_concat_at, cnn__layer_concat_explain,
+    NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+static int cnn__is_place(cnn_net *net, const char *call, int place);
+
+static void cnn__add_join(cnn_net *net, const cnn__kind *kind, const char *type,
+                          const char *call, int place)
+{
+    cnn__layer layer = cnn__layer_of(kind, type);
+    if (!cnn__is_place(net, call, place)) return;
+    layer.inputs[1] = place - 1;
+    layer.input_count = 2;
+    cnn__add(net, &layer);
+}
+
+void cnn_add(cnn_net *net, int place) { cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place); }
+
+void cnn_concat(cnn_net *net, int place)
+{
+    cnn__add_join(net, &cnn__concat_kind, "concat", "cnn_concat", place);
+}
+
 /* ============================================================================================
    >>net   Building a chain of layers and running it forward and backward. The net owns everything:
            one block of parameters, one of gradients, the outputs of each operation.
@@ -5316,6 +5523,8 @@ static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
 
+typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for the gradient of any output */
+
 /* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
 typedef struct cnn__pass {
     int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
@@ -5327,7 +5536,8 @@ typedef struct cnn__pass {
     float *gradients;                       /* the block of all parameters' gradients                    */
     /* for batches of up to `capacity` samples */
     int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
+    float *x, *dloss, *targets;
+    cnn__flow *flows; int flow_count;       /* gradients on their way back */
     int *labels;
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
@@ -5341,6 +5551,7 @@ struct cnn_net {
     /* layers */
     cnn__dims input;
     cnn__layer *layers; int layer_count, layer_room;
+    int here;                               /* the layer whose output the next one reads; -1: the samples */
     char block[64], next_name[96]; int block_layers;
     /* backend */
     cnn_backend backend; int opened, threads;
@@ -5406,6 +5617,7 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->backend = *cnn_find_backend("simd");
     net->cross_entropy.ignore_index = CNN__IGNORED;
     net->initial_lr = -1;
+    net->here = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
         cnn__fail(net, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least "
@@ -5434,6 +5646,7 @@ static int cnn__size_that_fits(const cnn_net *net, int features)
         cnn__dims d = cnn__maps(net->input.channels, size, size);
         for (i = 0; i < net->layer_count; i++) {
             cnn__layer layer = net->layers[i];
+            if (layer.input_count > 1 || layer.inputs[0] != i - 1) return 0;       /* only in a chain */
             layer.in = d;
             if (!layer.kind->shape(&layer, &quiet)) break;
             d = layer.out;
@@ -5455,10 +5668,10 @@ static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text)
 /* `layer 6 (flatten) gives 16 x 7 x 7 = ` */
 static void cnn__tell_source(const cnn_net *net, cnn__text *text)
 {
-    const cnn__layer *last = net->layers + net->layer_count - 1;
+    const cnn__layer *last = net->layers + net->here;
     cnn__text label = { "the input" }, dims = { "" };
-    if (net->layer_count) cnn__label(last, net->layer_count, &label);
-    if (net->layer_count && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
+    if (net->here >= 0) cnn__label(last, net->here + 1, &label);
+    if (net->here >= 0 && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
     cnn__snprintf(text->s, sizeof text->s, "%.80s gives %.60s%s", label.s, dims.s, dims.s[0] ? " = " : "");
 }
 
@@ -5468,7 +5681,9 @@ static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
         cnn__snprintf(layer->name, sizeof layer->name, "%s", net->next_name);
         layer->named = 1;
         net->next_name[0] = 0;
-    } else if (net->block[0]) {
+    } else if (layer->input_count > 1)                     /* no module in PyTorch: it takes no number */
+        cnn__snprintf(layer->name, sizeof layer->name, "%s%d", layer->type, net->layer_count + 1);
+    else if (net->block[0]) {
         cnn__snprintf(layer->name, sizeof layer->name, "%s.%d", net->block, net->block_layers++);
         layer->named = 1;
     } else
@@ -5489,6 +5704,8 @@ static int cnn__room_for_layer(cnn_net *net)
     return 1;
 }
 
+static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 ? net->input : net->layers[layer].out; }
+
 /* Everything about a new layer but its place in the list. 0 and an error if it cannot be. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
@@ -5501,9 +5718,10 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
     for (i = 0; i < net->layer_count; i++)
         if (!strcmp(net->layers[i].name, layer->name))
             return cnn__misfit(&f, "there is a layer of that name already, layer %d", i + 1);
-    layer->inputs[0] = net->layer_count - 1;
-    layer->input_count = 1;
-    layer->in = net->layer_count ? net->layers[net->layer_count - 1].out : net->input;
+    layer->inputs[0] = net->here;
+    if (!layer->input_count) layer->input_count = 1;
+    layer->in = cnn__dims_at(net, layer->inputs[0]);
+    if (layer->input_count > 1) layer->other = cnn__dims_at(net, layer->inputs[1]);
     if (layer->kind->options && !layer->kind->options(layer, &f)) return 0;
     if (!layer->kind->shape(layer, &f)) return 0;
     if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
@@ -5515,14 +5733,30 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 static void cnn__add(cnn_net *net, cnn__layer *layer)
 {
     cnn__text label;
+    int i;
     if (cnn__stopped(net)) return;
     cnn__name_layer(net, layer);
     cnn__label(layer, net->layer_count + 1, &label);
     net->broken = 1;                                       /* until the layer is in its place */
     if (!cnn__fit_layer(net, layer, label.s)) return;
+    for (i = 0; i < layer->input_count; i++) if (layer->inputs[i] >= 0) net->layers[layer->inputs[i]].readers++;
+    net->here = net->layer_count;
     net->layers[net->layer_count++] = *layer;
     net->broken = 0;
 }
+
+static int cnn__is_place(cnn_net *net, const char *call, int place)
+{
+    if (cnn__stopped(net)) return 0;
+    if (place >= 0 && place <= net->layer_count) return 1;
+    net->broken = 1;
+    return cnn__fail(net, "%s: there is no place %d; cnn_here gives them, from 0, the samples, to %d, the last layer so "
+                     "far", call, place, net->layer_count);
+}
+
+int cnn_here(const cnn_net *net) { return net ? net->here + 1 : 0; }
+
+void cnn_from(cnn_net *net, int place) { if (cnn__is_place(net, "cnn_from", place)) net->here = place - 1; }
 
 static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
 {
@@ -5640,6 +5874,7 @@ static const char *cnn__missing_entry(const cnn_backend *b)
     CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
     CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
     CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
+    CNN__MISSES(add); CNN__MISSES(copy_channels);
     CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
     CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
     CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
@@ -5859,6 +6094,12 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     return op;
 }
 
+static int cnn__only_reader(const cnn_net *net, int i)     /* the next layer is the only one that sees i's output */
+{
+    const cnn__layer *next = &net->layers[i + 1];
+    return i + 1 < net->layer_count && net->layers[i].readers == 1 && next->input_count == 1 && next->inputs[0] == i;
+}
+
 /* Layers become operations. An operation does the work of the layers after it, too, as far as its kind can. */
 static void cnn__fuse(cnn_net *net)
 {
@@ -5871,7 +6112,7 @@ static void cnn__fuse(cnn_net *net)
             continue;
         }
         *op = cnn__op_of(net, i);
-        while (l->kind->fuse && i + 1 < net->layer_count && l->kind->fuse(op, &net->layers[i + 1])) i++;
+        while (l->kind->fuse && cnn__only_reader(net, i) && l->kind->fuse(op, &net->layers[i + 1])) i++;
         op->last = i;
         for (n = op->first; n <= i; n++) net->layers[n].op = net->op_count;
         net->op_count++;
@@ -5948,8 +6189,9 @@ static void cnn__free_batch_memory(cnn_net *net)
 
 static void cnn__free_backward_memory(cnn_net *net)
 {
-    cnn__backend_free(net, &net->pass.dflow[0]);
-    cnn__backend_free(net, &net->pass.dflow[1]);
+    while (net->pass.flow_count) cnn__backend_free(net, &net->pass.flows[--net->pass.flow_count].memory);
+    cnn__free(net->pass.flows);
+    net->pass.flows = NULL;
     net->pass.backward_capacity = 0;
 }
 
@@ -6016,20 +6258,14 @@ static int cnn__reserve(cnn_net *net, int batch)
         && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
 
+/* Room for gradients on their way back: a chain needs two, a place that several layers read one more. They are taken
+   when they are needed for the first time. */
 static int cnn__reserve_backward(cnn_net *net)
 {
-    size_t most = 1;
-    int i;
     if (net->pass.batch <= net->pass.backward_capacity) return 1;
     cnn__free_backward_memory(net);
-    for (i = 1; i < net->op_count; i++) {
-        size_t size = cnn__size(net->layers[net->pass.ops[i].first].in);
-        if (size > most) most = size;
-    }
-    for (i = 0; i < 2; i++) {
-        net->pass.dflow[i] = cnn__alloc_floats(net, most * (size_t)net->pass.batch, "the gradients");
-        if (!net->pass.dflow[i]) return 0;
-    }
+    net->pass.flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *net->pass.flows);
+    if (!net->pass.flows) return cnn__fail(net, "out of memory for the gradients");
     net->pass.backward_capacity = net->pass.batch;
     return 1;
 }
@@ -6600,10 +6836,83 @@ static int cnn__learns(cnn_net *net, cnn__op *op)
     return 0;
 }
 
+/* The operation that gives op its input k; NULL: the samples */
+static cnn__op *cnn__producer(cnn_net *net, const cnn__op *op, int k)
+{
+    int from = net->layers[op->first].inputs[k];
+    from = from < 0 ? -1 : net->layers[from].op;
+    return from < 0 ? NULL : &net->pass.ops[from];
+}
+
+/* Nobody needs gradients before the first layer that learns. 0: nothing does. */
+static int cnn__find_learners(cnn_net *net)
+{
+    int any = 0, i, k;
+    for (i = 0; i < net->op_count; i++) {
+        cnn__op *op = &net->pass.ops[i], *from;
+        op->wants_gradient = cnn__learns(net, op);
+        for (k = 0; k < net->layers[op->first].input_count; k++)
+            if ((from = cnn__producer(net, op, k)) != NULL && from->wants_gradient) op->wants_gradient = 1;
+        any |= op->wants_gradient;
+        op->dy = NULL;
+    }
+    return any;
+}
+
+static float *cnn__take_flow(cnn_net *net)                 /* NULL and an error without memory */
+{
+    size_t most = 1;
+    cnn__flow *flow = net->pass.flows;
+    int i;
+    for (i = 0; i < net->pass.flow_count; i++, flow++)
+        if (!flow->used) { flow->used = 1; return flow->memory; }
+    for (i = 0; i < net->op_count; i++) {
+        size_t size = cnn__size(net->layers[net->pass.ops[i].last].out);
+        if (i != net->layers[net->layer_count - 1].op && size > most) most = size;         /* that one has dloss */
+    }
+    flow->memory = cnn__alloc_floats(net, most * (size_t)net->pass.backward_capacity, "the gradients");
+    flow->used = flow->memory != NULL;
+    net->pass.flow_count += flow->used;
+    return flow->memory;
+}
+
+static void cnn__give_flow(cnn_net *net, const float *memory)      /* dloss is none, and stays */
+{
+    int i;
+    for (i = 0; i < net->pass.flow_count; i++) if (net->pass.flows[i].memory == memory) net->pass.flows[i].used = 0;
+}
+
+/* A reader's gradient for an output becomes its gradient, or is added to what other readers have given. */
+static void cnn__add_gradient(cnn_net *net, cnn__op *to, float *dx)
+{
+    const cnn_backend *b = &net->backend;
+    if (!to->dy) { to->dy = dx; return; }
+    b->add(b->context, to->dy, to->dy, dx, cnn__size(net->layers[to->last].out) * (size_t)net->pass.batch);
+    cnn__give_flow(net, dx);
+}
+
+/* From op->dy to what gave op its inputs */
+static void cnn__go_back(cnn_net *net, cnn__op *op)
+{
+    int inputs = net->layers[op->first].input_count, k;
+    cnn__op *from[CNN__INPUTS];
+    for (k = 0; k < inputs; k++) {
+        from[k] = cnn__producer(net, op, k);
+        op->dx[k] = NULL;
+        if (!from[k] || !from[k]->wants_gradient) from[k] = NULL;
+        else op->dx[k] = op->y == op->output ? cnn__take_flow(net) : op->dy;      /* it did nothing: dx = dy */
+    }
+    if (cnn__stopped(net)) return;
+    if (op->y == op->output) {
+        cnn__op_backward(net, op, op->dy, net->pass.batch);
+        cnn__give_flow(net, op->dy);
+    }
+    for (k = 0; k < inputs; k++) if (from[k]) cnn__add_gradient(net, from[k], op->dx[k]);
+}
+
 void cnn_backward(cnn_net *net)
 {
-    const float *dy;
-    int i, first = 0;
+    int i;
     if (cnn__stopped(net)) return;
     if (!net->pass.has_loss || net->pass.no_grad) {
         cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
@@ -6611,20 +6920,16 @@ void cnn_backward(cnn_net *net)
         return;
     }
     if (!cnn__reserve_backward(net)) return;
-    while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
-    if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
+    if (!cnn__find_learners(net) && net->tensor_count) {   /* PyTorch: "element 0 of tensors does not require grad" */
         cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
                   "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
-    dy = net->pass.dloss;
-    for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first that learns */
-        cnn__op *op = &net->pass.ops[i];
-        if (op->y != op->output) continue;                 /* did nothing: dx = dy */
-        op->dx[0] = i == first ? NULL : net->pass.dflow[dy == net->pass.dflow[0]];
-        cnn__op_backward(net, op, dy, net->pass.batch);
-        dy = op->dx[0];
-    }
+    for (i = 0; i < net->pass.flow_count; i++) net->pass.flows[i].used = 0;
+    i = net->layers[net->layer_count - 1].op;
+    if (i >= 0) net->pass.ops[i].dy = net->pass.dloss;
+    for (; i >= 0 && !cnn__stopped(net); i--)
+        if (net->pass.ops[i].dy && net->pass.ops[i].wants_gradient) cnn__go_back(net, &net->pass.ops[i]);
     net->pass.has_loss = 0;
 }
 
@@ -6650,9 +6955,9 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
     return *own;
 }
 
-static const float *cnn__input_of(cnn_net *net, int i, float **own)
+static const float *cnn__input_of(cnn_net *net, int i, int k, float **own)       /* layer i's input k */
 {
-    int from = net->layers[i].inputs[0];
+    int from = net->layers[i].inputs[k];
     *own = NULL;
     return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
@@ -10778,6 +11083,17 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
+/* ` 3  conv2 (conv2d)`, and <- places that it reads where they are not the one above */
+static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
+{
+    const cnn__layer *l = &net->layers[i];
+    int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
+    for (k = 0; k < l->input_count; k++)
+        if (l->inputs[k] != i - 1)
+            length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, " <- %d", l->inputs[k] + 1);
+    return length;
+}
+
 /* LeNet-5 fits a terminal of 80 columns. */
 void cnn_summary(cnn_net *net, FILE *out)
 {
@@ -10788,8 +11104,7 @@ void cnn_summary(cnn_net *net, FILE *out)
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
-                                   net->layers[i].type);
+        int length = cnn__row_label(net, i, &label);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
@@ -10801,7 +11116,7 @@ void cnn_summary(cnn_net *net, FILE *out)
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
-        cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
+        cnn__row_label(net, i, &label);
         cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
                      p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
                      cnn__thousands(values, &bytes));
@@ -10815,8 +11130,8 @@ void cnn_summary(cnn_net *net, FILE *out)
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
-/* Layer `number` with its input and all parameters copied to the host, as `at` and `explain` want it */
-static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *x, float *parameters,
+/* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
+static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
                                    const cnn_counters *counters)
 {
     const cnn__layer *l = &net->layers[number];
@@ -10829,7 +11144,7 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *
     c.batch = net->pass.batch;
     c.training = !net->pass.evaluating;
     c.counters = counters;
-    c.x[0] = x;
+    for (i = 0; i < l->input_count; i++) c.x[i] = x[i];
     for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
     return c;
 }
@@ -10854,18 +11169,21 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
 /* NaN is the worst */
 static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
 
-/* values: the layer's input or a parameter, as c points to them; one at a time is moved */
+static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
+
+/* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: an input's size,
+   whose values are of one sample each; or 0 */
 static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
-                              int samples, cnn_gradcheck_result *result, FILE *out)
+                              size_t per_sample, int samples, cnn_gradcheck_result *result, FILE *out)
 {
-    int checked = 0, kinks = 0, failed = 0, s, is_x = values == c->x[0];
+    int checked = 0, kinks = 0, failed = 0, s;
     double scale = 0, worst = 0;
-    size_t i, per_sample = cnn__size(c->layer->in);
+    size_t i;
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
         size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
         size_t at = (size_t)samples >= count ? (size_t)s : drawn;
-        int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
+        int n0 = per_sample ? (int)(at / per_sample) : 0, n1 = per_sample ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
         volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
@@ -10899,44 +11217,51 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
 }
 
 /* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. */
-static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const float *dy, float *dx)
+static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float *const *dx)
 {
-    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->pass.batch;
-    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->pass.batch;
-    float *memory[3];                       /* x, dx, dy */
-    int i;
-    for (i = 0; i < 3; i++)
-        memory[i] = cnn__alloc_floats(net, i < 2 ? in : outs, "the gradient check");
-    op->x[0] = memory[0];
-    op->dx[0] = memory[1];
+    const cnn__layer *l = &net->layers[op->first];
+    size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch;
+    float *given[CNN__INPUTS] = { NULL }, *gradient = cnn__alloc_floats(net, outs, "the gradient check");
+    int k;
     op->y = cnn__alloc_floats(net, outs, "the gradient check");
+    for (k = 0; k < l->input_count; k++) {
+        op->x[k] = given[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
+        op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
+    }
     if (!cnn__stopped(net)) {
-        cnn__upload(net, memory[0], x, sizeof *x * in);
-        cnn__upload(net, memory[2], dy, sizeof *dy * outs);
+        for (k = 0; k < l->input_count; k++) cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
+        cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
-        cnn__op_backward(net, op, memory[2], net->pass.batch);
-        cnn__fetch(net, dx, memory[1], sizeof *dx * in);
+        cnn__op_backward(net, op, gradient, net->pass.batch);
+        for (k = 0; k < l->input_count; k++) cnn__fetch(net, dx[k], op->dx[k], sizeof **dx * cnn__input_size(l, k) * batch);
     }
-    for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
+    for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
+    cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
     return !cnn__stopped(net);
 }
 
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
+    static const char *const names[CNN__INPUTS] = { "input", "other" };
     const cnn__layer *l = &net->layers[number];
-    size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
-    float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
-    const float *from = cnn__input_of(net, number, &own);
+    size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
+    float *own, *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
     cnn__op op = cnn__op_of(net, number);
-    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
-    cnn__backend_free(net, &own);
-    dx = (float *)cnn__alloc(in, sizeof *dx);
+    int k;
+    for (k = 0; k < l->input_count; k++) {
+        const float *from = cnn__input_of(net, number, k, &own);
+        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * batch);
+        cnn__backend_free(net, &own);
+        dx[k] = (float *)cnn__alloc(cnn__input_size(l, k) * batch, sizeof **dx);
+        if (!dx[k]) cnn__fail(net, "out of memory");
+    }
     dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dx || !dy) cnn__fail(net, "out of memory");
+    if (!dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
-    if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
+    if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))
+        && cnn__check_backward(net, &op, x, dy, dx)) {
         gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
         parameters = cnn__download(net, net->parameters, net->parameter_count);
     }
@@ -10945,12 +11270,15 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
         const cnn__tensor *t = net->tensors + l->first_tensor;
         c.dy = dy;
-        cnn__check_tensor(&c, "input", x, dx, in, samples, result, out);
-        for (i = 0; i < (size_t)l->tensor_count; i++, t++)
-            if (!l->frozen[i])
-                cnn__check_tensor(&c, t->name, c.tensors[i], gradients + t->offset, t->count, samples, result, out);
+        for (k = 0; k < l->input_count; k++)
+            cnn__check_tensor(&c, names[k], x[k], dx[k], cnn__input_size(l, k) * batch, cnn__input_size(l, k), samples,
+                              result, out);
+        for (k = 0; k < l->tensor_count; k++, t++)
+            if (!l->frozen[k])
+                cnn__check_tensor(&c, t->name, c.tensors[k], gradients + t->offset, t->count, 0, samples, result, out);
     }
-    cnn__free(x); cnn__free(dx); cnn__free(dy); cnn__free(gradients); cnn__free(parameters);
+    for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]);
+    cnn__free(dy); cnn__free(gradients); cnn__free(parameters);
 }
 
 /* The look's pass begins where training's next one would: same dropout masks, in the same mode */
@@ -11219,8 +11547,8 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
 {
     const cnn__layer *l;
     const float *from;
-    float *own = NULL, *x, *parameters;
-    int number;
+    float *own, *x[CNN__INPUTS] = { NULL }, *parameters;
+    int number, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -11232,18 +11560,19 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
-    from = cnn__input_of(net, number, &own);
-    if (!from) return 0;
-    x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
+    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
+        from = cnn__input_of(net, number, k, &own);
+        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k));  /* the first sample of the batch */
+        cnn__backend_free(net, &own);
+    }
     parameters = cnn__download(net, net->parameters, net->parameter_count);
-    cnn__backend_free(net, &own);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
         cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
         l->kind->explain(&c, out, channel, row, column);
     }
-    cnn__free(x);
+    for (k = 0; k < l->input_count; k++) cnn__free(x[k]);
     cnn__free(parameters);
     return !cnn__stopped(net);
 }

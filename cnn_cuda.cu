@@ -692,6 +692,22 @@ static __global__ void activation_backward(cnn_activation tau, float slope, floa
 }
 
 /* --------------------------------------------------------------------------------------------
+   Joins: one thread a value.
+   -------------------------------------------------------------------------------------------- */
+static __global__ void sum_of(float *y, const float *a, const float *b, size_t n)
+{
+    size_t i = thread_index();
+    if (i < n) y[i] = a[i] + b[i];
+}
+
+static __global__ void copy_channels(cnn_copy_shape s, float *to, const float *from)
+{
+    size_t i = thread_index(), part = (size_t)s.channels * s.pixels, n = i / part, at = i % part;
+    if (n >= (size_t)s.batch) return;
+    to[(n * s.to_channels + s.to_first) * s.pixels + at] = from[(n * s.from_channels + s.from_first) * s.pixels + at];
+}
+
+/* --------------------------------------------------------------------------------------------
    Pooling (figure 6-8): one thread a window forward.
    -------------------------------------------------------------------------------------------- */
 struct window { int top, bottom, left, right, count; };    /* rows top .. bottom-1 */
@@ -2734,6 +2750,16 @@ static void cuda_activation_backward(void *context, cnn_activation f, float slop
     LAUNCH(of(context), activation_backward, threads_for(n), f, slope, dx, dy, y, n);
 }
 
+static void cuda_add(void *context, float *y, const float *a, const float *b, size_t n)
+{
+    LAUNCH(of(context), sum_of, threads_for(n), y, a, b, n);
+}
+
+static void cuda_copy_channels(void *context, const cnn_copy_shape *s, float *to, const float *from)
+{
+    LAUNCH(of(context), copy_channels, threads_for((size_t)s->batch * s->channels * s->pixels), *s, to, from);
+}
+
 static void cuda_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
 {
     LAUNCH(of(context), softmax_forward, threads_for((size_t)s->batch * s->pixels), *s, y, x);
@@ -2843,6 +2869,8 @@ static cnn_backend cuda_backend()
     b.linear_backward = cuda_linear_backward;
     b.activation_forward = cuda_activation_forward;
     b.activation_backward = cuda_activation_backward;
+    b.add = cuda_add;
+    b.copy_channels = cuda_copy_channels;
     b.softmax_forward = cuda_softmax_forward;
     b.softmax_backward = cuda_softmax_backward;
     b.dropout_forward = b.dropout_backward = cuda_dropout;

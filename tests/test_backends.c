@@ -803,6 +803,44 @@ static void activation_forward(void)
     compare(y, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
 }
 
+static void addition(void)                                  /* of two outputs, or of gradients, in place */
+{
+    size_t n = length();
+    int in_place = between(0, 2), i;
+    array *a, *b, *y;
+    snprintf(shape_text, sizeof shape_text, "%lu values%s", (unsigned long)n, in_place ? ", in place" : "");
+    a = values_within("a", in_place == 1 ? SUM : INPUT, n, -3, 3);
+    b = values_within("b", in_place == 2 ? SUM : INPUT, n, -3, 3);
+    y = in_place == 1 ? a : in_place == 2 ? b : output("y", n);
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].add(side[i].context, at(y, i), at(a, i), at(b, i), n);
+    download();
+    for (i = 0; i < (int)n; i++) result(y, BOUND)[i] = fabsf(result(y, DIRECT)[i]);
+    compare(y, 0);
+}
+
+static void copy_channels(void)                             /* the channels that are not copied stay as they are */
+{
+    cnn_copy_shape s;
+    array *to, *from;
+    size_t n;
+    int i;
+    s.batch = between(1, 5); s.channels = between(1, 7); s.pixels = between(1, 90);
+    s.to_first = between(0, 3); s.from_first = between(0, 3);
+    s.to_channels = s.to_first + s.channels + between(0, 3);
+    s.from_channels = s.from_first + s.channels + between(0, 3);
+    n = (size_t)s.batch * (size_t)s.to_channels * (size_t)s.pixels;
+    snprintf(shape_text, sizeof shape_text, "%d x %d of %d from %d to %d of %d from %d, %d pixels", s.batch, s.channels, s.from_channels, s.from_first,
+             s.to_channels, s.to_channels, s.to_first, s.pixels);
+    to = values_within("to", SUM, n, -3, 3);
+    from = values_within("from", INPUT, (size_t)s.batch * (size_t)s.from_channels * (size_t)s.pixels, -3, 3);
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].copy_channels(side[i].context, &s, at(to, i), at(from, i));
+    download();
+    for (i = 0; i < (int)n; i++) result(to, BOUND)[i] = fabsf(result(to, DIRECT)[i]);
+    compare(to, 0);
+}
+
 static void activation_backward(void)
 {
     size_t n = length();
@@ -1161,6 +1199,7 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "conv2d_forward", conv2d_forward, 1 }, { "conv2d_backward", conv2d_backward, 1 },
     { "pool2d_forward", pool2d_forward, 1 }, { "pool2d_backward", pool2d_backward, 1 },
     { "linear_forward", linear_forward, 1 }, { "linear_backward", linear_backward, 1 },
+    { "add", addition, 0 }, { "copy_channels", copy_channels, 0 },
     { "activation_forward", activation_forward, 0 }, { "activation_backward", activation_backward, 0 },
     { "softmax_forward", softmax_forward, 0 }, { "softmax_backward", softmax_backward, 0 },
     { "dropout_forward", dropout_forward, 0 }, { "dropout_backward", dropout_backward, 0 },

@@ -1381,7 +1381,7 @@ static void test_refused_backends(void)
     b = *direct;
     b.name = "abacus";
     b.version = CNN_BACKEND_VERSION + 7;
-    check_refused(&b, "abacus", "version 11");
+    check_refused(&b, "abacus", "version 12");
     b.version = CNN_BACKEND_VERSION;
     b.open = refusing_open;
     check_refused(&b, "abacus", "the machine has no abacus");

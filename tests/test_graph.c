@@ -1,0 +1,435 @@
+/* test_graph.c - branches: random graphs of layers, joined and forked, are calculated here once more in double, forward and
+   backward, and every output and every gradient of every backend is compared. Then what a graph says, prints and refuses. */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include "folder.h"
+
+enum { MOST = 24, N = 3, OUTPUTS = 4, ROOM = N * 12 * 8 * 8 };
+
+typedef enum kind { SAMPLES, CONV, ACTIVATION, POOL, ADD, CONCAT, FLATTEN, LINEAR, SOFTMAX } kind;
+
+typedef struct node {
+    kind kind;
+    int a, b;                               /* the nodes it reads */
+    int c, h, w;                            /* of its output */
+    int size, stride, average;              /* of a kernel; pad: size / 2 for a convolution, 0 for pooling */
+    cnn_activation f;
+    int frozen;
+    char name[16];
+    double y[ROOM], dy[ROOM], weight[12 * 12 * 9 * 8], bias[16], dweight[12 * 12 * 9 * 8], dbias[16];
+} node;
+
+static node nodes[MOST];                    /* node i is place i */
+static int count;
+static double nearest;                      /* how near any value came to a kink of ReLU or max pooling */
+static uint64_t seed;
+static uint32_t draws;
+
+static int below(int n)
+{
+    uint32_t r[4];
+    cnn_random(r, seed, 77, 0, draws++);
+    return (int)(r[0] % (uint32_t)n);
+}
+
+static double real(void) { return below(20001) / 10000.0 - 1; }
+
+static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
+
+/* ---- the same graph, in a network and here ---- */
+
+static node *new_node(kind k, int a)
+{
+    node *n = &nodes[count++];
+    memset(n, 0, sizeof *n);
+    n->kind = k;
+    n->a = a;
+    n->c = nodes[a].c; n->h = nodes[a].h; n->w = nodes[a].w;
+    snprintf(n->name, sizeof n->name, "n%d", count - 1);
+    return n;
+}
+
+static int inputs_of(const node *n) { return nodes[n->a].c * (n->kind == LINEAR ? nodes[n->a].h * nodes[n->a].w : n->size * n->size); }
+
+static void random_layer(cnn_net *net, int here)
+{
+    int what = below(10), other = below(count);
+    node *n;
+    if (what == 0 && count > 2) {                          /* go on from elsewhere */
+        cnn_from(net, other);
+        here = other;
+        CHECK(cnn_here(net) == other, "cnn_from(%d), but cnn_here is %d", other, cnn_here(net));
+    }
+    if (what <= 3) {
+        static const cnn_activation all[] = { CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH };
+        cnn_activation f = all[below(4)];
+        n = new_node(CONV, here);
+        n->size = below(2) ? 3 : 1;
+        n->stride = below(4) || n->h < 3 ? 1 : 2;
+        n->c = 1 + below(6);
+        n->h = (n->h - 1) / n->stride + 1; n->w = (n->w - 1) / n->stride + 1;
+        n->frozen = !below(5);
+        cnn_name(net, n->name);
+        cnn_conv2d(net, .out_channels = n->c, .kernel_size = n->size, .stride = n->stride, .padding = n->size / 2);
+        if (count == MOST - 4 || below(3) == 0) return;
+        n = new_node(ACTIVATION, count - 1);
+        n->f = f;
+        cnn_name(net, n->name);
+        if (f == CNN_RELU) cnn_relu(net); else if (f == CNN_SIGMOID) cnn_sigmoid(net); else if (f == CNN_TANH) cnn_tanh(net);
+        else cnn_leaky_relu(net, .negative_slope = .25f);
+    } else if (what == 4 && nodes[here].h > 1 && nodes[here].w > 1) {
+        n = new_node(POOL, here);
+        n->average = below(2);
+        n->size = n->stride = 2;
+        n->h /= 2; n->w /= 2;
+        cnn_name(net, n->name);
+        if (n->average) cnn_avg_pool2d(net, .kernel_size = 2); else cnn_max_pool2d(net, .kernel_size = 2);
+    } else if (what == 5) {
+        n = new_node(SOFTMAX, here);
+        cnn_name(net, n->name);
+        cnn_softmax(net);
+    } else {                                               /* a join with the last place that fits */
+        int join = what < 8 ? ADD : CONCAT, b;
+        for (b = other; b >= 0; b--) {
+            const node *o = &nodes[b];
+            if (o->h == nodes[here].h && o->w == nodes[here].w && (join == ADD ? o->c == nodes[here].c : o->c + nodes[here].c <= 12)) break;
+        }
+        if (b < 0) return;
+        n = new_node((kind)join, here);
+        n->b = b;
+        cnn_name(net, n->name);
+        if (join == ADD) cnn_add(net, b);
+        else cnn_concat(net, b), n->c += nodes[b].c;
+    }
+}
+
+static void copy_weights(cnn_net *net)
+{
+    static float w[12 * 12 * 9 * 8];
+    char key[32];
+    int i, k;
+    for (i = 1; i < count; i++) {
+        node *n = &nodes[i];
+        if (n->kind != CONV && n->kind != LINEAR) continue;
+        snprintf(key, sizeof key, "%s.weight", n->name);
+        cnn_get(net, key, w, sizeof w / sizeof *w);
+        for (k = 0; k < n->c * inputs_of(n); k++) n->weight[k] = (double)w[k];
+        snprintf(key, sizeof key, "%s.bias", n->name);
+        cnn_get(net, key, w, 16);
+        for (k = 0; k < n->c; k++) n->bias[k] = (double)w[k];
+    }
+}
+
+/* ---- in double ---- */
+
+static double value_of(const node *x, int n, int c, int j, int i)
+{
+    return j < 0 || i < 0 || j >= x->h || i >= x->w ? 0 : x->y[((n * x->c + c) * x->h + j) * x->w + i];
+}
+
+static void add_to(node *x, int n, int c, int j, int i, double d)
+{
+    if (j >= 0 && i >= 0 && j < x->h && i < x->w) x->dy[((n * x->c + c) * x->h + j) * x->w + i] += d;
+}
+
+static double *place_of(double *y, const node *o, int n, int c, int j, int i) { return y + ((n * o->c + c) * o->h + j) * o->w + i; }
+
+/* One output value, or what its gradient gives to the inputs and parameters */
+static void one(node *o, int n, int k, int j, int i, int back)
+{
+    node *a = &nodes[o->a], *b = &nodes[o->b];
+    double *y = place_of(o->y, o, n, k, j, i), d = *place_of(o->dy, o, n, k, j, i), v, sum, most;
+    int c, p, q, pad = o->kind == CONV ? o->size / 2 : 0, at = 0, w = k * (o->kind == CONV || o->kind == LINEAR ? inputs_of(o) : 0);
+    int area = a->h * a->w;
+    switch (o->kind) {
+    case CONV:
+        if (back) o->dbias[k] += d; else *y = o->bias[k];
+        for (c = 0; c < a->c; c++)
+            for (p = 0; p < o->size; p++)
+                for (q = 0; q < o->size; q++, w++) {
+                    int row = j * o->stride + p - pad, column = i * o->stride + q - pad;
+                    if (!back) *y += o->weight[w] * value_of(a, n, c, row, column);
+                    else o->dweight[w] += d * value_of(a, n, c, row, column), add_to(a, n, c, row, column, d * o->weight[w]);
+                }
+        break;
+    case LINEAR:
+        if (back) o->dbias[k] += d; else *y = o->bias[k];
+        for (c = 0; c < a->c * area; c++, w++)
+            if (!back) *y += o->weight[w] * a->y[n * a->c * area + c];
+            else o->dweight[w] += d * a->y[n * a->c * area + c], a->dy[n * a->c * area + c] += d * o->weight[w];
+        break;
+    case ACTIVATION:
+        v = value_of(a, n, k, j, i);
+        if (o->f <= CNN_LEAKY_RELU && fabs(v) < nearest) nearest = fabs(v);
+        if (!back) *y = cnn__activation_at(o->f, .25, v);
+        else add_to(a, n, k, j, i, d * (o->f == CNN_RELU ? v > 0 : o->f == CNN_LEAKY_RELU ? (v > 0 ? 1 : .25) : o->f == CNN_SIGMOID ? *y * (1 - *y) : 1 - *y * *y));
+        break;
+    case POOL:
+        for (most = -1e30, sum = 0, p = 0; p < 4; p++) {
+            v = value_of(a, n, k, 2 * j + p / 2, 2 * i + p % 2);
+            sum += v / 4;
+            if (v > most) most = v, at = p;
+            if (back && o->average) add_to(a, n, k, 2 * j + p / 2, 2 * i + p % 2, d / 4);
+        }
+        for (p = 0; p < 4 && !o->average; p++)
+            if (p != at && most - value_of(a, n, k, 2 * j + p / 2, 2 * i + p % 2) < nearest && value_of(a, n, k, 2 * j + p / 2, 2 * i + p % 2) != most)
+                nearest = most - value_of(a, n, k, 2 * j + p / 2, 2 * i + p % 2);
+        if (!back) *y = o->average ? sum : most;
+        else if (!o->average) add_to(a, n, k, 2 * j + at / 2, 2 * i + at % 2, d);
+        break;
+    case SOFTMAX:
+        for (sum = 0, c = 0; c < a->c; c++) sum += back ? *place_of(o->dy, o, n, c, j, i) * *place_of(o->y, o, n, c, j, i) : exp(value_of(a, n, c, j, i));
+        if (!back) *y = exp(value_of(a, n, k, j, i)) / sum;
+        else add_to(a, n, k, j, i, *y * (d - sum));
+        break;
+    case ADD:
+        if (!back) *y = value_of(a, n, k, j, i) + value_of(b, n, k, j, i);
+        else add_to(a, n, k, j, i, d), add_to(b, n, k, j, i, d);
+        break;
+    case CONCAT:
+        c = k - a->c;
+        if (!back) *y = c < 0 ? value_of(a, n, k, j, i) : value_of(b, n, c, j, i);
+        else add_to(c < 0 ? a : b, n, c < 0 ? k : c, j, i, d);
+        break;
+    case FLATTEN:
+        if (!back) *y = a->y[n * o->c + k];
+        else a->dy[n * o->c + k] += d;
+        break;
+    default: break;
+    }
+}
+
+static void evaluate(int back)
+{
+    int m, n, k, j, i;
+    for (m = back ? count - 1 : 1; back ? m > 0 : m < count; m += back ? -1 : 1)
+        for (n = 0; n < N; n++)
+            for (k = 0; k < nodes[m].c; k++)
+                for (j = 0; j < nodes[m].h; j++)
+                    for (i = 0; i < nodes[m].w; i++) one(&nodes[m], n, k, j, i, back);
+}
+
+/* ---- comparing ---- */
+
+static double difference(const float *is, const double *should, int n)
+{
+    double most = 1e-3, worst = 0;
+    int i;
+    for (i = 0; i < n; i++) if (fabs(should[i]) > most) most = fabs(should[i]);
+    for (i = 0; i < n; i++) if (!(fabs((double)is[i] - should[i]) <= worst)) worst = fabs((double)is[i] - should[i]);
+    return worst / most;
+}
+
+static void compare(cnn_net *net, const char *key, const double *should, int n, const char *backend)
+{
+    static float is[ROOM + 12 * 12 * 9 * 8];
+    size_t got = cnn_get(net, key, is, sizeof is / sizeof *is);
+    CHECK(got == (size_t)n && difference(is, should, n) < 2e-5, "seed %d, %s: %s has %d values, not %d, off by %g: %s", (int)seed, backend, key, (int)got, n,
+          difference(is, should, n), error_of(net));
+}
+
+static cnn_net *random_graph(const char *backend)
+{
+    cnn_net *net;
+    node *n;
+    draws = 0;
+    count = 1;
+    memset(&nodes[0], 0, sizeof nodes[0]);
+    nodes[0].c = 1 + below(3); nodes[0].h = 1 + below(8); nodes[0].w = 1 + below(8);
+    net = cnn_new(nodes[0].c, nodes[0].h, nodes[0].w);
+    cnn_to(net, backend);
+    cnn_manual_seed(net, seed);
+    while (count < MOST - 4) {
+        int before = count;
+        random_layer(net, cnn_here(net));
+        if (count > before) CHECK(cnn_here(net) == count - 1, "place %d, not %d: %s", cnn_here(net), count - 1, error_of(net));
+        if (count > 6 && !below(6)) break;
+    }
+    n = new_node(FLATTEN, cnn_here(net));
+    n->c *= n->h * n->w; n->h = n->w = 1;
+    cnn_name(net, n->name);
+    cnn_flatten(net);
+    n = new_node(LINEAR, count - 1);
+    n->c = OUTPUTS;
+    cnn_name(net, n->name);
+    cnn_linear(net, .out_features = OUTPUTS);
+    return net;
+}
+
+static int compare_graph(const char *backend)
+{
+    static float x[ROOM], target[N * OUTPUTS];
+    static const int order[N] = { 2, 0, 1 };
+    cnn_net *net = random_graph(backend);
+    int size = nodes[0].c * nodes[0].h * nodes[0].w, learns = 0, i, k, usable;
+    cnn_data *data;
+    cnn_batch batch;
+    char key[32];
+    for (i = 0; i < N * size; i++) x[i] = (float)real();
+    for (i = 0; i < N * OUTPUTS; i++) target[i] = (float)real();
+    data = cnn_data_new(.count = N, .channels = nodes[0].c, .height = nodes[0].h, .width = nodes[0].w, .floats = x, .targets = target, .outputs = OUTPUTS);
+    batch.data = data; batch.order = order; batch.size = N;
+    for (i = 1; i < count; i++) if (nodes[i].frozen) cnn_requires_grad(net, nodes[i].name, 0);
+    copy_weights(net);
+    for (k = 0; k < N; k++) for (i = 0; i < size; i++) nodes[0].y[k * size + i] = (double)x[order[k] * size + i];
+    nearest = 1;
+    evaluate(0);
+    for (k = 0; k < N; k++)
+        for (i = 0; i < OUTPUTS; i++)
+            nodes[count - 1].dy[k * OUTPUTS + i] = 2 * (nodes[count - 1].y[k * OUTPUTS + i] - (double)target[order[k] * OUTPUTS + i]) / (N * OUTPUTS);
+    evaluate(1);
+    cnn_forward(net, &batch);
+    cnn_mse_loss(net, &batch);
+    cnn_zero_grad(net);
+    cnn_backward(net);
+    CHECK(!cnn_error(net), "seed %d, %s: %s", (int)seed, backend, error_of(net));
+    usable = nearest > 1e-5;                               /* a kink: float and double may fall on different sides of it */
+    for (i = 1; i < count; i++) compare(net, nodes[i].name, nodes[i].y, N * nodes[i].c * nodes[i].h * nodes[i].w, backend);
+    for (i = 1; i < count && usable; i++) {
+        node *n = &nodes[i];
+        if (n->kind != CONV && n->kind != LINEAR) continue;
+        learns += !n->frozen;
+        if (n->frozen) memset(n->dweight, 0, sizeof n->dweight), memset(n->dbias, 0, sizeof n->dbias);
+        snprintf(key, sizeof key, "%s.weight.grad", n->name);
+        compare(net, key, n->dweight, n->c * inputs_of(n), backend);
+        snprintf(key, sizeof key, "%s.bias.grad", n->name);
+        compare(net, key, n->dbias, n->c, backend);
+    }
+    if (seed % 10 == 0) {
+        cnn_gradcheck_result r = cnn_gradcheck(net, &batch, 4, NULL);
+        CHECK(!r.failed && r.checked > 0, "seed %d, %s: gradcheck: %d failed at %s", (int)seed, backend, r.failed, r.where);
+    }
+    cnn_free(net);
+    cnn_data_free(data);
+    return usable;
+}
+
+/* ---- what is said of a graph ---- */
+
+static cnn_net *residual(void)
+{
+    cnn_net *net = cnn_new(2, 6, 6);
+    int x;
+    cnn_conv2d(net, .out_channels = 4, .kernel_size = 3, .padding = 1);
+    x = cnn_here(net);
+    cnn_conv2d(net, .out_channels = 4, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_conv2d(net, .out_channels = 4, .kernel_size = 3, .padding = 1);
+    cnn_add(net, x);
+    cnn_relu(net);
+    cnn_concat(net, 0);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    return net;
+}
+
+static void says(cnn_net *net, const char *what)
+{
+    CHECK(strstr(error_of(net), what), "\"%s\" instead of \"%s\"", error_of(net), what);
+    cnn_free(net);
+}
+
+static void test_sentences(void)
+{
+    cnn_net *net = residual();
+    cnn_add(net, 12);
+    says(net, "cnn_add: there is no place 12; cnn_here gives them, from 0, the samples, to 9, the last layer so far");
+    net = residual();
+    cnn_from(net, -1);
+    says(net, "cnn_from: there is no place -1");
+    net = residual();
+    cnn_add(net, 1);
+    says(net, "layer 10 (add): adds two outputs of one shape, but here are 3 and at place 1 are 4 x 6 x 6");
+    net = residual();
+    cnn_concat(net, 1);
+    says(net, "layer 10 (concat): joins the channels of maps of one size, but here are 3 and at place 1 are 4 x 6 x 6");
+    net = residual();
+    cnn_from(net, 2);
+    cnn_linear(net, .out_features = 3);
+    says(net, "layer 10 (linear): needs a flat input, but gets 4 x 6 x 6");
+    CHECK(cnn_here(NULL) == 0, "a place in no network");
+}
+
+static void test_looks(void)
+{
+    cnn_net *net = residual();
+    static float x[2 * 2 * 36], y[2 * 6 * 36], conv[2 * 4 * 36];
+    static int labels[2] = { 0, 2 };
+    const int order[2] = { 0, 1 };
+    FILE *out = tmpfile();
+    const char *text;
+    char expected[200];
+    cnn_data *data;
+    cnn_batch batch;
+    int i;
+    for (i = 0; i < 144; i++) x[i] = (float)real();
+    data = cnn_data_new(.count = 2, .channels = 2, .height = 6, .width = 6, .floats = x, .labels = labels, .classes = 3);
+    batch.data = data; batch.order = order; batch.size = 2;
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(strstr(text, " 5  add5 (add) <- 1 ") && strstr(text, " 7  concat7 (concat) <- 0 ") && strstr(text, " 4  3 (conv2d)  ") && strstr(text, " 6  4 (relu) "),
+          "summary:\n%s", text);
+    cnn_forward(net, &batch);
+    CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
+    cnn_get(net, "concat7", y, sizeof y / sizeof *y);
+    cnn_get(net, "3", conv, sizeof conv / sizeof *conv);
+    CHECK(y[4 * 36 + 7] == x[7] && y[6 * 36 + 5 * 36 + 3] == x[72 + 36 + 3], "concat: %g, %g", (double)y[4 * 36 + 7], (double)y[6 * 36 + 5 * 36 + 3]);
+    out = tmpfile();
+    cnn_explain(net, "add5", 1, 2, 3, out);
+    text = text_of(out);
+    snprintf(expected, sizeof expected, "layer 5 (add \"add5\"): y = a + b, b from place 1\n  %.6f + ", (double)conv[36 + 2 * 6 + 3]);
+    CHECK(!strncmp(text, expected, strlen(expected)), "explain: %s, not %s", text, expected);
+    out = tmpfile();
+    cnn_explain(net, "concat7", 5, 2, 3, out);
+    text = text_of(out);
+    snprintf(expected, sizeof expected, "layer 7 (concat \"concat7\"): channel 1 of place 0: %.6f\n", (double)x[36 + 2 * 6 + 3]);
+    CHECK(!strcmp(text, expected), "explain: %s, not %s", text, expected);
+    cnn_cross_entropy(net, &batch);
+    cnn_zero_grad(net);
+    cnn_backward(net);
+    CHECK(net->pass.flow_count == 3, "%d gradients at a time, not 3", net->pass.flow_count);
+    CHECK(!cnn_error(net), "%s", error_of(net));
+    cnn_free(net);
+    net = cnn_new(2, 6, 6);                                 /* a chain takes two, as ever */
+    for (i = 0; i < 5; i++) { cnn_conv2d(net, .out_channels = 2, .kernel_size = 1); cnn_tanh(net); }
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    cnn_forward(net, &batch);
+    cnn_cross_entropy(net, &batch);
+    cnn_backward(net);
+    CHECK(net->pass.flow_count == 2, "a chain takes %d", net->pass.flow_count);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
+static void test_saved(void)
+{
+    cnn_net *net = residual(), *other = residual();
+    float a[6], b[6];
+    const char *path = in_folder("graph.pth");
+    cnn_manual_seed(other, 5);
+    cnn_set(net, "3.bias", (const float[]){ 1, 2, 3, 4 }, 4);
+    CHECK(cnn_save(net, path) && cnn_load(other, path) && cnn_get(other, "3.bias", b, 6) == 4 && cnn_get(net, "3.bias", a, 6) == 4 && b[3] == 4 && a[0] == 1,
+          "%s, %s", error_of(net), error_of(other));
+    remove(path);
+    cnn_free(net);
+    cnn_free(other);
+}
+
+int main(void)
+{
+    static const char *const backends[] = { "direct", "simd", "cuda", "cuda_naive" };
+    int graphs = getenv("CNN_TEST_SHORT") ? 60 : 400, used = 0, k;
+    folder_make();
+    for (seed = 1; seed <= (uint64_t)graphs; seed++)
+        for (k = 0; k < 4; k++)
+            if (cnn_find_backend(backends[k])) used += compare_graph(backends[k]) && k == 0;
+    CHECK(used > graphs * 8 / 10, "%d of %d graphs were far enough from kinks", used, graphs);
+    printf("%d random graphs, forward; %d of them backward\n", graphs, used);
+    seed = 1;
+    test_sentences();
+    test_looks();
+    test_saved();
+    folder_remove();
+    return test_end("graph");
+}
