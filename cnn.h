@@ -3140,10 +3140,11 @@ static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *ma
 {
     int r;
     p->rows = cnn__smaller(isa->rows, end - first);
+    matrix += stride * first;
     for (r = 0; r < isa->rows; r++) {
-        int row = first + cnn__smaller(r, p->rows - 1);
-        p->a[r] = matrix + stride * row;
-        p->init[r] = bias ? bias[row] : 0;
+        p->a[r] = matrix;
+        p->init[r] = bias ? bias[first] : 0;
+        if (r + 1 < p->rows) matrix += stride, first++;
     }
 }
 
