@@ -47,7 +47,7 @@ ok "--precision tf32 changes nothing where there is no TF32" cmp -s simd other
 
 run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
 run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
-ok "a run goes on from its checkpoint" says 'going on after epoch 1'
+ok "a run goes on from its checkpoint" says 'continuing after epoch 1'
 run lenet5 $small --quiet --save straight.pth
 ok "and ends with the same bits as one that was never stopped" cmp -s resumed.pth straight.pth
 ok "--load begins with a state dict" run lenet5 --limit 1280 --epochs 1 --quiet --load straight.pth
@@ -101,12 +101,12 @@ interrupted() {
 : >out; : >err
 interrupted '^total\|total, for one sample' --save net.pth --checkpoint run.ckpt --report r.html
 ok "Ctrl-C in the first epoch: status 130" test $status -eq 130
-ok "it says where it stopped" grep -q '^lenet5: stopped in epoch 1 of 50; saving what was asked for' err
+ok "it says where it stopped" grep -q '^lenet5: stopped in epoch 1 of 50; saving the files asked for' err
 ok "and what it saved" sh -c 'grep -q "^State dict: net.pth" out && grep -q "^Report: r.html" out && grep -q "^Checkpoint: run.ckpt, from the middle of epoch 1" out'
 ok "the cut epoch has no line" sh -c '! grep -q "^epoch 1/50 train_loss" out'
 ok "the files are there, and no curves of no epoch" sh -c 'test -s run/net.pth -a -s run/run.ckpt && grep -q "</html>" run/r.html && [ "$(ls run | wc -l)" -eq 3 ]'
 ok "the state dict loads" run lenet5 --limit 128 --epochs 1 --quiet --load run/net.pth
-ok "the checkpoint loads" sh -c "'$top/lenet5' --limit 128 --epochs 1 --quiet --checkpoint run/run.ckpt >out && grep -q 'going on after epoch 0' out"
+ok "the checkpoint loads" sh -c "'$top/lenet5' --limit 128 --epochs 1 --quiet --checkpoint run/run.ckpt >out && grep -q 'continuing after epoch 0' out"
 : >out; : >err
 interrupted '^epoch 1/50 train_loss' --limit 1280 --save net.safetensors --checkpoint run.ckpt
 ok "Ctrl-C later: status 130" test $status -eq 130
