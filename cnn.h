@@ -7729,7 +7729,7 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
 #endif
     if (!idx->file) return 0;
     if (cnn__is_gzip(idx->file, size) && path == packed)
-        return cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+        return cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
     if (cnn__is_gzip(idx->file, size))
         return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
                         path, path, path);
@@ -7789,7 +7789,8 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i);
+            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label,
+                            i);
         labels[i] = (int)label;
     }
     data->labels = labels;
@@ -7933,7 +7934,7 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
                  directory);
     cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
-        cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
+        cnn__say(error, "%.200s is packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
@@ -8723,7 +8724,8 @@ static int cnn__json_string(cnn__state *s, const char **text)
             if (!cnn__json_hex(s, &low)) return 0;
             c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
         }
-        if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
+        if (!c || c >> 11 == 0x1b)
+            return cnn__expected(s, "before it a character that is not \\u0000 or half a surrogate pair");
         more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: bytes that follow the first */
         *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
@@ -8757,7 +8759,7 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
 {
     const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
     size_t n = 0;
-    if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
+    if (depth > 100) return cnn__expected(s, "at most 100 nested brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
             if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
@@ -8971,7 +8973,7 @@ static int cnn__open_zip(cnn__state *s)
     size_t back;
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
         if (back > s->size || back > 22 + 65535)
-            return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
+            return cnn__wrong(s, "is not a ZIP archive, which torch.save writes; is it a broken download?");
         end = s->bytes + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
@@ -9177,7 +9179,7 @@ static void cnn__join_name(cnn__pickle *p)                 /* of two strings on 
 {
     const cnn__object *name = cnn__drop(p, 2);
     if (!name) return;
-    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is no string");
+    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is not a string");
     else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
 }
 
@@ -9255,7 +9257,7 @@ static void cnn__reduce(cnn__pickle *p)
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "something that is not a name");
         return;
     }
     if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
@@ -9286,7 +9288,7 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before
     size_t i;
     if (!item) return;
     if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it appends to what is no list");
+        cnn__broken(p, "it appends to something that is not a list");
         return;
     }
     for (i = 0; i < count; i++) {
@@ -9307,7 +9309,7 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     size_t owner;
     if (!item) return;
     if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it sets items of what is no dict");
+        cnn__broken(p, "it sets items of something that is not a dict");
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
@@ -9422,7 +9424,7 @@ static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
     if (kept || result->kind == CNN__DICT) return 1;
     if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
         cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
-    return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
+    return cnn__wrong(s, "is not a state dict but %s, which has no tensors by name and is not run; in Python: "
                          "torch.save(model.state_dict(), \"net.pth\")", what.s);
 }
 
@@ -9454,7 +9456,7 @@ static int cnn__read_pth(cnn__state *s)
     size_t size;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: "
+        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
                              "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
@@ -9501,7 +9503,7 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
         values = cnn__take_number(p, 8);
         if (cnn__failed(s)) return 0;
         if (!cnn__storage_bytes(p, name->text, values, &bytes))
-            return cnn__broken(p, "a storage is not of the size that was said");
+            return cnn__broken(p, "a storage has another size than its description");
         for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
             t[i].data = s->bytes + (p->at - p->begin);
@@ -10201,12 +10203,12 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     double *numbers = NULL, n;
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
-        cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+        cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
     else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
-            cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
+            cnn__wrong(s, "%s has the impossible number %g", key, n);
     }
     if (numbers) *rows = t->shape[0];
     return numbers;
@@ -10237,10 +10239,10 @@ static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)    
     if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
         || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
         || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
-        return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+        return cnn__wrong(s, "cnn.h/training has an impossible number");
     if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
     n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
-    return n->scale && (rows == 2 || cnn__wrong(s, "has no proper cnn.h/scale"));
+    return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
 }
 
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
@@ -10269,7 +10271,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
         n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
-        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
         if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
     return !cnn__failed(s) && cnn__make_room(s);

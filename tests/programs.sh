@@ -167,7 +167,7 @@ ok "cut-off images" refused lenet5 'train-images-idx3-ubyte: its header promises
 mnist; gzip -c mnist/t10k-images-idx3-ubyte >packed && mv packed mnist/t10k-images-idx3-ubyte
 ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte is gzip-compressed; unpack it: ' --data ../mnist
 mnist; gzip mnist/train-images-idx3-ubyte
-ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is there only packed; unpack it: gzip -dk ' --data ../mnist
+ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is packed; unpack it: gzip -dk ' --data ../mnist
 mnist; printf x | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=3 conv=notrunc 2>/dev/null
 ok "a wrong magic number" refused lenet5 'train-labels-idx1-ubyte: begins with 00 00 08 78, but an IDX file of labels begins with 00 00 08 01' --data ../mnist
 mnist; labels 199 199 >mnist/t10k-labels-idx1-ubyte
