@@ -7673,24 +7673,20 @@ static double cnn__idx_at(const cnn__idx *idx, size_t i)
     }
 }
 
-static int cnn__idx_too_short(const char *path, size_t size, cnn__text *error)
-{
-    return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                    (double)size);
-}
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
     const unsigned char *file = idx->file;
     size_t expected;
-    int known, i;
-    if (size < 8) return cnn__idx_too_short(path, size, error);
-    idx->type = file[2];
-    idx->dimensions = file[3];
-    known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
-    /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
-    if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
+    int known = 0, i;
+    if (size >= 8) {
+        idx->type = file[2];
+        idx->dimensions = file[3];
+        known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+    }
+    /* labels have one dimension, the samples; images have rows and columns, too, and in colour channels */
+    if (size >= 8 && (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
         return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
                                "00 00 08 %02x%s",
                         path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
@@ -7698,7 +7694,9 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
-    if (size < idx->begin) return cnn__idx_too_short(path, size, error);
+    if (size < 8 || size < idx->begin)
+        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                        (double)size);
     for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
@@ -10233,13 +10231,14 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
 static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
 {
     size_t rows = 0;
+    int i, good;
     n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
     n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
-        || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
-        || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
-        return cnn__wrong(s, "cnn.h/training has an impossible number");
+    good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
+    for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
+        good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
+    if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
     if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
     n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
     return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
@@ -10280,14 +10279,15 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
 static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
 {
+    int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    if (cnn__failed(s) || (blocks > CNN__MOMENT1 && !cnn__need_moment(net, &net->moment1))
-        || (blocks > CNN__MOMENT2 && !cnn__need_moment(net, &net->moment2)))
-        return 0;
+    for (block = CNN__MOMENT1; block < blocks && !cnn__failed(s); block++)
+        cnn__need_moment(net, cnn__block(net, block));
+    if (cnn__failed(s)) return 0;
     n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
     return n->epochs || cnn__wrong(s, "out of memory");
 }
