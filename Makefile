@@ -24,7 +24,7 @@ NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin
 CUDA_ARCH ?= all-major
 GXX ?= g++
 nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH) -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage
-shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda_shim.h -x c++
+shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda/cuda_shim.h -x c++
 nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
 PYTHON ?= python3
 cudart = -L$(dir $(shell readlink -f $(NVCC)))../lib64 -lcudart_static -lstdc++ -lpthread -ldl -lrt
@@ -43,11 +43,14 @@ endif
 all_examples := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
 examples := $(if $(stb),$(all_examples),$(filter-out $(stb_programs),$(all_examples)))
 walkthrough := conv1d conv2d edges padding stride kernels activation pooling sharing lenet1998
-test_programs := $(patsubst tests/%.c,build/%,$(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
+vpath %.c tests tests/bench tests/cuda
+test_headers := $(wildcard tests/*.h tests/*/*.h)
+test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
 cuda_programs := test_backends test_cuda test_flow test_learning test_library test_mma test_numbers test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
-test_scripts := tests/cuda.sh tests/compile.sh tests/walkthrough.sh tests/programs.sh tests/torch_roundtrip.sh tests/download.sh
+test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \
+    programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
 .PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
@@ -70,54 +73,53 @@ $(stb_programs):
 	@echo '$(stb_missing)'; exit 1
 endif
 
-build/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h)
+build/%: %.c cnn.h $(test_headers) $(wildcard examples/*.h)
 	@mkdir -p build
 	$(compile) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
 
 # an overflow ends it
 build/test_shapes: CFLAGS += $(call probe,int main(void) { return 0; },-fsanitize=undefined -fsanitize=float-cast-overflow -fno-sanitize-recover=all)
-build/test_shapes build/sanitize/test_shapes build/cuda/test_shapes build/cuda-on-cpu/test_shapes: tests/shapes.h
 
 build/cuda/cnn_cuda.o: cnn_cuda.cu cnn.h
 	@mkdir -p build/cuda
 	$(NVCC) $(nvcc_flags) -c $< -o $@
 
-build/cuda-on-cpu/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+build/cuda-on-cpu/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h
 	@mkdir -p build/cuda-on-cpu
 	$(GXX) $(shim_flags) -O2 -g -c $< -o $@
 
-build/cuda-on-cpu/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-on-cpu/cnn_cuda.o
+build/cuda-on-cpu/%: %.c cnn.h $(test_headers) build/cuda-on-cpu/cnn_cuda.o
 	$(compile) -DCUDA_ON_CPU $< build/cuda-on-cpu/cnn_cuda.o -o $@ -lstdc++ $(link)
 
-build/cuda-on-cpu/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/cuda_shim.h tests/test.h
+build/cuda-on-cpu/test_mma: tests/cuda/test_mma.cu cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h tests/test.h
 	@mkdir -p build/cuda-on-cpu
 	$(GXX) $(shim_flags) -O2 -g $< -o $@
 
-build/cuda/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/test.h
+build/cuda/test_mma: tests/cuda/test_mma.cu cnn_cuda.cu cnn.h tests/test.h
 	@mkdir -p build/cuda
 	$(NVCC) $(nvcc_flags) $< -o $@
 
-build/cuda/%: tests/%.c cnn.h $(wildcard tests/*.h) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
+build/cuda/%: %.c cnn.h $(test_headers) $(wildcard examples/*.h) build/cuda/cnn_cuda.o
 	$(compile) $< build/cuda/cnn_cuda.o -o $@ $(cudart) $(link)
 
 cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kernels on the CPU, slowly
 	@:
 
 cuda-compile: $(if $(NVCC),build/cuda/test_cuda)  ## compile the kernels for every major architecture; registers; nothing else linked
-	@$(if $(NVCC),NVCC='$(NVCC)' tests/cuda_compile.sh build/cuda/cnn_cuda.o,echo '$(nvcc_missing)')
+	@$(if $(NVCC),NVCC='$(NVCC)' tests/cuda/cuda_compile.sh build/cuda/cnn_cuda.o,echo '$(nvcc_missing)')
 
-build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda_shim.h
+build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h
 	@mkdir -p $(@D)
 	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover -c $< -o $@
 
-build/cuda-asan/test_mma build/cuda-tsan/test_mma: tests/test_mma.cu cnn_cuda.cu cnn.h tests/cuda_shim.h tests/test.h
+build/cuda-asan/test_mma build/cuda-tsan/test_mma: tests/cuda/test_mma.cu cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h tests/test.h
 	@mkdir -p $(@D)
 	$(GXX) $(shim_flags) -O1 -g $(sanitizer) -fno-sanitize-recover $< -o $@
 
-build/cuda-asan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-asan/cnn_cuda.o
+build/cuda-asan/%: %.c cnn.h $(test_headers) build/cuda-asan/cnn_cuda.o
 	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) -fno-sanitize-recover $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
-build/cuda-tsan/%: tests/%.c cnn.h $(wildcard tests/*.h) build/cuda-tsan/cnn_cuda.o
+build/cuda-tsan/%: %.c cnn.h $(test_headers) build/cuda-tsan/cnn_cuda.o
 	$(compile) -DCUDA_ON_CPU -O1 -g $(sanitizer) $< $(@D)/cnn_cuda.o -o $@ -lstdc++ $(link)
 
 build/cuda-asan/%: sanitizer = -fsanitize=address,undefined
@@ -133,17 +135,17 @@ cuda-sanitize: $(foreach s,asan tsan,$(foreach t,backends cuda mma,build/cuda-$s
 	build/cuda-tsan/test_mma
 
 cuda-bugs:  ## plant bugs into the kernels, one at a time: the tests must find each
-	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda_bugs.sh
+	@CC='$(CC)' GXX='$(GXX)' tests/run tests/cuda/cuda_bugs.sh
 
 mutants:  ## plant bugs into cnn.h, one at a time: which share do the tests notice? MUTANTS='--seed 2 --count 50'; needs Python; an hour or two
-	@CC='$(CC)' $(PYTHON) tests/mutants.py $(MUTANTS)
+	@CC='$(CC)' $(PYTHON) tests/mutants/mutants.py $(MUTANTS)
 
 gpu_needed = $(if $(NVCC),,@echo '$(nvcc_missing)'; exit 1)
 
 test-cuda: $(gpu_programs)  ## all tests on a GPU; fails where there is none
 	$(gpu_needed)
 	@$(MAKE) --no-print-directory CUDA=1 lenet5 mnist_cnn fashion_mnist cifar10
-	@tests/run tests/gpu.sh
+	@tests/run tests/cuda/gpu.sh
 
 ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to the used ones, layer by layer, on a GPU
 	$(gpu_needed)
@@ -152,7 +154,7 @@ ladder-cuda: $(if $(NVCC),build/cuda/ladder_cuda)  ## from the naive kernels to 
 bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## training on a GPU beside PyTorch: eager, compiled, captured; PYTHON=... has torch
 	$(gpu_needed)
 	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
-	@$(PYTHON) tests/bench_cuda_torch.py $(BENCH)
+	@$(PYTHON) tests/bench/bench_cuda_torch.py $(BENCH)
 
 test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
@@ -162,14 +164,14 @@ check: test
 sanitize: $(test_programs:build/%=build/sanitize/%)  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tests/run $^
 
-build/sanitize/%: tests/%.c cnn.h $(wildcard tests/*.h)
+build/sanitize/%: %.c cnn.h $(test_headers)
 	@mkdir -p build/sanitize
 	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
 
 sanitize-threads: build/sanitize-threads/test_pool build/sanitize-threads/test_threads  ## the thread tests under ThreadSanitizer
 	@TSAN_OPTIONS=die_after_fork=0 CNN_TEST_SHORT=1 tests/run $^
 
-build/sanitize-threads/%: tests/%.c cnn.h $(wildcard tests/*.h)
+build/sanitize-threads/%: %.c cnn.h $(test_headers)
 	@mkdir -p build/sanitize-threads
 	$(compile) -O1 -g -fsanitize=thread $< -o $@ $(link)
 
@@ -183,19 +185,19 @@ bench-threads: build/bench_threads  ## idle, beside busy processes, more threads
 	@build/bench_threads $(BENCH)
 
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
-	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench_torch.py $(BENCH)
+	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench/bench_torch.py $(BENCH)
 
 bench-file: build/bench_file  ## saving and loading 400 MB beside PyTorch; PYTHON=... has torch, FOLDER=... is where
-	@$(PYTHON) tests/bench_file.py build/bench_file $(or $(FOLDER),build)
+	@$(PYTHON) tests/bench/bench_file.py build/bench_file $(or $(FOLDER),build)
 
 bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
-	@CC='$(CC)' tests/bench_build.sh
+	@CC='$(CC)' tests/bench/bench_build.sh
 
 windows:  ## the threads on Windows, by mingw-w64 and wine
-	@tests/windows.sh
+	@tests/platforms/windows.sh
 
 arm64:  ## two test programs on 64-bit ARM, by a cross compiler and qemu; takes minutes
-	@tests/arm64.sh
+	@tests/platforms/arm64.sh
 
 # the library as programs have it, and the ladder's own steps for this machine, with no vectors but those that stand there
 build/cnn.o: cnn.h
@@ -203,7 +205,7 @@ build/cnn.o: cnn.h
 	$(compile) -DCNN_IMPLEMENTATION -x c -c $< -o $@
 
 build/ladder: native = $(call probe,int main(void) { return 0; },-march=native)
-build/ladder: tests/ladder.c build/cnn.o tests/measure.h
+build/ladder: tests/bench/ladder.c build/cnn.o tests/bench/measure.h
 	$(compile) $(native) -ffp-contract=fast -fno-tree-vectorize -fno-tree-slp-vectorize $(filter-out %.h,$^) -o $@ $(link)
 
 ladder: build/ladder  ## from eq. 6.2 to the last kernel, one idea a step, each timed

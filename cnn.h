@@ -35,9 +35,12 @@
        >>memory     allocation whose sizes cannot wrap around
        >>random     Philox4x32-10: random numbers as a pure function
        >>threads    a small pool that works on pieces; how many processors there are
-       >>textbook   `direct`: one card a layer, equation, shapes, forward, backward
-       >>simd       `simd`: the same operations as matrix products on vectors and threads
-       >>net        building, running, training
+       >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
+       >>direct     `direct`: the cards as a table of operations
+       >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
+       >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
+       >>net        building a network, running it forward and backward
+       >>train      optimizers, schedules, the training loop, evaluating and predicting
        >>data       IDX, CIFAR, one's own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
        >>look       summary, gradient check, explain, curves, report, doctor
@@ -76,7 +79,7 @@
 #ifndef CNN_H
 #define CNN_H
 
-#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new;    */
+#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new; */
 #define CNN_VERSION_MAJOR 2                 /* third: faults mended. The backend table has a version of its own */
 #define CNN_VERSION_MINOR 0
 #define CNN_VERSION_PATCH 0
@@ -106,12 +109,12 @@ extern "C" {
 #ifdef __cplusplus
 #define CNN__0 = {}                         /* C++: a field that is not named begins as zero, without a warning */
 #else
-#define CNN__0                              /* C: the macros below leave it zero                      */
+#define CNN__0                              /* C: the macros below leave it zero */
 #endif
 
-typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model               */
-typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches                        */
-typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section    */
+typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model */
+typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches */
+typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section */
 
 /* ---- building a network: a chain of layers, each fitted to the shape that arrives ---- */
 
@@ -119,12 +122,12 @@ typedef enum cnn_padding_mode { CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCU
 typedef enum cnn_activation { CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH } cnn_activation;
 typedef enum cnn_init {                     /* how weights begin; fan_in = inputs of one output value */
     CNN_INIT_DEFAULT,                       /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
-    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU          */
-    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out)   */
+    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU */
+    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out) */
 } cnn_init;
 
-enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input      */
-enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31     */
+enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input */
+enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31 */
 
 typedef struct cnn_conv2d_options {
     int out_channels CNN__0;                                            /* kernels = feature maps */
@@ -151,37 +154,37 @@ typedef struct cnn_linear_options {
     int out_features CNN__0;
     int no_bias CNN__0;
     cnn_init init CNN__0;
-    int in_features CNN__0;                 /* may be given as a check                                */
+    int in_features CNN__0;                 /* may be given as a check */
 } cnn_linear_options;
 
 typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
 typedef struct cnn_dropout_options {
-    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none  */
+    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none */
 } cnn_dropout_options;
 
 cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
 void cnn_free(cnn_net *net);
 
-/* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1       */
+/* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 */
 void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c sum_y sum_x z u   (6.2) */
 void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window                */
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window */
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along width only, after cnn_conv1d; */
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
-void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b                           */
+void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
-void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x            */
-void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x))                 */
-void cnn_tanh(cnn_net *net);                                   /* y = tanh x                            */
-void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k)       */
-void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w)                  */
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x */
+void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
+void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
+void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
+void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w) */
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);    /* training: y = x m / (1-p), m = 0 with probability p */
 
 void cnn_block(cnn_net *net, const char *name); /* a building block (section 6.2.3.1): the layers that follow
-                                                   are name.0, name.1, ... as in nn.Sequential           */
-void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone                            */
+                                                   are name.0, name.1, ... as in nn.Sequential */
+void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
 
 #ifndef __cplusplus
 #define cnn_conv2d(net, ...)     cnn_conv2d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
@@ -207,45 +210,45 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone   
 
 /* ---- errors: the first mistake is kept as one sentence, and later calls do nothing ---- */
 
-const char *cnn_error(const cnn_net *net);  /* NULL while all is well                                  */
+const char *cnn_error(const cnn_net *net);  /* NULL while all is well */
 void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
-                                               failed stays in error                                   */
+                                               failed stays in error */
 
 /* ---- where and how it computes; but for the last, before the first forward pass ---- */
 
-void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked  */
-void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own             */
-const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none       */
-void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result                    */
+void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked */
+void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own */
+const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none */
+void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result */
 int cnn_num_threads(const cnn_net *net);              /* default (and NULL's): the processors that affinity
-                                                         and the container's quota allow this process     */
-void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0                  */
+                                                         and the container's quota allow this process */
+void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0 */
 /* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
-   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32.       */
+   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32. */
 void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
-typedef struct cnn_data {                   /* samples in memory; read it freely                        */
-    int count, channels, height, width;     /* count may be lowered, to use the first samples only      */
-    int classes;                            /* labels are 0 .. classes-1; 0: no labels                  */
-    int outputs;                            /* length of one target; 0: no targets                      */
-    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or            */
-    const float *floats;                    /* the same as floats                                       */
-    const int *labels;                      /* (count)                                                  */
-    const float *targets;                   /* (count, outputs), for the mean squared error             */
-    const char *const *class_names;         /* (classes), or NULL                                       */
-    const float *scale, *shift;             /* (channels): the network sees  scale x + shift            */
-    const char *name;                       /* where it came from, for messages                         */
-    const char *error;                      /* one sentence if it could not be read, else NULL          */
-    struct cnn__data_memory *memory;        /* what cnn_data_free releases                              */
+typedef struct cnn_data {                   /* samples in memory; read it freely */
+    int count, channels, height, width;     /* count may be lowered, to use the first samples only */
+    int classes;                            /* labels are 0 .. classes-1; 0: no labels */
+    int outputs;                            /* length of one target; 0: no targets */
+    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or */
+    const float *floats;                    /* the same as floats */
+    const int *labels;                      /* (count) */
+    const float *targets;                   /* (count, outputs), for the mean squared error */
+    const char *const *class_names;         /* (classes), or NULL */
+    const float *scale, *shift;             /* (channels): the network sees  scale x + shift */
+    const char *name;                       /* where it came from, for messages */
+    const char *error;                      /* one sentence if it could not be read, else NULL */
+    struct cnn__data_memory *memory;        /* what cnn_data_free releases */
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
     int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
-    const unsigned char *bytes CNN__0;      /* one of these two                                         */
+    const unsigned char *bytes CNN__0;      /* one of these two */
     const float *floats CNN__0;
-    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index          */
+    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index */
     const float *targets CNN__0;
     const char *const *class_names CNN__0;
     int constant CNN__0;                    /* 1: nobody writes to the arrays any more, so a GPU may keep a
@@ -254,47 +257,47 @@ typedef struct cnn_data_options {           /* your own arrays, used in place: k
 
 /* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
    given such data takes the sentence over. */
-typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20   */
+typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20 */
 /* The split is "train" or "test" ("t10k" is the same). The folder is the one with the files, or the one
-   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...).              */
+   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...). */
 cnn_data *cnn_load_mnist(const char *directory, const char *split);
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
 cnn_data *cnn_load_cifar10(const char *directory, const char *split);        /* binary version, as CIFAR-100 */
 cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels);
 /* IDX files by path. Images: (n, h, w), colour (n, c, h, w) or (n, h, w, c), or (n, values); bytes stay
-   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1.                 */
+   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1. */
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes);
 cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
 
 /* bytes become (x / 255 - mean[c]) / std[c], floats (x - mean[c]) / std[c]; without this call bytes
-   become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels).                      */
+   become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels). */
 void cnn_normalize(cnn_data *data, const float *mean, const float *std);
 
-/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation).  */
+/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation). */
 void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second);
 
-typedef struct cnn_batch {                  /* some samples of a data set                               */
+typedef struct cnn_batch {                  /* some samples of a data set */
     const cnn_data *data;
-    const int *order;                       /* (size): which ones                                       */
+    const int *order;                       /* (size): which ones */
     int size;
 } cnn_batch;
 
 typedef struct cnn_loader_options {
-    int batch_size CNN__0;                  /* default 1                                                */
-    int shuffle CNN__0;                     /* a new order each epoch                                   */
-    int drop_last CNN__0;                   /* leave an incomplete last batch out                       */
-    uint64_t seed CNN__0;                   /* of the shuffle                                           */
+    int batch_size CNN__0;                  /* default 1 */
+    int shuffle CNN__0;                     /* a new order each epoch */
+    int drop_last CNN__0;                   /* leave an incomplete last batch out */
+    uint64_t seed CNN__0;                   /* of the shuffle */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
 int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the end of the epoch, after
                                                          which the next call begins a new one. In error it
                                                          deals out one empty batch, from which cnn_forward
-                                                         takes the sentence over                        */
-void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone        */
-int cnn_batches(const cnn_loader *loader);            /* batches in an epoch                             */
-const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well                       */
+                                                         takes the sentence over */
+void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone */
+int cnn_batches(const cnn_loader *loader);            /* batches in an epoch */
+const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well */
 void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
@@ -303,7 +306,7 @@ void cnn_loader_free(cnn_loader *loader);
    ("classifier"), a block ("hidden_layer_1"), or NULL for all; at any time once the layer is there. A frozen
    parameter gets no gradient (its .grad is all 0, as with PyTorch's None), no step, no weight decay, and
    counts in no clipping; backward ends where nothing before it learns. Adam's moments and steps stand still
-   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is.      */
+   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is. */
 void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad);
 
 typedef struct cnn_sgd_options {
@@ -315,100 +318,100 @@ typedef struct cnn_adam_options {
 } cnn_adam_options;
 
 /* A second call is a new optimizer, as in PyTorch: moments, steps and schedule of the old one are gone. */
-void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013)        */
-void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015)       */
+void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013) */
+void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015) */
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w first       (Loshchilov, Hutter 2019) */
 
 /* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
    epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False.
    Step and cosine go on from the rate that is set, by cnn_set_lr too; one-cycle overwrites it. A second
-   schedule takes the place of the first and begins at the rate of now.                                     */
+   schedule takes the place of the first and begins at the rate of now. */
 typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
 typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
 typedef struct cnn_one_cycle_lr_options {
     float max_lr CNN__0; int total_steps CNN__0;
     float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
 } cnn_one_cycle_lr_options;
-void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps   */
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps */
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
 void cnn_scheduler_step(cnn_net *net);
 void cnn_set_lr(cnn_net *net, float lr);
 float cnn_lr(const cnn_net *net);
 
-void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in            */
-void cnn_eval(cnn_net *net);                /* dropout off                                              */
-void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x)                       */
+void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in */
+void cnn_eval(cnn_net *net);                /* dropout off */
+void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x) */
 void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n];
                                                                   without labels, targets are probabilities */
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);       /* 1/(N K) sum (pred - target)^2; labels
                                                                   without targets become one-hot vectors */
 void cnn_zero_grad(cnn_net *net);
-void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does                   */
-float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g|     */
+void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does */
+float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g| */
 void cnn_step(cnn_net *net);
-float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample                       */
+float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample */
 int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's;
                                                as torch.argmax: NaN is the largest, among equals the first */
 
 /* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew.
    Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
-   number of samples.                                                                                    */
+   number of samples. */
 typedef struct cnn_cross_entropy_options {
-    const float *weight CNN__0;             /* (classes): of each class, copied; default 1               */
-    int classes CNN__0;                     /* how many weights there are: one for each output           */
-    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere          */
+    const float *weight CNN__0;             /* (classes): of each class, copied; default 1 */
+    int classes CNN__0;                     /* how many weights there are: one for each output */
+    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere */
     int ignore_index CNN__0;                /* a label that does not count; default -100; class 0: CNN_ZERO */
     int probabilities CNN__0;               /* 1: targets are taken even where there are labels, which then count
-                                               what is right                                             */
+                                               what is right */
 } cnn_cross_entropy_options;
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o);
 
 /* ---- training, all at once ---- */
 
 typedef enum cnn_loss_kind { CNN_CROSS_ENTROPY, CNN_MSE } cnn_loss_kind;
-typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples    */
-typedef struct cnn_epoch {                  /* one line of the history                                  */
-    int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone            */
+typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples */
+typedef struct cnn_epoch {                  /* one line of the history */
+    int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone */
 } cnn_epoch;
 
 typedef struct cnn_fit_options {
-    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128                                        */
-    int test_batch_size CNN__0;             /* default 256                                              */
+    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128 */
+    int test_batch_size CNN__0;             /* default 256 */
     cnn_loss_kind loss CNN__0;
-    float clip_grad_norm CNN__0;            /* 0: no clipping                                           */
-    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped      */
-    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout                           */
-    FILE *progress CNN__0;                  /* e.g. stderr                                              */
-    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several;  */
+    float clip_grad_norm CNN__0;            /* 0: no clipping */
+    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped */
+    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout */
+    FILE *progress CNN__0;                  /* e.g. stderr */
+    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several; */
     int progress_width CNN__0;              /* ... the terminal's columns, default 80: the line is shorter */
-    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr     */
-    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never   */
-    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch          */
-    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss    */
+    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr */
+    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never */
+    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch */
+    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
     /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
        history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
-       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut.   */
+       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut. */
     int (*interrupted)(void *user) CNN__0;
-    void *user CNN__0;                      /* given to each_epoch and interrupted                       */
+    void *user CNN__0;                      /* given to each_epoch and interrupted */
 } cnn_fit_options;
 
 /* test may be NULL, but not with .patience and .keep_best, which judge an epoch by it: then give samples
    that the final score is not taken on (cnn_random_split). Returns 1, or 0 with the net in error. Trains on from
    net's last epoch up to `epochs`; whether patience is at its end follows from the history, after a
-   cnn_checkpoint_load too. A checkpoint keeps the best weights as well.                                     */
+   cnn_checkpoint_load too. A checkpoint keeps the best weights as well. */
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o);
-const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far             */
-int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none       */
+const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far */
+int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none */
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
-/* y: (count, outputs); x: (count, channels, height, width), already scaled as in training                   */
+/* y: (count, outputs); x: (count, channels, height, width), already scaled as in training */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
 /* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where
-   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255.  */
+   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255. */
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count);
 void cnn_set_scale(cnn_net *net, const float *mean, const float *std);
-/* classes: (data->count), probability: (data->count) of that class by softmax, or NULL                      */
+/* classes: (data->count), probability: (data->count) of that class by softmax, or NULL */
 int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size);
 
 /* ---- every number by name ---- */
@@ -417,39 +420,39 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
    out in the last forward pass (inside a fused operation it is computed again, with the weights of now). Returns the number of floats; copies them if `values` has room for all
    (NULL: only count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0      */
-int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error   */
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0 */
+int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error */
 const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
-size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned                     */
-const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer        */
+size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned */
+const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer */
 
 /* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
    cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
    own, which take memory from the first call on; cnn_loss, cnn_get and cnn_explain tell of the last
    cnn_forward. Calls that ask for parameters (cnn_key, cnn_shape, ...) begin the network's use: then no
-   layer can be added; after cnn_summary it can.                                                         */
+   layer can be added; after cnn_summary it can. */
 
 void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes;
-                                               more layers may be added after it                         */
+                                               more layers may be added after it */
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in double
    precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
    element that sits at a kink of ReLU or max pooling has no gradient and is counted apart. Layers run one
-   by one here; that fused operations do the same is for tests/test_backends.c.                          */
+   by one here; that fused operations do the same is for tests/test_backends.c. */
 typedef struct cnn_gradcheck_result { int checked, failed, kinks; double worst; const char *where; } cnn_gradcheck_result;
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out /* or NULL */);
 
-/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all.       */
+/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all. */
 int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title);
 int cnn_save_curves_csv(cnn_net *net, const char *path);
-void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters      */
+void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters */
 
 /* Prints, for one output value of a layer and the first sample of the last batch, the equation with its
    numbers: the window and what of it fell beyond the border, each product, the sum, the bias, the result. */
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
 /* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision and
-   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps.       */
+   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
@@ -464,15 +467,15 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
    F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
    1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all, also
    where several programs save to one path; a link stays a link, and a pipe or device is written to. A program
-   that is killed while it saves leaves PATH.*.part behind.                                                */
+   that is killed while it saves leaves PATH.*.part behind. */
 int cnn_save(cnn_net *net, const char *path);
-int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over   */
+int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over */
 /* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
-   sentence: how many were loaded, and which are missing, unexpected or mis-shaped.                        */
+   sentence: how many were loaded, and which are missing, unexpected or mis-shaped. */
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
 /* The same from memory and to memory. bytes: (size), any such file's, e.g. linked into the program; not kept.
    cnn_save_memory returns how many bytes the file of that ending (".pth") would have, and copies them if `bytes`
-   has room for all (NULL: only count); 0 and an error if it cannot be.                                    */
+   has room for all (NULL: only count); 0 and an error if it cannot be. */
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
@@ -488,23 +491,23 @@ int cnn_checkpoint_load(cnn_net *net, const char *path);
 /* ---- the backend table: every operation, to be filled by `direct`, `simd`, `cuda` or by you ---- */
 
 /* One operation may fuse several layers: a convolution with its activation and its max pooling, a linear
-   layer with its activation. `direct` composes them from its cards; others may do them in one pass.     */
+   layer with its activation. `direct` composes them from its cards; others may do them in one pass. */
 
 typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
     int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
-    int average, exclude_padding;           /* average: 0 for max pooling                               */
+    int average, exclude_padding;           /* average: 0 for max pooling */
 } cnn_pool2d_shape;
 
 typedef struct cnn_conv2d_shape {
     int batch, in_channels, in_height, in_width;
-    int out_channels, out_height, out_width;             /* of the convolution, before any pooling       */
+    int out_channels, out_height, out_width;             /* of the convolution, before any pooling */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int pad_top, pad_left, pad_bottom, pad_right, groups;
     cnn_padding_mode padding_mode;
-    cnn_activation activation; float slope;              /* applied to the sum                           */
-    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0   */
-    int allow_tf32;                                      /* conv2d_work must not depend on it             */
+    cnn_activation activation; float slope;              /* applied to the sum */
+    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0 */
+    int allow_tf32;                                      /* conv2d_work must not depend on it */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -515,26 +518,26 @@ typedef struct cnn_linear_shape {
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
 
 /* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
-   recorded step can be replayed.                                                                        */
+   recorded step can be replayed. */
 typedef struct cnn_counters {
     uint64_t seed;
-    uint64_t pass;                          /* training passes so far: keys the dropout masks            */
-    uint64_t step;                          /* steps of this optimizer so far                            */
-    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will   */
+    uint64_t pass;                          /* training passes so far: keys the dropout masks */
+    uint64_t step;                          /* steps of this optimizer so far */
+    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will */
     double lr;
     double loss, loss_sum, weight_sum;      /* last batch: mean; since the last reset: mean = loss_sum / weight_sum */
-    double grad_norm;                       /* of the last clipping                                      */
-    int correct;                            /* last batch                                                */
-    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored   */
+    double grad_norm;                       /* of the last clipping */
+    int correct;                            /* last batch */
+    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored */
 } cnn_counters;
 
 /* One parameter's place in the blocks of all parameters, of their gradients and of each moment. Spans come in the
-   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too.  */
+   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too. */
 typedef struct cnn_span {
-    size_t offset, count;                   /* floats                                                    */
+    size_t offset, count;                   /* floats */
     uint64_t step;                          /* Adam's t: the optimizer's steps that moved this parameter */
     float weight_decay;
-    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it   */
+    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it */
     float same[4];                          /* the operation's own: what is the same for all its numbers */
 } cnn_span;
 
@@ -545,26 +548,26 @@ enum { CNN_BACKEND_VERSION = 4 };
    entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d
    and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
    entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
-   another one is missing, by name.                                                                                   */
+   another one is missing, by name. */
 struct cnn_backend {
-    int version;                            /* CNN_BACKEND_VERSION, or the table is refused              */
+    int version;                            /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
-    void *context;                          /* yours, or what `open` returned; handed to every entry      */
-    /* open may fail: then it returns NULL and has written one sentence                                   */
+    void *context;                          /* yours, or what `open` returned; handed to every entry */
+    /* open may fail: then it returns NULL and has written one sentence */
     void *(*open)(int threads, char *sentence, size_t room);                                /* (optional) */
     void (*close)(void *context);                                                           /* (optional) */
-    /* memory: alloc returns 64-byte aligned bytes or NULL                                                */
+    /* memory: alloc returns 64-byte aligned bytes or NULL */
     void *(*alloc)(void *context, size_t bytes);
     void (*free)(void *context, void *memory);
     void (*upload)(void *context, void *to, const void *host, size_t bytes);
     void (*download)(void *context, void *host, const void *from, size_t bytes);
     void (*zero)(void *context, void *memory, size_t bytes);
-    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong                 */
-    int reads_host;                         /* 1: the samples of a data set are read where they lie       */
+    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong */
+    int reads_host;                         /* 1: the samples of a data set are read where they lie */
 
     /* y: (n, k, h', w') after activation and pooling; index: (n, k, h', w'), the winner's place in its window,
        row * kernel_width + column (NULL: not wanted, or no pooling); x: (n, c, h, w);
-       weight: (k, c / groups, kh, kw); bias: (k) or NULL                                                 */
+       weight: (k, c / groups, kh, kw); bias: (k) or NULL */
     size_t (*conv2d_work)(void *context, const cnn_conv2d_shape *s);
     void (*conv2d_forward)(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                            const float *x, const float *weight, const float *bias, void *work);
@@ -612,16 +615,16 @@ struct cnn_backend {
                      size_t n, cnn_span *spans, int count);
     void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
                       const float *g, size_t n, cnn_span *spans, int count);
-    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ...    */
+    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ... */
     void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step, or a batch of cnn_evaluate. Not every
-                                               step comes to its end.                                                 */
+                                               step comes to its end. */
 };
 
 /* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
-   known already. cnn_cuda.cu calls it before main() begins.                                              */
+   known already. cnn_cuda.cu calls it before main() begins. */
 int cnn_register_backend(const cnn_backend *backend);
 
-/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function.    */
+/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function. */
 void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index);
 
 #ifdef __cplusplus
@@ -839,15 +842,21 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
 
 /* ---- the message ---- */
 
+static int cnn__vsay(cnn__text *error, const char *format, va_list arguments)      /* returns 0, always */
+{
+    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
+    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    CNN_ON_ERROR(error->s);
+    return 0;
+}
+
 static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__say(cnn__text *error, const char *format, ...)             /* returns 0, always */
+static int cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
-    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
     va_start(arguments, format);
-    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    cnn__vsay(error, format, arguments);
     va_end(arguments);
-    CNN_ON_ERROR(error->s);
     return 0;
 }
 
@@ -946,13 +955,15 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
 }
 
 /* ============================================================================================
-   >>threads   One pool for all networks of this copy of the library. A job is cut into pieces, and
-               threads claim them one by one: a thread that is kept from its processor delays the
-               one piece that it holds. Which thread takes which piece changes no result.
+   >>threads   One pool of threads for all networks of this copy of the library. A job is cut into
+               pieces, and threads claim them one by one, so a thread that the system interrupts
+               delays only the piece that it holds. Which thread takes which piece changes no result.
+
+               Read cnn__parallel first, at the end of this section: it is all that the backends call.
    ============================================================================================ */
 
-/* Numbers below 1e-38 (denormals) count as 0 in the pieces: Adam's moments of a dead unit end there, and a processor
-   is several times slower with them. Returns the mode of before. */
+/* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
+   processor is several times slower with them. Returns the previous mode. */
 static unsigned cnn__flush_denormals(void)
 {
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -1000,7 +1011,7 @@ static int cnn__affinity(void)
     return processors;
 }
 
-/* Reads up to two numbers; returns how many stood there. The word "max" ends it: no limit. */
+/* Reads up to two numbers and returns how many it found: 0 where the file says "max", which means no limit. */
 static int cnn__read_numbers(const char *path, double *a, double *b)
 {
     FILE *file = fopen(path, "r");
@@ -1009,8 +1020,8 @@ static int cnn__read_numbers(const char *path, double *a, double *b)
     return n;
 }
 
-/* Processors' worth of time that a container may use, rounded up, or INT_MAX: the least along the groups above
-   this process. root: /sys/fs/cgroup; group: its own, "/a/b". */
+/* How many processors' time a container may use, rounded up; INT_MAX without a limit. The smallest limit counts: of the
+   process's own control group and of those above it. root: /sys/fs/cgroup; group: its own, such as "/a/b". */
 static int cnn__quota(const char *root, const char *group)
 {
     char path[600];
@@ -1019,22 +1030,23 @@ static int cnn__quota(const char *root, const char *group)
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
         cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
-        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0) least = fmin(least, time / period);
     }
     cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
     if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
         cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
-        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0) least = fmin(least, time / period);
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
 }
 
-static int cnn__group_quota(void)
+static int cnn__own_quota(void)
 {
     FILE *file = fopen("/proc/self/cgroup", "r");
     char line[400], group[400] = "";
     while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4)) cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+        if (!strncmp(line, "0::/", 4))
+            cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
     if (file) fclose(file);
     return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
 }
@@ -1045,7 +1057,7 @@ static int cnn__processors(void)
     int n = 0;
 #ifndef CNN_NO_THREADS
 #if defined(__linux__)
-    int quota = cnn__group_quota();
+    int quota = cnn__own_quota();
     n = cnn__affinity();
     if (n > quota) n = quota;
 #elif defined(_WIN32)
@@ -1068,7 +1080,7 @@ static void cnn__unlock(void) {}
 static int cnn__add_atomic(int *count, int n) { return (*count += n) - n; }
 static int cnn__read_atomic(int *count) { return *count; }
 
-#else                                                      /* a mutex, two conditions, threads: of the platform */
+#else                                                      /* one name for each platform's mutex, condition, thread */
 
 #ifdef _WIN32
 typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
@@ -1104,7 +1116,10 @@ static void cnn__mutex_unlock(cnn__mutex *m) { pthread_mutex_unlock(m); }
 static void cnn__wait(cnn__condition *c, cnn__mutex *m) { pthread_cond_wait(c, m); }
 static void cnn__wake_one(cnn__condition *c) { pthread_cond_signal(c); }
 static void cnn__wake_all(cnn__condition *c) { pthread_cond_broadcast(c); }
-static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *)) { return !pthread_create(thread, NULL, entry, NULL); }
+static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
+{
+    return !pthread_create(thread, NULL, entry, NULL);
+}
 static void cnn__join(cnn__thread thread) { pthread_join(thread, NULL); }
 #endif
 
@@ -1113,7 +1128,7 @@ static cnn__mutex cnn__the_lock = CNN__MUTEX;
 static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
-/* C99 has no atomic operations: the compiler's, or a lock. Adds n to *count and returns what it was before. */
+/* Adds n to *count, returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
 static int cnn__add_atomic(int *count, int n)
 {
 #if defined(__GNUC__)
@@ -1138,7 +1153,7 @@ static int cnn__read_atomic(int *count)
 #endif
 }
 
-static void cnn__pause(void)                               /* tells the processor that this loop only waits */
+static void cnn__pause(void)                               /* tells the processor that this loop is waiting */
 {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
     __builtin_ia32_pause();
@@ -1147,47 +1162,52 @@ static void cnn__pause(void)                               /* tells the processo
 #endif
 }
 
-typedef struct cnn__job {                                  /* lies on the stack of its caller */
+typedef struct cnn__job {                                  /* lives on the stack of its caller, in cnn__parallel */
     void (*run)(void *arguments, int piece, int thread);
     void *arguments;
     int pieces, threads;
-    int claimed, front, back;                              /* pieces that somebody has claimed; from either end */
+    int claimed, front, back;                              /* pieces claimed: in all, at the front, at the back */
     int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
     int holding;                                           /* workers that hold a piece now */
-    int number;                                            /* of jobs so far */
+    int number;                                            /* 1 for the first job of the pool, and so on */
     struct cnn__job *following;
 } cnn__job;
 
 enum {
     CNN__MOST_WORKERS = 255,
-    CNN__SPINS = 8000                                      /* some 100 us: being woken takes 20, and a step has many jobs */
+    CNN__SPINS = 8000                                      /* about 100 us awake before a thread sleeps: waking takes
+                                                              20 us, and a training step has many jobs */
 };
 
 static struct {
     cnn__thread thread[CNN__MOST_WORKERS];
     int processors;
-    int wanted, workers;                                   /* workers: to be started at the next job; running */
+    int wanted, workers;                                   /* how many the next job needs; how many are running */
     int users;                                             /* open backends: the last one to close ends the workers */
     int ending;
     cnn__job *jobs;                                        /* in the order in which they were posted */
-    int numbered, posted;                                  /* jobs so far; posted: what an idle worker watches */
+    int numbered, posted;                                  /* jobs so far; an idle worker watches `posted` */
     int spinning, sleeping;                                /* idle workers: awake; asleep */
     int waiting;                                           /* callers asleep until their last pieces are done */
 } cnn__pool;
 static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
 
-/* The next piece, or -1. The caller begins at the front and workers at the back, so that each meets much the same
-   memory in one job after the other. */
+/* The next piece, or -1. The caller takes pieces from the front and workers from the back, so that each thread works on
+   much the same memory in every job. */
 static int cnn__claim(cnn__job *job, int thread)
 {
     if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
     return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
 }
 
-static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces; }
+static int cnn__open_job(cnn__job *job)                    /* 1 if one more thread may join and finds a piece */
+{
+    return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces;
+}
 
-/* Under the lock. How many workers a thread that begins on a job wakes, once it has given up the lock, which they want
-   first: two, who wake two more each. No more are awake than have a processor: they would only take turns. */
+/* Call it under the lock. How many workers a thread that begins a job should wake after it has released the lock, which
+   they take first. Two at most: each of them wakes two more. No more are awake than there are processors: they would
+   only take turns. */
 static int cnn__to_wake(cnn__job *job)
 {
     int most = cnn__pool.processors > 2 ? cnn__pool.processors - 1 : 1;
@@ -1200,7 +1220,7 @@ static int cnn__to_wake(cnn__job *job)
 
 static void cnn__wake(int workers) { while (workers-- > 0) cnn__wake_one(&cnn__job_posted); }
 
-/* Under the lock. Claims a piece of the first job that has one left and lacks a thread; NULL if there is none. */
+/* Call it under the lock. Joins the first open job and claims a piece of it; NULL if there is none. */
 static cnn__job *cnn__join_job(int *piece, int *thread)
 {
     cnn__job *job = cnn__pool.jobs;
@@ -1213,7 +1233,7 @@ static cnn__job *cnn__join_job(int *piece, int *thread)
     return NULL;
 }
 
-/* The next job mostly comes at once: for some microseconds a worker stays awake and watches for one after `number`. */
+/* The next job mostly comes at once, so a worker watches for one after `number` before it sleeps. */
 static void cnn__watch(int number)
 {
     int spins = CNN__SPINS;
@@ -1242,8 +1262,8 @@ static CNN__ENTRY cnn__worker(void *unused)
         cnn__wake(wake);
         do job->run(job->arguments, piece, thread);
         while ((piece = cnn__claim(job, thread)) >= 0);
-        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {   /* the job may be gone now */
-            cnn__lock();
+        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {
+            cnn__lock();                                   /* *job may no longer exist: its caller has returned */
             cnn__wake_all(&cnn__pieces_done);
             cnn__unlock();
         }
@@ -1261,17 +1281,17 @@ static void cnn__post(cnn__job *job)
     cnn__lock();
     while (cnn__pool.workers < cnn__pool.wanted && cnn__start(&cnn__pool.thread[cnn__pool.workers], cnn__worker))
         cnn__pool.workers++;
-    cnn__pool.wanted = cnn__pool.workers;                  /* where the system gives no more, fewer do it all */
+    cnn__pool.wanted = cnn__pool.workers;                  /* if the system refuses a thread, fewer do the work */
     while (*last) last = &(*last)->following;
     *last = job;
     job->number = ++cnn__pool.numbered;
     wake = cnn__to_wake(job);
     cnn__unlock();
-    cnn__add_atomic(&cnn__pool.posted, 1);                 /* now, when the lock is free for who was watching */
+    cnn__add_atomic(&cnn__pool.posted, 1);                 /* after the unlock: a watching worker takes the lock next */
     cnn__wake(wake);
 }
 
-/* All pieces are claimed: waits until those of the workers are done. */
+/* All pieces are claimed; waits until the workers have finished theirs. */
 static void cnn__finish(cnn__job *job)
 {
     cnn__job **at = &cnn__pool.jobs;
@@ -1290,7 +1310,7 @@ static void cnn__finish(cnn__job *job)
 }
 
 #ifndef _WIN32
-/* A forked child has the caller's thread alone: locks and workers begin anew, the workers at its first job. */
+/* After a fork the child has only the thread that forked: it gets new locks, and new workers at its first job. */
 static void cnn__forked(void)
 {
     static const cnn__mutex lock = CNN__MUTEX;
@@ -1308,7 +1328,7 @@ static void cnn__forked(void)
 
 #endif
 
-/* A backend that calls cnn__parallel opens the pool, and closes it when it is closed itself. */
+/* A backend that calls cnn__parallel opens the pool when it is opened, and closes it when it is closed. */
 static void cnn__open_pool(int threads)
 {
 #ifdef CNN_NO_THREADS
@@ -1372,10 +1392,22 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
 }
 
 /* ============================================================================================
-   >>textbook   The backend `direct`: the specification of every operation, one card a layer. A card has
-             the equation, the shapes, one output value as the equation gives it (in double, named
-             _at), then forward and backward as plain loops. No threads, no vectors, no tricks: the
-             other backends are proved against these lines.
+   >>textbook   The specification of every operation, one card a layer: its equation, its shapes,
+           one output value as the equation gives it (in double; its name ends in _at), then forward
+           and backward as plain loops. No threads, no vectors, no tricks: every backend is proved
+           against these lines, and with the backend `direct` they are what runs.
+
+   The lecture's names, and PyTorch's:
+
+       z, u, f, tau   input, weight, output, activation        b        bias
+       n, c, k        sample, input channel, output channel    y, x     row, column in the kernel
+       j, i           row, column in the output                s, d, p  stride, dilation, padding
+
+   Elsewhere x is a layer's input and y its output. dz, du, db are the gradients of the loss with
+   respect to z, u, b. A parameter's gradient is added to what is there, an input's overwrites it.
+
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; softmax; dropout;
+   losses; optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1396,45 +1428,71 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
 }
 
 /* --------------------------------------------------------------------------------------------
-   Convolution (6.1), (6.2): slide a kernel u over the input z; each output is their linear combination.
+   Convolution (6.1), (6.2): slide a kernel u over the input z; each output is a linear combination.
 
-       1D    f(i)      =       sum_x z(i+x)      u(x)                                        (6.1)
-       2D    f(j,i)    = sum_y sum_x z(j+y, i+x) u(y,x)                                      (6.2)
-       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
+       1D    f(i)       =       sum_x z(i+x)      u(x)                                     (6.1)
+       2D    f(j,i)     = sum_y sum_x z(j+y, i+x) u(y,x)                                   (6.2)
+       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
 
-   with stride s, dilation d and padding p; the lecture counts y and x from the kernel's centre, this
-   code from its corner, and p makes up for it. k kernels, each as deep as its input, give k feature
-   maps (figure 6-7). With g groups, each kernel sees only its group's c / g input channels.
+   with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
+   this code from its corner, and p makes up for it. k kernels, each as deep as its input, give k
+   feature maps (figure 6-7). With g groups, a kernel sees only its group's c / g input channels.
 
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   Each product z u of the sum has two partial derivatives, so, over all products:
-       du += df z        dz += df u        db(k) += df
+   Each product z u has two partial derivatives, u and z. So, with the same places of z as above:
+
+       db(k)       += sum_n sum_j sum_i df(n,k,j,i)
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
+       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
-static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const float *u, const float *b,
-                             int n, int k, int j, int i)
+
+/* Which row and column of z meet row y and column x of the kernel at output (j,i); -1: a zero */
+static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
-    int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth;
-    int top = j * s->stride_height - s->pad_top, left = i * s->stride_width - s->pad_left, c, y, x;
+    return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
+                       s->padding_mode);
+}
+
+static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
+{
+    return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
+                       s->padding_mode);
+}
+
+/* Where row 0 of z(n,c) begins, and row y of u(k,c): c counts the channels of kernel k's group. */
+static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
+{
+    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
+    return ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
+}
+
+static ptrdiff_t cnn__conv2d_u(const cnn_conv2d_shape *s, int k, int c, int y)
+{
+    int depth = s->in_channels / s->groups;
+    return (((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width;
+}
+
+static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const float *u,
+                             const float *b, int n, int k, int j, int i)
+{
     double f = b ? (double)b[k] : 0;
-    for (c = 0; c < depth; c++) {
-        const float *map = z + ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
-        const float *kernel = u + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
+    int c, y, x, row, column;
+    for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
-            int row = cnn__border(top + y * s->dilation_height, s->in_height, s->padding_mode);
-            if (row < 0) continue;
-            for (x = 0; x < s->kernel_width; x++) {
-                int column = cnn__border(left + x * s->dilation_width, s->in_width, s->padding_mode);
-                if (column < 0) continue;
-                f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[y * s->kernel_width + x];
-            }
+            const float *kernel = u + cnn__conv2d_u(s, k, c, y);
+            const float *map = z + cnn__conv2d_z(s, n, k, c);
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (x = 0; x < s->kernel_width; x++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[x];
         }
-    }
     return f;
 }
 
-static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float *z, const float *u, const float *b)
+static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float *z, const float *u,
+                                const float *b)
 {
     int n, k, j, i;
     for (n = 0; n < s->batch; n++)
@@ -1444,43 +1502,67 @@ static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float
                     *f++ = (float)cnn__conv2d_at(s, z, u, b, n, k, j, i);
 }
 
+static double cnn__conv2d_db_at(const cnn_conv2d_shape *s, const float *df, int k)
+{
+    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, i;
+    double db = 0;
+    int n;
+    for (n = 0; n < s->batch; n++)
+        for (i = 0; i < map; i++) db += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + i];
+    return db;
+}
+
+static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, const float *z,
+                                int k, int c, int y, int x)
+{
+    double du = 0;
+    int n, j, i, row, column;
+    for (n = 0; n < s->batch; n++)
+        for (j = 0; j < s->out_height; j++) {
+            ptrdiff_t row_of_f = ((ptrdiff_t)n * s->out_channels + k) * s->out_height + j;
+            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + row_of_f * s->out_width;
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (i = 0; i < s->out_width; i++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    du += (double)d[i] * (double)map[(ptrdiff_t)row * s->in_width + column];
+        }
+    return du;
+}
+
+/* dz += df u, for the output (n,k,j,i) */
+static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, const float *u,
+                               int n, int k, int j, int i)
+{
+    int c, y, x, row, column;
+    for (c = 0; c < s->in_channels / s->groups; c++)
+        for (y = 0; y < s->kernel_height; y++) {
+            const float *kernel = u + cnn__conv2d_u(s, k, c, y);
+            float *map = dz + cnn__conv2d_z(s, n, k, c);
+            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
+            for (x = 0; x < s->kernel_width; x++)
+                if ((column = cnn__conv2d_column(s, i, x)) >= 0)
+                    map[(ptrdiff_t)row * s->in_width + column] += df * kernel[x];
+        }
+}
+
 static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
                                  const float *df, const float *z, const float *u)
 {
-    int depth = s->in_channels / s->groups;
-    ptrdiff_t in_map = (ptrdiff_t)s->in_height * s->in_width, out_map = (ptrdiff_t)s->out_height * s->out_width;
+    size_t inputs = (size_t)(s->batch * ((ptrdiff_t)s->in_channels * s->in_height * s->in_width));
     int n, k, c, y, x, j, i;
-    if (dz) memset(dz, 0, sizeof *dz * (size_t)(s->batch * (s->in_channels * in_map)));
-    for (k = 0; k < s->out_channels; k++) {
-        int first = k / (s->out_channels / s->groups) * depth;
-        double sum = 0;
-        for (n = 0; db && n < s->batch; n++)
-            for (i = 0; i < (int)out_map; i++) sum += (double)df[((ptrdiff_t)n * s->out_channels + k) * out_map + i];
-        if (db) db[k] += (float)sum;
-        for (c = 0; c < depth; c++)
+    for (k = 0; db && k < s->out_channels; k++) db[k] += (float)cnn__conv2d_db_at(s, df, k);
+    for (k = 0; du && k < s->out_channels; k++)
+        for (c = 0; c < s->in_channels / s->groups; c++)
             for (y = 0; y < s->kernel_height; y++)
-                for (x = 0; x < s->kernel_width; x++) {
-                    ptrdiff_t at = (((ptrdiff_t)k * depth + c) * s->kernel_height + y) * s->kernel_width + x;
-                    int down = y * s->dilation_height - s->pad_top, right = x * s->dilation_width - s->pad_left;
-                    sum = 0;
-                    for (n = 0; n < s->batch; n++) {
-                        const float *g = df + ((ptrdiff_t)n * s->out_channels + k) * out_map;
-                        ptrdiff_t map = ((ptrdiff_t)n * s->in_channels + first + c) * in_map;
-                        for (j = 0; j < s->out_height; j++) {
-                            int row = cnn__border(j * s->stride_height + down, s->in_height, s->padding_mode);
-                            if (row < 0) continue;
-                            for (i = 0; i < s->out_width; i++) {
-                                int column = cnn__border(i * s->stride_width + right, s->in_width, s->padding_mode);
-                                ptrdiff_t place = map + (ptrdiff_t)row * s->in_width + column;
-                                if (column < 0) continue;
-                                sum += (double)g[(ptrdiff_t)j * s->out_width + i] * (double)z[place];
-                                if (dz) dz[place] += g[(ptrdiff_t)j * s->out_width + i] * u[at];
-                            }
-                        }
-                    }
-                    if (du) du[at] += (float)sum;
-                }
-    }
+                for (x = 0; x < s->kernel_width; x++)
+                    *du++ += (float)cnn__conv2d_du_at(s, df, z, k, c, y, x);
+    if (!dz) return;
+    memset(dz, 0, sizeof *dz * inputs);
+    for (n = 0; n < s->batch; n++)
+        for (k = 0; k < s->out_channels; k++)
+            for (j = 0; j < s->out_height; j++)
+                for (i = 0; i < s->out_width; i++)
+                    cnn__conv2d_add_dz(s, dz, *df++, u, n, k, j, i);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1515,38 +1597,46 @@ static double cnn__activation_slope(cnn_activation tau, double slope, double y)
     }
 }
 
-static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
+static void cnn__activation_forward(cnn_activation tau, float slope, float *y, const float *x,
+                                    size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__activation_at(tau, (double)slope, (double)x[i]);
 }
 
-static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy,
+                                     const float *y, size_t n)
 {
     size_t i;
-    for (i = 0; i < n; i++) dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
+    for (i = 0; i < n; i++)
+        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
 }
 
 /* --------------------------------------------------------------------------------------------
    Pooling (figure 6-8): a summary of each window, its largest value or its mean.
 
-       max       y(j,i) = x(winner),  the first largest value of the window      dx(winner) += dy
-       average   y(j,i) = 1/m sum x   over the window                            dx += dy / m
+       max       y(j,i) = x(winner),  the first largest value of the window
+                 dx(winner) += dy(j,i)
+       average   y(j,i) = 1/m sum x   over the window
+                 dx += dy(j,i) / m    over the window
 
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
-   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded. With
-   ceil_mode a window may hang over even the padding, and what hangs over is not counted in m; but each
-   window begins in the input or the padding before it, or it is left out.
+   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded.
+   With ceil_mode a window may hang over even the padding, and what hangs over is not counted in m;
+   but each window begins in the input or the padding before it, or it is left out.
+
+   index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
+   winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
-typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;  /* rows top .. bottom-1 */
+typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = s->in_height + s->pad_height;               /* the padded border, or the window's own if that is nearer */
+    w.bottom = s->in_height + s->pad_height;       /* the padded border, or its own */
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
@@ -1566,17 +1656,9 @@ static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map,
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++) {
             ptrdiff_t at = (ptrdiff_t)row * s->in_width + column;
-            if (map[at] > map[winner] || map[at] != map[at]) winner = at;      /* a NaN wins, as in PyTorch */
+            if (map[at] > map[winner] || map[at] != map[at]) winner = at;     /* NaN wins */
         }
     return winner;
-}
-
-/* A place within its window, as the byte that the table's `index` holds */
-static unsigned char cnn__pool2d_place(const cnn_pool2d_shape *s, ptrdiff_t winner, int j, int i)
-{
-    int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
-    int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
-    return (unsigned char)(row * s->kernel_width + column);
 }
 
 static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j, int i)
@@ -1586,54 +1668,92 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
     int row, column;
     if (!s->average) return (double)map[cnn__pool2d_winner(s, map, w)];
     for (row = w.top; row < w.bottom; row++)
-        for (column = w.left; column < w.right; column++) sum += (double)map[(ptrdiff_t)row * s->in_width + column];
+        for (column = w.left; column < w.right; column++)
+            sum += (double)map[(ptrdiff_t)row * s->in_width + column];
     return sum / w.count;
 }
 
-static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, const float *x)
+static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *map, int j, int i)
+{
+    ptrdiff_t winner = cnn__pool2d_winner(s, map, cnn__pool2d_window(s, j, i));
+    int row = (int)(winner / s->in_width) - (j * s->stride_height - s->pad_height);
+    int column = (int)(winner % s->in_width) - (i * s->stride_width - s->pad_width);
+    return (unsigned char)(row * s->kernel_width + column);
+}
+
+static ptrdiff_t cnn__pool2d_indexed(const cnn_pool2d_shape *s, unsigned char index, int j, int i)
+{
+    int row = j * s->stride_height - s->pad_height + index / s->kernel_width;
+    int column = i * s->stride_width - s->pad_width + index % s->kernel_width;
+    return (ptrdiff_t)row * s->in_width + column;
+}
+
+static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned char *index,
+                                const float *x)
 {
     ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
     int j, i;
     for (m = 0; m < maps; m++, x += (ptrdiff_t)s->in_height * s->in_width)
         for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++)
+            for (i = 0; i < s->out_width; i++) {
                 *y++ = (float)cnn__pool2d_at(s, x, j, i);
+                if (index) *index++ = cnn__pool2d_index(s, x, j, i);
+            }
 }
 
-static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
 {
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i, row, column;
+    int row, column;
+    for (row = w.top; row < w.bottom; row++)
+        for (column = w.left; column < w.right; column++)
+            dx[(ptrdiff_t)row * s->in_width + column] += dy / (float)w.count;
+}
+
+static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                 const float *x, const unsigned char *index)
+{
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width;
+    ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
+    int j, i;
     memset(dx, 0, sizeof *dx * (size_t)(maps * map));
-    for (m = 0; m < maps; m++, x += map, dx += map)
+    for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
-                if (!s->average) dx[cnn__pool2d_winner(s, x, w)] += *dy;
-                else
-                    for (row = w.top; row < w.bottom; row++)
-                        for (column = w.left; column < w.right; column++)
-                            dx[(ptrdiff_t)row * s->in_width + column] += *dy / (float)w.count;
+                if (s->average) cnn__pool2d_spread(s, dx, *dy, w);
+                else if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
+                else dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
             }
 }
 
 /* --------------------------------------------------------------------------------------------
    Linear, "fully connected": every output sees every input.
 
-       y(n,o) = b(o) + sum_i W(o,i) x(n,i)         y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
+       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)      y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
 
-       dW(o,i) += sum_n dy(n,o) x(n,i)      db(o) += sum_n dy(n,o)      dx(n,i) = sum_o dy(n,o) W(o,i)
+       db(o)   += sum_n dy(n,o)
+       dW(o,i) += sum_n dy(n,o) x(n,i)
+       dx(n,i)  = sum_o dy(n,o) W(o,i)
    -------------------------------------------------------------------------------------------- */
-static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w, const float *b, int n, int o)
+
+/* sum + sum_i a(i) b(i), where the next value is a_next or b_next floats further */
+static double cnn__dot(double sum, const float *a, int a_next, const float *b, int b_next,
+                       int count)
 {
-    double y = b ? (double)b[o] : 0;
     int i;
-    for (i = 0; i < s->in_features; i++)
-        y += (double)w[(ptrdiff_t)o * s->in_features + i] * (double)x[(ptrdiff_t)n * s->in_features + i];
-    return y;
+    for (i = 0; i < count; i++, a += a_next, b += b_next) sum += (double)*a * (double)*b;
+    return sum;
 }
 
-static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w, const float *b)
+static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w,
+                             const float *b, int n, int o)
+{
+    int in = s->in_features;
+    return cnn__dot(b ? (double)b[o] : 0, w + (ptrdiff_t)o * in, 1, x + (ptrdiff_t)n * in, 1, in);
+}
+
+static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w,
+                                const float *b)
 {
     int n, o;
     for (n = 0; n < s->batch; n++)
@@ -1643,25 +1763,14 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    int n, o, i;
-    for (o = 0; o < s->out_features; o++) {
-        double sum = 0;
-        for (n = 0; db && n < s->batch; n++) sum += (double)dy[(ptrdiff_t)n * s->out_features + o];
-        if (db) db[o] += (float)sum;
-        for (i = 0; dw && i < s->in_features; i++) {
-            sum = 0;
-            for (n = 0; n < s->batch; n++)
-                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)x[(ptrdiff_t)n * s->in_features + i];
-            dw[(ptrdiff_t)o * s->in_features + i] += (float)sum;
-        }
-    }
+    static const float one = 1;
+    int in = s->in_features, out = s->out_features, n, o, i;
+    for (o = 0; db && o < out; o++) db[o] += (float)cnn__dot(0, dy + o, out, &one, 0, s->batch);
+    for (o = 0; dw && o < out; o++)
+        for (i = 0; i < in; i++) *dw++ += (float)cnn__dot(0, dy + o, out, x + i, in, s->batch);
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < s->in_features; i++) {
-            double sum = 0;
-            for (o = 0; o < s->out_features; o++)
-                sum += (double)dy[(ptrdiff_t)n * s->out_features + o] * (double)w[(ptrdiff_t)o * s->in_features + i];
-            dx[(ptrdiff_t)n * s->in_features + i] = (float)sum;
-        }
+        for (i = 0; i < in; i++)
+            *dx++ = (float)cnn__dot(0, dy + (ptrdiff_t)n * out, 1, w + i, in, out);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1690,19 +1799,17 @@ static void cnn__softmax_forward(const cnn_map_shape *s, float *y, const float *
             for (p = 0; p < s->pixels; p++) *y++ = (float)cnn__softmax_at(s, x, n, c, p);
 }
 
-static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float *dy,
+                                  const float *y)
 {
+    ptrdiff_t at;
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (p = 0; p < s->pixels; p++) {
             ptrdiff_t first = (ptrdiff_t)n * s->channels * s->pixels + p;
-            double sum = 0;
-            for (c = 0; c < s->channels; c++)
-                sum += (double)dy[first + (ptrdiff_t)c * s->pixels] * (double)y[first + (ptrdiff_t)c * s->pixels];
-            for (c = 0; c < s->channels; c++) {
-                ptrdiff_t at = first + (ptrdiff_t)c * s->pixels;
+            double sum = cnn__dot(0, dy + first, s->pixels, y + first, s->pixels, s->channels);
+            for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
                 dx[at] = (float)((double)y[at] * ((double)dy[at] - sum));
-            }
         }
 }
 
@@ -1720,13 +1827,15 @@ static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x
     return keep ? (double)x / (1.0 - (double)p) : 0;
 }
 
-static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y,
+                                 const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__dropout_at(c, layer, p, x[i], i);
 }
 
-static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
+                                  const float *dy, size_t n)
 {
     cnn__dropout_forward(c, layer, p, dx, dy, n);
 }
@@ -1734,26 +1843,26 @@ static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, flo
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
 
-       loss = -1/N sum_n log softmax(y_n)[t_n]         dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+       loss = -1/N sum_n log softmax(y_n)[t_n]        dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
 
-   With PyTorch's options: class weights w, smoothing e over K classes, and t_n or probabilities p_n:
+   With PyTorch's options: class weights w, smoothing e over K classes, t_n or probabilities p_n:
+
        q(n,o) = w(o) ((1 - e) p_n(o) + e / K)          from probabilities,  D = N
-       q(n,o) = (1 - e) w(t_n) [o = t_n] + w(o) e / K  from labels,         D = sum_n w(t_n)
+       q(n,o) = w(o) ((1 - e) [o = t_n] + e / K)       from labels,         D = sum_n w(t_n)
        loss = -1/D sum_n sum_o q(n,o) log softmax(y_n)[o]
        dy(n,o) = (softmax(y_n)[o] sum_k q(n,k) - q(n,o)) / D
-   An ignored label is in neither sum, and its dy is 0. The mean of an epoch: all numerators over all D.
 
-   Mean squared error:
-       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+   An ignored label is in neither sum; its dy is 0. An epoch's mean is all numerators over all D.
 
-       y, dy, target, p  (N, K)    labels t  (N);  without targets, the one-hot vector of t is the target
+       y, dy, p  (N, K)    t  (N)    w  (K)
    -------------------------------------------------------------------------------------------- */
 
 /* As torch.argmax: NaN counts as the largest, and among equals the first is taken. */
 static int cnn__argmax(const float *y, int count)
 {
     int best = 0, o;
-    for (o = 1; o < count; o++) if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;
+    for (o = 1; o < count; o++)
+        if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;
     return best;
 }
 
@@ -1768,52 +1877,79 @@ static void cnn__count_loss(cnn_counters *c, double loss, double weight, int cor
     c->seen += counted;
 }
 
-static double cnn__class_weight(const cnn_cross_entropy_options *o, int k) { return o->weight ? (double)o->weight[k] : 1; }
+static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
+{
+    return o->weight ? (double)o->weight[k] : 1;
+}
 
 /* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
-static double cnn__cross_entropy_target(const cnn_cross_entropy_options *o, const float *p, int t, int k, int outputs)
+static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
+                                   int outputs)
 {
     double e = (double)o->label_smoothing, w = cnn__class_weight(o, k);
     return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
 }
 
-static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
-                                       const float *target, const int *labels, int batch, int outputs)
+/* One sample: adds its numerator to *loss; dy (NULL: not wanted) is divided by `weight`, D. */
+static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
+                                      const float *y, const float *p, int t, int outputs,
+                                      double weight)
+{
+    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, all = 0, q;
+    int k;
+    for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
+    for (k = 0; k < outputs; k++) {
+        all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, log may be infinite */
+            *loss += q * (log(sum) - ((double)y[k] - largest));
+    }
+    for (k = 0; dy && k < outputs; k++) {
+        q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        dy[k] = (float)((exp((double)y[k] - largest) / sum * all - q) / weight);
+    }
+}
+
+static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_options *o,
+                                       float *dy, const float *y, const float *target,
+                                       const int *labels, int batch, int outputs)
 {
     double loss = 0, weight = 0;
-    int correct = 0, counted = 0, n, k;
+    int correct = 0, counted = 0, n;
     for (n = 0; n < batch; n++)
-        if (target || labels[n] != o->ignore_index) weight += target ? 1 : cnn__class_weight(o, labels[n]);
-    for (n = 0; n < batch; n++, y += outputs) {
-        const float *p = target ? target + (ptrdiff_t)n * (ptrdiff_t)outputs : NULL;
-        int best = cnn__argmax(y, outputs), t = labels ? labels[n] : cnn__argmax(p, outputs);
-        double largest = (double)y[best], sum = 0, all = 0;
-        if (t != o->ignore_index || !labels) correct += best == t, counted++;
-        if (!p && t == o->ignore_index) {
-            for (k = 0; dy && k < outputs; k++) *dy++ = 0;
-            continue;
-        }
-        for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
-        for (k = 0; k < outputs; k++) {
-            double q = cnn__cross_entropy_target(o, p, t, k, outputs);
-            all += q;                       /* unsmoothed, the label's logarithm is alone: others may be infinite */
-            if (p || k == t || o->label_smoothing > 0) loss += q * (log(sum) - ((double)y[k] - largest));
-        }
-        for (k = 0; dy && k < outputs; k++)
-            *dy++ = (float)((exp((double)y[k] - largest) / sum * all - cnn__cross_entropy_target(o, p, t, k, outputs))
-                            / weight);
+        if (target) weight++;
+        else if (labels[n] != o->ignore_index) weight += cnn__class_weight(o, labels[n]);
+    for (n = 0; n < batch; n++) {
+        ptrdiff_t row = (ptrdiff_t)n * outputs;
+        const float *p = target ? target + row : NULL;
+        int t = labels ? labels[n] : cnn__argmax(p, outputs);
+        int ignored = labels && t == o->ignore_index;
+        if (!ignored) correct += cnn__argmax(y + row, outputs) == t, counted++;
+        if (p || !ignored)
+            cnn__cross_entropy_sample(o, &loss, dy ? dy + row : NULL, y + row, p, t, outputs,
+                                      weight);
+        else if (dy)
+            memset(dy + row, 0, sizeof *dy * (size_t)outputs);
     }
     cnn__count_loss(c, loss, weight, correct, counted);
 }
 
-static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs)
+/* --------------------------------------------------------------------------------------------
+   Mean squared error:
+
+       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+
+       y, dy, target  (N, K)    labels  (N): without targets, their one-hot vectors are the targets
+   -------------------------------------------------------------------------------------------- */
+static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target,
+                     const int *labels, int batch, int outputs)
 {
-    double loss = 0, count = (double)batch * outputs;
+    double loss = 0, count = (double)batch * outputs, wanted, error;
     int correct = 0, n, o;
     for (n = 0; n < batch; n++, y += outputs) {
         correct += labels && cnn__argmax(y, outputs) == labels[n];
         for (o = 0; o < outputs; o++) {
-            double error = (double)y[o] - (target ? (double)target[(ptrdiff_t)n * outputs + o] : o == labels[n]);
+            wanted = target ? (double)*target++ : (double)(o == labels[n]);
+            error = (double)y[o] - wanted;
             loss += error * error;
             if (dy) *dy++ = (float)(2 * error / count);
         }
@@ -1822,19 +1958,20 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps t = 1, 2, 3, ...:
-   one that was frozen for a while is corrected for the steps that it took part in.
+   Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps
+   t = 1, 2, 3, ...: one that was frozen for a while counts those that it took part in.
 
-       SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v      (Nesterov: w - lr (g + momentum v))
+       SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v
+               (Nesterov: w = w - lr (g + momentum v))
        Adam    g = g + decay w;   m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
                w = w - lr m' / (sqrt(v') + eps),  m' = m / (1 - b1^t),  v' = v / (1 - b2^t)
        AdamW   the same without g + decay w, but first  w = w - lr decay w
 
-   Clipping: |g| is the length of all gradients as one vector;  g = g min(1, max_norm / (|g| + 1e-6)).
-   Frozen parameters are left as they are, and their gradients and moments too: they count nowhere.
+   Clipping: g = g min(1, max_norm / (|g| + 1e-6));  |g|: the length of all gradients as one vector.
+   Frozen parameters are left as they are, their gradients and moments too: they count nowhere.
    -------------------------------------------------------------------------------------------- */
-static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                          cnn_span *spans, int count)
+static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v,
+                          const float *g, cnn_span *spans, int count)
 {
     float lr = (float)c->lr;
     cnn_span *s;
@@ -1856,10 +1993,10 @@ static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, f
 
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
-static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s, const cnn_adam_options *o,
-                                           int decoupled)
+static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s,
+                                           const cnn_adam_options *o, int decoupled)
 {
-    cnn__adam_factors f;                                   /* what is the same for every number of a parameter */
+    cnn__adam_factors f;                    /* what is the same for every number of a parameter */
     double t = (double)(s->step + 1);
     f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
     f.decay = decoupled ? 0 : s->weight_decay;
@@ -1868,8 +2005,8 @@ static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span
     return f;
 }
 
-static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                           const float *g, cnn_span *spans, int count)
+static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w,
+                           float *m, float *v, const float *g, cnn_span *spans, int count)
 {
     cnn_span *s;
     size_t i;
@@ -1887,16 +2024,19 @@ static void cnn__adam_step(cnn_counters *c, const cnn_adam_options *o, int decou
     c->step++;
 }
 
-static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans, int count, float max_norm)
+static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans, int count,
+                                float max_norm)
 {
     const cnn_span *s;
     double sum = 0, factor;
     size_t i;
     for (s = spans; s < spans + count; s++)
-        for (i = s->offset; s->trainable && i < s->offset + s->count; i++) sum += (double)g[i] * (double)g[i];
+        for (i = s->offset; s->trainable && i < s->offset + s->count; i++)
+            sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    for (s = spans; !(factor >= 1) && s < spans + count; s++)              /* a NaN reaches them all, as in PyTorch */
+    if (factor >= 1) return;                /* with NaN it does not: all become NaN, as PyTorch's */
+    for (s = spans; s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 
@@ -1904,8 +2044,9 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    Gathering a batch: the chosen samples, scaled to what the network sees.
        x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)
    -------------------------------------------------------------------------------------------- */
-static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
-                        const int *order, const float *scale, const float *shift)
+static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes,
+                        const float *floats, const int *order, const float *scale,
+                        const float *shift)
 {
     int n, c, p;
     for (n = 0; n < s->batch; n++)
@@ -1916,10 +2057,11 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
         }
 }
 
-/* --------------------------------------------------------------------------------------------
-   The table `direct`. A fused entry is its cards one after the other: convolution, activation, pooling.
-   Backward, with y = max of the window of tau(f): only the winner is moved, so  df(winner) += dy tau'(y).
-   -------------------------------------------------------------------------------------------- */
+/* ============================================================================================
+   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry is
+           its cards one after the other: convolution, activation, pooling.
+   ============================================================================================ */
+
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
 {
     return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width);
@@ -1930,56 +2072,35 @@ static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
     return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width);
 }
 
-static void cnn__pool2d_index(const cnn_pool2d_shape *s, unsigned char *index, const float *x)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
-    for (m = 0; m < maps; m++, x += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++)
-                *index++ = cnn__pool2d_place(s, cnn__pool2d_winner(s, x, cnn__pool2d_window(s, j, i)), j, i);
-}
-
-static void cnn__pool2d_unpool(const cnn_pool2d_shape *s, float *dx, const float *dy, const unsigned char *index)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
-    memset(dx, 0, sizeof *dx * (size_t)(maps * map));
-    for (m = 0; m < maps; m++, dx += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, index++, dy++) {
-                int row = j * s->stride_height - s->pad_height + *index / s->kernel_width;
-                int column = i * s->stride_width - s->pad_width + *index % s->kernel_width;
-                dx[(ptrdiff_t)row * s->in_width + column] += *dy;
-            }
-}
-
 static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     (void)context;
-    return sizeof(float) * (cnn__conv2d_outputs(s) + (s->pool.kernel_height ? cnn__pool2d_outputs(&s->pool) : 0));
+    return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool));
 }
 
-static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
-                                       const float *x, const float *weight, const float *bias, void *work)
+static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y,
+                                       unsigned char *index, const float *x, const float *weight,
+                                       const float *bias, void *work)
 {
     float *f = s->pool.kernel_height ? (float *)work : y;
     (void)context;
     cnn__conv2d_forward(s, f, x, weight, bias);
-    if (s->activation) cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
-    if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, f);
-    if (s->pool.kernel_height && index) cnn__pool2d_index(&s->pool, index, f);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
+    if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, index, f);
 }
 
-static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
-                                        const float *dy, const float *y, const unsigned char *index,
-                                        const float *x, const float *weight, void *work)
+static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx,
+                                        float *dweight, float *dbias, const float *dy,
+                                        const float *y, const unsigned char *index, const float *x,
+                                        const float *weight, void *work)
 {
     float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
     (void)context;
     if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, cnn__pool2d_outputs(&s->pool));
-        cnn__pool2d_unpool(&s->pool, df, dpooled, index);
+        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y,
+                                 cnn__pool2d_outputs(&s->pool));
+        cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
         cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
@@ -1991,57 +2112,70 @@ static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
     return sizeof(float) * (size_t)s->batch * (size_t)s->out_features;
 }
 
-static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
-                                       const float *weight, const float *bias, void *work)
+static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
+                                       const float *x, const float *weight, const float *bias,
+                                       void *work)
 {
     (void)context; (void)work;
     cnn__linear_forward(s, y, x, weight, bias);
-    if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)s->batch * (size_t)s->out_features);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, y, y,
+                                (size_t)s->batch * (size_t)s->out_features);
 }
 
-static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
-                                        const float *dy, const float *y, const float *x, const float *weight, void *work)
+static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx,
+                                        float *dweight, float *dbias, const float *dy,
+                                        const float *y, const float *x, const float *weight,
+                                        void *work)
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y,
+                             (size_t)s->batch * (size_t)s->out_features);
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
 /* The other entries are one card each. */
-static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
-{ (void)context; cnn__pool2d_forward(s, y, x); }
+static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
+                                       const float *x)
+{ (void)context; cnn__pool2d_forward(s, y, NULL, x); }
 
-static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
-{ (void)context; cnn__pool2d_backward(s, dx, dy, x); }
+static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx,
+                                        const float *dy, const float *x)
+{ (void)context; cnn__pool2d_backward(s, dx, dy, x, NULL); }
 
-static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y,
+                                           const float *x, size_t n)
 { (void)context; cnn__activation_forward(f, slope, y, x, n); }
 
-static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
-                                            const float *y, size_t n)
+static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
+                                            const float *dy, const float *y, size_t n)
 { (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
 
-static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
+static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
+                                        const float *x)
 { (void)context; cnn__softmax_forward(s, y, x); }
 
-static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx,
+                                         const float *dy, const float *y)
 { (void)context; cnn__softmax_backward(s, dx, dy, y); }
 
-static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
-                                        size_t n)
+static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p,
+                                        float *y, const float *x, size_t n)
 { (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
 
-static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
-                                         size_t n)
+static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p,
+                                         float *dx, const float *dy, size_t n)
 { (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
 
-static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy,
-                                              const float *y, const float *target, const int *labels, int batch, int outputs)
+static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c,
+                                              const cnn_cross_entropy_options *o, float *dy,
+                                              const float *y, const float *target,
+                                              const int *labels, int batch, int outputs)
 { (void)context; cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs); }
 
-static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
-                            int batch, int outputs)
+static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y,
+                            const float *target, const int *labels, int batch, int outputs)
 { (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
 
 static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int training)
@@ -2052,37 +2186,43 @@ static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int
     c->pass += (uint64_t)training;
 }
 
-static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
-                               const unsigned char *bytes, const float *floats, const int *order, const float *scale,
-                               const float *shift)
+static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s,
+                               float *x, const unsigned char *bytes, const float *floats,
+                               const int *order, const float *scale, const float *shift)
 { (void)context; cnn__gather(s, x, bytes, floats, order + k->batch_offset, scale, shift); }
 
-static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order,
-                                    int batch, int width)
+static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to,
+                                    const void *from, const int *order, int batch, int width)
 {
     int n;
     (void)context;
     order += k->batch_offset;
     for (n = 0; n < batch; n++)
-        memcpy((char *)to + (ptrdiff_t)n * width * 4, (const char *)from + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
+        memcpy((char *)to + (ptrdiff_t)n * width * 4, (const char *)from
+               + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans,
-                                       int count, float max_norm)
+static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n,
+                                       const cnn_span *spans, int count, float max_norm)
 { (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
 
-static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                                 size_t n, cnn_span *spans, int count)
+static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w,
+                                 float *v, const float *g, size_t n, cnn_span *spans, int count)
 { (void)context; (void)n; cnn__sgd_step(c, o, w, v, g, spans, count); }
 
-static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                  float *v, const float *g, size_t n, cnn_span *spans, int count)
+static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o,
+                                  int decoupled, float *w, float *m, float *v, const float *g,
+                                  size_t n, cnn_span *spans, int count)
 { (void)context; (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count); }
 
-static void *cnn__host_alloc(void *context, size_t bytes) { (void)context; return cnn__alloc(bytes, 1); }
+static void *cnn__host_alloc(void *context, size_t bytes)
+{ (void)context; return cnn__alloc(bytes, 1); }
+
 static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
-static void cnn__host_copy(void *context, void *to, const void *from, size_t bytes) { (void)context; memcpy(to, from, bytes); }
-static void cnn__host_zero(void *context, void *memory, size_t bytes) { (void)context; memset(memory, 0, bytes); }
+static void cnn__host_copy(void *context, void *to, const void *from,
+                           size_t bytes) { (void)context; memcpy(to, from, bytes); }
+static void cnn__host_zero(void *context, void *memory,
+                           size_t bytes) { (void)context; memset(memory, 0, bytes); }
 
 static cnn_backend cnn__direct(void)
 {
@@ -2120,577 +2260,145 @@ static cnn_backend cnn__direct(void)
     return b;
 }
 
-#endif /* CNN_IMPLEMENTATION, first part: the vector kernels stand between the two */
-
 /* ============================================================================================
-   >>simd   The backend `simd`: convolutions and linear layers as products of matrices. The cards above
-             say what is computed; this section only changes the order and the place of the sums.
+   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what
+            is computed; this section changes only the order of the sums and where values lie.
 
-             1. The vector kernels, the innermost loops. This part of the file is included once for each
-                instruction set (cnn.h includes itself); the best one is chosen when a network starts.
-             2. Threads: work in pieces that do not depend on how many threads there are, so that the
-                results do not either.
-             3. Convolution, with one image in each lane of a vector: the loops are the card's, with
-                vectors in place of numbers, and maps of any size fill the vectors. Kernels of 3 x 3
-                and 5 x 5 go forward, and back to the input, with Winograd's fewer multiplications.
-                The gradient of the weights leaves out what ReLU and max pooling have set to zero.
-             4. The linear layer, and what works value by value.
+            Lanes      One image lies in each lane of a vector. The loops are then the card's, with
+                       vectors in place of numbers, and maps of any size fill the vectors:
+
+                           image 0   a0 b0 c0 ...                   pixel a   a0 a1 a2 a3
+                           image 1   a1 b1 c1 ...      becomes      pixel b   b0 b1 b2 b3
+                           ...                                      ...       lanes 0 to 3
+
+            Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
+                       back to the input: cnn__choose_convolution says when, and why.
+            Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
+                       of the weights, and the linear layer's dx, leave these zeros out.
+            Threads    Work is cut into pieces that do not depend on the number of threads, so the
+                       results do not either.
+
+   The order: what all instruction sets share; the vector functions, which are the innermost loops;
+   the instruction sets; convolution; the linear layer; what works value by value; the table.
+
+   The vector functions are compiled once for each instruction set: cnn.h then includes itself with
+   CNN__ISA defined, and only the part under #ifdef CNN__ISA is read. There CNN__FOR(cnn__total)
+   is, for example, cnn__total_avx2.
+
+   THE WORDS of this section:
+       lane     one number of a vector; lane l belongs to image l of a block
+       block    as many images (in the linear layer: samples) as a vector has lanes
+       map      one channel of one image
+       tap      one weight of a kernel, and the input value that it is multiplied by
+       window   the input values that one output value sees
+       tile     4 x 4 neighbouring output values, which Winograd's algorithm computes together
+       point    Winograd's algorithm multiplies at 6 x 6 or 8 x 8 points; `points` is 6 or 8
+       piece    a part of a job that one thread does
+       offset   floats from the beginning of an array to a place in it
+       stride   floats from one row (row_stride), map, point, ... to the next in memory; only
+                stride_height and stride_width are the convolution's
+       df       the gradient with respect to f, the sum before the activation
+       isa      an instruction set: its vectors, and the vector functions compiled for it
    ============================================================================================ */
 
-#ifdef CNN__ISA                             /* the name of the instruction set that this pass is for */
-
-#define CNN__K(name) CNN__JOIN(name, CNN__ISA)
-
-#if CNN__LANES > 1
-typedef float CNN__K(cnn__v) __attribute__((vector_size(4 * CNN__LANES)));
-typedef float CNN__K(cnn__vu) __attribute__((vector_size(4 * CNN__LANES), aligned(4), may_alias));     /* at any address */
-typedef int32_t CNN__K(cnn__vi) __attribute__((vector_size(4 * CNN__LANES)));
-#else
-typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
-#endif
-
-#if CNN__LANES > 1
-#define CNN__SELECT(mask, a, b) \
-    ((CNN__K(cnn__v))(((CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(a)) | (~(CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(b))))
-#define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))     /* lets NaN through, as the card's */
-#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__LOW)    /* a0 b0 a1 b1 ..., the first half of both interleaved */
-#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__HIGH)   /* and the second */
-#else
-#define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
-#define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
-#define CNN__LOWER(a, b) (a)
-#define CNN__UPPER(a, b) (b)
-#endif
-
-/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
-static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
-{
-#if CNN__LANES > 1
-    CNN__K(cnn__v) t[CNN__LANES];
-    int i, round;
-    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
-        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
-            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
-            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
-        }
-        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
-    }
-#else
-    (void)r;
-#endif
-}
-
-/* C = init + A B as outer products: a tile of ROWS rows and `vectors` vectors stays in registers.
-       a[r]  row r of A       b + where[k]  row k of B, its vectors `spacing` apart
-       c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
-   A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
-   init is bias[r], or what c holds (accumulate), or 0.                                                */
-static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where,
-                                             ptrdiff_t spacing, float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate,
-                                             int relu)
-{
-    CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
-    int k, r, v;
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
-        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
-    for (k = 0; k < depth; k++) {
-        CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + where[k] + v * spacing);
-        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
-            float value = a[r][k];
-            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += line[v] * value;
-        }
-    }
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
-        CNN__UNROLL for (v = 0; v < vectors; v++) {
-            CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(c + (ptrdiff_t)r * ldc + v * CNN__LANES);
-            if (r >= rows) break;
-            if (accumulate) sum[r][v] += *to;
-            *to = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
-        }
-}
-
-static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing,
-                              float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu)
-{
-    if (vectors == 1)
-        CNN__K(cnn__tile_of)(1, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-    else if (vectors == 2)
-        CNN__K(cnn__tile_of)(2, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-}
-
-/* to(r, i) += sum over n of values[n] x[places[n] + r pitch + i]: windows of `rows` lines of `vectors` vectors, weighed and
-   added up. As many of the sums as there are registers go together: for each value, one load a multiply-add. Few sums would
-   wait for themselves, so they are made in two `ways`, of the windows with even and with odd numbers. */
-static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, ptrdiff_t ways, float *to, ptrdiff_t line, const float *x,
-                                                    ptrdiff_t pitch, const float *values, const int32_t *places, ptrdiff_t count)
-{
-    CNN__K(cnn__v) sum[2][CNN__SUMS], zero = { 0 };
-    ptrdiff_t n, way;
-    int r, v;
-    CNN__UNROLL for (way = 0; way < ways; way++)
-        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
-    for (n = 0; n < count; n += ways)
-        CNN__UNROLL for (way = 0; way < ways; way++) {
-            const float *at;
-            float value;
-            if (n + way >= count) break;
-            at = x + places[n + way];
-            value = values[n + way];
-            CNN__UNROLL for (r = 0; r < rows; r++, at += pitch)
-                CNN__UNROLL for (v = 0; v < vectors; v++)
-                    sum[way][r * vectors + v] += *(const CNN__K(cnn__vu) *)(at + v * CNN__LANES) * value;
-        }
-    CNN__UNROLL for (r = 0; r < rows; r++, to += line)
-        CNN__UNROLL for (v = 0; v < vectors; v++) {
-            if (ways == 2) sum[0][r * vectors + v] += sum[1][r * vectors + v];
-            *(CNN__K(cnn__vu) *)(to + v * CNN__LANES) += sum[0][r * vectors + v];
-        }
-}
-
-static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
-                                     const int32_t *places, ptrdiff_t count)
-{
-    ptrdiff_t line = (ptrdiff_t)vectors * CNN__LANES;
-    int row, high, v;
-    for (row = 0; row < rows; row += high) {
-        high = rows - row >= 5 ? 5 : rows - row >= 3 ? 3 : 1;
-        for (v = 0; v < vectors;) {
-            float *t = to + row * line + v * CNN__LANES;
-            const float *from = x + row * pitch + v * CNN__LANES;
-#define CNN__BLOCK(h, w)                                                                                           \
-            if (high == h && vectors - v >= w && h * w <= CNN__SUMS) {                                             \
-                CNN__K(cnn__add_windows_of)(h, w, h * w <= CNN__SUMS / 2 ? 2 : 1, t, line, from, pitch, values, places, count);  \
-                v += w;                                                                                            \
-                continue;                                                                                          \
-            }
-            CNN__BLOCK(5, 5) CNN__BLOCK(5, 2) CNN__BLOCK(5, 1)
-            CNN__BLOCK(3, 8) CNN__BLOCK(3, 4) CNN__BLOCK(3, 2) CNN__BLOCK(3, 1)
-            CNN__BLOCK(1, 4) CNN__BLOCK(1, 2) CNN__BLOCK(1, 1)
-#undef CNN__BLOCK
-        }
-    }
-}
-
-/* Lists those of n values that are not 0, and where in X their windows begin: at a corner, or if they were pooled, at the tap
-   that won there. Returns how many. */
-static CNN__INLINE ptrdiff_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                                   const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
-{
-    ptrdiff_t count = 0, i;
-    for (i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, df + i, sizeof bits);
-        memcpy(values + count, &bits, sizeof bits);
-        places[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
-        count += bits << 1 != 0;                           /* no branch, which would be guessed wrong half the time */
-    }
-    return count;
-}
-
-static ptrdiff_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                    const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
-{
-    if (index) return CNN__K(cnn__nonzeros_of)(values, places, df, corners, index, taps, begin, n);
-    return CNN__K(cnn__nonzeros_of)(values, places, df, corners, NULL, taps, begin, n);
-}
-
-/* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
-   (j, i) goes to to[j pitch + i step]. Lanes past the last image repeat it. From floats, or from bytes (the other NULL). */
-static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *floats,
-                                                 const unsigned char *bytes, ptrdiff_t image, int images, int rows, int width)
-{
-    ptrdiff_t count = (ptrdiff_t)rows * width, first = 0, starts[CNN__LANES];
-    CNN__K(cnn__v) r[CNN__LANES];
-    int l, p;
-    for (l = 0; l < CNN__LANES; l++) starts[l] = image * (ptrdiff_t)(l < images ? l : images - 1);
-    while (first < count) {
-        ptrdiff_t row, column;
-        int block = CNN__LANES;
-        if (count < CNN__LANES) {
-            block = (int)count;
-            for (p = 0; p < block; p++)
-                for (l = 0; l < CNN__LANES; l++)
-                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
-        } else {
-            if (first + CNN__LANES > count) first = count - CNN__LANES;            /* the last block overlaps the one before */
-            for (l = 0; l < CNN__LANES; l++)
-                if (floats) r[l] = *(const CNN__K(cnn__vu) *)(floats + starts[l] + first);
-                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
-            CNN__K(cnn__transpose)(r);
-        }
-        row = first / (ptrdiff_t)width; column = first % (ptrdiff_t)width;
-        for (p = 0; p < block; p++) {
-            *(CNN__K(cnn__vu) *)(to + row * pitch + column * step) = r[p];
-            if (++column == (ptrdiff_t)width) { column = 0; row++; }
-        }
-        first += block;
-    }
-}
-
-static void CNN__K(cnn__lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows,
-                                  int width)
-{
-    CNN__K(cnn__lanes_in_of)(to, pitch, step, from, NULL, image, images, rows, width);
-}
-
-static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count)
-{
-    CNN__K(cnn__lanes_in_of)(to, 0, CNN__LANES, NULL, from, image, images, 1, count);
-}
-
-/* The way back: `count` vectors, `step` apart, to each image's `count` values; images lie `image` apart. */
-static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, ptrdiff_t image, int images,
-                                                  const float *from, ptrdiff_t step, ptrdiff_t count)
-{
-    CNN__K(cnn__v) r[CNN__LANES];
-    ptrdiff_t first;
-    int l, p;
-    if (count < CNN__LANES) {
-        for (l = 0; l < images; l++)
-            for (first = 0; first < count; first++) {
-                float value = from[first * step + l];
-                if (floats) floats[l * image + first] = value; else bytes[l * image + first] = (unsigned char)value;
-            }
-        return;
-    }
-    for (first = 0; first < count; first += CNN__LANES) {
-        if (first + CNN__LANES > count) first = count - CNN__LANES;
-        for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * step);
-        CNN__K(cnn__transpose)(r);
-        for (l = 0; l < CNN__LANES; l++) {
-            if (l >= images) break;
-            if (floats) *(CNN__K(cnn__vu) *)(floats + l * image + first) = r[l];
-            else for (p = 0; p < CNN__LANES; p++) bytes[l * image + first + p] = (unsigned char)((const float *)&r[l])[p];
-        }
-    }
-}
-
-static void CNN__K(cnn__lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count)
-{
-    CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, step, count);
-}
-
-static void CNN__K(cnn__places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count)
-{
-    CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, CNN__LANES, count);
-}
-
-/* max pooling of one image a lane; place (NULL: not wanted) is the winner's number in its window */
-static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * CNN__LANES;
-    int c, j, i, row, column;
-    for (c = 0; c < s->channels; c++, z += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, y += CNN__LANES) {
-                cnn__window w = cnn__pool2d_window(s, j, i);
-                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
-                int start = (w.top - top) * s->kernel_width + w.left - left;
-                CNN__K(cnn__v) zero = { 0 };
-                CNN__K(cnn__v) best = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)w.top * s->in_width + w.left) * CNN__LANES);
-                CNN__K(cnn__v) winner = zero + (float)start;
-                for (row = w.top; row < w.bottom; row++)
-                    for (column = w.left; column < w.right; column++) {
-                        CNN__K(cnn__v) next = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)row * s->in_width + column) * CNN__LANES);
-                        CNN__K(cnn__v) number = zero + (float)((row - top) * s->kernel_width + column - left);
-                        winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
-                        best = CNN__SELECT(CNN__WINS(next, best), next, best);
-                    }
-                *(CNN__K(cnn__vu) *)y = best;
-                if (place) { *(CNN__K(cnn__vu) *)place = winner; place += CNN__LANES; }
-            }
-}
-
-/* its way back: each gradient is added at its window's winner. d: maps of `map` values, rows `pitch`, columns `step` apart */
-static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
-                                    const float *place)
-{
-    int c, j, i, row, column;
-    for (c = 0; c < s->channels; c++, d += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, dy += CNN__LANES, place += CNN__LANES) {
-                cnn__window w = cnn__pool2d_window(s, j, i);
-                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
-                CNN__K(cnn__v) g = *(const CNN__K(cnn__vu) *)dy, winner = *(const CNN__K(cnn__vu) *)place, zero = { 0 };
-                for (row = w.top; row < w.bottom; row++)
-                    for (column = w.left; column < w.right; column++) {
-                        float number = (float)((row - top) * s->kernel_width + column - left);
-                        CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(d + (ptrdiff_t)row * pitch + (ptrdiff_t)column * step);
-                        *to += CNN__SELECT(winner == zero + number, g, zero);
-                    }
-            }
-}
-
-/* ---- Winograd's transforms, for one image (or one channel) a lane ---- */
-
-/* One dimension: out = matrix in, rows x columns, and known when this is compiled: what remains is a line of multiplications
-   and additions for each row. */
-static CNN__INLINE void CNN__K(cnn__transform_line)(const float *matrix, int rows, int columns, CNN__K(cnn__v) *out,
-                                                    const CNN__K(cnn__v) *in)
-{
-    int j, k;
-    CNN__UNROLL for (j = 0; j < rows; j++) {
-        int begun = 0;
-        CNN__UNROLL for (k = 0; k < columns; k++)
-            if (matrix[j * columns + k] != 0) {
-                out[j] = begun ? out[j] + in[k] * matrix[j * columns + k] : in[k] * matrix[j * columns + k];
-                begun = 1;
-            }
-    }
-}
-
-/* to = matrix from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
-static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, ptrdiff_t apart,
-                                               const float *from, ptrdiff_t pitch, ptrdiff_t step)
-{
-    CNN__K(cnn__v) half[8][8], in[8], out[8];
-    int i, k;
-    for (i = 0; i < columns; i++) {
-        CNN__UNROLL for (k = 0; k < columns; k++) in[k] = *(const CNN__K(cnn__vu) *)(from + k * pitch + i * step);
-        CNN__K(cnn__transform_line)(matrix, rows, columns, out, in);
-        CNN__UNROLL for (k = 0; k < rows; k++) half[k][i] = out[k];
-    }
-    for (i = 0; i < rows; i++) {
-        CNN__K(cnn__transform_line)(matrix, rows, columns, out, half[i]);
-        CNN__UNROLL for (k = 0; k < rows; k++) *(CNN__K(cnn__vu) *)(to + (i * rows + k) * apart) = out[k];
-    }
-}
-
-/* U = G u GT of each kernel u: (out_channels, in_channels, r, r), LANES channels side by side.
-   to[point][k][c], a point's matrix `apart` values from the next, its rows `pitch` */
-static void CNN__K(cnn__winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels,
-                                      int in_channels)
-{
-    int r = points - 3, k, c;
-    float taps[25 * CNN__LANES];
-    for (k = 0; k < out_channels; k++, to += pitch)
-        for (c = 0; c < in_channels; c += CNN__LANES, weight += r * r * CNN__LANES) {
-            int there = in_channels - c < CNN__LANES ? in_channels - c : CNN__LANES;
-            CNN__K(cnn__lanes_in)(taps, 0, CNN__LANES, weight, (ptrdiff_t)r * r, there, 1, r * r);
-            if (points == 6) CNN__K(cnn__transform)(cnn__G6, 6, 3, to + c, apart, taps, 3 * CNN__LANES, CNN__LANES);
-            else CNN__K(cnn__transform)(cnn__G8, 8, 5, to + c, apart, taps, 5 * CNN__LANES, CNN__LANES);
-            if (there < CNN__LANES) weight += r * r * (there - CNN__LANES);
-        }
-}
-
-/* V = BT z B of the windows of `count` tiles from number `first` on, of each channel. to[point][channel][tile] */
-static void CNN__K(cnn__winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch,
-                                    int channels, int across, int first, int count)
-{
-    int c, t;
-    for (c = 0; c < channels; c++, in += map)
-        for (t = first; t < first + count; t++, to += CNN__LANES) {
-            const float *window = in + (ptrdiff_t)(t / across * 4) * pitch + (ptrdiff_t)(t % across * 4) * CNN__LANES;
-            if (points == 6) CNN__K(cnn__transform)(cnn__BT6, 6, 6, to, apart, window, pitch, CNN__LANES);
-            else CNN__K(cnn__transform)(cnn__BT8, 8, 8, to, apart, window, pitch, CNN__LANES);
-        }
-}
-
-/* f = [relu] (bias + AT M A): each tile's 4 x 4 outputs, cut off at the map's edges. from[point][channel][tile] */
-static void CNN__K(cnn__winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
-                                     const float *bias, int relu, int channels, int across, int first, int count)
-{
-    float tile[16 * CNN__LANES];
-    int c, t, i, j;
-    for (c = 0; c < channels; c++, out += map)
-        for (t = first; t < first + count; t++, from += CNN__LANES) {
-            int top = t / across * 4, left = t % across * 4;
-            if (points == 6) CNN__K(cnn__transform)(cnn__AT6, 4, 6, tile, CNN__LANES, from, 6 * apart, apart);
-            else CNN__K(cnn__transform)(cnn__AT8, 4, 8, tile, CNN__LANES, from, 8 * apart, apart);
-            for (j = 0; j < 4 && top + j < height; j++)
-                for (i = 0; i < 4 && left + i < width; i++) {
-                    CNN__K(cnn__v) sum = *(const CNN__K(cnn__vu) *)(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
-                    *(CNN__K(cnn__vu) *)(out + ((ptrdiff_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
-                }
-        }
-}
-
-static float CNN__K(cnn__total)(const float *x, ptrdiff_t n)
-{
-    CNN__K(cnn__v) sum[4], zero = { 0 };
-    float total = 0;
-    ptrdiff_t i;
-    int v, l;
-    for (v = 0; v < 4; v++) sum[v] = zero;
-    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
-        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += *(const CNN__K(cnn__vu) *)(x + i + v * CNN__LANES);
-    for (v = 0; v < 4; v++)
-        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
-    for (; i < n; i++) total += x[i];
-    return total;
-}
-
-/* Loops that the compiler turns into this instruction set's vectors by itself. */
-
-static void CNN__K(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
-}
-
-static void CNN__K(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
-}
-
-static void CNN__K(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) to[i] += from[i];
-}
-
-static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
-}
-
-/* square roots of numbers >= 0, as no compiler makes of sqrtf(), which may set errno: a first guess of 1 / sqrt x from the bits,
-   then Newton's steps */
-static CNN__INLINE CNN__K(cnn__v) CNN__K(cnn__sqrt)(CNN__K(cnn__v) x)
-{
-#if CNN__LANES > 1
-    CNN__K(cnn__v) r = (CNN__K(cnn__v))(0x5f375a86 - ((CNN__K(cnn__vi))x >> 1)), root;
-    int n;
-    CNN__UNROLL for (n = 0; n < 3; n++) r = r * (1.5f - 0.5f * x * r * r);
-    root = x * r;
-    root += 0.5f * r * (x - root * root);
-    return CNN__SELECT(x <= 3e38f, root, x);               /* infinity and NaN are their own */
-#else
-    return sqrtf(x);
-#endif
-}
-
-static CNN__INLINE void CNN__K(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m,
-                                                 float *v, const float *g)
-{
-    CNN__K(cnn__v) weight = *(const CNN__K(cnn__vu) *)w, d = *(const CNN__K(cnn__vu) *)g + f->decay * weight;
-    CNN__K(cnn__v) mean = o->beta1 * *(const CNN__K(cnn__vu) *)m + (1 - o->beta1) * d;
-    CNN__K(cnn__v) square = o->beta2 * *(const CNN__K(cnn__vu) *)v + (1 - o->beta2) * d * d;
-    *(CNN__K(cnn__vu) *)m = mean;
-    *(CNN__K(cnn__vu) *)v = square;
-    *(CNN__K(cnn__vu) *)w = weight * f->shrink - f->lr * mean / (CNN__K(cnn__sqrt)(square) * f->root + o->eps);
-}
-
-static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
-                                   const float *g, ptrdiff_t n)
-{
-    cnn__adam_factors factors = *f;
-    cnn_adam_options options = *o;
-    float rest[4][CNN__LANES] = { { 0 } };
-    ptrdiff_t i, left = n % CNN__LANES;
-    size_t bytes = (size_t)left * sizeof *w;
-    for (i = 0; i < n - left; i += CNN__LANES) CNN__K(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
-    memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes); memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
-    CNN__K(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
-    memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
-}
-
-/* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
-static void CNN__K(cnn__dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
-                                      uint32_t index, uint32_t limit, float grow)
-{
-    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
-    ptrdiff_t at, i, left;
-    int l, round;
-    for (at = 0; at < n; at += left, index += CNN__LANES) {
-        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
-        for (l = 0; l < CNN__LANES; l++) {
-            c0[l] = index + (uint32_t)l;
-            c1[l] = stream;
-            c2[l] = (uint32_t)step;
-            c3[l] = (uint32_t)(step >> 32);
-        }
-        for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-            for (l = 0; l < CNN__LANES; l++) {
-                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
-                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
-                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-                c1[l] = (uint32_t)p1;
-                c3[l] = (uint32_t)p0;
-            }
-        for (l = 0; l < CNN__LANES; l++) {
-            words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
-        }
-        for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
-    }
-}
-
-static const cnn__kernels CNN__K(cnn__kernels) = {
-    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
-    CNN__K(cnn__tile), CNN__K(cnn__add_windows), CNN__K(cnn__nonzeros), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in),
-    CNN__K(cnn__lanes_out), CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
-    CNN__K(cnn__winograd_v), CNN__K(cnn__winograd_f), CNN__K(cnn__total),
-    CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
-    CNN__K(cnn__adam_part), CNN__K(cnn__dropout_part)
-};
-
-#undef CNN__K
-#undef CNN__RELU
-#undef CNN__SELECT
-#undef CNN__LOWER
-#undef CNN__UPPER
-#undef CNN__LOW
-#undef CNN__HIGH
-#undef CNN__ISA
-#undef CNN__LANES
-#undef CNN__ROWS
-#undef CNN__VECTORS
-#undef CNN__SUMS
-#elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)        /* second part */
-#define CNN__IMPLEMENTED
-
-/* ---- the kernels of each instruction set ---- */
-
-#define CNN__JOIN_(name, isa) name##_##isa
-#define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
-#define CNN__TEXT_(isa) #isa
-#define CNN__TEXT(isa) CNN__TEXT_(isa)
-
-#if defined(__GNUC__)
-#define CNN__INLINE inline __attribute__((always_inline))
-#else
-#define CNN__INLINE
-#endif
-#if defined(__clang__)
-#define CNN__UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define CNN__UNROLL _Pragma("GCC unroll 32")
-#else
-#define CNN__UNROLL
-#endif
-#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))          /* b is larger than the earlier a, or NaN: as the card's winner */
-
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#elif defined(__GNUC__)
-#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shuffle(a, b, (integers){ __VA_ARGS__ })
-#endif
-
 static int cnn__smaller(int a, int b) { return a < b ? a : b; }
-static int cnn__round_up(int n, int to) { return (n + to - 1) / to * to; }
-static int cnn__pieces(int n, int size) { return (n + size - 1) / size; }
+static ptrdiff_t cnn__larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static int cnn__divide_up(int n, int by) { return (n + by - 1) / by; }
+static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
-/* An equal share of what is left for each tile: 7 columns by at most 3 are 3 + 2 + 2. */
-static int cnn__share(int left, int most) { return cnn__pieces(left, cnn__pieces(left, most)); }
+/* How many of the `left` go next, at most `most`, so that all shares are about equal: 7 by at most 3 are 3 + 2 + 2. */
+static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__divide_up(left, most)); }
 
-/* A correlation: every output is the sum over taps (c, y, x) of  weight(k, c, y, x) in(c, j s + y d, i s + x d), without
-   borders, because the maps of `in` are padded beforehand. The forward pass is one; so is the way back to the input. */
-typedef struct cnn__correlation {
-    int groups, in_channels, out_channels;                 /* of one group */
+/* ---- the operands of the vector functions ---- */
+
+enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anywhere: rows; vectors x lanes */
+
+/* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
+typedef struct cnn__product {
+    const float *a[CNN__MOST_ROWS];                        /* its rows; from `rows` on, the last one again */
+    const float *b; const ptrdiff_t *b_offsets;            /* where each row begins */
+    ptrdiff_t b_stride;                                    /* from vector to vector of a row */
+    float *c; ptrdiff_t c_stride;                          /* from row to row; the vectors of a row are contiguous */
+    int rows, depth, vectors;                              /* rows of C; rows of B; vectors in a row of C */
+    float init[CNN__MOST_ROWS];                            /* of each row: its bias, or 0 */
+    int accumulate, relu;                                  /* add what C holds; then apply ReLU */
+} cnn__product;
+
+/* to(r, i) += sum over n of values[n] x[offsets[n] + r row_stride + i]: windows of x, weighted and added up. */
+typedef struct cnn__window_sum {
+    float *to;                                             /* (rows, vectors), contiguous */
+    int rows, vectors;                                     /* of a window */
+    const float *x; ptrdiff_t row_stride;
+    const float *values; const int32_t *offsets; ptrdiff_t count;
+} cnn__window_sum;
+
+/* A convolution whose input is padded already: the forward pass is one, and so is the way back from df to dx.
+       out(k, j, i) = [relu] (bias(k) + sum over taps of  weight(k, c, y, x) in(c, j s + y d, i s + x d)) */
+typedef struct cnn__conv {
+    int groups, in_channels, out_channels;                 /* the channels of one group */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
-    int high, wide;                                        /* of a map of `in` */
+    int height, width;                                     /* of a map of the padded input */
     int out_height, out_width;
-    int points;                                            /* 6 or 8: by Winograd; or 0 */
-} cnn__correlation;
+    int points;                                            /* Winograd's points a side, 6 or 8; 0: direct */
+} cnn__conv;
 
-/* Winograd's matrices for 4 x 4 outputs. A kernel row u and a window row z are polynomials; their product is found from its values
-   at the points 0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds
-   the powers of point i (over a constant), column i of AT too. These points lose the fewest digits: the error is 4 to 7 times
-   that of the plain sum. */
+static int cnn__tiles(int n) { return cnn__divide_up(n, 4); }
+
+/* Strides of Winograd's arrays: U (point, out_channels, in_channels); V and M (point, channels, tiles) of blocks. A
+   little is added between points: at distances of a power of two they would evict each other from the cache. */
+static ptrdiff_t cnn__u_row_stride(const cnn__conv *conv, int lanes) { return cnn__round_up(conv->in_channels, lanes); }
+static ptrdiff_t cnn__u_point_stride(const cnn__conv *conv, int lanes)
+{
+    return conv->out_channels * cnn__u_row_stride(conv, lanes) + 16;
+}
+static ptrdiff_t cnn__u_size(const cnn__conv *conv, int lanes)             /* of one group; 0 without Winograd */
+{
+    return conv->points * conv->points * cnn__u_point_stride(conv, lanes);
+}
+static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of V and M */
+{
+    return ((ptrdiff_t)channels * tiles + 1) * lanes;
+}
+
+/* ---- an instruction set ---- */
+
+typedef struct cnn__isa {                                  /* each function is explained where it is defined, below */
+    const char *name;
+    int lanes;
+    int rows, vectors;                                     /* of a product, at most */
+    void (*multiply)(const cnn__product *p);
+    void (*add_windows)(const cnn__window_sum *w);
+    ptrdiff_t (*list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
+                               const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n);
+    void (*to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from, ptrdiff_t image_stride,
+                     int images, int height, int width);
+    void (*bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images, int count);
+    void (*from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t pixel_stride,
+                       ptrdiff_t count);
+    void (*bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t count);
+    void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
+    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
+                       ptrdiff_t pixel_stride, const float *dy, const float *index);
+    void (*winograd_u)(const cnn__conv *conv, float *u, const float *weight);
+    void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
+    void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
+                       int first, int count);
+    float (*total)(const float *x, ptrdiff_t n);
+    void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
+    void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
+    void (*sum_into)(float *to, const float *from, ptrdiff_t n);
+    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
+    void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
+                 ptrdiff_t n);
+    void (*dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                    uint32_t index, uint32_t limit, float grow);
+} cnn__isa;
+
+/* ---- Winograd's matrices for 4 x 4 outputs (Lavin, Gray 2016) ----
+   A row of a kernel u and a row of a window z are polynomials. Their product is found from its values at the points
+   0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the
+   powers of point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error
+   is 4 to 7 times that of the plain sum.                                                                           */
 static const float cnn__AT6[4 * 6] = {
     1, 1,  1, 1,       1, 0,
     0, 1, -1, 0.5f,   -2, 0,
@@ -2740,47 +2448,568 @@ static const float cnn__BT8[8 * 8] = {
      0, -1,     0,      5.25f, 0,     -5.25f, 0, 1
 };
 
-typedef struct cnn__kernels {
-    const char *name;
-    int lanes, rows, vectors;
-    void (*tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing, float *c,
-                 ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
-                        const int32_t *places, ptrdiff_t count);
-    ptrdiff_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
-                       const int32_t *taps, int32_t begin, ptrdiff_t n);
-    void (*lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows, int width);
-    void (*places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count);
-    void (*lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count);
-    void (*places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count);
-    void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
-    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
-                       const float *place);
-    void (*winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels, int in_channels);
-    void (*winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch, int channels, int across,
-                       int first, int count);
-    void (*winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
-                        const float *bias, int relu, int channels, int across, int first, int count);
-    float (*total)(const float *x, ptrdiff_t n);
-    void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
-    void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
-    void (*sum_into)(float *to, const float *from, ptrdiff_t n);
-    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
-    void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
-                      ptrdiff_t n);
-    void (*dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
-                         uint32_t limit, float grow);
-} cnn__kernels;
+/* ---- macros of the vector functions; CNN__FOR(name) is the name with the instruction set's behind it ---- */
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction sets */
+#define CNN__JOIN_(name, isa) name##_##isa
+#define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
+#define CNN__TEXT_(isa) #isa
+#define CNN__TEXT(isa) CNN__TEXT_(isa)
+
+#if defined(__GNUC__)
+#define CNN__INLINE inline __attribute__((always_inline))
+#else
+#define CNN__INLINE
+#endif
+#if defined(__clang__)
+#define CNN__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define CNN__UNROLL _Pragma("GCC unroll 32")
+#else
+#define CNN__UNROLL
+#endif
+
+#define CNN__FOR(name) CNN__JOIN(name, CNN__ISA)
+#define CNN__VECTOR CNN__FOR(cnn__vector)
+#define CNN__LOAD(from) (*(const CNN__FOR(cnn__unaligned) *)(from))        /* the vector at any address */
+#define CNN__AT(to) (*(CNN__FOR(cnn__unaligned) *)(to))                    /* the same, to be written */
+#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))       /* b > a, which came earlier, or b is NaN: as in the card */
+
+/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a
+   vector and a number in one expression. There, and without GCC's vectors, a float is a vector of one lane. */
+#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
+#define CNN__VECTORISED
+#define CNN__BITS(a) ((CNN__FOR(cnn__integers))(a))
+#define CNN__SELECT(mask, a, b) ((CNN__VECTOR)((CNN__BITS(mask) & CNN__BITS(a)) | (~CNN__BITS(mask) & CNN__BITS(b))))
+#define CNN__RELU(y) ((CNN__VECTOR)(CNN__BITS(y) & ~CNN__BITS((y) <= 0)))  /* NaN stays NaN, as in the card */
+#if defined(__clang__) || __GNUC__ >= 12
+#define CNN__SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CNN__SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (CNN__FOR(cnn__integers)){ __VA_ARGS__ })
+#endif
+#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__LOW)      /* a0 b0 a1 b1 ..., of the lower halves */
+#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__HIGH)     /* the same of the upper halves */
+#else
+#define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
+#define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
+#endif
+
+#endif /* CNN_IMPLEMENTATION, first part */
+
+#ifdef CNN__ISA
+
+/* ---- the vector functions: the innermost loops. For each instruction set, further down, there are defined:
+   CNN__ISA                  its name
+   CNN__LANES                the lanes of a vector; 1 where the compiler has no vectors
+   CNN__LOW, CNN__HIGH       the indices that interleave the lower halves of two vectors, and the upper halves
+   CNN__ROWS, CNN__VECTORS   rows and vectors of a product whose sums fit in the registers
+   CNN__SUMS                 sums of add_windows that fit in the registers                                 ---- */
+
+#ifdef CNN__VECTORISED
+typedef float CNN__VECTOR __attribute__((vector_size(4 * CNN__LANES)));
+typedef float CNN__FOR(cnn__unaligned) __attribute__((vector_size(4 * CNN__LANES), aligned(4), may_alias));
+typedef int32_t CNN__FOR(cnn__integers) __attribute__((vector_size(4 * CNN__LANES)));
+#else
+typedef float CNN__VECTOR, CNN__FOR(cnn__unaligned);
+#endif
+
+/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
+static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
+{
+#ifdef CNN__VECTORISED
+    CNN__VECTOR t[CNN__LANES];
+    int i, round;
+    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
+        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
+            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
+            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
+        }
+        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
+    }
+#else
+    (void)r;
+#endif
+}
+
+/* cnn__product by outer products: each step loads a row of B and one value of each row of A, for ROWS * vectors
+   multiply-adds. `vectors` is a constant wherever this is called, so that the sums are registers. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int vectors)
+{
+    CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
+    float *c = p->c;
+    ptrdiff_t c_stride = p->c_stride;
+    int rows = p->rows, accumulate = p->accumulate, relu = p->relu, t, r, v;
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + p->init[r];
+    for (t = 0; t < p->depth; t++) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + p->b_offsets[t] + v * p->b_stride);
+        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+            float value = p->a[r][t];
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
+        }
+    }
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            float *to = c + r * c_stride + v * CNN__LANES;
+            if (r >= rows) break;
+            if (accumulate) sum[r][v] += CNN__LOAD(to);
+            CNN__AT(to) = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
+        }
+}
+
+static void CNN__FOR(cnn__multiply)(const cnn__product *p)
+{
+    if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, 2);
+    else CNN__FOR(cnn__multiply_of)(p, CNN__VECTORS);
+}
+
+/* cnn__window_sum for rows x vectors of its windows, from `x` on: one load for each multiply-add. Too few sums stall on
+   latency: then there are two sets (ways = 2), one for the windows with even n and one for those with odd n. */
+static CNN__INLINE void CNN__FOR(cnn__add_windows_of)(const cnn__window_sum *w, int rows, int vectors, ptrdiff_t ways,
+                                                      float *to, const float *x)
+{
+    CNN__VECTOR sum[2][CNN__SUMS], zero = { 0 };
+    ptrdiff_t to_stride = (ptrdiff_t)w->vectors * CNN__LANES, n, way;
+    int r, v;
+    CNN__UNROLL for (way = 0; way < ways; way++)
+        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
+    for (n = 0; n < w->count; n += ways)
+        CNN__UNROLL for (way = 0; way < ways; way++) {
+            const float *at;
+            float value;
+            if (n + way >= w->count) break;
+            at = x + w->offsets[n + way];
+            value = w->values[n + way];
+            CNN__UNROLL for (r = 0; r < rows; r++, at += w->row_stride)
+                CNN__UNROLL for (v = 0; v < vectors; v++)
+                    sum[way][r * vectors + v] += CNN__LOAD(at + v * CNN__LANES) * value;
+        }
+    CNN__UNROLL for (r = 0; r < rows; r++, to += to_stride)
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            if (ways == 2) sum[0][r * vectors + v] += sum[1][r * vectors + v];
+            CNN__AT(to + v * CNN__LANES) += sum[0][r * vectors + v];
+        }
+}
+
+/* The windows in parts, each as large as the registers allow. */
+static void CNN__FOR(cnn__add_windows)(const cnn__window_sum *w)
+{
+    int row, rows, v;
+    for (row = 0; row < w->rows; row += rows) {
+        rows = w->rows - row >= 5 ? 5 : w->rows - row >= 3 ? 3 : 1;
+        for (v = 0; v < w->vectors;) {
+            float *to = w->to + ((ptrdiff_t)row * w->vectors + v) * CNN__LANES;
+            const float *x = w->x + row * w->row_stride + v * CNN__LANES;
+#define CNN__PART(high, wide)                                                                                      \
+            if (rows == high && w->vectors - v >= wide && high * wide <= CNN__SUMS) {                              \
+                CNN__FOR(cnn__add_windows_of)(w, high, wide, high * wide <= CNN__SUMS / 2 ? 2 : 1, to, x);         \
+                v += wide;                                                                                         \
+                continue;                                                                                          \
+            }
+            CNN__PART(5, 5) CNN__PART(5, 2) CNN__PART(5, 1)
+            CNN__PART(3, 8) CNN__PART(3, 4) CNN__PART(3, 2) CNN__PART(3, 1)
+            CNN__PART(1, 4) CNN__PART(1, 2) CNN__PART(1, 1)
+#undef CNN__PART
+        }
+    }
+}
+
+/* Lists those of n values of df that are not 0, and the offsets of their windows: begin + corner, and if df was
+   pooled, + the tap that won. Returns how many. */
+static CNN__INLINE ptrdiff_t CNN__FOR(cnn__list_nonzeros_of)(float *values, int32_t *offsets, const float *df,
+                                                             const int32_t *corners, const unsigned char *index,
+                                                             const int32_t *taps, int32_t begin, ptrdiff_t n)
+{
+    ptrdiff_t count = 0, i;
+    for (i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, df + i, sizeof bits);
+        memcpy(values + count, &bits, sizeof bits);
+        offsets[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
+        count += bits << 1 != 0;                           /* no branch: it would be mispredicted half the time */
+    }
+    return count;
+}
+
+static ptrdiff_t CNN__FOR(cnn__list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
+                                              const unsigned char *index, const int32_t *taps, int32_t begin,
+                                              ptrdiff_t n)
+{
+    if (index) return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, index, taps, begin, n);
+    return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, NULL, taps, begin, n);
+}
+
+/* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i)
+   goes to to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
+static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride,
+                                                   const float *floats, const unsigned char *bytes,
+                                                   ptrdiff_t image_stride, int images, int height, int width)
+{
+    ptrdiff_t count = (ptrdiff_t)height * width, first = 0, starts[CNN__LANES];
+    CNN__VECTOR r[CNN__LANES];
+    int l, p;
+    for (l = 0; l < CNN__LANES; l++) starts[l] = image_stride * (l < images ? l : images - 1);
+    while (first < count) {
+        ptrdiff_t row, column;
+        int pixels = CNN__LANES;                           /* at once */
+        if (count < CNN__LANES) {
+            pixels = (int)count;
+            for (p = 0; p < pixels; p++)
+                for (l = 0; l < CNN__LANES; l++)
+                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
+        } else {
+            if (first + CNN__LANES > count) first = count - CNN__LANES;    /* the last pixels overlap those before */
+            for (l = 0; l < CNN__LANES; l++)
+                if (floats) r[l] = CNN__LOAD(floats + starts[l] + first);
+                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
+            CNN__FOR(cnn__transpose)(r);
+        }
+        row = first / width; column = first % width;
+        for (p = 0; p < pixels; p++) {
+            CNN__AT(to + row * row_stride + column * pixel_stride) = r[p];
+            if (++column == width) { column = 0; row++; }
+        }
+        first += pixels;
+    }
+}
+
+static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from,
+                                    ptrdiff_t image_stride, int images, int height, int width)
+{
+    CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
+}
+
+static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images,
+                                          int count)
+{
+    CNN__FOR(cnn__to_lanes_of)(to, 0, CNN__LANES, NULL, from, image_stride, images, 1, count);
+}
+
+/* The way back: from `count` vectors to `count` values of each image. */
+static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t image_stride,
+                                                     int images, const float *from, ptrdiff_t pixel_stride,
+                                                     ptrdiff_t count)
+{
+    CNN__VECTOR r[CNN__LANES];
+    ptrdiff_t first;
+    int l, p;
+    if (count < CNN__LANES) {
+        for (l = 0; l < images; l++)
+            for (first = 0; first < count; first++) {
+                float value = from[first * pixel_stride + l];
+                if (floats) floats[l * image_stride + first] = value;
+                else bytes[l * image_stride + first] = (unsigned char)value;
+            }
+        return;
+    }
+    for (first = 0; first < count; first += CNN__LANES) {
+        if (first + CNN__LANES > count) first = count - CNN__LANES;
+        for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + (first + p) * pixel_stride);
+        CNN__FOR(cnn__transpose)(r);
+        for (l = 0; l < CNN__LANES; l++) {
+            if (l >= images) break;
+            if (floats) CNN__AT(floats + l * image_stride + first) = r[l];
+            else for (p = 0; p < CNN__LANES; p++)
+                bytes[l * image_stride + first + p] = (unsigned char)((const float *)&r[l])[p];
+        }
+    }
+}
+
+static void CNN__FOR(cnn__from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from,
+                                      ptrdiff_t pixel_stride, ptrdiff_t count)
+{
+    CNN__FOR(cnn__from_lanes_of)(to, NULL, image_stride, images, from, pixel_stride, count);
+}
+
+static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from,
+                                            ptrdiff_t count)
+{
+    CNN__FOR(cnn__from_lanes_of)(NULL, to, image_stride, images, from, CNN__LANES, count);
+}
+
+/* The card of max pooling for a block. index (NULL: not wanted) is the winner's number in its window. */
+static void CNN__FOR(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z)
+{
+    ptrdiff_t map_stride = (ptrdiff_t)s->in_height * s->in_width * CNN__LANES;
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, z += map_stride)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, y += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                int first = (w.top - top) * s->kernel_width + w.left - left;
+                CNN__VECTOR zero = { 0 };
+                CNN__VECTOR best = CNN__LOAD(z + ((ptrdiff_t)w.top * s->in_width + w.left) * CNN__LANES);
+                CNN__VECTOR winner = zero + (float)first;
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        CNN__VECTOR next = CNN__LOAD(z + ((ptrdiff_t)row * s->in_width + column) * CNN__LANES);
+                        CNN__VECTOR number = zero + (float)((row - top) * s->kernel_width + column - left);
+                        winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
+                        best = CNN__SELECT(CNN__WINS(next, best), next, best);
+                    }
+                CNN__AT(y) = best;
+                if (index) { CNN__AT(index) = winner; index += CNN__LANES; }
+            }
+}
+
+/* The way back: each dy is added to d at its window's winner. */
+static void CNN__FOR(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
+                                      ptrdiff_t pixel_stride, const float *dy, const float *index)
+{
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, d += map_stride)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, dy += CNN__LANES, index += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                CNN__VECTOR gradient = CNN__LOAD(dy), winner = CNN__LOAD(index), zero = { 0 };
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        float number = (float)((row - top) * s->kernel_width + column - left);
+                        CNN__AT(d + row * row_stride + column * pixel_stride)
+                            += CNN__SELECT(winner == zero + number, gradient, zero);
+                    }
+            }
+}
+
+/* ---- Winograd's transforms of a block ---- */
+
+/* out = matrix in, in one dimension. The matrix is known when this is compiled: each row becomes a few
+   multiplications and additions. */
+static CNN__INLINE void CNN__FOR(cnn__transform_row)(const float *matrix, int rows, int columns, CNN__VECTOR *out,
+                                                     const CNN__VECTOR *in)
+{
+    int j, i;
+    CNN__UNROLL for (j = 0; j < rows; j++) {
+        int begun = 0;
+        CNN__UNROLL for (i = 0; i < columns; i++)
+            if (matrix[j * columns + i] != 0) {
+                out[j] = begun ? out[j] + in[i] * matrix[j * columns + i] : in[i] * matrix[j * columns + i];
+                begun = 1;
+            }
+    }
+}
+
+/* to = T from TT, in two dimensions, T being the matrix: columns x columns values become rows x rows. */
+static CNN__INLINE void CNN__FOR(cnn__transform)(const float *matrix, int rows, int columns, float *to,
+                                                 ptrdiff_t to_stride, const float *from, ptrdiff_t row_stride,
+                                                 ptrdiff_t stride)
+{
+    CNN__VECTOR half[8][8], in[8], out[8];
+    int j, i;
+    for (i = 0; i < columns; i++) {
+        CNN__UNROLL for (j = 0; j < columns; j++) in[j] = CNN__LOAD(from + j * row_stride + i * stride);
+        CNN__FOR(cnn__transform_row)(matrix, rows, columns, out, in);
+        CNN__UNROLL for (j = 0; j < rows; j++) half[j][i] = out[j];
+    }
+    for (j = 0; j < rows; j++) {
+        CNN__FOR(cnn__transform_row)(matrix, rows, columns, out, half[j]);
+        CNN__UNROLL for (i = 0; i < rows; i++) CNN__AT(to + (j * rows + i) * to_stride) = out[i];
+    }
+}
+
+/* U = G u GT of each kernel of a group, LANES of its channels at a time. u: (point, out_channels, in_channels) */
+static void CNN__FOR(cnn__winograd_u)(const cnn__conv *conv, float *u, const float *weight)
+{
+    int r = conv->points - 3, k, c;
+    ptrdiff_t row_stride = cnn__u_row_stride(conv, CNN__LANES), point_stride = cnn__u_point_stride(conv, CNN__LANES);
+    float taps[25 * CNN__LANES];
+    for (k = 0; k < conv->out_channels; k++, u += row_stride)
+        for (c = 0; c < conv->in_channels; c += CNN__LANES) {
+            int channels = cnn__smaller(CNN__LANES, conv->in_channels - c);
+            CNN__FOR(cnn__to_lanes)(taps, 0, CNN__LANES, weight, r * r, channels, 1, r * r);
+            if (r == 3) CNN__FOR(cnn__transform)(cnn__G6, 6, 3, u + c, point_stride, taps, 3 * CNN__LANES, CNN__LANES);
+            else CNN__FOR(cnn__transform)(cnn__G8, 8, 5, u + c, point_stride, taps, 5 * CNN__LANES, CNN__LANES);
+            weight += r * r * channels;
+        }
+}
+
+/* V = BT z B of the windows of `count` tiles, from tile `first` on, of each channel. v: (point, channel, tile) */
+static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count)
+{
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * CNN__LANES, map_stride = conv->height * row_stride;
+    ptrdiff_t point_stride = cnn__point_stride(conv->in_channels, count, CNN__LANES);
+    int across = cnn__tiles(conv->out_width), c, t;
+    for (c = 0; c < conv->in_channels; c++, in += map_stride)
+        for (t = first; t < first + count; t++, v += CNN__LANES) {
+            const float *z = in + t / across * 4 * row_stride + t % across * 4 * CNN__LANES;
+            if (conv->points == 6) CNN__FOR(cnn__transform)(cnn__BT6, 6, 6, v, point_stride, z, row_stride, CNN__LANES);
+            else CNN__FOR(cnn__transform)(cnn__BT8, 8, 8, v, point_stride, z, row_stride, CNN__LANES);
+        }
+}
+
+/* f = [relu] (bias + AT M A): the 4 x 4 outputs of each tile, cut off at the edges of the map. m: (point, channel,
+   tile) */
+static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu,
+                                      int channels, int first, int count)
+{
+    int height = conv->out_height, width = conv->out_width, across = cnn__tiles(width), c, t, i, j;
+    ptrdiff_t map_stride = (ptrdiff_t)height * width * CNN__LANES;
+    ptrdiff_t point_stride = cnn__point_stride(channels, count, CNN__LANES);
+    float tile[16 * CNN__LANES];
+    for (c = 0; c < channels; c++, out += map_stride)
+        for (t = first; t < first + count; t++, m += CNN__LANES) {
+            int top = t / across * 4, left = t % across * 4;
+            if (conv->points == 6)
+                CNN__FOR(cnn__transform)(cnn__AT6, 4, 6, tile, CNN__LANES, m, 6 * point_stride, point_stride);
+            else CNN__FOR(cnn__transform)(cnn__AT8, 4, 8, tile, CNN__LANES, m, 8 * point_stride, point_stride);
+            for (j = 0; j < 4 && top + j < height; j++)
+                for (i = 0; i < 4 && left + i < width; i++) {
+                    CNN__VECTOR sum = CNN__LOAD(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
+                    CNN__AT(out + ((ptrdiff_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
+                }
+        }
+}
+
+/* ---- value by value ---- */
+
+static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
+{
+    CNN__VECTOR sum[4], zero = { 0 };
+    float total = 0;
+    ptrdiff_t i;
+    int v, l;
+    for (v = 0; v < 4; v++) sum[v] = zero;
+    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES);
+    for (v = 0; v < 4; v++)
+        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i < n; i++) total += x[i];
+    return total;
+}
+
+/* The compiler vectorises the next four loops itself. */
+
+static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
+}
+
+static void CNN__FOR(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void CNN__FOR(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) to[i] += from[i];
+}
+
+static void CNN__FOR(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
+}
+
+/* Square roots of numbers >= 0. No compiler vectorises sqrtf(), because it may set errno. The bits of x give a first
+   guess of 1 / sqrt x (its exponent is half of x's, negated), and Newton's steps improve it. */
+static CNN__INLINE CNN__VECTOR CNN__FOR(cnn__sqrt)(CNN__VECTOR x)
+{
+#ifdef CNN__VECTORISED
+    CNN__VECTOR r = (CNN__VECTOR)(0x5f375a86 - (CNN__BITS(x) >> 1)), root;
+    int n;
+    CNN__UNROLL for (n = 0; n < 3; n++) r = r * (1.5f - 0.5f * x * r * r);
+    root = x * r;
+    root += 0.5f * r * (x - root * root);
+    return CNN__SELECT(x <= 3e38f, root, x);               /* infinity and NaN are their own roots */
+#else
+    return sqrtf(x);
+#endif
+}
+
+static CNN__INLINE void CNN__FOR(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w,
+                                                   float *m, float *v, const float *g)
+{
+    CNN__VECTOR weight = CNN__LOAD(w), d = CNN__LOAD(g) + f->decay * weight;
+    CNN__VECTOR mean = o->beta1 * CNN__LOAD(m) + (1 - o->beta1) * d;
+    CNN__VECTOR square = o->beta2 * CNN__LOAD(v) + (1 - o->beta2) * d * d;
+    CNN__AT(m) = mean;
+    CNN__AT(v) = square;
+    CNN__AT(w) = weight * f->shrink - f->lr * mean / (CNN__FOR(cnn__sqrt)(square) * f->root + o->eps);
+}
+
+/* The card of Adam. What does not fill a vector is copied to one. */
+static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
+                                const float *g, ptrdiff_t n)
+{
+    cnn__adam_factors factors = *f;
+    cnn_adam_options options = *o;
+    float rest[4][CNN__LANES] = { { 0 } };
+    ptrdiff_t i, left = n % CNN__LANES;
+    size_t bytes = (size_t)left * sizeof *w;
+    for (i = 0; i < n - left; i += CNN__LANES)
+        CNN__FOR(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
+    memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes);
+    memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
+    CNN__FOR(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
+    memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
+}
+
+/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i /
+   4; LANES of these run side by side. */
+static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                                   uint32_t index, uint32_t limit, float grow)
+{
+    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
+    ptrdiff_t at, i, left;
+    int l, round;
+    for (at = 0; at < n; at += left, index += CNN__LANES) {
+        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
+        for (l = 0; l < CNN__LANES; l++) {
+            c0[l] = index + (uint32_t)l;
+            c1[l] = stream;
+            c2[l] = (uint32_t)step;
+            c3[l] = (uint32_t)(step >> 32);
+        }
+        for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (l = 0; l < CNN__LANES; l++) {
+                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
+                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+                c1[l] = (uint32_t)p1;
+                c3[l] = (uint32_t)p0;
+            }
+        for (l = 0; l < CNN__LANES; l++) {
+            words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
+        }
+        for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
+    }
+}
+
+static const cnn__isa CNN__FOR(cnn__isa) = {
+    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
+    CNN__FOR(cnn__multiply), CNN__FOR(cnn__add_windows), CNN__FOR(cnn__list_nonzeros),
+    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
+    CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
+    CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
+    CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__sum_into),
+    CNN__FOR(cnn__scale_bytes), CNN__FOR(cnn__adam), CNN__FOR(cnn__dropout)
+};
+
+#undef CNN__LOW
+#undef CNN__HIGH
+#undef CNN__ISA
+#undef CNN__LANES
+#undef CNN__ROWS
+#undef CNN__VECTORS
+#undef CNN__SUMS
+#elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)            /* second part */
+#define CNN__IMPLEMENTED
+
+/* ---- the instruction sets: cnn.h includes itself for each ---- */
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast")
+#pragma GCC optimize("no-math-errno", "no-trapping-math")
 #endif
 
-/* This file, which is read again for each instruction set, whatever its name is */
-#ifdef __FILE_NAME__
+#ifdef __FILE_NAME__                        /* this file, whatever its name is */
 #define CNN__SELF __FILE_NAME__
 #elif defined(CNN_FILE_NAME)
 #define CNN__SELF CNN_FILE_NAME
@@ -2788,23 +3017,21 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__SELF "cnn.h"
 #endif
 
-/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a vector and a
-   number in one expression. */
-#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
+#ifdef CNN__VECTORISED
 #define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
 #define CNN__LANES 4
 #define CNN__LOW 0, 4, 1, 5
 #define CNN__HIGH 2, 6, 3, 7
-#if defined(__aarch64__)
+#if defined(__aarch64__)                    /* 32 registers */
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__SUMS 25
-#else
+#else                                       /* 16 registers */
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#else                                       /* without vector extensions: one float is a vector */
+#else
 #define CNN__ISA baseline
 #define CNN__LANES 1
 #define CNN__ROWS 4
@@ -2820,9 +3047,9 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,tune=generic")    /* tuned for Zen 4, -march=native makes the tiles a tenth slower */
+#pragma GCC target("avx2,fma,tune=generic")    /* tuned for Zen 4, as by -march=native, products are a tenth slower */
 #endif
-#define CNN__ISA avx2
+#define CNN__ISA avx2                       /* 16 registers */
 #define CNN__LANES 8
 #define CNN__LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define CNN__HIGH 4, 12, 5, 13, 6, 14, 7, 15
@@ -2832,13 +3059,14 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512,tune=generic")
 #endif
-#define CNN__ISA avx512
+#define CNN__ISA avx512                     /* 32 registers */
 #define CNN__LANES 16
 #define CNN__LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define CNN__HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
@@ -2859,580 +3087,657 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
 #pragma GCC push_options
-#pragma GCC optimize("O1")                  /* nothing below is hot: half a second less to compile */
+#pragma GCC optimize("O1")                  /* nothing below is an innermost loop: half a second less to compile */
 #endif
 
-/* The best that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
-static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
+/* The best one that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
+static const cnn__isa *cnn__choose_isa(char *sentence, size_t room)
 {
-    const cnn__kernels *list[3];
+    const cnn__isa *list[3];
     const char *asked = getenv("CNN_ISA");
     int count = 0, i;
-    list[count++] = &cnn__kernels_baseline;
+    list[count++] = &cnn__isa_baseline;
 #ifdef CNN__X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__kernels_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__isa_avx2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
         && __builtin_cpu_supports("avx512vl"))
-        list[count++] = &cnn__kernels_avx512;
+        list[count++] = &cnn__isa_avx512;
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked,
-                  " baseline",
-             count > 1 ? ", " : "", count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
+    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has baseline%s%s%s%s",
+                  asked, count > 1 ? ", " : "", count > 1 ? list[1]->name : "",
+                  count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
 
-typedef struct cnn__simd_context { int threads; const cnn__kernels *kernels; } cnn__simd_context;
-
-/* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
-static int cnn__rows(const float **rows, int most, const float *matrix, ptrdiff_t ld, int first, int count)
+/* The instruction set with the shortest vectors that hold `floats`, but no longer ones than isa's. */
+static const cnn__isa *cnn__narrow_isa(const cnn__isa *isa, int floats)
 {
-    int r, there = cnn__smaller(most, count - first);
-    for (r = 0; r < most; r++) rows[r] = matrix + ld * (ptrdiff_t)(first + (r < there ? r : there - 1));
-    return there;
+    if (floats <= cnn__isa_baseline.lanes) return &cnn__isa_baseline;
+#ifdef CNN__X86
+    if (floats <= cnn__isa_avx2.lanes && isa->lanes > cnn__isa_avx2.lanes) return &cnn__isa_avx2;
+#endif
+    return isa;
 }
 
-/* ---- convolution ---- */
+/* The backend's context */
+typedef struct cnn__simd_context { int threads; const cnn__isa *isa; } cnn__simd_context;
 
-static ptrdiff_t cnn__taps(const cnn__correlation *g) { return (ptrdiff_t)g->in_channels * g->kernel_height * g->kernel_width; }
-static ptrdiff_t cnn__pixels(const cnn__correlation *g) { return (ptrdiff_t)g->out_height * g->out_width; }
-enum { CNN__PLACE = sizeof(ptrdiff_t) / sizeof(float) };   /* a place in an array takes as much room as so many floats */
+static const cnn__isa *cnn__isa_of(void *context) { return ((const cnn__simd_context *)context)->isa; }
+static int cnn__threads_of(void *context) { return ((const cnn__simd_context *)context)->threads; }
+
+enum { CNN__OFFSET_FLOATS = sizeof(ptrdiff_t) / sizeof(float) };   /* an offset takes the memory of so many floats */
+
 static void cnn__zero_floats(float *to, ptrdiff_t n) { memset(to, 0, sizeof *to * (size_t)n); }
 static void cnn__copy_floats(float *to, const float *from, ptrdiff_t n) { memcpy(to, from, sizeof *to * (size_t)n); }
-static ptrdiff_t cnn__line_up(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }
+static ptrdiff_t cnn__align(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }  /* whole cache lines of 64 bytes */
 
-/* What is where, in vectors of one image a lane. A unit is LANES images; all is done unit by unit.
-       X (c, high, wide)  the input with its borders        D  the gradient before pooling and activation, with zeros around it
-                                                               (and between its values, if there is a stride)
-       Z  outputs: f, or dx                                  P  f after pooling, or the gradient before it, and the places
-       V, M  Winograd's input and products, for `block` tiles
-   The gradient of the weights is the sum of the windows of x, each times its df. Most df are zero (a ReLU was off, a pixel did
-   not win its pool), each at another place in each image, so this goes image by image, without the zeros. X is then
-   (images, groups, high, wide, c): what a line of a kernel sees lies side by side, and fills vectors.                       */
-typedef struct cnn__window_lines {          /* of one channel of df */
-    const cnn__kernels *kernels;            /* whose vectors are no longer than a line needs                           */
-    int sets, lines, vectors;               /* one set, a line a row of the kernel; or a set a row, a line a tap, if dilated    */
-    ptrdiff_t pitch, set_pitch;             /* from line to line and from set to set of X, in floats                   */
-    ptrdiff_t down, right, sums;            /* from tap to tap of the sums, and all of them                            */
-} cnn__window_lines;
+/* The next rows of A in a product: of a matrix, from row `first` on, up to its end or as many as fit. */
+static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *matrix, ptrdiff_t stride,
+                           const float *bias, int first, int end)
+{
+    int r;
+    p->rows = cnn__smaller(isa->rows, end - first);
+    for (r = 0; r < isa->rows; r++) {
+        int row = first + cnn__smaller(r, p->rows - 1);
+        p->a[r] = matrix + stride * row;
+        p->init[r] = bias ? bias[row] : 0;
+    }
+}
+
+/* ---- convolution: what is computed how ---- */
+
+static ptrdiff_t cnn__taps(const cnn__conv *conv)
+{
+    return (ptrdiff_t)conv->in_channels * conv->kernel_height * conv->kernel_width;
+}
+
+static ptrdiff_t cnn__in_group(const cnn__conv *conv)      /* values of a group of the padded input's channels */
+{
+    return (ptrdiff_t)conv->in_channels * conv->height * conv->width;
+}
+
+static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->out_height * conv->out_width; }
+
+/* WHERE THE FAST CONVOLUTION IS CHOSEN. Returns Winograd's points a side, or 0: then cnn__convolve_direct is taken.
+   For 4 x 4 outputs of an r x r kernel, Winograd multiplies (r + 3)^2 times in place of 16 r^2: 36 in place of 144 for
+   3 x 3, 64 in place of 400 for 5 x 5. Why it is not always taken:
+     - There are matrices for these two kernels only, without stride or dilation.
+     - The transforms take time. A transformed input serves all output channels, a transformed output adds up all input
+       channels: with fewer than 4 of either, the transforms do not pay.
+     - Tiles are computed whole. On a small map much of the last ones is cut off; what is left must save a third of the
+       multiplications (hence 1.5), or the transforms do not pay either.
+   The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
+   the gradient's size, would turn the rounding of a small gradient into whole steps. */
+static int cnn__choose_convolution(const cnn__conv *conv)
+{
+    int r = conv->kernel_height, points = r + 3;
+    double winograd, direct;
+    if (r != conv->kernel_width || (r != 3 && r != 5)) return 0;
+    if (conv->stride_height != 1 || conv->stride_width != 1) return 0;
+    if (conv->dilation_height != 1 || conv->dilation_width != 1) return 0;
+    if (conv->in_channels < 4 || conv->out_channels < 4) return 0;
+    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    direct = (double)r * r * conv->out_height * conv->out_width;
+    return 1.5 * winograd < direct ? points : 0;
+}
+
+enum {
+    CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
+    CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
+    CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
+                                               second-level cache of 1 MB, beside the kernels */
+    CNN__M_CHANNELS = 16,                   /* output channels in M at once: few, so that M stays in the cache too */
+    CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
+    CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
+};
+
+static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
+{
+    ptrdiff_t tile = (ptrdiff_t)sizeof(float) * conv->points * conv->points * conv->in_channels * lanes;
+    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), most = CNN__TILES;
+    while (most > 2 && most * tile > CNN__V_BYTES) most--;
+    return cnn__share(tiles, most);
+}
+
+/* The arrays of one thread. X, D, Z, V and M are of one block, with an image in each lane.
+       X  (c, height, width)           the padded input
+       Z  (k, out_height, out_width)   f, or on the way back dx, perhaps with its padding
+       D  (k, height, width)           df before pooling, with zeros around it and, with a stride, between its values
+       V  (point, c, tile)             Winograd's transformed input
+       M  (point, k, tile)             Winograd's products
+   dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it
+   is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
+   kernel row are contiguous, and fill vectors.                                                                     */
+typedef struct cnn__conv_arrays {
+    float *x, *d, *z, *v, *m;
+    float *pooled;                          /* forward: Z after pooling, index; backward: df, df in lanes, index */
+    ptrdiff_t *offsets;                     /* of the rows of B in a product */
+    float *values; int32_t *windows;        /* the df of a channel that are not 0, and the offsets of their windows */
+    int32_t *corners, *taps;                /* offsets: of df's windows in an image; of the taps of a pool */
+} cnn__conv_arrays;
+
+/* How add_windows is called for dweight: once, with a kernel row in each row of the window; but with a dilation of
+   the width once for each kernel row, with a tap in each row of the window. */
+typedef struct cnn__weight_window {
+    const cnn__isa *isa;                    /* with vectors no longer than a row of the window */
+    int calls, rows, vectors;
+    ptrdiff_t row_stride, call_stride;      /* in X */
+    ptrdiff_t down, right, size;            /* of the sums: strides from tap to tap, and floats of a channel of df */
+} cnn__weight_window;
 
 typedef struct cnn__conv_plan {
-    cnn__correlation there, back;           /* forward; from D to dx                                                */
-    int lanes, units, chunks;
-    int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
-    int back_top, back_left;                /* where the way back to dx begins in D                                 */
-    int whole;                              /* dx comes with its borders, which are then folded in                  */
-    ptrdiff_t pixels, image;                /* of a map and of an image of y, which is behind the pool              */
-    ptrdiff_t u, sums;                      /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
-    cnn__window_lines window;
-    int images;                             /* in X at once, for dweight                                            */
-    ptrdiff_t x, d, z, p, v, m, where, list, corners;      /* floats of each array of one thread                    */
-    ptrdiff_t per_thread;
+    cnn__conv forward, backward;            /* from X to Z; from D to dx */
+    int lanes, blocks, pieces;
+    int df_top, df_left;                    /* where df(0, 0) lies in D */
+    int top, left;                          /* where the backward convolution begins in D */
+    int fold;                               /* dx is computed with its padding, which is then added to the inside */
+    ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
+    cnn__weight_window window;
+    int images;                             /* in X at once, for dweight */
+    ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
+    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size;
+    ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
-enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096,
-       CNN__POOL_TAPS = 256 };             /* at most, of a fused pool: its index is a byte */
-
-static ptrdiff_t cnn__channel_pitch(int channels, int lanes) { return (ptrdiff_t)cnn__round_up(channels, lanes); }
-static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
-
-/* Winograd's way is taken where it saves a third of the multiplications or more. */
-static int cnn__winograd_points(const cnn__correlation *g)
+static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
 {
-    int r = g->kernel_height, n = r + 3;
-    if (r != g->kernel_width || (r != 3 && r != 5) || g->stride_height != 1 || g->stride_width != 1) return 0;
-    if (g->dilation_height != 1 || g->dilation_width != 1 || g->in_channels < 4 || g->out_channels < 4) return 0;
-    return 1.5 * n * n * cnn__tiles(g->out_height) * cnn__tiles(g->out_width) < (double)r * r * g->out_height * g->out_width
-             ? n : 0;
+    ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
+    int tiles;
+    if (!conv->points) return;
+    tiles = cnn__tiles_at_once(conv, p->lanes);
+    p->u_size = cnn__align(conv->groups * cnn__u_size(conv, p->lanes));
+    p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
+    p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
 }
 
-/* floats of a group's transformed kernels: points x points matrices of out_channels x in_channels */
-static ptrdiff_t cnn__winograd_apart(const cnn__correlation *g, int lanes)
+static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
-    return g->out_channels * cnn__channel_pitch(g->in_channels, lanes) + 16;
-}
-static ptrdiff_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
-{
-    return g->points * g->points * cnn__winograd_apart(g, lanes);
-}
-
-/* so many tiles at once that V stays in the second cache */
-static int cnn__winograd_block(const cnn__correlation *g, int lanes)
-{
-    ptrdiff_t tile = (ptrdiff_t)sizeof(float) * g->points * g->points * g->in_channels * lanes;
-    int tiles = cnn__tiles(g->out_height) * cnn__tiles(g->out_width), block = CNN__TILES;
-    while (block > 2 && block * tile > 600 * 1024) block--;
-    return cnn__pieces(tiles, cnn__pieces(tiles, block));
+    cnn__conv *conv = &p->forward;
+    conv->points = cnn__choose_convolution(conv);
+    if (conv->points) {                                    /* the last tiles reach beyond the padding */
+        conv->height = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
+        conv->width = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
+    }
+    p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
+    p->z_size = cnn__align(s->out_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->image * p->lanes) : 0;
+    cnn__plan_winograd(p, conv);
 }
 
-static ptrdiff_t cnn__most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-
-static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__correlation *g)
+/* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
+static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
-    ptrdiff_t values = (ptrdiff_t)g->points * g->points * p->lanes, block;
-    if (!g->points) return;
-    block = cnn__winograd_block(g, p->lanes);
-    p->v = cnn__most(p->v, cnn__line_up(values * (g->in_channels * block + 1)));
-    p->m = cnn__most(p->m, cnn__line_up(values * (CNN__BLOCK_ROWS * block + 1)));
-}
-
-/* The way back to dx: D correlated with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
-static void cnn__plan_back(cnn__conv_plan *p, const cnn_conv2d_shape *s)
-{
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), top, left;
-    p->whole = s->padding_mode != CNN_ZEROS;
-    top = p->whole ? 0 : s->pad_top;                       /* dx(0, 0), counted with the borders that are not wanted */
-    left = p->whole ? 0 : s->pad_left;
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    int top, left;
+    cnn__conv *conv = &p->backward;
+    p->fold = s->padding_mode != CNN_ZEROS;
+    top = p->fold ? 0 : s->pad_top;                        /* where dx(0, 0) lies in the padded dx */
+    left = p->fold ? 0 : s->pad_left;
     p->df_top = rows > top ? rows - top : 0;
     p->df_left = columns > left ? columns - left : 0;
-    p->back_top = p->df_top + top - rows;
-    p->back_left = p->df_left + left - columns;
-    p->back = p->there;
-    p->back.in_channels = p->there.out_channels; p->back.out_channels = p->there.in_channels;
-    p->back.stride_height = p->back.stride_width = 1;
-    p->back.out_height = s->in_height + (p->whole ? s->pad_top + s->pad_bottom : 0);
-    p->back.out_width = s->in_width + (p->whole ? s->pad_left + s->pad_right : 0);
-    p->back.points = cnn__winograd_points(&p->back);
-    p->back.high = p->back_top + rows + (p->back.points ? 4 * cnn__tiles(p->back.out_height) : p->back.out_height);
-    p->back.wide = p->back_left + columns + (p->back.points ? 4 * cnn__tiles(p->back.out_width) : p->back.out_width);
-    p->back.high = (int)cnn__most(p->back.high, p->df_top + (s->out_height - 1) * s->stride_height + 1);
-    p->back.wide = (int)cnn__most(p->back.wide, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+    p->top = p->df_top + top - rows;
+    p->left = p->df_left + left - columns;
+    *conv = p->forward;
+    conv->in_channels = p->forward.out_channels; conv->out_channels = p->forward.in_channels;
+    conv->stride_height = conv->stride_width = 1;
+    conv->out_height = s->in_height + (p->fold ? s->pad_top + s->pad_bottom : 0);
+    conv->out_width = s->in_width + (p->fold ? s->pad_left + s->pad_right : 0);
+    conv->points = cnn__choose_convolution(conv);
+    conv->height = p->top + rows + (conv->points ? 4 * cnn__tiles(conv->out_height) : conv->out_height);
+    conv->width = p->left + columns + (conv->points ? 4 * cnn__tiles(conv->out_width) : conv->out_width);
+    conv->height = (int)cnn__larger(conv->height, p->df_top + (s->out_height - 1) * s->stride_height + 1);
+    conv->width = (int)cnn__larger(conv->width, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+    p->d_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
+    p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = 3 * cnn__align(p->image * p->lanes);
+    cnn__plan_winograd(p, conv);
 }
 
-static ptrdiff_t cnn__x_image(const cnn__correlation *g) { return (ptrdiff_t)g->groups * g->in_channels * g->high * g->wide; }
-
-static const cnn__kernels *cnn__narrow_kernels(const cnn__kernels *k, int floats)
+static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
 {
-    if (floats <= cnn__kernels_baseline.lanes) return &cnn__kernels_baseline;
-#ifdef CNN__X86
-    if (floats <= cnn__kernels_avx2.lanes && k->lanes > cnn__kernels_avx2.lanes) return &cnn__kernels_avx2;
-#endif
-    return k;
+    const cnn__conv *conv = &p->forward;
+    cnn__weight_window *w = &p->window;
+    ptrdiff_t image = s->groups * cnn__in_group(conv), row;
+    int depth = conv->in_channels, dilated = conv->dilation_width > 1;
+    int floats = depth * (dilated ? 1 : conv->kernel_width);
+    w->isa = cnn__narrow_isa(isa, floats);
+    w->calls = dilated ? conv->kernel_height : 1;
+    w->rows = dilated ? conv->kernel_width : conv->kernel_height;
+    w->vectors = cnn__divide_up(floats, w->isa->lanes);
+    w->call_stride = (ptrdiff_t)conv->dilation_height * conv->width * depth;
+    w->row_stride = dilated ? (ptrdiff_t)conv->dilation_width * depth : w->call_stride;
+    row = (ptrdiff_t)w->vectors * w->isa->lanes;
+    w->right = dilated ? row : (ptrdiff_t)depth;
+    w->down = dilated ? conv->kernel_width * row : row;
+    w->size = w->calls * w->rows * row;
+    p->images = cnn__smaller(p->lanes, (int)cnn__larger(1, CNN__X_FLOATS / image));
+    p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
+    if (p->fold) p->x_size = cnn__larger(p->x_size, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
+    p->list_size = cnn__align(p->images * p->map + p->lanes);
+    p->corners_size = cnn__align(p->map) + CNN__POOL_TAPS;
+    p->sums_size = cnn__align(s->out_channels * (w->size + p->lanes));
 }
 
-static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__kernels *k)
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *isa, int backward)
 {
-    const cnn__correlation *g = &p->there;
-    cnn__window_lines *w = &p->window;
-    ptrdiff_t row = (ptrdiff_t)g->dilation_height * g->wide * g->in_channels, image = cnn__x_image(g), line;
-    int dilated = g->dilation_width > 1, floats = g->in_channels * (dilated ? 1 : g->kernel_width);
-    w->kernels = cnn__narrow_kernels(k, floats);
-    w->sets = dilated ? g->kernel_height : 1;
-    w->lines = dilated ? g->kernel_width : g->kernel_height;
-    w->vectors = cnn__pieces(floats, w->kernels->lanes);
-    w->pitch = dilated ? (ptrdiff_t)g->dilation_width * g->in_channels : row;
-    w->set_pitch = row;
-    line = (ptrdiff_t)w->vectors * w->kernels->lanes;
-    w->right = dilated ? line : (ptrdiff_t)g->in_channels;
-    w->down = dilated ? g->kernel_width * line : line;
-    w->sums = w->sets * w->lines * line;
-    p->images = cnn__smaller(p->lanes, (int)cnn__most(1, CNN__X_CACHED / image));
-    p->x = cnn__line_up(p->images * image + p->lanes);     /* a last vector may hang over */
-    if (p->whole) p->x = cnn__most(p->x, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
-    p->list = cnn__line_up(p->images * p->pixels + p->lanes);
-    p->corners = cnn__line_up(p->pixels) + CNN__POOL_TAPS;
-    p->sums = cnn__line_up(s->out_channels * (w->sums + p->lanes));
-}
-
-static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__simd_context *g, int backward)
-{
+    cnn__conv conv = {
+        s->groups, s->in_channels / s->groups, s->out_channels / s->groups, s->kernel_height, s->kernel_width,
+        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width,
+        s->in_height + s->pad_top + s->pad_bottom, s->in_width + s->pad_left + s->pad_right,
+        s->out_height, s->out_width, 0
+    };
     cnn__conv_plan p;
-    int lanes = g->kernels->lanes;
     memset(&p, 0, sizeof p);
-    p.lanes = lanes;
-    p.units = cnn__pieces(s->batch, lanes);
-    p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
-    p.there.groups = s->groups;
-    p.there.in_channels = s->in_channels / s->groups; p.there.out_channels = s->out_channels / s->groups;
-    p.there.kernel_height = s->kernel_height; p.there.kernel_width = s->kernel_width;
-    p.there.stride_height = s->stride_height; p.there.stride_width = s->stride_width;
-    p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
-    p.there.high = s->in_height + s->pad_top + s->pad_bottom; p.there.wide = s->in_width + s->pad_left + s->pad_right;
-    p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    p.pixels = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
-    p.image = s->out_channels * p.pixels;
-    p.where = cnn__taps(&p.there);
-    if (!backward) {
-        p.there.points = cnn__winograd_points(&p.there);
-        if (p.there.points) {                              /* the last tiles hang over */
-            p.there.high = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
-            p.there.wide = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
-            p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, lanes));
-        }
-        p.x = cnn__line_up(cnn__x_image(&p.there) * lanes);
-        p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * lanes);
-        p.p = s->pool.kernel_height ? 2 * cnn__line_up(p.image * lanes) : 0;
-        cnn__plan_winograd(&p, &p.there);
-    } else {
-        cnn__plan_back(&p, s);
-        if (p.back.points) p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, lanes));
-        p.d = cnn__line_up((ptrdiff_t)s->out_channels * p.back.high * p.back.wide * lanes);
-        p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
-        p.p = 3 * cnn__line_up(p.image * lanes);
-        p.where = cnn__most(p.where, cnn__taps(&p.back));
-        cnn__plan_winograd(&p, &p.back);
-        cnn__plan_dweight(&p, s, g->kernels);
+    p.forward = conv;
+    p.lanes = isa->lanes;
+    p.blocks = cnn__divide_up(s->batch, p.lanes);
+    p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
+    p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
+    p.image = s->out_channels * p.map;
+    if (!backward) cnn__plan_forward(&p, s);
+    else {
+        cnn__plan_dx(&p, s);
+        cnn__plan_dweight(&p, s, isa);
     }
-    p.where = cnn__line_up(p.where * CNN__PLACE);
-    p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where + 2 * p.list + p.corners;
+    p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
+    p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
+                 + 2 * p.list_size + p.corners_size;
     return p;
 }
 
+/* ---- convolution: forward and backward ---- */
+
 typedef struct cnn__conv_job {
-    const cnn__simd_context *g;
+    const cnn__isa *isa;
     const cnn_conv2d_shape *s;
-    cnn__conv_plan p;
-    float *out; unsigned char *place;                      /* forward: y and index */
+    cnn__conv_plan plan;
+    float *out; unsigned char *out_index;                  /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
-    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, chunk by chunk */
+    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, piece by piece */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
 } cnn__conv_job;
 
-typedef struct cnn__conv_arrays {
-    float *x, *d, *z, *p, *v, *m;
-    ptrdiff_t *where;
-    float *values; int32_t *places, *corners, *taps;
-} cnn__conv_arrays;
-
-static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread)
+static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
 {
-    const cnn__conv_plan *p = &job->p;
+    const cnn__conv_plan *p = &job->plan;
     cnn__conv_arrays a;
     a.x = job->scratch + p->per_thread * thread;
-    a.d = a.x + p->x; a.z = a.d + p->d; a.p = a.z + p->z; a.v = a.p + p->p; a.m = a.v + p->v;
-    a.where = (ptrdiff_t *)(void *)(a.m + p->m);
-    a.values = a.m + p->m + p->where;
-    a.places = (int32_t *)(void *)(a.values + p->list);
-    a.taps = a.places + p->list; a.corners = a.taps + CNN__POOL_TAPS;
+    a.d = a.x + p->x_size; a.z = a.d + p->d_size; a.pooled = a.z + p->z_size;
+    a.v = a.pooled + p->pooled_size; a.m = a.v + p->v_size;
+    a.offsets = (ptrdiff_t *)(void *)(a.m + p->m_size);
+    a.values = a.m + p->m_size + p->offsets_size;
+    a.windows = (int32_t *)(void *)(a.values + p->list_size);
+    a.taps = a.windows + p->list_size; a.corners = a.taps + CNN__POOL_TAPS;
     return a;
 }
 
-/* The borders of a map of X, as the card's cnn__border says; zeros where the last tiles hang over. A pixel is `size` floats. */
-static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__correlation *g, float *map, int size)
+/* The borders of a map of X, as the card's cnn__border says; zeros beyond them, which only the last tiles reach. A
+   pixel is `size` floats. The inside of the map is there already. */
+static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, float *map, int size)
 {
-    const float *inside = map + ((ptrdiff_t)s->pad_top * g->wide + s->pad_left) * size;
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * size;
+    const float *inside = map + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * size;
     int j, i;
-    for (j = 0; j < g->high; j++, map += (ptrdiff_t)g->wide * size) {
+    for (j = 0; j < conv->height; j++, map += row_stride) {
         int below = j >= s->pad_top + s->in_height + s->pad_bottom;
         int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-        if (row < 0) { cnn__zero_floats(map, (ptrdiff_t)g->wide * size); continue; }
-        for (i = 0; i < g->wide; i++) {
-            int column;
+        if (row < 0) { cnn__zero_floats(map, row_stride); continue; }
+        for (i = 0; i < conv->width; i++) {
+            int beyond, column;
             if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
-            if (i >= g->wide) break;
-            column = i < s->pad_left + s->in_width + s->pad_right ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
+            if (i >= conv->width) break;
+            beyond = i >= s->pad_left + s->in_width + s->pad_right;
+            column = beyond ? -1 : cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
             if (column < 0) cnn__zero_floats(map + (ptrdiff_t)i * size, size);
-            else cnn__copy_floats(map + (ptrdiff_t)i * size, inside + ((ptrdiff_t)row * g->wide + column) * size, size);
+            else
+                cnn__copy_floats(map + (ptrdiff_t)i * size, inside + row * row_stride + (ptrdiff_t)column * size, size);
         }
     }
 }
 
-/* X forward: the unit's images, one a lane */
-static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to, const float *x,
-                            int images)
+/* X forward: a block of images */
+static void cnn__pad_block(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
+                           const float *x, int images)
 {
-    int c, lanes = k->lanes;
-    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * lanes;
-    for (c = 0; c < s->in_channels; c++, x += pixels, to += g->high * line) {
-        k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * lanes, line, (ptrdiff_t)lanes, x, s->in_channels * pixels, images,
-                    s->in_height, s->in_width);
-        cnn__fill_borders(s, g, to, lanes);
+    int c, lanes = isa->lanes;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
+    for (c = 0; c < s->in_channels; c++, x += pixels, to += conv->height * row_stride) {
+        isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x,
+                      s->in_channels * pixels, images, s->in_height, s->in_width);
+        cnn__fill_borders(s, conv, to, lanes);
     }
 }
 
-/* X for dweight: one image, one channel a lane. The last channels go first, because they write past the pixel's end. */
-static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to,
+/* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
+   pixel. */
+static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
                               const float *x)
 {
-    int group, c, depth = g->in_channels;
-    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * depth;
-    for (group = 0; group < g->groups; group++, x += depth * pixels, to += g->high * line) {
-        for (c = (depth - 1) / k->lanes * k->lanes; c >= 0; c -= k->lanes)
-            k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * depth + c, line, (ptrdiff_t)depth, x + c * pixels, pixels,
-                        cnn__smaller(k->lanes, depth - c), s->in_height, s->in_width);
-        cnn__fill_borders(s, g, to, depth);
+    int group, c, depth = conv->in_channels;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * depth;
+    for (group = 0; group < conv->groups; group++, x += depth * pixels, to += conv->height * row_stride) {
+        for (c = (depth - 1) / isa->lanes * isa->lanes; c >= 0; c -= isa->lanes)
+            isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * depth + c, row_stride, depth,
+                          x + c * pixels, pixels, cnn__smaller(isa->lanes, depth - c), s->in_height, s->in_width);
+        cnn__fill_borders(s, conv, to, depth);
     }
 }
 
-/* The reverse: the gradient of a border is added to that of the value which it was copied from. to: (c, h, w) of vectors */
-static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__kernels *k, float *to,
+/* The reverse: the gradient of a border value is added to that of the value which it is a copy of. to: (c, h, w) of
+   a block */
+static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__isa *isa, float *to,
                               const float *from)
 {
     int c, j, i, lanes = p->lanes;
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * lanes;
-    cnn__zero_floats(to, s->in_channels * map);
-    for (c = 0; c < s->in_channels; c++, to += map)
-        for (j = 0; j < p->back.out_height; j++)
-            for (i = 0; i < p->back.out_width; i++, from += lanes) {
+    ptrdiff_t map_stride = (ptrdiff_t)s->in_height * s->in_width * lanes;
+    cnn__zero_floats(to, s->in_channels * map_stride);
+    for (c = 0; c < s->in_channels; c++, to += map_stride)
+        for (j = 0; j < p->backward.out_height; j++)
+            for (i = 0; i < p->backward.out_width; i++, from += lanes) {
                 int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
                 int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                k->sum_into(to + ((ptrdiff_t)row * s->in_width + column) * lanes, from, (ptrdiff_t)lanes);
+                isa->sum_into(to + ((ptrdiff_t)row * s->in_width + column) * lanes, from, lanes);
             }
 }
 
-/* out (k, j, i) = [relu] (bias + sum over taps of weight(k, tap) in(c, j s + y d, i s + x d)): the card's loops. A tile of `rows`
-   kernels and `vectors` neighbouring outputs is summed up in registers; a tap is a place in `in`, as far from the output's. */
-static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *weight,
-                           const float *bias, int relu, ptrdiff_t *where)
+/* The card's loops: a row of A is a kernel, a column of C an output pixel, and a row of B what a tap sees. */
+static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
+                                 const float *weight, const float *bias, int relu, ptrdiff_t *offsets)
 {
-    int lanes = k->lanes, taps = (int)cnn__taps(g), c, y, x, j, i, row, r, t = 0, across;
-    ptrdiff_t map = cnn__pixels(g) * lanes;
-    for (c = 0; c < g->in_channels; c++)
-        for (y = 0; y < g->kernel_height; y++)
-            for (x = 0; x < g->kernel_width; x++)
-                where[t++] = (((ptrdiff_t)c * g->high + (ptrdiff_t)y * g->dilation_height) * g->wide + (ptrdiff_t)x * g->dilation_width)
-                             * lanes;
-    for (j = 0; j < g->out_height; j++)
-        for (row = 0; row < g->out_channels; row += k->rows) {
-            const float *rows[CNN__MOST_ROWS];
-            float begin[CNN__MOST_ROWS];
-            int there = cnn__rows(rows, k->rows, weight, (ptrdiff_t)taps, row, g->out_channels);
-            for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
-            for (i = 0; i < g->out_width; i += across) {
-                across = cnn__share(g->out_width - i, k->vectors);
-                k->tile(across, taps, rows, in + ((ptrdiff_t)j * g->stride_height * g->wide + (ptrdiff_t)i * g->stride_width) * lanes,
-                        where, (ptrdiff_t)g->stride_width * lanes, out + row * map + ((ptrdiff_t)j * g->out_width + i) * lanes, map,
-                        there, bias ? begin : NULL, 0, relu);
+    cnn__product p;
+    int lanes = isa->lanes, c, y, x, k, j, i;
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * lanes;
+    p.depth = 0;
+    for (c = 0; c < conv->in_channels; c++)
+        for (y = 0; y < conv->kernel_height; y++)
+            for (x = 0; x < conv->kernel_width; x++)
+                offsets[p.depth++] = ((ptrdiff_t)c * conv->height + (ptrdiff_t)y * conv->dilation_height) * row_stride
+                                   + (ptrdiff_t)x * conv->dilation_width * lanes;
+    p.b_offsets = offsets;
+    p.b_stride = (ptrdiff_t)conv->stride_width * lanes;
+    p.c_stride = cnn__out_map(conv) * lanes;
+    p.accumulate = 0;
+    p.relu = relu;
+    for (j = 0; j < conv->out_height; j++)
+        for (k = 0; k < conv->out_channels; k += isa->rows) {
+            cnn__take_rows(&p, isa, weight, p.depth, bias, k, conv->out_channels);
+            for (i = 0; i < conv->out_width; i += p.vectors) {
+                p.vectors = cnn__share(conv->out_width - i, isa->vectors);
+                p.b = in + (ptrdiff_t)j * conv->stride_height * row_stride + i * p.b_stride;
+                p.c = out + k * p.c_stride + ((ptrdiff_t)j * conv->out_width + i) * lanes;
+                isa->multiply(&p);
             }
         }
 }
 
-/* The same by Winograd, `block` tiles at a time: to each point belongs a product of matrices, M = U V. map: of `in` */
-static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *u,
+/* M = U V, a product of matrices for each point: a row of A is an output channel, a column of C a tile. */
+static void cnn__multiply_points(const cnn__isa *isa, const cnn__conv *conv, const float *u, int channels, int tiles,
+                                 const cnn__conv_arrays *a)
+{
+    cnn__product p;
+    int point, c, k, t;
+    ptrdiff_t v_stride = cnn__point_stride(conv->in_channels, tiles, isa->lanes);
+    ptrdiff_t m_stride = cnn__point_stride(channels, tiles, isa->lanes);
+    p.depth = conv->in_channels;
+    p.b_offsets = a->offsets;
+    p.b_stride = isa->lanes;
+    p.c_stride = (ptrdiff_t)tiles * isa->lanes;
+    p.accumulate = p.relu = 0;
+    for (c = 0; c < p.depth; c++) a->offsets[c] = c * p.c_stride;
+    for (point = 0; point < conv->points * conv->points; point++, u += cnn__u_point_stride(conv, isa->lanes))
+        for (k = 0; k < channels; k += isa->rows) {
+            cnn__take_rows(&p, isa, u, cnn__u_row_stride(conv, isa->lanes), NULL, k, channels);
+            for (t = 0; t < tiles; t += p.vectors) {
+                p.vectors = cnn__share(tiles - t, isa->vectors);
+                p.b = a->v + point * v_stride + t * p.b_stride;
+                p.c = a->m + point * m_stride + k * p.c_stride + t * p.b_stride;
+                isa->multiply(&p);
+            }
+        }
+}
+
+static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
+                                   const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
+{
+    int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), first, tiles, k, channels;
+    for (first = 0; first < all; first += tiles) {
+        tiles = cnn__smaller(cnn__tiles_at_once(conv, isa->lanes), all - first);
+        isa->winograd_v(conv, a->v, in, first, tiles);
+        for (k = 0; k < conv->out_channels; k += channels) {
+            channels = cnn__smaller(CNN__M_CHANNELS, conv->out_channels - k);
+            cnn__multiply_points(isa, conv, u + k * cnn__u_row_stride(conv, isa->lanes), channels, tiles, a);
+            isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu,
+                            channels, first, tiles);
+        }
+    }
+}
+
+/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block */
+static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float *out, const float *in,
                           const float *bias, int relu, const cnn__conv_arrays *a)
 {
-    int lanes = k->lanes, across = cnn__tiles(g->out_width), tiles = cnn__tiles(g->out_height) * across, first, count, row, c;
-    int block = cnn__winograd_block(g, lanes);
-    ptrdiff_t pitch = cnn__channel_pitch(g->in_channels, lanes), apart = cnn__winograd_apart(g, lanes), line = (ptrdiff_t)g->wide * lanes;
-    ptrdiff_t map = cnn__pixels(g) * lanes;
-    for (first = 0; first < tiles; first += count) {
-        ptrdiff_t v_apart;
-        count = cnn__smaller(block, tiles - first);
-        v_apart = ((ptrdiff_t)g->in_channels * count + 1) * lanes;
-        k->winograd_v(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
-        for (c = 0; c < g->in_channels; c++) a->where[c] = (ptrdiff_t)c * count * lanes;
-        for (row = 0; row < g->out_channels; row += CNN__BLOCK_ROWS) {
-            int there = cnn__smaller(CNN__BLOCK_ROWS, g->out_channels - row), point, r, t, wide;
-            ptrdiff_t m_apart = ((ptrdiff_t)there * count + 1) * lanes;
-            for (point = 0; point < g->points * g->points; point++)
-                for (r = 0; r < there; r += k->rows) {
-                    const float *rows[CNN__MOST_ROWS];
-                    int high = cnn__rows(rows, k->rows, u + point * apart + row * pitch, pitch, r, there);
-                    for (t = 0; t < count; t += wide) {
-                        wide = cnn__share(count - t, k->vectors);
-                        k->tile(wide, g->in_channels, rows, a->v + point * v_apart + (ptrdiff_t)t * lanes, a->where, (ptrdiff_t)lanes,
-                                a->m + point * m_apart + ((ptrdiff_t)r * count + t) * lanes, (ptrdiff_t)count * lanes, high, NULL, 0, 0);
-                    }
-                }
-            k->winograd_f(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
-                           relu, there, across, first, count);
-        }
-    }
-}
-
-/* one of the two ways, group by group: out (groups * out_channels, out_height, out_width) of vectors */
-static void cnn__correlate_groups(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, ptrdiff_t offset,
-                                  const float *weight, const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
-{
+    const cnn__isa *isa = job->isa;
+    const float *weight = job->weight, *u = job->u;
     int group;
-    for (group = 0; group < g->groups; group++) {
-        float *to = out + (ptrdiff_t)group * g->out_channels * cnn__pixels(g) * k->lanes;
-        const float *from = in + offset + (ptrdiff_t)group * g->in_channels * g->high * g->wide * k->lanes;
-        const float *b = bias ? bias + group * g->out_channels : NULL;
-        if (g->points) cnn__winograd(k, g, to, from, u + group * cnn__winograd_kernels(g, k->lanes), b, relu, a);
-        else cnn__correlate(k, g, to, from, weight + group * g->out_channels * cnn__taps(g), b, relu, a->where);
+    for (group = 0; group < conv->groups; group++) {
+        if (conv->points) cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a);
+        else cnn__convolve_direct(isa, conv, out, in, weight, bias, relu, a->offsets);
+        out += conv->out_channels * cnn__out_map(conv) * isa->lanes;
+        in += cnn__in_group(conv) * isa->lanes;
+        weight += conv->out_channels * cnn__taps(conv);
+        u += cnn__u_size(conv, isa->lanes);
+        if (bias) bias += conv->out_channels;
     }
 }
 
-/* The card of convolution for one unit of images: pad, correlate, activate, pool. */
-static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
+/* The card of convolution for a block of images: pad, convolve, activate, pool. */
+static void cnn__conv_forward_piece(void *arguments, int block, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
-    int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-    ptrdiff_t image = job->p.image, before = s->out_channels * cnn__pixels(&job->p.there);
-    cnn__pad_images(s, &job->p.there, k, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width, images);
-    cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
-    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, (size_t)(before * lanes));
-    if (s->pool.kernel_height) {
-        float *place = job->place ? a.p + job->p.p / 2 : NULL;
-        k->max_pool(&s->pool, a.p, place, a.z);
-        if (place) k->places_out(job->place + first * image, image, images, place, image);
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
+    cnn__conv_arrays a = cnn__arrays_of(job, thread);
+    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
+    int pooled = s->pool.kernel_height > 0;
+    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width,
+                   images);
+    cnn__convolve(job, &p->forward, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
+    if (s->activation && s->activation != CNN_RELU)
+        cnn__activation_forward(s->activation, s->slope, a.z, a.z,
+                                (size_t)(s->out_channels * cnn__out_map(&p->forward) * lanes));
+    if (pooled) {
+        float *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
+        isa->max_pool(&s->pool, a.pooled, index, a.z);
+        if (index) isa->bytes_from_lanes(job->out_index + first * p->image, p->image, images, index, p->image);
     }
-    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (ptrdiff_t)lanes, image);
+    isa->from_lanes(job->out + first * p->image, p->image, images, pooled ? a.pooled : a.z, lanes, p->image);
 }
 
-/* df: the gradient before activation, but behind the pool, of a unit's images. Those that are missing get zeros. */
+/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
+   zeros. */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    ptrdiff_t image = job->p.image;
+    ptrdiff_t image = job->plan.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
-    if (s->activation == CNN_RELU) job->g->kernels->relu_backward(df, dy, y, image * images);
+    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
     else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)(image * images));
-    cnn__zero_floats(df + image * images, (job->p.lanes - images) * image);
+    cnn__zero_floats(df + image * images, (job->plan.lanes - images) * image);
 }
 
-/* D: df before pooling, one image a lane */
-static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images, int fresh)
+/* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
+static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images,
+                        int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__kernels *k = job->g->kernels;
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
-    ptrdiff_t map = (ptrdiff_t)p->back.high * p->back.wide * lanes, image = p->image;
-    ptrdiff_t pitch = (ptrdiff_t)s->stride_height * p->back.wide * lanes, step = (ptrdiff_t)s->stride_width * lanes;
-    float *lanes_df = a->p + p->p / 3, *place = lanes_df + p->p / 3;
-    float *to = a->d + ((ptrdiff_t)p->df_top * p->back.wide + p->df_left) * lanes;
-    if (pooled || fresh) cnn__zero_floats(a->d, p->d);
+    ptrdiff_t width = (ptrdiff_t)p->backward.width * lanes, map_stride = p->backward.height * width;
+    ptrdiff_t row_stride = s->stride_height * width, pixel_stride = (ptrdiff_t)s->stride_width * lanes;
+    ptrdiff_t image = p->image;
+    float *df_lanes = a->pooled + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
+    float *to = a->d + p->df_top * width + (ptrdiff_t)p->df_left * lanes;
+    if (pooled || fresh) cnn__zero_floats(a->d, p->d_size);
     if (pooled) {
-        k->lanes_in(lanes_df, 0, (ptrdiff_t)lanes, df, image, lanes, 1, (int)image);
-        k->places_in(place, job->index + first * image, image, images, (int)image);
-        k->max_unpool(&s->pool, to, map, pitch, step, lanes_df, place);
+        isa->to_lanes(df_lanes, 0, lanes, df, image, lanes, 1, (int)image);
+        isa->bytes_to_lanes(index, job->index + first * image, image, images, (int)image);
+        isa->max_unpool(&s->pool, to, map_stride, row_stride, pixel_stride, df_lanes, index);
     } else
         for (c = 0; c < s->out_channels; c++)
-            k->lanes_in(to + c * map, pitch, step, df + c * p->pixels, image, lanes, s->out_height, s->out_width);
+            isa->to_lanes(to + c * map_stride, row_stride, pixel_stride, df + c * p->map, image, lanes, s->out_height,
+                          s->out_width);
 }
 
-/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. The two together
-   fit in an int; one alone, beyond the border, need not, and wraps around. */
-static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *g, int32_t *corners, int32_t *taps)
+/* The offset in X of each df's window: its corner, and if it was pooled, + the tap that won. The sum of the two fits
+   in an int; a corner in the padding of the pool may not, and wraps around. */
+static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, int32_t *corners, int32_t *taps)
 {
     const cnn_pool2d_shape *p = &s->pool;
-    int pooled = p->kernel_height > 0, high = pooled ? p->out_height : s->out_height, wide = pooled ? p->out_width : s->out_width;
-    int64_t right = (int64_t)s->stride_width * g->in_channels, down = (int64_t)s->stride_height * g->wide * g->in_channels;
-    int j, i;
-    for (j = 0; j < high; j++)
-        for (i = 0; i < wide; i++)
+    int pooled = p->kernel_height > 0, j, i;
+    int height = pooled ? p->out_height : s->out_height, width = pooled ? p->out_width : s->out_width;
+    int64_t right = (int64_t)s->stride_width * conv->in_channels;
+    int64_t down = (int64_t)s->stride_height * conv->width * conv->in_channels;
+    for (j = 0; j < height; j++)
+        for (i = 0; i < width; i++)
             *corners++ = (int32_t)((pooled ? j * p->stride_height - p->pad_height : j) * down
                                  + (pooled ? i * p->stride_width - p->pad_width : i) * right);
     for (j = 0; j < p->kernel_height; j++)
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df, int first,
-                              int images)
+/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are
+   listed. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df,
+                              int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__correlation *g = &p->there;
-    const cnn__window_lines *w = &p->window;
-    const cnn__kernels *k = job->g->kernels;
-    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g);
-    ptrdiff_t image = p->image, pixels = p->pixels;
-    int n, b, c, set, there, pooled = s->pool.kernel_height > 0;
-    for (n = 0; n < images; n += there) {
-        float *to = sums, *dbias = sums + s->out_channels * w->sums;
-        there = cnn__smaller(p->images, images - n);
-        for (b = 0; b < there; b++) cnn__pad_channels(s, g, k, a->x + b * x_image, job->x + (first + n + b) * in);
-        for (c = 0; c < s->out_channels; c++, to += w->sums, dbias += p->lanes) {
-            const float *x = a->x + (ptrdiff_t)(c / g->out_channels) * g->in_channels * g->high * g->wide;
-            ptrdiff_t count = 0, i;
-            for (b = 0; b < there; b++) {
-                const float *d = df + (n + b) * image + c * pixels;
-                const unsigned char *index = pooled ? job->index + (first + n + b) * image + c * pixels : NULL;
-                count += k->nonzeros(a->values + count, a->places + count, d, a->corners, index, a->taps, (int32_t)(b * x_image),
-                                     pixels);
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__conv *conv = &p->forward;
+    const cnn__weight_window *w = &p->window;
+    const cnn__isa *isa = job->isa;
+    cnn__window_sum sum = { NULL, w->rows, w->vectors, NULL, w->row_stride, a->values, a->windows, 0 };
+    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
+    ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
+    int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
+    for (n = 0; n < images; n += count) {
+        float *to = sums, *dbias = sums + s->out_channels * w->size;
+        count = cnn__smaller(p->images, images - n);
+        for (b = 0; b < count; b++) cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * in);
+        for (k = 0; k < s->out_channels; k++, to += w->size, dbias += p->lanes) {
+            const float *x = a->x + k / conv->out_channels * x_group;
+            sum.count = 0;
+            for (b = 0; b < count; b++) {
+                const float *d = df + (n + b) * p->image + k * p->map;
+                const unsigned char *index = pooled ? job->index + (first + n + b) * p->image + k * p->map : NULL;
+                sum.count += isa->list_nonzeros(a->values + sum.count, a->windows + sum.count, d, a->corners, index,
+                                                a->taps, (int32_t)(b * x_image), p->map);
             }
-            for (set = 0; set < w->sets; set++)
-                w->kernels->add_windows(w->lines, w->vectors, to + set * w->down, x + set * w->set_pitch, w->pitch, a->values,
-                                        a->places, count);
-            cnn__zero_floats(a->values + count, p->lanes);
-            for (i = 0; i < count; i += (ptrdiff_t)p->lanes) k->sum_into(dbias, a->values + i, (ptrdiff_t)p->lanes);
+            for (call = 0; call < w->calls; call++) {
+                sum.to = to + call * w->down;
+                sum.x = x + call * w->call_stride;
+                w->isa->add_windows(&sum);
+            }
+            cnn__zero_floats(a->values + sum.count, p->lanes);
+            for (i = 0; i < sum.count; i += p->lanes) isa->sum_into(dbias, a->values + i, p->lanes);
         }
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows made of it, (k, y, x, c); dbias(k) += its lanes */
-static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias, const float *sums)
+/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum */
+static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias,
+                               const float *sums)
 {
-    const cnn__correlation *g = &p->there;
-    const cnn__window_lines *w = &p->window;
+    const cnn__conv *conv = &p->forward;
+    const cnn__weight_window *w = &p->window;
     int k, c, y, x, l;
-    for (k = 0; k < out_channels; k++, sums += w->sums)
-        for (c = 0; dweight && c < g->in_channels; c++)
-            for (y = 0; y < g->kernel_height; y++)
-                for (x = 0; x < g->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
+    for (k = 0; k < out_channels; k++, sums += w->size)
+        for (c = 0; dweight && c < conv->in_channels; c++)
+            for (y = 0; y < conv->kernel_height; y++)
+                for (x = 0; x < conv->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
     for (k = 0; dbias && k < out_channels; k++)
         for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
-/* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
-   of dweight and dbias, which are added up in order at the end. */
-static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
+/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its
+   own sums of dweight and dbias, which are added up in order at the end. */
+static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__kernels *k = job->g->kernels;
-    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
-    int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit;
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
+    cnn__conv_arrays a = cnn__arrays_of(job, thread);
+    int lanes = p->lanes, block, begin = (int)((long)piece * p->blocks / p->pieces);
+    int end = (int)((long)(piece + 1) * p->blocks / p->pieces);
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
-    float *sums = job->sums + p->sums * chunk;
-    cnn__zero_floats(sums, p->sums);
-    cnn__conv_places(s, &p->there, a.corners, a.taps);
-    for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
-        int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-        cnn__conv_df(job, a.p, first, images);
-        if (job->learns) cnn__conv_dweight(job, &a, sums, a.p, first, images);
+    float *sums = job->sums + p->sums_size * piece;
+    cnn__zero_floats(sums, p->sums_size);
+    cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
+    for (block = begin; block < end; block++) {
+        int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
+        cnn__conv_df(job, a.pooled, first, images);
+        if (job->learns) cnn__conv_dweight(job, &a, sums, a.pooled, first, images);
         if (!job->dx) continue;
-        cnn__conv_d(job, &a, a.p, first, images, unit == begin);
-        cnn__correlate_groups(k, &p->back, a.z, a.d, ((ptrdiff_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
-                              job->u, NULL, 0, &a);
-        if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
-        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, (ptrdiff_t)lanes, in);
+        cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
+        cnn__convolve(job, &p->backward, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL, 0,
+                      &a);
+        if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
+        isa->from_lanes(job->dx + first * in, in, images, p->fold ? a.x : a.z, lanes, in);
     }
 }
 
-/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: what leads from df back to dx */
-static void cnn__mirror(const cnn__correlation *g, float *to, const float *weight)
+/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: the kernels of the way back from df to dx */
+static void cnn__mirror(const cnn__conv *conv, float *to, const float *weight)
 {
-    int group, k, c, area = g->kernel_height * g->kernel_width, at;
-    for (group = 0; group < g->groups; group++)
-        for (c = 0; c < g->in_channels; c++)
-            for (k = 0; k < g->out_channels; k++)
-                for (at = 0; at < area; at++)
-                    *to++ = weight[((ptrdiff_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
+    int group, k, c, area = conv->kernel_height * conv->kernel_width, at;
+    for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
+        for (c = 0; c < conv->in_channels; c++)
+            for (k = 0; k < conv->out_channels; k++)
+                for (at = area - 1; at >= 0; at--) *to++ = weight[((ptrdiff_t)k * conv->in_channels + c) * area + at];
 }
 
-static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation *g, float *u, const float *weight)
+static void cnn__transform_kernels(const cnn__isa *isa, const cnn__conv *conv, float *u, const float *weight)
 {
     int group;
-    for (group = 0; g->points && group < g->groups; group++)
-        k->winograd_u(g->points, u + group * cnn__winograd_kernels(g, k->lanes), cnn__winograd_apart(g, k->lanes),
-                        cnn__channel_pitch(g->in_channels, k->lanes), weight + group * g->out_channels * cnn__taps(g),
-                        g->out_channels, g->in_channels);
+    for (group = 0; conv->points && group < conv->groups; group++) {
+        isa->winograd_u(conv, u, weight);
+        u += cnn__u_size(conv, isa->lanes);
+        weight += conv->out_channels * cnn__taps(conv);
+    }
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    const cnn__simd_context *g = (const cnn__simd_context *)context;
-    cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
-    ptrdiff_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
-    return sizeof(float) * (size_t)cnn__most(forward.u + forward.per_thread * g->threads,
-                                             weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
+    cnn__conv_plan forward = cnn__plan_conv(s, cnn__isa_of(context), 0);
+    cnn__conv_plan backward = cnn__plan_conv(s, cnn__isa_of(context), 1);
+    int threads = cnn__threads_of(context);
+    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&forward.forward));
+    return sizeof(float) * (size_t)cnn__larger(forward.u_size + forward.per_thread * threads,
+                                               mirrored + backward.u_size + backward.sums_size * backward.pieces
+                                               + backward.per_thread * threads);
 }
 
 static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
+    float *u = (float *)work;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g, 0);
-    job.out = y; job.place = index; job.x = x; job.weight = weight; job.bias = bias;
-    job.u = (float *)work;
-    job.scratch = (float *)work + job.p.u;
-    cnn__transform_kernels(job.g->kernels, &job.p.there, (float *)work, weight);
-    cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
+    job.plan = cnn__plan_conv(s, job.isa, 0);
+    job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
+    job.u = u;
+    job.scratch = u + job.plan.u_size;
+    cnn__transform_kernels(job.isa, &job.plan.forward, u, weight);
+    cnn__parallel(cnn__threads_of(context), job.plan.blocks, cnn__conv_forward_piece, &job);
 }
 
 static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
@@ -3440,384 +3745,409 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
+    const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *u;
-    int chunk;
+    int piece;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g, 1);
+    job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
-    u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
+    u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
     job.weight = mirrored; job.u = u;
-    job.sums = u + job.p.u;
-    job.scratch = job.sums + job.p.sums * job.p.chunks;
+    job.sums = u + p->u_size;
+    job.scratch = job.sums + p->sums_size * p->pieces;
     if (dx) {
-        cnn__mirror(&job.p.there, mirrored, weight);
-        cnn__transform_kernels(job.g->kernels, &job.p.back, u, mirrored);
+        cnn__mirror(&p->forward, mirrored, weight);
+        cnn__transform_kernels(job.isa, &p->backward, u, mirrored);
     }
-    cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
-    for (chunk = 1; chunk < job.p.chunks; chunk++)
-        job.g->kernels->sum_into(job.sums, job.sums + job.p.sums * chunk, job.p.sums);
-    cnn__conv_add_sums(&job.p, s->out_channels, dweight, dbias, job.sums);
+    cnn__parallel(cnn__threads_of(context), p->pieces, cnn__conv_backward_piece, &job);
+    for (piece = 1; piece < p->pieces; piece++)
+        job.isa->sum_into(job.sums, job.sums + p->sums_size * piece, p->sums_size);
+    cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
 }
 
 /* ---- the linear layer ---- */
 
-/* the next `floats` of `work`, on a cache line of their own */
-static float *cnn__next(float **work, ptrdiff_t floats)
-{
-    float *here = *work;
-    *work += cnn__line_up(floats);
-    return here;
-}
+enum {
+    CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
+    CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
+                                               and stay in a second-level cache */
+    CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that `packed` stays in a cache */
+};
 
-/* values(r, 0 .. counts(r) - 1) are what is not 0 in row r of df, or of its transpose; places says where they stood */
-typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; ptrdiff_t *counts; } cnn__sparse;
+/* A matrix without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed` the
+   row is that each is multiplied by. */
+typedef struct cnn__sparse { int rows, depth; float *values; int32_t *offsets; ptrdiff_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
-    const cnn__simd_context *g;
+    const cnn__isa *isa;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
-    float *columns; ptrdiff_t *where;                         /* forward: x with one sample a lane; where its rows are */
+    float *x_lanes; ptrdiff_t *offsets;                    /* forward: x, a sample in each lane; where its rows begin */
     cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
     const float *x, *weight, *bias;
 } cnn__linear_job;
 
-enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024,    /* forward: outputs of a piece; how much of the sum fits the cache */
-       CNN__LINEAR_VECTORS = 4 };                          /* backward: inputs of a piece, so few that its panel fits the cache */
-
-static ptrdiff_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, and a line of it */
-{
-    return cnn__line_up((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
-}
-
-static void cnn__linear_transpose(void *arguments, int unit, int thread)
+static void cnn__linear_lanes_piece(void *arguments, int block, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
-    int lanes = job->g->kernels->lanes, in = job->s->in_features, first = unit * lanes;
+    int lanes = job->isa->lanes, first = block * lanes;
+    ptrdiff_t in = job->s->in_features;
     (void)thread;
-    job->g->kernels->lanes_in(job->columns + (ptrdiff_t)first * in, 0, (ptrdiff_t)lanes, job->x + (ptrdiff_t)first * in, (ptrdiff_t)in,
-                              cnn__smaller(lanes, job->s->batch - first), 1, in);
+    job->isa->to_lanes(job->x_lanes + first * in, 0, lanes, job->x + first * in, in,
+                             cnn__smaller(lanes, job->s->batch - first), 1, (int)in);
 }
 
-/* The card of the linear layer for some samples, one a lane, and LINEAR_ROWS outputs: a convolution whose map is one pixel. */
-static void cnn__linear_forward_block(void *arguments, int block, int thread)
+/* The card of the linear layer for a few blocks of samples and LINEAR_OUTPUTS outputs: a row of A is a row of
+   weights, a column of C a block. */
+static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    int lanes = k->lanes, units = cnn__pieces(s->batch, lanes), panels = cnn__pieces(units, k->vectors), panel = block % panels;
-    int unit = panel * units / panels, wide = (panel + 1) * units / panels - unit, v, i, o, r;
-    int o0 = block / panels * CNN__LINEAR_ROWS, rows = cnn__smaller(CNN__LINEAR_ROWS, s->out_features - o0);
-    ptrdiff_t pitch = (ptrdiff_t)wide * lanes, in = (ptrdiff_t)s->in_features;
-    float *result = job->scratch + (ptrdiff_t)thread * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    for (i = 0; i < s->in_features; i += CNN__LINEAR_DEPTH)
-        for (o = 0; o < rows; o += k->rows) {
-            const float *a[CNN__MOST_ROWS];
-            float begin[CNN__MOST_ROWS];
-            int there = cnn__rows(a, k->rows, job->weight + i, in, o0 + o, o0 + rows), last = i + CNN__LINEAR_DEPTH >= s->in_features;
-            for (r = 0; job->bias && r < k->rows; r++) begin[r] = job->bias[o0 + o + (r < there ? r : 0)];
-            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, job->columns + (unit * in + i) * lanes, job->where,
-                    in * lanes, result + o * pitch, pitch, there, job->bias && !i ? begin : NULL, i > 0,
-                    last && s->activation == CNN_RELU);
+    const cnn__isa *isa = job->isa;
+    int lanes = isa->lanes, blocks = cnn__divide_up(s->batch, lanes), parts = cnn__divide_up(blocks, isa->vectors);
+    int part = piece % parts, block = part * blocks / parts, first = piece / parts * CNN__LINEAR_OUTPUTS, v, i, o;
+    int outputs = cnn__smaller(CNN__LINEAR_OUTPUTS, s->out_features - first), relu = s->activation == CNN_RELU;
+    ptrdiff_t in = s->in_features;
+    float *result = job->scratch + (ptrdiff_t)thread * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
+    cnn__product p;
+    p.vectors = (part + 1) * blocks / parts - block;
+    p.b_offsets = job->offsets;
+    p.b_stride = in * lanes;
+    p.c_stride = (ptrdiff_t)p.vectors * lanes;
+    for (i = 0; i < s->in_features; i += p.depth) {
+        p.depth = cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i);
+        p.b = job->x_lanes + (block * in + i) * lanes;
+        p.accumulate = i > 0;
+        p.relu = relu && i + p.depth == s->in_features;
+        for (o = 0; o < outputs; o += isa->rows) {
+            cnn__take_rows(&p, isa, job->weight + i, in, i ? NULL : job->bias, first + o, first + outputs);
+            p.c = result + o * p.c_stride;
+            isa->multiply(&p);
         }
-    if (s->activation && s->activation != CNN_RELU)
-        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(rows * pitch));
-    for (v = 0; v < wide; v++)
-        k->lanes_out(job->y + (ptrdiff_t)(unit + v) * lanes * s->out_features + o0, (ptrdiff_t)s->out_features,
-                     cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (ptrdiff_t)rows);
+    }
+    if (s->activation && !relu)
+        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(outputs * p.c_stride));
+    for (v = 0; v < p.vectors; v++, block++)
+        isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
+                        cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
 }
 
-/* Backward for one panel of inputs:  dW += df^T x,  dx = df W, without the zeros of df: as many as a ReLU and dropout leave.
-   The panel of x, then of W, is packed once and used by all rows. */
-static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
+/* Floats of `packed`: `longest` rows of a panel, which is the inputs of a whole piece, and one row of `result` */
+static ptrdiff_t cnn__packed_size(int panel, int longest)
 {
-    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
-    const cnn_linear_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    int panel = k->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
-    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, cut = width % k->lanes;
-    float *packed = job->scratch + (ptrdiff_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (ptrdiff_t)panel * longest;
-    for (pass = job->dweight ? 0 : 1; pass < (job->dx ? 2 : 1); pass++) {
-        const cnn__sparse *df = &job->df[pass];
-        const float *from = (pass ? job->weight : job->x) + first;
-        float *to = (pass ? job->dx : job->dweight) + first;
-        for (r = 0; r < df->depth; r++) {
-            cnn__copy_floats(packed + (ptrdiff_t)r * panel, from + (ptrdiff_t)r * s->in_features, width);
-            if (cut) cnn__zero_floats(packed + (ptrdiff_t)r * panel + width, panel - width);
-        }
-        for (r = 0; r < df->rows; r++, to += s->in_features) { /* kernels write whole vectors: a cut panel goes by way of `result` */
-            float *line = cut ? result : to;
-            if (cut || pass) cnn__zero_floats(line, cnn__round_up(width, k->lanes));
-            k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (ptrdiff_t)r * df->depth,
-                           df->places + (ptrdiff_t)r * df->depth, df->counts[r]);
-            if (cut && pass) cnn__copy_floats(to, result, width);
-            else if (cut) k->sum_into(to, result, (ptrdiff_t)width);
-        }
+    return cnn__align((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
+}
+
+/* to = df from, or to += df from, in `width` columns of matrices whose rows are `stride` apart. These columns of
+   `from` are copied to `packed` once, and used by all rows of df. Only whole vectors are written: where the width is
+   not a multiple of them, a row goes by way of `result`. */
+static void cnn__multiply_sparse(const cnn__isa *isa, const cnn__sparse *df, float *to, const float *from,
+                                 ptrdiff_t stride, int width, int overwrite, float *packed)
+{
+    int panel = isa->lanes * CNN__LINEAR_VECTORS, cut = width % isa->lanes, r;
+    float *result = packed + (ptrdiff_t)panel * df->depth;
+    cnn__window_sum sum = { NULL, 1, 0, packed, 0, df->values, df->offsets, 0 };
+    sum.vectors = cnn__divide_up(width, isa->lanes);
+    for (r = 0; r < df->depth; r++, from += stride) {
+        cnn__copy_floats(packed + (ptrdiff_t)r * panel, from, width);
+        if (cut) cnn__zero_floats(packed + (ptrdiff_t)r * panel + width, panel - width);
+    }
+    for (r = 0; r < df->rows; r++, to += stride, sum.values += df->depth, sum.offsets += df->depth) {
+        sum.to = cut ? result : to;
+        sum.count = df->counts[r];
+        if (cut || overwrite) cnn__zero_floats(sum.to, (ptrdiff_t)sum.vectors * isa->lanes);
+        isa->add_windows(&sum);
+        if (cut && overwrite) cnn__copy_floats(to, result, width);
+        else if (cut) isa->sum_into(to, result, width);
     }
 }
 
-static void cnn__list_nonzeros(const cnn__kernels *k, cnn__sparse *to, const float *df, int rows, int depth, float **work)
+/* The card's backward for the inputs of one piece:  dW += df^T x,  dx = df W,  without the zeros of df. */
+static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__isa *isa = job->isa;
+    int panel = isa->lanes * CNN__LINEAR_VECTORS, first = piece * panel;
+    int width = cnn__smaller(panel, s->in_features - first);
+    float *packed = job->scratch + thread * cnn__packed_size(panel, (int)cnn__larger(s->batch, s->out_features));
+    if (job->dweight)
+        cnn__multiply_sparse(isa, &job->df[0], job->dweight + first, job->x + first, s->in_features, width, 0, packed);
+    if (job->dx)
+        cnn__multiply_sparse(isa, &job->df[1], job->dx + first, job->weight + first, s->in_features, width, 1, packed);
+}
+
+static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floats of `work`: whole cache lines */
+{
+    float *here = *work;
+    *work += cnn__align(floats);
+    return here;
+}
+
+static void cnn__make_sparse(const cnn__isa *isa, cnn__sparse *to, const float *df, int rows, int depth, float **work)
 {
     int32_t *corners;
-    int r;
+    ptrdiff_t r;
     to->rows = rows; to->depth = depth;
     to->values = cnn__next(work, (ptrdiff_t)rows * depth);
-    to->places = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
-    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__PLACE);
-    corners = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)depth);
-    for (r = 0; r < depth; r++) corners[r] = r * k->lanes * CNN__LINEAR_VECTORS;
+    to->offsets = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
+    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__OFFSET_FLOATS);
+    corners = (int32_t *)(void *)cnn__next(work, depth);
+    for (r = 0; r < depth; r++) corners[r] = (int32_t)r * isa->lanes * CNN__LINEAR_VECTORS;
     for (r = 0; r < rows; r++)
-        to->counts[r] = k->nonzeros(to->values + (ptrdiff_t)r * depth, to->places + (ptrdiff_t)r * depth, df + (ptrdiff_t)r * depth,
-                                    corners, NULL, NULL, 0, (ptrdiff_t)depth);
+        to->counts[r] = isa->list_nonzeros(to->values + r * depth, to->offsets + r * depth, df + r * depth, corners,
+                                           NULL, NULL, 0, depth);
 }
 
 static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
 {
-    const cnn__simd_context *g = (const cnn__simd_context *)context;
-    int longest = s->batch > s->out_features ? s->batch : s->out_features;
-    ptrdiff_t forward = (ptrdiff_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
-                     + CNN__LINEAR_DEPTH * (int)CNN__PLACE + 16
-                     + (ptrdiff_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    ptrdiff_t backward = 6 * cnn__line_up((ptrdiff_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
-                      + g->threads * cnn__linear_scratch(g->kernels->lanes * CNN__LINEAR_VECTORS, longest);
-    return sizeof(float) * (size_t)cnn__most(forward, backward);
+    int threads = cnn__threads_of(context), lanes = cnn__isa_of(context)->lanes;
+    int longest = (int)cnn__larger(s->batch, s->out_features);
+    ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
+                      + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS
+                      + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
+    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features)
+                       + 4 * cnn__align(s->batch + s->out_features)
+                       + threads * cnn__packed_size(lanes * CNN__LINEAR_VECTORS, longest);
+    return sizeof(float) * (size_t)cnn__larger(forward, backward);
 }
 
 static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
                                      const float *weight, const float *bias, void *work)
 {
     cnn__linear_job job;
-    int lanes, units, i;
+    int lanes, blocks, i;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
-    lanes = job.g->kernels->lanes;
-    units = cnn__pieces(s->batch, lanes);
-    job.where = (ptrdiff_t *)work;
-    job.columns = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
-    job.scratch = job.columns + cnn__line_up((ptrdiff_t)units * lanes * s->in_features);
-    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (ptrdiff_t)i * lanes;
-    cnn__parallel(job.g->threads, units, cnn__linear_transpose, &job);
-    cnn__parallel(job.g->threads, cnn__pieces(units, job.g->kernels->vectors) * cnn__pieces(s->out_features, CNN__LINEAR_ROWS),
-                  cnn__linear_forward_block, &job);
+    lanes = job.isa->lanes;
+    blocks = cnn__divide_up(s->batch, lanes);
+    job.offsets = (ptrdiff_t *)work;
+    job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS;
+    job.scratch = job.x_lanes + cnn__align((ptrdiff_t)blocks * lanes * s->in_features);
+    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.offsets[i] = (ptrdiff_t)i * lanes;
+    cnn__parallel(cnn__threads_of(context), blocks, cnn__linear_lanes_piece, &job);
+    cnn__parallel(cnn__threads_of(context),
+                  cnn__divide_up(blocks, job.isa->vectors) * cnn__divide_up(s->out_features, CNN__LINEAR_OUTPUTS),
+                  cnn__linear_forward_piece, &job);
 }
 
 static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
-    ptrdiff_t values = cnn__line_up((ptrdiff_t)s->batch * s->out_features);
-    float *df = (float *)work, *turned = df + values, *next = turned + values;
-    int panel, n, o;
+    float *next = (float *)work, *df = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
+    float *transposed = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
+    const cnn__isa *isa;
+    int n, o;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
+    isa = job.isa;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    panel = job.g->kernels->lanes * CNN__LINEAR_VECTORS;
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
     for (n = 0; n < s->batch; n++)
-        for (o = 0; o < s->out_features; o++) turned[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
+        for (o = 0; o < s->out_features; o++)
+            transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += job.g->kernels->total(turned + (ptrdiff_t)o * s->batch, (ptrdiff_t)s->batch);
-    if (dweight) cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
-    if (dx) cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+    if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
+    if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
-    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, panel), cnn__linear_backward_panel, &job);
+    cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->in_features, isa->lanes * CNN__LINEAR_VECTORS),
+                  cnn__linear_backward_piece, &job);
 }
 
-/* ---- value by value, in pieces of a fixed size ---- */
+/* ---- value by value: each operation has a job, and a function for a piece of its values ---- */
 
-enum { CNN__PIECE = 1 << 14 };
+enum { CNN__VALUES = 1 << 14 };             /* of a piece: microseconds of work, much more than claiming it takes */
 
-typedef struct cnn__each_job {
-    const cnn__simd_context *g;
-    ptrdiff_t n;
-    float *y; const float *x, *dy;
-    cnn_activation activation; float slope;
-    const cnn_counters *c; int layer; float p;
-    const cnn_span *spans; int span_count, decoupled; const cnn_adam_options *adam; float *w, *m, *v;
-    const cnn_map_shape *map; const unsigned char *bytes; const float *floats; const int *order; const float *scale, *shift;
-    const cnn_pool2d_shape *pool;
-} cnn__each_job;
-
-static ptrdiff_t cnn__piece_of(const cnn__each_job *job, int piece, ptrdiff_t *first)
+static void cnn__each(void *context, size_t n, void (*run)(void *job, int piece, int thread), void *job)
 {
-    *first = (ptrdiff_t)piece * CNN__PIECE;
-    return job->n - *first < (ptrdiff_t)CNN__PIECE ? job->n - *first : (ptrdiff_t)CNN__PIECE;
+    cnn__parallel(cnn__threads_of(context), (int)((n + CNN__VALUES - 1) / CNN__VALUES), run, job);
 }
 
-static void cnn__each(cnn__each_job *job, void *context, ptrdiff_t n, void (*part)(void *, int, int))
+/* How many values piece `piece` of n has; it begins at *first. */
+static ptrdiff_t cnn__piece_of(size_t n, int piece, ptrdiff_t *first)
 {
-    job->g = (const cnn__simd_context *)context;
-    job->n = n;
-    cnn__parallel(job->g->threads, (int)((n + CNN__PIECE - 1) / CNN__PIECE), part, job);
+    ptrdiff_t left;
+    *first = (ptrdiff_t)piece * CNN__VALUES;
+    left = (ptrdiff_t)n - *first;
+    return left < CNN__VALUES ? left : (ptrdiff_t)CNN__VALUES;
 }
 
-static void cnn__activation_forward_part(void *arguments, int piece, int thread)
+typedef struct cnn__activation_job {
+    const cnn__isa *isa;
+    cnn_activation f; float slope;
+    float *out;                                            /* y, or dx */
+    const float *dy, *in;                                  /* NULL and x, or dy and y */
+    size_t n;
+} cnn__activation_job;
+
+static void cnn__activation_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
+    const cnn__activation_job *job = (const cnn__activation_job *)arguments;
+    ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
+    float *out = job->out + first;
+    const float *dy = job->dy ? job->dy + first : NULL, *in = job->in + first;
     (void)thread;
-    if (job->activation == CNN_RELU) job->g->kernels->relu_forward(job->y + first, job->x + first, n);
-    else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, (size_t)n);
+    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, in, n);
+    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, in, n);
+    else if (!dy) cnn__activation_forward(job->f, job->slope, out, in, (size_t)n);
+    else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
 }
 
-static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
+                                         size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.activation = f; job.slope = slope; job.y = y; job.x = x;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_forward_part);
-}
-
-static void cnn__activation_backward_part(void *arguments, int piece, int thread)
-{
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
-    (void)thread;
-    if (job->activation == CNN_RELU) job->g->kernels->relu_backward(job->y + first, job->dy + first, job->x + first, n);
-    else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, (size_t)n);
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, x, n };
+    cnn__each(context, n, cnn__activation_piece, &job);
 }
 
 static void cnn__simd_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
                                           const float *y, size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.activation = f; job.slope = slope; job.y = dx; job.dy = dy; job.x = y;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_backward_part);
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, n };
+    cnn__each(context, n, cnn__activation_piece, &job);
 }
+
+typedef struct cnn__dropout_job {
+    const cnn__isa *isa;
+    const cnn_counters *c;
+    int layer; float p;
+    float *y; const float *x;
+    size_t n;
+} cnn__dropout_job;
 
 static void cnn__dropout_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
+    const cnn__dropout_job *job = (const cnn__dropout_job *)arguments;
+    ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
     (void)thread;
-    job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
-                                  (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0), (float)(1 / (1.0 - (double)job->p)));
+    job->isa->dropout(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
+                            (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0),
+                            (float)(1 / (1.0 - (double)job->p)));
 }
 
-static void cnn__simd_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
-                                      size_t n)
+/* Forward, and backward with dx and dy: the mask and the factor are the same. */
+static void cnn__simd_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                              size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.c = c; job.layer = layer; job.p = p; job.y = y; job.x = x;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__dropout_piece);
+    cnn__dropout_job job = { cnn__isa_of(context), c, layer, p, y, x, n };
+    cnn__each(context, n, cnn__dropout_piece, &job);
 }
 
-static void cnn__simd_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
-                                       size_t n)
-{
-    cnn__simd_dropout_forward(context, c, layer, p, dx, dy, n);
-}
+typedef struct cnn__adam_job {
+    const cnn__isa *isa;
+    const cnn_counters *c;
+    const cnn_adam_options *o; int decoupled;
+    float *w, *m, *v; const float *g;
+    size_t n;
+    const cnn_span *spans; int count;
+} cnn__adam_job;
 
-/* A piece of the blocks: what of each span lies in it */
-static void cnn__adam_step_part(void *arguments, int piece, int thread)
+/* A piece of the blocks of all parameters: what of each span lies in it */
+static void cnn__adam_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, last = cnn__piece_of(job, piece, &first) + first;
-    int k;
+    const cnn__adam_job *job = (const cnn__adam_job *)arguments;
+    ptrdiff_t first, last = cnn__piece_of(job->n, piece, &first) + first;
+    const cnn_span *s;
     (void)thread;
-    for (k = 0; k < job->span_count; k++) {
-        const cnn_span *s = &job->spans[k];
+    for (s = job->spans; s < job->spans + job->count; s++) {
         ptrdiff_t from = (ptrdiff_t)s->offset, end = from + (ptrdiff_t)s->count;
         cnn__adam_factors f;
         if (from < first) from = first;
         if (end > last) end = last;
         if (!s->trainable || from >= end) continue;
-        f = cnn__adam_at_step(job->c, s, job->adam, job->decoupled);
-        job->g->kernels->adam_part(&f, job->adam, job->w + from, job->m + from, job->v + from, job->x + from,
-                                   end - from);
+        f = cnn__adam_at_step(job->c, s, job->o, job->decoupled);
+        job->isa->adam(&f, job->o, job->w + from, job->m + from, job->v + from, job->g + from, end - from);
     }
 }
 
-static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                float *v, const float *g, size_t n, cnn_span *spans, int count)
+static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w,
+                                float *m, float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
-    cnn__each_job job;
-    int k;
-    memset(&job, 0, sizeof job);
-    job.c = c; job.spans = spans; job.span_count = count; job.decoupled = decoupled;
-    job.adam = o; job.w = w; job.m = m; job.v = v; job.x = g;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__adam_step_part);
-    for (k = 0; k < count; k++) spans[k].step += spans[k].trainable != 0;
+    cnn__adam_job job = { cnn__isa_of(context), c, o, decoupled, w, m, v, g, n, spans, count };
+    cnn_span *s;
+    cnn__each(context, n, cnn__adam_piece, &job);
+    for (s = spans; s < spans + count; s++) s->step += s->trainable != 0;
     c->step++;
 }
 
+/* ---- sample by sample ---- */
+
+typedef struct cnn__gather_job {
+    const cnn__isa *isa;
+    const cnn_map_shape *s;
+    float *x; const unsigned char *bytes; const float *floats;
+    const int *order; const float *scale, *shift;
+} cnn__gather_job;
+
 static void cnn__gather_sample(void *arguments, int n, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    const cnn_map_shape *s = job->map;
+    const cnn__gather_job *job = (const cnn__gather_job *)arguments;
+    const cnn_map_shape *s = job->s;
     int c, p;
     (void)thread;
     for (c = 0; c < s->channels; c++) {
         ptrdiff_t from = ((ptrdiff_t)job->order[n] * s->channels + c) * s->pixels;
-        float *to = job->y + ((ptrdiff_t)n * s->channels + c) * s->pixels;
-        if (job->bytes) job->g->kernels->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], (ptrdiff_t)s->pixels);
+        float *to = job->x + ((ptrdiff_t)n * s->channels + c) * s->pixels;
+        if (job->bytes) job->isa->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], s->pixels);
         else for (p = 0; p < s->pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
     }
 }
 
-static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                             const float *floats, const int *order, const float *scale, const float *shift)
+static void cnn__simd_gather(void *context, const cnn_counters *c, const cnn_map_shape *s, float *x,
+                             const unsigned char *bytes, const float *floats, const int *order, const float *scale,
+                             const float *shift)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
-    job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.scale = scale; job.shift = shift;
-    job.order = order + k->batch_offset;
-    cnn__parallel(job.g->threads, s->batch, cnn__gather_sample, &job);
+    cnn__gather_job job = { cnn__isa_of(context), s, x, bytes, floats, order + c->batch_offset, scale, shift };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__gather_sample, &job);
 }
 
-static void cnn__pool_forward_sample(void *arguments, int n, int thread)
+typedef struct cnn__pool_job {
+    const cnn_pool2d_shape *s;
+    float *out; const float *dy, *x;                       /* y, NULL and x; or dx, dy and x */
+} cnn__pool_job;
+
+static void cnn__pool_sample(void *arguments, int n, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    cnn_pool2d_shape one = *job->pool;
+    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
+    cnn_pool2d_shape one = *job->s;
+    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
     (void)thread;
     one.batch = 1;
-    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one),
-                        job->x + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
+    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
+    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else cnn__pool2d_forward(&one, job->out + out, NULL, job->x + in);
 }
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.pool = s; job.y = y; job.x = x;
-    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_forward_sample, &job);
+    cnn__pool_job job = { s, y, NULL, x };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
-static void cnn__pool_backward_sample(void *arguments, int n, int thread)
+static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                      const float *x)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    cnn_pool2d_shape one = *job->pool;
-    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width;
-    (void)thread;
-    one.batch = 1;
-    cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in);
-}
-
-static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
-{
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.pool = s; job.y = dx; job.dy = dy; job.x = x;
-    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_backward_sample, &job);
+    cnn__pool_job job = { s, dx, dy, x };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
 /* ---- the table `simd`: `direct`, with what is faster in its place ---- */
 
 static void *cnn__simd_open(int threads, char *sentence, size_t room)
 {
-    const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
-    cnn__simd_context *g = kernels ? (cnn__simd_context *)cnn__alloc(1, sizeof *g) : NULL;
-    if (kernels && !g) cnn__snprintf(sentence, room, "out of memory");
-    if (!g) return NULL;
-    g->threads = threads;
-    g->kernels = kernels;
+    const cnn__isa *isa = cnn__choose_isa(sentence, room);
+    cnn__simd_context *simd = isa ? (cnn__simd_context *)cnn__alloc(1, sizeof *simd) : NULL;
+    if (isa && !simd) cnn__snprintf(sentence, room, "out of memory");
+    if (!simd) return NULL;
+    simd->threads = threads;
+    simd->isa = isa;
     cnn__open_pool(threads);
-    return g;
+    return simd;
 }
 
 static void cnn__simd_close(void *context)
@@ -3842,8 +4172,8 @@ static cnn_backend cnn__simd(void)
     b.linear_backward = cnn__simd_linear_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
-    b.dropout_forward = cnn__simd_dropout_forward;
-    b.dropout_backward = cnn__simd_dropout_backward;
+    b.dropout_forward = cnn__simd_dropout;
+    b.dropout_backward = cnn__simd_dropout;
     b.gather = cnn__simd_gather;
     b.adam_step = cnn__simd_adam_step;
     return b;
@@ -4962,17 +5292,22 @@ void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
 }
 
 /* ============================================================================================
-   >>net   Building a chain of layers, running it forward and backward, training it. The net owns
-           everything: one block of parameters, one of gradients, the outputs of each operation.
+   >>net   Building a chain of layers and running it forward and backward. The net owns everything:
+           one block of parameters, one of gradients, the outputs of each operation.
+
+           In this section: the network; building; its backend; its parameters, and layers fused into
+           operations; memory for batches; looking; forward; losses; backward; every number by name.
    ============================================================================================ */
 
-static size_t cnn__data_count(const cnn_data *data);       /* at >>data: samples in its arrays, whatever `count` was set to */
+/* at >>data: samples in its arrays, whatever `count` was set to */
+static size_t cnn__data_count(const cnn_data *data);
 static int cnn__data_stays(const cnn_data *data);          /* 1: its arrays do not change, so a copy stays right */
 typedef struct cnn__data_memory cnn__data_memory;
-static cnn__data_memory *cnn__data_keep(const cnn_data *data);         /* to know it again, also when it has been freed */
+static cnn__data_memory *cnn__data_keep(const cnn_data *data);      /* to know it again, also when it has been freed */
 static void cnn__data_forget(cnn__data_memory *memory);
 static int cnn__data_freed(cnn__data_memory *memory);
-static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);    /* cnn_loader_new for `call` */
+/* cnn_loader_new for `call` */
+static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
 static int cnn__find_layer(const cnn_net *net, const char *name);
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
@@ -4981,16 +5316,20 @@ static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
 
-/* What a pass leaves behind and training goes on from. While somebody looks, the network has another one in its place. */
+/* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
 typedef struct cnn__pass {
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2], *gradients;
-    int *labels, *order, order_room, order_next;
-    cnn_counters *counters;
+    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
+    cnn_batch last;                         /* what cnn_forward was given for it                         */
+    int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__op *ops;
-    int evaluating, no_grad, batch, has_loss;
-    cnn_batch last;
-    int *dealt;
+    cnn_counters *counters;                 /* in backend memory, as are all below                       */
+    float *gradients;                       /* the block of all parameters' gradients                    */
+    /* for batches of up to `capacity` samples */
+    int capacity, index_capacity, backward_capacity;
+    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
+    int *labels;
+    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
@@ -5010,29 +5349,22 @@ struct cnn_net {
     int ready;
     cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
     size_t parameter_count, buffer_size;    /* floats in each block, gaps between tensors included       */
-    float *parameters, *gradients, *moment1, *moment2;
+    float *parameters, *moment1, *moment2;
     float *buffered;                        /* the block of buffers                                      */
-    cnn_counters *counters;                 /* in backend memory                                         */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
-    cnn__op *ops; int op_count;
-    /* for batches of up to `capacity` samples */
-    int capacity, index_capacity, backward_capacity;
-    float *x, *dloss, *targets, *dflow[2];  /* dflow: gradients on their way back, in turn               */
-    int *labels;
+    int op_count;                           /* of each pass                                              */
+    /* passes */
+    cnn__pass pass, look;                   /* look: the one that is not in use now                      */
+    int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
-    void *staged, *staging; size_t staged_size, staging_size;     /* a batch of a caller's: in backend memory; on the host */
+    /* a batch of a caller's: in backend memory; on the host */
+    void *staged, *staging; size_t staged_size, staging_size;
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
-    cnn__pass look; int looking;            /* the pass that is not in use now: the look's, or training's */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
-    int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
     cnn__resident *resident; int resident_count;
-    /* state */
-    int evaluating, no_grad, allow_tf32;    /* dropout off; no gradients wanted; of convolutions         */
-    int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
-    cnn_batch last;                         /* what cnn_forward was given for it                         */
-    int *dealt;                             /* its order then, checked: (capacity), on the host          */
+    /* training */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
     cnn__schedule schedule; long schedule_steps;
@@ -5053,6 +5385,16 @@ void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 
 
 static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
 
+static int cnn__fail(cnn_net *net, const char *format, ...) CNN__PRINTF(2, 3);
+static int cnn__fail(cnn_net *net, const char *format, ...)                /* an error of the network's; always 0 */
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vsay(&net->error, format, arguments);
+    va_end(arguments);
+    return 0;
+}
+
 cnn_net *cnn_new(int channels, int height, int width)
 {
     cnn_net *net = (cnn_net *)cnn__alloc(1, sizeof *net);
@@ -5066,9 +5408,8 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->initial_lr = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
-        cnn__say(&net->error,
-                 "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
-                 "and their product at most %d", channels, height, width, INT_MAX);
+        cnn__fail(net, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least "
+                  "1 and their product at most %d", channels, height, width, INT_MAX);
     }
     return net;
 }
@@ -5188,7 +5529,7 @@ static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
     if (cnn__stopped(net)) return 0;
     if (name && name[0] && strlen(name) < 60) return 1;
     net->broken = 1;
-    return cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
+    return cnn__fail(net, "%s: a name has between 1 and 59 characters", call);
 }
 
 void cnn_block(cnn_net *net, const char *name)
@@ -5203,7 +5544,7 @@ void cnn_name(cnn_net *net, const char *name)
     if (cnn__usable_name(net, "cnn_name", name)) strcpy(net->next_name, name);
 }
 
-/* ---- the backend of a net ---- */
+/* ---- its backend ---- */
 
 enum { CNN__BACKENDS = 8 };
 
@@ -5250,8 +5591,8 @@ static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
     if (net->ready)
-        cnn__say(&net->error,
-                 "%s: the network is already in use; call it before the first forward pass or look at its parameters", call);
+        cnn__fail(net, "%s: the network is already in use; call it before the first forward pass or look at its "
+                  "parameters", call);
     return !net->ready;
 }
 
@@ -5267,21 +5608,21 @@ void cnn_to(cnn_net *net, const char *name)
         cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
                  cnn__backend_list[i].name);
     cnn__unlock();
-    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
-             name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
+    cnn__fail(net, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s, name
+              && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
 
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend)
 {
     if (!cnn__still_open(net, "cnn_use_backend")) return;
     if (backend) net->backend = *backend;
-    else cnn__say(&net->error, "cnn_use_backend: there is no backend");
+    else cnn__fail(net, "cnn_use_backend: there is no backend");
 }
 
 void cnn_set_num_threads(cnn_net *net, int threads)
 {
     if (!cnn__still_open(net, "cnn_set_num_threads")) return;
-    if (threads < 1) cnn__say(&net->error, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
+    if (threads < 1) cnn__fail(net, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
     else net->threads = threads;
 }
 
@@ -5314,17 +5655,16 @@ static int cnn__open_backend(cnn_net *net)
     const char *missing;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
-        return cnn__say(&net->error,
-                 "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both from the same sources",
-                 b->name, b->version, CNN_BACKEND_VERSION);
+        return cnn__fail(net, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both "
+                         "from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
     missing = cnn__missing_entry(b);
     if (missing)
-        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace entries",
-                 b->name, missing);
+        return cnn__fail(net, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace "
+                         "entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context)
-            return cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
+            return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     net->opened = 1;
     return 1;
@@ -5333,7 +5673,7 @@ static int cnn__open_backend(cnn_net *net)
 static int cnn__sync(cnn_net *net)
 {
     const char *wrong = net->backend.sync ? net->backend.sync(net->backend.context) : NULL;
-    if (wrong) cnn__say(&net->error, "backend \"%s\": %s", net->backend.name, wrong);
+    if (wrong) cnn__fail(net, "backend \"%s\": %s", net->backend.name, wrong);
     return !wrong;
 }
 
@@ -5344,10 +5684,14 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
                      ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
                      : NULL;
     if (!memory)
-        cnn__say(&net->error,
-                 "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a smaller batch", what,
-                 (double)count * (double)size / 1e6, net->backend.name);
+        cnn__fail(net, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a "
+                  "smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
     return memory;
+}
+
+static float *cnn__alloc_floats(cnn_net *net, size_t count, const char *what)
+{
+    return (float *)cnn__backend_alloc(net, count, sizeof(float), what);
 }
 
 static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
@@ -5358,19 +5702,34 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
     memset(pointer_to_pointer, 0, sizeof memory);
 }
 
+static void cnn__upload(cnn_net *net, void *to, const void *host, size_t bytes)
+{
+    net->backend.upload(net->backend.context, to, host, bytes);
+}
+
+static void cnn__fetch(cnn_net *net, void *host, const void *from, size_t bytes)
+{
+    net->backend.download(net->backend.context, host, from, bytes);
+}
+
+static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
+{
+    net->backend.zero(net->backend.context, memory, bytes);
+}
+
 static cnn_counters cnn__read_counters(cnn_net *net)
 {
     cnn_counters c;
-    net->backend.download(net->backend.context, &c, net->counters, sizeof c);
+    cnn__fetch(net, &c, net->pass.counters, sizeof c);
     return c;
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
 {
-    net->backend.upload(net->backend.context, net->counters, c, sizeof *c);
+    cnn__upload(net, net->pass.counters, c, sizeof *c);
 }
 
-/* ---- ready: parameters in one block, layers fused into operations ---- */
+/* ---- its parameters, in one block; layers fused into operations ---- */
 
 /* Gives a layer's parameters or buffers their keys and their places in the block, whose size is *size. */
 static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, int count, size_t *size)
@@ -5395,7 +5754,7 @@ static int cnn__list_tensors(cnn_net *net)
     int i;
     net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
     net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
-    if (!net->tensors || !net->buffers) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!net->tensors || !net->buffers) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
@@ -5423,7 +5782,7 @@ static void cnn__forget_tensors(cnn_net *net)
 /* One parameter's first values: a function of (seed, number of the tensor, element). */
 static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
 {
-    double bound = 1 / sqrt((double)t->fan_in), deviation = 0;             /* PyTorch: kaiming_uniform(a = sqrt 5) */
+    double bound = 1 / sqrt((double)t->fan_in), deviation = 0, a, b;       /* PyTorch: kaiming_uniform(a = sqrt 5) */
     size_t i;
     switch (t->init) {
     case CNN_KAIMING_UNIFORM: bound = sqrt(6.0 / (double)t->fan_in); break;
@@ -5435,10 +5794,12 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
     for (i = 0; i < t->count; i++) {
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
-        if (deviation > 0)                                                 /* Box, Muller */
-            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - (double)cnn__unit(r[0]))) * cos(6.283185307179586 * (double)cnn__unit(r[1])));
+        a = (double)cnn__unit(r[0]);
+        b = (double)cnn__unit(r[1]);
+        if (deviation > 0)                                 /* Box, Muller */
+            w[i] = (float)(deviation * sqrt(-2 * log(1.0 - a)) * cos(6.283185307179586 * b));
         else
-            w[i] = (float)(bound * (2.0 * (double)cnn__unit(r[0]) - 1));
+            w[i] = (float)(bound * (2.0 * a - 1));
     }
 }
 
@@ -5455,7 +5816,7 @@ static void cnn__new_spans(cnn_net *net)
         span.count = net->tensors[i].count;
         span.weight_decay = net->optimizer == CNN__SGD ? net->sgd.weight_decay : net->adam.weight_decay;
         span.trainable = !cnn__frozen(net, &net->tensors[i]);
-        net->backend.upload(net->backend.context, net->spans + i, &span, sizeof span);
+        cnn__upload(net, net->spans + i, &span, sizeof span);
     }
 }
 
@@ -5464,19 +5825,20 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host)
-        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
-                 4e-6 * (double)net->parameter_count);
-    net->parameters = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the parameters");
-    net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradients");
-    net->buffered = (float *)cnn__backend_alloc(net, net->buffer_size, sizeof(float), "the buffers");
-    net->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+        return cnn__fail(net, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
+                         4e-6 * (double)net->parameter_count);
+    net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
+    net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
+    net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
+    net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
-        for (i = 0; i < net->tensor_count; i++) cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
-        net->backend.upload(net->backend.context, net->parameters, host, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->gradients, sizeof *host * net->parameter_count);
-        net->backend.zero(net->backend.context, net->buffered, sizeof *host * net->buffer_size);
+        for (i = 0; i < net->tensor_count; i++)
+            cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
+        cnn__upload(net, net->parameters, host, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -5497,14 +5859,14 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     return op;
 }
 
-/* Layers become operations; what a layer's kind can do along with it, its operation does. */
+/* Layers become operations. An operation does the work of the layers after it, too, as far as its kind can. */
 static void cnn__fuse(cnn_net *net)
 {
     int i, n;
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
-        cnn__op *op = &net->ops[net->op_count];
-        if (!l->kind->forward) {            /* it has its input's */
+        cnn__op *op = &net->pass.ops[net->op_count];
+        if (!l->kind->forward) {            /* its output is its input's */
             l->op = l->inputs[0] < 0 ? -1 : net->layers[l->inputs[0]].op;
             continue;
         }
@@ -5522,7 +5884,7 @@ static int cnn__ready(cnn_net *net);
 
 static size_t cnn__outputs(const cnn_net *net) { return cnn__size(net->layers[net->layer_count - 1].out); }
 
-static int cnn__need_work(cnn_net *net, size_t bytes)      /* on failure the old memory stays: the operations count on it */
+static int cnn__need_work(cnn_net *net, size_t bytes)  /* on failure the old memory stays: the operations count on it */
 {
     void *work;
     if (bytes <= net->work_size) return 1;
@@ -5549,17 +5911,17 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     c.shapes = s;
     c.number = op->first;
     c.batch = batch;
-    c.training = !net->evaluating;
-    c.counters = net->counters;
+    c.training = !net->pass.evaluating;
+    c.counters = net->pass.counters;
     for (i = 0; i < l->tensor_count; i++) {
         size_t offset = net->tensors[l->first_tensor + i].offset;
         c.tensors[i] = net->parameters + offset;
-        if (!l->frozen[i]) c.gradients[i] = net->gradients + offset;
+        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
     }
     for (i = 0; i < l->buffer_count; i++) c.buffers[i] = net->buffered + net->buffers[l->first_buffer + i].offset;
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
-    c.index = net->no_grad ? NULL : op->index;
+    c.index = net->pass.no_grad ? NULL : op->index;
     c.work = net->work;
     return c;
 }
@@ -5573,117 +5935,119 @@ static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 static void cnn__free_batch_memory(cnn_net *net)
 {
     int i;
-    cnn__backend_free(net, &net->x);
-    cnn__backend_free(net, &net->dloss);
-    cnn__backend_free(net, &net->targets);
-    cnn__backend_free(net, &net->labels);
-    cnn__free(net->dealt);
-    net->dealt = NULL;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].output);
-    net->capacity = 0;
-    net->batch = net->has_loss = 0;                        /* there is no last forward pass any more */
+    cnn__backend_free(net, &net->pass.x);
+    cnn__backend_free(net, &net->pass.dloss);
+    cnn__backend_free(net, &net->pass.targets);
+    cnn__backend_free(net, &net->pass.labels);
+    cnn__free(net->pass.dealt);
+    net->pass.dealt = NULL;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].output);
+    net->pass.capacity = 0;
+    net->pass.batch = net->pass.has_loss = 0;                        /* there is no last forward pass any more */
 }
 
 static void cnn__free_backward_memory(cnn_net *net)
 {
-    cnn__backend_free(net, &net->dflow[0]);
-    cnn__backend_free(net, &net->dflow[1]);
-    net->backward_capacity = 0;
+    cnn__backend_free(net, &net->pass.dflow[0]);
+    cnn__backend_free(net, &net->pass.dflow[1]);
+    net->pass.backward_capacity = 0;
 }
 
 static void cnn__free_index_memory(cnn_net *net)
 {
     int i;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->ops[i].index);
-    net->index_capacity = 0;
+    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].index);
+    net->pass.index_capacity = 0;
 }
 
-/* Room for a forward pass of `batch` samples; nothing happens while it stays the same. */
+static int cnn__reserve_outputs(cnn_net *net, int batch)
+{
+    size_t b = (size_t)batch, channels = (size_t)net->input.channels;
+    int i;
+    cnn__free_batch_memory(net);
+    net->pass.x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
+    net->pass.dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
+    net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
+    net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+    net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
+    if (!net->pass.dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
+    for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
+        cnn__op *op = &net->pass.ops[i];
+        op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
+    }
+    if (!net->scale) net->scale = cnn__alloc_floats(net, channels, "the inputs");
+    if (!net->shift) net->shift = cnn__alloc_floats(net, channels, "the inputs");
+    net->pass.capacity = cnn__stopped(net) ? 0 : batch;
+    return !cnn__stopped(net);
+}
+
+static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch may need more: sums are split otherwise */
+{
+    size_t work = 0;
+    int i;
+    for (i = 0; i < net->op_count; i++) {
+        size_t size = cnn__op_work(net, &net->pass.ops[i], batch);
+        if (size > work) work = size;
+    }
+    if (!cnn__need_work(net, work)) return 0;
+    net->work_batch = batch;
+    return 1;
+}
+
+static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leaves for backward */
+{
+    int i;
+    cnn__free_index_memory(net);
+    for (i = 0; i < net->op_count; i++) {
+        cnn__op *op = &net->pass.ops[i];
+        if (!op->index_size) continue;
+        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch, 1, "the pooling indices");
+        if (!op->index) return 0;
+    }
+    net->pass.index_capacity = batch;
+    return 1;
+}
+
+/* Room for a forward pass of `batch` samples; nothing happens while that stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
-    size_t b = (size_t)batch, size, work = 0;
-    int i;
-    if (!cnn__ready(net)) return 0;
-    if (batch > net->capacity) {
-        cnn__free_batch_memory(net);
-        net->x = (float *)cnn__backend_alloc(net, cnn__size(net->input) * b, sizeof(float), "the inputs");
-        net->dloss = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the gradients");
-        net->targets = (float *)cnn__backend_alloc(net, cnn__outputs(net) * b, sizeof(float), "the targets");
-        net->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-        net->dealt = (int *)cnn__alloc(b, sizeof(int));
-        if (!net->dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
-        for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-            cnn__op *op = &net->ops[i];
-            op->output =
-                (float *)cnn__backend_alloc(net, cnn__size(net->layers[op->last].out) * b, sizeof(float), "the outputs");
-        }
-        if (!net->scale)
-            net->scale = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        if (!net->shift)
-            net->shift = (float *)cnn__backend_alloc(net, (size_t)net->input.channels, sizeof(float), "the inputs");
-        if (cnn__stopped(net)) return 0;
-        net->capacity = batch;
-    }
-    if (batch != net->work_batch) {         /* a smaller one may need more: how a sum is split depends on it */
-        for (i = 0; i < net->op_count; i++) {
-            size = cnn__op_work(net, &net->ops[i], batch);
-            if (size > work) work = size;
-        }
-        if (!cnn__need_work(net, work)) return 0;
-        net->work_batch = batch;
-    }
-    if (!net->no_grad && batch > net->index_capacity) {
-        cnn__free_index_memory(net);
-        for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &net->ops[i];
-            if (!op->index_size) continue;
-            op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * b, 1, "the pooling indices");
-            if (!op->index) return 0;
-        }
-        net->index_capacity = batch;
-    }
-    return 1;
+    return cnn__ready(net) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
+        && (batch == net->work_batch || cnn__reserve_work(net, batch))
+        && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
 
 static int cnn__reserve_backward(cnn_net *net)
 {
     size_t most = 1;
     int i;
-    if (net->batch <= net->backward_capacity) return 1;
+    if (net->pass.batch <= net->pass.backward_capacity) return 1;
     cnn__free_backward_memory(net);
     for (i = 1; i < net->op_count; i++) {
-        size_t size = cnn__size(net->layers[net->ops[i].first].in);
+        size_t size = cnn__size(net->layers[net->pass.ops[i].first].in);
         if (size > most) most = size;
     }
     for (i = 0; i < 2; i++) {
-        net->dflow[i] = (float *)cnn__backend_alloc(net, most * (size_t)net->batch, sizeof(float), "the gradients");
-        if (!net->dflow[i]) return 0;
+        net->pass.dflow[i] = cnn__alloc_floats(net, most * (size_t)net->pass.batch, "the gradients");
+        if (!net->pass.dflow[i]) return 0;
     }
-    net->backward_capacity = net->batch;
+    net->pass.backward_capacity = net->pass.batch;
     return 1;
 }
 
-/* ---- looking: whoever looks gets a pass of its own, so that training's outputs, masks, counters, gradients and mode stay ---- */
+/* ---- looking ----
 
-static void cnn__swap(void *a, void *b, size_t size)
-{
-    unsigned char *p = (unsigned char *)a, *q = (unsigned char *)b, byte;
-    while (size--) byte = *p, *p++ = *q, *q++ = byte;
-}
+   Evaluating, predicting, checking gradients and the like run in a pass of their own: the outputs, dropout masks,
+   counters, gradients and mode of training stay. */
 
 static void cnn__swap_passes(cnn_net *net)
 {
-    cnn__pass *p = &net->look;
-#define CNN__SWAP(field) cnn__swap(&net->field, &p->field, sizeof p->field);
-    CNN__SWAP(capacity) CNN__SWAP(index_capacity) CNN__SWAP(backward_capacity) CNN__SWAP(x) CNN__SWAP(dloss) CNN__SWAP(targets)
-    CNN__SWAP(dflow) CNN__SWAP(gradients) CNN__SWAP(labels) CNN__SWAP(order) CNN__SWAP(order_room) CNN__SWAP(order_next)
-    CNN__SWAP(counters) CNN__SWAP(ops) CNN__SWAP(evaluating) CNN__SWAP(no_grad) CNN__SWAP(batch) CNN__SWAP(has_loss)
-    CNN__SWAP(last) CNN__SWAP(dealt)
-#undef CNN__SWAP
+    cnn__pass other = net->look;
+    net->look = net->pass;
+    net->pass = other;
     net->looking = !net->looking;
 }
 
-/* From here to cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
+/* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
     cnn__pass *look;
@@ -5692,8 +6056,8 @@ static int cnn__begin_look(cnn_net *net)
     look = &net->look;
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
-        memcpy(look->ops, net->ops, sizeof *look->ops * (size_t)net->op_count);
+        if (!look->ops) return cnn__fail(net, "out of memory for the network's layers");
+        memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
             op->output = op->y = NULL; op->index = NULL;
@@ -5702,10 +6066,10 @@ static int cnn__begin_look(cnn_net *net)
     if (!look->counters) {
         look->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
         if (!look->counters) return 0;
-        net->backend.zero(net->backend.context, look->counters, sizeof(cnn_counters));
+        cnn__zero(net, look->counters, sizeof(cnn_counters));
     }
     cnn__swap_passes(net);
-    net->evaluating = net->no_grad = 1;
+    net->pass.evaluating = net->pass.no_grad = 1;
     return 1;
 }
 
@@ -5716,12 +6080,12 @@ static void cnn__release_pass(cnn_net *net)
     cnn__free_batch_memory(net);
     cnn__free_backward_memory(net);
     cnn__free_index_memory(net);
-    cnn__backend_free(net, &net->gradients);
-    cnn__backend_free(net, &net->counters);
-    cnn__backend_free(net, &net->order);
-    cnn__free(net->ops);
-    net->ops = NULL;
-    net->order_room = net->order_next = 0;
+    cnn__backend_free(net, &net->pass.gradients);
+    cnn__backend_free(net, &net->pass.counters);
+    cnn__backend_free(net, &net->pass.order);
+    cnn__free(net->pass.ops);
+    net->pass.ops = NULL;
+    net->pass.order_room = net->pass.order_next = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)
@@ -5738,7 +6102,7 @@ static void cnn__release(cnn_net *net)
         int ops = net->op_count;
         cnn__release_pass(net);
         cnn__swap_passes(net);
-        net->op_count = net->ops ? ops : 0;                /* nobody may have looked */
+        net->op_count = net->pass.ops ? ops : 0;                /* nobody may have looked */
         cnn__release_pass(net);
         cnn__swap_passes(net);
         cnn__backend_free(net, &net->work);
@@ -5756,9 +6120,9 @@ static void cnn__release(cnn_net *net)
     }
     cnn__free(net->scaled);
     cnn__free(net->resident);
-    cnn__free(net->ops);
+    cnn__free(net->pass.ops);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->ops = NULL;
+    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL;
     net->op_count = net->opened = 0;
     net->staged_size = 0;
     net->work_batch = 0;
@@ -5766,10 +6130,10 @@ static void cnn__release(cnn_net *net)
 
 static int cnn__make_ready(cnn_net *net)
 {
-    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
+    if (!net->layer_count) return cnn__fail(net, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
-    net->ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->ops);
-    if (!net->ops) return cnn__say(&net->error, "out of memory for the network's layers");
+    net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
+    if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
     return cnn__init_parameters(net);
@@ -5800,19 +6164,11 @@ void cnn_free(cnn_net *net)
     cnn__free(net);
 }
 
-/* ---- forward and backward ---- */
-
-static int cnn__learns(cnn_net *net, cnn__op *op)
-{
-    cnn__call c = cnn__call_of(net, op, net->batch);
-    int i;
-    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
-    return 0;
-}
+/* ---- forward ---- */
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
 {
-    return l->training_only && net->evaluating;
+    return l->training_only && net->pass.evaluating;
 }
 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
@@ -5832,18 +6188,18 @@ static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int bat
 }
 
 /* What came out of an operation, or the samples */
-static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->x : net->ops[op].y; }
+static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->pass.x : net->pass.ops[op].y; }
 
 static float *cnn__last_output(cnn_net *net) { return cnn__output_of(net, net->layers[net->layer_count - 1].op); }
 
-static void cnn__run(cnn_net *net, int batch)              /* from net->x through all operations */
+static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
     int i, k;
-    net->batch = batch;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);
+    net->pass.batch = batch;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);
     for (i = 0; i < net->op_count; i++) {
-        cnn__op *op = &net->ops[i];
+        cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
         for (k = 0; k < l->input_count; k++)
             op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
@@ -5871,7 +6227,7 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
         cnn__drop_resident(net, i);                        /* the data set has been given another array */
     }
     larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
-    if (!larger) return cnn__say(&net->error, "out of memory for the data set"), (const void *)NULL;
+    if (!larger) return cnn__fail(net, "out of memory for the data set"), (const void *)NULL;
     if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
     cnn__free(net->resident);
     net->resident = larger;
@@ -5881,13 +6237,16 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
     larger->of = cnn__data_keep(data);
     larger->part = part;
     larger->host = host;
-    net->backend.upload(net->backend.context, larger->memory, host, bytes);
+    cnn__upload(net, larger->memory, host, bytes);
     net->resident_count++;
     return larger->memory;
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
-static int cnn__is_sent(const cnn_net *net, const cnn_data *data) { return !net->backend.reads_host && !cnn__data_stays(data); }
+static int cnn__is_sent(const cnn_net *net, const cnn_data *data)
+{
+    return !net->backend.reads_host && !cnn__data_stays(data);
+}
 
 static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
 {
@@ -5895,7 +6254,7 @@ static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in whi
     cnn__free(net->staging);
     net->staging = cnn__alloc(bytes, 1);
     net->staging_size = net->staging ? bytes : 0;
-    if (!net->staging) cnn__say(&net->error, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
     return net->staging != NULL;
 }
 
@@ -5905,7 +6264,7 @@ static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
     int n;
     if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
     for (n = 0; n < batch; n++)
-        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->dealt[n], size);
+        memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->pass.dealt[n], size);
     return net->staging;
 }
 
@@ -5926,17 +6285,18 @@ static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, 
     return rows ? net->staged : NULL;
 }
 
-/* They are the same for all batches of a data set, so they are sent only where they are not there yet. */
+/* All batches of a data set have the same scale, so it is sent with the first of them. */
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
-    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size)) return;
+    if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
+        return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
+    if (!net->scaled) { cnn__fail(net, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
     memcpy(net->scaled + channels, data->shift, size);
-    net->backend.upload(net->backend.context, net->scale, data->scale, size);
-    net->backend.upload(net->backend.context, net->shift, data->shift, size);
+    cnn__upload(net, net->scale, data->scale, size);
+    cnn__upload(net, net->shift, data->shift, size);
 }
 
 /* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
@@ -5945,21 +6305,21 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
-    net->has_loss = 0;
-    memset(&net->last, 0, sizeof net->last);               /* its order may not be there any more */
-    if (count > net->order_room) {
-        int room = count > 4096 ? count : 4096;            /* for many single batches before the next one begins at 0 again */
-        cnn__backend_free(net, &net->order);
-        net->order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
-        net->order_room = net->order_next = net->order ? room : 0;
-        if (!net->order) return;
+    net->pass.has_loss = 0;
+    memset(&net->pass.last, 0, sizeof net->pass.last);               /* its order may not be there any more */
+    if (count > net->pass.order_room) {
+        int room = count > 4096 ? count : 4096;      /* for many single batches before the next one begins at 0 again */
+        cnn__backend_free(net, &net->pass.order);
+        net->pass.order = (int *)cnn__backend_alloc(net, (size_t)room, sizeof(int), "the samples' numbers");
+        net->pass.order_room = net->pass.order_next = net->pass.order ? room : 0;
+        if (!net->pass.order) return;
     }
-    if (count > net->order_room - net->order_next) {
+    if (count > net->pass.order_room - net->pass.order_next) {
         uint64_t zero = 0;
-        b->upload(b->context, &net->counters->next_offset, &zero, sizeof zero);
-        net->order_next = 0;
+        b->upload(b->context, &net->pass.counters->next_offset, &zero, sizeof zero);
+        net->pass.order_next = 0;
     }
-    b->upload(b->context, net->order + net->order_next, order, sizeof(int) * (size_t)count);
+    b->upload(b->context, net->pass.order + net->pass.order_next, order, sizeof(int) * (size_t)count);
 }
 
 static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data *data)
@@ -5969,35 +6329,35 @@ static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data 
                     data->count, (double)cnn__data_count(data));
 }
 
-/* A batch and its data set are public, so whoever has them may have changed their numbers: each is checked whenever it is used. */
+/* A batch and its data set are public: the program may have changed their numbers, so they are checked at each use. */
 static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
 {
     const cnn_data *data = batch ? batch->data : NULL;
     if (cnn__stopped(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !batch->order || batch->size < 1)
-        return cnn__say(&net->error,
-                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
+        return cnn__fail(net, "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that "
+                         "returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x %d",
-                        data->name, data->channels, data->height, data->width, net->input.channels, net->input.height,
-                        net->input.width);
+        return cnn__fail(net, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x "
+                         "%d", data->name, data->channels, data->height, data->width, net->input.channels,
+                         net->input.height, net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
-        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
+        return cnn__fail(net, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
 
-/* Which samples the batch has: checked, and kept for its labels. A loader's order ends with -1, so that a batch that was made
-   larger than it is noticed there. */
+/* Which samples the batch has: checked, and kept for its labels. A loader's order ends with -1, where a batch that the
+   program has made larger is noticed. */
 static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
 {
     size_t count = cnn__data_count(batch->data);
     int n;
     for (n = 0; n < batch->size; n++) {
-        net->dealt[n] = batch->order[n];
-        if (net->dealt[n] < 0 || (size_t)net->dealt[n] >= count)
-            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to %.0f",
-                            n, batch->size, net->dealt[n], batch->data->name, (double)count - 1);
+        net->pass.dealt[n] = batch->order[n];
+        if (net->pass.dealt[n] < 0 || (size_t)net->pass.dealt[n] >= count)
+            return cnn__fail(net, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to "
+                             "%.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -6007,7 +6367,7 @@ static int cnn__remember_scale(cnn_net *net, const float *scale, const float *sh
 {
     size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
     if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!net->trained_scale) return cnn__fail(net, "out of memory for the inputs' scale");
     memcpy(net->trained_scale, scale, size);
     memcpy(net->trained_scale + channels, shift, size);
     return 1;
@@ -6023,7 +6383,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     size_t size;
     int n;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
-    net->batch = net->has_loss = 0;
+    net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
     b = &net->backend;
     data = batch->data;
@@ -6038,31 +6398,33 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
         if (!cnn__stopped(net)) samples = cnn__send_samples(net, samples, batch->size, size);
     } else {
         samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
-        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->dealt, batch->size);
+        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     }
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
-    if (!net->looking && !net->evaluating) {
+    if (!net->looking && !net->pass.evaluating) {
         if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
-    b->next_batch(b->context, net->counters, batch->size, !net->evaluating);
-    net->order_next += batch->size;
-    b->gather(b->context, net->counters, &map, net->x, data->bytes ? (const unsigned char *)samples : NULL,
-              data->floats ? (const float *)samples : NULL, net->order, net->scale, net->shift);
+    b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
+    net->pass.order_next += batch->size;
+    b->gather(b->context, net->pass.counters, &map, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
+              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
     cnn__run(net, batch->size);
-    net->last = *batch;
+    net->pass.last = *batch;
 }
 
 void cnn_forward(cnn_net *net, const cnn_batch *batch) { cnn__forward(net, batch, 0); }
 
+/* ---- losses ---- */
+
 static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     if (cnn__stopped(net)) return 0;
-    if (!batch || !net->batch || net->last.data != batch->data || net->last.order != batch->order
-        || net->last.size != batch->size || !batch->data)
-        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
+    if (!batch || !net->pass.batch || net->pass.last.data != batch->data || net->pass.last.order != batch->order
+        || net->pass.last.size != batch->size || !batch->data)
+        return cnn__fail(net, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
 
@@ -6076,39 +6438,40 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
     } else {
         from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
-        if (!cnn__stopped(net)) b->gather_rows(b->context, net->counters, to, from, net->order, batch->size, width);
+        if (!cnn__stopped(net))
+            b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size, width);
     }
 }
 
-/* NULL without labels, or with an error: a label is checked when it is used, since whoever owns it may change it until then */
+/* NULL without labels, or with an error. A label is checked when it is used: its owner may change it until then. */
 static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_batch *batch, const int *ignored)
 {
     const cnn_data *data = batch->data;
     int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
     if (!data->labels) return NULL;
     for (n = 0; n < batch->size; n++) {
-        int label = data->labels[net->dealt[n]];
+        int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
-        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->dealt[n], data->name,
-                 limit - 1);
+        cnn__fail(net, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
+                  data->name, limit - 1);
         return NULL;
     }
-    cnn__batch_rows(net, net->labels, batch, CNN__LABELS, data->labels, 1);
-    return net->labels;
+    cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
+    return net->pass.labels;
 }
 
-/* The targets of a loss, which has as many values of each sample as the network; NULL and an error if they do not fit */
+/* The targets: as many values of each sample as the network puts out, or NULL and an error */
 static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn_batch *batch)
 {
     const cnn_data *data = batch->data;
     int outputs = (int)cnn__outputs(net);
     if (data->outputs != outputs) {
-        cnn__say(&net->error, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
-                 data->name, data->outputs, outputs);
+        cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
+                  data->name, data->outputs, outputs);
         return NULL;
     }
-    cnn__batch_rows(net, net->targets, batch, CNN__TARGETS, data->targets, outputs);
-    return net->targets;
+    cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
+    return net->pass.targets;
 }
 
 static const cnn__field cnn__cross_entropy_fields[] = {
@@ -6123,22 +6486,27 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     int k;
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g", (double)o.label_smoothing);
+        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                  (double)o.label_smoothing);
         return;
     }
     if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes is %d",
-                 o.classes);
+        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
+                  "is %d", o.classes);
         return;
     }
     for (k = 0; k < o.classes; k++) {
         if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k, (double)o.weight[k]);
+        cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                  (double)o.weight[k]);
         return;
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) { cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes); return; }
+        if (!weight) {
+            cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+            return;
+        }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     }
     cnn__free(net->class_weight);
@@ -6155,7 +6523,7 @@ static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
         size_t size = sizeof(float) * (size_t)o->classes;
         net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
         if (!net->class_weight_sent) return 0;
-        net->backend.upload(net->backend.context, net->class_weight_sent, net->class_weight, size);
+        cnn__upload(net, net->class_weight_sent, net->class_weight, size);
     }
     o->weight = net->class_weight_sent;
     return 1;
@@ -6174,22 +6542,23 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
     else if (o.probabilities && !soft)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
-                 data->classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for each",
-                 o.classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
+                  "each", o.classes, outputs);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->counters, &o, net->no_grad ? NULL : net->dloss,
-                                       cnn__last_output(net), targets, labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
+                                       net->pass.no_grad ? NULL : net->pass.dloss, cnn__last_output(net), targets,
+                                       labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
 
 void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
@@ -6202,23 +6571,33 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     data = batch->data;
     outputs = (int)cnn__outputs(net);
     if (!data->targets && !data->labels)
-        cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
+        cnn__fail(net, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
     else if (!data->targets && data->classes > outputs)
-        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name, data->classes,
-                 outputs);
+        cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->counters, net->no_grad ? NULL : net->dloss, cnn__last_output(net), targets,
-                     labels, batch->size, outputs);
-    net->has_loss = 1;
+    net->backend.mse(net->backend.context, net->pass.counters, net->pass.no_grad ? NULL : net->pass.dloss,
+                     cnn__last_output(net), targets, labels, batch->size, outputs);
+    net->pass.has_loss = 1;
 }
+
+/* ---- backward ---- */
 
 void cnn_zero_grad(cnn_net *net)
 {
     if (!cnn__ready(net)) return;
-    net->backend.zero(net->backend.context, net->gradients, sizeof(float) * net->parameter_count);
+    cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
+}
+
+static int cnn__learns(cnn_net *net, cnn__op *op)
+{
+    cnn__call c = cnn__call_of(net, op, net->pass.batch);
+    int i;
+    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
+    return 0;
 }
 
 void cnn_backward(cnn_net *net)
@@ -6226,30 +6605,30 @@ void cnn_backward(cnn_net *net)
     const float *dy;
     int i, first = 0;
     if (cnn__stopped(net)) return;
-    if (!net->has_loss || net->no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
-                              "cnn_mse_loss, then cnn_backward");
+    if (!net->pass.has_loss || net->pass.no_grad) {
+        cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
+                  "cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
-    while (first < net->op_count && !cnn__learns(net, &net->ops[first])) first++;
+    while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
     if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
-        cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
-                              "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
+        cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
+                  "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
-    dy = net->dloss;
+    dy = net->pass.dloss;
     for (i = net->op_count - 1; i >= first; i--) {         /* nobody needs gradients before the first that learns */
-        cnn__op *op = &net->ops[i];
+        cnn__op *op = &net->pass.ops[i];
         if (op->y != op->output) continue;                 /* did nothing: dx = dy */
-        op->dx[0] = i == first ? NULL : net->dflow[dy == net->dflow[0]];
-        cnn__op_backward(net, op, dy, net->batch);
+        op->dx[0] = i == first ? NULL : net->pass.dflow[dy == net->pass.dflow[0]];
+        cnn__op_backward(net, op, dy, net->pass.batch);
         dy = op->dx[0];
     }
-    net->has_loss = 0;
+    net->pass.has_loss = 0;
 }
 
-/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, and goes to
+/* What layer i put out in the last forward pass. Inside a fused operation it is computed again, layer by layer, into
    *own, which the caller frees; elsewhere it is the operation's output. NULL and an error without memory. */
 static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 {
@@ -6257,45 +6636,180 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
     const float *x;
     int layer;
     *own = NULL;
-    if (l->op < 0 || net->ops[l->op].last <= i) return cnn__output_of(net, l->op);
-    x = net->ops[l->op].x[0];
-    for (layer = net->ops[l->op].first; layer <= i; layer++) {
+    if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
+    x = net->pass.ops[l->op].x[0];
+    for (layer = net->pass.ops[l->op].first; layer <= i && x; layer++) {
         cnn__op one = cnn__op_of(net, layer);
         one.x[0] = x;
-        one.y = (float *)cnn__backend_alloc(net, cnn__size(net->layers[layer].out) * (size_t)net->batch, sizeof(float),
-                                            "the activations");
-        if (one.y && cnn__need_work(net, cnn__op_work(net, &one, net->batch))) cnn__op_forward(net, &one, net->batch);
-        else cnn__backend_free(net, &one.y);
+        one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
+        if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
+        if (one.y) cnn__op_forward(net, &one, net->pass.batch);
         cnn__backend_free(net, own);
-        *own = one.y;
-        x = one.y;
-        if (!x) break;
+        x = *own = one.y;
     }
     return *own;
+}
+
+static const float *cnn__input_of(cnn_net *net, int i, float **own)
+{
+    int from = net->layers[i].inputs[0];
+    *own = NULL;
+    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
     size_t bytes;
     float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
-    if (copy) net->backend.download(net->backend.context, copy, from, sizeof *copy * count);
-    else cnn__say(&net->error, "out of memory");
+    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
+    else cnn__fail(net, "out of memory");
     return copy;
 }
 
-/* ---- optimizers and schedules ---- */
+/* ---- every number by name ---- */
+
+static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
+{
+    int i;
+    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
+    return -1;
+}
+
+/* A parameter or buffer; or with .grad behind its key, a parameter's gradient. NULL: none has this key. */
+static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
+{
+    size_t length = key ? strlen(key) : 0;
+    int i;
+    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
+    if (*gradient) length -= 5;
+    for (i = 0; i < net->tensor_count + (*gradient ? 0 : net->buffer_count); i++) {
+        const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
+        if (strlen(t->key) == length && !strncmp(t->key, key, length)) return t;
+    }
+    return NULL;
+}
+
+static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
+{
+    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
+}
+
+/* what: "layer", "parameter", or more of them; lists those that there are */
+static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
+{
+    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
+    cnn__text known = { "" };
+    for (i = 0; i < all && strlen(known.s) < 200; i++)
+        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
+                 layers ? net->layers[i].name : net->tensors[i].key);
+    cnn__fail(net, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "", net->tensor_count
+              || !net->ready ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+              i < all ? ", ..." : "");
+}
+
+size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
+{
+    const cnn__tensor *t;
+    const float *from;
+    float *own = NULL;
+    size_t count;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    layer = t ? -1 : cnn__find_layer(net, key);
+    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
+    if (!t && !net->pass.batch)
+        return (size_t)cnn__fail(net, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->pass.batch;
+    if (!values) return count;
+    if (room < count)
+        return (size_t)cnn__fail(net, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
+                                 (double)count, (double)room);
+    if (!t) from = cnn__activation_of(net, layer, &own);
+    else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
+    if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
+    else count = 0;
+    cnn__backend_free(net, &own);
+    return count;
+}
+
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
+{
+    const cnn__tensor *t;
+    int gradient;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
+    if (gradient)
+        return cnn__fail(net, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
+                         key, t->key);
+    if (count != t->count)
+        return cnn__fail(net, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                         (double)count);
+    cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
+    return 1;
+}
+
+int cnn_shape(cnn_net *net, const char *key, int shape[4])
+{
+    const cnn__tensor *t;
+    int gradient, layer;
+    if (!cnn__ready(net)) return 0;
+    t = cnn__find_tensor(net, key, &gradient);
+    if (t) {
+        memcpy(shape, t->shape, sizeof t->shape);
+        return t->ndim;
+    }
+    layer = cnn__find_layer(net, key);
+    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
+    shape[0] = net->pass.batch;
+    shape[1] = net->layers[layer].out.channels;
+    shape[2] = net->layers[layer].out.height;
+    shape[3] = net->layers[layer].out.width;
+    return net->layers[layer].out.flat ? 2 : 4;
+}
+
+const char *cnn_key(cnn_net *net, int i)
+{
+    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
+}
+
+size_t cnn_num_parameters(cnn_net *net)
+{
+    size_t sum = 0;
+    int i;
+    if (!cnn__ready(net)) return 0;
+    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
+    return sum;
+}
+
+const char *cnn_layer_name(const cnn_net *net, int i)
+{
+    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
+}
+
+/* ============================================================================================
+   >>train   Learning, and what was learned: optimizers, schedules of the learning rate, evaluating and
+             predicting. cnn_fit is the loop that a program may write itself, with a log, a doctor and
+             early stopping.
+
+             In this section: optimizers; schedules; a step; evaluating and predicting; progress and log;
+             the doctor; early stopping; the training loop.
+   ============================================================================================ */
+
+/* ---- optimizers ---- */
 
 static void cnn__put_lr(cnn_net *net, double lr)          /* only the host changes it, so nobody waits to read it */
 {
     net->lr = lr;
-    if (net->ready) net->backend.upload(net->backend.context, &net->counters->lr, &lr, sizeof lr);
+    if (net->ready) cnn__upload(net, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
     if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
-                    (double)lr, (double)weight_decay);
+    return cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
+                     (double)weight_decay);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -6310,7 +6824,7 @@ static void cnn__new_optimizer(cnn_net *net, cnn__optimizer optimizer, float lr)
     if (net->ready) {
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
-        net->backend.upload(net->backend.context, &net->counters->step, &no_steps, sizeof no_steps);
+        cnn__upload(net, &net->pass.counters->step, &no_steps, sizeof no_steps);
         cnn__new_spans(net);
     }
     cnn__put_lr(net, (double)lr);
@@ -6325,8 +6839,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
     if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
-        cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
-                 (double)o.momentum);
+        cnn__fail(net, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
+                  (double)o.momentum);
         return;
     }
     if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
@@ -6337,8 +6851,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
 {
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
-        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
-                 (double)o.beta1, (double)o.beta2, (double)o.eps);
+        cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
+                  (double)o.beta1, (double)o.beta2, (double)o.eps);
         return;
     }
     if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
@@ -6369,8 +6883,7 @@ void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
     if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g",
-                 (double)lr);
+        cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
         return;
     }
     cnn__put_lr(net, (double)lr);
@@ -6402,15 +6915,18 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
             }
     }
     if (!found && cnn__find_layer(net, key) >= 0)
-        cnn__say(&net->error, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
+        cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
     else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
         int trainable = !cnn__frozen(net, t);
-        net->backend.upload(net->backend.context, &net->spans[i].trainable, &trainable, sizeof trainable);
-        if (!trainable) net->backend.zero(net->backend.context, net->gradients + t->offset, sizeof(float) * t->count);
+        cnn__upload(net, &net->spans[i].trainable, &trainable, sizeof trainable);
+        if (!trainable) cnn__zero(net, net->pass.gradients + t->offset,
+                                          sizeof(float) * t->count);
     }
 }
+
+/* ---- schedules ---- */
 
 static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
 {
@@ -6455,8 +6971,8 @@ static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
 static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
     if (net->optimizer && possible) return 1;
-    return cnn__say(&net->error, "%s",
-                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it");
+    return cnn__fail(net, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd "
+                     "before it");
 }
 
 static const cnn__field cnn__step_lr_fields[] = {
@@ -6510,19 +7026,22 @@ void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
     if (!net->schedule) {
-        cnn__say(&net->error,
-                 "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or cnn_one_cycle_lr");
+        cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                  "cnn_one_cycle_lr");
         return;
     }
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
 }
 
-static void cnn__clip(cnn_net *net, float max_norm)        /* without reading the norm, for which one would have to wait */
+/* ---- a step ---- */
+
+static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->counters, net->gradients, net->parameter_count, net->spans,
-                                net->tensor_count, max_norm);
+    if (!(max_norm > 0)) { cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
+                                     (double)max_norm); return; }
+    net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
+                                net->spans, net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -6534,8 +7053,8 @@ float cnn_clip_grad_norm(cnn_net *net, float max_norm)
 static int cnn__need_moment(cnn_net *net, float **moment)
 {
     if (*moment) return 1;
-    *moment = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the optimizer's moments");
-    if (*moment) net->backend.zero(net->backend.context, *moment, sizeof(float) * net->parameter_count);
+    *moment = cnn__alloc_floats(net, net->parameter_count, "the optimizer's moments");
+    if (*moment) cnn__zero(net, *moment, sizeof(float) * net->parameter_count);
     return *moment != NULL;
 }
 
@@ -6546,23 +7065,24 @@ void cnn_step(cnn_net *net)
     b = &net->backend;
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
-        cnn__say(&net->error, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
-        b->sgd_step(b->context, net->counters, &net->sgd, net->parameters, net->moment1, net->gradients,
+        b->sgd_step(b->context, net->pass.counters, &net->sgd, net->parameters, net->moment1, net->pass.gradients,
                     net->parameter_count, net->spans, net->tensor_count);
         break;
     default:
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
-        b->adam_step(b->context, net->counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters, net->moment1,
-                     net->moment2, net->gradients, net->parameter_count, net->spans, net->tensor_count);
+        b->adam_step(b->context, net->pass.counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters,
+                     net->moment1, net->moment2, net->pass.gradients, net->parameter_count, net->spans,
+                     net->tensor_count);
     }
     if (b->step_end) b->step_end(b->context);
 }
 
-void cnn_train(cnn_net *net) { if (net) net->evaluating = 0; }
-void cnn_eval(cnn_net *net) { if (net) net->evaluating = 1; }
+void cnn_train(cnn_net *net) { if (net) net->pass.evaluating = 0; }
+void cnn_eval(cnn_net *net) { if (net) net->pass.evaluating = 1; }
 
 float cnn_loss(cnn_net *net)
 {
@@ -6576,18 +7096,7 @@ int cnn_correct(cnn_net *net)
     return cnn__read_counters(net).correct;
 }
 
-/* ---- training, all at once ---- */
-
-static double cnn__seconds(void)                           /* wall clock */
-{
-#if defined(_WIN32)
-    return (double)clock() / CLOCKS_PER_SEC;               /* on Windows this is wall-clock time */
-#else
-    struct timeval now;
-    gettimeofday(&now, NULL);
-    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
-#endif
-}
+/* ---- evaluating and predicting ---- */
 
 static cnn_score cnn__read_score(cnn_net *net)
 {
@@ -6621,7 +7130,7 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
 {
     if (cnn__stopped(net)) return 0;
     if ((unsigned)loss <= CNN_MSE) return 1;
-    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
+    return cnn__fail(net, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
 /* All of data in order; each batch goes to `look`, within a look that has begun. */
@@ -6665,15 +7174,15 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
     cnn__classified *to = (cnn__classified *)user;
     int n, outputs = (int)cnn__outputs(net);
     float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
-    if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
-    net->backend.download(net->backend.context, y, cnn__last_output(net),
-                          sizeof *y * (size_t)batch->size * (size_t)outputs);
+    if (!y) { cnn__fail(net, "cnn_classify: out of memory"); return; }
+    cnn__fetch(net, y, cnn__last_output(net), sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
-        int best = cnn__argmax(y + (ptrdiff_t)n * outputs, outputs);
+        const float *mine = y + (ptrdiff_t)n * outputs;
+        int best = cnn__argmax(mine, outputs);
         cnn_map_shape one = { 1, 0, 1 };
         one.channels = outputs;
         to->classes[to->done] = best;
-        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, y + (ptrdiff_t)n * outputs, 0, best, 0);
+        if (to->probability) to->probability[to->done] = (float)cnn__softmax_at(&one, mine, 0, best, 0);
     }
     cnn__free(y);
 }
@@ -6689,20 +7198,23 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     return !cnn__stopped(net);
 }
 
+static int cnn__usable_arrays(cnn_net *net, const char *call, const void *x, const float *y, int count)
+{
+    if (cnn__stopped(net)) return 0;
+    return (x && y && count > 0) || cnn__fail(net, "%s: needs arrays x and y and a count of at least 1, not %d", call,
+                                              count);
+}
+
 int cnn_predict(cnn_net *net, float *y, const float *x, int count)
 {
     int done, most = 256;
-    if (cnn__stopped(net)) return 0;
-    if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict: needs arrays x and y and a count of at least 1, not %d", count);
-    if (!cnn__begin_look(net)) return 0;
+    if (!cnn__usable_arrays(net, "cnn_predict", x, y, count) || !cnn__begin_look(net)) return 0;
     for (done = 0; done < count && cnn__reserve(net, count - done < most ? count - done : most); done += most) {
         int size = count - done < most ? count - done : most;
         size_t in = cnn__size(net->input), out = cnn__outputs(net);
-        net->backend.upload(net->backend.context, net->x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
+        cnn__upload(net, net->pass.x, x + in * (size_t)done, sizeof *x * in * (size_t)size);
         cnn__run(net, size);
-        net->backend.download(net->backend.context, y + out * (size_t)done, cnn__last_output(net),
-                              sizeof *y * out * (size_t)size);
+        cnn__fetch(net, y + out * (size_t)done, cnn__last_output(net), sizeof *y * out * (size_t)size);
     }
     cnn__end_look(net);
     return !cnn__stopped(net) && cnn__sync(net);
@@ -6712,19 +7224,17 @@ static void cnn__predict_batch(cnn_net *net, const cnn_batch *batch, void *user)
 {
     float **y = (float **)user;
     size_t count = cnn__outputs(net) * (size_t)batch->size;
-    net->backend.download(net->backend.context, *y, cnn__last_output(net), sizeof **y * count);
+    cnn__fetch(net, *y, cnn__last_output(net), sizeof **y * count);
     *y += count;
 }
 
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
 {
     cnn_data data;
-    if (cnn__stopped(net)) return 0;
-    if (!x || !y || count < 1)
-        return cnn__say(&net->error, "cnn_predict_bytes: needs arrays x and y and a count of at least 1, not %d", count);
+    if (!cnn__usable_arrays(net, "cnn_predict_bytes", x, y, count)) return 0;
     if (!net->trained_scale)
-        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale is "
-                                     "not known; give it with cnn_set_scale");
+        return cnn__fail(net, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale "
+                         "is not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -6758,13 +7268,26 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     int channels;
     float *both;
     if (cnn__stopped(net)) return;
-    if (!mean != !std) { cnn__say(&net->error, "cnn_set_scale: give both mean and std, or neither"); return; }
+    if (!mean != !std) { cnn__fail(net, "cnn_set_scale: give both mean and std, or neither"); return; }
     channels = net->input.channels;
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
-    if (!both) cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!both) cnn__fail(net, "out of memory for the inputs' scale");
     else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
         cnn__remember_scale(net, both, both + channels);
     cnn__free(both);
+}
+
+/* ---- progress and log ---- */
+
+static double cnn__seconds(void)                           /* wall clock */
+{
+#if defined(_WIN32)
+    return (double)clock() / CLOCKS_PER_SEC;               /* on Windows this is wall-clock time */
+#else
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    return (double)now.tv_sec + 1e-6 * (double)now.tv_usec;
+#endif
 }
 
 static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
@@ -6772,7 +7295,7 @@ static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
     if (net->history_count == net->history_room) {
         int room = net->history_room ? 2 * net->history_room : 32;
         cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history");
+        if (!larger) return cnn__fail(net, "cnn_fit: out of memory for the history");
         if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
         cnn__free(net->history);
         net->history = larger;
@@ -6790,22 +7313,25 @@ const cnn_epoch *cnn_history(const cnn_net *net, int *count)
 
 typedef struct cnn__progress { double begun, shown; int quarter, length; } cnn__progress;
 
-/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` within so many columns: a line that
-   is as wide as the terminal would wrap, and redrawing would begin a new one. What is short of room goes first. */
-static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate, const char *left,
-                              const char *score)
+/* `epoch 3/30 [=====>    ] 52% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%` in fewer columns than the terminal
+   has: a full line would wrap, and be drawn anew on the next. Where room is short, the rate goes first, then the
+   time. */
+static int cnn__progress_line(char line[400], int columns, const char *head, double share, const char *rate,
+                              const char *left, const char *score)
 {
     enum { fewest = 5, most = 24 };
     int detail, cells = 0, length = 0, i;
     char bar[most + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < fewest; detail--) {
-        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "", score);
+        cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "",
+                      score);
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > most) cells = most;
     if (cells >= fewest) {
         bar[length++] = '[';
-        for (i = 0; i < cells; i++) bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
+        for (i = 0; i < cells; i++)
+            bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
         bar[length++] = ']';
         bar[length++] = ' ';
         bar[length] = 0;
@@ -6850,7 +7376,7 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
     fflush(log);
 }
 
-/* ---- the training doctor: what a lecturer would say on looking over a student's shoulder ---- */
+/* ---- the doctor: what a lecturer would say on looking over a student's shoulder ---- */
 
 enum {
     CNN__SAID_SOFTMAX = 1,
@@ -6883,24 +7409,21 @@ static void cnn__doctor_before(cnn__doctor *d, const cnn_net *net, const cnn_dat
 {
     int outputs = (int)cnn__outputs(net);
     if (loss == CNN_CROSS_ENTROPY && net->layers[net->layer_count - 1].sums_to_one)
-        cnn__advise(d, CNN__SAID_SOFTMAX,
-                    "the network ends with softmax, and the cross-entropy takes softmax once more; gradients become small. "
-                    "Leave the last cnn_softmax out.");
+        cnn__advise(d, CNN__SAID_SOFTMAX, "the network ends with softmax, and the cross-entropy takes softmax once "
+                    "more; gradients become small. Leave the last cnn_softmax out.");
     if (train->labels && train->classes < outputs)
-        cnn__advise(d, CNN__SAID_CLASSES,
-                    "the network has %d outputs, but the labels go only from 0 to %d; give the last layer .out_features = %d.",
-                    outputs, train->classes - 1, train->classes);
+        cnn__advise(d, CNN__SAID_CLASSES, "the network has %d outputs, but the labels go only from 0 to %d; give the "
+                    "last layer .out_features = %d.", outputs, train->classes - 1, train->classes);
 }
 
 static void cnn__doctor_first_batch(cnn__doctor *d, cnn_net *net)
 {
-    size_t i, n = cnn__size(net->input) * (size_t)net->batch;
-    float *x = cnn__download(net, net->x, n), most = 0;
+    size_t i, n = cnn__size(net->input) * (size_t)net->pass.batch;
+    float *x = cnn__download(net, net->pass.x, n), most = 0;
     for (i = 0; x && i < n; i++) if (fabsf(x[i]) > most) most = fabsf(x[i]);
     if (most > 20)
-        cnn__advise(d, CNN__SAID_UNSCALED,
-                    "the inputs reach %g; networks learn from values around 0 to 1. Give bytes as .bytes, which are divided by "
-                    "255, or call cnn_normalize.", (double)most);
+        cnn__advise(d, CNN__SAID_UNSCALED, "the inputs reach %g; networks learn from values around 0 to 1. Give bytes "
+                    "as .bytes, which are divided by 255, or call cnn_normalize.", (double)most);
     cnn__free(x);
 }
 
@@ -6917,7 +7440,7 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !cnn__stopped(net); i++) {
-        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->batch;
+        size_t k = 0, n = cnn__size(net->layers[i].out) * (size_t)net->pass.batch;
         float *own, *y;
         const float *from;
         if (net->layers[i].activation != CNN_RELU) continue;
@@ -6925,10 +7448,9 @@ static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
         y = from ? cnn__download(net, from, n) : NULL;
         while (y && k < n && y[k] <= 0) k++;
         if (y && k == n)
-            cnn__advise(d, CNN__SAID_DEAD,
-                        "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and no gradient comes through. "
-                        "Use a smaller learning rate, Kaiming initialisation, or leaky_relu.",
-                        i + 1, net->layers[i].name);
+            cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
+                        "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
+                        "leaky_relu.", i + 1, net->layers[i].name);
         cnn__free(y);
         cnn__backend_free(net, &own);
     }
@@ -6941,55 +7463,27 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     cnn__doctor_loss(d, net, e->train.loss);
     if (loss == CNN_CROSS_ENTROPY && classes > 1) {
         if (batches >= 50 && fabs(e->train.loss - chance) < 0.02 * chance && e->train.accuracy < 1.5 / classes)
-            cnn__advise(d, CNN__SAID_STUCK,
-                        "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. Look at the labels and at the "
-                        "inputs' scale, " "and try another learning rate than %g.",
-                        e->epoch, classes, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_STUCK, "after epoch %d the loss is still near ln(%d) = %.3f, which is guessing. "
+                        "Look at the labels and at the inputs' scale, and try another learning rate than %g.", e->epoch,
+                        classes, chance, (double)e->lr);
         if (e->train.loss > 1.5 * chance)
-            cnn__advise(d, CNN__SAID_RATE,
-                        "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning rate %g is likely too high. "
-                        "Try a tenth of it.", e->epoch, e->train.loss, chance, (double)e->lr);
+            cnn__advise(d, CNN__SAID_RATE, "the loss of epoch %d, %.3g, is worse than guessing (%.3g): the learning "
+                        "rate %g is likely too high. Try a tenth of it.", e->epoch, e->train.loss, chance,
+                        (double)e->lr);
     }
     if (d->best_loss > 0 && e->train.loss > 1.5 * d->best_loss && e->train.loss - d->best_loss > 0.1)
-        cnn__advise(d, CNN__SAID_RATE,
-                    "the training loss rose from %.3g to %.3g: the learning rate %g is likely too high. Try a tenth of it, or "
-                    "a schedule.", d->best_loss, e->train.loss, (double)e->lr);
+        cnn__advise(d, CNN__SAID_RATE, "the training loss rose from %.3g to %.3g: the learning rate %g is likely too "
+                    "high. Try a tenth of it, or a schedule.", d->best_loss, e->train.loss, (double)e->lr);
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
-        cnn__advise(d, CNN__SAID_OVERFIT,
-                    "after epoch %d the network knows the training samples (%.1f %%) far better than new ones (%.1f %%): it "
-                    "overfits. Use dropout, weight decay, " "more data, or fewer epochs.",
+        cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, more data, or fewer epochs.",
                     e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
-/* 1 after a whole epoch; 0 where it was cut off. */
-static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
-{
-    cnn__progress progress = { 0, 0, 0, 0 };
-    cnn_batch batch;
-    int done = 0, all = cnn_batches(loader);
-    progress.begun = progress.shown = cnn__seconds();
-    cnn__reset_score(net);
-    cnn_train(net);
-    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
-           && cnn__forward_next(net, loader, &batch)) {
-        cnn__take_loss(net, &batch, o->loss);
-        cnn_zero_grad(net);
-        cnn_backward(net);
-        if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
-        cnn_step(net);                      /* the doctor looks after it, and seldom: who looks, waits */
-        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
-        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
-        if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
-        done++;
-        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
-    }
-    if (progress.length && done < all) cnn__fprintf(o->progress, "\r%*s\r", progress.length, "");
-    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
-    return done == all && !cnn__stopped(net);
-}
+/* ---- early stopping ----
 
-/* ---- early stopping: both answers follow from the history, so a checkpoint needs no more than that ---- */
+   When to stop and which epoch was best both follow from the history, so a checkpoint needs no more than that. */
 
 static int cnn__is_better(const cnn_epoch *e, const cnn_epoch *than, int by_accuracy)      /* than NULL: no other yet */
 {
@@ -7010,8 +7504,8 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
-    if (!net->best) { cnn__say(&net->error, "cnn_fit: out of memory for the best epoch's weights"); return; }
-    net->backend.download(net->backend.context, net->best, net->parameters, sizeof(float) * net->parameter_count);
+    if (!net->best) { cnn__fail(net, "cnn_fit: out of memory for the best epoch's weights"); return; }
+    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
     net->best_epoch = net->history_count;
 }
 
@@ -7024,8 +7518,37 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
         cnn__fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
-    net->backend.upload(net->backend.context, net->parameters, net->best, sizeof(float) * net->parameter_count);
+    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->parameter_count);
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
+}
+
+/* ---- the training loop ---- */
+
+/* 1 after a whole epoch; 0 where it was cut off. */
+static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_options *o, int epoch, cnn__doctor *doctor)
+{
+    cnn__progress progress = { 0, 0, 0, 0 };
+    cnn_batch batch;
+    int done = 0, all = cnn_batches(loader);
+    progress.begun = progress.shown = cnn__seconds();
+    cnn__reset_score(net);
+    cnn_train(net);
+    while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
+           && cnn__forward_next(net, loader, &batch)) {
+        cnn__take_loss(net, &batch, o->loss);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
+        cnn_step(net);                      /* the doctor reads the loss seldom: reading it waits for the step */
+        if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
+        if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
+        if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
+        done++;
+        if (o->progress && !cnn__stopped(net)) cnn__show_progress(net, o, &progress, epoch, done, all, o->batch_size);
+    }
+    if (progress.length && done < all) cnn__fprintf(o->progress, "\r%*s\r", progress.length, "");
+    if (doctor->out && done == all && !cnn__stopped(net)) cnn__doctor_dead(doctor, net);
+    return done == all && !cnn__stopped(net);
 }
 
 static const cnn__field cnn__fit_fields[] = {
@@ -7037,30 +7560,36 @@ static const cnn__field cnn__fit_fields[] = {
     CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
 };
 
+static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_options *o)
+{
+    if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
+    if (o->epochs < 0) return cnn__fail(net, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
+    if (o->batch_size < 1)
+        return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+    if (o->test_batch_size < 1)
+        return cnn__fail(net, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
+    if (o->clip_grad_norm < 0)
+        return cnn__fail(net, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
+                         (double)o->clip_grad_norm);
+    if (o->patience < 0)
+        return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+    if ((o->patience || o->keep_best) && !test)
+        return cnn__fail(net, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
+                         "hold some samples back with cnn_random_split");
+    if (!net->optimizer)
+        return cnn__fail(net, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+    if (test && test->error) cnn__take_over(&net->error, test->error);
+    return !cnn__stopped(net);
+}
+
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o)
 {
     cnn_loader *loader;
     cnn_loader_options lo;
     cnn__doctor doctor = { NULL, 0, 0 };
     if (!cnn__ready(net) || !CNN__OPTIONS(&o, cnn__fit_fields, "cnn_fit", &net->error)
-        || !cnn__usable_loss_kind(net, "cnn_fit", o.loss))
+        || !cnn__usable_fit(net, test, &o))
         return 0;
-    if (o.epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o.epochs);
-    if (o.batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o.batch_size);
-    if (o.test_batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o.test_batch_size);
-    if (o.clip_grad_norm < 0)
-        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
-                        (double)o.clip_grad_norm);
-    if (o.patience < 0)
-        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o.patience);
-    if ((o.patience || o.keep_best) && !test)
-        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
-                                     "none; hold some samples back with cnn_random_split");
-    if (!net->optimizer)
-        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
-    if (test && test->error) return cnn__take_over(&net->error, test->error), 0;
     memset((void *)&lo, 0, sizeof lo);
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
@@ -7093,127 +7622,6 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     if (!cnn__stopped(net)) cnn__end_with_best(net, &o);
     cnn_loader_free(loader);
     return !cnn__stopped(net);
-}
-
-/* ---- every number by name ---- */
-
-static int cnn__find_layer(const cnn_net *net, const char *name)           /* -1: none */
-{
-    int i;
-    for (i = 0; name && i < net->layer_count; i++) if (!strcmp(net->layers[i].name, name)) return i;
-    return -1;
-}
-
-/* A parameter or buffer; or with .grad behind its key, a parameter's gradient. NULL: none has this key. */
-static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, int *gradient)
-{
-    size_t length = key ? strlen(key) : 0;
-    int i;
-    *gradient = length > 5 && !strcmp(key + length - 5, ".grad");
-    if (*gradient) length -= 5;
-    for (i = 0; i < net->tensor_count + (*gradient ? 0 : net->buffer_count); i++) {
-        const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
-        if (strlen(t->key) == length && !strncmp(t->key, key, length)) return t;
-    }
-    return NULL;
-}
-
-static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
-{
-    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
-}
-
-/* what: "layer", "parameter", or more of them; lists those that there are */
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
-{
-    int layers = !net->tensor_count || !strcmp(what, "layer"), all = layers ? net->layer_count : net->tensor_count, i;
-    cnn__text known = { "" };
-    for (i = 0; i < all && strlen(known.s) < 200; i++)
-        cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
-                 layers ? net->layers[i].name : net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
-}
-
-size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
-{
-    const cnn__tensor *t;
-    const float *from;
-    float *own = NULL;
-    size_t count;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    layer = t ? -1 : cnn__find_layer(net, key);
-    if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
-    if (!t && !net->batch)
-        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
-    count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->batch;
-    if (!values) return count;
-    if (room < count)
-        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key, (double)count,
-                 (double)room);
-    from = !t ? cnn__activation_of(net, layer, &own) : gradient ? net->gradients + t->offset : cnn__values_of(net, t);
-    if (from && cnn__sync(net)) net->backend.download(net->backend.context, values, from, sizeof *values * count);
-    else count = 0;
-    cnn__backend_free(net, &own);
-    return count;
-}
-
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
-{
-    const cnn__tensor *t;
-    int gradient;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
-    if (gradient)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
-                        key, t->key);
-    if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count);
-    net->backend.upload(net->backend.context, cnn__values_of(net, t), values, sizeof *values * count);
-    return 1;
-}
-
-int cnn_shape(cnn_net *net, const char *key, int shape[4])
-{
-    const cnn__tensor *t;
-    int gradient, layer;
-    if (!cnn__ready(net)) return 0;
-    t = cnn__find_tensor(net, key, &gradient);
-    if (t) {
-        memcpy(shape, t->shape, sizeof t->shape);
-        return t->ndim;
-    }
-    layer = cnn__find_layer(net, key);
-    if (layer < 0) return cnn__no_such_key(net, "cnn_shape", "parameter, gradient or layer", key), 0;
-    shape[0] = net->batch;
-    shape[1] = net->layers[layer].out.channels;
-    shape[2] = net->layers[layer].out.height;
-    shape[3] = net->layers[layer].out.width;
-    return net->layers[layer].out.flat ? 2 : 4;
-}
-
-const char *cnn_key(cnn_net *net, int i)
-{
-    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
-}
-
-size_t cnn_num_parameters(cnn_net *net)
-{
-    size_t sum = 0;
-    int i;
-    if (!cnn__ready(net)) return 0;
-    for (i = 0; i < net->tensor_count; i++) sum += net->tensors[i].count;
-    return sum;
-}
-
-const char *cnn_layer_name(const cnn_net *net, int i)
-{
-    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
 }
 
 /* ============================================================================================
@@ -9117,6 +9525,7 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
         cnn__broken(p, "its stack is empty");
         return NULL;
     }
+    if (!p->stack.at) return NULL;                         /* nothing was ever on it */
     p->stack.count -= count * sizeof(cnn__object);
     return cnn__objects(&p->stack) + cnn__depth(p);
 }
@@ -9141,10 +9550,10 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
     cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
-    if (!last) return;
+    if (count && !last) return;
     t.n = p->parts.count / sizeof t;
     t.count = count;
-    cnn__put(&p->parts, last, count * sizeof t);
+    if (count) cnn__put(&p->parts, last, count * sizeof t);
     cnn__put(&p->stack, &t, sizeof t);
 }
 
@@ -10122,7 +10531,7 @@ static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, free
 {
     cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
     if (spans)
-        net->backend.download(net->backend.context, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+        cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
     return spans;
 }
 
@@ -10311,7 +10720,7 @@ static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int 
     c.lr = net->lr = training[CNN__LR];
     cnn__write_counters(net, &c);
     for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(n->steps ? n->steps[i] : training[CNN__STEP]);
-    net->backend.upload(net->backend.context, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
+    cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
     net->schedule_steps = (long)training[CNN__SCHEDULE_STEPS];
     net->initial_lr = net->schedule ? training[CNN__INITIAL_LR] : -1;
     net->best_epoch = n->best_epoch ? (int)n->best_epoch[0] : 0;
@@ -10339,16 +10748,18 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
 }
 
 /* ============================================================================================
-   >>look   Seeing what a network is and does: summary, gradient check, learning curves.
+   >>look   Seeing what a network is and does: summary, gradient check, learning curves, one output value
+            explained, the report.
    ============================================================================================ */
 
 /* ---- summary ---- */
 
 static size_t cnn__layer_parameters(const cnn_net *net, int layer)
 {
+    const cnn__layer *l = &net->layers[layer];
     size_t sum = 0;
     int i;
-    for (i = 0; i < net->tensor_count; i++) if (net->tensors[i].layer == layer) sum += net->tensors[i].count;
+    for (i = 0; i < l->tensor_count; i++) sum += net->tensors[l->first_tensor + i].count;
     return sum;
 }
 
@@ -10376,30 +10787,33 @@ void cnn_summary(cnn_net *net, FILE *out)
     double all_work = 0, all_parameters = 0, all_bytes;
     int i, width = 12;
     if (cnn__stopped(net)) return;
-    if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
+    if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name, net->layers[i].type);
+        int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
+                                   net->layers[i].type);
         if (length > width) width = length;
     }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds", "bytes");
+    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
+                 "bytes");
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
-            cnn__thousands(all_bytes, &bytes));
+                 cnn__thousands(all_bytes, &bytes));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
                m = cnn__layer_multiply_adds(l);
         cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, l->name, l->type);
         cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
-                p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
-                cnn__thousands(values, &bytes));
+                     p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
+                     cnn__thousands(values, &bytes));
         all_work += m;
         all_bytes += values;
         all_parameters += p;
     }
     cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
-            cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work), cnn__thousands(all_bytes, &bytes));
+                 cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work),
+                 cnn__thousands(all_bytes, &bytes));
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
@@ -10414,8 +10828,8 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *
     c.layer = l;
     c.shapes = &l->shapes;
     c.number = number;
-    c.batch = net->batch;
-    c.training = !net->evaluating;
+    c.batch = net->pass.batch;
+    c.training = !net->pass.evaluating;
     c.counters = counters;
     c.x[0] = x;
     for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
@@ -10439,7 +10853,8 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
     return sum;
 }
 
-static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }   /* NaN is the worst */
+/* NaN is the worst */
+static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
 
 /* values: the layer's input or a parameter, as c points to them; one at a time is moved */
 static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
@@ -10450,12 +10865,12 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     size_t i, per_sample = cnn__size(c->layer->in);
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t at =
-            (size_t)samples >= count ? (size_t)s : cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t at = (size_t)samples >= count ? (size_t)s : drawn;
         int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
-        volatile float higher = value + h, lower = value - h;              /* as floats: the step that is really taken */
+        volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
         here = cnn__check_loss(c, n0, n1);
         values[at] = higher; above = cnn__check_loss(c, n0, n1);
         values[at] = lower;  below = cnn__check_loss(c, n0, n1);
@@ -10463,15 +10878,19 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
         up = (above - here) / ((double)higher - (double)value);
         down = (here - below) / ((double)value - (double)lower);
         slope = (above - below) / ((double)higher - (double)lower);
-        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) { kinks++; continue; }       /* these layers are straight elsewhere */
-        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);        /* 1: just tolerated */
+        if (c->layer->has_kinks && fabs(up - down) > 1e-6 * scale) {       /* these layers are straight elsewhere */
+            kinks++;
+            continue;
+        }
+        /* 1: just tolerated */
+        error = fabs((double)gradient[at] - slope) / (1e-3 * fabs(slope) + 1e-4 * scale + 1e-12);
         checked++;
         if (!(error <= 1)) failed++;
         if (cnn__is_worse(error, worst)) worst = error;
     }
     if (out)
-        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n", c->number + 1,
-                c->layer->name, what, checked, kinks, failed, worst);
+        cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
+                     c->number + 1, c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -10481,26 +10900,25 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* What backward puts out for layer op->first, in dx and in the net's gradients, for x and dy of the host's. */
+/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. */
 static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const float *dy, float *dx)
 {
-    const cnn_backend *b = &net->backend;
-    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->batch;
-    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->batch;
+    size_t in = cnn__size(net->layers[op->first].in) * (size_t)net->pass.batch;
+    size_t outs = cnn__size(net->layers[op->first].out) * (size_t)net->pass.batch;
     float *memory[3];                       /* x, dx, dy */
     int i;
     for (i = 0; i < 3; i++)
-        memory[i] = (float *)cnn__backend_alloc(net, i < 2 ? in : outs, sizeof(float), "the gradient check");
+        memory[i] = cnn__alloc_floats(net, i < 2 ? in : outs, "the gradient check");
     op->x[0] = memory[0];
     op->dx[0] = memory[1];
-    op->y = (float *)cnn__backend_alloc(net, outs, sizeof(float), "the gradient check");
+    op->y = cnn__alloc_floats(net, outs, "the gradient check");
     if (!cnn__stopped(net)) {
-        b->upload(b->context, memory[0], x, sizeof *x * in);
-        b->upload(b->context, memory[2], dy, sizeof *dy * outs);
-        b->zero(b->context, net->gradients, sizeof(float) * net->parameter_count);
-        cnn__op_forward(net, op, net->batch);
-        cnn__op_backward(net, op, memory[2], net->batch);
-        b->download(b->context, dx, memory[1], sizeof *dx * in);
+        cnn__upload(net, memory[0], x, sizeof *x * in);
+        cnn__upload(net, memory[2], dy, sizeof *dy * outs);
+        cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
+        cnn__op_forward(net, op, net->pass.batch);
+        cnn__op_backward(net, op, memory[2], net->pass.batch);
+        cnn__fetch(net, dx, memory[1], sizeof *dx * in);
     }
     for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
     cnn__backend_free(net, &op->y);
@@ -10510,18 +10928,18 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     const cnn__layer *l = &net->layers[number];
-    size_t in = cnn__size(l->in) * (size_t)net->batch, outs = cnn__size(l->out) * (size_t)net->batch, i;
+    size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
     float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
-    const float *from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    const float *from = cnn__input_of(net, number, &own);
     cnn__op op = cnn__op_of(net, number);
-    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->batch))) x = cnn__download(net, from, in);
+    if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
     cnn__backend_free(net, &own);
     dx = (float *)cnn__alloc(in, sizeof *dx);
     dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dx || !dy) cnn__say(&net->error, "out of memory");
+    if (!dx || !dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
     if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
-        gradients = cnn__download(net, net->gradients, net->parameter_count);
+        gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
         parameters = cnn__download(net, net->parameters, net->parameter_count);
     }
     if (!cnn__stopped(net)) {
@@ -10542,13 +10960,13 @@ static int cnn__begin_gradcheck(cnn_net *net)
 {
     cnn_counters c;
     if (!cnn__begin_look(net)) return 0;
-    net->evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
-    net->backend.download(net->backend.context, &c, net->look.counters, sizeof c);
+    net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
+    cnn__fetch(net, &c, net->look.counters, sizeof c);
     c.batch_offset = c.next_offset = 0;
-    net->order_next = 0;
+    net->pass.order_next = 0;
     cnn__write_counters(net, &c);
-    if (!net->gradients)
-        net->gradients = (float *)cnn__backend_alloc(net, net->parameter_count, sizeof(float), "the gradient check");
+    if (!net->pass.gradients)
+        net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
     return 1;
 }
 
@@ -10618,7 +11036,8 @@ static const char *cnn__axis_text(double v, double low, double high, double step
     return text->s;
 }
 
-static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)      /* returns the axis's step */
+/* returns the axis's step */
+static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
 {
     int i, c;
     double step;
@@ -10639,7 +11058,7 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)                       /* <, >, & and " as SVG wants them; NULL is "" */
+static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SVG wants them; NULL is "" */
 {
     for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
@@ -10656,22 +11075,21 @@ static double cnn__epoch_x(int epochs, int i)              /* one epoch alone st
     return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
 }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title, const char *unit)
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
+                          const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v, x, y;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
     step = cnn__curve_range(net, first, &low, &high);
-    cnn__fprintf(f,
-            "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" font-size=\"15\">%s</text>\n",
-            left, top, cnn__plot_width / 2, title);
+    cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
+                 "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(f,
-            "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
-            cnn__plot_width, y, y, y + 4);
+        cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
+                     "text-anchor=\"end\">", cnn__plot_width, y, y, y + 4);
         cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
@@ -10681,10 +11099,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                 "text-anchor=\"middle\">%d</text>\n",
                 x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
     }
-    cnn__fprintf(f,
-            "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">epoch</text>\n"
-            "<text transform=\"translate(-46 %d) rotate(-90)\" text-anchor=\"middle\">%s</text>\n",
-            cnn__plot_width, cnn__plot_height, cnn__plot_width / 2, cnn__plot_height + 38, cnn__plot_height / 2, unit);
+    cnn__fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" "
+                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 %d) rotate(-90)\" "
+                 "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
+                 cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
         int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
@@ -10710,11 +11128,11 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
     int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    cnn__fprintf(f,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n<rect width=\"%d\" height=\"%d\" "
-            "fill=\"#fff\"/>\n" "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
-            width, height, width, height, width / 2);
+    cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
+                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
+                 "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
+                 "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
+                 width, height, width, height, width / 2);
     cnn__svg_text(f, title);
     cnn__fprintf(f, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
@@ -10725,7 +11143,7 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
 static int cnn__has_history(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
-    if (!net->history_count) cnn__say(&net->error, "%s: there are no epochs to draw; call cnn_fit first", call);
+    if (!net->history_count) cnn__fail(net, "%s: there are no epochs to draw; call cnn_fit first", call);
     return net->history_count;
 }
 
@@ -10786,7 +11204,7 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
     if (n > 1)
         cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
     else
-        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);      /* the number below the mark */
+        cnn__fprintf(out, "%*s %d\n", 10 + width / 2, "epoch", net->history[0].epoch);  /* the number below the mark */
 }
 
 void cnn_print_curves(const cnn_net *net, FILE *out)
@@ -10809,13 +11227,14 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
-    if (!net->batch)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
+    if (!net->pass.batch)
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
-    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height || column >= l->out.width)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
-                        cnn__dims_text(l->out, &dims), channel, row, column);
-    from = number ? cnn__activation_of(net, number - 1, &own) : net->x;
+    if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height
+        || column >= l->out.width)
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
+                         cnn__dims_text(l->out, &dims), channel, row, column);
+    from = cnn__input_of(net, number, &own);
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
     parameters = cnn__download(net, net->parameters, net->parameter_count);
@@ -10895,7 +11314,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, NULL, crc, 4);
     crc = 0;
     cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);            /* IDAT: a zlib stream of stored blocks; each row begins one */
+    cnn__png_word(&page, &crc, 0x49444154u, 4);      /* IDAT: a zlib stream of stored blocks; each row begins one */
     cnn__png_word(&page, &crc, 0x7801u, 2);
     for (j = 0; j < height; j++, pixels += row) {
         size_t i;
@@ -10909,7 +11328,9 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     }
     cnn__png_word(&page, &crc, b << 16 | a, 4);
     cnn__png_word(&page, NULL, crc, 4);
-    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL, 0xae426082u, 4);      /* IEND */
+    /* IEND */
+    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL,
+                                                                                                0xae426082u, 4);
     cnn__base64(&page, -1);
     cnn__fprintf(file, "\">\n");
 }
@@ -10946,13 +11367,14 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
 
-/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; with 0 grey where `centred`. */
+/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; `centred`: 0 is
+   grey. */
 static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
                               int centred, const char *alt)
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
-    if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!pixels) { cnn__fail(net, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
@@ -10975,7 +11397,8 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 
 static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__text *text)
 {
-    if (data->class_names && class_number >= 0 && class_number < data->memory->classes) return data->class_names[class_number];
+    if (data->class_names && class_number >= 0
+        && class_number < data->memory->classes) return data->class_names[class_number];
     cnn__snprintf(text->s, sizeof text->s, "%d", class_number);
     return text->s;
 }
@@ -11007,13 +11430,14 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
         *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
     cnn__text text;
-    if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!counts) { cnn__fail(net, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k ? guess[n] : k)]++;
+        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
+                                                                                                    ? guess[n] : k)]++;
     for (t = 0; t < k; t++)
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
-    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network said.</p>\n<div "
-               "class=\"scroll\"><table class=\"confusion\"><tr><th>");
+    cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
+                 "said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
     for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
     cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
@@ -11027,10 +11451,9 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         }
         cnn__fprintf(f, "</tr>\n");
     }
-    cnn__fprintf(f,
-                 "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. Recall: of "
-               "those that are, the share called so.</p>\n"
-               "<div class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
+    cnn__fprintf(f, "</table></div>\n<h2>Class by class</h2>\n<p>Precision: of those called so, the share that are. "
+                 "Recall: of those that are, the share called so.</p>\n<div "
+                 "class=\"scroll\"><table><tr><th>class<th>precision<th>recall<th>samples</tr>\n");
     for (t = 0; t < k; t++) {
         int called = 0, are = 0;
         for (g = 0; g < k; g++) called += counts[g * columns + t];
@@ -11047,8 +11470,8 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess, const float *probability,
-                                 unsigned char *pixels)
+static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess,
+                                 const float *probability, unsigned char *pixels)
 {
     enum { most = 24 };                                   /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
@@ -11088,7 +11511,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
 static void cnn__report_kernels(FILE *f, cnn_net *net)
 {
     const cnn__layer *l = &net->layers[0];
-    const cnn__tensor *t = net->tensors;                   /* (kernels, depth, height, width); of conv1d without height */
+    const cnn__tensor *t = net->tensors;    /* (kernels, depth, height, width); of conv1d without height */
     int colour, height, width;
     float *parameters;
     if (!l->tensor_count || t->ndim < 3) return;
@@ -11118,9 +11541,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
     batch.data = data; batch.order = order; batch.size = count;
     if (!cnn__begin_look(net)) return;
     cnn_forward(net, &batch);
-    cnn__fprintf(f,
-            "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its smallest value "
-            "(black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
+    cnn__fprintf(f, "<h2>What each layer sees</h2>\n<p>The maps of every layer for a few samples, each map from its "
+                 "smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
@@ -11140,8 +11562,8 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             cnn__fprintf(f, "<h3>");
             cnn__svg_text(f, l->name);
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
-            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height, l->out.width, 1, 0,
-                              "map");
+            cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height,
+                              l->out.width, 1, 0, "map");
             cnn__free(maps);
         }
         cnn__fprintf(f, "</details>\n");
@@ -11152,28 +11574,26 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title)
 {
     static const char *const style =
-        ":root{color-scheme:light "
-        "dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:"
-        "#181a1b;--line:#3a3d3f;--soft:#232628}}"
-        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:0 "
-        "auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
-        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 "
-        ".3rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
-        "th,td{padding:.25rem .6rem;border-bottom:1px solid "
-        "var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child,.network "
-        ":nth-child(2){text-align:left}.sum td{font-weight:600}"
-        ".confusion td{text-align:center;min-width:2.2rem}.confusion "
-        ".right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
+        ":root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#f4f4f2}"
+        "@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--paper:#181a1b;--line:#3a3d3f;--soft:#232628}}"
+        "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;"
+        "margin:0 auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}"
+        "h3{font-size:.95rem;font-weight:600;margin:1rem 0 .3rem}.scroll{overflow-x:auto}"
+        "table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}"
+        "th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}"
+        "th:first-child,td:first-child,.network :nth-child(2){text-align:left}.sum td{font-weight:600}"
+        ".confusion td{text-align:center;min-width:2.2rem}"
+        ".confusion .right{background:rgba(27,158,119,.28);font-weight:600}.confusion .none{opacity:.35}"
         ".cards{display:grid;grid-template-columns:repeat(6,1fr);gap:.8rem}"
         "@media(max-width:54rem){.cards{grid-template-columns:repeat(4,1fr)}}"
         "@media(max-width:36rem){.cards{grid-template-columns:repeat(2,1fr)}}"
         "figure{margin:0;padding:.6rem;background:var(--soft);border-radius:.5rem;font-size:.8rem}"
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
-        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps "
-        "img{margin:0;outline:1px solid var(--line)}"
+        ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}"
         "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
-        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}.numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem "
-        "1rem}.numbers b{display:block;font-size:1.5rem}";
+        ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}"
+        ".numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}"
+        ".numbers b{display:block;font-size:1.5rem}";
     cnn__writer w;
     cnn_score score;
     cnn__text text;
@@ -11183,13 +11603,15 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has outputs");
+        return cnn__fail(net, "cnn_report: needs a labelled data set with no more classes than the network has "
+                         "outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
     pixels = (unsigned char *)cnn__alloc((size_t)data->height * (size_t)data->width, 3);
-    if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
-    else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0) && cnn__begin_file(&w, path, &net->error)) {
+    if (!guess || !probability || !pixels) cnn__fail(net, "cnn_report: out of memory");
+    else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
+             && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
         cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
                    "content=\"width=device-width,initial-scale=1\"><title>");

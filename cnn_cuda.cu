@@ -25,7 +25,7 @@
    All sums are in float32. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and
    multiplies them on tensor cores. Linear layers, losses and optimizers use float32 only.
 
-   The same file compiles as C++ for a CPU: g++ -include tests/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested on
+   The same file compiles as C++ for a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested on
    machines without a GPU, and a debugger can step through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
 
@@ -37,7 +37,7 @@
 #include <tuple>
 #include <vector>
 
-#ifndef CUDA_LAUNCH                         /* the only construct that is not C++; tests/cuda_shim.h has its own */
+#ifndef CUDA_LAUNCH                         /* the only construct that is not C++; tests/cuda/cuda_shim.h has its own */
 #define CUDA_LAUNCH(name, kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 #endif
 
@@ -479,7 +479,7 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
    and sums stay float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds some values of
    the three matrices. */
 
-#ifndef CUDA_MMA_TF32                       /* PTX is not C++; tests/cuda_shim.h has its own, lane by lane */
+#ifndef CUDA_MMA_TF32                       /* PTX is not C++; tests/cuda/cuda_shim.h has its own, lane by lane */
 #define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
 #define CUDA_MMA_TF32(d, a, b)                                                                                   \
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "                                           \

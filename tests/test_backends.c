@@ -943,7 +943,7 @@ static void softmax_cross_entropy(void)
         if (labels) memcpy(&label, begun(labels, DIRECT) + r, sizeof label);
         if (!p && label == o.ignore_index) continue;
         divisor += p ? 1 : cnn__class_weight(&o, label);
-        for (k = 0; k < outputs; k++) all += fabs(cnn__cross_entropy_target(&o, p, label, k, outputs));
+        for (k = 0; k < outputs; k++) all += fabs(cnn__cross_entropy_q(&o, p, label, k, outputs));
         if (all > largest) largest = all;
     }
     for (i = 0; dy && i < n; i++) result(dy, BOUND)[i] = (float)(2 * most * largest / divisor);    /* as for softmax, with y at most 1 */

@@ -1,7 +1,7 @@
 /* test_fixtures.c - cnn.h against PyTorch: fixtures.bin has inputs and what PyTorch, in float64, makes of them. fixtures.py
    wrote it and describes it; no Python is needed here. Each case runs on both backends of the CPU, whose memory is the
    host's: that is how single operations, through cnn__ names of the implementation, take and give arrays.
-       cc -O2 tests/test_fixtures.c -lm && ./a.out [tests/fixtures.bin] */
+       cc -O2 tests/test_fixtures.c -lm && ./a.out [tests/fixtures/fixtures.bin] */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
@@ -217,17 +217,17 @@ static void run_operation(const trial *t)
     const char *key;
     int parameters = cnn_key(t->net, 0) != NULL, pass, i;
     size_t n;
-    cnn__op *op = cnn__reserve(t->net, t->batch) ? t->net->ops : NULL;
+    cnn__op *op = cnn__reserve(t->net, t->batch) ? t->net->pass.ops : NULL;
     int fits = op && same_size(find(t->f, "y"), t->batch, t->net->layers[op->last].out);
     CHECK(fits && t->net->op_count == 1, "%s: y has another size than PyTorch's, or takes %d operations: %s", t->backend, t->net->op_count,
           t->f->lines[t->f->line_count - 1]);
     if (fits) {
         op->x[0] = x;
         op->y = y;
-        t->net->no_grad = 1;                               /* as when only predictions are wanted */
+        t->net->pass.no_grad = 1;                               /* as when only predictions are wanted */
         cnn__op_forward(t->net, op, t->batch);
         check(t, "y", y, t->k->tolerance);
-        t->net->no_grad = 0;
+        t->net->pass.no_grad = 0;
         cnn__op_forward(t->net, op, t->batch);
         check(t, "y", y, t->k->tolerance);
         cnn_zero_grad(t->net);
@@ -272,7 +272,7 @@ static void run_loss(const trial *t)        /* the network hands its input on: i
     correct = (float)cnn_correct(t->net);
     check(t, "loss", &loss, t->k->tolerance);
     check(t, "correct", &correct, t->k->tolerance);
-    if (!cnn_error(t->net)) check(t, "dx", t->net->dloss, t->k->tolerance);
+    if (!cnn_error(t->net)) check(t, "dx", t->net->pass.dloss, t->k->tolerance);
     cnn_data_free((cnn_data *)batch.data);
 }
 
@@ -294,10 +294,10 @@ static void run_optimizer(const trial *t)
     float *lr = like(t, "lr"), *norms = like(t, "norms"), *clipped = like(t, "clipped"), *parameters = like(t, "parameters");
     for (step = 0; step < steps; step++) {
         lr[step] = cnn_lr(t->net);
-        copy_row(t, find(t->f, "gradients")->values + step * row, t->net->gradients, 1);
+        copy_row(t, find(t->f, "gradients")->values + step * row, t->net->pass.gradients, 1);
         if (max_norm > 0) {
             norms[step] = cnn_clip_grad_norm(t->net, max_norm);
-            copy_row(t, clipped + step * row, t->net->gradients, 0);
+            copy_row(t, clipped + step * row, t->net->pass.gradients, 0);
         }
         cnn_step(t->net);
         copy_row(t, parameters + step * row, t->net->parameters, 0);
@@ -426,8 +426,8 @@ static void test_dropout(const char *backend, float p)
     cnn_dropout(net, .p = p);
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[0], N);
-    net->ops[0].dx[0] = dx;
-    cnn__op_backward(net, &net->ops[0], x, BATCH);
+    net->pass.ops[0].dx[0] = dx;
+    cnn__op_backward(net, &net->pass.ops[0], x, BATCH);
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[1], N);
     cnn_get(net, "1", y[2], N);
@@ -513,7 +513,7 @@ static void run(const fixture *f, const char *backend)
 int main(int argc, char **argv)
 {
     static fixture f;
-    const char *path = argc > 1 ? argv[1] : "tests/fixtures.bin";
+    const char *path = argc > 1 ? argv[1] : "tests/fixtures/fixtures.bin";
     FILE *file = fopen(path, "rb");
     char line[64] = "";
     int cases = 0, n = 0, i;

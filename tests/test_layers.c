@@ -118,7 +118,7 @@ static void runs_and_learns(void)
     CHECK(cnn_get(net, "loud", y, N * C * PIXELS) == N * C * PIXELS, "%s", error_of(net));
     for (i = 0; i < N * C * PIXELS; i++)
         CHECK(y[i] == gains[i / PIXELS % C] * x[i], "y %d is %g of %g", i, (double)y[i], (double)x[i]);
-    CHECK(net->op_count == 3 && net->ops[0].last == 0, "%d operations: nothing is fused into it", net->op_count);
+    CHECK(net->op_count == 3 && net->pass.ops[0].last == 0, "%d operations: nothing is fused into it", net->op_count);
     CHECK(cnn_num_parameters(net) == C + CLASSES * C * PIXELS + CLASSES, "%d parameters", (int)cnn_num_parameters(net));
     cnn_cross_entropy(net, &batch);
     cnn_zero_grad(net);

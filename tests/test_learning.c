@@ -258,7 +258,7 @@ static void give_gradients(cnn_net *net, double value)     /* the same for every
     float *g = calloc(net->parameter_count, sizeof *g);
     size_t i;
     for (i = 0; i < net->parameter_count; i++) g[i] = (float)value;
-    net->backend.upload(net->backend.context, net->gradients, g, net->parameter_count * sizeof *g);
+    net->backend.upload(net->backend.context, net->pass.gradients, g, net->parameter_count * sizeof *g);
     free(g);
 }
 

@@ -244,7 +244,7 @@ static void check_report(cnn_net *net, const cnn_data *data, const report_case *
 
     cnn_train(net);
     CHECK(cnn_report(net, data, path, c->title), "%s", error_of(net));
-    CHECK(!net->evaluating, "the mode");
+    CHECK(!net->pass.evaluating, "the mode");
     CHECK(read_page(path), "%s: the page", c->what);
     remove(path);
     cnn_history(net, &count);

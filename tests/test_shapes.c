@@ -1,4 +1,4 @@
-/* test_shapes.c - sizes: PyTorch's for poolings in every rounding (tests/shapes.h), one dimension, and options near INT_MAX.
+/* test_shapes.c - sizes: PyTorch's for poolings in every rounding (fixtures/shapes.h), one dimension, and options near INT_MAX.
    make builds it with UndefinedBehaviorSanitizer where the compiler has it, so that an overflow ends it.
    test_shapes [cases [seed]]: more of the random ones, for instance  build/test_shapes 20000 7 */
 #include <stddef.h>
@@ -10,7 +10,7 @@ static void *take(size_t bytes) { return bytes > most_bytes ? NULL : malloc(byte
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "test.h"
-#include "shapes.h"
+#include "fixtures/shapes.h"
 
 static const char *const backends[] = { "direct", "simd", "cuda", "cuda_naive" };
 
@@ -65,11 +65,11 @@ static void pool_case(const struct shapes_case *c, const char *backend, int by_c
     if (by_conv) cnn_set(net, "0.weight", ones, 3);
     if (!cnn_error(net) && cnn__reserve(net, 2) && net->op_count == 1 && net->layers[by_conv].out.height == c->out_height
         && net->layers[by_conv].out.width == c->out_width) {
-        net->ops->x[0] = x;
-        net->ops->y = y;
-        net->ops->dx[0] = dx;
-        cnn__op_forward(net, net->ops, 2);
-        cnn__op_backward(net, net->ops, dy, 2);
+        net->pass.ops->x[0] = x;
+        net->pass.ops->y = y;
+        net->pass.ops->dx[0] = dx;
+        cnn__op_forward(net, net->pass.ops, 2);
+        cnn__op_backward(net, net->pass.ops, dy, 2);
         for (i = 0; i < out; i++) sum_y += (double)y[i] * (i + 1);
         for (i = 0; i < in; i++) sum_dx += (double)dx[i] * (i + 1);
     } else

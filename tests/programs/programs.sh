@@ -1,0 +1,228 @@
+#!/bin/sh
+# programs.sh - the training programs as their users call them: what they print and write, and what they say to wrong input.
+# Run from the repository root, after make.
+passed=0 failed=0 skipped=0
+top=$(pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+unset CNN_DATA CNN_ISA
+
+ok() {  # ok NAME COMMAND...
+    name=$1; shift
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL programs: $name"; head -n 5 out err 2>/dev/null | sed 's/^/    /'; fi
+}
+run() { "$top/$@" >out 2>err; }
+says() { grep -q -- "$1" out; }
+
+# One sentence on stderr that has $2, exit status 1, and no file written: refused PROGRAM PATTERN ARGUMENTS...
+refused() {
+    program=$1 pattern=$2; shift 2
+    rm -rf empty && mkdir empty
+    (cd empty && "$top/$program" "$@" >../out 2>../err)
+    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -- "$pattern" err && [ -z "$(ls empty)" ]
+}
+
+# ---- training on built-in digits ----
+
+small="--limit 1280 --epochs 2 --threads 2"
+ok "lenet5 runs without data" run lenet5 $small
+ok "it says that it uses built-in digits" says 'No MNIST in data/mnist (get it: make mnist): training on built-in digits instead.'
+ok "an epoch is one line" says '^epoch 2/2 train_loss [0-9.]* train_acc [0-9.]*% test_loss [0-9.]* test_acc [0-9.]*% seconds [0-9.]*$'
+ok "plain progress lines where stderr is no terminal" grep -q '^epoch 1/2 .*samples/s' err
+ok "it writes its curves" test -s lenet5.svg -a -s lenet5.csv
+ok "the CSV has a line an epoch" test "$(wc -l <lenet5.csv)" -eq 3
+losses() { sed -n 's/ seconds.*//; /^epoch/p' "$1"; }
+run lenet5 $small --quiet; losses out >reference
+ok "--quiet prints only the epochs" test "$(wc -l <out)" -eq 3 -a ! -s err
+run lenet5 --limit 1280 --epochs 2 --threads 1 --quiet; losses out >other
+ok "the same losses with one thread" cmp -s reference other
+run lenet5 $small --quiet --seed 5; losses out >other
+ok "another seed, other losses" sh -c '! cmp -s reference other'
+run lenet5 --limit 256 --epochs 1 --quiet --backend direct; losses out >direct
+run lenet5 --limit 256 --epochs 1 --quiet --backend simd; losses out >simd
+ok "direct and simd print the same losses" cmp -s direct simd
+run lenet5 --limit 256 --epochs 1 --quiet --precision tf32; losses out >other
+ok "--precision tf32 changes nothing where there is no TF32" cmp -s simd other
+
+run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
+run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
+ok "a run goes on from its checkpoint" says 'continuing after epoch 1'
+run lenet5 $small --quiet --save straight.pth
+ok "and ends with the same bits as one that was never stopped" cmp -s resumed.pth straight.pth
+ok "--load begins with a state dict" run lenet5 --limit 1280 --epochs 1 --quiet --load straight.pth
+ok "a report" run lenet5 --limit 640 --epochs 1 --quiet --report report.html
+ok "it is whole and needs nothing from elsewhere" sh -c 'grep -q "</html>" report.html && ! grep -qE "src=\"http|href=|<script|url\\(" report.html'
+for part in 'Learning curves' 'Confusion matrix' 'Class by class' 'most confident mistakes' 'The network' "first layer's kernels" 'What each layer sees'; do
+    ok "the report has: $part" grep -q "$part" report.html
+done
+ok "mnist_cnn runs" run mnist_cnn --limit 256 --epochs 1 --quiet
+
+# each number of an epoch's line stands in the CSV, to the digits that are printed, and the sums are of the samples that were used
+run lenet5 --limit 640 --epochs 3 --threads 2
+sed -n 's/^epoch \([0-9]*\)\/3 train_loss \([0-9.]*\) train_acc \([0-9.]*\)% test_loss \([0-9.]*\) test_acc \([0-9.]*\)%.*/\1 \2 \3 \4 \5/p' out >printed
+ok "three lines of numbers" test "$(wc -l <printed)" -eq 3
+head -n 1 lenet5.csv >columns
+ok "the lines of the epochs and the CSV say the same" awk -v columns="$(cat columns)" '
+    BEGIN { n = split(columns, name, ","); for (i = 1; i <= n; i++) at[name[i]] = i }
+    NR == FNR { if (FNR > 1) { split($0, v, ","); row[v[1]] = $0 } next }
+    { split(row[$1], v, ","); accuracy = v[at["train_acc"]] * (v[at["train_acc"]] <= 1 ? 100 : 1); tested = v[at["test_acc"]] * (v[at["test_acc"]] <= 1 ? 100 : 1)
+      if (d($2, v[at["train_loss"]]) > 6e-5 || d($4, v[at["test_loss"]]) > 6e-5 || d($3, accuracy) > .006 || d($5, tested) > .006) bad = 1; n++ }
+    function d(a, b) { return a > b ? a - b : b - a }
+    END { exit bad || n < 3 }' lenet5.csv printed
+ok "accuracies are shares of 640 samples" awk '{ for (i = 3; i <= 5; i += 2) { s = $i * 6.4; r = int(s + .5); if (s - r > .04 || r - s > .04) exit 1 } }' printed
+ok "the line of the data set" says '^built-in digits: 640 training and 640 test samples of 1 x 28 x 28$'
+
+# ---- files that cannot be written are told before the first epoch; nothing is left behind ----
+
+mkdir folder && echo old >kept.pth
+for file in '--save /nowhere/net.pth' '--checkpoint /nowhere/run.ckpt' '--report /nowhere/r.html'; do
+    ok "$file" refused lenet5 "$file: cannot be written: No such file or directory" --limit 128 $file
+    ok "no epoch was trained for $file" sh -c '! grep -q ^epoch out'
+done
+ok "a folder in the file's place" refused lenet5 '--save ../folder: cannot be written: it is a folder' --limit 128 --save ../folder
+ok "a path that ends as a folder" refused lenet5 'folder/: cannot be written: it is a folder' --limit 128 --report ../folder/
+ok "an ending that is no format" refused lenet5 '--save net.h5: .*the ending chooses the format' --limit 128 --save net.h5
+ok "the file that was there stays" sh -c 'refused_before=$(cat kept.pth); '"'$top/lenet5'"' --limit 128 --save kept.pth --report /nowhere/r >/dev/null 2>&1; [ "$(cat kept.pth)" = old ]'
+ok "no trial is left" sh -c '! ls | grep -q trial'
+
+# ---- Ctrl-C ----
+
+# interrupted PATTERN ARGUMENTS...: lenet5 gets SIGINT once PATTERN stands in out or err; its status is in $status
+interrupted() {
+    pattern=$1; shift
+    rm -rf run && mkdir run
+    (cd run && exec "$top/lenet5" --limit 12000 --batch 32 --epochs 50 --threads 1 "$@" >../out 2>../err) &
+    child=$!
+    for _ in $(seq 1200); do grep -q "$pattern" out err 2>/dev/null && break; sleep 0.05; done
+    kill -INT $child
+    wait $child; status=$?
+}
+: >out; : >err
+interrupted '^total\|total, for one sample' --save net.pth --checkpoint run.ckpt --report r.html
+ok "Ctrl-C in the first epoch: status 130" test $status -eq 130
+ok "it says where it stopped" grep -q '^lenet5: stopped in epoch 1 of 50; saving the files asked for' err
+ok "and what it saved" sh -c 'grep -q "^State dict: net.pth" out && grep -q "^Report: r.html" out && grep -q "^Checkpoint: run.ckpt, from the middle of epoch 1" out'
+ok "the cut epoch has no line" sh -c '! grep -q "^epoch 1/50 train_loss" out'
+ok "the files are there, and no curves of no epoch" sh -c 'test -s run/net.pth -a -s run/run.ckpt && grep -q "</html>" run/r.html && [ "$(ls run | wc -l)" -eq 3 ]'
+ok "the state dict loads" run lenet5 --limit 128 --epochs 1 --quiet --load run/net.pth
+ok "the checkpoint loads" sh -c "'$top/lenet5' --limit 128 --epochs 1 --quiet --checkpoint run/run.ckpt >out && grep -q 'continuing after epoch 0' out"
+: >out; : >err
+interrupted '^epoch 1/50 train_loss' --limit 1280 --save net.safetensors --checkpoint run.ckpt
+ok "Ctrl-C later: status 130" test $status -eq 130
+epochs=$(grep -c '^epoch [0-9]*/50 train_loss' out)
+ok "the CSV has the whole epochs alone" test "$(wc -l <run/lenet5.csv)" -eq $((epochs + 1))
+ok "the checkpoint is of the last whole one" grep -q "^Checkpoint: run.ckpt, from the end of epoch $epochs\$" out
+cp run/run.ckpt went-on.ckpt
+ok "and ends with the bits of a run that was never stopped" sh -c "'$top/lenet5' --limit 1280 --batch 32 --threads 1 --quiet --epochs $((epochs + 1)) --checkpoint went-on.ckpt --save a.pth >out &&
+    '$top/lenet5' --limit 1280 --batch 32 --threads 1 --quiet --epochs $((epochs + 1)) --save b.pth >out && cmp -s a.pth b.pth"
+
+# ---- wrong input ----
+
+ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists' --epoch 3
+run lenet5 --help
+ok "-h is --help" sh -c "'$top/lenet5' -h | cmp -s - out"
+for program in conv1d conv2d padding stride kernels activation pooling sharing lenet1998 $([ -x "$top/edges" ] && echo edges); do
+    ok "$program --help" sh -c "'$top/$program' --help | grep -q 'usage: ./$program' && '$top/$program' -h | grep -q '^$program - '"
+    ok "$program --epochs" refused $program '--epochs: there is no such option' --epochs
+done
+ok "the largest seed" run lenet5 --limit 128 --epochs 1 --quiet --seed 18446744073709551615
+losses out >largest; run lenet5 --limit 128 --epochs 1 --quiet --seed 18446744073709551614; losses out >other
+ok "and the one before it are two seeds" sh -c '! cmp -s largest other'
+for bad in 18446744073709551616 99999999999999999999 1e3 0x10 ' 1' '' +1; do
+    ok "--seed '$bad'" refused lenet5 'must be a whole number from 0 to 18446744073709551615' --seed "$bad"
+done
+ok "--limit 2147483648" refused lenet5 'from 1 to 2147483647' --limit 2147483648
+for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan' '--seed -1' '--threads 0' '--limit 0' '--limit 1.5'; do
+    ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
+done
+ok "an unknown precision" refused lenet5 '--precision bf16: must be float32 or tf32' --precision bf16
+for program in losses features; do
+    run $program --help && mv out help
+    for option in --save --load --checkpoint --report --quiet; do
+        ok "$program $option" refused $program "there is no option $option; --help lists" $option x
+        ok "$program --help does not list $option" sh -c "grep -q -- --seed help && ! grep -q -- $option help"
+    done
+done
+run lenet5 --help
+ok "lenet5 --help lists its options" sh -c 'grep -q -- --seed out && grep -q -- --save out && grep -q -- --quiet out'
+ok "an option without its value" refused lenet5 '--epochs needs a value' --epochs
+ok "an unknown backend" refused lenet5 'no backend "fast"; this program has direct, simd' --backend fast --limit 128
+ok "a folder without data" refused lenet5 'no MNIST in /nowhere; get it with: make mnist' --data /nowhere
+ok "no Fashion-MNIST" refused fashion_mnist 'no Fashion-MNIST in data/fashion-mnist; get it with: make fashion-mnist'
+ok "no CIFAR-10" refused cifar10 'no CIFAR-10 in data/cifar-10; get it with: make cifar-10'
+ok "a batch larger than the data" refused lenet5 '100 samples do not fill one batch of 128' --limit 100
+ok "a missing state dict" refused lenet5 'nothing.pth: cannot be opened' --load nothing.pth --limit 128
+ok "a state dict of another network" refused mnist_cnn 'straight.pth' --load "$work/straight.pth" --limit 128
+
+# small IDX files: `images COUNT BYTES` and `labels COUNT BYTE...`
+word() { printf "\\$(printf %o $(($1 >> 24 & 255)))\\$(printf %o $(($1 >> 16 & 255)))\\$(printf %o $(($1 >> 8 & 255)))\\$(printf %o $(($1 & 255)))"; }
+images() { word 2051; word "$1"; word 28; word 28; head -c "$2" /dev/zero; }
+labels() { word 2049; word "$1"; head -c "$2" /dev/zero; }
+mnist() { rm -rf mnist && mkdir mnist && for split in train t10k; do images 200 156800 >mnist/$split-images-idx3-ubyte; labels 200 200 >mnist/$split-labels-idx1-ubyte; done; }
+mnist
+ok "these IDX files are good" run lenet5 --data mnist --epochs 1 --quiet
+images 200 156799 >mnist/train-images-idx3-ubyte
+ok "cut-off images" refused lenet5 'train-images-idx3-ubyte: its header promises 156816 bytes, but it has 156815' --data ../mnist
+mnist; gzip -c mnist/t10k-images-idx3-ubyte >packed && mv packed mnist/t10k-images-idx3-ubyte
+ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte is gzip-compressed; unpack it: ' --data ../mnist
+mnist; gzip mnist/train-images-idx3-ubyte
+ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is packed; unpack it: gzip -dk ' --data ../mnist
+mnist; printf x | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=3 conv=notrunc 2>/dev/null
+ok "a wrong magic number" refused lenet5 'train-labels-idx1-ubyte: begins with 00 00 08 78, but an IDX file of labels begins with 00 00 08 01' --data ../mnist
+mnist; labels 199 199 >mnist/t10k-labels-idx1-ubyte
+ok "fewer labels than images" refused lenet5 't10k-labels-idx1-ubyte has 199 labels, but .*t10k-images-idx3-ubyte has 200 images' --data ../mnist
+mnist; printf '\012' | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=20 conv=notrunc 2>/dev/null
+ok "a label out of range" refused lenet5 'label 10 of sample 12 is outside 0 .. 9; the largest is 10: give 11 classes to cnn_load_idx' --data ../mnist
+mnist; rm mnist/t10k-labels-idx1-ubyte
+ok "a missing file" refused lenet5 't10k-labels-idx1-ubyte: cannot be opened' --data ../mnist
+mnist; { images 200 78400; head -c 78400 /dev/zero | tr '\0' '\377'; } >mnist/t10k-images-idx3-ubyte
+ok "Fashion-MNIST in MNIST's place" refused lenet5 "holds Fashion-MNIST's clothes, not MNIST's digits" --data ../mnist
+mnist
+ok "MNIST in Fashion-MNIST's place" refused fashion_mnist "holds MNIST's digits" --data ../mnist
+ok "MNIST in CIFAR-10's place" refused cifar10 'there is no CIFAR-10 in ../mnist; get it with: make cifar-10' --data ../mnist
+for place in MNIST/raw raw mnist; do
+    mkdir -p "tv/$place" && cp mnist/* "tv/$place/"
+    ok "MNIST in tv/$place, from the folder above" run lenet5 --data tv --epochs 1 --quiet
+    ok "and by CNN_DATA" sh -c "CNN_DATA='$work/tv' '$top/lenet5' --epochs 1 >out 2>err && grep -q '^MNIST: 200 training and 200 test samples of 1 x 28 x 28' out"
+    rm -r tv
+done
+for file in train-images train-labels t10k-images t10k-labels; do mv mnist/$file-idx?-ubyte mnist/$file.idx"$(case $file in *images) echo 3;; *) echo 1; esac)"-ubyte; done
+ok "names with a dot" run lenet5 --data mnist --epochs 1 --quiet
+echo '<!DOCTYPE html><html>' >mnist/train-images.idx3-ubyte
+ok "a web page in the images' place" refused lenet5 'train-images.idx3-ubyte: is a web page, not an IDX file of images: the download failed' --data ../mnist
+
+# ---- program 6-5 ----
+
+if [ -x "$top/pretrained" ]; then
+    mkdir cifar && for batch in data_batch_1 data_batch_2 data_batch_3 data_batch_4 data_batch_5 test_batch; do
+        head -c 30730000 /dev/zero >cifar/$batch.bin; done
+    run cifar10 --data cifar --epochs 1 --limit 128 --quiet
+    accuracy=$(sed -n 's/.*\(test_acc [0-9.]*%\).*/\1/p' out)
+    ok "cifar10 saves its state dict" test -s my_cnn_state_dict.pth
+    run pretrained --data cifar --limit 128
+    ok "--limit takes the first test samples" says '^CIFAR-10: 128 training and 128 test samples'
+    ok "pretrained reaches the same accuracy" says "$accuracy"
+    printf 'P6\n64 48\n255\n' >picture.ppm && head -c 9216 /dev/zero >>picture.ppm
+    run pretrained --image picture.ppm
+    ok "and names the five likeliest classes of a picture" test "$(grep -c ' %  [a-z]' out)" -eq 5
+    awk '/ %  [a-z]/ { if (n && $1 > last) exit 1; last = $1; sum += $1; n++ } END { exit !(n == 5 && sum > 40 && sum <= 100.3) }' out
+    ok "the likeliest first, percentages of one whole" [ $? -eq 0 ]
+    run pretrained --help && mv out help
+    ok "pretrained --help lists --image" grep -q -- '--image FILE' help
+    for option in --epochs --batch --lr --seed --save --checkpoint; do
+        ok "pretrained $option" refused pretrained "there is no option $option; --help lists" $option 1
+        ok "pretrained --help does not list $option" sh -c "! grep -q -- $option help"
+    done
+    ok "pretrained --image with --report" refused pretrained 'with --image no test samples are read' --image ../picture.ppm --report r.html
+    ok "pretrained --report into nowhere" refused pretrained '--report /nowhere/r.html: cannot be written: No such file' --load ../my_cnn_state_dict.pth --data ../cifar --report /nowhere/r.html
+    ok "a file that is no picture" refused pretrained 'cannot be read as a picture' --image ../out --load ../my_cnn_state_dict.pth
+else
+    skipped=$((skipped + 1))
+    echo "SKIP programs: pretrained was not built, as stb_image is missing"
+fi
+
+printf 'programs: %d passed, %d failed' $passed $failed
+[ $skipped -eq 0 ] || printf ', %d skipped' $skipped
+echo
+[ $failed -eq 0 ]
