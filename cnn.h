@@ -8082,24 +8082,20 @@ static double cnn__idx_at(const cnn__idx *idx, size_t i)
     }
 }
 
-static int cnn__idx_too_short(const char *path, size_t size, cnn__text *error)
-{
-    return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                    (double)size);
-}
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
     const unsigned char *file = idx->file;
     size_t expected;
-    int known, i;
-    if (size < 8) return cnn__idx_too_short(path, size, error);
-    idx->type = file[2];
-    idx->dimensions = file[3];
-    known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
-    /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
-    if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
+    int known = 0, i;
+    if (size >= 8) {
+        idx->type = file[2];
+        idx->dimensions = file[3];
+        known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+    }
+    /* labels have one dimension, the samples; images have rows and columns, too, and in colour channels */
+    if (size >= 8 && (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
         return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
                                "00 00 08 %02x%s",
                         path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
@@ -8107,7 +8103,9 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
-    if (size < idx->begin) return cnn__idx_too_short(path, size, error);
+    if (size < 8 || size < idx->begin)
+        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                        (double)size);
     for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
@@ -8138,7 +8136,7 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
 #endif
     if (!idx->file) return 0;
     if (cnn__is_gzip(idx->file, size) && path == packed)
-        return cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+        return cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
     if (cnn__is_gzip(idx->file, size))
         return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
                         path, path, path);
@@ -8198,7 +8196,8 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i);
+            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label,
+                            i);
         labels[i] = (int)label;
     }
     data->labels = labels;
@@ -8342,7 +8341,7 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
                  directory);
     cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
-        cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
+        cnn__say(error, "%.200s is packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
@@ -9132,7 +9131,8 @@ static int cnn__json_string(cnn__state *s, const char **text)
             if (!cnn__json_hex(s, &low)) return 0;
             c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
         }
-        if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
+        if (!c || c >> 11 == 0x1b)
+            return cnn__expected(s, "before it a character that is not \\u0000 or half a surrogate pair");
         more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: bytes that follow the first */
         *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
@@ -9166,7 +9166,7 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
 {
     const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
     size_t n = 0;
-    if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
+    if (depth > 100) return cnn__expected(s, "at most 100 nested brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
             if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
@@ -9380,7 +9380,7 @@ static int cnn__open_zip(cnn__state *s)
     size_t back;
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
         if (back > s->size || back > 22 + 65535)
-            return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
+            return cnn__wrong(s, "is not a ZIP archive, which torch.save writes; is it a broken download?");
         end = s->bytes + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
@@ -9587,7 +9587,7 @@ static void cnn__join_name(cnn__pickle *p)                 /* of two strings on 
 {
     const cnn__object *name = cnn__drop(p, 2);
     if (!name) return;
-    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is no string");
+    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is not a string");
     else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
 }
 
@@ -9665,7 +9665,7 @@ static void cnn__reduce(cnn__pickle *p)
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "something that is not a name");
         return;
     }
     if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
@@ -9696,7 +9696,7 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before
     size_t i;
     if (!item) return;
     if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it appends to what is no list");
+        cnn__broken(p, "it appends to something that is not a list");
         return;
     }
     for (i = 0; i < count; i++) {
@@ -9717,7 +9717,7 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     size_t owner;
     if (!item) return;
     if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it sets items of what is no dict");
+        cnn__broken(p, "it sets items of something that is not a dict");
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
@@ -9832,7 +9832,7 @@ static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
     if (kept || result->kind == CNN__DICT) return 1;
     if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
         cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
-    return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
+    return cnn__wrong(s, "is not a state dict but %s, which has no tensors by name and is not run; in Python: "
                          "torch.save(model.state_dict(), \"net.pth\")", what.s);
 }
 
@@ -9864,7 +9864,7 @@ static int cnn__read_pth(cnn__state *s)
     size_t size;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: "
+        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
                              "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
@@ -9911,7 +9911,7 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
         values = cnn__take_number(p, 8);
         if (cnn__failed(s)) return 0;
         if (!cnn__storage_bytes(p, name->text, values, &bytes))
-            return cnn__broken(p, "a storage is not of the size that was said");
+            return cnn__broken(p, "a storage has another size than its description");
         for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
             t[i].data = s->bytes + (p->at - p->begin);
@@ -10611,12 +10611,12 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     double *numbers = NULL, n;
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
-        cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+        cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
     else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
-            cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
+            cnn__wrong(s, "%s has the impossible number %g", key, n);
     }
     if (numbers) *rows = t->shape[0];
     return numbers;
@@ -10641,16 +10641,17 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
 static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
 {
     size_t rows = 0;
+    int i, good;
     n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
     n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
-        || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
-        || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
-        return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+    good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
+    for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
+        good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
+    if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
     if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
     n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
-    return n->scale && (rows == 2 || cnn__wrong(s, "has no proper cnn.h/scale"));
+    return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
 }
 
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
@@ -10679,7 +10680,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
         n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
-        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
         if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
     return !cnn__failed(s) && cnn__make_room(s);
@@ -10688,14 +10689,15 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
 static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
 {
+    int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    if (cnn__failed(s) || (blocks > CNN__MOMENT1 && !cnn__need_moment(net, &net->moment1))
-        || (blocks > CNN__MOMENT2 && !cnn__need_moment(net, &net->moment2)))
-        return 0;
+    for (block = CNN__MOMENT1; block < blocks && !cnn__failed(s); block++)
+        cnn__need_moment(net, cnn__block(net, block));
+    if (cnn__failed(s)) return 0;
     n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
     return n->epochs || cnn__wrong(s, "out of memory");
 }
