@@ -1376,21 +1376,23 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
 
 /* ============================================================================================
    >>textbook   The specification of every operation, one card a layer: its equation, its shapes,
-           one output value as the equation gives it (in double; its name ends in _at), then forward
-           and backward as plain loops. No threads, no vectors, no tricks: every backend is proved
-           against these lines, and with the backend `direct` they are what runs.
+                one value as the equation gives it (in double; the name ends in _at), then forward
+                and backward as plain loops. No threads, no vectors, no tricks. Every backend is
+                tested against these functions, and the backend `direct` runs them.
 
-   The lecture's names, and PyTorch's:
+       lecture   PyTorch                          index   counts
+       z         input                            n       samples of the batch
+       u         weight                           c, k    input channels, output channels
+       b         bias                             y, x    rows, columns of the kernel
+       f         output                           j, i    rows, columns of the output
+       tau       activation
+       s, d, p   stride, dilation, padding
 
-       z, u, f, tau   input, weight, output, activation        b        bias
-       n, c, k        sample, input channel, output channel    y, x     row, column in the kernel
-       j, i           row, column in the output                s, d, p  stride, dilation, padding
-
-   Elsewhere x is a layer's input and y its output. dz, du, db are the gradients of the loss with
-   respect to z, u, b. A parameter's gradient is added to what is there, an input's overwrites it.
+   The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
+   with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
    Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; softmax; dropout;
-   losses; optimizers; a batch of samples.
+   cross-entropy; mean squared error; optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1418,20 +1420,21 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
        here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
 
    with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
-   this code from its corner, and p makes up for it. k kernels, each as deep as its input, give k
-   feature maps (figure 6-7). With g groups, a kernel sees only its group's c / g input channels.
+   this code from its corner; the padding p makes up the difference. k kernels, each as deep as the
+   input, give k feature maps (figure 6-7). With g groups, a kernel sees only the c / g input
+   channels of its group.
 
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   Each product z u has two partial derivatives, u and z. So, with the same places of z as above:
+   The product z u has the derivative u with respect to z, and z with respect to u. So:
 
        db(k)       += sum_n sum_j sum_i df(n,k,j,i)
        du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
        dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
 
-/* Which row and column of z meet row y and column x of the kernel at output (j,i); -1: a zero */
+/* The row of z under row y of the kernel at output row j, s j + d y - p; -1: a zero. Then columns. */
 static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
     return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
@@ -1444,7 +1447,7 @@ static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
                        s->padding_mode);
 }
 
-/* Where row 0 of z(n,c) begins, and row y of u(k,c): c counts the channels of kernel k's group. */
+/* Where z(n,c) begins, and row y of u(k,c). c counts the input channels of kernel k's group. */
 static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
 {
     int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
@@ -1556,7 +1559,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
        sigmoid     1 / (1 + exp(-x))     tau' = y (1 - y)
        tanh        tanh x                tau' = 1 - y^2
 
-   All derivatives are written with y, so x need not be kept.      dx = dy tau'
+   Backward:  dx = dy tau'.  Each derivative is written with y, so that x need not be kept.
    -------------------------------------------------------------------------------------------- */
 static double cnn__activation_at(cnn_activation tau, double slope, double x)
 {
@@ -1605,12 +1608,12 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
 
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
-   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded.
-   With ceil_mode a window may hang over even the padding, and what hangs over is not counted in m;
-   but each window begins in the input or the padding before it, or it is left out.
+   Padding never wins; in the average it counts as zeros (m = kh kw) unless it is to be excluded.
+   With ceil_mode the last windows may reach beyond the padding; what lies there is not counted in
+   m. A window that would begin after the input's last row or column is left out.
 
-   index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
-   winner there, or, without an index, in x.
+   The index holds a byte for each y: the winner's place in its window, row * kw + column. Backward
+   finds the winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
@@ -1619,7 +1622,7 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = s->in_height + s->pad_height;       /* the padded border, or its own */
+    w.bottom = s->in_height + s->pad_height;
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
@@ -1632,6 +1635,7 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     return w;
 }
 
+/* The winner's place in the map */
 static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cnn__window w)
 {
     ptrdiff_t winner = (ptrdiff_t)w.top * s->in_width + w.left;
@@ -1656,6 +1660,7 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
     return sum / w.count;
 }
 
+/* The winner's place in its window */
 static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *map, int j, int i)
 {
     ptrdiff_t winner = cnn__pool2d_winner(s, map, cnn__pool2d_window(s, j, i));
@@ -1664,6 +1669,7 @@ static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *m
     return (unsigned char)(row * s->kernel_width + column);
 }
 
+/* From the place in the window to the place in the map */
 static ptrdiff_t cnn__pool2d_indexed(const cnn_pool2d_shape *s, unsigned char index, int j, int i)
 {
     int row = j * s->stride_height - s->pad_height + index / s->kernel_width;
@@ -1712,27 +1718,23 @@ static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const flo
 /* --------------------------------------------------------------------------------------------
    Linear, "fully connected": every output sees every input.
 
-       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)      y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
-
+       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)
        db(o)   += sum_n dy(n,o)
        dW(o,i) += sum_n dy(n,o) x(n,i)
        dx(n,i)  = sum_o dy(n,o) W(o,i)
-   -------------------------------------------------------------------------------------------- */
 
-/* sum + sum_i a(i) b(i), where the next value is a_next or b_next floats further */
-static double cnn__dot(double sum, const float *a, int a_next, const float *b, int b_next,
-                       int count)
-{
-    int i;
-    for (i = 0; i < count; i++, a += a_next, b += b_next) sum += (double)*a * (double)*b;
-    return sum;
-}
+       y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
+   -------------------------------------------------------------------------------------------- */
 
 static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w,
                              const float *b, int n, int o)
 {
-    int in = s->in_features;
-    return cnn__dot(b ? (double)b[o] : 0, w + (ptrdiff_t)o * in, 1, x + (ptrdiff_t)n * in, 1, in);
+    double y = b ? (double)b[o] : 0;
+    int i;
+    x += (ptrdiff_t)n * s->in_features;
+    w += (ptrdiff_t)o * s->in_features;
+    for (i = 0; i < s->in_features; i++) y += (double)w[i] * (double)x[i];
+    return y;
 }
 
 static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w,
@@ -1743,26 +1745,54 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
         for (o = 0; o < s->out_features; o++) *y++ = (float)cnn__linear_at(s, x, w, b, n, o);
 }
 
+static double cnn__linear_db_at(const cnn_linear_shape *s, const float *dy, int o)
+{
+    double db = 0;
+    int n;
+    for (n = 0; n < s->batch; n++, dy += s->out_features) db += (double)dy[o];
+    return db;
+}
+
+static double cnn__linear_dw_at(const cnn_linear_shape *s, const float *dy, const float *x, int o,
+                                int i)
+{
+    double dw = 0;
+    int n;
+    for (n = 0; n < s->batch; n++, dy += s->out_features, x += s->in_features)
+        dw += (double)dy[o] * (double)x[i];
+    return dw;
+}
+
+static double cnn__linear_dx_at(const cnn_linear_shape *s, const float *dy, const float *w, int n,
+                                int i)
+{
+    double dx = 0;
+    int o;
+    dy += (ptrdiff_t)n * s->out_features;
+    for (o = 0; o < s->out_features; o++, w += s->in_features) dx += (double)dy[o] * (double)w[i];
+    return dx;
+}
+
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    static const float one = 1;
-    int in = s->in_features, out = s->out_features, n, o, i;
-    for (o = 0; db && o < out; o++) db[o] += (float)cnn__dot(0, dy + o, out, &one, 0, s->batch);
-    for (o = 0; dw && o < out; o++)
-        for (i = 0; i < in; i++) *dw++ += (float)cnn__dot(0, dy + o, out, x + i, in, s->batch);
+    int n, o, i;
+    for (o = 0; db && o < s->out_features; o++) db[o] += (float)cnn__linear_db_at(s, dy, o);
+    for (o = 0; dw && o < s->out_features; o++)
+        for (i = 0; i < s->in_features; i++) *dw++ += (float)cnn__linear_dw_at(s, dy, x, o, i);
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < in; i++)
-            *dx++ = (float)cnn__dot(0, dy + (ptrdiff_t)n * out, 1, w + i, in, out);
+        for (i = 0; i < s->in_features; i++) *dx++ = (float)cnn__linear_dx_at(s, dy, w, n, i);
 }
 
 /* --------------------------------------------------------------------------------------------
-   Softmax over the channels c of each pixel: positive, and sums to 1.
+   Softmax over the channels c of each pixel: the y are positive and their sum is 1.
 
-       y_c = exp(x_c - max x) / sum_k exp(x_k - max x)         x, y  (n, channels, pixels)
-
-   Taking the largest x out changes nothing but keeps exp within range.
+       y_c  = exp(x_c - max x) / sum_k exp(x_k - max x)
        dx_c = y_c (dy_c - sum_k dy_k y_k)
+
+       y, x  (n, channels, pixels)
+
+   Subtracting the largest x changes no quotient, and keeps exp from overflowing.
    -------------------------------------------------------------------------------------------- */
 static double cnn__softmax_at(const cnn_map_shape *s, const float *x, int n, int c, int pixel)
 {
@@ -1790,19 +1820,22 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
     for (n = 0; n < s->batch; n++)
         for (p = 0; p < s->pixels; p++) {
             ptrdiff_t first = (ptrdiff_t)n * s->channels * s->pixels + p;
-            double sum = cnn__dot(0, dy + first, s->pixels, y + first, s->pixels, s->channels);
+            double sum = 0;
+            for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
+                sum += (double)dy[at] * (double)y[at];
             for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
                 dx[at] = (float)((double)y[at] * ((double)dy[at] - sum));
         }
 }
 
 /* --------------------------------------------------------------------------------------------
-   Dropout (Srivastava et al. 2014), in training only: each value is dropped with probability p, and
-   those that stay grow by 1 / (1 - p), so that the expected sum is the same.
+   Dropout (Srivastava et al. 2014), in training only: each value is set to 0 with probability p.
+   The others are divided by 1 - p, so that the expected sum stays the same.
 
-       y = m x / (1 - p)     m = 0 with probability p, else 1          dx = m dy / (1 - p)
+       y(i)  = m(i) x(i) / (1 - p)        m(i) = 0 with probability p, else 1
+       dx(i) = m(i) dy(i) / (1 - p)
 
-   The mask m is a function of (seed, layer, pass, element): backward asks for the same one again.
+   The mask m is a function of (seed, layer, pass, i), so backward computes the same mask again.
    -------------------------------------------------------------------------------------------- */
 static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x, size_t i)
 {
@@ -1825,22 +1858,28 @@ static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, flo
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
+   [k = t] is 1 if k is the label, else 0.
 
-       loss = -1/N sum_n log softmax(y_n)[t_n]        dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+       loss    = -1/N sum_n log softmax(y_n)[t_n]
+       dy(n,k) = (softmax(y_n)[k] - [k = t_n]) / N
 
-   With PyTorch's options: class weights w, smoothing e over K classes, t_n or probabilities p_n:
+   PyTorch's options: class weights w, label smoothing e, probabilities p_n in place of labels t_n.
+   Each class k then counts with q(n,k), and the sum is divided by D:
 
-       q(n,o) = w(o) ((1 - e) p_n(o) + e / K)          from probabilities,  D = N
-       q(n,o) = w(o) ((1 - e) [o = t_n] + e / K)       from labels,         D = sum_n w(t_n)
-       loss = -1/D sum_n sum_o q(n,o) log softmax(y_n)[o]
-       dy(n,o) = (softmax(y_n)[o] sum_k q(n,k) - q(n,o)) / D
+       q(n,k)  = w(k) ((1 - e) [k = t_n] + e / K)      D = sum_n w(t_n)     from labels
+       q(n,k)  = w(k) ((1 - e) p_n(k) + e / K)         D = N                from probabilities
 
-   An ignored label is in neither sum; its dy is 0. An epoch's mean is all numerators over all D.
+       loss    = -1/D sum_n sum_k q(n,k) log softmax(y_n)[k]
+       dy(n,k) = (softmax(y_n)[k] sum_o q(n,o) - q(n,k)) / D
 
        y, dy, p  (N, K)    t  (N)    w  (K)
+
+   A sample with the ignored label is left out of both sums, and its dy is 0. With probabilities,
+   labels say only which answers are right. An epoch's loss divides the sum of all batches by the
+   sum of all D.
    -------------------------------------------------------------------------------------------- */
 
-/* As torch.argmax: NaN counts as the largest, and among equals the first is taken. */
+/* As torch.argmax: NaN counts as the largest; among equal values the first is taken. */
 static int cnn__argmax(const float *y, int count)
 {
     int best = 0, o;
@@ -1849,7 +1888,7 @@ static int cnn__argmax(const float *y, int count)
     return best;
 }
 
-/* loss: a sum, whose mean is loss / weight; correct of `counted` samples */
+/* Adds a batch to the counters. loss is a sum; the batch's mean is loss / weight. */
 static void cnn__count_loss(cnn_counters *c, double loss, double weight, int correct, int counted)
 {
     c->loss = loss / weight;
@@ -1865,30 +1904,43 @@ static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
     return o->weight ? (double)o->weight[k] : 1;
 }
 
-/* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
+/* q(n,k); p: the probabilities of sample n, or NULL: from its label t */
 static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
                                    int outputs)
 {
-    double e = (double)o->label_smoothing, w = cnn__class_weight(o, k);
-    return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
+    double e = (double)o->label_smoothing, wanted = p ? (double)p[k] : (double)(k == t);
+    return cnn__class_weight(o, k) * ((1 - e) * wanted + e / outputs);
 }
 
-/* One sample: adds its numerator to *loss; dy (NULL: not wanted) is divided by `weight`, D. */
-static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
-                                      const float *y, const float *p, int t, int outputs,
-                                      double weight)
+/* D */
+static double cnn__cross_entropy_divisor(const cnn_cross_entropy_options *o, const float *target,
+                                         const int *labels, int batch)
 {
-    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, all = 0, q;
+    double d = 0;
+    int n;
+    if (target) return batch;
+    for (n = 0; n < batch; n++)
+        if (labels[n] != o->ignore_index) d += cnn__class_weight(o, labels[n]);
+    return d;
+}
+
+/* One sample: subtracts sum_k q log softmax(y)[k] from *loss; writes its dy, if that is not NULL */
+static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
+                                      const float *y, const float *p, int t, int outputs, double d)
+{
+    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, sum_of_q = 0;
     int k;
     for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
     for (k = 0; k < outputs; k++) {
-        all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, log may be infinite */
-            *loss += q * (log(sum) - ((double)y[k] - largest));
+        double q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        double log_softmax = (double)y[k] - largest - log(sum);
+        if (p || k == t || o->label_smoothing > 0)         /* else q = 0, and log may be -infinity */
+            *loss -= q * log_softmax;
+        sum_of_q += q;
     }
     for (k = 0; dy && k < outputs; k++) {
-        q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        dy[k] = (float)((exp((double)y[k] - largest) / sum * all - q) / weight);
+        double softmax = exp((double)y[k] - largest) / sum;
+        dy[k] = (float)((softmax * sum_of_q - cnn__cross_entropy_q(o, p, t, k, outputs)) / d);
     }
 }
 
@@ -1896,43 +1948,41 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
                                        float *dy, const float *y, const float *target,
                                        const int *labels, int batch, int outputs)
 {
-    double loss = 0, weight = 0;
+    double loss = 0, d = cnn__cross_entropy_divisor(o, target, labels, batch);
     int correct = 0, counted = 0, n;
-    for (n = 0; n < batch; n++)
-        if (target) weight++;
-        else if (labels[n] != o->ignore_index) weight += cnn__class_weight(o, labels[n]);
-    for (n = 0; n < batch; n++) {
-        ptrdiff_t row = (ptrdiff_t)n * outputs;
-        const float *p = target ? target + row : NULL;
+    for (n = 0; n < batch; n++, y += outputs) {
+        const float *p = target ? target + (ptrdiff_t)n * outputs : NULL;
+        float *dy_n = dy ? dy + (ptrdiff_t)n * outputs : NULL;
         int t = labels ? labels[n] : cnn__argmax(p, outputs);
         int ignored = labels && t == o->ignore_index;
-        if (!ignored) correct += cnn__argmax(y + row, outputs) == t, counted++;
-        if (p || !ignored)
-            cnn__cross_entropy_sample(o, &loss, dy ? dy + row : NULL, y + row, p, t, outputs,
-                                      weight);
-        else if (dy)
-            memset(dy + row, 0, sizeof *dy * (size_t)outputs);
+        counted += !ignored;
+        correct += !ignored && cnn__argmax(y, outputs) == t;
+        if (p || !ignored) cnn__cross_entropy_sample(o, &loss, dy_n, y, p, t, outputs, d);
+        else if (dy) memset(dy_n, 0, sizeof *dy * (size_t)outputs);
     }
-    cnn__count_loss(c, loss, weight, correct, counted);
+    cnn__count_loss(c, loss, d, correct, counted);
 }
 
 /* --------------------------------------------------------------------------------------------
    Mean squared error:
 
-       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+       loss    = 1/(N K) sum_n sum_k (y(n,k) - target(n,k))^2
+       dy(n,k) = 2 (y(n,k) - target(n,k)) / (N K)
 
-       y, dy, target  (N, K)    labels  (N): without targets, their one-hot vectors are the targets
+       y, dy, target  (N, K)    labels  (N)
+
+   Without targets, the targets are the one-hot vectors of the labels.
    -------------------------------------------------------------------------------------------- */
 static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target,
                      const int *labels, int batch, int outputs)
 {
     double loss = 0, count = (double)batch * outputs, wanted, error;
-    int correct = 0, n, o;
+    int correct = 0, n, k;
     for (n = 0; n < batch; n++, y += outputs) {
         correct += labels && cnn__argmax(y, outputs) == labels[n];
-        for (o = 0; o < outputs; o++) {
-            wanted = target ? (double)*target++ : (double)(o == labels[n]);
-            error = (double)y[o] - wanted;
+        for (k = 0; k < outputs; k++) {
+            wanted = target ? (double)*target++ : (double)(k == labels[n]);
+            error = (double)y[k] - wanted;
             loss += error * error;
             if (dy) *dy++ = (float)(2 * error / count);
         }
@@ -1942,7 +1992,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
 
 /* --------------------------------------------------------------------------------------------
    Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps
-   t = 1, 2, 3, ...: one that was frozen for a while counts those that it took part in.
+   t = 1, 2, 3, ...; it counts none while it is frozen.
 
        SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v
                (Nesterov: w = w - lr (g + momentum v))
@@ -1951,7 +2001,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
        AdamW   the same without g + decay w, but first  w = w - lr decay w
 
    Clipping: g = g min(1, max_norm / (|g| + 1e-6));  |g|: the length of all gradients as one vector.
-   Frozen parameters are left as they are, their gradients and moments too: they count nowhere.
+   A frozen parameter, its gradient and its moments stay as they are, and |g| leaves it out.
    -------------------------------------------------------------------------------------------- */
 static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v,
                           const float *g, cnn_span *spans, int count)
@@ -1974,12 +2024,13 @@ static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, f
     c->step++;
 }
 
+/* What is the same for every number of a parameter */
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
 static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s,
                                            const cnn_adam_options *o, int decoupled)
 {
-    cnn__adam_factors f;                    /* what is the same for every number of a parameter */
+    cnn__adam_factors f;
     double t = (double)(s->step + 1);
     f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
     f.decay = decoupled ? 0 : s->weight_decay;
@@ -2018,14 +2069,15 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
             sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    if (factor >= 1) return;                /* with NaN it does not: all become NaN, as PyTorch's */
+    if (factor >= 1) return;                /* false for NaN: then all become NaN, as in PyTorch */
     for (s = spans; s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 
 /* --------------------------------------------------------------------------------------------
-   Gathering a batch: the chosen samples, scaled to what the network sees.
-       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)
+   Gathering a batch: sample number n of the batch is sample order(n) of the data set, scaled.
+
+       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)        p counts pixels
    -------------------------------------------------------------------------------------------- */
 static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes,
                         const float *floats, const int *order, const float *scale,
@@ -2041,8 +2093,8 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
 }
 
 /* ============================================================================================
-   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry is
-           its cards one after the other: convolution, activation, pooling.
+   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry
+              calls its cards one after the other: convolution, activation, pooling.
    ============================================================================================ */
 
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
@@ -2118,7 +2170,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
-/* The other entries are one card each. */
+/* Each of the other entries calls one card. */
 static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
                                        const float *x)
 { (void)context; cnn__pool2d_forward(s, y, NULL, x); }
@@ -2201,11 +2253,14 @@ static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam
 static void *cnn__host_alloc(void *context, size_t bytes)
 { (void)context; return cnn__alloc(bytes, 1); }
 
-static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
-static void cnn__host_copy(void *context, void *to, const void *from,
-                           size_t bytes) { (void)context; memcpy(to, from, bytes); }
-static void cnn__host_zero(void *context, void *memory,
-                           size_t bytes) { (void)context; memset(memory, 0, bytes); }
+static void cnn__host_free(void *context, void *memory)
+{ (void)context; cnn__free(memory); }
+
+static void cnn__host_copy(void *context, void *to, const void *from, size_t bytes)
+{ (void)context; memcpy(to, from, bytes); }
+
+static void cnn__host_zero(void *context, void *memory, size_t bytes)
+{ (void)context; memset(memory, 0, bytes); }
 
 static cnn_backend cnn__direct(void)
 {
