@@ -1434,13 +1434,14 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
        dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
 
-/* The row of z under row y of the kernel at output row j, s j + d y - p; -1: a zero. Then columns. */
+/* The row of z, s j + d y - p, that row y of the kernel meets at output row j; -1: a zero */
 static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
     return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
                        s->padding_mode);
 }
 
+/* The same for columns */
 static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
 {
     return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
@@ -1934,7 +1935,7 @@ static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double
     for (k = 0; k < outputs; k++) {
         double q = cnn__cross_entropy_q(o, p, t, k, outputs);
         double log_softmax = (double)y[k] - largest - log(sum);
-        if (p || k == t || o->label_smoothing > 0)         /* else q = 0, and log may be -infinity */
+        if (p || k == t || o->label_smoothing > 0)     /* else q = 0, and the log may be infinite */
             *loss -= q * log_softmax;
         sum_of_q += q;
     }
