@@ -36,8 +36,8 @@
        >>random     Philox4x32-10: random numbers as a pure function
        >>threads    a small pool of threads; how many processors there are
        >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
-       >>direct     the backend `direct`: the cards as a table of operations
-       >>simd       the backend `simd`: the same operations as matrix products, vectors, threads
+       >>direct     `direct`: the cards as a table of operations
+       >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, evaluating and predicting
@@ -929,15 +929,21 @@ static void cnn__fprintf(FILE *file, const char *format, ...)
 
 /* ---- the message ---- */
 
+static int cnn__vsay(cnn__text *error, const char *format, va_list arguments)      /* returns 0, always */
+{
+    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
+    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    CNN_ON_ERROR(error->s);
+    return 0;
+}
+
 static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
-static int cnn__say(cnn__text *error, const char *format, ...)             /* returns 0, always */
+static int cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
-    if (!error || error->s[0]) return 0;                   /* the first message is the cause */
     va_start(arguments, format);
-    cnn__vsnprintf(error->s, sizeof error->s, format, arguments);
+    cnn__vsay(error, format, arguments);
     va_end(arguments);
-    CNN_ON_ERROR(error->s);
     return 0;
 }
 
@@ -1036,13 +1042,15 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
 }
 
 /* ============================================================================================
-   >>threads   One pool for all networks of this copy of the library. A job is cut into pieces, and
-               threads claim them one by one: a thread that is kept from its processor delays the
-               one piece that it holds. Which thread takes which piece changes no result.
+   >>threads   One pool of threads for all networks of this copy of the library. A job is cut into
+               pieces, and threads claim them one by one, so a thread that the system interrupts
+               delays only the piece that it holds. Which thread takes which piece changes no result.
+
+               Read cnn__parallel first, at the end of this section: it is all that the backends call.
    ============================================================================================ */
 
-/* Numbers below 1e-38 (denormals) count as 0 in the pieces: Adam's moments of a dead unit end there, and a processor
-   is several times slower with them. Returns the mode of before. */
+/* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
+   processor is several times slower with them. Returns the previous mode. */
 static unsigned cnn__flush_denormals(void)
 {
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -1090,7 +1098,7 @@ static int cnn__affinity(void)
     return processors;
 }
 
-/* Reads up to two numbers; returns how many stood there. The word "max" ends it: no limit. */
+/* Reads up to two numbers and returns how many it found: 0 where the file says "max", which means no limit. */
 static int cnn__read_numbers(const char *path, double *a, double *b)
 {
     FILE *file = fopen(path, "r");
@@ -1099,8 +1107,8 @@ static int cnn__read_numbers(const char *path, double *a, double *b)
     return n;
 }
 
-/* Processors' worth of time that a container may use, rounded up, or INT_MAX: the least along the groups above
-   this process. root: /sys/fs/cgroup; group: its own, "/a/b". */
+/* How many processors' time a container may use, rounded up; INT_MAX without a limit. The smallest limit counts: of the
+   process's own control group and of those above it. root: /sys/fs/cgroup; group: its own, such as "/a/b". */
 static int cnn__quota(const char *root, const char *group)
 {
     char path[600];
@@ -1109,22 +1117,23 @@ static int cnn__quota(const char *root, const char *group)
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
         cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
-        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0) least = fmin(least, time / period);
     }
     cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
     if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
         cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
-        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0 && time / period < least) least = time / period;
+        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0) least = fmin(least, time / period);
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
 }
 
-static int cnn__group_quota(void)
+static int cnn__own_quota(void)
 {
     FILE *file = fopen("/proc/self/cgroup", "r");
     char line[400], group[400] = "";
     while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4)) cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+        if (!strncmp(line, "0::/", 4))
+            cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
     if (file) fclose(file);
     return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
 }
@@ -1135,7 +1144,7 @@ static int cnn__processors(void)
     int n = 0;
 #ifndef CNN_NO_THREADS
 #if defined(__linux__)
-    int quota = cnn__group_quota();
+    int quota = cnn__own_quota();
     n = cnn__affinity();
     if (n > quota) n = quota;
 #elif defined(_WIN32)
@@ -1158,7 +1167,7 @@ static void cnn__unlock(void) {}
 static int cnn__add_atomic(int *count, int n) { return (*count += n) - n; }
 static int cnn__read_atomic(int *count) { return *count; }
 
-#else                                                      /* a mutex, two conditions, threads: of the platform */
+#else                                                      /* one name for each platform's mutex, condition, thread */
 
 #ifdef _WIN32
 typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
@@ -1194,7 +1203,10 @@ static void cnn__mutex_unlock(cnn__mutex *m) { pthread_mutex_unlock(m); }
 static void cnn__wait(cnn__condition *c, cnn__mutex *m) { pthread_cond_wait(c, m); }
 static void cnn__wake_one(cnn__condition *c) { pthread_cond_signal(c); }
 static void cnn__wake_all(cnn__condition *c) { pthread_cond_broadcast(c); }
-static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *)) { return !pthread_create(thread, NULL, entry, NULL); }
+static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
+{
+    return !pthread_create(thread, NULL, entry, NULL);
+}
 static void cnn__join(cnn__thread thread) { pthread_join(thread, NULL); }
 #endif
 
@@ -1203,7 +1215,7 @@ static cnn__mutex cnn__the_lock = CNN__MUTEX;
 static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
-/* C99 has no atomic operations: the compiler's, or a lock. Adds n to *count and returns what it was before. */
+/* Adds n to *count, returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
 static int cnn__add_atomic(int *count, int n)
 {
 #if defined(__GNUC__)
@@ -1228,7 +1240,7 @@ static int cnn__read_atomic(int *count)
 #endif
 }
 
-static void cnn__pause(void)                               /* tells the processor that this loop only waits */
+static void cnn__pause(void)                               /* tells the processor that this loop is waiting */
 {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
     __builtin_ia32_pause();
@@ -1237,47 +1249,52 @@ static void cnn__pause(void)                               /* tells the processo
 #endif
 }
 
-typedef struct cnn__job {                                  /* lies on the stack of its caller */
+typedef struct cnn__job {                                  /* lives on the stack of its caller, in cnn__parallel */
     void (*run)(void *arguments, int piece, int thread);
     void *arguments;
     int pieces, threads;
-    int claimed, front, back;                              /* pieces that somebody has claimed; from either end */
+    int claimed, front, back;                              /* pieces claimed: in all, at the front, at the back */
     int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
     int holding;                                           /* workers that hold a piece now */
-    int number;                                            /* of jobs so far */
+    int number;                                            /* 1 for the first job of the pool, and so on */
     struct cnn__job *following;
 } cnn__job;
 
 enum {
     CNN__MOST_WORKERS = 255,
-    CNN__SPINS = 8000                                      /* some 100 us: being woken takes 20, and a step has many jobs */
+    CNN__SPINS = 8000                                      /* about 100 us awake before a thread sleeps: waking takes
+                                                              20 us, and a training step has many jobs */
 };
 
 static struct {
     cnn__thread thread[CNN__MOST_WORKERS];
     int processors;
-    int wanted, workers;                                   /* workers: to be started at the next job; running */
+    int wanted, workers;                                   /* how many the next job needs; how many are running */
     int users;                                             /* open backends: the last one to close ends the workers */
     int ending;
     cnn__job *jobs;                                        /* in the order in which they were posted */
-    int numbered, posted;                                  /* jobs so far; posted: what an idle worker watches */
+    int numbered, posted;                                  /* jobs so far; an idle worker watches `posted` */
     int spinning, sleeping;                                /* idle workers: awake; asleep */
     int waiting;                                           /* callers asleep until their last pieces are done */
 } cnn__pool;
 static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
 
-/* The next piece, or -1. The caller begins at the front and workers at the back, so that each meets much the same
-   memory in one job after the other. */
+/* The next piece, or -1. The caller takes pieces from the front and workers from the back, so that each thread works on
+   much the same memory in every job. */
 static int cnn__claim(cnn__job *job, int thread)
 {
     if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
     return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
 }
 
-static int cnn__open_job(cnn__job *job) { return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces; }
+static int cnn__open_job(cnn__job *job)                    /* 1 if one more thread may join and finds a piece */
+{
+    return job->joined < job->threads && cnn__read_atomic(&job->claimed) < job->pieces;
+}
 
-/* Under the lock. How many workers a thread that begins on a job wakes, once it has given up the lock, which they want
-   first: two, who wake two more each. No more are awake than have a processor: they would only take turns. */
+/* Call it under the lock. How many workers a thread that begins a job should wake after it has released the lock, which
+   they take first. Two at most: each of them wakes two more. No more are awake than there are processors: they would
+   only take turns. */
 static int cnn__to_wake(cnn__job *job)
 {
     int most = cnn__pool.processors > 2 ? cnn__pool.processors - 1 : 1;
@@ -1290,7 +1307,7 @@ static int cnn__to_wake(cnn__job *job)
 
 static void cnn__wake(int workers) { while (workers-- > 0) cnn__wake_one(&cnn__job_posted); }
 
-/* Under the lock. Claims a piece of the first job that has one left and lacks a thread; NULL if there is none. */
+/* Call it under the lock. Joins the first open job and claims a piece of it; NULL if there is none. */
 static cnn__job *cnn__join_job(int *piece, int *thread)
 {
     cnn__job *job = cnn__pool.jobs;
@@ -1303,7 +1320,7 @@ static cnn__job *cnn__join_job(int *piece, int *thread)
     return NULL;
 }
 
-/* The next job mostly comes at once: for some microseconds a worker stays awake and watches for one after `number`. */
+/* The next job mostly comes at once, so a worker watches for one after `number` before it sleeps. */
 static void cnn__watch(int number)
 {
     int spins = CNN__SPINS;
@@ -1332,8 +1349,8 @@ static CNN__ENTRY cnn__worker(void *unused)
         cnn__wake(wake);
         do job->run(job->arguments, piece, thread);
         while ((piece = cnn__claim(job, thread)) >= 0);
-        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {   /* the job may be gone now */
-            cnn__lock();
+        if (cnn__add_atomic(&job->holding, -1) == 1 && cnn__read_atomic(&cnn__pool.waiting)) {
+            cnn__lock();                                   /* *job may no longer exist: its caller has returned */
             cnn__wake_all(&cnn__pieces_done);
             cnn__unlock();
         }
@@ -1351,17 +1368,17 @@ static void cnn__post(cnn__job *job)
     cnn__lock();
     while (cnn__pool.workers < cnn__pool.wanted && cnn__start(&cnn__pool.thread[cnn__pool.workers], cnn__worker))
         cnn__pool.workers++;
-    cnn__pool.wanted = cnn__pool.workers;                  /* where the system gives no more, fewer do it all */
+    cnn__pool.wanted = cnn__pool.workers;                  /* if the system refuses a thread, fewer do the work */
     while (*last) last = &(*last)->following;
     *last = job;
     job->number = ++cnn__pool.numbered;
     wake = cnn__to_wake(job);
     cnn__unlock();
-    cnn__add_atomic(&cnn__pool.posted, 1);                 /* now, when the lock is free for who was watching */
+    cnn__add_atomic(&cnn__pool.posted, 1);                 /* after the unlock: a watching worker takes the lock next */
     cnn__wake(wake);
 }
 
-/* All pieces are claimed: waits until those of the workers are done. */
+/* All pieces are claimed; waits until the workers have finished theirs. */
 static void cnn__finish(cnn__job *job)
 {
     cnn__job **at = &cnn__pool.jobs;
@@ -1380,7 +1397,7 @@ static void cnn__finish(cnn__job *job)
 }
 
 #ifndef _WIN32
-/* A forked child has the caller's thread alone: locks and workers begin anew, the workers at its first job. */
+/* After a fork the child has only the thread that forked: it gets new locks, and new workers at its first job. */
 static void cnn__forked(void)
 {
     static const cnn__mutex lock = CNN__MUTEX;
@@ -1398,7 +1415,7 @@ static void cnn__forked(void)
 
 #endif
 
-/* A backend that calls cnn__parallel opens the pool, and closes it when it is closed itself. */
+/* A backend that calls cnn__parallel opens the pool when it is opened, and closes it when it is closed. */
 static void cnn__open_pool(int threads)
 {
 #ifdef CNN_NO_THREADS
@@ -2386,577 +2403,145 @@ static cnn_backend cnn__direct(void)
     return b;
 }
 
-#endif /* CNN_IMPLEMENTATION, first part: the vector kernels stand between the two */
-
 /* ============================================================================================
-   >>simd   The backend `simd`: convolutions and linear layers as products of matrices. The cards above
-             say what is computed; this section only changes the order and the place of the sums.
+   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what
+            is computed; this section changes only the order of the sums and where values lie.
 
-             1. The vector kernels, the innermost loops. This part of the file is included once for each
-                instruction set (cnn.h includes itself); the best one is chosen when a network starts.
-             2. Threads: work in pieces that do not depend on how many threads there are, so that the
-                results do not either.
-             3. Convolution, with one image in each lane of a vector: the loops are the card's, with
-                vectors in place of numbers, and maps of any size fill the vectors. Kernels of 3 x 3
-                and 5 x 5 go forward, and back to the input, with Winograd's fewer multiplications.
-                The gradient of the weights leaves out what ReLU and max pooling have set to zero.
-             4. The linear layer, and what works value by value.
+            Lanes      One image lies in each lane of a vector. The loops are then the card's, with
+                       vectors in place of numbers, and maps of any size fill the vectors:
+
+                           image 0   a0 b0 c0 ...                   pixel a   a0 a1 a2 a3
+                           image 1   a1 b1 c1 ...      becomes      pixel b   b0 b1 b2 b3
+                           ...                                      ...       lanes 0 to 3
+
+            Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
+                       back to the input: cnn__choose_convolution says when, and why.
+            Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
+                       of the weights, and the linear layer's dx, leave these zeros out.
+            Threads    Work is cut into pieces that do not depend on the number of threads, so the
+                       results do not either.
+
+   The order: what all instruction sets share; the vector functions, which are the innermost loops;
+   the instruction sets; convolution; the linear layer; what works value by value; the table.
+
+   The vector functions are compiled once for each instruction set: cnn.h then includes itself with
+   CNN__ISA defined, and only the part under #ifdef CNN__ISA is read. There CNN__FOR(cnn__total)
+   is, for example, cnn__total_avx2.
+
+   THE WORDS of this section:
+       lane     one number of a vector; lane l belongs to image l of a block
+       block    as many images (in the linear layer: samples) as a vector has lanes
+       map      one channel of one image
+       tap      one weight of a kernel, and the input value that it is multiplied by
+       window   the input values that one output value sees
+       tile     4 x 4 neighbouring output values, which Winograd's algorithm computes together
+       point    Winograd's algorithm multiplies at 6 x 6 or 8 x 8 points; `points` is 6 or 8
+       piece    a part of a job that one thread does
+       offset   floats from the beginning of an array to a place in it
+       stride   floats from one row (row_stride), map, point, ... to the next in memory; only
+                stride_height and stride_width are the convolution's
+       df       the gradient with respect to f, the sum before the activation
+       isa      an instruction set: its vectors, and the vector functions compiled for it
    ============================================================================================ */
 
-#ifdef CNN__ISA                             /* the name of the instruction set that this pass is for */
-
-#define CNN__K(name) CNN__JOIN(name, CNN__ISA)
-
-#if CNN__LANES > 1
-typedef float CNN__K(cnn__v) __attribute__((vector_size(4 * CNN__LANES)));
-typedef float CNN__K(cnn__vu) __attribute__((vector_size(4 * CNN__LANES), aligned(4), may_alias));     /* at any address */
-typedef int32_t CNN__K(cnn__vi) __attribute__((vector_size(4 * CNN__LANES)));
-#else
-typedef float CNN__K(cnn__v), CNN__K(cnn__vu);
-#endif
-
-#if CNN__LANES > 1
-#define CNN__SELECT(mask, a, b) \
-    ((CNN__K(cnn__v))(((CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(a)) | (~(CNN__K(cnn__vi))(mask) & (CNN__K(cnn__vi))(b))))
-#define CNN__RELU(y) ((CNN__K(cnn__v))((CNN__K(cnn__vi))(y) & ~(CNN__K(cnn__vi))((y) <= 0)))     /* lets NaN through, as the card's */
-#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__LOW)    /* a0 b0 a1 b1 ..., the first half of both interleaved */
-#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__K(cnn__vi), CNN__HIGH)   /* and the second */
-#else
-#define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
-#define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
-#define CNN__LOWER(a, b) (a)
-#define CNN__UPPER(a, b) (b)
-#endif
-
-/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
-static CNN__INLINE void CNN__K(cnn__transpose)(CNN__K(cnn__v) *r)
-{
-#if CNN__LANES > 1
-    CNN__K(cnn__v) t[CNN__LANES];
-    int i, round;
-    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
-        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
-            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
-            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
-        }
-        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
-    }
-#else
-    (void)r;
-#endif
-}
-
-/* C = init + A B as outer products: a tile of ROWS rows and `vectors` vectors stays in registers.
-       a[r]  row r of A       b + where[k]  row k of B, its vectors `spacing` apart
-       c     the tile's corner, its rows `ldc` apart; only the first `rows` rows are written
-   A step loads one row of B and one value of each row of A for ROWS * vectors multiply-adds.
-   init is bias[r], or what c holds (accumulate), or 0.                                                */
-static CNN__INLINE void CNN__K(cnn__tile_of)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where,
-                                             ptrdiff_t spacing, float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate,
-                                             int relu)
-{
-    CNN__K(cnn__v) sum[CNN__ROWS][CNN__VECTORS], line[CNN__VECTORS], zero = { 0 };
-    int k, r, v;
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
-        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + (bias ? bias[r] : 0);
-    for (k = 0; k < depth; k++) {
-        CNN__UNROLL for (v = 0; v < vectors; v++) line[v] = *(const CNN__K(cnn__vu) *)(b + where[k] + v * spacing);
-        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
-            float value = a[r][k];
-            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += line[v] * value;
-        }
-    }
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
-        CNN__UNROLL for (v = 0; v < vectors; v++) {
-            CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(c + (ptrdiff_t)r * ldc + v * CNN__LANES);
-            if (r >= rows) break;
-            if (accumulate) sum[r][v] += *to;
-            *to = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
-        }
-}
-
-static void CNN__K(cnn__tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing,
-                              float *c, ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu)
-{
-    if (vectors == 1)
-        CNN__K(cnn__tile_of)(1, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-    else if (vectors == 2)
-        CNN__K(cnn__tile_of)(2, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-    else CNN__K(cnn__tile_of)(CNN__VECTORS, depth, a, b, where, spacing, c, ldc, rows, bias, accumulate, relu);
-}
-
-/* to(r, i) += sum over n of values[n] x[places[n] + r pitch + i]: windows of `rows` lines of `vectors` vectors, weighed and
-   added up. As many of the sums as there are registers go together: for each value, one load a multiply-add. Few sums would
-   wait for themselves, so they are made in two `ways`, of the windows with even and with odd numbers. */
-static CNN__INLINE void CNN__K(cnn__add_windows_of)(int rows, int vectors, ptrdiff_t ways, float *to, ptrdiff_t line, const float *x,
-                                                    ptrdiff_t pitch, const float *values, const int32_t *places, ptrdiff_t count)
-{
-    CNN__K(cnn__v) sum[2][CNN__SUMS], zero = { 0 };
-    ptrdiff_t n, way;
-    int r, v;
-    CNN__UNROLL for (way = 0; way < ways; way++)
-        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
-    for (n = 0; n < count; n += ways)
-        CNN__UNROLL for (way = 0; way < ways; way++) {
-            const float *at;
-            float value;
-            if (n + way >= count) break;
-            at = x + places[n + way];
-            value = values[n + way];
-            CNN__UNROLL for (r = 0; r < rows; r++, at += pitch)
-                CNN__UNROLL for (v = 0; v < vectors; v++)
-                    sum[way][r * vectors + v] += *(const CNN__K(cnn__vu) *)(at + v * CNN__LANES) * value;
-        }
-    CNN__UNROLL for (r = 0; r < rows; r++, to += line)
-        CNN__UNROLL for (v = 0; v < vectors; v++) {
-            if (ways == 2) sum[0][r * vectors + v] += sum[1][r * vectors + v];
-            *(CNN__K(cnn__vu) *)(to + v * CNN__LANES) += sum[0][r * vectors + v];
-        }
-}
-
-static void CNN__K(cnn__add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
-                                     const int32_t *places, ptrdiff_t count)
-{
-    ptrdiff_t line = (ptrdiff_t)vectors * CNN__LANES;
-    int row, high, v;
-    for (row = 0; row < rows; row += high) {
-        high = rows - row >= 5 ? 5 : rows - row >= 3 ? 3 : 1;
-        for (v = 0; v < vectors;) {
-            float *t = to + row * line + v * CNN__LANES;
-            const float *from = x + row * pitch + v * CNN__LANES;
-#define CNN__BLOCK(h, w)                                                                                           \
-            if (high == h && vectors - v >= w && h * w <= CNN__SUMS) {                                             \
-                CNN__K(cnn__add_windows_of)(h, w, h * w <= CNN__SUMS / 2 ? 2 : 1, t, line, from, pitch, values, places, count);  \
-                v += w;                                                                                            \
-                continue;                                                                                          \
-            }
-            CNN__BLOCK(5, 5) CNN__BLOCK(5, 2) CNN__BLOCK(5, 1)
-            CNN__BLOCK(3, 8) CNN__BLOCK(3, 4) CNN__BLOCK(3, 2) CNN__BLOCK(3, 1)
-            CNN__BLOCK(1, 4) CNN__BLOCK(1, 2) CNN__BLOCK(1, 1)
-#undef CNN__BLOCK
-        }
-    }
-}
-
-/* Lists those of n values that are not 0, and where in X their windows begin: at a corner, or if they were pooled, at the tap
-   that won there. Returns how many. */
-static CNN__INLINE ptrdiff_t CNN__K(cnn__nonzeros_of)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                                   const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
-{
-    ptrdiff_t count = 0, i;
-    for (i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, df + i, sizeof bits);
-        memcpy(values + count, &bits, sizeof bits);
-        places[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
-        count += bits << 1 != 0;                           /* no branch, which would be guessed wrong half the time */
-    }
-    return count;
-}
-
-static ptrdiff_t CNN__K(cnn__nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners,
-                                    const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n)
-{
-    if (index) return CNN__K(cnn__nonzeros_of)(values, places, df, corners, index, taps, begin, n);
-    return CNN__K(cnn__nonzeros_of)(values, places, df, corners, NULL, taps, begin, n);
-}
-
-/* Pixel p of each image becomes one vector: image l in lane l. Maps of rows x width pixels lie `image` values apart; pixel
-   (j, i) goes to to[j pitch + i step]. Lanes past the last image repeat it. From floats, or from bytes (the other NULL). */
-static CNN__INLINE void CNN__K(cnn__lanes_in_of)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *floats,
-                                                 const unsigned char *bytes, ptrdiff_t image, int images, int rows, int width)
-{
-    ptrdiff_t count = (ptrdiff_t)rows * width, first = 0, starts[CNN__LANES];
-    CNN__K(cnn__v) r[CNN__LANES];
-    int l, p;
-    for (l = 0; l < CNN__LANES; l++) starts[l] = image * (ptrdiff_t)(l < images ? l : images - 1);
-    while (first < count) {
-        ptrdiff_t row, column;
-        int block = CNN__LANES;
-        if (count < CNN__LANES) {
-            block = (int)count;
-            for (p = 0; p < block; p++)
-                for (l = 0; l < CNN__LANES; l++)
-                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
-        } else {
-            if (first + CNN__LANES > count) first = count - CNN__LANES;            /* the last block overlaps the one before */
-            for (l = 0; l < CNN__LANES; l++)
-                if (floats) r[l] = *(const CNN__K(cnn__vu) *)(floats + starts[l] + first);
-                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
-            CNN__K(cnn__transpose)(r);
-        }
-        row = first / (ptrdiff_t)width; column = first % (ptrdiff_t)width;
-        for (p = 0; p < block; p++) {
-            *(CNN__K(cnn__vu) *)(to + row * pitch + column * step) = r[p];
-            if (++column == (ptrdiff_t)width) { column = 0; row++; }
-        }
-        first += block;
-    }
-}
-
-static void CNN__K(cnn__lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows,
-                                  int width)
-{
-    CNN__K(cnn__lanes_in_of)(to, pitch, step, from, NULL, image, images, rows, width);
-}
-
-static void CNN__K(cnn__places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count)
-{
-    CNN__K(cnn__lanes_in_of)(to, 0, CNN__LANES, NULL, from, image, images, 1, count);
-}
-
-/* The way back: `count` vectors, `step` apart, to each image's `count` values; images lie `image` apart. */
-static CNN__INLINE void CNN__K(cnn__lanes_out_of)(float *floats, unsigned char *bytes, ptrdiff_t image, int images,
-                                                  const float *from, ptrdiff_t step, ptrdiff_t count)
-{
-    CNN__K(cnn__v) r[CNN__LANES];
-    ptrdiff_t first;
-    int l, p;
-    if (count < CNN__LANES) {
-        for (l = 0; l < images; l++)
-            for (first = 0; first < count; first++) {
-                float value = from[first * step + l];
-                if (floats) floats[l * image + first] = value; else bytes[l * image + first] = (unsigned char)value;
-            }
-        return;
-    }
-    for (first = 0; first < count; first += CNN__LANES) {
-        if (first + CNN__LANES > count) first = count - CNN__LANES;
-        for (p = 0; p < CNN__LANES; p++) r[p] = *(const CNN__K(cnn__vu) *)(from + (first + p) * step);
-        CNN__K(cnn__transpose)(r);
-        for (l = 0; l < CNN__LANES; l++) {
-            if (l >= images) break;
-            if (floats) *(CNN__K(cnn__vu) *)(floats + l * image + first) = r[l];
-            else for (p = 0; p < CNN__LANES; p++) bytes[l * image + first + p] = (unsigned char)((const float *)&r[l])[p];
-        }
-    }
-}
-
-static void CNN__K(cnn__lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count)
-{
-    CNN__K(cnn__lanes_out_of)(to, NULL, image, images, from, step, count);
-}
-
-static void CNN__K(cnn__places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count)
-{
-    CNN__K(cnn__lanes_out_of)(NULL, to, image, images, from, CNN__LANES, count);
-}
-
-/* max pooling of one image a lane; place (NULL: not wanted) is the winner's number in its window */
-static void CNN__K(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z)
-{
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * CNN__LANES;
-    int c, j, i, row, column;
-    for (c = 0; c < s->channels; c++, z += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, y += CNN__LANES) {
-                cnn__window w = cnn__pool2d_window(s, j, i);
-                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
-                int start = (w.top - top) * s->kernel_width + w.left - left;
-                CNN__K(cnn__v) zero = { 0 };
-                CNN__K(cnn__v) best = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)w.top * s->in_width + w.left) * CNN__LANES);
-                CNN__K(cnn__v) winner = zero + (float)start;
-                for (row = w.top; row < w.bottom; row++)
-                    for (column = w.left; column < w.right; column++) {
-                        CNN__K(cnn__v) next = *(const CNN__K(cnn__vu) *)(z + ((ptrdiff_t)row * s->in_width + column) * CNN__LANES);
-                        CNN__K(cnn__v) number = zero + (float)((row - top) * s->kernel_width + column - left);
-                        winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
-                        best = CNN__SELECT(CNN__WINS(next, best), next, best);
-                    }
-                *(CNN__K(cnn__vu) *)y = best;
-                if (place) { *(CNN__K(cnn__vu) *)place = winner; place += CNN__LANES; }
-            }
-}
-
-/* its way back: each gradient is added at its window's winner. d: maps of `map` values, rows `pitch`, columns `step` apart */
-static void CNN__K(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
-                                    const float *place)
-{
-    int c, j, i, row, column;
-    for (c = 0; c < s->channels; c++, d += map)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++, dy += CNN__LANES, place += CNN__LANES) {
-                cnn__window w = cnn__pool2d_window(s, j, i);
-                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
-                CNN__K(cnn__v) g = *(const CNN__K(cnn__vu) *)dy, winner = *(const CNN__K(cnn__vu) *)place, zero = { 0 };
-                for (row = w.top; row < w.bottom; row++)
-                    for (column = w.left; column < w.right; column++) {
-                        float number = (float)((row - top) * s->kernel_width + column - left);
-                        CNN__K(cnn__vu) *to = (CNN__K(cnn__vu) *)(d + (ptrdiff_t)row * pitch + (ptrdiff_t)column * step);
-                        *to += CNN__SELECT(winner == zero + number, g, zero);
-                    }
-            }
-}
-
-/* ---- Winograd's transforms, for one image (or one channel) a lane ---- */
-
-/* One dimension: out = matrix in, rows x columns, and known when this is compiled: what remains is a line of multiplications
-   and additions for each row. */
-static CNN__INLINE void CNN__K(cnn__transform_line)(const float *matrix, int rows, int columns, CNN__K(cnn__v) *out,
-                                                    const CNN__K(cnn__v) *in)
-{
-    int j, k;
-    CNN__UNROLL for (j = 0; j < rows; j++) {
-        int begun = 0;
-        CNN__UNROLL for (k = 0; k < columns; k++)
-            if (matrix[j * columns + k] != 0) {
-                out[j] = begun ? out[j] + in[k] * matrix[j * columns + k] : in[k] * matrix[j * columns + k];
-                begun = 1;
-            }
-    }
-}
-
-/* to = matrix from TT: columns x columns values, rows `pitch` and columns `step` apart, become rows x rows values `apart`. */
-static CNN__INLINE void CNN__K(cnn__transform)(const float *matrix, int rows, int columns, float *to, ptrdiff_t apart,
-                                               const float *from, ptrdiff_t pitch, ptrdiff_t step)
-{
-    CNN__K(cnn__v) half[8][8], in[8], out[8];
-    int i, k;
-    for (i = 0; i < columns; i++) {
-        CNN__UNROLL for (k = 0; k < columns; k++) in[k] = *(const CNN__K(cnn__vu) *)(from + k * pitch + i * step);
-        CNN__K(cnn__transform_line)(matrix, rows, columns, out, in);
-        CNN__UNROLL for (k = 0; k < rows; k++) half[k][i] = out[k];
-    }
-    for (i = 0; i < rows; i++) {
-        CNN__K(cnn__transform_line)(matrix, rows, columns, out, half[i]);
-        CNN__UNROLL for (k = 0; k < rows; k++) *(CNN__K(cnn__vu) *)(to + (i * rows + k) * apart) = out[k];
-    }
-}
-
-/* U = G u GT of each kernel u: (out_channels, in_channels, r, r), LANES channels side by side.
-   to[point][k][c], a point's matrix `apart` values from the next, its rows `pitch` */
-static void CNN__K(cnn__winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels,
-                                      int in_channels)
-{
-    int r = points - 3, k, c;
-    float taps[25 * CNN__LANES];
-    for (k = 0; k < out_channels; k++, to += pitch)
-        for (c = 0; c < in_channels; c += CNN__LANES, weight += r * r * CNN__LANES) {
-            int there = in_channels - c < CNN__LANES ? in_channels - c : CNN__LANES;
-            CNN__K(cnn__lanes_in)(taps, 0, CNN__LANES, weight, (ptrdiff_t)r * r, there, 1, r * r);
-            if (points == 6) CNN__K(cnn__transform)(cnn__G6, 6, 3, to + c, apart, taps, 3 * CNN__LANES, CNN__LANES);
-            else CNN__K(cnn__transform)(cnn__G8, 8, 5, to + c, apart, taps, 5 * CNN__LANES, CNN__LANES);
-            if (there < CNN__LANES) weight += r * r * (there - CNN__LANES);
-        }
-}
-
-/* V = BT z B of the windows of `count` tiles from number `first` on, of each channel. to[point][channel][tile] */
-static void CNN__K(cnn__winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch,
-                                    int channels, int across, int first, int count)
-{
-    int c, t;
-    for (c = 0; c < channels; c++, in += map)
-        for (t = first; t < first + count; t++, to += CNN__LANES) {
-            const float *window = in + (ptrdiff_t)(t / across * 4) * pitch + (ptrdiff_t)(t % across * 4) * CNN__LANES;
-            if (points == 6) CNN__K(cnn__transform)(cnn__BT6, 6, 6, to, apart, window, pitch, CNN__LANES);
-            else CNN__K(cnn__transform)(cnn__BT8, 8, 8, to, apart, window, pitch, CNN__LANES);
-        }
-}
-
-/* f = [relu] (bias + AT M A): each tile's 4 x 4 outputs, cut off at the map's edges. from[point][channel][tile] */
-static void CNN__K(cnn__winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
-                                     const float *bias, int relu, int channels, int across, int first, int count)
-{
-    float tile[16 * CNN__LANES];
-    int c, t, i, j;
-    for (c = 0; c < channels; c++, out += map)
-        for (t = first; t < first + count; t++, from += CNN__LANES) {
-            int top = t / across * 4, left = t % across * 4;
-            if (points == 6) CNN__K(cnn__transform)(cnn__AT6, 4, 6, tile, CNN__LANES, from, 6 * apart, apart);
-            else CNN__K(cnn__transform)(cnn__AT8, 4, 8, tile, CNN__LANES, from, 8 * apart, apart);
-            for (j = 0; j < 4 && top + j < height; j++)
-                for (i = 0; i < 4 && left + i < width; i++) {
-                    CNN__K(cnn__v) sum = *(const CNN__K(cnn__vu) *)(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
-                    *(CNN__K(cnn__vu) *)(out + ((ptrdiff_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
-                }
-        }
-}
-
-static float CNN__K(cnn__total)(const float *x, ptrdiff_t n)
-{
-    CNN__K(cnn__v) sum[4], zero = { 0 };
-    float total = 0;
-    ptrdiff_t i;
-    int v, l;
-    for (v = 0; v < 4; v++) sum[v] = zero;
-    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
-        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += *(const CNN__K(cnn__vu) *)(x + i + v * CNN__LANES);
-    for (v = 0; v < 4; v++)
-        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
-    for (; i < n; i++) total += x[i];
-    return total;
-}
-
-/* Loops that the compiler turns into this instruction set's vectors by itself. */
-
-static void CNN__K(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
-}
-
-static void CNN__K(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
-}
-
-static void CNN__K(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) to[i] += from[i];
-}
-
-static void CNN__K(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
-{
-    ptrdiff_t i;
-    for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
-}
-
-/* square roots of numbers >= 0, as no compiler makes of sqrtf(), which may set errno: a first guess of 1 / sqrt x from the bits,
-   then Newton's steps */
-static CNN__INLINE CNN__K(cnn__v) CNN__K(cnn__sqrt)(CNN__K(cnn__v) x)
-{
-#if CNN__LANES > 1
-    CNN__K(cnn__v) r = (CNN__K(cnn__v))(0x5f375a86 - ((CNN__K(cnn__vi))x >> 1)), root;
-    int n;
-    CNN__UNROLL for (n = 0; n < 3; n++) r = r * (1.5f - 0.5f * x * r * r);
-    root = x * r;
-    root += 0.5f * r * (x - root * root);
-    return CNN__SELECT(x <= 3e38f, root, x);               /* infinity and NaN are their own */
-#else
-    return sqrtf(x);
-#endif
-}
-
-static CNN__INLINE void CNN__K(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m,
-                                                 float *v, const float *g)
-{
-    CNN__K(cnn__v) weight = *(const CNN__K(cnn__vu) *)w, d = *(const CNN__K(cnn__vu) *)g + f->decay * weight;
-    CNN__K(cnn__v) mean = o->beta1 * *(const CNN__K(cnn__vu) *)m + (1 - o->beta1) * d;
-    CNN__K(cnn__v) square = o->beta2 * *(const CNN__K(cnn__vu) *)v + (1 - o->beta2) * d * d;
-    *(CNN__K(cnn__vu) *)m = mean;
-    *(CNN__K(cnn__vu) *)v = square;
-    *(CNN__K(cnn__vu) *)w = weight * f->shrink - f->lr * mean / (CNN__K(cnn__sqrt)(square) * f->root + o->eps);
-}
-
-static void CNN__K(cnn__adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
-                                   const float *g, ptrdiff_t n)
-{
-    cnn__adam_factors factors = *f;
-    cnn_adam_options options = *o;
-    float rest[4][CNN__LANES] = { { 0 } };
-    ptrdiff_t i, left = n % CNN__LANES;
-    size_t bytes = (size_t)left * sizeof *w;
-    for (i = 0; i < n - left; i += CNN__LANES) CNN__K(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
-    memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes); memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
-    CNN__K(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
-    memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
-}
-
-/* y = x grow where cnn_random's word number 4 index, 4 index + 1, ... is at least limit, else 0: LANES counters side by side */
-static void CNN__K(cnn__dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
-                                      uint32_t index, uint32_t limit, float grow)
-{
-    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
-    ptrdiff_t at, i, left;
-    int l, round;
-    for (at = 0; at < n; at += left, index += CNN__LANES) {
-        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
-        for (l = 0; l < CNN__LANES; l++) {
-            c0[l] = index + (uint32_t)l;
-            c1[l] = stream;
-            c2[l] = (uint32_t)step;
-            c3[l] = (uint32_t)(step >> 32);
-        }
-        for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-            for (l = 0; l < CNN__LANES; l++) {
-                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
-                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
-                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-                c1[l] = (uint32_t)p1;
-                c3[l] = (uint32_t)p0;
-            }
-        for (l = 0; l < CNN__LANES; l++) {
-            words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
-        }
-        for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
-    }
-}
-
-static const cnn__kernels CNN__K(cnn__kernels) = {
-    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
-    CNN__K(cnn__tile), CNN__K(cnn__add_windows), CNN__K(cnn__nonzeros), CNN__K(cnn__lanes_in), CNN__K(cnn__places_in),
-    CNN__K(cnn__lanes_out), CNN__K(cnn__places_out), CNN__K(cnn__max_pool), CNN__K(cnn__max_unpool), CNN__K(cnn__winograd_u),
-    CNN__K(cnn__winograd_v), CNN__K(cnn__winograd_f), CNN__K(cnn__total),
-    CNN__K(cnn__relu_forward), CNN__K(cnn__relu_backward), CNN__K(cnn__sum_into), CNN__K(cnn__scale_bytes),
-    CNN__K(cnn__adam_part), CNN__K(cnn__dropout_part)
-};
-
-#undef CNN__K
-#undef CNN__RELU
-#undef CNN__SELECT
-#undef CNN__LOWER
-#undef CNN__UPPER
-#undef CNN__LOW
-#undef CNN__HIGH
-#undef CNN__ISA
-#undef CNN__LANES
-#undef CNN__ROWS
-#undef CNN__VECTORS
-#undef CNN__SUMS
-#elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)        /* second part */
-#define CNN__IMPLEMENTED
-
-/* ---- the kernels of each instruction set ---- */
-
-#define CNN__JOIN_(name, isa) name##_##isa
-#define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
-#define CNN__TEXT_(isa) #isa
-#define CNN__TEXT(isa) CNN__TEXT_(isa)
-
-#if defined(__GNUC__)
-#define CNN__INLINE inline __attribute__((always_inline))
-#else
-#define CNN__INLINE
-#endif
-#if defined(__clang__)
-#define CNN__UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define CNN__UNROLL _Pragma("GCC unroll 32")
-#else
-#define CNN__UNROLL
-#endif
-#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))          /* b is larger than the earlier a, or NaN: as the card's winner */
-
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#elif defined(__GNUC__)
-#define CNN__SHUFFLE(a, b, integers, ...) __builtin_shuffle(a, b, (integers){ __VA_ARGS__ })
-#endif
-
 static int cnn__smaller(int a, int b) { return a < b ? a : b; }
-static int cnn__round_up(int n, int to) { return (n + to - 1) / to * to; }
-static int cnn__pieces(int n, int size) { return (n + size - 1) / size; }
+static ptrdiff_t cnn__larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static int cnn__divide_up(int n, int by) { return (n + by - 1) / by; }
+static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
-/* An equal share of what is left for each tile: 7 columns by at most 3 are 3 + 2 + 2. */
-static int cnn__share(int left, int most) { return cnn__pieces(left, cnn__pieces(left, most)); }
+/* How many of the `left` go next, at most `most`, so that all shares are about equal: 7 by at most 3 are 3 + 2 + 2. */
+static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__divide_up(left, most)); }
 
-/* A correlation: every output is the sum over taps (c, y, x) of  weight(k, c, y, x) in(c, j s + y d, i s + x d), without
-   borders, because the maps of `in` are padded beforehand. The forward pass is one; so is the way back to the input. */
-typedef struct cnn__correlation {
-    int groups, in_channels, out_channels;                 /* of one group */
+/* ---- the operands of the vector functions ---- */
+
+enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anywhere: rows; vectors x lanes */
+
+/* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
+typedef struct cnn__product {
+    const float *a[CNN__MOST_ROWS];                        /* its rows; from `rows` on, the last one again */
+    const float *b; const ptrdiff_t *b_offsets;            /* where each row begins */
+    ptrdiff_t b_stride;                                    /* from vector to vector of a row */
+    float *c; ptrdiff_t c_stride;                          /* from row to row; the vectors of a row are contiguous */
+    int rows, depth, vectors;                              /* rows of C; rows of B; vectors in a row of C */
+    float init[CNN__MOST_ROWS];                            /* of each row: its bias, or 0 */
+    int accumulate, relu;                                  /* add what C holds; then apply ReLU */
+} cnn__product;
+
+/* to(r, i) += sum over n of values[n] x[offsets[n] + r row_stride + i]: windows of x, weighted and added up. */
+typedef struct cnn__window_sum {
+    float *to;                                             /* (rows, vectors), contiguous */
+    int rows, vectors;                                     /* of a window */
+    const float *x; ptrdiff_t row_stride;
+    const float *values; const int32_t *offsets; ptrdiff_t count;
+} cnn__window_sum;
+
+/* A convolution whose input is padded already: the forward pass is one, and so is the way back from df to dx.
+       out(k, j, i) = [relu] (bias(k) + sum over taps of  weight(k, c, y, x) in(c, j s + y d, i s + x d)) */
+typedef struct cnn__conv {
+    int groups, in_channels, out_channels;                 /* the channels of one group */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
-    int high, wide;                                        /* of a map of `in` */
+    int height, width;                                     /* of a map of the padded input */
     int out_height, out_width;
-    int points;                                            /* 6 or 8: by Winograd; or 0 */
-} cnn__correlation;
+    int points;                                            /* Winograd's points a side, 6 or 8; 0: direct */
+} cnn__conv;
 
-/* Winograd's matrices for 4 x 4 outputs. A kernel row u and a window row z are polynomials; their product is found from its values
-   at the points 0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds
-   the powers of point i (over a constant), column i of AT too. These points lose the fewest digits: the error is 4 to 7 times
-   that of the plain sum. */
+static int cnn__tiles(int n) { return cnn__divide_up(n, 4); }
+
+/* Strides of Winograd's arrays: U (point, out_channels, in_channels); V and M (point, channels, tiles) of blocks. A
+   little is added between points: at distances of a power of two they would evict each other from the cache. */
+static ptrdiff_t cnn__u_row_stride(const cnn__conv *conv, int lanes) { return cnn__round_up(conv->in_channels, lanes); }
+static ptrdiff_t cnn__u_point_stride(const cnn__conv *conv, int lanes)
+{
+    return conv->out_channels * cnn__u_row_stride(conv, lanes) + 16;
+}
+static ptrdiff_t cnn__u_size(const cnn__conv *conv, int lanes)             /* of one group; 0 without Winograd */
+{
+    return conv->points * conv->points * cnn__u_point_stride(conv, lanes);
+}
+static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of V and M */
+{
+    return ((ptrdiff_t)channels * tiles + 1) * lanes;
+}
+
+/* ---- an instruction set ---- */
+
+typedef struct cnn__isa {                                  /* each function is explained where it is defined, below */
+    const char *name;
+    int lanes;
+    int rows, vectors;                                     /* of a product, at most */
+    void (*multiply)(const cnn__product *p);
+    void (*add_windows)(const cnn__window_sum *w);
+    ptrdiff_t (*list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
+                               const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n);
+    void (*to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from, ptrdiff_t image_stride,
+                     int images, int height, int width);
+    void (*bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images, int count);
+    void (*from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t pixel_stride,
+                       ptrdiff_t count);
+    void (*bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t count);
+    void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
+    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
+                       ptrdiff_t pixel_stride, const float *dy, const float *index);
+    void (*winograd_u)(const cnn__conv *conv, float *u, const float *weight);
+    void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
+    void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
+                       int first, int count);
+    float (*total)(const float *x, ptrdiff_t n);
+    void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
+    void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
+    void (*sum_into)(float *to, const float *from, ptrdiff_t n);
+    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
+    void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
+                 ptrdiff_t n);
+    void (*dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                    uint32_t index, uint32_t limit, float grow);
+} cnn__isa;
+
+/* ---- Winograd's matrices for 4 x 4 outputs (Lavin, Gray 2016) ----
+   A row of a kernel u and a row of a window z are polynomials. Their product is found from its values at the points
+   0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the
+   powers of point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error
+   is 4 to 7 times that of the plain sum.                                                                           */
 static const float cnn__AT6[4 * 6] = {
     1, 1,  1, 1,       1, 0,
     0, 1, -1, 0.5f,   -2, 0,
@@ -3006,47 +2591,568 @@ static const float cnn__BT8[8 * 8] = {
      0, -1,     0,      5.25f, 0,     -5.25f, 0, 1
 };
 
-typedef struct cnn__kernels {
-    const char *name;
-    int lanes, rows, vectors;
-    void (*tile)(int vectors, int depth, const float *const *a, const float *b, const ptrdiff_t *where, ptrdiff_t spacing, float *c,
-                 ptrdiff_t ldc, int rows, const float *bias, int accumulate, int relu);
-    void (*add_windows)(int rows, int vectors, float *to, const float *x, ptrdiff_t pitch, const float *values,
-                        const int32_t *places, ptrdiff_t count);
-    ptrdiff_t (*nonzeros)(float *values, int32_t *places, const float *df, const int32_t *corners, const unsigned char *index,
-                       const int32_t *taps, int32_t begin, ptrdiff_t n);
-    void (*lanes_in)(float *to, ptrdiff_t pitch, ptrdiff_t step, const float *from, ptrdiff_t image, int images, int rows, int width);
-    void (*places_in)(float *to, const unsigned char *from, ptrdiff_t image, int images, int count);
-    void (*lanes_out)(float *to, ptrdiff_t image, int images, const float *from, ptrdiff_t step, ptrdiff_t count);
-    void (*places_out)(unsigned char *to, ptrdiff_t image, int images, const float *from, ptrdiff_t count);
-    void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *place, const float *z);
-    void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map, ptrdiff_t pitch, ptrdiff_t step, const float *dy,
-                       const float *place);
-    void (*winograd_u)(int points, float *to, ptrdiff_t apart, ptrdiff_t pitch, const float *weight, int out_channels, int in_channels);
-    void (*winograd_v)(int points, float *to, ptrdiff_t apart, const float *in, ptrdiff_t map, ptrdiff_t pitch, int channels, int across,
-                       int first, int count);
-    void (*winograd_f)(int points, float *out, ptrdiff_t map, int height, int width, const float *from, ptrdiff_t apart,
-                        const float *bias, int relu, int channels, int across, int first, int count);
-    float (*total)(const float *x, ptrdiff_t n);
-    void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
-    void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
-    void (*sum_into)(float *to, const float *from, ptrdiff_t n);
-    void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
-    void (*adam_part)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
-                      ptrdiff_t n);
-    void (*dropout_part)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step, uint32_t index,
-                         uint32_t limit, float grow);
-} cnn__kernels;
+/* ---- macros of the vector functions; CNN__FOR(name) is the name with the instruction set's behind it ---- */
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction sets */
+#define CNN__JOIN_(name, isa) name##_##isa
+#define CNN__JOIN(name, isa) CNN__JOIN_(name, isa)
+#define CNN__TEXT_(isa) #isa
+#define CNN__TEXT(isa) CNN__TEXT_(isa)
+
+#if defined(__GNUC__)
+#define CNN__INLINE inline __attribute__((always_inline))
+#else
+#define CNN__INLINE
+#endif
+#if defined(__clang__)
+#define CNN__UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define CNN__UNROLL _Pragma("GCC unroll 32")
+#else
+#define CNN__UNROLL
+#endif
+
+#define CNN__FOR(name) CNN__JOIN(name, CNN__ISA)
+#define CNN__VECTOR CNN__FOR(cnn__vector)
+#define CNN__LOAD(from) (*(const CNN__FOR(cnn__unaligned) *)(from))        /* the vector at any address */
+#define CNN__AT(to) (*(CNN__FOR(cnn__unaligned) *)(to))                    /* the same, to be written */
+#define CNN__WINS(b, a) (((b) > (a)) | ((b) != (b)))       /* b > a, which came earlier, or b is NaN: as in the card */
+
+/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a
+   vector and a number in one expression. There, and without GCC's vectors, a float is a vector of one lane. */
+#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
+#define CNN__VECTORISED
+#define CNN__BITS(a) ((CNN__FOR(cnn__integers))(a))
+#define CNN__SELECT(mask, a, b) ((CNN__VECTOR)((CNN__BITS(mask) & CNN__BITS(a)) | (~CNN__BITS(mask) & CNN__BITS(b))))
+#define CNN__RELU(y) ((CNN__VECTOR)(CNN__BITS(y) & ~CNN__BITS((y) <= 0)))  /* NaN stays NaN, as in the card */
+#if defined(__clang__) || __GNUC__ >= 12
+#define CNN__SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CNN__SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (CNN__FOR(cnn__integers)){ __VA_ARGS__ })
+#endif
+#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__LOW)      /* a0 b0 a1 b1 ..., of the lower halves */
+#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__HIGH)     /* the same of the upper halves */
+#else
+#define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
+#define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
+#endif
+
+#endif /* CNN_IMPLEMENTATION, first part */
+
+#ifdef CNN__ISA
+
+/* ---- the vector functions: the innermost loops. For each instruction set, further down, there are defined:
+   CNN__ISA                  its name
+   CNN__LANES                the lanes of a vector; 1 where the compiler has no vectors
+   CNN__LOW, CNN__HIGH       the indices that interleave the lower halves of two vectors, and the upper halves
+   CNN__ROWS, CNN__VECTORS   rows and vectors of a product whose sums fit in the registers
+   CNN__SUMS                 sums of add_windows that fit in the registers                                 ---- */
+
+#ifdef CNN__VECTORISED
+typedef float CNN__VECTOR __attribute__((vector_size(4 * CNN__LANES)));
+typedef float CNN__FOR(cnn__unaligned) __attribute__((vector_size(4 * CNN__LANES), aligned(4), may_alias));
+typedef int32_t CNN__FOR(cnn__integers) __attribute__((vector_size(4 * CNN__LANES)));
+#else
+typedef float CNN__VECTOR, CNN__FOR(cnn__unaligned);
+#endif
+
+/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
+static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
+{
+#ifdef CNN__VECTORISED
+    CNN__VECTOR t[CNN__LANES];
+    int i, round;
+    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
+        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
+            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
+            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
+        }
+        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
+    }
+#else
+    (void)r;
+#endif
+}
+
+/* cnn__product by outer products: each step loads a row of B and one value of each row of A, for ROWS * vectors
+   multiply-adds. `vectors` is a constant wherever this is called, so that the sums are registers. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int vectors)
+{
+    CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
+    float *c = p->c;
+    ptrdiff_t c_stride = p->c_stride;
+    int rows = p->rows, accumulate = p->accumulate, relu = p->relu, t, r, v;
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + p->init[r];
+    for (t = 0; t < p->depth; t++) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + p->b_offsets[t] + v * p->b_stride);
+        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+            float value = p->a[r][t];
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
+        }
+    }
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            float *to = c + r * c_stride + v * CNN__LANES;
+            if (r >= rows) break;
+            if (accumulate) sum[r][v] += CNN__LOAD(to);
+            CNN__AT(to) = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
+        }
+}
+
+static void CNN__FOR(cnn__multiply)(const cnn__product *p)
+{
+    if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, 2);
+    else CNN__FOR(cnn__multiply_of)(p, CNN__VECTORS);
+}
+
+/* cnn__window_sum for rows x vectors of its windows, from `x` on: one load for each multiply-add. Too few sums stall on
+   latency: then there are two sets (ways = 2), one for the windows with even n and one for those with odd n. */
+static CNN__INLINE void CNN__FOR(cnn__add_windows_of)(const cnn__window_sum *w, int rows, int vectors, ptrdiff_t ways,
+                                                      float *to, const float *x)
+{
+    CNN__VECTOR sum[2][CNN__SUMS], zero = { 0 };
+    ptrdiff_t to_stride = (ptrdiff_t)w->vectors * CNN__LANES, n, way;
+    int r, v;
+    CNN__UNROLL for (way = 0; way < ways; way++)
+        CNN__UNROLL for (r = 0; r < rows * vectors; r++) sum[way][r] = zero;
+    for (n = 0; n < w->count; n += ways)
+        CNN__UNROLL for (way = 0; way < ways; way++) {
+            const float *at;
+            float value;
+            if (n + way >= w->count) break;
+            at = x + w->offsets[n + way];
+            value = w->values[n + way];
+            CNN__UNROLL for (r = 0; r < rows; r++, at += w->row_stride)
+                CNN__UNROLL for (v = 0; v < vectors; v++)
+                    sum[way][r * vectors + v] += CNN__LOAD(at + v * CNN__LANES) * value;
+        }
+    CNN__UNROLL for (r = 0; r < rows; r++, to += to_stride)
+        CNN__UNROLL for (v = 0; v < vectors; v++) {
+            if (ways == 2) sum[0][r * vectors + v] += sum[1][r * vectors + v];
+            CNN__AT(to + v * CNN__LANES) += sum[0][r * vectors + v];
+        }
+}
+
+/* The windows in parts, each as large as the registers allow. */
+static void CNN__FOR(cnn__add_windows)(const cnn__window_sum *w)
+{
+    int row, rows, v;
+    for (row = 0; row < w->rows; row += rows) {
+        rows = w->rows - row >= 5 ? 5 : w->rows - row >= 3 ? 3 : 1;
+        for (v = 0; v < w->vectors;) {
+            float *to = w->to + ((ptrdiff_t)row * w->vectors + v) * CNN__LANES;
+            const float *x = w->x + row * w->row_stride + v * CNN__LANES;
+#define CNN__PART(high, wide)                                                                                      \
+            if (rows == high && w->vectors - v >= wide && high * wide <= CNN__SUMS) {                              \
+                CNN__FOR(cnn__add_windows_of)(w, high, wide, high * wide <= CNN__SUMS / 2 ? 2 : 1, to, x);         \
+                v += wide;                                                                                         \
+                continue;                                                                                          \
+            }
+            CNN__PART(5, 5) CNN__PART(5, 2) CNN__PART(5, 1)
+            CNN__PART(3, 8) CNN__PART(3, 4) CNN__PART(3, 2) CNN__PART(3, 1)
+            CNN__PART(1, 4) CNN__PART(1, 2) CNN__PART(1, 1)
+#undef CNN__PART
+        }
+    }
+}
+
+/* Lists those of n values of df that are not 0, and the offsets of their windows: begin + corner, and if df was
+   pooled, + the tap that won. Returns how many. */
+static CNN__INLINE ptrdiff_t CNN__FOR(cnn__list_nonzeros_of)(float *values, int32_t *offsets, const float *df,
+                                                             const int32_t *corners, const unsigned char *index,
+                                                             const int32_t *taps, int32_t begin, ptrdiff_t n)
+{
+    ptrdiff_t count = 0, i;
+    for (i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, df + i, sizeof bits);
+        memcpy(values + count, &bits, sizeof bits);
+        offsets[count] = (int32_t)((uint32_t)begin + (uint32_t)corners[i] + (index ? (uint32_t)taps[index[i]] : 0));
+        count += bits << 1 != 0;                           /* no branch: it would be mispredicted half the time */
+    }
+    return count;
+}
+
+static ptrdiff_t CNN__FOR(cnn__list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
+                                              const unsigned char *index, const int32_t *taps, int32_t begin,
+                                              ptrdiff_t n)
+{
+    if (index) return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, index, taps, begin, n);
+    return CNN__FOR(cnn__list_nonzeros_of)(values, offsets, df, corners, NULL, taps, begin, n);
+}
+
+/* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i)
+   goes to to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
+static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride,
+                                                   const float *floats, const unsigned char *bytes,
+                                                   ptrdiff_t image_stride, int images, int height, int width)
+{
+    ptrdiff_t count = (ptrdiff_t)height * width, first = 0, starts[CNN__LANES];
+    CNN__VECTOR r[CNN__LANES];
+    int l, p;
+    for (l = 0; l < CNN__LANES; l++) starts[l] = image_stride * (l < images ? l : images - 1);
+    while (first < count) {
+        ptrdiff_t row, column;
+        int pixels = CNN__LANES;                           /* at once */
+        if (count < CNN__LANES) {
+            pixels = (int)count;
+            for (p = 0; p < pixels; p++)
+                for (l = 0; l < CNN__LANES; l++)
+                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
+        } else {
+            if (first + CNN__LANES > count) first = count - CNN__LANES;    /* the last pixels overlap those before */
+            for (l = 0; l < CNN__LANES; l++)
+                if (floats) r[l] = CNN__LOAD(floats + starts[l] + first);
+                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
+            CNN__FOR(cnn__transpose)(r);
+        }
+        row = first / width; column = first % width;
+        for (p = 0; p < pixels; p++) {
+            CNN__AT(to + row * row_stride + column * pixel_stride) = r[p];
+            if (++column == width) { column = 0; row++; }
+        }
+        first += pixels;
+    }
+}
+
+static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from,
+                                    ptrdiff_t image_stride, int images, int height, int width)
+{
+    CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
+}
+
+static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images,
+                                          int count)
+{
+    CNN__FOR(cnn__to_lanes_of)(to, 0, CNN__LANES, NULL, from, image_stride, images, 1, count);
+}
+
+/* The way back: from `count` vectors to `count` values of each image. */
+static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t image_stride,
+                                                     int images, const float *from, ptrdiff_t pixel_stride,
+                                                     ptrdiff_t count)
+{
+    CNN__VECTOR r[CNN__LANES];
+    ptrdiff_t first;
+    int l, p;
+    if (count < CNN__LANES) {
+        for (l = 0; l < images; l++)
+            for (first = 0; first < count; first++) {
+                float value = from[first * pixel_stride + l];
+                if (floats) floats[l * image_stride + first] = value;
+                else bytes[l * image_stride + first] = (unsigned char)value;
+            }
+        return;
+    }
+    for (first = 0; first < count; first += CNN__LANES) {
+        if (first + CNN__LANES > count) first = count - CNN__LANES;
+        for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + (first + p) * pixel_stride);
+        CNN__FOR(cnn__transpose)(r);
+        for (l = 0; l < CNN__LANES; l++) {
+            if (l >= images) break;
+            if (floats) CNN__AT(floats + l * image_stride + first) = r[l];
+            else for (p = 0; p < CNN__LANES; p++)
+                bytes[l * image_stride + first + p] = (unsigned char)((const float *)&r[l])[p];
+        }
+    }
+}
+
+static void CNN__FOR(cnn__from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from,
+                                      ptrdiff_t pixel_stride, ptrdiff_t count)
+{
+    CNN__FOR(cnn__from_lanes_of)(to, NULL, image_stride, images, from, pixel_stride, count);
+}
+
+static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from,
+                                            ptrdiff_t count)
+{
+    CNN__FOR(cnn__from_lanes_of)(NULL, to, image_stride, images, from, CNN__LANES, count);
+}
+
+/* The card of max pooling for a block. index (NULL: not wanted) is the winner's number in its window. */
+static void CNN__FOR(cnn__max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z)
+{
+    ptrdiff_t map_stride = (ptrdiff_t)s->in_height * s->in_width * CNN__LANES;
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, z += map_stride)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, y += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                int first = (w.top - top) * s->kernel_width + w.left - left;
+                CNN__VECTOR zero = { 0 };
+                CNN__VECTOR best = CNN__LOAD(z + ((ptrdiff_t)w.top * s->in_width + w.left) * CNN__LANES);
+                CNN__VECTOR winner = zero + (float)first;
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        CNN__VECTOR next = CNN__LOAD(z + ((ptrdiff_t)row * s->in_width + column) * CNN__LANES);
+                        CNN__VECTOR number = zero + (float)((row - top) * s->kernel_width + column - left);
+                        winner = CNN__SELECT(CNN__WINS(next, best), number, winner);
+                        best = CNN__SELECT(CNN__WINS(next, best), next, best);
+                    }
+                CNN__AT(y) = best;
+                if (index) { CNN__AT(index) = winner; index += CNN__LANES; }
+            }
+}
+
+/* The way back: each dy is added to d at its window's winner. */
+static void CNN__FOR(cnn__max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
+                                      ptrdiff_t pixel_stride, const float *dy, const float *index)
+{
+    int c, j, i, row, column;
+    for (c = 0; c < s->channels; c++, d += map_stride)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++, dy += CNN__LANES, index += CNN__LANES) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                int top = j * s->stride_height - s->pad_height, left = i * s->stride_width - s->pad_width;
+                CNN__VECTOR gradient = CNN__LOAD(dy), winner = CNN__LOAD(index), zero = { 0 };
+                for (row = w.top; row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++) {
+                        float number = (float)((row - top) * s->kernel_width + column - left);
+                        CNN__AT(d + row * row_stride + column * pixel_stride)
+                            += CNN__SELECT(winner == zero + number, gradient, zero);
+                    }
+            }
+}
+
+/* ---- Winograd's transforms of a block ---- */
+
+/* out = matrix in, in one dimension. The matrix is known when this is compiled: each row becomes a few
+   multiplications and additions. */
+static CNN__INLINE void CNN__FOR(cnn__transform_row)(const float *matrix, int rows, int columns, CNN__VECTOR *out,
+                                                     const CNN__VECTOR *in)
+{
+    int j, i;
+    CNN__UNROLL for (j = 0; j < rows; j++) {
+        int begun = 0;
+        CNN__UNROLL for (i = 0; i < columns; i++)
+            if (matrix[j * columns + i] != 0) {
+                out[j] = begun ? out[j] + in[i] * matrix[j * columns + i] : in[i] * matrix[j * columns + i];
+                begun = 1;
+            }
+    }
+}
+
+/* to = T from TT, in two dimensions, T being the matrix: columns x columns values become rows x rows. */
+static CNN__INLINE void CNN__FOR(cnn__transform)(const float *matrix, int rows, int columns, float *to,
+                                                 ptrdiff_t to_stride, const float *from, ptrdiff_t row_stride,
+                                                 ptrdiff_t stride)
+{
+    CNN__VECTOR half[8][8], in[8], out[8];
+    int j, i;
+    for (i = 0; i < columns; i++) {
+        CNN__UNROLL for (j = 0; j < columns; j++) in[j] = CNN__LOAD(from + j * row_stride + i * stride);
+        CNN__FOR(cnn__transform_row)(matrix, rows, columns, out, in);
+        CNN__UNROLL for (j = 0; j < rows; j++) half[j][i] = out[j];
+    }
+    for (j = 0; j < rows; j++) {
+        CNN__FOR(cnn__transform_row)(matrix, rows, columns, out, half[j]);
+        CNN__UNROLL for (i = 0; i < rows; i++) CNN__AT(to + (j * rows + i) * to_stride) = out[i];
+    }
+}
+
+/* U = G u GT of each kernel of a group, LANES of its channels at a time. u: (point, out_channels, in_channels) */
+static void CNN__FOR(cnn__winograd_u)(const cnn__conv *conv, float *u, const float *weight)
+{
+    int r = conv->points - 3, k, c;
+    ptrdiff_t row_stride = cnn__u_row_stride(conv, CNN__LANES), point_stride = cnn__u_point_stride(conv, CNN__LANES);
+    float taps[25 * CNN__LANES];
+    for (k = 0; k < conv->out_channels; k++, u += row_stride)
+        for (c = 0; c < conv->in_channels; c += CNN__LANES) {
+            int channels = cnn__smaller(CNN__LANES, conv->in_channels - c);
+            CNN__FOR(cnn__to_lanes)(taps, 0, CNN__LANES, weight, r * r, channels, 1, r * r);
+            if (r == 3) CNN__FOR(cnn__transform)(cnn__G6, 6, 3, u + c, point_stride, taps, 3 * CNN__LANES, CNN__LANES);
+            else CNN__FOR(cnn__transform)(cnn__G8, 8, 5, u + c, point_stride, taps, 5 * CNN__LANES, CNN__LANES);
+            weight += r * r * channels;
+        }
+}
+
+/* V = BT z B of the windows of `count` tiles, from tile `first` on, of each channel. v: (point, channel, tile) */
+static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count)
+{
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * CNN__LANES, map_stride = conv->height * row_stride;
+    ptrdiff_t point_stride = cnn__point_stride(conv->in_channels, count, CNN__LANES);
+    int across = cnn__tiles(conv->out_width), c, t;
+    for (c = 0; c < conv->in_channels; c++, in += map_stride)
+        for (t = first; t < first + count; t++, v += CNN__LANES) {
+            const float *z = in + t / across * 4 * row_stride + t % across * 4 * CNN__LANES;
+            if (conv->points == 6) CNN__FOR(cnn__transform)(cnn__BT6, 6, 6, v, point_stride, z, row_stride, CNN__LANES);
+            else CNN__FOR(cnn__transform)(cnn__BT8, 8, 8, v, point_stride, z, row_stride, CNN__LANES);
+        }
+}
+
+/* f = [relu] (bias + AT M A): the 4 x 4 outputs of each tile, cut off at the edges of the map. m: (point, channel,
+   tile) */
+static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu,
+                                      int channels, int first, int count)
+{
+    int height = conv->out_height, width = conv->out_width, across = cnn__tiles(width), c, t, i, j;
+    ptrdiff_t map_stride = (ptrdiff_t)height * width * CNN__LANES;
+    ptrdiff_t point_stride = cnn__point_stride(channels, count, CNN__LANES);
+    float tile[16 * CNN__LANES];
+    for (c = 0; c < channels; c++, out += map_stride)
+        for (t = first; t < first + count; t++, m += CNN__LANES) {
+            int top = t / across * 4, left = t % across * 4;
+            if (conv->points == 6)
+                CNN__FOR(cnn__transform)(cnn__AT6, 4, 6, tile, CNN__LANES, m, 6 * point_stride, point_stride);
+            else CNN__FOR(cnn__transform)(cnn__AT8, 4, 8, tile, CNN__LANES, m, 8 * point_stride, point_stride);
+            for (j = 0; j < 4 && top + j < height; j++)
+                for (i = 0; i < 4 && left + i < width; i++) {
+                    CNN__VECTOR sum = CNN__LOAD(tile + (4 * j + i) * CNN__LANES) + (bias ? bias[c] : 0);
+                    CNN__AT(out + ((ptrdiff_t)(top + j) * width + left + i) * CNN__LANES) = relu ? CNN__RELU(sum) : sum;
+                }
+        }
+}
+
+/* ---- value by value ---- */
+
+static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
+{
+    CNN__VECTOR sum[4], zero = { 0 };
+    float total = 0;
+    ptrdiff_t i;
+    int v, l;
+    for (v = 0; v < 4; v++) sum[v] = zero;
+    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES);
+    for (v = 0; v < 4; v++)
+        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i < n; i++) total += x[i];
+    return total;
+}
+
+/* The compiler vectorises the next four loops itself. */
+
+static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
+}
+
+static void CNN__FOR(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+}
+
+static void CNN__FOR(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) to[i] += from[i];
+}
+
+static void CNN__FOR(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) to[i] = scale * (float)from[i] + shift;
+}
+
+/* Square roots of numbers >= 0. No compiler vectorises sqrtf(), because it may set errno. The bits of x give a first
+   guess of 1 / sqrt x (its exponent is half of x's, negated), and Newton's steps improve it. */
+static CNN__INLINE CNN__VECTOR CNN__FOR(cnn__sqrt)(CNN__VECTOR x)
+{
+#ifdef CNN__VECTORISED
+    CNN__VECTOR r = (CNN__VECTOR)(0x5f375a86 - (CNN__BITS(x) >> 1)), root;
+    int n;
+    CNN__UNROLL for (n = 0; n < 3; n++) r = r * (1.5f - 0.5f * x * r * r);
+    root = x * r;
+    root += 0.5f * r * (x - root * root);
+    return CNN__SELECT(x <= 3e38f, root, x);               /* infinity and NaN are their own roots */
+#else
+    return sqrtf(x);
+#endif
+}
+
+static CNN__INLINE void CNN__FOR(cnn__adam_vector)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w,
+                                                   float *m, float *v, const float *g)
+{
+    CNN__VECTOR weight = CNN__LOAD(w), d = CNN__LOAD(g) + f->decay * weight;
+    CNN__VECTOR mean = o->beta1 * CNN__LOAD(m) + (1 - o->beta1) * d;
+    CNN__VECTOR square = o->beta2 * CNN__LOAD(v) + (1 - o->beta2) * d * d;
+    CNN__AT(m) = mean;
+    CNN__AT(v) = square;
+    CNN__AT(w) = weight * f->shrink - f->lr * mean / (CNN__FOR(cnn__sqrt)(square) * f->root + o->eps);
+}
+
+/* The card of Adam. What does not fill a vector is copied to one. */
+static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v,
+                                const float *g, ptrdiff_t n)
+{
+    cnn__adam_factors factors = *f;
+    cnn_adam_options options = *o;
+    float rest[4][CNN__LANES] = { { 0 } };
+    ptrdiff_t i, left = n % CNN__LANES;
+    size_t bytes = (size_t)left * sizeof *w;
+    for (i = 0; i < n - left; i += CNN__LANES)
+        CNN__FOR(cnn__adam_vector)(&factors, &options, w + i, m + i, v + i, g + i);
+    memcpy(rest[0], w + i, bytes); memcpy(rest[1], m + i, bytes);
+    memcpy(rest[2], v + i, bytes); memcpy(rest[3], g + i, bytes);
+    CNN__FOR(cnn__adam_vector)(&factors, &options, rest[0], rest[1], rest[2], rest[3]);
+    memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
+}
+
+/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i /
+   4; LANES of these run side by side. */
+static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+                                   uint32_t index, uint32_t limit, float grow)
+{
+    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
+    ptrdiff_t at, i, left;
+    int l, round;
+    for (at = 0; at < n; at += left, index += CNN__LANES) {
+        uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
+        for (l = 0; l < CNN__LANES; l++) {
+            c0[l] = index + (uint32_t)l;
+            c1[l] = stream;
+            c2[l] = (uint32_t)step;
+            c3[l] = (uint32_t)(step >> 32);
+        }
+        for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (l = 0; l < CNN__LANES; l++) {
+                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
+                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+                c1[l] = (uint32_t)p1;
+                c3[l] = (uint32_t)p0;
+            }
+        for (l = 0; l < CNN__LANES; l++) {
+            words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
+        }
+        for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
+    }
+}
+
+static const cnn__isa CNN__FOR(cnn__isa) = {
+    CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
+    CNN__FOR(cnn__multiply), CNN__FOR(cnn__add_windows), CNN__FOR(cnn__list_nonzeros),
+    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
+    CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
+    CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
+    CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__sum_into),
+    CNN__FOR(cnn__scale_bytes), CNN__FOR(cnn__adam), CNN__FOR(cnn__dropout)
+};
+
+#undef CNN__LOW
+#undef CNN__HIGH
+#undef CNN__ISA
+#undef CNN__LANES
+#undef CNN__ROWS
+#undef CNN__VECTORS
+#undef CNN__SUMS
+#elif defined(CNN_IMPLEMENTATION) && !defined(CNN__IMPLEMENTED)            /* second part */
+#define CNN__IMPLEMENTED
+
+/* ---- the instruction sets: cnn.h includes itself for each ---- */
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "fp-contract=fast")
+#pragma GCC optimize("no-math-errno", "no-trapping-math")
 #endif
 
-/* This file, which is read again for each instruction set, whatever its name is */
-#ifdef __FILE_NAME__
+#ifdef __FILE_NAME__                        /* this file, whatever its name is */
 #define CNN__SELF __FILE_NAME__
 #elif defined(CNN_FILE_NAME)
 #define CNN__SELF CNN_FILE_NAME
@@ -3054,23 +3160,21 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #define CNN__SELF "cnn.h"
 #endif
 
-/* Where floats are calculated in a longer type (FLT_EVAL_METHOD: the i386's own, strict C on s390), GCC refuses a vector and a
-   number in one expression. */
-#if defined(__GNUC__) && !(defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2))
+#ifdef CNN__VECTORISED
 #define CNN__ISA baseline                   /* SSE2, NEON: what every machine of this kind has */
 #define CNN__LANES 4
 #define CNN__LOW 0, 4, 1, 5
 #define CNN__HIGH 2, 6, 3, 7
-#if defined(__aarch64__)
+#if defined(__aarch64__)                    /* 32 registers */
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__SUMS 25
-#else
+#else                                       /* 16 registers */
 #define CNN__ROWS 4
 #define CNN__VECTORS 2
 #define CNN__SUMS 12
 #endif
-#else                                       /* without vector extensions: one float is a vector */
+#else
 #define CNN__ISA baseline
 #define CNN__LANES 1
 #define CNN__ROWS 4
@@ -3086,9 +3190,9 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,tune=generic")    /* tuned for Zen 4, -march=native makes the tiles a tenth slower */
+#pragma GCC target("avx2,fma,tune=generic")    /* tuned for Zen 4, as by -march=native, products are a tenth slower */
 #endif
-#define CNN__ISA avx2
+#define CNN__ISA avx2                       /* 16 registers */
 #define CNN__LANES 8
 #define CNN__LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define CNN__HIGH 4, 12, 5, 13, 6, 14, 7, 15
@@ -3098,13 +3202,14 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 #include CNN__SELF
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512,tune=generic")
 #endif
-#define CNN__ISA avx512
+#define CNN__ISA avx512                     /* 32 registers */
 #define CNN__LANES 16
 #define CNN__LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define CNN__HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
@@ -3125,580 +3230,657 @@ enum { CNN__MOST_ROWS = 8, CNN__MOST_PANEL = 48 };         /* of all instruction
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
 #pragma GCC push_options
-#pragma GCC optimize("O1")                  /* nothing below is hot: half a second less to compile */
+#pragma GCC optimize("O1")                  /* nothing below is an innermost loop: half a second less to compile */
 #endif
 
-/* The best that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
-static const cnn__kernels *cnn__choose_kernels(char *sentence, size_t room)
+/* The best one that this machine has; CNN_ISA=baseline, avx2 or avx512 in the environment asks for a lesser one. */
+static const cnn__isa *cnn__choose_isa(char *sentence, size_t room)
 {
-    const cnn__kernels *list[3];
+    const cnn__isa *list[3];
     const char *asked = getenv("CNN_ISA");
     int count = 0, i;
-    list[count++] = &cnn__kernels_baseline;
+    list[count++] = &cnn__isa_baseline;
 #ifdef CNN__X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__kernels_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[count++] = &cnn__isa_avx2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
         && __builtin_cpu_supports("avx512vl"))
-        list[count++] = &cnn__kernels_avx512;
+        list[count++] = &cnn__isa_avx512;
 #endif
     if (!asked || !*asked) return list[count - 1];
     for (i = 0; i < count; i++) if (!strcmp(asked, list[i]->name)) return list[i];
-    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has%s%s%s%s%s", asked,
-                  " baseline",
-             count > 1 ? ", " : "", count > 1 ? list[1]->name : "", count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
+    cnn__snprintf(sentence, room, "CNN_ISA=%.40s is not an instruction set of this machine; it has baseline%s%s%s%s",
+                  asked, count > 1 ? ", " : "", count > 1 ? list[1]->name : "",
+                  count > 2 ? ", " : "", count > 2 ? list[2]->name : "");
     return NULL;
 }
 
-typedef struct cnn__simd_context { int threads; const cnn__kernels *kernels; } cnn__simd_context;
-
-/* Row pointers for a tile: rows first .. of a matrix with rows `ld` apart; past `count` the last one again. */
-static int cnn__rows(const float **rows, int most, const float *matrix, ptrdiff_t ld, int first, int count)
+/* The instruction set with the shortest vectors that hold `floats`, but no longer ones than isa's. */
+static const cnn__isa *cnn__narrow_isa(const cnn__isa *isa, int floats)
 {
-    int r, there = cnn__smaller(most, count - first);
-    for (r = 0; r < most; r++) rows[r] = matrix + ld * (ptrdiff_t)(first + (r < there ? r : there - 1));
-    return there;
+    if (floats <= cnn__isa_baseline.lanes) return &cnn__isa_baseline;
+#ifdef CNN__X86
+    if (floats <= cnn__isa_avx2.lanes && isa->lanes > cnn__isa_avx2.lanes) return &cnn__isa_avx2;
+#endif
+    return isa;
 }
 
-/* ---- convolution ---- */
+/* The backend's context */
+typedef struct cnn__simd_context { int threads; const cnn__isa *isa; } cnn__simd_context;
 
-static ptrdiff_t cnn__taps(const cnn__correlation *g) { return (ptrdiff_t)g->in_channels * g->kernel_height * g->kernel_width; }
-static ptrdiff_t cnn__pixels(const cnn__correlation *g) { return (ptrdiff_t)g->out_height * g->out_width; }
-enum { CNN__PLACE = sizeof(ptrdiff_t) / sizeof(float) };   /* a place in an array takes as much room as so many floats */
+static const cnn__isa *cnn__isa_of(void *context) { return ((const cnn__simd_context *)context)->isa; }
+static int cnn__threads_of(void *context) { return ((const cnn__simd_context *)context)->threads; }
+
+enum { CNN__OFFSET_FLOATS = sizeof(ptrdiff_t) / sizeof(float) };   /* an offset takes the memory of so many floats */
+
 static void cnn__zero_floats(float *to, ptrdiff_t n) { memset(to, 0, sizeof *to * (size_t)n); }
 static void cnn__copy_floats(float *to, const float *from, ptrdiff_t n) { memcpy(to, from, sizeof *to * (size_t)n); }
-static ptrdiff_t cnn__line_up(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }
+static ptrdiff_t cnn__align(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }  /* whole cache lines of 64 bytes */
 
-/* What is where, in vectors of one image a lane. A unit is LANES images; all is done unit by unit.
-       X (c, high, wide)  the input with its borders        D  the gradient before pooling and activation, with zeros around it
-                                                               (and between its values, if there is a stride)
-       Z  outputs: f, or dx                                  P  f after pooling, or the gradient before it, and the places
-       V, M  Winograd's input and products, for `block` tiles
-   The gradient of the weights is the sum of the windows of x, each times its df. Most df are zero (a ReLU was off, a pixel did
-   not win its pool), each at another place in each image, so this goes image by image, without the zeros. X is then
-   (images, groups, high, wide, c): what a line of a kernel sees lies side by side, and fills vectors.                       */
-typedef struct cnn__window_lines {          /* of one channel of df */
-    const cnn__kernels *kernels;            /* whose vectors are no longer than a line needs                           */
-    int sets, lines, vectors;               /* one set, a line a row of the kernel; or a set a row, a line a tap, if dilated    */
-    ptrdiff_t pitch, set_pitch;             /* from line to line and from set to set of X, in floats                   */
-    ptrdiff_t down, right, sums;            /* from tap to tap of the sums, and all of them                            */
-} cnn__window_lines;
+/* The next rows of A in a product: of a matrix, from row `first` on, up to its end or as many as fit. */
+static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *matrix, ptrdiff_t stride,
+                           const float *bias, int first, int end)
+{
+    int r;
+    p->rows = cnn__smaller(isa->rows, end - first);
+    for (r = 0; r < isa->rows; r++) {
+        int row = first + cnn__smaller(r, p->rows - 1);
+        p->a[r] = matrix + stride * row;
+        p->init[r] = bias ? bias[row] : 0;
+    }
+}
+
+/* ---- convolution: what is computed how ---- */
+
+static ptrdiff_t cnn__taps(const cnn__conv *conv)
+{
+    return (ptrdiff_t)conv->in_channels * conv->kernel_height * conv->kernel_width;
+}
+
+static ptrdiff_t cnn__in_group(const cnn__conv *conv)      /* values of a group of the padded input's channels */
+{
+    return (ptrdiff_t)conv->in_channels * conv->height * conv->width;
+}
+
+static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->out_height * conv->out_width; }
+
+/* WHERE THE FAST CONVOLUTION IS CHOSEN. Returns Winograd's points a side, or 0: then cnn__convolve_direct is taken.
+   For 4 x 4 outputs of an r x r kernel, Winograd multiplies (r + 3)^2 times in place of 16 r^2: 36 in place of 144 for
+   3 x 3, 64 in place of 400 for 5 x 5. Why it is not always taken:
+     - There are matrices for these two kernels only, without stride or dilation.
+     - The transforms take time. A transformed input serves all output channels, a transformed output adds up all input
+       channels: with fewer than 4 of either, the transforms do not pay.
+     - Tiles are computed whole. On a small map much of the last ones is cut off; what is left must save a third of the
+       multiplications (hence 1.5), or the transforms do not pay either.
+   The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
+   the gradient's size, would turn the rounding of a small gradient into whole steps. */
+static int cnn__choose_convolution(const cnn__conv *conv)
+{
+    int r = conv->kernel_height, points = r + 3;
+    double winograd, direct;
+    if (r != conv->kernel_width || (r != 3 && r != 5)) return 0;
+    if (conv->stride_height != 1 || conv->stride_width != 1) return 0;
+    if (conv->dilation_height != 1 || conv->dilation_width != 1) return 0;
+    if (conv->in_channels < 4 || conv->out_channels < 4) return 0;
+    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    direct = (double)r * r * conv->out_height * conv->out_width;
+    return 1.5 * winograd < direct ? points : 0;
+}
+
+enum {
+    CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
+    CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
+    CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
+                                               second-level cache of 1 MB, beside the kernels */
+    CNN__M_CHANNELS = 16,                   /* output channels in M at once: few, so that M stays in the cache too */
+    CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
+    CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
+};
+
+static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
+{
+    ptrdiff_t tile = (ptrdiff_t)sizeof(float) * conv->points * conv->points * conv->in_channels * lanes;
+    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), most = CNN__TILES;
+    while (most > 2 && most * tile > CNN__V_BYTES) most--;
+    return cnn__share(tiles, most);
+}
+
+/* The arrays of one thread. X, D, Z, V and M are of one block, with an image in each lane.
+       X  (c, height, width)           the padded input
+       Z  (k, out_height, out_width)   f, or on the way back dx, perhaps with its padding
+       D  (k, height, width)           df before pooling, with zeros around it and, with a stride, between its values
+       V  (point, c, tile)             Winograd's transformed input
+       M  (point, k, tile)             Winograd's products
+   dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it
+   is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
+   kernel row are contiguous, and fill vectors.                                                                     */
+typedef struct cnn__conv_arrays {
+    float *x, *d, *z, *v, *m;
+    float *pooled;                          /* forward: Z after pooling, index; backward: df, df in lanes, index */
+    ptrdiff_t *offsets;                     /* of the rows of B in a product */
+    float *values; int32_t *windows;        /* the df of a channel that are not 0, and the offsets of their windows */
+    int32_t *corners, *taps;                /* offsets: of df's windows in an image; of the taps of a pool */
+} cnn__conv_arrays;
+
+/* How add_windows is called for dweight: once, with a kernel row in each row of the window; but with a dilation of
+   the width once for each kernel row, with a tap in each row of the window. */
+typedef struct cnn__weight_window {
+    const cnn__isa *isa;                    /* with vectors no longer than a row of the window */
+    int calls, rows, vectors;
+    ptrdiff_t row_stride, call_stride;      /* in X */
+    ptrdiff_t down, right, size;            /* of the sums: strides from tap to tap, and floats of a channel of df */
+} cnn__weight_window;
 
 typedef struct cnn__conv_plan {
-    cnn__correlation there, back;           /* forward; from D to dx                                                */
-    int lanes, units, chunks;
-    int df_top, df_left;                    /* where df(0, 0) lies in D                                             */
-    int back_top, back_left;                /* where the way back to dx begins in D                                 */
-    int whole;                              /* dx comes with its borders, which are then folded in                  */
-    ptrdiff_t pixels, image;                /* of a map and of an image of y, which is behind the pool              */
-    ptrdiff_t u, sums;                      /* floats: the transformed kernels; a chunk's sums of dweight and dbias */
-    cnn__window_lines window;
-    int images;                             /* in X at once, for dweight                                            */
-    ptrdiff_t x, d, z, p, v, m, where, list, corners;      /* floats of each array of one thread                    */
-    ptrdiff_t per_thread;
+    cnn__conv forward, backward;            /* from X to Z; from D to dx */
+    int lanes, blocks, pieces;
+    int df_top, df_left;                    /* where df(0, 0) lies in D */
+    int top, left;                          /* where the backward convolution begins in D */
+    int fold;                               /* dx is computed with its padding, which is then added to the inside */
+    ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
+    cnn__weight_window window;
+    int images;                             /* in X at once, for dweight */
+    ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
+    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size;
+    ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
-enum { CNN__CHUNKS = 16, CNN__TILES = 6, CNN__BLOCK_ROWS = 16, CNN__X_CACHED = 4096,
-       CNN__POOL_TAPS = 256 };             /* at most, of a fused pool: its index is a byte */
-
-static ptrdiff_t cnn__channel_pitch(int channels, int lanes) { return (ptrdiff_t)cnn__round_up(channels, lanes); }
-static int cnn__tiles(int n) { return cnn__pieces(n, 4); }
-
-/* Winograd's way is taken where it saves a third of the multiplications or more. */
-static int cnn__winograd_points(const cnn__correlation *g)
+static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
 {
-    int r = g->kernel_height, n = r + 3;
-    if (r != g->kernel_width || (r != 3 && r != 5) || g->stride_height != 1 || g->stride_width != 1) return 0;
-    if (g->dilation_height != 1 || g->dilation_width != 1 || g->in_channels < 4 || g->out_channels < 4) return 0;
-    return 1.5 * n * n * cnn__tiles(g->out_height) * cnn__tiles(g->out_width) < (double)r * r * g->out_height * g->out_width
-             ? n : 0;
+    ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
+    int tiles;
+    if (!conv->points) return;
+    tiles = cnn__tiles_at_once(conv, p->lanes);
+    p->u_size = cnn__align(conv->groups * cnn__u_size(conv, p->lanes));
+    p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
+    p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
 }
 
-/* floats of a group's transformed kernels: points x points matrices of out_channels x in_channels */
-static ptrdiff_t cnn__winograd_apart(const cnn__correlation *g, int lanes)
+static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
-    return g->out_channels * cnn__channel_pitch(g->in_channels, lanes) + 16;
-}
-static ptrdiff_t cnn__winograd_kernels(const cnn__correlation *g, int lanes)
-{
-    return g->points * g->points * cnn__winograd_apart(g, lanes);
-}
-
-/* so many tiles at once that V stays in the second cache */
-static int cnn__winograd_block(const cnn__correlation *g, int lanes)
-{
-    ptrdiff_t tile = (ptrdiff_t)sizeof(float) * g->points * g->points * g->in_channels * lanes;
-    int tiles = cnn__tiles(g->out_height) * cnn__tiles(g->out_width), block = CNN__TILES;
-    while (block > 2 && block * tile > 600 * 1024) block--;
-    return cnn__pieces(tiles, cnn__pieces(tiles, block));
+    cnn__conv *conv = &p->forward;
+    conv->points = cnn__choose_convolution(conv);
+    if (conv->points) {                                    /* the last tiles reach beyond the padding */
+        conv->height = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
+        conv->width = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
+    }
+    p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
+    p->z_size = cnn__align(s->out_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->image * p->lanes) : 0;
+    cnn__plan_winograd(p, conv);
 }
 
-static ptrdiff_t cnn__most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
-
-static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__correlation *g)
+/* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
+static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
-    ptrdiff_t values = (ptrdiff_t)g->points * g->points * p->lanes, block;
-    if (!g->points) return;
-    block = cnn__winograd_block(g, p->lanes);
-    p->v = cnn__most(p->v, cnn__line_up(values * (g->in_channels * block + 1)));
-    p->m = cnn__most(p->m, cnn__line_up(values * (CNN__BLOCK_ROWS * block + 1)));
-}
-
-/* The way back to dx: D correlated with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
-static void cnn__plan_back(cnn__conv_plan *p, const cnn_conv2d_shape *s)
-{
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1), top, left;
-    p->whole = s->padding_mode != CNN_ZEROS;
-    top = p->whole ? 0 : s->pad_top;                       /* dx(0, 0), counted with the borders that are not wanted */
-    left = p->whole ? 0 : s->pad_left;
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    int top, left;
+    cnn__conv *conv = &p->backward;
+    p->fold = s->padding_mode != CNN_ZEROS;
+    top = p->fold ? 0 : s->pad_top;                        /* where dx(0, 0) lies in the padded dx */
+    left = p->fold ? 0 : s->pad_left;
     p->df_top = rows > top ? rows - top : 0;
     p->df_left = columns > left ? columns - left : 0;
-    p->back_top = p->df_top + top - rows;
-    p->back_left = p->df_left + left - columns;
-    p->back = p->there;
-    p->back.in_channels = p->there.out_channels; p->back.out_channels = p->there.in_channels;
-    p->back.stride_height = p->back.stride_width = 1;
-    p->back.out_height = s->in_height + (p->whole ? s->pad_top + s->pad_bottom : 0);
-    p->back.out_width = s->in_width + (p->whole ? s->pad_left + s->pad_right : 0);
-    p->back.points = cnn__winograd_points(&p->back);
-    p->back.high = p->back_top + rows + (p->back.points ? 4 * cnn__tiles(p->back.out_height) : p->back.out_height);
-    p->back.wide = p->back_left + columns + (p->back.points ? 4 * cnn__tiles(p->back.out_width) : p->back.out_width);
-    p->back.high = (int)cnn__most(p->back.high, p->df_top + (s->out_height - 1) * s->stride_height + 1);
-    p->back.wide = (int)cnn__most(p->back.wide, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+    p->top = p->df_top + top - rows;
+    p->left = p->df_left + left - columns;
+    *conv = p->forward;
+    conv->in_channels = p->forward.out_channels; conv->out_channels = p->forward.in_channels;
+    conv->stride_height = conv->stride_width = 1;
+    conv->out_height = s->in_height + (p->fold ? s->pad_top + s->pad_bottom : 0);
+    conv->out_width = s->in_width + (p->fold ? s->pad_left + s->pad_right : 0);
+    conv->points = cnn__choose_convolution(conv);
+    conv->height = p->top + rows + (conv->points ? 4 * cnn__tiles(conv->out_height) : conv->out_height);
+    conv->width = p->left + columns + (conv->points ? 4 * cnn__tiles(conv->out_width) : conv->out_width);
+    conv->height = (int)cnn__larger(conv->height, p->df_top + (s->out_height - 1) * s->stride_height + 1);
+    conv->width = (int)cnn__larger(conv->width, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+    p->d_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
+    p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = 3 * cnn__align(p->image * p->lanes);
+    cnn__plan_winograd(p, conv);
 }
 
-static ptrdiff_t cnn__x_image(const cnn__correlation *g) { return (ptrdiff_t)g->groups * g->in_channels * g->high * g->wide; }
-
-static const cnn__kernels *cnn__narrow_kernels(const cnn__kernels *k, int floats)
+static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
 {
-    if (floats <= cnn__kernels_baseline.lanes) return &cnn__kernels_baseline;
-#ifdef CNN__X86
-    if (floats <= cnn__kernels_avx2.lanes && k->lanes > cnn__kernels_avx2.lanes) return &cnn__kernels_avx2;
-#endif
-    return k;
+    const cnn__conv *conv = &p->forward;
+    cnn__weight_window *w = &p->window;
+    ptrdiff_t image = s->groups * cnn__in_group(conv), row;
+    int depth = conv->in_channels, dilated = conv->dilation_width > 1;
+    int floats = depth * (dilated ? 1 : conv->kernel_width);
+    w->isa = cnn__narrow_isa(isa, floats);
+    w->calls = dilated ? conv->kernel_height : 1;
+    w->rows = dilated ? conv->kernel_width : conv->kernel_height;
+    w->vectors = cnn__divide_up(floats, w->isa->lanes);
+    w->call_stride = (ptrdiff_t)conv->dilation_height * conv->width * depth;
+    w->row_stride = dilated ? (ptrdiff_t)conv->dilation_width * depth : w->call_stride;
+    row = (ptrdiff_t)w->vectors * w->isa->lanes;
+    w->right = dilated ? row : (ptrdiff_t)depth;
+    w->down = dilated ? conv->kernel_width * row : row;
+    w->size = w->calls * w->rows * row;
+    p->images = cnn__smaller(p->lanes, (int)cnn__larger(1, CNN__X_FLOATS / image));
+    p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
+    if (p->fold) p->x_size = cnn__larger(p->x_size, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
+    p->list_size = cnn__align(p->images * p->map + p->lanes);
+    p->corners_size = cnn__align(p->map) + CNN__POOL_TAPS;
+    p->sums_size = cnn__align(s->out_channels * (w->size + p->lanes));
 }
 
-static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__kernels *k)
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *isa, int backward)
 {
-    const cnn__correlation *g = &p->there;
-    cnn__window_lines *w = &p->window;
-    ptrdiff_t row = (ptrdiff_t)g->dilation_height * g->wide * g->in_channels, image = cnn__x_image(g), line;
-    int dilated = g->dilation_width > 1, floats = g->in_channels * (dilated ? 1 : g->kernel_width);
-    w->kernels = cnn__narrow_kernels(k, floats);
-    w->sets = dilated ? g->kernel_height : 1;
-    w->lines = dilated ? g->kernel_width : g->kernel_height;
-    w->vectors = cnn__pieces(floats, w->kernels->lanes);
-    w->pitch = dilated ? (ptrdiff_t)g->dilation_width * g->in_channels : row;
-    w->set_pitch = row;
-    line = (ptrdiff_t)w->vectors * w->kernels->lanes;
-    w->right = dilated ? line : (ptrdiff_t)g->in_channels;
-    w->down = dilated ? g->kernel_width * line : line;
-    w->sums = w->sets * w->lines * line;
-    p->images = cnn__smaller(p->lanes, (int)cnn__most(1, CNN__X_CACHED / image));
-    p->x = cnn__line_up(p->images * image + p->lanes);     /* a last vector may hang over */
-    if (p->whole) p->x = cnn__most(p->x, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
-    p->list = cnn__line_up(p->images * p->pixels + p->lanes);
-    p->corners = cnn__line_up(p->pixels) + CNN__POOL_TAPS;
-    p->sums = cnn__line_up(s->out_channels * (w->sums + p->lanes));
-}
-
-static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__simd_context *g, int backward)
-{
+    cnn__conv conv = {
+        s->groups, s->in_channels / s->groups, s->out_channels / s->groups, s->kernel_height, s->kernel_width,
+        s->stride_height, s->stride_width, s->dilation_height, s->dilation_width,
+        s->in_height + s->pad_top + s->pad_bottom, s->in_width + s->pad_left + s->pad_right,
+        s->out_height, s->out_width, 0
+    };
     cnn__conv_plan p;
-    int lanes = g->kernels->lanes;
     memset(&p, 0, sizeof p);
-    p.lanes = lanes;
-    p.units = cnn__pieces(s->batch, lanes);
-    p.chunks = cnn__smaller(p.units, CNN__CHUNKS);
-    p.there.groups = s->groups;
-    p.there.in_channels = s->in_channels / s->groups; p.there.out_channels = s->out_channels / s->groups;
-    p.there.kernel_height = s->kernel_height; p.there.kernel_width = s->kernel_width;
-    p.there.stride_height = s->stride_height; p.there.stride_width = s->stride_width;
-    p.there.dilation_height = s->dilation_height; p.there.dilation_width = s->dilation_width;
-    p.there.high = s->in_height + s->pad_top + s->pad_bottom; p.there.wide = s->in_width + s->pad_left + s->pad_right;
-    p.there.out_height = s->out_height; p.there.out_width = s->out_width;
-    p.pixels = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__pixels(&p.there);
-    p.image = s->out_channels * p.pixels;
-    p.where = cnn__taps(&p.there);
-    if (!backward) {
-        p.there.points = cnn__winograd_points(&p.there);
-        if (p.there.points) {                              /* the last tiles hang over */
-            p.there.high = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
-            p.there.wide = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
-            p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.there, lanes));
-        }
-        p.x = cnn__line_up(cnn__x_image(&p.there) * lanes);
-        p.z = cnn__line_up(s->out_channels * cnn__pixels(&p.there) * lanes);
-        p.p = s->pool.kernel_height ? 2 * cnn__line_up(p.image * lanes) : 0;
-        cnn__plan_winograd(&p, &p.there);
-    } else {
-        cnn__plan_back(&p, s);
-        if (p.back.points) p.u = cnn__line_up(s->groups * cnn__winograd_kernels(&p.back, lanes));
-        p.d = cnn__line_up((ptrdiff_t)s->out_channels * p.back.high * p.back.wide * lanes);
-        p.z = cnn__line_up(s->in_channels * cnn__pixels(&p.back) * lanes);
-        p.p = 3 * cnn__line_up(p.image * lanes);
-        p.where = cnn__most(p.where, cnn__taps(&p.back));
-        cnn__plan_winograd(&p, &p.back);
-        cnn__plan_dweight(&p, s, g->kernels);
+    p.forward = conv;
+    p.lanes = isa->lanes;
+    p.blocks = cnn__divide_up(s->batch, p.lanes);
+    p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
+    p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
+    p.image = s->out_channels * p.map;
+    if (!backward) cnn__plan_forward(&p, s);
+    else {
+        cnn__plan_dx(&p, s);
+        cnn__plan_dweight(&p, s, isa);
     }
-    p.where = cnn__line_up(p.where * CNN__PLACE);
-    p.per_thread = p.x + p.d + p.z + p.p + p.v + p.m + p.where + 2 * p.list + p.corners;
+    p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
+    p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
+                 + 2 * p.list_size + p.corners_size;
     return p;
 }
 
+/* ---- convolution: forward and backward ---- */
+
 typedef struct cnn__conv_job {
-    const cnn__simd_context *g;
+    const cnn__isa *isa;
     const cnn_conv2d_shape *s;
-    cnn__conv_plan p;
-    float *out; unsigned char *place;                      /* forward: y and index */
+    cnn__conv_plan plan;
+    float *out; unsigned char *out_index;                  /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
-    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, chunk by chunk */
+    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, piece by piece */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
 } cnn__conv_job;
 
-typedef struct cnn__conv_arrays {
-    float *x, *d, *z, *p, *v, *m;
-    ptrdiff_t *where;
-    float *values; int32_t *places, *corners, *taps;
-} cnn__conv_arrays;
-
-static cnn__conv_arrays cnn__conv_arrays_of(const cnn__conv_job *job, int thread)
+static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
 {
-    const cnn__conv_plan *p = &job->p;
+    const cnn__conv_plan *p = &job->plan;
     cnn__conv_arrays a;
     a.x = job->scratch + p->per_thread * thread;
-    a.d = a.x + p->x; a.z = a.d + p->d; a.p = a.z + p->z; a.v = a.p + p->p; a.m = a.v + p->v;
-    a.where = (ptrdiff_t *)(void *)(a.m + p->m);
-    a.values = a.m + p->m + p->where;
-    a.places = (int32_t *)(void *)(a.values + p->list);
-    a.taps = a.places + p->list; a.corners = a.taps + CNN__POOL_TAPS;
+    a.d = a.x + p->x_size; a.z = a.d + p->d_size; a.pooled = a.z + p->z_size;
+    a.v = a.pooled + p->pooled_size; a.m = a.v + p->v_size;
+    a.offsets = (ptrdiff_t *)(void *)(a.m + p->m_size);
+    a.values = a.m + p->m_size + p->offsets_size;
+    a.windows = (int32_t *)(void *)(a.values + p->list_size);
+    a.taps = a.windows + p->list_size; a.corners = a.taps + CNN__POOL_TAPS;
     return a;
 }
 
-/* The borders of a map of X, as the card's cnn__border says; zeros where the last tiles hang over. A pixel is `size` floats. */
-static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__correlation *g, float *map, int size)
+/* The borders of a map of X, as the card's cnn__border says; zeros beyond them, which only the last tiles reach. A
+   pixel is `size` floats. The inside of the map is there already. */
+static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, float *map, int size)
 {
-    const float *inside = map + ((ptrdiff_t)s->pad_top * g->wide + s->pad_left) * size;
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * size;
+    const float *inside = map + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * size;
     int j, i;
-    for (j = 0; j < g->high; j++, map += (ptrdiff_t)g->wide * size) {
+    for (j = 0; j < conv->height; j++, map += row_stride) {
         int below = j >= s->pad_top + s->in_height + s->pad_bottom;
         int row = below ? -1 : cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
-        if (row < 0) { cnn__zero_floats(map, (ptrdiff_t)g->wide * size); continue; }
-        for (i = 0; i < g->wide; i++) {
-            int column;
+        if (row < 0) { cnn__zero_floats(map, row_stride); continue; }
+        for (i = 0; i < conv->width; i++) {
+            int beyond, column;
             if (i == s->pad_left && j == s->pad_top + row) i += s->in_width;
-            if (i >= g->wide) break;
-            column = i < s->pad_left + s->in_width + s->pad_right ? cnn__border(i - s->pad_left, s->in_width, s->padding_mode) : -1;
+            if (i >= conv->width) break;
+            beyond = i >= s->pad_left + s->in_width + s->pad_right;
+            column = beyond ? -1 : cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
             if (column < 0) cnn__zero_floats(map + (ptrdiff_t)i * size, size);
-            else cnn__copy_floats(map + (ptrdiff_t)i * size, inside + ((ptrdiff_t)row * g->wide + column) * size, size);
+            else
+                cnn__copy_floats(map + (ptrdiff_t)i * size, inside + row * row_stride + (ptrdiff_t)column * size, size);
         }
     }
 }
 
-/* X forward: the unit's images, one a lane */
-static void cnn__pad_images(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to, const float *x,
-                            int images)
+/* X forward: a block of images */
+static void cnn__pad_block(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
+                           const float *x, int images)
 {
-    int c, lanes = k->lanes;
-    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * lanes;
-    for (c = 0; c < s->in_channels; c++, x += pixels, to += g->high * line) {
-        k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * lanes, line, (ptrdiff_t)lanes, x, s->in_channels * pixels, images,
-                    s->in_height, s->in_width);
-        cnn__fill_borders(s, g, to, lanes);
+    int c, lanes = isa->lanes;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
+    for (c = 0; c < s->in_channels; c++, x += pixels, to += conv->height * row_stride) {
+        isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x,
+                      s->in_channels * pixels, images, s->in_height, s->in_width);
+        cnn__fill_borders(s, conv, to, lanes);
     }
 }
 
-/* X for dweight: one image, one channel a lane. The last channels go first, because they write past the pixel's end. */
-static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__correlation *g, const cnn__kernels *k, float *to,
+/* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
+   pixel. */
+static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
                               const float *x)
 {
-    int group, c, depth = g->in_channels;
-    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, line = (ptrdiff_t)g->wide * depth;
-    for (group = 0; group < g->groups; group++, x += depth * pixels, to += g->high * line) {
-        for (c = (depth - 1) / k->lanes * k->lanes; c >= 0; c -= k->lanes)
-            k->lanes_in(to + s->pad_top * line + (ptrdiff_t)s->pad_left * depth + c, line, (ptrdiff_t)depth, x + c * pixels, pixels,
-                        cnn__smaller(k->lanes, depth - c), s->in_height, s->in_width);
-        cnn__fill_borders(s, g, to, depth);
+    int group, c, depth = conv->in_channels;
+    ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * depth;
+    for (group = 0; group < conv->groups; group++, x += depth * pixels, to += conv->height * row_stride) {
+        for (c = (depth - 1) / isa->lanes * isa->lanes; c >= 0; c -= isa->lanes)
+            isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * depth + c, row_stride, depth,
+                          x + c * pixels, pixels, cnn__smaller(isa->lanes, depth - c), s->in_height, s->in_width);
+        cnn__fill_borders(s, conv, to, depth);
     }
 }
 
-/* The reverse: the gradient of a border is added to that of the value which it was copied from. to: (c, h, w) of vectors */
-static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__kernels *k, float *to,
+/* The reverse: the gradient of a border value is added to that of the value which it is a copy of. to: (c, h, w) of
+   a block */
+static void cnn__fold_borders(const cnn_conv2d_shape *s, const cnn__conv_plan *p, const cnn__isa *isa, float *to,
                               const float *from)
 {
     int c, j, i, lanes = p->lanes;
-    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width * lanes;
-    cnn__zero_floats(to, s->in_channels * map);
-    for (c = 0; c < s->in_channels; c++, to += map)
-        for (j = 0; j < p->back.out_height; j++)
-            for (i = 0; i < p->back.out_width; i++, from += lanes) {
+    ptrdiff_t map_stride = (ptrdiff_t)s->in_height * s->in_width * lanes;
+    cnn__zero_floats(to, s->in_channels * map_stride);
+    for (c = 0; c < s->in_channels; c++, to += map_stride)
+        for (j = 0; j < p->backward.out_height; j++)
+            for (i = 0; i < p->backward.out_width; i++, from += lanes) {
                 int row = cnn__border(j - s->pad_top, s->in_height, s->padding_mode);
                 int column = cnn__border(i - s->pad_left, s->in_width, s->padding_mode);
-                k->sum_into(to + ((ptrdiff_t)row * s->in_width + column) * lanes, from, (ptrdiff_t)lanes);
+                isa->sum_into(to + ((ptrdiff_t)row * s->in_width + column) * lanes, from, lanes);
             }
 }
 
-/* out (k, j, i) = [relu] (bias + sum over taps of weight(k, tap) in(c, j s + y d, i s + x d)): the card's loops. A tile of `rows`
-   kernels and `vectors` neighbouring outputs is summed up in registers; a tap is a place in `in`, as far from the output's. */
-static void cnn__correlate(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *weight,
-                           const float *bias, int relu, ptrdiff_t *where)
+/* The card's loops: a row of A is a kernel, a column of C an output pixel, and a row of B what a tap sees. */
+static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
+                                 const float *weight, const float *bias, int relu, ptrdiff_t *offsets)
 {
-    int lanes = k->lanes, taps = (int)cnn__taps(g), c, y, x, j, i, row, r, t = 0, across;
-    ptrdiff_t map = cnn__pixels(g) * lanes;
-    for (c = 0; c < g->in_channels; c++)
-        for (y = 0; y < g->kernel_height; y++)
-            for (x = 0; x < g->kernel_width; x++)
-                where[t++] = (((ptrdiff_t)c * g->high + (ptrdiff_t)y * g->dilation_height) * g->wide + (ptrdiff_t)x * g->dilation_width)
-                             * lanes;
-    for (j = 0; j < g->out_height; j++)
-        for (row = 0; row < g->out_channels; row += k->rows) {
-            const float *rows[CNN__MOST_ROWS];
-            float begin[CNN__MOST_ROWS];
-            int there = cnn__rows(rows, k->rows, weight, (ptrdiff_t)taps, row, g->out_channels);
-            for (r = 0; bias && r < k->rows; r++) begin[r] = bias[row + (r < there ? r : 0)];
-            for (i = 0; i < g->out_width; i += across) {
-                across = cnn__share(g->out_width - i, k->vectors);
-                k->tile(across, taps, rows, in + ((ptrdiff_t)j * g->stride_height * g->wide + (ptrdiff_t)i * g->stride_width) * lanes,
-                        where, (ptrdiff_t)g->stride_width * lanes, out + row * map + ((ptrdiff_t)j * g->out_width + i) * lanes, map,
-                        there, bias ? begin : NULL, 0, relu);
+    cnn__product p;
+    int lanes = isa->lanes, c, y, x, k, j, i;
+    ptrdiff_t row_stride = (ptrdiff_t)conv->width * lanes;
+    p.depth = 0;
+    for (c = 0; c < conv->in_channels; c++)
+        for (y = 0; y < conv->kernel_height; y++)
+            for (x = 0; x < conv->kernel_width; x++)
+                offsets[p.depth++] = ((ptrdiff_t)c * conv->height + (ptrdiff_t)y * conv->dilation_height) * row_stride
+                                   + (ptrdiff_t)x * conv->dilation_width * lanes;
+    p.b_offsets = offsets;
+    p.b_stride = (ptrdiff_t)conv->stride_width * lanes;
+    p.c_stride = cnn__out_map(conv) * lanes;
+    p.accumulate = 0;
+    p.relu = relu;
+    for (j = 0; j < conv->out_height; j++)
+        for (k = 0; k < conv->out_channels; k += isa->rows) {
+            cnn__take_rows(&p, isa, weight, p.depth, bias, k, conv->out_channels);
+            for (i = 0; i < conv->out_width; i += p.vectors) {
+                p.vectors = cnn__share(conv->out_width - i, isa->vectors);
+                p.b = in + (ptrdiff_t)j * conv->stride_height * row_stride + i * p.b_stride;
+                p.c = out + k * p.c_stride + ((ptrdiff_t)j * conv->out_width + i) * lanes;
+                isa->multiply(&p);
             }
         }
 }
 
-/* The same by Winograd, `block` tiles at a time: to each point belongs a product of matrices, M = U V. map: of `in` */
-static void cnn__winograd(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, const float *u,
+/* M = U V, a product of matrices for each point: a row of A is an output channel, a column of C a tile. */
+static void cnn__multiply_points(const cnn__isa *isa, const cnn__conv *conv, const float *u, int channels, int tiles,
+                                 const cnn__conv_arrays *a)
+{
+    cnn__product p;
+    int point, c, k, t;
+    ptrdiff_t v_stride = cnn__point_stride(conv->in_channels, tiles, isa->lanes);
+    ptrdiff_t m_stride = cnn__point_stride(channels, tiles, isa->lanes);
+    p.depth = conv->in_channels;
+    p.b_offsets = a->offsets;
+    p.b_stride = isa->lanes;
+    p.c_stride = (ptrdiff_t)tiles * isa->lanes;
+    p.accumulate = p.relu = 0;
+    for (c = 0; c < p.depth; c++) a->offsets[c] = c * p.c_stride;
+    for (point = 0; point < conv->points * conv->points; point++, u += cnn__u_point_stride(conv, isa->lanes))
+        for (k = 0; k < channels; k += isa->rows) {
+            cnn__take_rows(&p, isa, u, cnn__u_row_stride(conv, isa->lanes), NULL, k, channels);
+            for (t = 0; t < tiles; t += p.vectors) {
+                p.vectors = cnn__share(tiles - t, isa->vectors);
+                p.b = a->v + point * v_stride + t * p.b_stride;
+                p.c = a->m + point * m_stride + k * p.c_stride + t * p.b_stride;
+                isa->multiply(&p);
+            }
+        }
+}
+
+static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
+                                   const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
+{
+    int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), first, tiles, k, channels;
+    for (first = 0; first < all; first += tiles) {
+        tiles = cnn__smaller(cnn__tiles_at_once(conv, isa->lanes), all - first);
+        isa->winograd_v(conv, a->v, in, first, tiles);
+        for (k = 0; k < conv->out_channels; k += channels) {
+            channels = cnn__smaller(CNN__M_CHANNELS, conv->out_channels - k);
+            cnn__multiply_points(isa, conv, u + k * cnn__u_row_stride(conv, isa->lanes), channels, tiles, a);
+            isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu,
+                            channels, first, tiles);
+        }
+    }
+}
+
+/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block */
+static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float *out, const float *in,
                           const float *bias, int relu, const cnn__conv_arrays *a)
 {
-    int lanes = k->lanes, across = cnn__tiles(g->out_width), tiles = cnn__tiles(g->out_height) * across, first, count, row, c;
-    int block = cnn__winograd_block(g, lanes);
-    ptrdiff_t pitch = cnn__channel_pitch(g->in_channels, lanes), apart = cnn__winograd_apart(g, lanes), line = (ptrdiff_t)g->wide * lanes;
-    ptrdiff_t map = cnn__pixels(g) * lanes;
-    for (first = 0; first < tiles; first += count) {
-        ptrdiff_t v_apart;
-        count = cnn__smaller(block, tiles - first);
-        v_apart = ((ptrdiff_t)g->in_channels * count + 1) * lanes;
-        k->winograd_v(g->points, a->v, v_apart, in, g->high * line, line, g->in_channels, across, first, count);
-        for (c = 0; c < g->in_channels; c++) a->where[c] = (ptrdiff_t)c * count * lanes;
-        for (row = 0; row < g->out_channels; row += CNN__BLOCK_ROWS) {
-            int there = cnn__smaller(CNN__BLOCK_ROWS, g->out_channels - row), point, r, t, wide;
-            ptrdiff_t m_apart = ((ptrdiff_t)there * count + 1) * lanes;
-            for (point = 0; point < g->points * g->points; point++)
-                for (r = 0; r < there; r += k->rows) {
-                    const float *rows[CNN__MOST_ROWS];
-                    int high = cnn__rows(rows, k->rows, u + point * apart + row * pitch, pitch, r, there);
-                    for (t = 0; t < count; t += wide) {
-                        wide = cnn__share(count - t, k->vectors);
-                        k->tile(wide, g->in_channels, rows, a->v + point * v_apart + (ptrdiff_t)t * lanes, a->where, (ptrdiff_t)lanes,
-                                a->m + point * m_apart + ((ptrdiff_t)r * count + t) * lanes, (ptrdiff_t)count * lanes, high, NULL, 0, 0);
-                    }
-                }
-            k->winograd_f(g->points, out + row * map, map, g->out_height, g->out_width, a->m, m_apart, bias ? bias + row : NULL,
-                           relu, there, across, first, count);
-        }
-    }
-}
-
-/* one of the two ways, group by group: out (groups * out_channels, out_height, out_width) of vectors */
-static void cnn__correlate_groups(const cnn__kernels *k, const cnn__correlation *g, float *out, const float *in, ptrdiff_t offset,
-                                  const float *weight, const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
-{
+    const cnn__isa *isa = job->isa;
+    const float *weight = job->weight, *u = job->u;
     int group;
-    for (group = 0; group < g->groups; group++) {
-        float *to = out + (ptrdiff_t)group * g->out_channels * cnn__pixels(g) * k->lanes;
-        const float *from = in + offset + (ptrdiff_t)group * g->in_channels * g->high * g->wide * k->lanes;
-        const float *b = bias ? bias + group * g->out_channels : NULL;
-        if (g->points) cnn__winograd(k, g, to, from, u + group * cnn__winograd_kernels(g, k->lanes), b, relu, a);
-        else cnn__correlate(k, g, to, from, weight + group * g->out_channels * cnn__taps(g), b, relu, a->where);
+    for (group = 0; group < conv->groups; group++) {
+        if (conv->points) cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a);
+        else cnn__convolve_direct(isa, conv, out, in, weight, bias, relu, a->offsets);
+        out += conv->out_channels * cnn__out_map(conv) * isa->lanes;
+        in += cnn__in_group(conv) * isa->lanes;
+        weight += conv->out_channels * cnn__taps(conv);
+        u += cnn__u_size(conv, isa->lanes);
+        if (bias) bias += conv->out_channels;
     }
 }
 
-/* The card of convolution for one unit of images: pad, correlate, activate, pool. */
-static void cnn__conv_forward_unit(void *arguments, int unit, int thread)
+/* The card of convolution for a block of images: pad, convolve, activate, pool. */
+static void cnn__conv_forward_piece(void *arguments, int block, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
-    int lanes = job->p.lanes, first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-    ptrdiff_t image = job->p.image, before = s->out_channels * cnn__pixels(&job->p.there);
-    cnn__pad_images(s, &job->p.there, k, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width, images);
-    cnn__correlate_groups(k, &job->p.there, a.z, a.x, 0, job->weight, job->u, job->bias, s->activation == CNN_RELU, &a);
-    if (s->activation && s->activation != CNN_RELU) cnn__activation_forward(s->activation, s->slope, a.z, a.z, (size_t)(before * lanes));
-    if (s->pool.kernel_height) {
-        float *place = job->place ? a.p + job->p.p / 2 : NULL;
-        k->max_pool(&s->pool, a.p, place, a.z);
-        if (place) k->places_out(job->place + first * image, image, images, place, image);
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
+    cnn__conv_arrays a = cnn__arrays_of(job, thread);
+    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
+    int pooled = s->pool.kernel_height > 0;
+    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width,
+                   images);
+    cnn__convolve(job, &p->forward, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
+    if (s->activation && s->activation != CNN_RELU)
+        cnn__activation_forward(s->activation, s->slope, a.z, a.z,
+                                (size_t)(s->out_channels * cnn__out_map(&p->forward) * lanes));
+    if (pooled) {
+        float *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
+        isa->max_pool(&s->pool, a.pooled, index, a.z);
+        if (index) isa->bytes_from_lanes(job->out_index + first * p->image, p->image, images, index, p->image);
     }
-    k->lanes_out(job->out + first * image, image, images, s->pool.kernel_height ? a.p : a.z, (ptrdiff_t)lanes, image);
+    isa->from_lanes(job->out + first * p->image, p->image, images, pooled ? a.pooled : a.z, lanes, p->image);
 }
 
-/* df: the gradient before activation, but behind the pool, of a unit's images. Those that are missing get zeros. */
+/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
+   zeros. */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    ptrdiff_t image = job->p.image;
+    ptrdiff_t image = job->plan.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
-    if (s->activation == CNN_RELU) job->g->kernels->relu_backward(df, dy, y, image * images);
+    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
     else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)(image * images));
-    cnn__zero_floats(df + image * images, (job->p.lanes - images) * image);
+    cnn__zero_floats(df + image * images, (job->plan.lanes - images) * image);
 }
 
-/* D: df before pooling, one image a lane */
-static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images, int fresh)
+/* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
+static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images,
+                        int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__kernels *k = job->g->kernels;
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
-    ptrdiff_t map = (ptrdiff_t)p->back.high * p->back.wide * lanes, image = p->image;
-    ptrdiff_t pitch = (ptrdiff_t)s->stride_height * p->back.wide * lanes, step = (ptrdiff_t)s->stride_width * lanes;
-    float *lanes_df = a->p + p->p / 3, *place = lanes_df + p->p / 3;
-    float *to = a->d + ((ptrdiff_t)p->df_top * p->back.wide + p->df_left) * lanes;
-    if (pooled || fresh) cnn__zero_floats(a->d, p->d);
+    ptrdiff_t width = (ptrdiff_t)p->backward.width * lanes, map_stride = p->backward.height * width;
+    ptrdiff_t row_stride = s->stride_height * width, pixel_stride = (ptrdiff_t)s->stride_width * lanes;
+    ptrdiff_t image = p->image;
+    float *df_lanes = a->pooled + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
+    float *to = a->d + p->df_top * width + (ptrdiff_t)p->df_left * lanes;
+    if (pooled || fresh) cnn__zero_floats(a->d, p->d_size);
     if (pooled) {
-        k->lanes_in(lanes_df, 0, (ptrdiff_t)lanes, df, image, lanes, 1, (int)image);
-        k->places_in(place, job->index + first * image, image, images, (int)image);
-        k->max_unpool(&s->pool, to, map, pitch, step, lanes_df, place);
+        isa->to_lanes(df_lanes, 0, lanes, df, image, lanes, 1, (int)image);
+        isa->bytes_to_lanes(index, job->index + first * image, image, images, (int)image);
+        isa->max_unpool(&s->pool, to, map_stride, row_stride, pixel_stride, df_lanes, index);
     } else
         for (c = 0; c < s->out_channels; c++)
-            k->lanes_in(to + c * map, pitch, step, df + c * p->pixels, image, lanes, s->out_height, s->out_width);
+            isa->to_lanes(to + c * map_stride, row_stride, pixel_stride, df + c * p->map, image, lanes, s->out_height,
+                          s->out_width);
 }
 
-/* Where in X the window of each value of df begins: at its corner, and if it was pooled, at the tap that won. The two together
-   fit in an int; one alone, beyond the border, need not, and wraps around. */
-static void cnn__conv_places(const cnn_conv2d_shape *s, const cnn__correlation *g, int32_t *corners, int32_t *taps)
+/* The offset in X of each df's window: its corner, and if it was pooled, + the tap that won. The sum of the two fits
+   in an int; a corner in the padding of the pool may not, and wraps around. */
+static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, int32_t *corners, int32_t *taps)
 {
     const cnn_pool2d_shape *p = &s->pool;
-    int pooled = p->kernel_height > 0, high = pooled ? p->out_height : s->out_height, wide = pooled ? p->out_width : s->out_width;
-    int64_t right = (int64_t)s->stride_width * g->in_channels, down = (int64_t)s->stride_height * g->wide * g->in_channels;
-    int j, i;
-    for (j = 0; j < high; j++)
-        for (i = 0; i < wide; i++)
+    int pooled = p->kernel_height > 0, j, i;
+    int height = pooled ? p->out_height : s->out_height, width = pooled ? p->out_width : s->out_width;
+    int64_t right = (int64_t)s->stride_width * conv->in_channels;
+    int64_t down = (int64_t)s->stride_height * conv->width * conv->in_channels;
+    for (j = 0; j < height; j++)
+        for (i = 0; i < width; i++)
             *corners++ = (int32_t)((pooled ? j * p->stride_height - p->pad_height : j) * down
                                  + (pooled ? i * p->stride_width - p->pad_width : i) * right);
     for (j = 0; j < p->kernel_height; j++)
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* dweight(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a unit; only df that are not 0 are listed */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df, int first,
-                              int images)
+/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are
+   listed. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df,
+                              int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__correlation *g = &p->there;
-    const cnn__window_lines *w = &p->window;
-    const cnn__kernels *k = job->g->kernels;
-    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width, x_image = cnn__x_image(g);
-    ptrdiff_t image = p->image, pixels = p->pixels;
-    int n, b, c, set, there, pooled = s->pool.kernel_height > 0;
-    for (n = 0; n < images; n += there) {
-        float *to = sums, *dbias = sums + s->out_channels * w->sums;
-        there = cnn__smaller(p->images, images - n);
-        for (b = 0; b < there; b++) cnn__pad_channels(s, g, k, a->x + b * x_image, job->x + (first + n + b) * in);
-        for (c = 0; c < s->out_channels; c++, to += w->sums, dbias += p->lanes) {
-            const float *x = a->x + (ptrdiff_t)(c / g->out_channels) * g->in_channels * g->high * g->wide;
-            ptrdiff_t count = 0, i;
-            for (b = 0; b < there; b++) {
-                const float *d = df + (n + b) * image + c * pixels;
-                const unsigned char *index = pooled ? job->index + (first + n + b) * image + c * pixels : NULL;
-                count += k->nonzeros(a->values + count, a->places + count, d, a->corners, index, a->taps, (int32_t)(b * x_image),
-                                     pixels);
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__conv *conv = &p->forward;
+    const cnn__weight_window *w = &p->window;
+    const cnn__isa *isa = job->isa;
+    cnn__window_sum sum = { NULL, w->rows, w->vectors, NULL, w->row_stride, a->values, a->windows, 0 };
+    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
+    ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
+    int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
+    for (n = 0; n < images; n += count) {
+        float *to = sums, *dbias = sums + s->out_channels * w->size;
+        count = cnn__smaller(p->images, images - n);
+        for (b = 0; b < count; b++) cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * in);
+        for (k = 0; k < s->out_channels; k++, to += w->size, dbias += p->lanes) {
+            const float *x = a->x + k / conv->out_channels * x_group;
+            sum.count = 0;
+            for (b = 0; b < count; b++) {
+                const float *d = df + (n + b) * p->image + k * p->map;
+                const unsigned char *index = pooled ? job->index + (first + n + b) * p->image + k * p->map : NULL;
+                sum.count += isa->list_nonzeros(a->values + sum.count, a->windows + sum.count, d, a->corners, index,
+                                                a->taps, (int32_t)(b * x_image), p->map);
             }
-            for (set = 0; set < w->sets; set++)
-                w->kernels->add_windows(w->lines, w->vectors, to + set * w->down, x + set * w->set_pitch, w->pitch, a->values,
-                                        a->places, count);
-            cnn__zero_floats(a->values + count, p->lanes);
-            for (i = 0; i < count; i += (ptrdiff_t)p->lanes) k->sum_into(dbias, a->values + i, (ptrdiff_t)p->lanes);
+            for (call = 0; call < w->calls; call++) {
+                sum.to = to + call * w->down;
+                sum.x = x + call * w->call_stride;
+                w->isa->add_windows(&sum);
+            }
+            cnn__zero_floats(a->values + sum.count, p->lanes);
+            for (i = 0; i < sum.count; i += p->lanes) isa->sum_into(dbias, a->values + i, p->lanes);
         }
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows made of it, (k, y, x, c); dbias(k) += its lanes */
-static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias, const float *sums)
+/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum */
+static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias,
+                               const float *sums)
 {
-    const cnn__correlation *g = &p->there;
-    const cnn__window_lines *w = &p->window;
+    const cnn__conv *conv = &p->forward;
+    const cnn__weight_window *w = &p->window;
     int k, c, y, x, l;
-    for (k = 0; k < out_channels; k++, sums += w->sums)
-        for (c = 0; dweight && c < g->in_channels; c++)
-            for (y = 0; y < g->kernel_height; y++)
-                for (x = 0; x < g->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
+    for (k = 0; k < out_channels; k++, sums += w->size)
+        for (c = 0; dweight && c < conv->in_channels; c++)
+            for (y = 0; y < conv->kernel_height; y++)
+                for (x = 0; x < conv->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
     for (k = 0; dbias && k < out_channels; k++)
         for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
-/* The card's backward for the units of one chunk. The chunks are the same for any number of threads; each has its own sums
-   of dweight and dbias, which are added up in order at the end. */
-static void cnn__conv_backward_chunk(void *arguments, int chunk, int thread)
+/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its
+   own sums of dweight and dbias, which are added up in order at the end. */
+static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
-    const cnn__conv_plan *p = &job->p;
-    const cnn__kernels *k = job->g->kernels;
-    cnn__conv_arrays a = cnn__conv_arrays_of(job, thread);
-    int lanes = p->lanes, begin = (int)((long)chunk * p->units / p->chunks), unit;
+    const cnn__conv_plan *p = &job->plan;
+    const cnn__isa *isa = job->isa;
+    cnn__conv_arrays a = cnn__arrays_of(job, thread);
+    int lanes = p->lanes, block, begin = (int)((long)piece * p->blocks / p->pieces);
+    int end = (int)((long)(piece + 1) * p->blocks / p->pieces);
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
-    float *sums = job->sums + p->sums * chunk;
-    cnn__zero_floats(sums, p->sums);
-    cnn__conv_places(s, &p->there, a.corners, a.taps);
-    for (unit = begin; unit < (int)((long)(chunk + 1) * p->units / p->chunks); unit++) {
-        int first = unit * lanes, images = cnn__smaller(lanes, s->batch - first);
-        cnn__conv_df(job, a.p, first, images);
-        if (job->learns) cnn__conv_dweight(job, &a, sums, a.p, first, images);
+    float *sums = job->sums + p->sums_size * piece;
+    cnn__zero_floats(sums, p->sums_size);
+    cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
+    for (block = begin; block < end; block++) {
+        int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
+        cnn__conv_df(job, a.pooled, first, images);
+        if (job->learns) cnn__conv_dweight(job, &a, sums, a.pooled, first, images);
         if (!job->dx) continue;
-        cnn__conv_d(job, &a, a.p, first, images, unit == begin);
-        cnn__correlate_groups(k, &p->back, a.z, a.d, ((ptrdiff_t)p->back_top * p->back.wide + p->back_left) * lanes, job->weight,
-                              job->u, NULL, 0, &a);
-        if (p->whole) cnn__fold_borders(s, p, k, a.x, a.z);
-        k->lanes_out(job->dx + first * in, in, images, p->whole ? a.x : a.z, (ptrdiff_t)lanes, in);
+        cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
+        cnn__convolve(job, &p->backward, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL, 0,
+                      &a);
+        if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
+        isa->from_lanes(job->dx + first * in, in, images, p->fold ? a.x : a.z, lanes, in);
     }
 }
 
-/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: what leads from df back to dx */
-static void cnn__mirror(const cnn__correlation *g, float *to, const float *weight)
+/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: the kernels of the way back from df to dx */
+static void cnn__mirror(const cnn__conv *conv, float *to, const float *weight)
 {
-    int group, k, c, area = g->kernel_height * g->kernel_width, at;
-    for (group = 0; group < g->groups; group++)
-        for (c = 0; c < g->in_channels; c++)
-            for (k = 0; k < g->out_channels; k++)
-                for (at = 0; at < area; at++)
-                    *to++ = weight[((ptrdiff_t)(group * g->out_channels + k) * g->in_channels + c) * area + area - 1 - at];
+    int group, k, c, area = conv->kernel_height * conv->kernel_width, at;
+    for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
+        for (c = 0; c < conv->in_channels; c++)
+            for (k = 0; k < conv->out_channels; k++)
+                for (at = area - 1; at >= 0; at--) *to++ = weight[((ptrdiff_t)k * conv->in_channels + c) * area + at];
 }
 
-static void cnn__transform_kernels(const cnn__kernels *k, const cnn__correlation *g, float *u, const float *weight)
+static void cnn__transform_kernels(const cnn__isa *isa, const cnn__conv *conv, float *u, const float *weight)
 {
     int group;
-    for (group = 0; g->points && group < g->groups; group++)
-        k->winograd_u(g->points, u + group * cnn__winograd_kernels(g, k->lanes), cnn__winograd_apart(g, k->lanes),
-                        cnn__channel_pitch(g->in_channels, k->lanes), weight + group * g->out_channels * cnn__taps(g),
-                        g->out_channels, g->in_channels);
+    for (group = 0; conv->points && group < conv->groups; group++) {
+        isa->winograd_u(conv, u, weight);
+        u += cnn__u_size(conv, isa->lanes);
+        weight += conv->out_channels * cnn__taps(conv);
+    }
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    const cnn__simd_context *g = (const cnn__simd_context *)context;
-    cnn__conv_plan forward = cnn__plan_conv(s, g, 0), backward = cnn__plan_conv(s, g, 1);
-    ptrdiff_t weights = cnn__line_up(s->out_channels * cnn__taps(&forward.there));
-    return sizeof(float) * (size_t)cnn__most(forward.u + forward.per_thread * g->threads,
-                                             weights + backward.u + backward.sums * backward.chunks + backward.per_thread * g->threads);
+    cnn__conv_plan forward = cnn__plan_conv(s, cnn__isa_of(context), 0);
+    cnn__conv_plan backward = cnn__plan_conv(s, cnn__isa_of(context), 1);
+    int threads = cnn__threads_of(context);
+    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&forward.forward));
+    return sizeof(float) * (size_t)cnn__larger(forward.u_size + forward.per_thread * threads,
+                                               mirrored + backward.u_size + backward.sums_size * backward.pieces
+                                               + backward.per_thread * threads);
 }
 
 static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
+    float *u = (float *)work;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g, 0);
-    job.out = y; job.place = index; job.x = x; job.weight = weight; job.bias = bias;
-    job.u = (float *)work;
-    job.scratch = (float *)work + job.p.u;
-    cnn__transform_kernels(job.g->kernels, &job.p.there, (float *)work, weight);
-    cnn__parallel(job.g->threads, job.p.units, cnn__conv_forward_unit, &job);
+    job.plan = cnn__plan_conv(s, job.isa, 0);
+    job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
+    job.u = u;
+    job.scratch = u + job.plan.u_size;
+    cnn__transform_kernels(job.isa, &job.plan.forward, u, weight);
+    cnn__parallel(cnn__threads_of(context), job.plan.blocks, cnn__conv_forward_piece, &job);
 }
 
 static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
@@ -3706,384 +3888,409 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
+    const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *u;
-    int chunk;
+    int piece;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s;
-    job.p = cnn__plan_conv(s, job.g, 1);
+    job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
-    u = mirrored + cnn__line_up(s->out_channels * cnn__taps(&job.p.there));
+    u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
     job.weight = mirrored; job.u = u;
-    job.sums = u + job.p.u;
-    job.scratch = job.sums + job.p.sums * job.p.chunks;
+    job.sums = u + p->u_size;
+    job.scratch = job.sums + p->sums_size * p->pieces;
     if (dx) {
-        cnn__mirror(&job.p.there, mirrored, weight);
-        cnn__transform_kernels(job.g->kernels, &job.p.back, u, mirrored);
+        cnn__mirror(&p->forward, mirrored, weight);
+        cnn__transform_kernels(job.isa, &p->backward, u, mirrored);
     }
-    cnn__parallel(job.g->threads, job.p.chunks, cnn__conv_backward_chunk, &job);
-    for (chunk = 1; chunk < job.p.chunks; chunk++)
-        job.g->kernels->sum_into(job.sums, job.sums + job.p.sums * chunk, job.p.sums);
-    cnn__conv_add_sums(&job.p, s->out_channels, dweight, dbias, job.sums);
+    cnn__parallel(cnn__threads_of(context), p->pieces, cnn__conv_backward_piece, &job);
+    for (piece = 1; piece < p->pieces; piece++)
+        job.isa->sum_into(job.sums, job.sums + p->sums_size * piece, p->sums_size);
+    cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
 }
 
 /* ---- the linear layer ---- */
 
-/* the next `floats` of `work`, on a cache line of their own */
-static float *cnn__next(float **work, ptrdiff_t floats)
-{
-    float *here = *work;
-    *work += cnn__line_up(floats);
-    return here;
-}
+enum {
+    CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
+    CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
+                                               and stay in a second-level cache */
+    CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that `packed` stays in a cache */
+};
 
-/* values(r, 0 .. counts(r) - 1) are what is not 0 in row r of df, or of its transpose; places says where they stood */
-typedef struct cnn__sparse { int rows, depth; float *values; int32_t *places; ptrdiff_t *counts; } cnn__sparse;
+/* A matrix without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed` the
+   row is that each is multiplied by. */
+typedef struct cnn__sparse { int rows, depth; float *values; int32_t *offsets; ptrdiff_t *counts; } cnn__sparse;
 
 typedef struct cnn__linear_job {
-    const cnn__simd_context *g;
+    const cnn__isa *isa;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
-    float *columns; ptrdiff_t *where;                         /* forward: x with one sample a lane; where its rows are */
+    float *x_lanes; ptrdiff_t *offsets;                    /* forward: x, a sample in each lane; where its rows begin */
     cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
     const float *x, *weight, *bias;
 } cnn__linear_job;
 
-enum { CNN__LINEAR_ROWS = 48, CNN__LINEAR_DEPTH = 1024,    /* forward: outputs of a piece; how much of the sum fits the cache */
-       CNN__LINEAR_VECTORS = 4 };                          /* backward: inputs of a piece, so few that its panel fits the cache */
-
-static ptrdiff_t cnn__linear_scratch(int panel, int longest)  /* floats of one thread: a packed panel, and a line of it */
-{
-    return cnn__line_up((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
-}
-
-static void cnn__linear_transpose(void *arguments, int unit, int thread)
+static void cnn__linear_lanes_piece(void *arguments, int block, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
-    int lanes = job->g->kernels->lanes, in = job->s->in_features, first = unit * lanes;
+    int lanes = job->isa->lanes, first = block * lanes;
+    ptrdiff_t in = job->s->in_features;
     (void)thread;
-    job->g->kernels->lanes_in(job->columns + (ptrdiff_t)first * in, 0, (ptrdiff_t)lanes, job->x + (ptrdiff_t)first * in, (ptrdiff_t)in,
-                              cnn__smaller(lanes, job->s->batch - first), 1, in);
+    job->isa->to_lanes(job->x_lanes + first * in, 0, lanes, job->x + first * in, in,
+                             cnn__smaller(lanes, job->s->batch - first), 1, (int)in);
 }
 
-/* The card of the linear layer for some samples, one a lane, and LINEAR_ROWS outputs: a convolution whose map is one pixel. */
-static void cnn__linear_forward_block(void *arguments, int block, int thread)
+/* The card of the linear layer for a few blocks of samples and LINEAR_OUTPUTS outputs: a row of A is a row of
+   weights, a column of C a block. */
+static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
 {
     const cnn__linear_job *job = (const cnn__linear_job *)arguments;
     const cnn_linear_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    int lanes = k->lanes, units = cnn__pieces(s->batch, lanes), panels = cnn__pieces(units, k->vectors), panel = block % panels;
-    int unit = panel * units / panels, wide = (panel + 1) * units / panels - unit, v, i, o, r;
-    int o0 = block / panels * CNN__LINEAR_ROWS, rows = cnn__smaller(CNN__LINEAR_ROWS, s->out_features - o0);
-    ptrdiff_t pitch = (ptrdiff_t)wide * lanes, in = (ptrdiff_t)s->in_features;
-    float *result = job->scratch + (ptrdiff_t)thread * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    for (i = 0; i < s->in_features; i += CNN__LINEAR_DEPTH)
-        for (o = 0; o < rows; o += k->rows) {
-            const float *a[CNN__MOST_ROWS];
-            float begin[CNN__MOST_ROWS];
-            int there = cnn__rows(a, k->rows, job->weight + i, in, o0 + o, o0 + rows), last = i + CNN__LINEAR_DEPTH >= s->in_features;
-            for (r = 0; job->bias && r < k->rows; r++) begin[r] = job->bias[o0 + o + (r < there ? r : 0)];
-            k->tile(wide, cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i), a, job->columns + (unit * in + i) * lanes, job->where,
-                    in * lanes, result + o * pitch, pitch, there, job->bias && !i ? begin : NULL, i > 0,
-                    last && s->activation == CNN_RELU);
+    const cnn__isa *isa = job->isa;
+    int lanes = isa->lanes, blocks = cnn__divide_up(s->batch, lanes), parts = cnn__divide_up(blocks, isa->vectors);
+    int part = piece % parts, block = part * blocks / parts, first = piece / parts * CNN__LINEAR_OUTPUTS, v, i, o;
+    int outputs = cnn__smaller(CNN__LINEAR_OUTPUTS, s->out_features - first), relu = s->activation == CNN_RELU;
+    ptrdiff_t in = s->in_features;
+    float *result = job->scratch + (ptrdiff_t)thread * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
+    cnn__product p;
+    p.vectors = (part + 1) * blocks / parts - block;
+    p.b_offsets = job->offsets;
+    p.b_stride = in * lanes;
+    p.c_stride = (ptrdiff_t)p.vectors * lanes;
+    for (i = 0; i < s->in_features; i += p.depth) {
+        p.depth = cnn__smaller(CNN__LINEAR_DEPTH, s->in_features - i);
+        p.b = job->x_lanes + (block * in + i) * lanes;
+        p.accumulate = i > 0;
+        p.relu = relu && i + p.depth == s->in_features;
+        for (o = 0; o < outputs; o += isa->rows) {
+            cnn__take_rows(&p, isa, job->weight + i, in, i ? NULL : job->bias, first + o, first + outputs);
+            p.c = result + o * p.c_stride;
+            isa->multiply(&p);
         }
-    if (s->activation && s->activation != CNN_RELU)
-        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(rows * pitch));
-    for (v = 0; v < wide; v++)
-        k->lanes_out(job->y + (ptrdiff_t)(unit + v) * lanes * s->out_features + o0, (ptrdiff_t)s->out_features,
-                     cnn__smaller(lanes, s->batch - (unit + v) * lanes), result + v * lanes, pitch, (ptrdiff_t)rows);
+    }
+    if (s->activation && !relu)
+        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(outputs * p.c_stride));
+    for (v = 0; v < p.vectors; v++, block++)
+        isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
+                        cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
 }
 
-/* Backward for one panel of inputs:  dW += df^T x,  dx = df W, without the zeros of df: as many as a ReLU and dropout leave.
-   The panel of x, then of W, is packed once and used by all rows. */
-static void cnn__linear_backward_panel(void *arguments, int piece, int thread)
+/* Floats of `packed`: `longest` rows of a panel, which is the inputs of a whole piece, and one row of `result` */
+static ptrdiff_t cnn__packed_size(int panel, int longest)
 {
-    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
-    const cnn_linear_shape *s = job->s;
-    const cnn__kernels *k = job->g->kernels;
-    int panel = k->lanes * CNN__LINEAR_VECTORS, first = piece * panel, width = cnn__smaller(panel, s->in_features - first);
-    int longest = s->batch > s->out_features ? s->batch : s->out_features, pass, r, cut = width % k->lanes;
-    float *packed = job->scratch + (ptrdiff_t)thread * cnn__linear_scratch(panel, longest), *result = packed + (ptrdiff_t)panel * longest;
-    for (pass = job->dweight ? 0 : 1; pass < (job->dx ? 2 : 1); pass++) {
-        const cnn__sparse *df = &job->df[pass];
-        const float *from = (pass ? job->weight : job->x) + first;
-        float *to = (pass ? job->dx : job->dweight) + first;
-        for (r = 0; r < df->depth; r++) {
-            cnn__copy_floats(packed + (ptrdiff_t)r * panel, from + (ptrdiff_t)r * s->in_features, width);
-            if (cut) cnn__zero_floats(packed + (ptrdiff_t)r * panel + width, panel - width);
-        }
-        for (r = 0; r < df->rows; r++, to += s->in_features) { /* kernels write whole vectors: a cut panel goes by way of `result` */
-            float *line = cut ? result : to;
-            if (cut || pass) cnn__zero_floats(line, cnn__round_up(width, k->lanes));
-            k->add_windows(1, cnn__pieces(width, k->lanes), line, packed, 0, df->values + (ptrdiff_t)r * df->depth,
-                           df->places + (ptrdiff_t)r * df->depth, df->counts[r]);
-            if (cut && pass) cnn__copy_floats(to, result, width);
-            else if (cut) k->sum_into(to, result, (ptrdiff_t)width);
-        }
+    return cnn__align((ptrdiff_t)panel * ((ptrdiff_t)longest + 1));
+}
+
+/* to = df from, or to += df from, in `width` columns of matrices whose rows are `stride` apart. These columns of
+   `from` are copied to `packed` once, and used by all rows of df. Only whole vectors are written: where the width is
+   not a multiple of them, a row goes by way of `result`. */
+static void cnn__multiply_sparse(const cnn__isa *isa, const cnn__sparse *df, float *to, const float *from,
+                                 ptrdiff_t stride, int width, int overwrite, float *packed)
+{
+    int panel = isa->lanes * CNN__LINEAR_VECTORS, cut = width % isa->lanes, r;
+    float *result = packed + (ptrdiff_t)panel * df->depth;
+    cnn__window_sum sum = { NULL, 1, 0, packed, 0, df->values, df->offsets, 0 };
+    sum.vectors = cnn__divide_up(width, isa->lanes);
+    for (r = 0; r < df->depth; r++, from += stride) {
+        cnn__copy_floats(packed + (ptrdiff_t)r * panel, from, width);
+        if (cut) cnn__zero_floats(packed + (ptrdiff_t)r * panel + width, panel - width);
+    }
+    for (r = 0; r < df->rows; r++, to += stride, sum.values += df->depth, sum.offsets += df->depth) {
+        sum.to = cut ? result : to;
+        sum.count = df->counts[r];
+        if (cut || overwrite) cnn__zero_floats(sum.to, (ptrdiff_t)sum.vectors * isa->lanes);
+        isa->add_windows(&sum);
+        if (cut && overwrite) cnn__copy_floats(to, result, width);
+        else if (cut) isa->sum_into(to, result, width);
     }
 }
 
-static void cnn__list_nonzeros(const cnn__kernels *k, cnn__sparse *to, const float *df, int rows, int depth, float **work)
+/* The card's backward for the inputs of one piece:  dW += df^T x,  dx = df W,  without the zeros of df. */
+static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__isa *isa = job->isa;
+    int panel = isa->lanes * CNN__LINEAR_VECTORS, first = piece * panel;
+    int width = cnn__smaller(panel, s->in_features - first);
+    float *packed = job->scratch + thread * cnn__packed_size(panel, (int)cnn__larger(s->batch, s->out_features));
+    if (job->dweight)
+        cnn__multiply_sparse(isa, &job->df[0], job->dweight + first, job->x + first, s->in_features, width, 0, packed);
+    if (job->dx)
+        cnn__multiply_sparse(isa, &job->df[1], job->dx + first, job->weight + first, s->in_features, width, 1, packed);
+}
+
+static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floats of `work`: whole cache lines */
+{
+    float *here = *work;
+    *work += cnn__align(floats);
+    return here;
+}
+
+static void cnn__make_sparse(const cnn__isa *isa, cnn__sparse *to, const float *df, int rows, int depth, float **work)
 {
     int32_t *corners;
-    int r;
+    ptrdiff_t r;
     to->rows = rows; to->depth = depth;
     to->values = cnn__next(work, (ptrdiff_t)rows * depth);
-    to->places = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
-    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__PLACE);
-    corners = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)depth);
-    for (r = 0; r < depth; r++) corners[r] = r * k->lanes * CNN__LINEAR_VECTORS;
+    to->offsets = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
+    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__OFFSET_FLOATS);
+    corners = (int32_t *)(void *)cnn__next(work, depth);
+    for (r = 0; r < depth; r++) corners[r] = (int32_t)r * isa->lanes * CNN__LINEAR_VECTORS;
     for (r = 0; r < rows; r++)
-        to->counts[r] = k->nonzeros(to->values + (ptrdiff_t)r * depth, to->places + (ptrdiff_t)r * depth, df + (ptrdiff_t)r * depth,
-                                    corners, NULL, NULL, 0, (ptrdiff_t)depth);
+        to->counts[r] = isa->list_nonzeros(to->values + r * depth, to->offsets + r * depth, df + r * depth, corners,
+                                           NULL, NULL, 0, depth);
 }
 
 static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
 {
-    const cnn__simd_context *g = (const cnn__simd_context *)context;
-    int longest = s->batch > s->out_features ? s->batch : s->out_features;
-    ptrdiff_t forward = (ptrdiff_t)cnn__round_up(s->batch, g->kernels->lanes) * s->in_features
-                     + CNN__LINEAR_DEPTH * (int)CNN__PLACE + 16
-                     + (ptrdiff_t)g->threads * CNN__LINEAR_ROWS * CNN__MOST_PANEL;
-    ptrdiff_t backward = 6 * cnn__line_up((ptrdiff_t)s->batch * s->out_features) + 4 * cnn__line_up(s->batch + s->out_features)
-                      + g->threads * cnn__linear_scratch(g->kernels->lanes * CNN__LINEAR_VECTORS, longest);
-    return sizeof(float) * (size_t)cnn__most(forward, backward);
+    int threads = cnn__threads_of(context), lanes = cnn__isa_of(context)->lanes;
+    int longest = (int)cnn__larger(s->batch, s->out_features);
+    ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
+                      + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS
+                      + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
+    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features)
+                       + 4 * cnn__align(s->batch + s->out_features)
+                       + threads * cnn__packed_size(lanes * CNN__LINEAR_VECTORS, longest);
+    return sizeof(float) * (size_t)cnn__larger(forward, backward);
 }
 
 static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
                                      const float *weight, const float *bias, void *work)
 {
     cnn__linear_job job;
-    int lanes, units, i;
+    int lanes, blocks, i;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
-    lanes = job.g->kernels->lanes;
-    units = cnn__pieces(s->batch, lanes);
-    job.where = (ptrdiff_t *)work;
-    job.columns = (float *)work + CNN__LINEAR_DEPTH * (sizeof(size_t) / sizeof(float));
-    job.scratch = job.columns + cnn__line_up((ptrdiff_t)units * lanes * s->in_features);
-    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.where[i] = (ptrdiff_t)i * lanes;
-    cnn__parallel(job.g->threads, units, cnn__linear_transpose, &job);
-    cnn__parallel(job.g->threads, cnn__pieces(units, job.g->kernels->vectors) * cnn__pieces(s->out_features, CNN__LINEAR_ROWS),
-                  cnn__linear_forward_block, &job);
+    lanes = job.isa->lanes;
+    blocks = cnn__divide_up(s->batch, lanes);
+    job.offsets = (ptrdiff_t *)work;
+    job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS;
+    job.scratch = job.x_lanes + cnn__align((ptrdiff_t)blocks * lanes * s->in_features);
+    for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.offsets[i] = (ptrdiff_t)i * lanes;
+    cnn__parallel(cnn__threads_of(context), blocks, cnn__linear_lanes_piece, &job);
+    cnn__parallel(cnn__threads_of(context),
+                  cnn__divide_up(blocks, job.isa->vectors) * cnn__divide_up(s->out_features, CNN__LINEAR_OUTPUTS),
+                  cnn__linear_forward_piece, &job);
 }
 
 static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
-    ptrdiff_t values = cnn__line_up((ptrdiff_t)s->batch * s->out_features);
-    float *df = (float *)work, *turned = df + values, *next = turned + values;
-    int panel, n, o;
+    float *next = (float *)work, *df = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
+    float *transposed = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
+    const cnn__isa *isa;
+    int n, o;
     memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
+    job.isa = cnn__isa_of(context);
+    isa = job.isa;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    panel = job.g->kernels->lanes * CNN__LINEAR_VECTORS;
     cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
     for (n = 0; n < s->batch; n++)
-        for (o = 0; o < s->out_features; o++) turned[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
+        for (o = 0; o < s->out_features; o++)
+            transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += job.g->kernels->total(turned + (ptrdiff_t)o * s->batch, (ptrdiff_t)s->batch);
-    if (dweight) cnn__list_nonzeros(job.g->kernels, &job.df[0], turned, s->out_features, s->batch, &next);
-    if (dx) cnn__list_nonzeros(job.g->kernels, &job.df[1], df, s->batch, s->out_features, &next);
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+    if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
+    if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
-    cnn__parallel(job.g->threads, cnn__pieces(s->in_features, panel), cnn__linear_backward_panel, &job);
+    cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->in_features, isa->lanes * CNN__LINEAR_VECTORS),
+                  cnn__linear_backward_piece, &job);
 }
 
-/* ---- value by value, in pieces of a fixed size ---- */
+/* ---- value by value: each operation has a job, and a function for a piece of its values ---- */
 
-enum { CNN__PIECE = 1 << 14 };
+enum { CNN__VALUES = 1 << 14 };             /* of a piece: microseconds of work, much more than claiming it takes */
 
-typedef struct cnn__each_job {
-    const cnn__simd_context *g;
-    ptrdiff_t n;
-    float *y; const float *x, *dy;
-    cnn_activation activation; float slope;
-    const cnn_counters *c; int layer; float p;
-    const cnn_span *spans; int span_count, decoupled; const cnn_adam_options *adam; float *w, *m, *v;
-    const cnn_map_shape *map; const unsigned char *bytes; const float *floats; const int *order; const float *scale, *shift;
-    const cnn_pool2d_shape *pool;
-} cnn__each_job;
-
-static ptrdiff_t cnn__piece_of(const cnn__each_job *job, int piece, ptrdiff_t *first)
+static void cnn__each(void *context, size_t n, void (*run)(void *job, int piece, int thread), void *job)
 {
-    *first = (ptrdiff_t)piece * CNN__PIECE;
-    return job->n - *first < (ptrdiff_t)CNN__PIECE ? job->n - *first : (ptrdiff_t)CNN__PIECE;
+    cnn__parallel(cnn__threads_of(context), (int)((n + CNN__VALUES - 1) / CNN__VALUES), run, job);
 }
 
-static void cnn__each(cnn__each_job *job, void *context, ptrdiff_t n, void (*part)(void *, int, int))
+/* How many values piece `piece` of n has; it begins at *first. */
+static ptrdiff_t cnn__piece_of(size_t n, int piece, ptrdiff_t *first)
 {
-    job->g = (const cnn__simd_context *)context;
-    job->n = n;
-    cnn__parallel(job->g->threads, (int)((n + CNN__PIECE - 1) / CNN__PIECE), part, job);
+    ptrdiff_t left;
+    *first = (ptrdiff_t)piece * CNN__VALUES;
+    left = (ptrdiff_t)n - *first;
+    return left < CNN__VALUES ? left : (ptrdiff_t)CNN__VALUES;
 }
 
-static void cnn__activation_forward_part(void *arguments, int piece, int thread)
+typedef struct cnn__activation_job {
+    const cnn__isa *isa;
+    cnn_activation f; float slope;
+    float *out;                                            /* y, or dx */
+    const float *dy, *in;                                  /* NULL and x, or dy and y */
+    size_t n;
+} cnn__activation_job;
+
+static void cnn__activation_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
+    const cnn__activation_job *job = (const cnn__activation_job *)arguments;
+    ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
+    float *out = job->out + first;
+    const float *dy = job->dy ? job->dy + first : NULL, *in = job->in + first;
     (void)thread;
-    if (job->activation == CNN_RELU) job->g->kernels->relu_forward(job->y + first, job->x + first, n);
-    else cnn__activation_forward(job->activation, job->slope, job->y + first, job->x + first, (size_t)n);
+    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, in, n);
+    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, in, n);
+    else if (!dy) cnn__activation_forward(job->f, job->slope, out, in, (size_t)n);
+    else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
 }
 
-static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
+static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
+                                         size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.activation = f; job.slope = slope; job.y = y; job.x = x;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_forward_part);
-}
-
-static void cnn__activation_backward_part(void *arguments, int piece, int thread)
-{
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
-    (void)thread;
-    if (job->activation == CNN_RELU) job->g->kernels->relu_backward(job->y + first, job->dy + first, job->x + first, n);
-    else cnn__activation_backward(job->activation, job->slope, job->y + first, job->dy + first, job->x + first, (size_t)n);
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, x, n };
+    cnn__each(context, n, cnn__activation_piece, &job);
 }
 
 static void cnn__simd_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
                                           const float *y, size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.activation = f; job.slope = slope; job.y = dx; job.dy = dy; job.x = y;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__activation_backward_part);
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, n };
+    cnn__each(context, n, cnn__activation_piece, &job);
 }
+
+typedef struct cnn__dropout_job {
+    const cnn__isa *isa;
+    const cnn_counters *c;
+    int layer; float p;
+    float *y; const float *x;
+    size_t n;
+} cnn__dropout_job;
 
 static void cnn__dropout_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, n = cnn__piece_of(job, piece, &first);
+    const cnn__dropout_job *job = (const cnn__dropout_job *)arguments;
+    ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
     (void)thread;
-    job->g->kernels->dropout_part(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
-                                  (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0), (float)(1 / (1.0 - (double)job->p)));
+    job->isa->dropout(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
+                            (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0),
+                            (float)(1 / (1.0 - (double)job->p)));
 }
 
-static void cnn__simd_dropout_forward(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
-                                      size_t n)
+/* Forward, and backward with dx and dy: the mask and the factor are the same. */
+static void cnn__simd_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                              size_t n)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.c = c; job.layer = layer; job.p = p; job.y = y; job.x = x;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__dropout_piece);
+    cnn__dropout_job job = { cnn__isa_of(context), c, layer, p, y, x, n };
+    cnn__each(context, n, cnn__dropout_piece, &job);
 }
 
-static void cnn__simd_dropout_backward(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy,
-                                       size_t n)
-{
-    cnn__simd_dropout_forward(context, c, layer, p, dx, dy, n);
-}
+typedef struct cnn__adam_job {
+    const cnn__isa *isa;
+    const cnn_counters *c;
+    const cnn_adam_options *o; int decoupled;
+    float *w, *m, *v; const float *g;
+    size_t n;
+    const cnn_span *spans; int count;
+} cnn__adam_job;
 
-/* A piece of the blocks: what of each span lies in it */
-static void cnn__adam_step_part(void *arguments, int piece, int thread)
+/* A piece of the blocks of all parameters: what of each span lies in it */
+static void cnn__adam_piece(void *arguments, int piece, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    ptrdiff_t first, last = cnn__piece_of(job, piece, &first) + first;
-    int k;
+    const cnn__adam_job *job = (const cnn__adam_job *)arguments;
+    ptrdiff_t first, last = cnn__piece_of(job->n, piece, &first) + first;
+    const cnn_span *s;
     (void)thread;
-    for (k = 0; k < job->span_count; k++) {
-        const cnn_span *s = &job->spans[k];
+    for (s = job->spans; s < job->spans + job->count; s++) {
         ptrdiff_t from = (ptrdiff_t)s->offset, end = from + (ptrdiff_t)s->count;
         cnn__adam_factors f;
         if (from < first) from = first;
         if (end > last) end = last;
         if (!s->trainable || from >= end) continue;
-        f = cnn__adam_at_step(job->c, s, job->adam, job->decoupled);
-        job->g->kernels->adam_part(&f, job->adam, job->w + from, job->m + from, job->v + from, job->x + from,
-                                   end - from);
+        f = cnn__adam_at_step(job->c, s, job->o, job->decoupled);
+        job->isa->adam(&f, job->o, job->w + from, job->m + from, job->v + from, job->g + from, end - from);
     }
 }
 
-static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
-                                float *v, const float *g, size_t n, cnn_span *spans, int count)
+static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w,
+                                float *m, float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
-    cnn__each_job job;
-    int k;
-    memset(&job, 0, sizeof job);
-    job.c = c; job.spans = spans; job.span_count = count; job.decoupled = decoupled;
-    job.adam = o; job.w = w; job.m = m; job.v = v; job.x = g;
-    cnn__each(&job, context, (ptrdiff_t)n, cnn__adam_step_part);
-    for (k = 0; k < count; k++) spans[k].step += spans[k].trainable != 0;
+    cnn__adam_job job = { cnn__isa_of(context), c, o, decoupled, w, m, v, g, n, spans, count };
+    cnn_span *s;
+    cnn__each(context, n, cnn__adam_piece, &job);
+    for (s = spans; s < spans + count; s++) s->step += s->trainable != 0;
     c->step++;
 }
 
+/* ---- sample by sample ---- */
+
+typedef struct cnn__gather_job {
+    const cnn__isa *isa;
+    const cnn_map_shape *s;
+    float *x; const unsigned char *bytes; const float *floats;
+    const int *order; const float *scale, *shift;
+} cnn__gather_job;
+
 static void cnn__gather_sample(void *arguments, int n, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    const cnn_map_shape *s = job->map;
+    const cnn__gather_job *job = (const cnn__gather_job *)arguments;
+    const cnn_map_shape *s = job->s;
     int c, p;
     (void)thread;
     for (c = 0; c < s->channels; c++) {
         ptrdiff_t from = ((ptrdiff_t)job->order[n] * s->channels + c) * s->pixels;
-        float *to = job->y + ((ptrdiff_t)n * s->channels + c) * s->pixels;
-        if (job->bytes) job->g->kernels->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], (ptrdiff_t)s->pixels);
+        float *to = job->x + ((ptrdiff_t)n * s->channels + c) * s->pixels;
+        if (job->bytes) job->isa->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], s->pixels);
         else for (p = 0; p < s->pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
     }
 }
 
-static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                             const float *floats, const int *order, const float *scale, const float *shift)
+static void cnn__simd_gather(void *context, const cnn_counters *c, const cnn_map_shape *s, float *x,
+                             const unsigned char *bytes, const float *floats, const int *order, const float *scale,
+                             const float *shift)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.g = (const cnn__simd_context *)context;
-    job.map = s; job.y = x; job.bytes = bytes; job.floats = floats; job.scale = scale; job.shift = shift;
-    job.order = order + k->batch_offset;
-    cnn__parallel(job.g->threads, s->batch, cnn__gather_sample, &job);
+    cnn__gather_job job = { cnn__isa_of(context), s, x, bytes, floats, order + c->batch_offset, scale, shift };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__gather_sample, &job);
 }
 
-static void cnn__pool_forward_sample(void *arguments, int n, int thread)
+typedef struct cnn__pool_job {
+    const cnn_pool2d_shape *s;
+    float *out; const float *dy, *x;                       /* y, NULL and x; or dx, dy and x */
+} cnn__pool_job;
+
+static void cnn__pool_sample(void *arguments, int n, int thread)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    cnn_pool2d_shape one = *job->pool;
+    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
+    cnn_pool2d_shape one = *job->s;
+    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
     (void)thread;
     one.batch = 1;
-    cnn__pool2d_forward(&one, job->y + (size_t)n * cnn__pool2d_outputs(&one), NULL,
-                        job->x + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
+    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
+    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else cnn__pool2d_forward(&one, job->out + out, NULL, job->x + in);
 }
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.pool = s; job.y = y; job.x = x;
-    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_forward_sample, &job);
+    cnn__pool_job job = { s, y, NULL, x };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
-static void cnn__pool_backward_sample(void *arguments, int n, int thread)
+static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                      const float *x)
 {
-    cnn__each_job *job = (cnn__each_job *)arguments;
-    cnn_pool2d_shape one = *job->pool;
-    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width;
-    (void)thread;
-    one.batch = 1;
-    cnn__pool2d_backward(&one, job->y + in, job->dy + (size_t)n * cnn__pool2d_outputs(&one), job->x + in, NULL);
-}
-
-static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
-{
-    cnn__each_job job;
-    memset(&job, 0, sizeof job);
-    job.pool = s; job.y = dx; job.dy = dy; job.x = x;
-    cnn__parallel(((const cnn__simd_context *)context)->threads, s->batch, cnn__pool_backward_sample, &job);
+    cnn__pool_job job = { s, dx, dy, x };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
 /* ---- the table `simd`: `direct`, with what is faster in its place ---- */
 
 static void *cnn__simd_open(int threads, char *sentence, size_t room)
 {
-    const cnn__kernels *kernels = cnn__choose_kernels(sentence, room);
-    cnn__simd_context *g = kernels ? (cnn__simd_context *)cnn__alloc(1, sizeof *g) : NULL;
-    if (kernels && !g) cnn__snprintf(sentence, room, "out of memory");
-    if (!g) return NULL;
-    g->threads = threads;
-    g->kernels = kernels;
+    const cnn__isa *isa = cnn__choose_isa(sentence, room);
+    cnn__simd_context *simd = isa ? (cnn__simd_context *)cnn__alloc(1, sizeof *simd) : NULL;
+    if (isa && !simd) cnn__snprintf(sentence, room, "out of memory");
+    if (!simd) return NULL;
+    simd->threads = threads;
+    simd->isa = isa;
     cnn__open_pool(threads);
-    return g;
+    return simd;
 }
 
 static void cnn__simd_close(void *context)
@@ -4108,8 +4315,8 @@ static cnn_backend cnn__simd(void)
     b.linear_backward = cnn__simd_linear_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
-    b.dropout_forward = cnn__simd_dropout_forward;
-    b.dropout_backward = cnn__simd_dropout_backward;
+    b.dropout_forward = cnn__simd_dropout;
+    b.dropout_backward = cnn__simd_dropout;
     b.gather = cnn__simd_gather;
     b.adam_step = cnn__simd_adam_step;
     return b;
@@ -5321,6 +5528,16 @@ void cnn_clear_error(cnn_net *net) { if (net && !net->broken) net->error.s[0] = 
 
 static int cnn__stopped(const cnn_net *net) { return !net || net->error.s[0]; }
 
+static int cnn__fail(cnn_net *net, const char *format, ...) CNN__PRINTF(2, 3);
+static int cnn__fail(cnn_net *net, const char *format, ...)                /* an error of the network's; always 0 */
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__vsay(&net->error, format, arguments);
+    va_end(arguments);
+    return 0;
+}
+
 cnn_net *cnn_new(int channels, int height, int width)
 {
     cnn_net *net = (cnn_net *)cnn__alloc(1, sizeof *net);
@@ -5334,9 +5551,8 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->initial_lr = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
-        cnn__say(&net->error,
-                 "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least 1 "
-                 "and their product at most %d", channels, height, width, INT_MAX);
+        cnn__fail(net, "cnn_new: a sample of %d x %d x %d is not possible; channels, height and width must be at least "
+                  "1 and their product at most %d", channels, height, width, INT_MAX);
     }
     return net;
 }
@@ -5456,7 +5672,7 @@ static int cnn__usable_name(cnn_net *net, const char *call, const char *name)
     if (cnn__stopped(net)) return 0;
     if (name && name[0] && strlen(name) < 60) return 1;
     net->broken = 1;
-    return cnn__say(&net->error, "%s: a name has between 1 and 59 characters", call);
+    return cnn__fail(net, "%s: a name has between 1 and 59 characters", call);
 }
 
 void cnn_block(cnn_net *net, const char *name)
@@ -5518,8 +5734,8 @@ static int cnn__still_open(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
     if (net->ready)
-        cnn__say(&net->error, "%s: the network is already in use; call it before the first forward pass or look at its "
-                 "parameters", call);
+        cnn__fail(net, "%s: the network is already in use; call it before the first forward pass or look at its "
+                  "parameters", call);
     return !net->ready;
 }
 
@@ -5535,21 +5751,21 @@ void cnn_to(cnn_net *net, const char *name)
         cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.40s", i ? ", " : "",
                  cnn__backend_list[i].name);
     cnn__unlock();
-    cnn__say(&net->error, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s,
-             name && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
+    cnn__fail(net, "cnn_to: there is no backend \"%.60s\"; this program has %.300s%s", name ? name : "", known.s, name
+              && !strcmp(name, "cuda") ? " (link cnn_cuda.o: make CUDA=1)" : "");
 }
 
 void cnn_use_backend(cnn_net *net, const cnn_backend *backend)
 {
     if (!cnn__still_open(net, "cnn_use_backend")) return;
     if (backend) net->backend = *backend;
-    else cnn__say(&net->error, "cnn_use_backend: there is no backend");
+    else cnn__fail(net, "cnn_use_backend: there is no backend");
 }
 
 void cnn_set_num_threads(cnn_net *net, int threads)
 {
     if (!cnn__still_open(net, "cnn_set_num_threads")) return;
-    if (threads < 1) cnn__say(&net->error, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
+    if (threads < 1) cnn__fail(net, "cnn_set_num_threads: needs at least 1 thread, not %d", threads);
     else net->threads = threads;
 }
 
@@ -5582,16 +5798,16 @@ static int cnn__open_backend(cnn_net *net)
     const char *missing;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
-        return cnn__say(&net->error, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build "
-                        "both from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
+        return cnn__fail(net, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both "
+                         "from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
     missing = cnn__missing_entry(b);
     if (missing)
-        return cnn__say(&net->error, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and "
-                        "replace entries", b->name, missing);
+        return cnn__fail(net, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace "
+                         "entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
         if (!b->context)
-            return cnn__say(&net->error, "backend \"%s\" cannot start: %s", b->name, sentence);
+            return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     net->opened = 1;
     return 1;
@@ -5600,7 +5816,7 @@ static int cnn__open_backend(cnn_net *net)
 static int cnn__sync(cnn_net *net)
 {
     const char *wrong = net->backend.sync ? net->backend.sync(net->backend.context) : NULL;
-    if (wrong) cnn__say(&net->error, "backend \"%s\": %s", net->backend.name, wrong);
+    if (wrong) cnn__fail(net, "backend \"%s\": %s", net->backend.name, wrong);
     return !wrong;
 }
 
@@ -5611,8 +5827,8 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
                      ? net->backend.alloc(net->backend.context, bytes ? bytes : 1)
                      : NULL;
     if (!memory)
-        cnn__say(&net->error, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or "
-                 "a smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
+        cnn__fail(net, "out of memory: %s of the network need %.1f MB on backend \"%s\"; use smaller layers or a "
+                  "smaller batch", what, (double)count * (double)size / 1e6, net->backend.name);
     return memory;
 }
 
@@ -5681,7 +5897,7 @@ static int cnn__list_tensors(cnn_net *net)
     int i;
     net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
     net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
-    if (!net->tensors || !net->buffers) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!net->tensors || !net->buffers) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
@@ -5752,8 +5968,8 @@ static int cnn__init_parameters(cnn_net *net)
     float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
     int i;
     if (!host)
-        return cnn__say(&net->error, "out of memory: the network's %.0f parameters need %.1f MB",
-                        (double)net->parameter_count, 4e-6 * (double)net->parameter_count);
+        return cnn__fail(net, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
+                         4e-6 * (double)net->parameter_count);
     net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
     net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
@@ -5897,7 +6113,7 @@ static int cnn__reserve_outputs(cnn_net *net, int batch)
     net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
     net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
     net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!net->pass.dealt) cnn__say(&net->error, "out of memory: the order of a batch of %d samples", batch);
+    if (!net->pass.dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
         cnn__op *op = &net->pass.ops[i];
         op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
@@ -5983,7 +6199,7 @@ static int cnn__begin_look(cnn_net *net)
     look = &net->look;
     if (!look->ops) {
         look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__say(&net->error, "out of memory for the network's layers");
+        if (!look->ops) return cnn__fail(net, "out of memory for the network's layers");
         memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
         for (i = 0; i < net->op_count; i++) {
             cnn__op *op = &look->ops[i];
@@ -6057,10 +6273,10 @@ static void cnn__release(cnn_net *net)
 
 static int cnn__make_ready(cnn_net *net)
 {
-    if (!net->layer_count) return cnn__say(&net->error, "the network has no layers");
+    if (!net->layer_count) return cnn__fail(net, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
     net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
-    if (!net->pass.ops) return cnn__say(&net->error, "out of memory for the network's layers");
+    if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
     return cnn__init_parameters(net);
@@ -6154,7 +6370,7 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
         cnn__drop_resident(net, i);                        /* the data set has been given another array */
     }
     larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
-    if (!larger) return cnn__say(&net->error, "out of memory for the data set"), (const void *)NULL;
+    if (!larger) return cnn__fail(net, "out of memory for the data set"), (const void *)NULL;
     if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
     cnn__free(net->resident);
     net->resident = larger;
@@ -6181,7 +6397,7 @@ static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in whi
     cnn__free(net->staging);
     net->staging = cnn__alloc(bytes, 1);
     net->staging_size = net->staging ? bytes : 0;
-    if (!net->staging) cnn__say(&net->error, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
     return net->staging != NULL;
 }
 
@@ -6219,7 +6435,7 @@ static void cnn__send_scale(cnn_net *net, const cnn_data *data)
     if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
         return;
     if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->scaled) { cnn__say(&net->error, "out of memory for the inputs' scale"); return; }
+    if (!net->scaled) { cnn__fail(net, "out of memory for the inputs' scale"); return; }
     memcpy(net->scaled, data->scale, size);
     memcpy(net->scaled + channels, data->shift, size);
     cnn__upload(net, net->scale, data->scale, size);
@@ -6263,14 +6479,14 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
     if (cnn__stopped(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !batch->order || batch->size < 1)
-        return cnn__say(&net->error,
-                        "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that returned 1");
+        return cnn__fail(net, "cnn_forward: the batch is empty; take it from cnn_next, and use it only if that "
+                         "returned 1");
     if (data->channels != net->input.channels || data->height != net->input.height || data->width != net->input.width)
-        return cnn__say(&net->error, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x "
-                        "%d x %d", data->name, data->channels, data->height, data->width, net->input.channels,
-                        net->input.height, net->input.width);
+        return cnn__fail(net, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x "
+                         "%d", data->name, data->channels, data->height, data->width, net->input.channels,
+                         net->input.height, net->input.width);
     if (!data->scale || !data->shift || !data->bytes == !data->floats)
-        return cnn__say(&net->error, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
+        return cnn__fail(net, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
 
@@ -6283,8 +6499,8 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
     for (n = 0; n < batch->size; n++) {
         net->pass.dealt[n] = batch->order[n];
         if (net->pass.dealt[n] < 0 || (size_t)net->pass.dealt[n] >= count)
-            return cnn__say(&net->error, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go "
-                            "from 0 to %.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
+            return cnn__fail(net, "cnn_forward: order[%d] of the batch of %d is %d, but the samples of %s go from 0 to "
+                             "%.0f", n, batch->size, net->pass.dealt[n], batch->data->name, (double)count - 1);
     }
     return 1;
 }
@@ -6294,7 +6510,7 @@ static int cnn__remember_scale(cnn_net *net, const float *scale, const float *sh
 {
     size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
     if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!net->trained_scale) return cnn__fail(net, "out of memory for the inputs' scale");
     memcpy(net->trained_scale, scale, size);
     memcpy(net->trained_scale + channels, shift, size);
     return 1;
@@ -6351,7 +6567,7 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
     if (cnn__stopped(net)) return 0;
     if (!batch || !net->pass.batch || net->pass.last.data != batch->data || net->pass.last.order != batch->order
         || net->pass.last.size != batch->size || !batch->data)
-        return cnn__say(&net->error, "%s: call cnn_forward with the same batch first", call);
+        return cnn__fail(net, "%s: call cnn_forward with the same batch first", call);
     return 1;
 }
 
@@ -6379,8 +6595,8 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
     for (n = 0; n < batch->size; n++) {
         int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
-        cnn__say(&net->error, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
-                 data->name, limit - 1);
+        cnn__fail(net, "%s: label %d of sample %d of %s is outside 0 .. %d", call, label, net->pass.dealt[n],
+                  data->name, limit - 1);
         return NULL;
     }
     cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
@@ -6393,8 +6609,8 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
     const cnn_data *data = batch->data;
     int outputs = (int)cnn__outputs(net);
     if (data->outputs != outputs) {
-        cnn__say(&net->error, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
-                 data->name, data->outputs, outputs);
+        cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
+                  data->name, data->outputs, outputs);
         return NULL;
     }
     cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
@@ -6413,25 +6629,25 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     int k;
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
     if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                 (double)o.label_smoothing);
+        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                  (double)o.label_smoothing);
         return;
     }
     if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__say(&net->error, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
-                 "classes is %d", o.classes);
+        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
+                  "is %d", o.classes);
         return;
     }
     for (k = 0; k < o.classes; k++) {
         if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__say(&net->error, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                 (double)o.weight[k]);
+        cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                  (double)o.weight[k]);
         return;
     }
     if (o.classes) {
         weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
         if (!weight) {
-            cnn__say(&net->error, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+            cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
             return;
         }
         memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
@@ -6469,16 +6685,15 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities",
-                 data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
     else if (o.probabilities && !soft)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+        cnn__fail(net, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
-                 data->classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__say(&net->error, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one "
-                 "for each", o.classes, outputs);
+        cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
+                  "each", o.classes, outputs);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
@@ -6499,10 +6714,10 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     data = batch->data;
     outputs = (int)cnn__outputs(net);
     if (!data->targets && !data->labels)
-        cnn__say(&net->error, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
+        cnn__fail(net, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
     else if (!data->targets && data->classes > outputs)
-        cnn__say(&net->error, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
-                 data->classes, outputs);
+        cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
+                  data->classes, outputs);
     if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
@@ -6534,15 +6749,15 @@ void cnn_backward(cnn_net *net)
     int i, first = 0;
     if (cnn__stopped(net)) return;
     if (!net->pass.has_loss || net->pass.no_grad) {
-        cnn__say(&net->error, "cnn_backward: there is no loss to go back from; call cnn_forward, then "
-                 "cnn_cross_entropy or cnn_mse_loss, then cnn_backward");
+        cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
+                  "cnn_mse_loss, then cnn_backward");
         return;
     }
     if (!cnn__reserve_backward(net)) return;
     while (first < net->op_count && !cnn__learns(net, &net->pass.ops[first])) first++;
     if (first == net->op_count && net->tensor_count) {     /* PyTorch: "element 0 of tensors does not require grad" */
-        cnn__say(&net->error, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; "
-                              "call cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
+        cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
+                  "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
         return;
     }
     dy = net->pass.dloss;
@@ -6590,7 +6805,7 @@ static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a
     size_t bytes;
     float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
     if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
-    else cnn__say(&net->error, "out of memory");
+    else cnn__fail(net, "out of memory");
     return copy;
 }
 
@@ -6630,9 +6845,9 @@ static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, c
     for (i = 0; i < all && strlen(known.s) < 200; i++)
         cnn__snprintf(known.s + strlen(known.s), sizeof known.s - strlen(known.s), "%s%.100s", i ? ", " : "",
                  layers ? net->layers[i].name : net->tensors[i].key);
-    cnn__say(&net->error, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "",
-             net->tensor_count || !net->ready ? "" : "the network has no parameters, and ",
-             layers ? "layers" : "parameters", known.s, i < all ? ", ..." : "");
+    cnn__fail(net, "%s: there is no %s \"%.80s\"; %sthe %s are %.260s%s", call, what, key ? key : "", net->tensor_count
+              || !net->ready ? "" : "the network has no parameters, and ", layers ? "layers" : "parameters", known.s,
+              i < all ? ", ..." : "");
 }
 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
@@ -6647,12 +6862,12 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
     layer = t ? -1 : cnn__find_layer(net, key);
     if (!t && layer < 0) { cnn__no_such_key(net, "cnn_get", "parameter, gradient or layer", key); return 0; }
     if (!t && !net->pass.batch)
-        return (size_t)cnn__say(&net->error, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
+        return (size_t)cnn__fail(net, "cnn_get: layer \"%.80s\" has no output yet; call cnn_forward first", key);
     count = t ? t->count : cnn__size(net->layers[layer].out) * (size_t)net->pass.batch;
     if (!values) return count;
     if (room < count)
-        return (size_t)cnn__say(&net->error, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
-                                (double)count, (double)room);
+        return (size_t)cnn__fail(net, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
+                                 (double)count, (double)room);
     if (!t) from = cnn__activation_of(net, layer, &own);
     else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
     if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
@@ -6669,11 +6884,11 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     t = cnn__find_tensor(net, key, &gradient);
     if (!t) return cnn__no_such_key(net, "cnn_set", "parameter", key), 0;
     if (gradient)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" "
-                        "itself", key, t->key);
+        return cnn__fail(net, "cnn_set: \"%.80s\" is a gradient, which comes from cnn_backward; set \"%.80s\" itself",
+                         key, t->key);
     if (count != t->count)
-        return cnn__say(&net->error, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
-                        (double)count);
+        return cnn__fail(net, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
+                         (double)count);
     cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
     return 1;
 }
@@ -6736,8 +6951,8 @@ static void cnn__put_lr(cnn_net *net, double lr)          /* only the host chang
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
     if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__say(&net->error, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call,
-                    (double)lr, (double)weight_decay);
+    return cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
+                     (double)weight_decay);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -6767,8 +6982,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
     if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
-        cnn__say(&net->error, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
-                 (double)o.momentum);
+        cnn__fail(net, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
+                  (double)o.momentum);
         return;
     }
     if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
@@ -6779,8 +6994,8 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
 {
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
-        cnn__say(&net->error, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
-                 (double)o.beta1, (double)o.beta2, (double)o.eps);
+        cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
+                  (double)o.beta1, (double)o.beta2, (double)o.eps);
         return;
     }
     if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
@@ -6811,8 +7026,7 @@ void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
     if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__say(&net->error, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g",
-                 (double)lr);
+        cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
         return;
     }
     cnn__put_lr(net, (double)lr);
@@ -6844,7 +7058,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
             }
     }
     if (!found && cnn__find_layer(net, key) >= 0)
-        cnn__say(&net->error, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
+        cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
     else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *t = &net->tensors[i];
@@ -6900,8 +7114,8 @@ static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
 static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
 {
     if (net->optimizer && possible) return 1;
-    return cnn__say(&net->error, "%s",
-                    net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it");
+    return cnn__fail(net, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd "
+                     "before it");
 }
 
 static const cnn__field cnn__step_lr_fields[] = {
@@ -6955,8 +7169,8 @@ void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
     if (!net->schedule) {
-        cnn__say(&net->error, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
-                 "cnn_one_cycle_lr");
+        cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                  "cnn_one_cycle_lr");
         return;
     }
     cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
@@ -6967,8 +7181,8 @@ void cnn_scheduler_step(cnn_net *net)
 static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__say(&net->error, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
-                                    (double)max_norm); return; }
+    if (!(max_norm > 0)) { cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
+                                     (double)max_norm); return; }
     net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
                                 net->spans, net->tensor_count, max_norm);
 }
@@ -6994,7 +7208,7 @@ void cnn_step(cnn_net *net)
     b = &net->backend;
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
-        cnn__say(&net->error, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
         break;
     case CNN__SGD:
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
@@ -7059,7 +7273,7 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
 {
     if (cnn__stopped(net)) return 0;
     if ((unsigned)loss <= CNN_MSE) return 1;
-    return cnn__say(&net->error, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
+    return cnn__fail(net, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
 /* All of data in order; each batch goes to `look`, within a look that has begun. */
@@ -7103,7 +7317,7 @@ static void cnn__classify_batch(cnn_net *net, const cnn_batch *batch, void *user
     cnn__classified *to = (cnn__classified *)user;
     int n, outputs = (int)cnn__outputs(net);
     float *y = (float *)cnn__alloc((size_t)batch->size * (size_t)outputs, sizeof *y);
-    if (!y) { cnn__say(&net->error, "cnn_classify: out of memory"); return; }
+    if (!y) { cnn__fail(net, "cnn_classify: out of memory"); return; }
     cnn__fetch(net, y, cnn__last_output(net), sizeof *y * (size_t)batch->size * (size_t)outputs);
     for (n = 0; n < batch->size; n++, to->done++) {
         const float *mine = y + (ptrdiff_t)n * outputs;
@@ -7130,8 +7344,8 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 static int cnn__usable_arrays(cnn_net *net, const char *call, const void *x, const float *y, int count)
 {
     if (cnn__stopped(net)) return 0;
-    return (x && y && count > 0)
-        || cnn__say(&net->error, "%s: needs arrays x and y and a count of at least 1, not %d", call, count);
+    return (x && y && count > 0) || cnn__fail(net, "%s: needs arrays x and y and a count of at least 1, not %d", call,
+                                              count);
 }
 
 int cnn_predict(cnn_net *net, float *y, const float *x, int count)
@@ -7162,8 +7376,8 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     cnn_data data;
     if (!cnn__usable_arrays(net, "cnn_predict_bytes", x, y, count)) return 0;
     if (!net->trained_scale)
-        return cnn__say(&net->error, "cnn_predict_bytes: the network was not trained on bytes in this program, so "
-                        "their scale is not known; give it with cnn_set_scale");
+        return cnn__fail(net, "cnn_predict_bytes: the network was not trained on bytes in this program, so their scale "
+                         "is not known; give it with cnn_set_scale");
     memset(&data, 0, sizeof data);
     data.name = "the bytes";
     data.count = count;
@@ -7197,10 +7411,10 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     int channels;
     float *both;
     if (cnn__stopped(net)) return;
-    if (!mean != !std) { cnn__say(&net->error, "cnn_set_scale: give both mean and std, or neither"); return; }
+    if (!mean != !std) { cnn__fail(net, "cnn_set_scale: give both mean and std, or neither"); return; }
     channels = net->input.channels;
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
-    if (!both) cnn__say(&net->error, "out of memory for the inputs' scale");
+    if (!both) cnn__fail(net, "out of memory for the inputs' scale");
     else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
         cnn__remember_scale(net, both, both + channels);
     cnn__free(both);
@@ -7224,7 +7438,7 @@ static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
     if (net->history_count == net->history_room) {
         int room = net->history_room ? 2 * net->history_room : 32;
         cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) return cnn__say(&net->error, "cnn_fit: out of memory for the history");
+        if (!larger) return cnn__fail(net, "cnn_fit: out of memory for the history");
         if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
         cnn__free(net->history);
         net->history = larger;
@@ -7433,7 +7647,7 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
     if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
-    if (!net->best) { cnn__say(&net->error, "cnn_fit: out of memory for the best epoch's weights"); return; }
+    if (!net->best) { cnn__fail(net, "cnn_fit: out of memory for the best epoch's weights"); return; }
     cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
     net->best_epoch = net->history_count;
 }
@@ -7492,21 +7706,21 @@ static const cnn__field cnn__fit_fields[] = {
 static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_options *o)
 {
     if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
-    if (o->epochs < 0) return cnn__say(&net->error, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
+    if (o->epochs < 0) return cnn__fail(net, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
     if (o->batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+        return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
     if (o->test_batch_size < 1)
-        return cnn__say(&net->error, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
+        return cnn__fail(net, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
     if (o->clip_grad_norm < 0)
-        return cnn__say(&net->error, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
-                        (double)o->clip_grad_norm);
+        return cnn__fail(net, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
+                         (double)o->clip_grad_norm);
     if (o->patience < 0)
-        return cnn__say(&net->error, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+        return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
     if ((o->patience || o->keep_best) && !test)
-        return cnn__say(&net->error, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is "
-                                     "none; hold some samples back with cnn_random_split");
+        return cnn__fail(net, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
+                         "hold some samples back with cnn_random_split");
     if (!net->optimizer)
-        return cnn__say(&net->error, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
+        return cnn__fail(net, "cnn_fit: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
     if (test && test->error) cnn__take_over(&net->error, test->error);
     return !cnn__stopped(net);
 }
@@ -7879,15 +8093,13 @@ static int cnn__exists(const char *path)                   /* and can be opened 
     return file != NULL;
 }
 
-static int cnn__split_is(const char *split, const char *word) { return split && !strcmp(split, word); }
-
 /* The split, which every loader names the same way: 0 train, 1 test; -1 and a message for anything else. */
 static int cnn__split(const char *call, const char *split, cnn__text *error)
 {
-    if (cnn__split_is(split, "train")) return 0;
-    if (cnn__split_is(split, "test") || cnn__split_is(split, "t10k")) return 1;
-    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call,
-             split ? split : "");
+    if (!split) split = "";
+    if (!strcmp(split, "train")) return 0;
+    if (!strcmp(split, "test") || !strcmp(split, "t10k")) return 1;
+    cnn__say(error, "%s: the split is \"train\" or \"test\" (\"t10k\" is the same), not \"%.60s\"", call, split);
     return -1;
 }
 
@@ -7988,9 +8200,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
 typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
-enum {                                                     /* the types */
-    CNN__IDX_UINT8 = 0x08, CNN__IDX_INT8, CNN__IDX_INT16 = 0x0b, CNN__IDX_INT32, CNN__IDX_FLOAT, CNN__IDX_DOUBLE
-};
+enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
 
 static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
 {
@@ -8239,21 +8449,21 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
-    const char *call, *title, *site;
+    const char *call, *title;
     const char *folders[3], *files[6];      /* the last file is the test split                           */
     int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
     const char *archive, *python[4];        /* files of the Python version, which is not read            */
 } cnn__cifar;
 
 static const cnn__cifar cnn__cifar10 = {
-    "cnn_load_cifar10", "CIFAR-10", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cnn_load_cifar10", "CIFAR-10",
     { "", "/cifar-10-batches-bin", "/cifar-10" },
     { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
       "test_batch.bin" },
     5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
-    "cnn_load_cifar100", "CIFAR-100", "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "cnn_load_cifar100", "CIFAR-100",
     { "", "/cifar-100-binary", "/cifar-100" }, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
     1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
@@ -8278,8 +8488,8 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
-            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from %s", path,
-                     c->title, c->archive, c->site);
+            cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from "
+                            "https://www.cs.toronto.edu/~kriz/cifar.html", path, c->title, c->archive);
     }
     cnn__snprintf(folder, 420, "%.350s", directory);
     return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
@@ -8322,10 +8532,12 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
-    data->bytes = data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
-    data->labels = data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
+    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
     if (!bytes || !labels)
         cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
+    data->bytes = bytes;
+    data->labels = labels;
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
         cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
@@ -8369,11 +8581,8 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
-    if (!copy || !labels || !targets) {
-        cnn__data_no_memory(data, (double)count * (double)(values * bytes));
-        return cnn__data_fails(data);
-    }
-    for (i = 0; i < count; i++) {
+    if (!copy || !labels || !targets) cnn__data_no_memory(data, (double)count * (double)(values * bytes));
+    for (i = 0; !data->memory->error.s[0] && i < count; i++) {
         memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
         if (from->targets)
@@ -9443,13 +9652,14 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
     return b ? cnn__little(b, bytes) : 0;
 }
 
-static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
+static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
 {
-    cnn__object t;
-    memset(&t, 0, sizeof t);
-    t.kind = kind; t.text = text; t.module = ""; t.n = n;
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__object o = { CNN__OTHER, "", "", 0, 0 };
+    o.kind = kind; o.module = module; o.text = text; o.n = n;
+    cnn__put(&p->stack, &o, sizeof o);
 }
+
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
 
 /* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
 static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
@@ -9458,6 +9668,7 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
         cnn__broken(p, "its stack is empty");
         return NULL;
     }
+    if (!p->stack.at) return NULL;                         /* nothing was ever on it */
     p->stack.count -= count * sizeof(cnn__object);
     return cnn__objects(&p->stack) + cnn__depth(p);
 }
@@ -9482,10 +9693,10 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
     cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
-    if (!last) return;
+    if (count && !last) return;
     t.n = p->parts.count / sizeof t;
     t.count = count;
-    cnn__put(&p->parts, last, count * sizeof t);
+    if (count) cnn__put(&p->parts, last, count * sizeof t);
     cnn__put(&p->stack, &t, sizeof t);
 }
 
@@ -9501,12 +9712,6 @@ static const cnn__dtype *cnn__storage_type(const cnn__object *name)
     cnn__snprintf(whole, sizeof whole, "%s.%s", name->module, name->text);
     for (dtype = cnn__dtypes; dtype->name; dtype++) if (!strcmp(dtype->storage, whole)) return dtype;
     return &cnn__dtypes[CNN__UNKNOWN];
-}
-
-static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
-{
-    cnn__push(p, kind, text, n);
-    if (!p->stack.failed) cnn__top(p)->module = module;
 }
 
 static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
@@ -9535,12 +9740,12 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its len
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
     if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
-        cnn__push(p, CNN__OTHER, "", 0);
+        cnn__push(p, CNN__OTHER, 0);
         return;
     }
     memmove(to, text, (size_t)count);
     to[count] = 0;
-    cnn__push(p, CNN__STRING, to, 0);
+    cnn__push_name(p, CNN__STRING, "", to, 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
@@ -9549,7 +9754,7 @@ static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
     const unsigned char *b = cnn__take(p, bytes);
     uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
-    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, (size_t)number);
 }
 
 static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
@@ -9562,10 +9767,10 @@ static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
     const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, "", id.n);
+    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
         cnn__put(&p->stack, &a[1], sizeof *a);
-    else cnn__push(p, CNN__OTHER, "", 0);
+    else cnn__push(p, CNN__OTHER, 0);
 }
 
 /* The arguments: (storage, first value, sizes, strides, ...). */
@@ -9588,7 +9793,7 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
         if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
         if (i < CNN__DIMS) t.stride[i] = stride->n;
     }
-    cnn__push(p, CNN__TENSOR, "", p->s->tensors.count / sizeof t);
+    cnn__push(p, CNN__TENSOR, p->s->tensors.count / sizeof t);
     cnn__put(&p->s->tensors, &t, sizeof t);
     return 1;
 }
@@ -9611,7 +9816,7 @@ static void cnn__reduce(cnn__pickle *p)
         count = a[2].count;
         a = cnn__objects(&p->parts) + a[2].n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, "", ++p->made);
+    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
     else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
              && count && a->kind == CNN__TENSOR)
         cnn__put(&p->stack, a, sizeof *a);
@@ -9705,7 +9910,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
         case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
-        case '(': cnn__push(p, CNN__MARK, "", 0); break;
+        case '(': cnn__push(p, CNN__MARK, 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
@@ -9713,10 +9918,10 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             cnn__put(&p->stack, &top, sizeof top);
             cnn__put(&p->stack, &top, sizeof top);
             break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
-        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
-        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
+        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
+        case 'K': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 2)); break;
         case 'J': cnn__take_whole(p, 4); break;
         case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
         case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
@@ -9726,16 +9931,16 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
             n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
             cnn__take(p, n);
-            cnn__push(p, CNN__OTHER, "", 0);
+            cnn__push(p, CNN__OTHER, 0);
             break;
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
-        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;          /* a frozen set */
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, 0); break;          /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
         case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
@@ -10140,7 +10345,8 @@ static void cnn__map_state(cnn__state *s)
 static int cnn__read_state(cnn__state *s)
 {
     cnn__map_state(s);
-    if (!s->bytes && !cnn__failed(s)) s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
+    if (!s->bytes && !cnn__failed(s))
+        s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes && cnn__parse_state(s);
 }
 
@@ -10472,6 +10678,11 @@ static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, free
     return spans;
 }
 
+static double *cnn__own_numbers(cnn__state *s, size_t count)
+{
+    return (double *)cnn__own(s, cnn__alloc(count, sizeof(double)));
+}
+
 static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
 {
     cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
@@ -10486,14 +10697,14 @@ static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, size = sizeof(double), k;
+    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
     int i;
     n->rows = (size_t)net->history_count;
-    n->training = (double *)cnn__own(s, cnn__alloc(CNN__NUMBERS, size));
-    n->history = (double *)cnn__own(s, cnn__alloc(n->rows * CNN__COLUMNS + 1, size));
-    n->steps = (double *)cnn__own(s, cnn__alloc((size_t)net->tensor_count + 1, size));
-    n->best_epoch = (double *)cnn__own(s, cnn__alloc(1, size));
-    n->scale = (double *)cnn__own(s, cnn__alloc(scales + 1, size));
+    n->training = cnn__own_numbers(s, CNN__NUMBERS);
+    n->history = cnn__own_numbers(s, n->rows * CNN__COLUMNS);
+    n->steps = cnn__own_numbers(s, (size_t)net->tensor_count);
+    n->best_epoch = cnn__own_numbers(s, 1);
+    n->scale = cnn__own_numbers(s, scales);
     if (cnn__failed(s)) return 0;
     n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
     n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
@@ -10543,7 +10754,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
-    else numbers = (double *)cnn__own(s, cnn__alloc(t->count + 1, sizeof *numbers));
+    else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
@@ -10717,7 +10928,7 @@ void cnn_summary(cnn_net *net, FILE *out)
     double all_work = 0, all_parameters = 0, all_bytes;
     int i, width = 12;
     if (cnn__stopped(net)) return;
-    if (!net->layer_count) { cnn__say(&net->error, "the network has no layers"); return; }
+    if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     for (i = 0; i < net->layer_count; i++) {
         int length = cnn__snprintf(label.s, sizeof label.s, "%2d  %s (%s)", i + 1, net->layers[i].name,
@@ -10866,7 +11077,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__backend_free(net, &own);
     dx = (float *)cnn__alloc(in, sizeof *dx);
     dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dx || !dy) cnn__say(&net->error, "out of memory");
+    if (!dx || !dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
     if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
         gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
@@ -11073,7 +11284,7 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
 static int cnn__has_history(cnn_net *net, const char *call)
 {
     if (cnn__stopped(net)) return 0;
-    if (!net->history_count) cnn__say(&net->error, "%s: there are no epochs to draw; call cnn_fit first", call);
+    if (!net->history_count) cnn__fail(net, "%s: there are no epochs to draw; call cnn_fit first", call);
     return net->history_count;
 }
 
@@ -11158,12 +11369,12 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     number = cnn__find_layer(net, layer);
     if (number < 0) return cnn__no_such_key(net, "cnn_explain", "layer", layer), 0;
     if (!net->pass.batch)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" has no output yet; call cnn_forward first", layer);
     l = &net->layers[number];
     if (channel < 0 || row < 0 || column < 0 || channel >= l->out.channels || row >= l->out.height
         || column >= l->out.width)
-        return cnn__say(&net->error, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
-                        cnn__dims_text(l->out, &dims), channel, row, column);
+        return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
+                         cnn__dims_text(l->out, &dims), channel, row, column);
     from = cnn__input_of(net, number, &own);
     if (!from) return 0;
     x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
@@ -11304,7 +11515,7 @@ static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int coun
 {
     int area = height * width, m, i, c;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
-    if (!pixels) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!pixels) { cnn__fail(net, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
         float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
@@ -11360,7 +11571,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
         *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
     cnn__text text;
-    if (!counts) { cnn__say(&net->error, "cnn_report: out of memory"); return; }
+    if (!counts) { cnn__fail(net, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
         if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
                                                                                                     ? guess[n] : k)]++;
@@ -11533,13 +11744,13 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     if (!cnn__ready(net)) return 0;
     if (data && data->error) return cnn__take_over(&net->error, data->error), 0;
     if (!data || !data->labels || data->classes > (int)cnn__outputs(net))
-        return cnn__say(&net->error, "cnn_report: needs a labelled data set with no more classes than the network has "
-                        "outputs");
+        return cnn__fail(net, "cnn_report: needs a labelled data set with no more classes than the network has "
+                         "outputs");
     score = cnn_evaluate(net, data, 0, CNN_CROSS_ENTROPY);
     guess = (int *)cnn__alloc((size_t)data->count, sizeof *guess);
     probability = (float *)cnn__alloc((size_t)data->count, sizeof *probability);
     pixels = (unsigned char *)cnn__alloc((size_t)data->height * (size_t)data->width, 3);
-    if (!guess || !probability || !pixels) cnn__say(&net->error, "cnn_report: out of memory");
+    if (!guess || !probability || !pixels) cnn__fail(net, "cnn_report: out of memory");
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
              && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;

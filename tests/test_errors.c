@@ -200,6 +200,8 @@ static void test_sizes(void)
                "CNN_XAVIER_NORMAL");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 8, .padding_mode = CNN_REFLECT), conv, "reflect", "8 x 8", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 9, .padding_mode = CNN_CIRCULAR), conv, "circular", "9 x 9", "9 x 8");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_height = 9, .padding_width = 1, .padding_mode = CNN_REFLECT), conv, "reflect", "9 x 1");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_height = 10, .padding_width = 1, .padding_mode = CNN_CIRCULAR), conv, "circular", "10 x 1");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = CNN_SAME, .stride = 2), conv, "CNN_SAME", "stride", "2 x 2");
     IMPOSSIBLE(cnn_flatten(net); cnn_conv2d(net, .out_channels = 6, .kernel_size = 3), "layer 2 (conv2d): ", "flat", "288", "cnn_flatten");
     IMPOSSIBLE(cnn_conv1d(net, .out_channels = 6, .kernel_size = 3), "layer 1 (conv1d): ", "height 1", "4 x 9 x 8", "conv2d");

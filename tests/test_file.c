@@ -724,6 +724,30 @@ static void test_strides(void)
     CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a plain dict with a parameter and a memo");
 }
 
+/* Of several dicts the one that fits, wherever it stands; nothing of the others is left. */
+static void test_several_dicts(void)
+{
+    int turn, open_before = dup(0), open_after;
+    for (turn = 0; turn < 3; turn++) {
+        begin_pickle();
+        p_string(turn == 0 ? "a" : "optimizer"); p("ccollections\nOrderedDict\n)R(");
+        p_tensor("exp_avg", "FloatStorage", "1", 3, 0, "3", "1");
+        if (turn == 2) p_tensor("fc.bias", "FloatStorage", "0", 6, 0, "3", "1");
+        p("u");
+        p_string(turn == 0 ? "b" : "model"); p("ccollections\nOrderedDict\n)R(");
+        p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
+        p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+        p("u");
+        p_string("epoch"); p("K\3u.");
+        archive("p.pth", PLAIN);
+        CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "turn %d", turn);
+    }
+    open_after = dup(0);
+    CHECK(open_after == open_before + 1 || open_after == open_before, "descriptor %d before, %d after: files stay open", open_before, open_after);
+    close(open_before);
+    close(open_after);
+}
+
 /* The net's state dict with other opcodes in front of its end. */
 static int with(const char *opcodes, size_t count, const char *words)
 {
@@ -783,6 +807,12 @@ static void test_pickles(void)
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\nK\1K\1K\1K\1K\1K\1(tR.", "(REDUCE) on what is no name");
     ONLY("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+#define STORAGE "\x80\2ctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" "0X\3\0\0\0cpuK\6tQ"
+    ONLY(STORAGE "K\0(K\3K\2t(K\2K\1t\x89NtR.", "is no state dict");      /* it is a tensor, but alone */
+    ONLY(STORAGE "K\0(K\3K\2tK\1\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY(STORAGE "K\0K\3(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY(STORAGE "N(K\3K\2t(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+#undef STORAGE
     ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "but torch._utils._rebuild_parameter, which");
     ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "but torch._utils._rebuild_parameter, which");
     ONLY("\x80\2(K\1tQ.", "is no state dict");
@@ -807,6 +837,9 @@ static void test_pickles(void)
     ONLY("\x80\2cabc", "in the middle");
     ONLY("\x80\2cabc\ndef", "in the middle");
     ONLY("\x80\2.", "stack is empty");
+    ONLY("\x80\2).", "is no state dict");
+    ONLY("\n1", "opcode 0x0a");
+    ONLY("\x80\2" "1", "no mark");
     ONLY("\x80\2R.", "stack is empty");
     ONLY("\x80\2\x87.", "stack is empty");
     ONLY("\x80\2s.", "stack is empty");
@@ -1668,6 +1701,7 @@ int main(void)
     test_dtypes();
     test_archives();
     test_strides();
+    test_several_dicts();
     test_pickles();
     test_torch_files();
     test_contents();

@@ -297,6 +297,29 @@ static void test_progress_lines(void)
 }
 
 /* Speed and time left from a clock that is known: 30 of 40 batches of 8 in 90 seconds. */
+/* Where columns are few, the rate goes first, then the time that is left, then the bar; the line never fills the last column. */
+static void test_progress_width(void)
+{
+    static const struct { int columns, bar; const char *tail; } cases[] = {
+        { 90, 23, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" }, { 72, 5, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" },
+        { 71, 19, " 50% 0:12 left loss 0.1234 acc 97.12%" }, { 57, 5, " 50% 0:12 left loss 0.1234 acc 97.12%" },
+        { 56, 14, " 50% loss 0.1234 acc 97.12%" }, { 47, 5, " 50% loss 0.1234 acc 97.12%" }, { 46, 0, " 50% loss 0.1234 acc 97.12%" },
+        { 30, 0, " 50% loss 0.1234 acc 97.12%" }, { 200, 24, " 50% 9000 samples/s 0:12 left loss 0.1234 acc 97.12%" } };
+    size_t k;
+    for (k = 0; k < sizeof cases / sizeof *cases; k++) {
+        char line[400], wanted[400] = "epoch 1/30 ";
+        int bar = cases[k].bar, i, length = cnn__progress_line(line, cases[k].columns, wanted, 0.5, "9000 samples/s ", "0:12 left ", "loss 0.1234 acc 97.12%");
+        if (bar) {
+            strcat(wanted, "[");
+            for (i = 0; i < bar; i++) strcat(wanted, i < bar / 2 ? "=" : i == bar / 2 ? ">" : " ");
+            strcat(wanted, "] ");
+        }
+        strcat(wanted, cases[k].tail);
+        wanted[cases[k].columns - 1] = 0;
+        CHECK(!strcmp(line, wanted) && length == (int)strlen(line), "%d columns: \"%s\", not \"%s\"", cases[k].columns, line, wanted);
+    }
+}
+
 static void test_progress_time(void)
 {
     static const struct { int done, bar; double ago, shown; int minutes, seconds, printed; } cases[] = {
@@ -447,6 +470,7 @@ int main(void)
     test_log(0);
     test_log(1);
     test_progress_lines();
+    test_progress_width();
     test_progress_time();
     test_doctor();
     test_first_batch();

@@ -781,9 +781,38 @@ static void test_bytes(void)
         cnn_predict_bytes(plain, unscaled, pixels, SAMPLES);
         CHECK(memcmp(unscaled, bytes_y, sizeof y), "%s: a scale that changes nothing", backend->name);
         SAYS(net, cnn_predict_bytes(net, NULL, pixels, 1), "cnn_predict_bytes", "arrays");
+        cnn_free(plain);
+        plain = new_net(backend);                          /* a checkpoint of a network that never saw bytes has no scale */
+        cnn_checkpoint_save(plain, in_folder("bytes"));
+        CHECK(cnn_checkpoint_load(resumed, in_folder("bytes")), "%s: %s", backend->name, error_of(resumed));
+        SAYS(resumed, cnn_predict_bytes(resumed, y, pixels, 1), "cnn_predict_bytes", "cnn_set_scale");
         SAYS(net, cnn_set_scale(net, mean, NULL), "cnn_set_scale", "both");
         cnn_free(net); cnn_free(resumed); cnn_free(plain);
     }
+    cnn_data_free(data);
+    CHECK(!foreign && !held, "%d arrays of the host were read, %lu bytes are left", foreign, (unsigned long)held);
+}
+
+/* What stays as it is goes to the backend once: in the second epoch its memory is what it was after the first. */
+static void test_constant_data(void)
+{
+    static unsigned char pixels[SAMPLES * VALUES];
+    static int labels[SAMPLES];
+    cnn_data *data;
+    cnn_net *net = new_net(&tables[table_count - 1]);
+    size_t first;
+    int i;
+    for (i = 0; i < SAMPLES * VALUES; i++) pixels[i] = (unsigned char)(127 + 120 * drawn(9, (size_t)i));
+    for (i = 0; i < SAMPLES; i++) labels[i] = i % CLASSES;
+    data = cnn_data_new(.count = SAMPLES, .channels = CHANNELS, .height = SIDE, .width = SIDE, .classes = CLASSES, .bytes = pixels,
+                        .labels = labels, .constant = 1);
+    cnn_fit(net, data, NULL, .epochs = 1, .batch_size = BATCH);
+    first = held;
+    cnn_fit(net, data, NULL, .epochs = 3, .batch_size = BATCH);
+    CHECK(first && held == first, "%lu bytes after one epoch, %lu after three: %s", (unsigned long)first, (unsigned long)held, error_of(net));
+    cnn_checkpoint_save(net, in_folder("bytes"));
+    CHECK(held == first && cnn_checkpoint_load(net, in_folder("bytes")) && held == first, "a checkpoint keeps memory: %s", error_of(net));
+    cnn_free(net);
     cnn_data_free(data);
     CHECK(!foreign && !held, "%d arrays of the host were read, %lu bytes are left", foreign, (unsigned long)held);
 }
@@ -811,6 +840,7 @@ int main(void)
     for (k = 0; k < table_count; k++) test_entropy(&tables[k]);
     test_entropy_edges();
     test_bytes();
+    test_constant_data();
     fclose(nowhere);
     for (i = 0; i < sizeof left / sizeof *left; i++) remove(in_folder(left[i]));
     folder_remove();

@@ -25,8 +25,8 @@ TOKEN = re.compile(r"""(?P<skip>\s+|/\*.*?\*/|//[^\n]*)|(?P<pp>^[ \t]*\#(?:\\\n|
     |(?P<op><<=|>>=|\.\.\.|\+\+|--|->|&&|\|\||<<|>>|<=|>=|==|!=|[-+*/%&|^]=|[-+*/%&|^!~<>=?:;,.(){}\[\]])|(?P<other>.)""",
                    re.S | re.M | re.X)
 TYPES = set("int float double char void const unsigned signed long short struct enum union static extern inline register volatile "
-            "size_t ptrdiff_t FILE va_list time_t ssize_t mode_t clock_t wchar_t CNN__INLINE".split())
-EITHER_WAY = set("cnn__smaller cnn__most cnn__mul fmax fmin".split())            # their arguments may be swapped
+            "size_t ptrdiff_t FILE va_list time_t ssize_t mode_t clock_t wchar_t CNN__INLINE CNN__VECTOR".split())
+EITHER_WAY = set("cnn__smaller cnn__larger cnn__mul fmax fmin".split())            # their arguments may be swapped
 WORDS = set("if while for switch return sizeof do else case goto break continue default".split())
 OTHERS = {"+": ["-"], "-": ["+"], "*": ["/"], "/": ["*"], "%": ["/"], "<": ["<=", ">"], "<=": ["<", ">"], ">": [">=", "<"],
           ">=": [">", "<"], "==": ["!="], "!=": ["=="], "&&": ["||"], "||": ["&&"], "&": ["|"], "|": ["&"], "^": ["|"],
@@ -102,7 +102,7 @@ def places_of(source):
     back = {close: begin for begin, close in partner.items()}
     found, depth, inside, declaring, value, parens, function = [], 0, False, False, False, 0, ""
 
-    def is_type(k): return tokens[k].kind == "name" and (tokens[k].text in types or re.match(r"CNN__K$", tokens[k].text) is not None)
+    def is_type(k): return tokens[k].kind == "name" and tokens[k].text in types
 
     def put(kind, at, end, new):
         first, last = line_of(at), line_of(end - 1)
@@ -128,7 +128,6 @@ def places_of(source):
         if before == ";" and parens > 0: new_statement = False
         if new_statement and t.text not in ("{", "}", ";"):
             declaring, value, parens = is_type(i) and after != "(" or t.text in ("static", "const"), False, 0
-            if t.text == "CNN__K": declaring = True
             if not declaring and t.kind in ("name", "op") and t.text not in WORDS and (t.kind == "name" or t.text in ("*", "++", "--")):
                 k, level = i, 0
                 while tokens[k].text != ";" or level:
@@ -162,7 +161,7 @@ def places_of(source):
         elif t.text == "(" and partner.get(i):
             close = partner[i]
             if before in ("if", "while"): put("negated", t.at, tokens[close].end, "(!" + source[t.at:tokens[close].end] + ")")
-            elif previous.kind == "name" and before not in WORDS and not is_type(i - 1) and before not in EITHER_WAY | {"CNN__K"}:
+            elif previous.kind == "name" and before not in WORDS and not is_type(i - 1) and before not in EITHER_WAY | {"CNN__FOR"}:
                 cuts, level = [i], 0
                 for k in range(i + 1, close):
                     level += (tokens[k].text in ("(", "[", "{")) - (tokens[k].text in (")", "]", "}"))
