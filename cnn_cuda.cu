@@ -807,8 +807,10 @@ pool2d_backward(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
 
 /* --------------------------------------------------------------------------------------------
    Convolution (6.1), (6.2):
-       f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
-       du += df z        dz += df u        db(k) += df
+       f(n,k,j,i)   = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
+       db(k)       += sum_n sum_j sum_i df(n,k,j,i)
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
+       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
 
 /* naive: one thread for each value of f, the maps before pooling */
@@ -2147,8 +2149,7 @@ static __device__ float class_weight(const cnn_cross_entropy_options &o, int k)
 }
 
 /* q(n,k) of the card; p: the sample's probabilities, or NULL: only its label t is given */
-static __device__ float cross_entropy_target(const cnn_cross_entropy_options &o, const float *p, int t, int k,
-                                             int outputs)
+static __device__ float cross_entropy_q(const cnn_cross_entropy_options &o, const float *p, int t, int k, int outputs)
 {
     float e = o.label_smoothing;
     return class_weight(o, k) * ((1 - e) * (p ? p[k] : k == t ? 1.0f : 0.0f) + e / (float)outputs);
@@ -2183,13 +2184,13 @@ softmax_cross_entropy(cnn_counters *c, cnn_cross_entropy_options o, float *dy, c
         }
         for (int k = 0; k < outputs; k++) sum += expf(row[k] - largest);
         for (int k = 0; k < outputs; k++) {
-            float q = cross_entropy_target(o, p, t, k, outputs);
+            float q = cross_entropy_q(o, p, t, k, outputs);
             all += q;
             if (p || k == t || o.label_smoothing > 0) part += q * (logf(sum) - (row[k] - largest));
         }
         loss += part;
         for (int k = 0; drow && k < outputs; k++)
-            drow[k] = (expf(row[k] - largest) / sum * all - cross_entropy_target(o, p, t, k, outputs)) / divisor;
+            drow[k] = (expf(row[k] - largest) / sum * all - cross_entropy_q(o, p, t, k, outputs)) / divisor;
     }
     loss = block_sum(loss, shared);
     correct = block_sum(correct, shared);

@@ -45,6 +45,18 @@ ok "direct and simd print the same losses" cmp -s direct simd
 run lenet5 --limit 256 --epochs 1 --quiet --precision tf32; losses out >other
 ok "--precision tf32 changes nothing where there is no TF32" cmp -s simd other
 
+# what runs is what the card shows: LeNet-5 goes back through its pooling by the card's function
+if gdb -batch -ex run --args true >gdb 2>&1 && grep -q 'exited normally' gdb; then
+    ${CC:-cc} -std=c99 -Og -g "$top/examples/lenet5.c" -o stepped -lm -pthread
+    gdb -batch -ex 'break cnn__pool2d_backward' -ex run -ex backtrace \
+        --args ./stepped --backend direct --limit 128 --epochs 1 --quiet >out 2>err
+    ok "a breakpoint on the card's pooling gradient is hit" says '^#0  cnn__pool2d_backward (s='
+    ok "it is called by cnn_backward" says '^#[0-9]* .* cnn_backward (net='
+else
+    skipped=$((skipped + 1))
+    echo "SKIP programs: a breakpoint in the card's pooling gradient, as gdb is missing or cannot start a program"
+fi
+
 run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
 run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
 ok "a run goes on from its checkpoint" says 'continuing after epoch 1'
