@@ -40,10 +40,20 @@
        >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
-       >>train      optimizers, schedules, the training loop, evaluating and predicting
+       >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
        >>data       IDX, CIFAR, your own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
-       >>look       summary, gradient check, explain, curves, report, doctor
+       >>look       summary, gradient check, explain, curves, report
+
+   WHERE TO FIND
+
+       convolution (6.1), (6.2)    cnn__conv2d_at, cnn__conv2d_du_at, cnn__conv2d_backward
+       activation (6.3)            cnn__activation_at
+       the gradient of pooling     cnn__pool2d_backward
+       Adam                        cnn__adam_step, the equation; cnn__simd_adam_step, as it runs
+       the training loop           cnn__train_epoch
+       the fast convolution        cnn__choose_convolution: which, and why
+       how a layer is added        the head of >>layers
 
    CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
 
