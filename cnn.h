@@ -488,10 +488,11 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
 int cnn_checkpoint_save(cnn_net *net, const char *path);
 int cnn_checkpoint_load(cnn_net *net, const char *path);
 
-/* Writes the network as it evaluates (without dropout) as one readable C99 file: a function a layer in plain
-   loops, the parameters as arrays. That needs math.h alone and allocates nothing. For one sample, y and x as
-   cnn_predict's:   void NAME(float y[outputs], const float x[channels * height * width]);
-   name: the function's; NULL: the file's, of "nets/lenet-5.c" lenet_5. 1, or 0 and an error; then the file is as it was. */
+/* Writes the network as one readable C99 file: a function a layer in plain loops, the parameters as
+   arrays. It evaluates one sample (no dropout), needs math.h alone and allocates nothing:
+       void NAME(float y[outputs], const float x[channels * height * width]);    as cnn_predict
+   name: the function's; NULL: after the file, of "nets/lenet-5.c" lenet_5. 1; or 0, an error, and the
+   file as it was. */
 int cnn_export_c(cnn_net *net, const char *path, const char *name);
 
 /* ---- the backend table: every operation, to be filled by `direct`, `simd`, `cuda` or by you ---- */
@@ -4234,7 +4235,7 @@ typedef struct cnn__layer {
     /* what others ask about it */
     int has_kinks;  /* there its slope jumps, and a gradient check must look away */
     int training_only;                      /* in evaluation, its output is its input */
-    int value_by_value;                     /* y(i) depends on x(i) alone, and may lie in its place */
+    int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
     /* the rooms' own */
     cnn__shapes shapes;
@@ -4309,8 +4310,8 @@ struct cnn__kind {
     int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
     size_t (*work)(const cnn__call *c);     /* bytes of scratch, both directions */
     double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward */
-    /* for cnn_export_c, the body of a C function that evaluates one sample: `out` from `in` (and in2),
-       with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
+    /* for cnn_export_c: the body of a C function that evaluates one sample, `out` from `in` (and
+       in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
     void (*export_c)(const cnn__layer *l, int number, FILE *file);
 };
 
@@ -4844,7 +4845,7 @@ static void cnn__layer_conv2d_export_c(const cnn__layer *l, int number, FILE *fi
                         s->stride_height, s->dilation_height, s->pad_top };
     cnn__slide columns = { "column", "i", "x", s->in_width, s->out_width, s->kernel_width,
                            s->stride_width, s->dilation_width, s->pad_left };
-    int depth = s->in_channels / s->groups, two = !l->along_width;     /* one level more with rows */
+    int depth = s->in_channels / s->groups, two = !l->along_width;  /* two: rows, a level more */
     cnn__text channel = { "c" }, bias = { "0" }, row = { "" };
     if (s->groups > 1)                      /* the channels of kernel k's group */
         cnn__snprintf(channel.s, sizeof channel.s, "(k / %d * %d + c)", s->out_channels / s->groups,
@@ -4941,8 +4942,8 @@ static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, 
 static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
 {
     static const char *const tau[] = {
-        "", "in[i] <= 0 ? 0 : in[i]", "in[i] <= 0 ? slope * in[i] : in[i]", "1 / (1 + expf(-in[i]))",
-        "tanhf(in[i])"
+        "", "in[i] <= 0 ? 0 : in[i]", "in[i] <= 0 ? slope * in[i] : in[i]",
+        "1 / (1 + expf(-in[i]))", "tanhf(in[i])"
     };
     cnn__text slope;
     (void)number;
@@ -5115,8 +5116,8 @@ static void cnn__line_mean(const cnn__layer *l, FILE *file, int depth)
         cnn__line(file, depth, "*out++ = sum / %d;", s->kernel_height * s->kernel_width);
     else {
         if (l->along_width) cnn__line(file, depth, "int high = 1;");
-        else cnn__line(file, depth, "int high = %d - %d * j;        /* down to the padding's end */",
-                       high, s->stride_height);
+        else cnn__line(file, depth, "int high = %d - %d * j;    /* down to the padding's end */", high,
+                       s->stride_height);
         cnn__line(file, depth, "int wide = %d - %d * i;", wide, s->stride_width);
         cnn__line(file, depth, "if (high > %d) high = %d;", s->kernel_height, s->kernel_height);
         cnn__line(file, depth, "if (wide > %d) wide = %d;", s->kernel_width, s->kernel_width);
@@ -5131,12 +5132,13 @@ static void cnn__layer_pool2d_export_c(const cnn__layer *l, int number, FILE *fi
                         s->stride_height, 1, s->pad_height };
     cnn__slide columns = { "column", "i", "x", s->in_width, s->out_width, s->kernel_width,
                            s->stride_width, 1, s->pad_width };
-    int two = !l->along_width;              /* one level more with rows */
+    int two = !l->along_width;              /* two: rows, a level more */
     cnn__text value;
     (void)number;
-    if (two) cnn__snprintf(value.s, sizeof value.s, "in[(k * %d + row) * %d + column]", s->in_height,
-                           s->in_width);
-    else cnn__snprintf(value.s, sizeof value.s, "in[k * %d + column]", s->in_width);
+    cnn__snprintf(value.s, sizeof value.s, "in[k * %d + column]", s->in_width);
+    if (two)
+        cnn__snprintf(value.s, sizeof value.s, "in[(k * %d + row) * %d + column]", s->in_height,
+                      s->in_width);
     cnn__line(file, 1, "int k, %si, %sx;", two ? "j, " : "", two ? "y, " : "");
     cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
     if (two) cnn__line(file, 2, "for (j = 0; j < %d; j++)", s->out_height);
@@ -5384,6 +5386,7 @@ static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *f
 {
     int channels = l->shapes.map.channels, pixels = l->shapes.map.pixels, d = pixels > 1 ? 2 : 1;
     cnn__text at = { "k" };
+    const char *a = at.s;
     (void)number;
     cnn__line(file, 1, pixels > 1 ? "int k, p;" : "int k;");
     if (pixels > 1) {
@@ -5391,10 +5394,10 @@ static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *f
         cnn__line(file, 1, "for (p = 0; p < %d; p++, in++, out++) {", pixels);
     }
     cnn__line(file, d, "float largest = in[0], sum = 0;");
-    cnn__line(file, d, "for (k = 1; k < %d; k++) largest = fmaxf(largest, in[%s]);", channels, at.s);
-    cnn__line(file, d, "for (k = 0; k < %d; k++) sum += out[%s] = expf(in[%s] - largest);", channels,
-              at.s, at.s);
-    cnn__line(file, d, "for (k = 0; k < %d; k++) out[%s] /= sum;", channels, at.s);
+    cnn__line(file, d, "for (k = 1; k < %d; k++) largest = fmaxf(largest, in[%s]);", channels, a);
+    cnn__line(file, d, "for (k = 0; k < %d; k++) sum += out[%s] = expf(in[%s] - largest);",
+              channels, a, a);
+    cnn__line(file, d, "for (k = 0; k < %d; k++) out[%s] /= sum;", channels, a);
     if (pixels > 1) cnn__line(file, 1, "}");
 }
 
@@ -11042,12 +11045,13 @@ static void cnn__to_c_name(char *name)                      /* what is neither l
 
 static int cnn__is_c_name(const char *name)                 /* of a function, beside those that the file has */
 {
-    static const char words[] = " auto break case char const continue default do double else enum extern float for goto if "
-        "inline int long main register restrict return short signed sizeof static struct switch typedef union unsigned "
-        "void volatile while expf fmaxf tanhf ";
+    static const char words[] = " auto break case char const continue default do double else enum extern float for goto "
+        "if inline int long main register restrict return short signed sizeof static struct switch typedef union "
+        "unsigned void volatile while expf fmaxf tanhf ";
     char word[80];
     size_t i;
-    for (i = 0; name[i]; i++) if (!cnn__is_letter(name[i]) && (!i || (!cnn__is_digit(name[i]) && name[i] != '_'))) return 0;
+    for (i = 0; name[i]; i++)
+        if (!cnn__is_letter(name[i]) && (!i || (!cnn__is_digit(name[i]) && name[i] != '_'))) return 0;
     cnn__snprintf(word, sizeof word, " %s ", name);
     return i && i < 64 && !strstr(words, word) && (strncmp(name, "layer", 5) || !cnn__is_digit(name[5]));
 }
@@ -11066,8 +11070,9 @@ static int cnn__name_export(cnn__export *e, const char *path, const char *name)
         return 1;
     }
     if (!cnn__is_c_name(name))
-        return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits and _, "
-                         "a letter first, no word that C or the file needs itself, as float, expf or layer1", name);
+        return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits and "
+                         "_, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
+                         name);
     cnn__snprintf(e->name, sizeof e->name, "%s", name);
     return 1;
 }
@@ -11079,8 +11084,8 @@ static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *va
     size_t i;
     for (i = 0; i < t->count; i++)
         if (!(values[t->offset + i] - values[t->offset + i] == 0))
-            return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or load "
-                             "weights that are finite", (double)i, t->key, (double)values[t->offset + i]);
+            return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
+                             "load weights that are finite", (double)i, t->key, (double)values[t->offset + i]);
     return 1;
 }
 
@@ -11119,13 +11124,14 @@ static void cnn__export_head(const cnn__export *e)
     for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
     for (i = 0; i < net->tensor_count; i++) numbers += 4 * (double)net->tensors[i].count;
     for (i = 0; i < net->buffer_count; i++) numbers += 4 * (double)net->buffers[i].count;
-    cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n       ");
+    cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
+                 "       ");
     cnn__export_signature(e, ";\n\n");
     cnn__fprintf(e->file, "   x: %s, one sample (channels, rows, columns), scaled as the network saw them in training",
                  cnn__dims_text(net->input, &text));
     for (i = 0; net->trained_scale && i < net->input.channels; i++)
-        cnn__fprintf(e->file, "%s  channel %d: %.9g byte + %.9g", i ? "\n    " : ":\n    ", i, (double)net->trained_scale[i],
-                     (double)net->trained_scale[net->input.channels + i]);
+        cnn__fprintf(e->file, "%s\n      channel %d: %.9g byte + %.9g", i ? "" : ":", i,
+                     (double)net->trained_scale[i], (double)net->trained_scale[net->input.channels + i]);
     cnn__fprintf(e->file, "\n   Its numbers take %s bytes", cnn__thousands(numbers, &text));
     cnn__fprintf(e->file, ", its buffers %s bytes of RAM. They are static: one call at a time.\n\n",
                  cnn__thousands(memory, &text));
@@ -11191,7 +11197,8 @@ static void cnn__export_function(const cnn__export *e, int i)
 static void cnn__export_main(const cnn__export *e)
 {
     cnn__text name, at, call, dims;
-    int count = e->net->layer_count, used, i, n;
+    char *end = call.s + sizeof call.s, *to;
+    int count = e->net->layer_count, i, n;
     cnn__fprintf(e->file, "\n/* ---- the network ---- */\n\n");
     cnn__export_signature(e, "\n{\n");
     for (i = 0; i < e->buffer_count; i++)
@@ -11200,11 +11207,11 @@ static void cnn__export_main(const cnn__export *e)
     for (i = 0; i < count; i++) {
         const cnn__layer *l = &e->net->layers[i];
         if (!cnn__has_code(l)) continue;
-        used = cnn__snprintf(call.s, sizeof call.s, "%.150s(%s", cnn__function_name(l, i + 1, &name),
-                             cnn__spot_name(e, i, &at));
+        to = call.s + cnn__snprintf(call.s, sizeof call.s, "%.200s(%s", cnn__function_name(l, i + 1, &name),
+                                    cnn__spot_name(e, i, &at));
         for (n = 0; n < l->input_count; n++)
-            used += cnn__snprintf(call.s + used, sizeof call.s - (size_t)used, ", %s", cnn__spot_name(e, l->inputs[n], &at));
-        cnn__snprintf(call.s + used, sizeof call.s - (size_t)used, ");");
+            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__spot_name(e, l->inputs[n], &at));
+        cnn__snprintf(to, (size_t)(end - to), ");");
         cnn__fprintf(e->file, "    %-48s /* %s */\n", call.s, cnn__dims_text(l->out, &dims));
     }
     if (cnn__writer_of(e, count - 1) < 0)                  /* no layer changes anything */
