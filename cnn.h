@@ -11182,8 +11182,8 @@ static void cnn__export_function(const cnn__export *e, int i)
     const cnn__layer *l = &e->net->layers[i];
     cnn__text name, in, out;
     int n;
-    cnn__fprintf(e->file, "\n/* ---- layer %d, %s (%s): %s to %s ---- */\n\n", i + 1, l->name, l->type,
-                 cnn__dims_text(l->in, &in), cnn__dims_text(l->out, &out));
+    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
+                 cnn__dims_text(l->out, &out));
     for (n = 0; n < l->tensor_count; n++) cnn__export_array(e, &e->net->tensors[l->first_tensor + n], ";\n");
     for (n = 0; n < l->buffer_count; n++) cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
     cnn__fprintf(e->file, "%sstatic void %s(float *out, const float *in", l->tensor_count + l->buffer_count ? "\n" : "",
