@@ -225,12 +225,61 @@ static double distance(const float *a, const float *b, size_t count)
 }
 
 
+/* ---- a kind from outside: two inputs, a parameter, a buffer.   out = gain in + weight in2 ---- */
+
+static int mix_shape(cnn__layer *l, const cnn__fitter *f) { (void)f; l->out = l->in; return 1; }
+
+static int mix_tensor(cnn__tensor *t, const char *name)
+{
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ndim = t->shape[0] = 1;
+    t->fan_in = t->fan_out = 1;
+    return 1;
+}
+
+static int mix_tensors(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "gain"); }
+static int mix_buffers(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "other"); }
+static void mix_forward(const cnn__call *c) { memcpy(c->y, c->x[0], sizeof(float) * cnn__values(c)); }
+
+static void mix_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    cnn__line(file, 1, "int i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = layer%d_gain[0] * in[i] + layer%d_other[0] * in2[i];", (int)cnn__size(l->out),
+              number, number);
+}
+
+/* a = 2 x - 1, b = relu(a), c = 3 b + .5, y = 4 c + 5 a: a must outlive the relu, which else takes its place */
+static void take_branches(void)
+{
+    static const cnn__kind mix = { mix_shape, mix_forward, mix_forward, NULL, NULL, NULL, mix_tensors, mix_buffers, NULL, NULL, NULL, mix_export_c };
+    static const float numbers[6] = { 2, -1, 3, .5f, 4, 5 };
+    static const char *const keys[6] = { "0.weight", "0.bias", "2.weight", "2.bias", "3.gain", "3.other" };
+    cnn__layer layer = cnn__layer_of(&mix, "mix-it");       /* - stands in no name of C */
+    cnn_net *net = cnn_new(1, 5, 5);
+    const compiled *c = &nets[net_count];
+    size_t i;
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1);
+    cnn_relu(net);
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1);
+    cnn__add(net, &layer);
+    net->layers[3].inputs[1] = 0;
+    net->layers[3].input_count = 2;
+    for (i = 0; i < 6; i++) CHECK(cnn_set(net, keys[i], numbers + i, 1), "%s", error_of(net));
+    take(net);
+    for (i = 0; i < SAMPLES * c->inputs; i++) {
+        float a = 2 * x[c->x + i] - 1, b = a > 0 ? a : 0;
+        expected[c->y + i] = a != a ? a : 4 * (3 * b + .5f) + 5 * a;
+    }
+}
+
 static void agree_with_predict(void)
 {
     int count = getenv("CNN_TEST_SHORT") ? 70 : MOST, i;
     cnn_net *net;
     FILE *out;
     for (i = 0; (net = fixed(i)) != NULL; i++) take(net);
+    take_branches();
     for (seed = 1; net_count < count; seed++) {
         drawn = 0;
         if ((net = random_net()) != NULL) take(net);
