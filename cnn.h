@@ -5260,8 +5260,8 @@ static void cnn__line_mean(const cnn__layer *l, FILE *file, int depth)
         cnn__line(file, depth, "*out++ = sum / %d;", s->kernel_height * s->kernel_width);
     else {
         if (l->along_width) cnn__line(file, depth, "int high = 1;");
-        else cnn__line(file, depth, "int high = %d - %d * j;    /* down to the padding's end */", high,
-                       s->stride_height);
+        else cnn__line(file, depth, "int high = %d - %d * j;    /* to the end of the padding */",
+                       high, s->stride_height);
         cnn__line(file, depth, "int wide = %d - %d * i;", wide, s->stride_width);
         cnn__line(file, depth, "if (high > %d) high = %d;", s->kernel_height, s->kernel_height);
         cnn__line(file, depth, "if (wide > %d) wide = %d;", s->kernel_width, s->kernel_width);
