@@ -42,7 +42,7 @@
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
        >>data       IDX, CIFAR, your own arrays, the loader
-       >>file       state dicts (.safetensors, .pth) and checkpoints
+       >>file       state dicts (.safetensors, .pth), checkpoints, the network as one C file
        >>look       summary, gradient check, explain, curves, report
 
    WHERE TO FIND
@@ -571,6 +571,13 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
    or schedule is refused. The file is a .safetensors file, whatever its ending. */
 int cnn_checkpoint_save(cnn_net *net, const char *path);
 int cnn_checkpoint_load(cnn_net *net, const char *path);
+
+/* Writes the network as one readable C99 file: a function a layer in plain loops, the parameters as
+   arrays. It evaluates one sample (no dropout), needs math.h alone and allocates nothing:
+       void NAME(float y[outputs], const float x[channels * height * width]);    as cnn_predict
+   name: the function's, or NULL for the file's: lenet_5 for "nets/lenet-5.c". Returns 1; or 0, an
+   error, and the file as it was. */
+int cnn_export_c(cnn_net *net, const char *path, const char *name);
 
 /* ---- the backend table: every operation, filled by `direct`, `simd`, `cuda` or by you ---- */
 
@@ -4462,6 +4469,7 @@ typedef struct cnn__layer {
     /* what others ask about it */
     int has_kinks;  /* there its slope jumps, and a gradient check must look away */
     int training_only;                      /* in evaluation, its output is its input */
+    int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
     /* the rooms' own */
     cnn__shapes shapes;
@@ -4538,6 +4546,9 @@ struct cnn__kind {
     int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
     size_t (*work)(const cnn__call *c);     /* bytes of scratch, both directions */
     double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward */
+    /* for cnn_export_c: the body of a C function that evaluates one sample, `out` from `in` (and
+       in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
+    void (*export_c)(const cnn__layer *l, int number, FILE *file);
 };
 
 static void cnn__add(cnn_net *net, cnn__layer *layer);  /* >>net: names it, fits it, appends it */
@@ -4602,6 +4613,74 @@ static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
 {
     return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width
                     + column);
+}
+
+/* ---- C code, for cnn_export_c ---- */
+
+static void cnn__line(FILE *file, int depth, const char *format, ...) CNN__PRINTF(3, 4);
+static void cnn__line(FILE *file, int depth, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    cnn__fprintf(file, "%*s", 4 * depth, "");
+    cnn__vfprintf(file, format, arguments);
+    cnn__fprintf(file, "\n");
+    va_end(arguments);
+}
+
+/* 0.1f: nine digits tell every float from its neighbours */
+static const char *cnn__c_number(float value, cnn__text *text)
+{
+    cnn__snprintf(text->s, sizeof text->s - 3, "%.9g", (double)value);
+    strcat(text->s, strpbrk(text->s, ".e") ? "f" : ".0f");
+    return text->s;
+}
+
+/* One side of an input and the window that slides along it. The names are the code's variables. */
+typedef struct cnn__slide {
+    const char *place, *output, *kernel;    /* "row", "j", "y" */
+    int in, out, size, stride, dilation, pad;
+} cnn__slide;
+
+/* `if (row < 0 || row >= 28) continue;`, where a window can reach beyond the border */
+static void cnn__line_border(FILE *file, int depth, const cnn__slide *s, cnn_padding_mode mode)
+{
+    const char *p = s->place;
+    int n = s->in, before = s->pad > 0;
+    int after = (s->out - 1) * s->stride + (s->size - 1) * s->dilation - s->pad >= n;
+    switch (mode) {
+    case CNN_REPLICATE:
+        if (before) cnn__line(file, depth, "if (%s < 0) %s = 0;", p, p);
+        if (after) cnn__line(file, depth, "if (%s >= %d) %s = %d;", p, n, p, n - 1);
+        break;
+    case CNN_REFLECT:
+        if (before) cnn__line(file, depth, "if (%s < 0) %s = -%s;", p, p, p);
+        if (after) cnn__line(file, depth, "if (%s >= %d) %s = %d - %s;", p, n, p, 2 * (n - 1), p);
+        break;
+    case CNN_CIRCULAR:
+        if (before) cnn__line(file, depth, "if (%s < 0) %s += %d;", p, p, n);
+        if (after) cnn__line(file, depth, "if (%s >= %d) %s -= %d;", p, n, p, n);
+        break;
+    default:
+        if (before && after)
+            cnn__line(file, depth, "if (%s < 0 || %s >= %d) continue;", p, p, n);
+        else if (before) cnn__line(file, depth, "if (%s < 0) continue;", p);
+        else if (after) cnn__line(file, depth, "if (%s >= %d) continue;", p, n);
+    }
+}
+
+/* Opens the loop over the window's places. */
+static void cnn__line_slide(FILE *file, int depth, const cnn__slide *s, cnn_padding_mode mode)
+{
+    cnn__text stride = { "" }, dilation = { "" }, pad = { "" };
+    if (s->stride > 1) cnn__snprintf(stride.s, sizeof stride.s, "%d * ", s->stride);
+    if (s->dilation > 1) cnn__snprintf(dilation.s, sizeof dilation.s, "%d * ", s->dilation);
+    if (s->pad) cnn__snprintf(pad.s, sizeof pad.s, " - %d", s->pad);
+    cnn__line(file, depth, "for (%s = 0; %s < %d; %s++) {", s->kernel, s->kernel, s->size,
+              s->kernel);
+    cnn__line(file, depth + 1, "int %s = %s%s + %s%s%s;", s->place, stride.s, s->output, dilation.s,
+              s->kernel, pad.s);
+    cnn__line_border(file, depth + 1, s, mode);
 }
 
 /* ---- options: what 0 and CNN_ZERO mean ----
@@ -4994,11 +5073,42 @@ static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, i
                      "        ([ ]: beyond the border)");
 }
 
+/* (6.2), as on the card: *out is f, in is z, the weight u */
+static void cnn__layer_conv2d_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_conv2d_shape *s = &l->shapes.conv;
+    cnn__slide rows = { "row", "j", "y", s->in_height, s->out_height, s->kernel_height,
+                        s->stride_height, s->dilation_height, s->pad_top };
+    cnn__slide columns = { "column", "i", "x", s->in_width, s->out_width, s->kernel_width,
+                           s->stride_width, s->dilation_width, s->pad_left };
+    int depth = s->in_channels / s->groups, two = !l->along_width;  /* two: rows, a level more */
+    cnn__text channel = { "c" }, bias = { "0" }, row = { "" };
+    if (s->groups > 1)                      /* the channels of kernel k's group */
+        cnn__snprintf(channel.s, sizeof channel.s, "(k / %d * %d + c)", s->out_channels / s->groups,
+                      depth);
+    if (l->tensor_count > 1) cnn__snprintf(bias.s, sizeof bias.s, "layer%d_bias[k]", number);
+    if (two) cnn__snprintf(row.s, sizeof row.s, " * %d + row)", s->in_height);
+    cnn__line(file, 1, "int k, %si, c, %sx;", two ? "j, " : "", two ? "y, " : "");
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->out_channels);
+    if (two) cnn__line(file, 2, "for (j = 0; j < %d; j++)", s->out_height);
+    cnn__line(file, 2 + two, "for (i = 0; i < %d; i++) {", s->out_width);
+    cnn__line(file, 3 + two, "float sum = %s;", bias.s);
+    cnn__line(file, 3 + two, "for (c = 0; c < %d; c++)", depth);
+    if (two) cnn__line_slide(file, 5, &rows, s->padding_mode);
+    cnn__line_slide(file, 4 + 2 * two, &columns, s->padding_mode);
+    cnn__line(file, 5 + 2 * two, "sum += layer%d_weight[k][c]%s[x] * in[%s%s%s * %d + column];",
+              number, two ? "[y]" : "", two ? "(" : "", channel.s, row.s, s->in_width);
+    cnn__line(file, 4 + 2 * two, "}");
+    if (two) cnn__line(file, 5, "}");
+    cnn__line(file, 3 + two, "*out++ = sum;");
+    cnn__line(file, 2 + two, "}");
+}
+
 static const cnn__kind cnn__conv2d_kind = {
     cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
     cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
     cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
-    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds
+    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds, cnn__layer_conv2d_export_c
 };
 
 static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, int along_width)
@@ -5065,10 +5175,25 @@ static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, 
                  cnn__layer_activation_at(c, 0, k, row, column));
 }
 
+static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    static const char *const tau[] = {
+        "", "in[i] <= 0 ? 0 : in[i]", "in[i] <= 0 ? slope * in[i] : in[i]",
+        "1 / (1 + expf(-in[i]))", "tanhf(in[i])"
+    };
+    cnn__text slope;
+    (void)number;
+    if (l->activation == CNN_LEAKY_RELU)
+        cnn__line(file, 1, "const float slope = %s;", cnn__c_number(l->slope, &slope));
+    cnn__line(file, 1, "int i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = %s;", (int)cnn__size(l->out),
+              tau[l->activation]);
+}
+
 static const cnn__kind cnn__activation_kind = {
     cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
     cnn__layer_activation_at, cnn__layer_activation_explain,
-    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_activation_export_c
 };
 
 static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type,
@@ -5078,6 +5203,7 @@ static void cnn__add_activation(cnn_net *net, cnn_activation activation, const c
     layer.activation = activation;
     layer.slope = slope;
     layer.has_kinks = activation == CNN_RELU || activation == CNN_LEAKY_RELU;
+    layer.value_by_value = 1;
     cnn__add(net, &layer);
 }
 
@@ -5214,10 +5340,66 @@ static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int 
         cnn__fprintf(out, "  largest (*): %.6f\n", (double)map[winner]);
 }
 
+/* What a mean divides by. A window may hang over the padding; what hangs over is not counted. */
+static void cnn__line_mean(const cnn__layer *l, FILE *file, int depth)
+{
+    const cnn_pool2d_shape *s = &l->shapes.pool;
+    int high = s->in_height + 2 * s->pad_height, wide = s->in_width + 2 * s->pad_width;
+    if (s->exclude_padding)
+        cnn__line(file, depth, "*out++ = sum / (float)count;");
+    else if ((s->out_height - 1) * s->stride_height + s->kernel_height <= high
+             && (s->out_width - 1) * s->stride_width + s->kernel_width <= wide)
+        cnn__line(file, depth, "*out++ = sum / %d;", s->kernel_height * s->kernel_width);
+    else {
+        if (l->along_width) cnn__line(file, depth, "int high = 1;");
+        else cnn__line(file, depth, "int high = %d - %d * j;    /* to the end of the padding */",
+                       high, s->stride_height);
+        cnn__line(file, depth, "int wide = %d - %d * i;", wide, s->stride_width);
+        cnn__line(file, depth, "if (high > %d) high = %d;", s->kernel_height, s->kernel_height);
+        cnn__line(file, depth, "if (wide > %d) wide = %d;", s->kernel_width, s->kernel_width);
+        cnn__line(file, depth, "*out++ = sum / (float)(high * wide);");
+    }
+}
+
+static void cnn__layer_pool2d_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_pool2d_shape *s = &l->shapes.pool;
+    cnn__slide rows = { "row", "j", "y", s->in_height, s->out_height, s->kernel_height,
+                        s->stride_height, 1, s->pad_height };
+    cnn__slide columns = { "column", "i", "x", s->in_width, s->out_width, s->kernel_width,
+                           s->stride_width, 1, s->pad_width };
+    int two = !l->along_width;              /* two: rows, a level more */
+    cnn__text value;
+    (void)number;
+    cnn__snprintf(value.s, sizeof value.s, "in[k * %d + column]", s->in_width);
+    if (two)
+        cnn__snprintf(value.s, sizeof value.s, "in[(k * %d + row) * %d + column]", s->in_height,
+                      s->in_width);
+    cnn__line(file, 1, "int k, %si, %sx;", two ? "j, " : "", two ? "y, " : "");
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
+    if (two) cnn__line(file, 2, "for (j = 0; j < %d; j++)", s->out_height);
+    cnn__line(file, 2 + two, "for (i = 0; i < %d; i++) {", s->out_width);
+    cnn__line(file, 3 + two, s->average ? "float sum = 0;" : "float largest = -INFINITY;");
+    if (s->average && s->exclude_padding) cnn__line(file, 3 + two, "int count = 0;");
+    if (two) cnn__line_slide(file, 4, &rows, CNN_ZEROS);
+    cnn__line_slide(file, 3 + 2 * two, &columns, CNN_ZEROS);
+    if (s->average) cnn__line(file, 4 + 2 * two, "sum += %s;", value.s);
+    if (s->average && s->exclude_padding) cnn__line(file, 4 + 2 * two, "count++;");
+    if (!s->average) {                      /* NaN wins */
+        cnn__line(file, 4 + 2 * two, "float value = %s;", value.s);
+        cnn__line(file, 4 + 2 * two, "if (value > largest || value != value) largest = value;");
+    }
+    cnn__line(file, 3 + 2 * two, "}");
+    if (two) cnn__line(file, 4, "}");
+    if (s->average) cnn__line_mean(l, file, 3 + two);
+    else cnn__line(file, 3 + two, "*out++ = largest;");
+    cnn__line(file, 2 + two, "}");
+}
+
 static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
     cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
-    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
 };
 
 static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average,
@@ -5371,11 +5553,25 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
     cnn__explain_sum(out, sum, c->tensors[1] ? c->tensors[1] + o : NULL, "");
 }
 
+static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_linear_shape *s = &l->shapes.linear;
+    cnn__text bias = { "0" };
+    if (l->tensor_count > 1) cnn__snprintf(bias.s, sizeof bias.s, "layer%d_bias[o]", number);
+    cnn__line(file, 1, "int o, i;");
+    cnn__line(file, 1, "for (o = 0; o < %d; o++) {", s->out_features);
+    cnn__line(file, 2, "float sum = %s;", bias.s);
+    cnn__line(file, 2, "for (i = 0; i < %d; i++) sum += layer%d_weight[o][i] * in[i];",
+              s->in_features, number);
+    cnn__line(file, 2, "*out++ = sum;");
+    cnn__line(file, 1, "}");
+}
+
 static const cnn__kind cnn__linear_kind = {
     cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
     cnn__layer_linear_at, cnn__layer_linear_explain,
     cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
-    cnn__layer_linear_work, cnn__layer_linear_multiply_adds
+    cnn__layer_linear_work, cnn__layer_linear_multiply_adds, cnn__layer_linear_export_c
 };
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
@@ -5422,10 +5618,29 @@ static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channe
                      cnn__layer_softmax_at(c, 0, k, row, column), k == channel ? "  <" : "");
 }
 
+static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    int channels = l->shapes.map.channels, pixels = l->shapes.map.pixels, d = pixels > 1 ? 2 : 1;
+    cnn__text at = { "k" };
+    const char *a = at.s;
+    (void)number;
+    cnn__line(file, 1, pixels > 1 ? "int k, p;" : "int k;");
+    if (pixels > 1) {
+        cnn__snprintf(at.s, sizeof at.s, "k * %d", pixels);
+        cnn__line(file, 1, "for (p = 0; p < %d; p++, in++, out++) {", pixels);
+    }
+    cnn__line(file, d, "float largest = in[0], sum = 0;");
+    cnn__line(file, d, "for (k = 1; k < %d; k++) largest = fmaxf(largest, in[%s]);", channels, a);
+    cnn__line(file, d, "for (k = 0; k < %d; k++) sum += out[%s] = expf(in[%s] - largest);",
+              channels, a, a);
+    cnn__line(file, d, "for (k = 0; k < %d; k++) out[%s] /= sum;", channels, a);
+    if (pixels > 1) cnn__line(file, 1, "}");
+}
+
 static const cnn__kind cnn__softmax_kind = {
     cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
     cnn__layer_softmax_at, cnn__layer_softmax_explain,
-    NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_softmax_export_c
 };
 
 void cnn_softmax(cnn_net *net)
@@ -5454,7 +5669,7 @@ static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int
 
 static const cnn__kind cnn__flatten_kind = {
     cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
-    NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 void cnn_flatten(cnn_net *net)
@@ -5516,7 +5731,7 @@ static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int
 static const cnn__kind cnn__dropout_kind = {
     cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
     cnn__layer_dropout_at, cnn__layer_dropout_explain,
-    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
@@ -5581,10 +5796,17 @@ static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row
                  cnn__layer_add_at(c, 0, k, row, column));
 }
 
+static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    (void)number;
+    cnn__line(file, 1, "int i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = in[i] + in2[i];", (int)cnn__size(l->out));
+}
+
 static const cnn__kind cnn__add_kind = {
     cnn__layer_add_shape, cnn__layer_add_forward, cnn__layer_add_backward, cnn__layer_add_at,
     cnn__layer_add_explain,
-    NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_add_export_c
 };
 
 static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
@@ -5631,10 +5853,19 @@ static void cnn__layer_concat_explain(const cnn__call *c, FILE *out, int k, int 
                  l->inputs[second] + 1, cnn__layer_concat_at(c, 0, k, row, column));
 }
 
+static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    int a = (int)cnn__size(l->in), b = (int)cnn__size(l->other);
+    (void)number;
+    cnn__line(file, 1, "int i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = in[i];", a);
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[%d + i] = in2[i];", b, a);
+}
+
 static const cnn__kind cnn__concat_kind = {
     cnn__layer_concat_shape, cnn__layer_concat_forward, cnn__layer_concat_backward,
     cnn__layer_concat_at, cnn__layer_concat_explain,
-    NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_concat_export_c
 };
 
 static int cnn__is_place(cnn_net *net, const char *call, int place);
@@ -11208,6 +11439,318 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
     if (good) cnn__resume(net, &s, &n, blocks);
     return cnn__close_state(&s, good);
+}
+
+/* ---- the network as one C file ----
+
+   A layer's kind writes the body of its function. Here is the rest: what the file is, the function that calls the
+   layers in order, and the numbers, last. Outputs share buffers: one is free again after its last reader. */
+
+typedef struct cnn__spot {                  /* where a layer's output lies */
+    int writer;                             /* the layer whose function writes it: itself or an earlier one; -1: x */
+    int last_reader, buffer;                /* buffer -1: y */
+} cnn__spot;
+
+typedef struct cnn__buffer { size_t size; int last_reader; } cnn__buffer;  /* size: floats */
+
+typedef struct cnn__export {
+    cnn_net *net;
+    FILE *file;
+    char name[64];
+    cnn__spot *spots;                       /* (layer_count) */
+    cnn__buffer *buffers; int buffer_count; /* room for layer_count */
+    float *parameters, *buffered;           /* on the host */
+} cnn__export;
+
+static const char *cnn__thousands(double n, cnn__text *text);      /* >>look */
+
+static int cnn__has_code(const cnn__layer *l) { return l->kind->forward && !l->training_only; }
+
+static int cnn__writer_of(const cnn__export *e, int layer) { return layer < 0 ? -1 : e->spots[layer].writer; }
+
+/* For the output of layer i: the buffer of its input, if it may lie there, else the free one that grows least. */
+static int cnn__choose_buffer(cnn__export *e, int i)
+{
+    const cnn__layer *l = &e->net->layers[i];
+    int from = cnn__writer_of(e, l->inputs[0]), best = -1, b;
+    size_t size = cnn__size(l->out), least = 0;
+    if (l->value_by_value && from >= 0 && e->spots[from].last_reader == i) best = e->spots[from].buffer;
+    for (b = 0; b < e->buffer_count && best < 0; b++) {
+        size_t growth = size > e->buffers[b].size ? size - e->buffers[b].size : 0;
+        if (e->buffers[b].last_reader < i && (best < 0 || growth < least)) best = b, least = growth;
+    }
+    if (best < 0) best = e->buffer_count++;
+    if (size > e->buffers[best].size) e->buffers[best].size = size;
+    e->buffers[best].last_reader = e->spots[i].last_reader;
+    return best;
+}
+
+static void cnn__choose_buffers(cnn__export *e)
+{
+    int count = e->net->layer_count, i, n, final;
+    for (i = 0; i < count; i++) {
+        const cnn__layer *l = &e->net->layers[i];
+        int code = cnn__has_code(l);
+        e->spots[i].writer = code ? i : cnn__writer_of(e, l->inputs[0]);
+        e->spots[i].last_reader = i;
+        for (n = 0; code && n < l->input_count; n++) {
+            int from = cnn__writer_of(e, l->inputs[n]);
+            if (from >= 0) e->spots[from].last_reader = i;
+        }
+    }
+    final = cnn__writer_of(e, count - 1);
+    for (i = 0; i < count; i++) {
+        e->spots[i].buffer = -1;
+        if (cnn__has_code(&e->net->layers[i]) && i != final) e->spots[i].buffer = cnn__choose_buffer(e, i);
+    }
+}
+
+/* `x`, `y` or `buffer1`: where the output of a layer (-1: the sample) is found */
+static const char *cnn__spot_name(const cnn__export *e, int layer, cnn__text *text)
+{
+    int writer = cnn__writer_of(e, layer), buffer = writer < 0 ? -1 : e->spots[writer].buffer;
+    if (buffer < 0) return writer < 0 ? "x" : "y";
+    cnn__snprintf(text->s, sizeof text->s, "buffer%d", buffer + 1);
+    return text->s;
+}
+
+/* ---- names ---- */
+
+static int cnn__is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+static int cnn__is_digit(char c) { return c >= '0' && c <= '9'; }
+
+static void cnn__to_c_name(char *name)                      /* what is neither letter nor digit becomes _ */
+{
+    for (; *name; name++) if (!cnn__is_letter(*name) && !cnn__is_digit(*name)) *name = '_';
+}
+
+static int cnn__is_c_name(const char *name)                 /* of a function, beside those that the file has */
+{
+    static const char words[] = " auto break case char const continue default do double else enum extern float for goto "
+        "if inline int long main register restrict return short signed sizeof static struct switch typedef union "
+        "unsigned void volatile while expf fmaxf tanhf ";
+    char word[80];
+    size_t i;
+    for (i = 0; name[i]; i++)
+        if (!cnn__is_letter(name[i]) && (!i || (!cnn__is_digit(name[i]) && name[i] != '_'))) return 0;
+    cnn__snprintf(word, sizeof word, " %s ", name);
+    return i && i < 64 && !strstr(words, word) && (strncmp(name, "layer", 5) || !cnn__is_digit(name[5]));
+}
+
+static int cnn__name_export(cnn__export *e, const char *path, const char *name)
+{
+    const char *c, *dot;
+    if (!name) {
+        for (c = path; *c; c++) if (*c == '/' || *c == '\\') path = c + 1;
+        dot = strrchr(path, '.');
+        cnn__snprintf(e->name, sizeof e->name, "%.*s", dot && dot - path < 50 ? (int)(dot - path) : 50, path);
+        cnn__to_c_name(e->name);
+        if (cnn__is_c_name(e->name)) return 1;
+        memmove(e->name + 4, e->name, strlen(e->name) + 1);
+        memcpy(e->name, "net_", 4);
+        return 1;
+    }
+    if (!cnn__is_c_name(name))
+        return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits and "
+                         "_, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
+                         name);
+    cnn__snprintf(e->name, sizeof e->name, "%s", name);
+    return 1;
+}
+
+/* ---- what cannot be written ---- */
+
+static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *values)
+{
+    size_t i;
+    for (i = 0; i < t->count; i++)
+        if (!(values[t->offset + i] - values[t->offset + i] == 0))
+            return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
+                             "load weights that are finite", (double)i, t->key, (double)values[t->offset + i]);
+    return 1;
+}
+
+static int cnn__check_export(const cnn__export *e)
+{
+    cnn_net *net = e->net;
+    cnn__text label;
+    int i;
+    for (i = 0; i < net->layer_count; i++) {
+        const cnn__layer *l = &net->layers[i];
+        cnn__label(l, i + 1, &label);
+        if (cnn__has_code(l) && !l->kind->export_c)
+            return cnn__fail(net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", label.s);
+        if (strstr(l->name, "*/") || strstr(l->name, "/*"))
+            return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
+    }
+    for (i = 0; i < net->tensor_count; i++) if (!cnn__check_values(net, &net->tensors[i], e->parameters)) return 0;
+    for (i = 0; i < net->buffer_count; i++) if (!cnn__check_values(net, &net->buffers[i], e->buffered)) return 0;
+    return 1;
+}
+
+/* ---- writing it ---- */
+
+static void cnn__export_signature(const cnn__export *e, const char *end)
+{
+    cnn__fprintf(e->file, "void %s(float y[%d], const float x[%d])%s", e->name, (int)cnn__outputs(e->net),
+                 (int)cnn__size(e->net->input), end);
+}
+
+static void cnn__export_head(const cnn__export *e)
+{
+    const cnn_net *net = e->net;
+    double memory = 0, numbers = 0;
+    cnn__text text;
+    int i;
+    for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
+    for (i = 0; i < net->tensor_count; i++) numbers += 4 * (double)net->tensors[i].count;
+    for (i = 0; i < net->buffer_count; i++) numbers += 4 * (double)net->buffers[i].count;
+    cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
+                 "       ");
+    cnn__export_signature(e, ";\n\n");
+    cnn__fprintf(e->file, "   x: %s, one sample (channels, rows, columns), scaled as the network saw them in training",
+                 cnn__dims_text(net->input, &text));
+    for (i = 0; net->trained_scale && i < net->input.channels; i++)
+        cnn__fprintf(e->file, "%s\n      channel %d: %.9g byte + %.9g", i ? "" : ":", i,
+                     (double)net->trained_scale[i], (double)net->trained_scale[net->input.channels + i]);
+    cnn__fprintf(e->file, "\n   Its numbers take %s bytes", cnn__thousands(numbers, &text));
+    cnn__fprintf(e->file, ", its buffers %s bytes of RAM. They are static: one call at a time.\n\n",
+                 cnn__thousands(memory, &text));
+    cnn_summary(e->net, e->file);
+    cnn__fprintf(e->file, "*/\n#include <math.h>\n\n");
+    cnn__export_signature(e, ";\n");
+}
+
+static void cnn__export_array(const cnn__export *e, const cnn__tensor *t, const char *end)
+{
+    int d;
+    cnn__fprintf(e->file, "static const float layer%d_%s", t->layer + 1, t->name);
+    for (d = 0; d < t->ndim; d++) cnn__fprintf(e->file, "[%d]", t->shape[d]);
+    cnn__fprintf(e->file, "%s", end);
+}
+
+/* The next values in braces, one pair for each row of each matrix ...; returns what follows them */
+static const float *cnn__export_values(FILE *file, const float *values, const int *shape, int ndim, int depth)
+{
+    enum { in_a_line = 7 };
+    cnn__text text;
+    int i;
+    cnn__fprintf(file, "%*s{", 4 * depth, "");
+    for (i = 0; i < *shape; i++) {
+        if (ndim > 1) {
+            cnn__fprintf(file, "%s\n", i ? "," : "");
+            values = cnn__export_values(file, values, shape + 1, ndim - 1, depth + 1);
+        } else {
+            if (i) cnn__fprintf(file, ",");
+            if (i && i % in_a_line == 0) cnn__fprintf(file, "\n%*s", 4 * depth + 1, "");
+            cnn__fprintf(file, " %s", cnn__c_number(*values++, &text));
+        }
+    }
+    if (ndim > 1) cnn__fprintf(file, "\n%*s}", 4 * depth, "");
+    else cnn__fprintf(file, " }");
+    return values;
+}
+
+static const char *cnn__function_name(const cnn__layer *l, int number, cnn__text *text)
+{
+    cnn__snprintf(text->s, sizeof text->s, "layer%d_%s", number, l->type);
+    cnn__to_c_name(text->s);
+    return text->s;
+}
+
+static void cnn__export_function(const cnn__export *e, int i)
+{
+    const cnn__layer *l = &e->net->layers[i];
+    cnn__text name, in, out;
+    int n;
+    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
+                 cnn__dims_text(l->out, &out));
+    for (n = 0; n < l->tensor_count; n++) cnn__export_array(e, &e->net->tensors[l->first_tensor + n], ";\n");
+    for (n = 0; n < l->buffer_count; n++) cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
+    cnn__fprintf(e->file, "%sstatic void %s(float *out, const float *in", l->tensor_count + l->buffer_count ? "\n" : "",
+                 cnn__function_name(l, i + 1, &name));
+    for (n = 1; n < l->input_count; n++) cnn__fprintf(e->file, ", const float *in%d", n + 1);
+    cnn__fprintf(e->file, ")\n{\n");
+    l->kind->export_c(l, i + 1, e->file);
+    cnn__fprintf(e->file, "}\n");
+}
+
+static void cnn__export_main(const cnn__export *e)
+{
+    cnn__text name, at, call, dims;
+    char *end = call.s + sizeof call.s, *to;
+    int count = e->net->layer_count, i, n;
+    cnn__fprintf(e->file, "\n/* ---- the network ---- */\n\n");
+    cnn__export_signature(e, "\n{\n");
+    for (i = 0; i < e->buffer_count; i++)
+        cnn__fprintf(e->file, "    static float buffer%d[%d];\n", i + 1, (int)e->buffers[i].size);
+    if (e->buffer_count) cnn__fprintf(e->file, "\n");
+    for (i = 0; i < count; i++) {
+        const cnn__layer *l = &e->net->layers[i];
+        if (!cnn__has_code(l)) continue;
+        to = call.s + cnn__snprintf(call.s, sizeof call.s, "%.200s(%s", cnn__function_name(l, i + 1, &name),
+                                    cnn__spot_name(e, i, &at));
+        for (n = 0; n < l->input_count; n++)
+            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__spot_name(e, l->inputs[n], &at));
+        cnn__snprintf(to, (size_t)(end - to), ");");
+        cnn__fprintf(e->file, "    %-48s /* %s */\n", call.s, cnn__dims_text(l->out, &dims));
+    }
+    if (cnn__writer_of(e, count - 1) < 0)                  /* no layer changes anything */
+        cnn__fprintf(e->file, "    int i;\n    for (i = 0; i < %d; i++) y[i] = x[i];\n", (int)cnn__outputs(e->net));
+    cnn__fprintf(e->file, "}\n");
+}
+
+static void cnn__export_numbers(const cnn__export *e, const cnn__tensor *tensors, int count, const float *values)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        const cnn__tensor *t = &tensors[i];
+        cnn__fprintf(e->file, "\n/* %s */\n", t->key);
+        cnn__export_array(e, t, " =\n");
+        cnn__export_values(e->file, values + t->offset, t->shape, t->ndim, 0);
+        cnn__fprintf(e->file, ";\n");
+    }
+}
+
+static int cnn__write_export(cnn__export *e, const char *path)
+{
+    cnn_net *net = e->net;
+    cnn__writer w;
+    int i;
+    if (!cnn__begin_file(&w, path, &net->error)) return 0;
+    e->file = w.file;
+    cnn__choose_buffers(e);
+    cnn__export_head(e);
+    for (i = 0; i < net->layer_count; i++) if (cnn__has_code(&net->layers[i])) cnn__export_function(e, i);
+    cnn__export_main(e);
+    if (net->tensor_count + net->buffer_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
+    cnn__export_numbers(e, net->tensors, net->tensor_count, e->parameters);
+    cnn__export_numbers(e, net->buffers, net->buffer_count, e->buffered);
+    return cnn__end_file(&w, &net->error);
+}
+
+int cnn_export_c(cnn_net *net, const char *path, const char *name)
+{
+    cnn__export e;
+    size_t count;
+    int good;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    memset((void *)&e, 0, sizeof e);
+    e.net = net;
+    if (!path) return cnn__fail(net, "cnn_export_c: there is no path");
+    if (!cnn__name_export(&e, path, name)) return 0;
+    count = (size_t)net->layer_count;
+    e.spots = (cnn__spot *)cnn__alloc(count, sizeof *e.spots);
+    e.buffers = (cnn__buffer *)cnn__alloc(count, sizeof *e.buffers);
+    e.parameters = cnn__download(net, net->parameters, net->parameter_count);
+    e.buffered = cnn__download(net, net->buffered, net->buffer_size);
+    if (!e.spots || !e.buffers) cnn__fail(net, "out of memory");
+    good = !cnn__stopped(net) && cnn__check_export(&e) && cnn__write_export(&e, path);
+    cnn__free(e.spots);
+    cnn__free(e.buffers);
+    cnn__free(e.parameters);
+    cnn__free(e.buffered);
+    return good;
 }
 
 /* ============================================================================================

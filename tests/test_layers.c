@@ -70,7 +70,7 @@ static void gain_explain(const cnn__call *c, FILE *out, int k, int row, int colu
 
 static const cnn__kind gain_kind = {
     gain_shape, gain_forward, gain_backward, gain_at, gain_explain,
-    NULL, gain_tensors, gain_buffers, NULL, NULL, gain_multiply_adds
+    NULL, gain_tensors, gain_buffers, NULL, NULL, gain_multiply_adds, NULL
 };
 
 static void add_gain(cnn_net *net)

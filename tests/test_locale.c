@@ -73,9 +73,9 @@ static int comma_fprintf(FILE *file, const char *format, ...)
 #include "../cnn.h"
 #undef snprintf
 
-enum { SAMPLES = 48, KINDS = 12 };
+enum { SAMPLES = 48, KINDS = 13 };
 static const char *const kinds[KINDS] = { "curves.svg", "curves.csv", "report.html", "net.safetensors", "net.pth", "run.ckpt", "summary", "sketch",
-    "gradcheck", "explained", "doctor", "said" };
+    "gradcheck", "explained", "doctor", "said", "net.c" };
 static unsigned char first[KINDS][1 << 19], again[1 << 19];
 static size_t first_size[KINDS];
 static float images[SAMPLES * 64];
@@ -121,6 +121,7 @@ static void write_all(void)                                 /* into files called
     CHECK(cnn_save_curves_svg(net, in_folder("curves.svg"), "T") && cnn_save_curves_csv(net, in_folder("curves.csv")), "%s", cnn_error(net));
     CHECK(cnn_report(net, data, in_folder("report.html"), "T"), "%s", cnn_error(net));
     CHECK(cnn_save(net, in_folder("net.safetensors")) && cnn_save(net, in_folder("net.pth")) && cnn_checkpoint_save(net, in_folder("run.ckpt")), "%s", cnn_error(net));
+    CHECK(cnn_export_c(net, in_folder("net.c"), NULL), "%s", cnn_error(net));
     file = fopen(in_folder("summary"), "wb"); cnn_summary(net, file); fclose(file);
     file = fopen(in_folder("sketch"), "wb"); cnn_print_curves(net, file); fclose(file);
     file = fopen(in_folder("gradcheck"), "wb"); cnn_gradcheck(net, &batch, 5, file); fclose(file);

@@ -69,6 +69,10 @@ for part in 'Learning curves' 'Confusion matrix' 'Class by class' 'most confiden
     ok "the report has: $part" grep -q "$part" report.html
 done
 ok "mnist_cnn runs" run mnist_cnn --limit 256 --epochs 1 --quiet
+ok "export runs" run export --limit 1280 --epochs 1
+ok "it writes LeNet-5 as C" grep -q '^void lenet5(float y\[10\], const float x\[784\]);$' lenet5_weights.c
+ok "which reads the digits that cnn.h reads" sh -c 'sed -n "s/^with cnn.h: *//p" out | grep "^[0-9 ]*$" >with; sed -n "s/^lenet5_read: *//p" out | cmp -s - with && [ "$(wc -w <with)" -eq 10 ]'
+rm -f lenet5_*
 
 # each number of an epoch's line stands in the CSV, to the digits that are printed, and the sums are of the samples that were used
 run lenet5 --limit 640 --epochs 3 --threads 2
@@ -149,7 +153,7 @@ for bad in '--epochs 0' '--epochs x' '--batch 0' '--batch -1' '--lr 0' '--lr nan
     ok "$bad" refused lenet5 'must be a .*number from .* to ' $bad
 done
 ok "an unknown precision" refused lenet5 '--precision bf16: must be float32 or tf32' --precision bf16
-for program in losses features; do
+for program in losses features export; do
     run $program --help && mv out help
     for option in --save --load --checkpoint --report --quiet; do
         ok "$program $option" refused $program "there is no option $option; --help lists" $option x
