@@ -41,7 +41,7 @@
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, evaluating and predicting
-       >>data       IDX, CIFAR, one's own arrays, the loader
+       >>data       IDX, CIFAR, pictures, one's own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
        >>look       summary, gradient check, explain, curves, report, doctor
 
@@ -280,15 +280,14 @@ typedef struct cnn_image_options {
     FILE *progress CNN__0;                  /* e.g. stderr: ten lines, and one for each file left out */
 } cnn_image_options;
 
-/* Pictures, for which the program includes stb_image.h before this file (and one of its files defines
-   STB_IMAGE_IMPLEMENTATION). One folder a class, as torchvision's ImageFolder: FOLDER/cat/1.jpg,
-   FOLDER/dog/summer/2.png. Classes are numbered in the order of their names' bytes; files come in the order of
-   their paths: .jpg .jpeg .png .ppm .bmp .pgm; names that begin with a dot are not read. A picture is turned
-   upright (Exif), loses its alpha, is made as small or large as covers height x width and is cut to its middle:
-   torchvision's Resize, with antialiasing, and CenterCrop, to the bit. */
+/* Pictures; the program includes stb_image.h, which decodes them, before this file. One folder a class, as
+   torchvision's ImageFolder: FOLDER/cat/1.jpg, FOLDER/dog/summer/2.png. Classes are numbered in the order of
+   their names' bytes; files (.jpg .jpeg .png .ppm .bmp .pgm) come in the order of their paths; names that
+   begin with a dot are not read. A picture is turned upright (Exif), loses its alpha, is resized to cover
+   height x width and cut to its middle: torchvision's Resize, with antialiasing, and CenterCrop. */
 cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o);
-cnn_data *cnn_load_image_with(const char *path, cnn_image_options o);   /* one sample without a label, for cnn_classify,
-                                                   or its ->bytes for cnn_predict_bytes */
+/* One picture: a sample without a label, for cnn_classify, or its ->bytes for cnn_predict_bytes. */
+cnn_data *cnn_load_image_with(const char *path, cnn_image_options o);
 
 /* bytes become (x / 255 - mean[c]) / std[c], floats (x - mean[c]) / std[c]; without this call bytes
    become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels). */
@@ -8772,9 +8771,10 @@ static unsigned char cnn__weighted(const unsigned char *from, size_t step, const
 /* Where a centre crop begins: int(round(more / 2)), which rounds a half to the even number. */
 static int64_t cnn__half(int64_t more) { return more / 2 + (more & more / 2 & 1); }
 
-/* to: (channels, o->height, o->width); planes: (channels, height, width). torchvision's Resize of a PIL picture, along
-   rows and then along columns with bytes between, to the smallest size that covers the target, and CenterCrop. Only
-   what the crop needs is calculated. */
+/* to: (channels, o->height, o->width); planes: (channels, height, width). torchvision's Resize of a PIL picture to the
+   smallest size that covers the target, along rows and then along columns with bytes between, and CenterCrop. Only what
+   the crop needs is calculated. (PIL 13 begins with the columns of a picture more than twice as high as wide, which may
+   round to the next level.) */
 static int cnn__resize(unsigned char *to, const unsigned char *planes, int height, int width,
                        const cnn_image_options *o)
 {
