@@ -41,7 +41,7 @@
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
-       >>data       IDX, CIFAR, your own arrays, the loader
+       >>data       IDX, CIFAR, folders of pictures, your own arrays, the loader
        >>file       state dicts (.safetensors, .pth), checkpoints, the network as one C file
        >>look       summary, gradient check, explain, curves, report
 
@@ -247,6 +247,8 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
     cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
 #define cnn_loader_new(data, ...) cnn_loader_new_with(data, (cnn_loader_options){ __VA_ARGS__ })
 #define cnn_data_new(...)        cnn_data_new_with((cnn_data_options){ __VA_ARGS__ })
+#define cnn_load_images(folder, ...) cnn_load_images_with(folder, (cnn_image_options){ __VA_ARGS__ })
+#define cnn_load_image(path, ...) cnn_load_image_with(path, (cnn_image_options){ __VA_ARGS__ })
 #define cnn_set_cross_entropy(net, ...) \
     cnn_set_cross_entropy_with(net, (cnn_cross_entropy_options){ __VA_ARGS__ })
 #define cnn_fit(net, train, test, ...) \
@@ -288,6 +290,7 @@ typedef struct cnn_data {               /* samples in memory; read it freely */
     const float *scale, *shift;         /* (channels): the network sees  scale x + shift */
     const char *name;                   /* where it came from, for messages */
     const char *error;                  /* the message if it could not be read, else NULL */
+    int skipped;                        /* files that cnn_load_images left out */
     struct cnn__data_memory *memory;    /* what cnn_data_free releases */
 } cnn_data;
 
@@ -320,6 +323,22 @@ cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar1
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes);
 cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
+
+typedef struct cnn_image_options {
+    int height CNN__0, width CNN__0;        /* of every sample: to be given */
+    int channels CNN__0;                    /* 3, the default: red, green, blue; 1: grey, PIL's "L" */
+    int skip_broken CNN__0;                 /* 1: files that cannot be read are left out: data->skipped */
+    FILE *progress CNN__0;                  /* e.g. stderr: ten lines, and one for each file left out */
+} cnn_image_options;
+
+/* Pictures; the program includes stb_image.h, which decodes them, before this file. One folder a class, as
+   torchvision's ImageFolder: FOLDER/cat/1.jpg, FOLDER/dog/summer/2.png. Classes are numbered in the order of
+   their names' bytes; files (.jpg .jpeg .png .ppm .bmp .pgm) come in the order of their paths; names that
+   begin with a dot are not read. A picture is turned upright (Exif), loses its alpha, is resized to cover
+   height x width and cut to its middle: torchvision's Resize, with antialiasing, and CenterCrop. */
+cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o);
+/* One picture: a sample without a label, for cnn_classify, or its ->bytes for cnn_predict_bytes. */
+cnn_data *cnn_load_image_with(const char *path, cnn_image_options o);
 
 /* bytes become (x / 255 - mean[c]) / std[c], floats (x - mean[c]) / std[c]; without this call bytes
    become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels). */
@@ -771,6 +790,7 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <io.h>
 #include <process.h>
 #else
+#include <dirent.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -807,6 +827,9 @@ struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES
 CNN__WINDOWS(int) MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
 CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text,
                                       int count, wchar_t *wide, int room);
+CNN__WINDOWS(int) WideCharToMultiByte(unsigned page, unsigned long flags, const wchar_t *wide,
+                                      int count, char *text, int room, const char *otherwise,
+                                      int *used);
 CNN__WINDOWS(unsigned long) FormatMessageA(unsigned long flags, const void *source,
                                            unsigned long code, unsigned long language, char *text,
                                            unsigned long room, va_list *arguments);
@@ -1031,6 +1054,24 @@ static void cnn__free(void *memory)
     if (!memory) return;
     memcpy(&block, (unsigned char *)memory - sizeof(void *), sizeof(void *));
     CNN_FREE(block);
+}
+
+/* ---- an array that grows ---- */
+
+typedef struct cnn__bytes { unsigned char *at; size_t count, room; int failed; } cnn__bytes;
+
+static void cnn__put(cnn__bytes *b, const void *bytes, size_t count)
+{
+    if (count > b->room - b->count && !b->failed) {
+        size_t room = 2 * b->room + count + 64;
+        unsigned char *larger = (unsigned char *)cnn__alloc(room, 1);
+        b->failed = !larger;
+        if (larger && b->count) memcpy(larger, b->at, b->count);
+        if (larger) { cnn__free(b->at); b->at = larger; b->room = room; }
+    }
+    if (b->failed || !count) return;
+    memcpy(b->at + b->count, bytes, count);
+    b->count += count;
 }
 
 /* ============================================================================================
@@ -8329,7 +8370,7 @@ struct cnn__data_memory {
     int count, classes;                     /* as they were at first: a program may change the public ones */
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
-    void *bytes, *floats, *labels, *targets, *scale, *shift;       /* the arrays that are freed with it   */
+    void *bytes, *floats, *labels, *targets, *scale, *shift, *names;       /* the arrays freed with it    */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -8383,7 +8424,7 @@ static cnn_data *cnn__data_empty(const char *name)
 {
     /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
-                             "out of memory for a data set", NULL };
+                             "out of memory for a data set", 0, NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
     if (!data || !memory) {
@@ -8408,6 +8449,7 @@ void cnn_data_free(cnn_data *data)
     cnn__free(data->memory->targets);
     cnn__free(data->memory->scale);
     cnn__free(data->memory->shift);
+    cnn__free(data->memory->names);
     cnn__add_atomic(&data->memory->freed, 1);
     cnn__data_forget(data->memory);
     cnn__free(data);
@@ -8431,6 +8473,21 @@ static cnn_data *cnn__data_in_error(const char *name, const char *message)      
 static int cnn__data_no_memory(cnn_data *data, double bytes)               /* returns 0, always */
 {
     return cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+}
+
+/* Gives the data set a copy of the names of its classes; if there is no memory for it, an error. */
+static void cnn__copy_names(cnn_data *data, const char *const *names)
+{
+    size_t room = (size_t)data->classes * sizeof *names;
+    const char **copy;
+    char *text;
+    int c;
+    for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
+    data->memory->names = copy = (const char **)cnn__alloc(room, 1);
+    data->class_names = copy;
+    if (!copy) cnn__data_no_memory(data, (double)room);
+    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
+        copy[c] = strcpy(text, names[c]);
 }
 
 /* Labels must be from 0 to classes - 1. The message tells how many classes are needed and, in `to`, which call takes
@@ -8655,7 +8712,7 @@ static int cnn__split(const char *call, const char *split, cnn__text *error)
 }
 
 /* Files of other kinds that are given in place of a data set or of weights, recognised by their first bytes. */
-enum { CNN__DATA = 1, CNN__WEIGHTS = 2, CNN__EITHER = 3 };
+enum { CNN__DATA = 1, CNN__WEIGHTS = 2, CNN__PICTURE = 4, CNN__EITHER = 7 };
 
 static const struct cnn__other_file { int given, at, length; const char *bytes, *is, *advice; } cnn__other_files[] = {
     { CNN__EITHER, 0, 2, "\037\213", "gzip-compressed", "unpack it: gzip -d, after giving it the ending .gz" },
@@ -8670,7 +8727,11 @@ static const struct cnn__other_file { int given, at, length; const char *bytes, 
     { CNN__DATA, 0, 4, "\211PNG", "a PNG picture", "a data set is one file of all images" },
     { CNN__DATA, 0, 3, "\377\330\377", "a JPEG picture", "a data set is one file of all images" },
     { CNN__WEIGHTS, 0, 6, "\211HDF\r\n", "an HDF5 file, as Keras writes", ".safetensors and PyTorch's .pth are read" },
-    { CNN__WEIGHTS, 0, 4, "GGUF", "a GGUF file", ".safetensors and PyTorch's .pth are read" }
+    { CNN__WEIGHTS, 0, 4, "GGUF", "a GGUF file", ".safetensors and PyTorch's .pth are read" },
+    { CNN__PICTURE, 4, 4, "ftyp", "a HEIC, AVIF or video file", "make a JPEG or PNG of it" },
+    { CNN__PICTURE, 8, 4, "WEBP", "a WebP picture", "make a JPEG or PNG of it" },
+    { CNN__PICTURE, 0, 4, "II*\0", "a TIFF picture", "make a JPEG or PNG of it" },
+    { CNN__PICTURE, 0, 4, "MM\0*", "a TIFF picture", "make a JPEG or PNG of it" }
 };
 
 static int cnn__is_web_page(const unsigned char *file, size_t size)
@@ -9109,6 +9170,505 @@ cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar1
     return cnn__data_in_error("CIFAR-100", wrong.s);
 }
 
+/* ---- pictures: one folder a class, as torchvision's ImageFolder ---- */
+
+static int cnn__ends_in(const char *path, const char *ending);             /* at >>file */
+
+enum {
+    CNN__MOST_PIXELS = 178956970,                          /* of a picture, as PIL */
+    CNN__MOST_FOLDERS = 32,                                /* in one another, below a class */
+    CNN__WEIGHT_BITS = 22                                  /* of a resampling weight, a fixed-point number, as PIL's */
+};
+
+typedef struct cnn__image_file { char *path; int label; } cnn__image_file;
+
+static cnn__image_file *cnn__files(const cnn__bytes *list, int *count)
+{
+    *count = (int)(list->count / sizeof(cnn__image_file));
+    return (cnn__image_file *)(void *)list->at;
+}
+
+static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name)
+{
+    cnn__image_file file = { NULL, 0 };
+    size_t room = strlen(folder) + strlen(name) + 2;
+    if (*name == '.') return;                              /* a hidden file, this folder, the one above */
+    file.path = (char *)cnn__alloc_raw(room);
+    if (file.path) cnn__snprintf(file.path, room, "%s/%s", folder, name);
+    else list->failed = 1;
+    cnn__put(list, &file, sizeof file);
+    if (list->failed) cnn__free(file.path);
+}
+
+static void cnn__free_files(cnn__bytes *list)
+{
+    int count, i;
+    cnn__image_file *files = cnn__files(list, &count);
+    for (i = 0; i < count; i++) cnn__free(files[i].path);
+    cnn__free(list->at);
+}
+
+/* Adds the paths of all that is in a folder; 1, or 0 and a message. */
+static int cnn__list_folder(cnn__bytes *list, const char *folder, cnn__text *error)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    struct _wfinddata64_t entry;
+    char name[4 * 260];
+    intptr_t search;
+    cnn__wide(folder, wide);
+    if (wcslen(wide) + 3 < CNN__PATH) wcscat(wide, L"/*");
+    if ((search = _wfindfirst64(wide, &entry)) == -1)
+        return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
+        cnn__add_file(list, folder, name);
+    while (!_wfindnext64(search, &entry));
+    _findclose(search);
+#else
+    DIR *directory = opendir(folder);
+    struct dirent *entry;
+    if (!directory) return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    while ((entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name);
+    closedir(directory);
+#endif
+    return list->failed ? cnn__say(error, "%.300s: out of memory for the list of its files", folder) : 1;
+}
+
+static int cnn__is_folder(const char *path)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    struct _stat64 status;
+    cnn__wide(path, wide);
+    return !_wstat64(wide, &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
+#else
+    struct stat status;
+    return !stat(path, &status) && S_ISDIR(status.st_mode);
+#endif
+}
+
+static int cnn__is_picture(const char *path)
+{
+    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm" };
+    size_t i;
+    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
+    return 0;
+}
+
+/* Adds the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. 1, or 0 and a message. */
+static int cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+{
+    cnn__bytes here = { NULL, 0, 0, 0 };
+    int i, count, good = cnn__list_folder(&here, folder, error);
+    cnn__image_file *files = cnn__files(&here, &count);
+    if (depth > CNN__MOST_FOLDERS)
+        good = cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", folder,
+                        CNN__MOST_FOLDERS);
+    for (i = 0; good && i < count; i++) {
+        int is_folder = cnn__is_folder(files[i].path);
+        if (label >= 0 && is_folder) good = cnn__find_files(list, files[i].path, label, depth + 1, error);
+        else if (label >= 0 ? cnn__is_picture(files[i].path) : is_folder) {
+            files[i].label = label;
+            cnn__put(list, &files[i], sizeof *files);
+            if (!list->failed) files[i].path = NULL;       /* it has gone to the other list */
+            else good = cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+        }
+    }
+    cnn__free_files(&here);
+    return good;
+}
+
+/* As ImageFolder sorts: by the folder, then by the name in it. */
+static int cnn__by_path(const void *a, const void *b)
+{
+    const char *p = ((const cnn__image_file *)a)->path, *q = ((const cnn__image_file *)b)->path;
+    size_t m = (size_t)(strrchr(p, '/') - p), n = (size_t)(strrchr(q, '/') - q);
+    int order = memcmp(p, q, m < n ? m : n);
+    return order ? order : m != n ? (m < n ? -1 : 1) : strcmp(p + m, q + n);
+}
+
+/* Finds the class folders and the pictures of each, sorted; a message if there are none. */
+static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const char *folder, cnn__text *error)
+{
+    cnn__image_file *class_folder, *files;
+    int c, count, before = 0, now;
+    if (!cnn__find_files(classes, folder, -1, 0, error)) return;
+    class_folder = cnn__files(classes, &count);
+    if (!count)
+        cnn__say(error, "%.300s: has no folder in it; each class needs one of its pictures, such as cat and dog",
+                 folder);
+    else qsort(class_folder, (size_t)count, sizeof *class_folder, cnn__by_path);
+    for (c = 0; c < count && !error->s[0]; c++, before = now) {
+        if (!cnn__find_files(pictures, class_folder[c].path, c, 1, error)) return;
+        files = cnn__files(pictures, &now);
+        if (now > before) qsort(files + before, (size_t)(now - before), sizeof *files, cnn__by_path);
+        else
+            cnn__say(error, "%.300s: has no picture (.jpg .jpeg .png .ppm .bmp .pgm), and each folder is a class; "
+                            "put some into it, or take it away", class_folder[c].path);
+    }
+}
+
+/* ---- a picture: its file, decoded, upright, resized ---- */
+
+typedef struct cnn__photo { unsigned char *pixels; int height, width, orientation; } cnn__photo;
+
+/* Results of reading a picture. A broken file may be left out; that memory is missing is always an error. */
+enum { CNN__NO_MEMORY = -1, CNN__BROKEN = 0, CNN__READ = 1 };
+
+#ifdef STBI_INCLUDE_STB_IMAGE_H
+enum { CNN__HAS_STB = 1 };
+
+/* Exif's orientation, 1 to 8: tag 0x0112 of the first directory of TIFF data. */
+static int cnn__exif(const unsigned char *tiff, size_t size)
+{
+    uint64_t (*number)(const unsigned char *, int) = *tiff == 'I' ? cnn__little : cnn__big;
+    uint64_t at = number(tiff + 4, 4), tags = at + 2 <= size ? number(tiff + at, 2) : 0, value;
+    for (at += 2; tags && at + 12 <= size; tags--, at += 12)
+        if (number(tiff + at, 2) == 0x0112) {
+            value = number(tiff + at + 8, 2);
+            return value >= 1 && value <= 8 ? (int)value : 1;
+        }
+    return 1;
+}
+
+/* A JPEG's segments up to its data (ITU-T T.81, annex B), and in APP1 its orientation. Returns whether the data has its
+   end, EOI. */
+static int cnn__jpeg_ends(const unsigned char *file, size_t size, int *orientation)
+{
+    size_t at = 2, length;
+    while (size - at > 4 && file[at] == 0xff && file[at + 1] != 0xda) {
+        if (file[at + 1] == 0xff) { at++; continue; }      /* a marker may have more of them before it */
+        length = 2 + (size_t)cnn__big(file + at + 2, 2);
+        if (length > size - at) return 0;
+        if (file[at + 1] == 0xe1 && length > 18 && !memcmp(file + at + 4, "Exif\0", 6))
+            *orientation = cnn__exif(file + at + 10, length - 10);
+        at += length;
+    }
+    for (; at + 1 < size; at++) if (file[at] == 0xff && file[at + 1] == 0xd9) return 1;
+    return 0;
+}
+
+/* Where the pixels of a PPM or PGM begin: after "P6", width, height and the largest value. */
+static size_t cnn__netpbm_header(const unsigned char *file, size_t size)
+{
+    size_t at = 2;
+    int words = 0;
+    while (words < 3 && at < size)
+        if (file[at] == '#') while (at < size && file[at] != '\n') at++;
+        else if (file[at] <= ' ') at++;
+        else for (words++; at < size && file[at] > ' '; ) at++;
+    return at + 1;
+}
+
+/* 1 if the file breaks off: stb_image makes a picture of what it has, and grey or chance of the rest. */
+static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes, int *orientation)
+{
+    if (size < 8) return 1;
+    if (file[0] == 0xff && file[1] == 0xd8) return !cnn__jpeg_ends(file, size, orientation);
+    if (file[0] == 'B' && file[1] == 'M') return cnn__little(file + 2, 4) > size;
+    if (file[0] == 'P' && (file[1] == '5' || file[1] == '6')) return cnn__netpbm_header(file, size) + bytes > size;
+    return 0;
+}
+
+static void cnn__free_pixels(unsigned char *pixels) { stbi_image_free(pixels); }
+
+/* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
+   red = (255 - C) (255 - K) / 255, and so on. */
+static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
+{
+    const char *why;
+    int channels, length = size < INT_MAX ? (int)size : INT_MAX;
+    int known = stbi_info_from_memory(file, length, &p->width, &p->height, &channels);
+    if (known && (double)p->width * p->height > CNN__MOST_PIXELS)
+        return cnn__say(error, "%.300s: has %d x %d pixels, and at most %d are read: make it smaller", path, p->height,
+                        p->width, CNN__MOST_PIXELS);
+    if (known && cnn__breaks_off(file, size, (size_t)p->width * (size_t)p->height * (size_t)channels, &p->orientation))
+        return cnn__say(error, "%.300s: breaks off before the end of its %d x %d pixels; get it again", path, p->height,
+                        p->width);
+    p->pixels = known ? stbi_load_from_memory(file, length, &p->width, &p->height, &channels, 3) : NULL;
+    if (p->pixels) return CNN__READ;
+    why = stbi_failure_reason();
+    if (!why) why = "it does not say why";
+    if (!strcmp(why, "outofmem") || !strcmp(why, "Out of memory")) {
+        cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p->height, p->width);
+        return CNN__NO_MEMORY;
+    }
+    if (!cnn__is_other_file(path, file, size, CNN__PICTURE, "a picture that stb_image reads", error))
+        cnn__say(error, "%.300s: stb_image cannot decode it: %s", path, size ? why : "it has 0 bytes");
+    return CNN__BROKEN;
+}
+#else
+enum { CNN__HAS_STB = 0 };
+
+static void cnn__free_pixels(unsigned char *pixels) { (void)pixels; }
+
+static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
+{
+    (void)p; (void)path; (void)file; (void)size; (void)error;
+    return CNN__BROKEN;
+}
+#endif
+
+/* planes: (channels, height, width), upright; p->pixels: (height, width, 3), as the camera had it. Grey is the luma of
+   ITU-R 601-2 in 16 bits, as PIL's convert("L"). p's height and width become the upright ones. */
+static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
+{
+    int o = p->orientation, h = p->height, w = p->width, x, y, c;
+    int from_below = o == 3 || o == 4 || o == 6 || o == 7, from_right = o == 2 || o == 3 || o == 7 || o == 8;
+    ptrdiff_t down = 3 * (ptrdiff_t)w * (from_below ? -1 : 1), right = from_right ? -3 : 3, swap = down;
+    ptrdiff_t corner = (from_below ? 3 * (ptrdiff_t)w * (h - 1) : 0) + (from_right ? 3 * (w - 1) : 0);
+    size_t plane = (size_t)h * (size_t)w;
+    if (o >= 5) {                                          /* rows become columns */
+        down = right; right = swap;
+        p->height = w; p->width = h;
+    }
+    for (y = 0; y < p->height; y++)
+        for (x = 0; x < p->width; x++, planes++) {
+            const unsigned char *rgb = p->pixels + corner + y * down + x * right;
+            unsigned grey = (rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000) >> 16;
+            for (c = 0; c < channels; c++) planes[(size_t)c * plane] = channels == 1 ? (unsigned char)grey : rgb[c];
+        }
+}
+
+/* Weights of one axis: `size` samples become `scaled`, of which `count` from `cut` on are wanted. An output is a mean
+   of the inputs around its place, weighted by a triangle: 1 at the place, 0 one sample away (of the input or of the
+   output, the larger). The table has *stride numbers an output: the first input, how many, their weights. */
+static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, int *stride)
+{
+    double scale = size / (double)scaled, reach = scale > 1 ? scale : 1, sum;
+    int *table, *row, i, k;
+    *stride = 2 * (int)ceil(reach) + 1 + 2;
+    table = (int *)cnn__alloc((size_t)count, (size_t)*stride * sizeof *table);
+    for (i = 0, row = table; table && i < count; i++, row += *stride) {
+        double middle = ((double)(cut + i) + 0.5) * scale;
+        int first = (int)(middle - reach + 0.5), end = (int)(middle + reach + 0.5);
+        if (first < 0) first = 0;
+        if (end > size) end = size;
+        row[0] = first;
+        row[1] = end - first;
+#define CNN__TRIANGLE(k) fmax(0, 1 - fabs((first + (k) - middle + 0.5) * (1 / reach)))
+        for (sum = 0, k = 0; k < row[1]; k++) sum += CNN__TRIANGLE(k);
+        for (k = 0; k < row[1]; k++) row[2 + k] = (int)(CNN__TRIANGLE(k) / sum * (1 << CNN__WEIGHT_BITS) + 0.5);
+#undef CNN__TRIANGLE
+    }
+    return table;
+}
+
+/* The weighted sum of samples that lie `step` apart, in bytes again. row: of cnn__triangles */
+static unsigned char cnn__weighted(const unsigned char *from, size_t step, const int *row)
+{
+    int sum = 1 << (CNN__WEIGHT_BITS - 1), k;
+    for (k = 0; k < row[1]; k++, from += step) sum += *from * row[2 + k];
+    return (unsigned char)(sum >> CNN__WEIGHT_BITS);
+}
+
+/* Where a centre crop begins: int(round(more / 2)), which rounds a half to the even number. */
+static int64_t cnn__half(int64_t more) { return more / 2 + (more & more / 2 & 1); }
+
+/* to: (channels, o->height, o->width); planes: (channels, height, width). torchvision's Resize of a PIL picture to the
+   smallest size that covers the target, along rows and then along columns with bytes between, and CenterCrop. Only what
+   the crop needs is calculated. (PIL 13 begins with the columns of a picture more than twice as high as wide, which may
+   round to the next level.) */
+static int cnn__resize(unsigned char *to, const unsigned char *planes, int height, int width,
+                       const cnn_image_options *o)
+{
+    int wider = (int64_t)o->width * height >= (int64_t)o->height * width;  /* the width needs the larger scale */
+    int64_t scaled_height = wider ? (int64_t)o->width * height / width : o->height;
+    int64_t scaled_width = wider ? o->width : (int64_t)o->height * width / height;
+    int xs, ys, c, x, y, top, rows;
+    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs);
+    int *down = cnn__triangles(height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
+    const int *last = down ? down + (size_t)(o->height - 1) * (size_t)ys : NULL;
+    unsigned char *part = NULL;
+    top = down ? down[0] : 0;
+    rows = down ? last[0] + last[1] - top : 0;
+    if (across && down) part = (unsigned char *)cnn__alloc((size_t)rows, (size_t)o->width);
+    for (c = 0; part && c < o->channels; c++, planes += (size_t)height * (size_t)width) {
+        for (y = 0; y < rows; y++)
+            for (x = 0; x < o->width; x++) {
+                const int *row = across + (size_t)x * (size_t)xs;
+                part[(size_t)y * (size_t)o->width + (size_t)x] =
+                    cnn__weighted(planes + (size_t)(top + y) * (size_t)width + row[0], 1, row);
+            }
+        for (y = 0; y < o->height; y++)
+            for (x = 0; x < o->width; x++) {
+                const int *row = down + (size_t)y * (size_t)ys;
+                *to++ = cnn__weighted(part + (size_t)(row[0] - top) * (size_t)o->width + x, (size_t)o->width, row);
+            }
+    }
+    cnn__free(across);
+    cnn__free(down);
+    cnn__free(part);
+    return part != NULL;
+}
+
+/* to: (channels, height, width) of the options. error: NULL where only the result is asked for */
+static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
+{
+    cnn__photo p = { NULL, 0, 0, 1 };
+    size_t size;
+    unsigned char *planes, *file = cnn__read_file(path, &size, error);
+    int result;
+    if (!file) return cnn__exists(path) ? CNN__NO_MEMORY : CNN__BROKEN;
+    result = cnn__decode(&p, path, file, size, error);
+    cnn__free(file);
+    if (result != CNN__READ) return result;
+    if (p.width == 1 && p.height == 1) {
+        cnn__say(error, "%.300s: has 1 x 1 pixel, which shows nothing: take it away", path);
+        cnn__free_pixels(p.pixels);
+        return CNN__BROKEN;
+    }
+    planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
+    if (planes) cnn__upright(planes, &p, o->channels);
+    cnn__free_pixels(p.pixels);
+    if (!planes || !cnn__resize(to, planes, p.height, p.width, o)) {
+        cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p.height, p.width);
+        result = CNN__NO_MEMORY;
+    }
+    cnn__free(planes);
+    return result;
+}
+
+/* ---- a data set of pictures ---- */
+
+static const cnn__field cnn__image_fields[] = {
+    CNN__INT(cnn_image_options, height, 0), CNN__INT(cnn_image_options, width, 0),
+    CNN__INT(cnn_image_options, channels, 3), CNN__INT(cnn_image_options, skip_broken, 0)
+};
+
+static size_t cnn__image_values(const cnn_image_options *o)
+{
+    return (size_t)o->channels * (size_t)o->height * (size_t)o->width;
+}
+
+/* A data set that has no samples so far, or is in error. */
+static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_options *o)
+{
+    cnn_data *data = cnn__data_empty(path ? path : "(no path)");
+    cnn__text *error;
+    if (!data->memory) return data;
+    error = &data->memory->error;
+    CNN__OPTIONS(o, cnn__image_fields, call, error);
+    if (o->height < 1 || o->width < 1 || (o->channels != 1 && o->channels != 3)
+        || (double)o->channels * o->height * o->width > INT_MAX)
+        cnn__say(error, "%s: samples of %d x %d x %d are not possible; .height and .width must be at least 1, and "
+                        ".channels 3 (colour) or 1 (grey)", call, o->channels, o->height, o->width);
+    if (!CNN__HAS_STB)
+        cnn__say(error, "%s: the program must include stb_image.h, which decodes pictures, before cnn.h: "
+                        "#define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h> (Debian: libstb-dev)", call);
+    if (!path) cnn__say(error, "%s: there is no path, only NULL", call);
+    data->channels = o->channels; data->height = o->height; data->width = o->width;
+    return error->s[0] ? cnn__data_fails(data) : data;
+}
+
+static void cnn__images_memory(cnn_data *data, const cnn_image_options *o, int count)
+{
+    data->memory->bytes = cnn__alloc((size_t)count, cnn__image_values(o));
+    if (!data->memory->bytes) cnn__data_no_memory(data, (double)count * (double)cnn__image_values(o));
+    data->bytes = (unsigned char *)data->memory->bytes;
+}
+
+typedef struct cnn__images_job {
+    const cnn__image_file *files;
+    unsigned char *bytes;
+    signed char *result;
+    const cnn_image_options *o;
+    int first;
+} cnn__images_job;
+
+static void cnn__image_piece(void *arguments, int piece, int thread)
+{
+    const cnn__images_job *job = (const cnn__images_job *)arguments;
+    int i = job->first + piece;
+    unsigned char *sample = job->bytes + (size_t)i * cnn__image_values(job->o);
+    (void)thread;
+    job->result[i] = (signed char)cnn__read_image(sample, job->files[i].path, job->o, NULL);
+}
+
+/* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
+   message: so the first broken file is named, however many threads there are. */
+static void cnn__read_images(cnn_data *data, const cnn_image_options *o, const cnn__image_file *files, int count,
+                             int threads)
+{
+    cnn__images_job job;
+    cnn__text *error = &data->memory->error;
+    size_t values = cnn__image_values(o);
+    int i, next, *labels;
+    cnn__images_memory(data, o, count);
+    data->memory->labels = labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
+    data->labels = labels;
+    job.files = files;
+    job.bytes = (unsigned char *)data->memory->bytes;
+    job.result = (signed char *)cnn__alloc((size_t)count, 1);
+    job.o = o;
+    if (!labels || !job.result) cnn__data_no_memory(data, (double)count * (double)(values + sizeof *labels));
+    cnn__open_pool(threads);
+    for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
+        next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
+        cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
+        for (i = job.first; i < next; i++) {
+            unsigned char *sample = job.bytes + (size_t)i * values;
+            if (job.result[i] == CNN__BROKEN && o->skip_broken) {
+                data->skipped++;
+                if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", files[i].path);
+                continue;
+            }
+            if (job.result[i] != CNN__READ && cnn__read_image(sample, files[i].path, o, error) != CNN__READ) break;
+            memmove(job.bytes + (size_t)data->count * values, sample, values);
+            labels[data->count++] = files[i].label;
+        }
+        if (o->progress && (int)(10.0 * job.first / count) < (int)(10.0 * next / count)) {
+            cnn__fprintf(o->progress, "%s: %d of %d pictures\n", data->name, next, count);
+            fflush(o->progress);
+        }
+    }
+    cnn__close_pool();
+    cnn__free(job.result);
+}
+
+static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
+{
+    cnn_data *data = cnn__images_new("cnn_load_images", folder, &o);
+    cnn__bytes classes = { NULL, 0, 0, 0 }, pictures = { NULL, 0, 0, 0 };
+    cnn__image_file *class_folder, *files;
+    const char **names;
+    cnn__text *error;
+    int count, c, i;
+    if (data->error) return data;
+    error = &data->memory->error;
+    cnn__find_images(&classes, &pictures, folder, error);
+    files = cnn__files(&pictures, &count);
+    class_folder = cnn__files(&classes, &data->classes);
+    names = (const char **)cnn__alloc((size_t)data->classes, sizeof *names);
+    for (c = 0; names && c < data->classes; c++) names[c] = strrchr(class_folder[c].path, '/') + 1;
+    if (!names) cnn__data_no_memory(data, (double)data->classes * (double)sizeof *names);
+    if (!error->s[0]) cnn__copy_names(data, names);
+    if (!error->s[0]) cnn__read_images(data, &o, files, count, threads);
+    for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
+    if (c < data->classes)
+        cnn__say(error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take it "
+                        "away", class_folder[c].path);
+    cnn__free(names);
+    cnn__free_files(&classes);
+    cnn__free_files(&pictures);
+    return cnn__data_complete(data, NULL, 0);
+}
+
+cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o)
+{
+    return cnn__load_images(folder, o, cnn_num_threads(NULL));
+}
+
+cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
+{
+    cnn_data *data = cnn__images_new("cnn_load_image", path, &o);
+    if (data->error) return data;
+    data->count = 1;
+    cnn__images_memory(data, &o, 1);
+    if (data->bytes) cnn__read_image((unsigned char *)data->memory->bytes, path, &o, &data->memory->error);
+    return cnn__data_complete(data, NULL, 0);
+}
+
 /* ---- splitting a data set ---- */
 
 /* A new data set of the samples order[0 .. count-1]. */
@@ -9125,6 +9685,10 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     data->count = count;
     data->channels = from->channels; data->height = from->height; data->width = from->width;
     data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
+    if (from->memory->names && from->class_names == from->memory->names) {
+        data->classes = from->memory->classes;
+        cnn__copy_names(data, from->class_names);          /* they go with `from` */
+    }
     copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
     labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
     targets = (float *)cnn__alloc((size_t)count * (size_t)from->outputs, sizeof *targets);
@@ -9479,23 +10043,7 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
                            "may undo it", w->path, strerror(errno));
 }
 
-/* ---- an array of bytes that grows; in all these formats numbers have their lowest byte first ---- */
-
-typedef struct cnn__bytes { unsigned char *at; size_t count, room; int failed; } cnn__bytes;
-
-static void cnn__put(cnn__bytes *b, const void *bytes, size_t count)
-{
-    if (count > b->room - b->count && !b->failed) {
-        size_t room = 2 * b->room + count + 64;
-        unsigned char *larger = (unsigned char *)cnn__alloc(room, 1);
-        b->failed = !larger;
-        if (larger && b->count) memcpy(larger, b->at, b->count);
-        if (larger) { cnn__free(b->at); b->at = larger; b->room = room; }
-    }
-    if (b->failed || !count) return;
-    memcpy(b->at + b->count, bytes, count);
-    b->count += count;
-}
+/* ---- numbers and text at the end of an array; in all these formats numbers have their lowest byte first ---- */
 
 static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
 {

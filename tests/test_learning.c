@@ -47,6 +47,8 @@ static const options all_options[] = {
     { "data", cnn__data_fields, sizeof cnn__data_fields / sizeof *cnn__data_fields, sizeof(cnn_data_options), 5,
       { offsetof(cnn_data_options, bytes), offsetof(cnn_data_options, floats), offsetof(cnn_data_options, labels),
         offsetof(cnn_data_options, targets), offsetof(cnn_data_options, class_names) } },
+    { "images", cnn__image_fields, sizeof cnn__image_fields / sizeof *cnn__image_fields, sizeof(cnn_image_options), 1,
+      { offsetof(cnn_image_options, progress) } },
     { "fit", cnn__fit_fields, sizeof cnn__fit_fields / sizeof *cnn__fit_fields, sizeof(cnn_fit_options), 6,
       { offsetof(cnn_fit_options, log), offsetof(cnn_fit_options, progress), offsetof(cnn_fit_options, doctor),
         offsetof(cnn_fit_options, each_epoch), offsetof(cnn_fit_options, interrupted), offsetof(cnn_fit_options, user) } },

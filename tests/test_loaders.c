@@ -122,6 +122,8 @@ static void check_names(void)
     take_away("mnist"); take_away("MNIST/raw"); take_away("MNIST"); take_away("raw");
     data = cnn_load_idx(NULL, NULL, 3);
     REFUSED(data, "cannot be opened", "");
+    REFUSED(cnn_load_images(folder, .height = 2, .width = 2), "must include stb_image.h", "before cnn.h: #define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h>");
+    REFUSED(cnn_load_image("picture.png", .height = 2, .width = 2), "cnn_load_image: the program must include stb_image.h", "");
 }
 
 /* ---- types of numbers, and colour ---- */
