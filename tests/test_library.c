@@ -464,7 +464,7 @@ static void test_own_batches(const char *backend)
     cnn_net *one = small_net("direct"), *net = small_net(backend);
     double loss[COUNT];
     int correct[COUNT], order[MOST], i, n;
-    cnn_batch batch = { data, order, 1 };
+    cnn_batch batch = { data, order, 1, NULL };
     cnn_eval(one);
     cnn_eval(net);
     for (i = 0; i < COUNT; i++) {
