@@ -2088,8 +2088,8 @@ static cnn__change cnn__change_of(const cnn_counters *k, const cnn_augment_optio
     d.down = (int)(word[0] * places >> 32) - o->padding;
     d.right = (int)(word[1] * places >> 32) - o->padding;
     d.mirrored = o->flip && word[2] & 1;
-    a = 3.14159265358979324 / 180 * (double)(o->rotation * (2 * cnn__unit(word[2]) - 1));
-    s = 1 + (double)(o->scale * (2 * cnn__unit(word[3]) - 1));
+    a = 3.14159265358979324 / 180 * (double)o->rotation * (2 * (double)cnn__unit(word[2]) - 1);
+    s = 1 + (double)o->scale * (2 * (double)cnn__unit(word[3]) - 1);
     d.cos = cos(a) / s;
     d.sin = sin(a) / s;
     return d;

@@ -2322,10 +2322,10 @@ static __global__ void gather_augmented(const cnn_counters *k, cnn_gather_shape 
         x[at] = plane_at(s, z, q, p);
         return;
     }
-    double grown = 1 + (double)(s.augment.scale * (2 * unit(word[3]) - 1)), sine, cosine;
-    sincospi((double)(s.augment.rotation * (2 * unit(word[2]) - 1)) / 180, &sine, &cosine);
+    double size = 1 + (double)s.augment.scale * (2 * (double)unit(word[3]) - 1), sine, cosine;
+    sincospi((double)s.augment.rotation * (2 * (double)unit(word[2]) - 1) / 180, &sine, &cosine);
     double j0 = 0.5 * (s.height - 1), i0 = 0.5 * (s.width - 1);
-    double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / grown, column = i0 + (sine * (q - j0) + cosine * (p - i0)) / grown;
+    double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / size, column = i0 + (sine * (q - j0) + cosine * (p - i0)) / size;
     x[at] = 0;
     if (!(row > -1 && row < s.height && column > -1 && column < s.width)) return;
     j = (int)floor(row);
