@@ -242,6 +242,7 @@ typedef struct cnn_data {                   /* samples in memory; read it freely
     const char *name;                       /* where it came from, for messages */
     const char *error;                      /* one sentence if it could not be read, else NULL */
     struct cnn__data_memory *memory;        /* what cnn_data_free releases */
+    const cnn_loader *augmented_by;         /* the data set of a batch whose loader changes the samples; else NULL */
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
@@ -281,7 +282,6 @@ typedef struct cnn_batch {                  /* some samples of a data set */
     const cnn_data *data;
     const int *order;                       /* (size): which ones */
     int size;
-    const cnn_loader *loader;               /* that dealt it, whose .augment is for it; else NULL */
 } cnn_batch;
 
 /* Pictures are changed at random while a batch is gathered to train on, and never where the network evaluates
@@ -2076,6 +2076,11 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    right, each within +-padding; word 2 by its lowest bit whether it is mirrored, and by the upper
    24 a within +-rotation; word 3 s within 1 +- scale.
    -------------------------------------------------------------------------------------------- */
+static int cnn__augments(const cnn_augment_options *o)
+{
+    return o->padding || o->flip || o->rotation > 0 || o->scale > 0;
+}
+
 typedef struct cnn__change { int down, right, mirrored; double cos, sin; } cnn__change;
 
 static cnn__change cnn__change_of(const cnn_counters *k, const cnn_augment_options *o, int sample)
@@ -4204,10 +4209,9 @@ static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gat
                              const unsigned char *bytes, const float *floats, const int *order, const float *scale,
                              const float *shift)
 {
-    const cnn_augment_options *a = &s->augment;
     cnn__gather_job job = { cnn__isa_of(context), k, s, x, bytes, floats, order, scale, shift };
-    cnn__parallel(cnn__threads_of(context), s->batch, a->padding || a->flip || a->rotation > 0 || a->scale > 0
-                  ? cnn__gather_augmented : cnn__gather_sample, &job);
+    cnn__parallel(cnn__threads_of(context), s->batch,
+                  cnn__augments(&s->augment) ? cnn__gather_augmented : cnn__gather_sample, &job);
 }
 
 typedef struct cnn__pool_job {
@@ -6481,8 +6485,8 @@ static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
     cnn_augment_options o;
     uint64_t seed, epoch;
     memset((void *)&o, 0, sizeof o);
-    if (net->looking || net->pass.evaluating || !batch->loader) return o;
-    o = cnn__augmentation(batch->loader, &seed, &epoch);
+    if (net->looking || net->pass.evaluating || !batch->data->augmented_by) return o;
+    o = cnn__augmentation(batch->data->augmented_by, &seed, &epoch);
     if (seed != net->pass.data_seed) b->upload(b->context, &c->data_seed, &seed, sizeof seed);
     if (epoch != net->pass.epoch) b->upload(b->context, &c->epoch, &epoch, sizeof epoch);
     net->pass.data_seed = seed;
@@ -7814,7 +7818,7 @@ static cnn_data *cnn__data_empty(const char *name)
 {
     /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
-                             "out of memory for a data set", NULL };
+                             "out of memory for a data set", NULL, NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
     if (!data || !memory) {
@@ -8617,7 +8621,9 @@ struct cnn_loader {
     int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    cnn_data failed;                        /* in error: the data set of the empty batch, with the message */
+    int augments;
+    cnn_data own;                           /* of its batches: in error an empty one with the message; or
+                                               the data set, augmented                                    */
 };
 
 static const cnn__field cnn__loader_fields[] = {
@@ -8672,7 +8678,8 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
         loader->count = data->count;
         loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
     }
-    loader->failed.error = cnn_loader_error(loader);
+    loader->own.error = cnn_loader_error(loader);
+    loader->augments = cnn__augments(&loader->options.augment);
     return loader;
 }
 
@@ -8708,8 +8715,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     int left, i;
     memset(batch, 0, sizeof *batch);
     if (!loader) return 0;
-    if (loader->failed.error) {
-        batch->data = &loader->failed;
+    if (loader->own.error) {
+        batch->data = &loader->own;
         return loader->begun = !loader->begun;
     }
     if (!loader->begun) {
@@ -8726,7 +8733,11 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         return 0;
     }
     batch->data = loader->data;
-    batch->loader = loader;
+    if (loader->augments) {
+        loader->own = *loader->data;
+        loader->own.augmented_by = loader;
+        batch->data = &loader->own;
+    }
     batch->order = loader->order + loader->at;
     batch->size = left < loader->options.batch_size ? left : loader->options.batch_size;
     loader->at += batch->size;

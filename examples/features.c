@@ -75,7 +75,7 @@ static void show_maps(cnn_net **net, const cnn_data *test)
     static const int first = 0;
     static float map[4 * 28 * 28];
     static unsigned char rgb[3][3 * 28 * 28];
-    cnn_batch batch = { .data = test, .order = &first, .size = 1 };
+    cnn_batch batch = { test, &first, 1 };
     float largest;
     int way, p;
     for (p = 0; p < 28 * 28; p++) map[p] = test->bytes[p];

@@ -48,7 +48,7 @@ static void show_loss(float z, int loss)
     float targets[CLASSES], bias[CLASSES] = { z };
     cnn_data one = { .count = 1, .channels = 1, .height = 1, .width = 1, .bytes = &pixel, .labels = &label };
     cnn_data *data = with_targets(&one, loss, targets);
-    cnn_batch batch = { .data = data, .order = &label, .size = 1 };                  /* label is 0, and so is the number of the sample */
+    cnn_batch batch = { data, &label, 1 };                  /* label is 0, and so is the number of the sample */
     cnn_net *net = cnn_new(1, 1, 1);
     cnn_flatten(net);
     put_outputs(net, loss);

@@ -246,7 +246,7 @@ static void test_only_training(void)
                                       .floats = floats, .targets = floats);
         cnn_loader *loader = cnn_loader_new(data, .batch_size = SAMPLES, .augment = { 3, 1, 20, .2f });
         cnn_net *net = eye(&tables[t], CHANNELS, HEIGHT, WIDTH);
-        cnn_batch batch, own = { data, order, 2, NULL };
+        cnn_batch batch, own = { data, order, 2 };
         float loss;
         cnn_next(loader, &batch);
         cnn_forward(net, &batch); cnn_mse_loss(net, &batch);

@@ -464,7 +464,7 @@ static void test_own_batches(const char *backend)
     cnn_net *one = small_net("direct"), *net = small_net(backend);
     double loss[COUNT];
     int correct[COUNT], order[MOST], i, n;
-    cnn_batch batch = { data, order, 1, NULL };
+    cnn_batch batch = { data, order, 1 };
     cnn_eval(one);
     cnn_eval(net);
     for (i = 0; i < COUNT; i++) {
@@ -1381,7 +1381,7 @@ static void test_refused_backends(void)
     b = *direct;
     b.name = "abacus";
     b.version = CNN_BACKEND_VERSION + 7;
-    check_refused(&b, "abacus", "version 11");
+    check_refused(&b, "abacus", "version 12");
     b.version = CNN_BACKEND_VERSION;
     b.open = refusing_open;
     check_refused(&b, "abacus", "the machine has no abacus");

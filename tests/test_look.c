@@ -1238,7 +1238,7 @@ static void test_gradcheck(void)
     }
     {
         cnn_net *net = cnn_new(1, 1, 1);                   /* what could not be checked counts as one failure */
-        cnn_batch none = { NULL, NULL, 0, NULL };
+        cnn_batch none = { NULL, NULL, 0 };
         cnn_relu(net);
         r = cnn_gradcheck(net, &none, 1, NULL);
         CHECK(cnn_error(net) && r.failed == 1 && !r.checked && !r.kinks && r.worst == 0 && !*r.where, "%d failed", r.failed);

@@ -678,7 +678,7 @@ static void check_rule(const char *backend, rule r)
     static const int order = 0;
     cnn_data *data = cnn_data_new(.count = 1, .channels = 1, .height = 1, .width = 1, .outputs = 1, .floats = &x, .targets = &t);
     cnn_net *net = cnn_new(1, 1, 1);
-    cnn_batch batch = { data, &order, 1, NULL };
+    cnn_batch batch = { data, &order, 1 };
     double w = begin, m = 0, v = 0, lr = 1e-3, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8, decay = 0;
     float got = 0;
     int step;

@@ -239,7 +239,7 @@ static void train_extreme(int layers, uint64_t first, cnn__dims in, FILE *nowher
     static int order[2] = { 1, 0 };
     cnn_data *data = cnn_data_new(.count = 2, .channels = in.channels, .height = in.height, .width = in.width, .outputs = 1,
                                   .floats = x, .targets = x);
-    const cnn_batch batch = { data, order, 2, NULL };
+    const cnn_batch batch = { data, order, 2 };
     size_t n = 0;
     int b, i;
     for (i = 0; i < 2 * 4096; i++) x[i] = (float)((7 * i * i + 3 * i) % 23 - 11) / 11;
