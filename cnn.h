@@ -242,7 +242,7 @@ typedef struct cnn_data {                   /* samples in memory; read it freely
     const char *name;                       /* where it came from, for messages */
     const char *error;                      /* one sentence if it could not be read, else NULL */
     struct cnn__data_memory *memory;        /* what cnn_data_free releases */
-    const cnn_loader *augmented_by;         /* the data set of a batch whose loader changes the samples; else NULL */
+    const cnn_loader *augmented_by;         /* of a batch: who changes its samples; or NULL */
 } cnn_data;
 
 typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
@@ -284,11 +284,11 @@ typedef struct cnn_batch {                  /* some samples of a data set */
     int size;
 } cnn_batch;
 
-/* Pictures are changed at random while a batch is gathered to train on, and never where the network evaluates
-   or is looked at. How a sample is changed depends on (seed, epoch, its number in the data set) alone. What
-   lies beyond its border is 0, as the network sees it: after cnn_normalize. */
+/* Pictures are changed at random while a batch is gathered to train on, and never where the network
+   evaluates or is looked at. (seed, epoch, number of the sample) decide how. What lies beyond the
+   border is 0, as the network sees it: after cnn_normalize. */
 typedef struct cnn_augment_options {
-    int padding CNN__0;                     /* moves by up to so many pixels: a crop of the padded picture */
+    int padding CNN__0;                     /* moves by up to so many pixels: a padded crop */
     int flip CNN__0;                        /* mirrors half of them, left to right */
     float rotation CNN__0;                  /* turns by up to so many degrees, either way */
     float scale CNN__0;                     /* .1 makes it 0.9 to 1.1 times as large */
@@ -298,7 +298,7 @@ typedef struct cnn_loader_options {
     int batch_size CNN__0;                  /* default 1 */
     int shuffle CNN__0;                     /* a new order each epoch */
     int drop_last CNN__0;                   /* leave an incomplete last batch out */
-    cnn_augment_options augment CNN__0;     /* .augment = { .padding = 4, .flip = 1 }; default: as they are */
+    cnn_augment_options augment CNN__0;     /* e.g. { .padding = 4, .flip = 1 }; default: none */
     uint64_t seed CNN__0;                   /* of the shuffle and the augmentation */
 } cnn_loader_options;
 
@@ -307,7 +307,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the
                                                          which the next call begins a new one. In error it
                                                          deals out one empty batch, from which cnn_forward
                                                          takes the sentence over */
-void cnn_set_epoch(cnn_loader *loader, int epoch);    /* order and augmentation depend on (seed, epoch) */
+void cnn_set_epoch(cnn_loader *loader, int epoch);    /* (seed, epoch) decide order and changes */
 int cnn_batches(const cnn_loader *loader);            /* batches in an epoch */
 const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well */
 void cnn_loader_free(cnn_loader *loader);
@@ -532,7 +532,7 @@ typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /*
 
 typedef struct cnn_gather_shape {
     int batch, channels, height, width;
-    int packed;                             /* 1: sample n of the batch lies at n; 0: at its number in the data set */
+    int packed;                             /* 1: sample n of the batch lies at n, else at order[n] */
     cnn_augment_options augment;            /* all 0: none */
 } cnn_gather_shape;
 
@@ -620,10 +620,11 @@ struct cnn_backend {
     void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs);
     /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0): c->pass += 1, so new masks */
     void (*next_batch)(void *context, cnn_counters *c, int size, int training);
-    /* x: (batch, channels, height, width) = scale[c] * sample[o[n]] + shift[c], where o = order + k->batch_offset, then
-       augmented by (k->data_seed, k->epoch, o[n]); samples: bytes or floats (the other NULL) */
-    void (*gather)(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x, const unsigned char *bytes,
-                   const float *floats, const int *order, const float *scale, const float *shift);
+    /* x: (batch, channels, height, width) = scale[c] * sample[o[n]] + shift[c], where o = order +
+       k->batch_offset; augmented by (k->data_seed, k->epoch, o[n]). bytes or floats are NULL. */
+    void (*gather)(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x,
+                   const unsigned char *bytes, const float *floats, const int *order,
+                   const float *scale, const float *shift);
     /* to: (batch, width) = from[o[n]]: labels and targets, 4 bytes a value */
     void (*gather_rows)(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
                         int width);
@@ -2116,13 +2117,15 @@ static float cnn__plane_at(const cnn__plane *z, int row, int column)
 
 static double cnn__plane_between(const cnn__plane *z, double row, double column)
 {
-    int j, i;
-    double v, u;
+    int j, i, b, a;
+    double v, u, sum = 0;
     if (!(row > -1 && row < z->height && column > -1 && column < z->width)) return 0;
-    j = (int)floor(row); i = (int)floor(column);
+    j = (int)(row + 1) - 1; i = (int)(column + 1) - 1;     /* floor: both are above -1 */
     v = row - j; u = column - i;
-    return (1 - v) * ((1 - u) * (double)cnn__plane_at(z, j, i) + u * (double)cnn__plane_at(z, j, i + 1))
-         + v * ((1 - u) * (double)cnn__plane_at(z, j + 1, i) + u * (double)cnn__plane_at(z, j + 1, i + 1));
+    for (b = 0; b < 2; b++)
+        for (a = 0; a < 2; a++)
+            sum += (b ? v : 1 - v) * (a ? u : 1 - u) * (double)cnn__plane_at(z, j + b, i + a);
+    return sum;
 }
 
 /* sample n of the batch */
@@ -7604,8 +7607,8 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
         cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
-                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, augmentation, more data, or fewer epochs.",
-                    e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, augmentation, more data, or fewer "
+                    "epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
 /* ---- early stopping ----

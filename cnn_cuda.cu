@@ -2328,8 +2328,8 @@ static __global__ void gather_augmented(const cnn_counters *k, cnn_gather_shape 
     double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / size, column = i0 + (sine * (q - j0) + cosine * (p - i0)) / size;
     x[at] = 0;
     if (!(row > -1 && row < s.height && column > -1 && column < s.width)) return;
-    j = (int)floor(row);
-    i = (int)floor(column);
+    j = (int)(row + 1) - 1;                 /* floor: both are above -1 */
+    i = (int)(column + 1) - 1;
     double v = row - j, u = column - i;
     x[at] = (float)((1 - v) * ((1 - u) * plane_at(s, z, j, i) + u * plane_at(s, z, j, i + 1))
                     + v * ((1 - u) * plane_at(s, z, j + 1, i) + u * plane_at(s, z, j + 1, i + 1)));
