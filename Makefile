@@ -14,7 +14,7 @@ compile = $(CC) $(need_cflags) $(CPPFLAGS) $(CFLAGS)
 link = $(LDFLAGS) $(LDLIBS) $(need_ldlibs)
 
 # stb_image, for the programs that read pictures: the system's, or a copy beside cnn.h
-stb_programs := edges pretrained
+stb_programs := augment edges pretrained
 stb_cflags := $(or $(shell pkg-config --cflags stb 2>/dev/null),$(if $(wildcard stb_image.h),-I.))
 stb := $(if $(stb_cflags)$(wildcard /usr/include/stb_image.h),yes)
 stb_missing := stb_image is not there, so $(stb_programs) are left out; get it with: apt install libstb-dev (or put stb_image.h and stb_image_write.h beside cnn.h)
@@ -46,7 +46,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 vpath %.c tests tests/bench tests/cuda
 test_headers := $(wildcard tests/*.h tests/*/*.h)
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
-cuda_programs := test_backends test_cuda test_flow test_learning test_library test_mma test_numbers test_shapes
+cuda_programs := test_augment test_backends test_cuda test_flow test_learning test_library test_mma test_numbers test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \

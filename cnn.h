@@ -292,6 +292,7 @@ typedef struct cnn_data {               /* samples in memory; read it freely */
     const char *error;                  /* the message if it could not be read, else NULL */
     int skipped;                        /* files that cnn_load_images left out */
     struct cnn__data_memory *memory;    /* what cnn_data_free releases */
+    const cnn_loader *augmented_by;     /* of a batch: who changes its samples; or NULL */
 } cnn_data;
 
 /* Your own arrays, used in place: keep them while the data set is in use; you may refill them. */
@@ -355,18 +356,29 @@ typedef struct cnn_batch {              /* some samples of a data set */
     int size;
 } cnn_batch;
 
+/* Pictures are changed at random while a batch is gathered to train on, and never where the network
+   evaluates or is looked at. (seed, epoch, number of the sample) decide how. What lies beyond the
+   border is 0, as the network sees it: after cnn_normalize. */
+typedef struct cnn_augment_options {
+    int padding CNN__0;                     /* moves by up to so many pixels: a padded crop */
+    int flip CNN__0;                        /* mirrors half of them, left to right */
+    float rotation CNN__0;                  /* turns by up to so many degrees, either way */
+    float scale CNN__0;                     /* .1 makes it 0.9 to 1.1 times as large */
+} cnn_augment_options;
+
 typedef struct cnn_loader_options {
     int batch_size CNN__0;              /* default 1 */
     int shuffle CNN__0;                 /* a new order each epoch */
     int drop_last CNN__0;               /* leave an incomplete last batch out */
-    uint64_t seed CNN__0;               /* of the shuffle */
+    cnn_augment_options augment CNN__0; /* e.g. { .padding = 4, .flip = 1 }; default: none */
+    uint64_t seed CNN__0;               /* of the shuffle and the augmentation */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
 /* Returns 1 and a batch; 0 at the end of the epoch, after which the next call begins a new one. A
    loader in error gives one empty batch, from which cnn_forward copies the message. */
 int cnn_next(cnn_loader *loader, cnn_batch *batch);
-void cnn_set_epoch(cnn_loader *loader, int epoch);        /* the order depends on (seed, epoch) */
+void cnn_set_epoch(cnn_loader *loader, int epoch);        /* (seed, epoch): order and changes */
 int cnn_batches(const cnn_loader *loader);                /* batches in an epoch */
 const char *cnn_loader_error(const cnn_loader *loader);   /* the message; NULL: no error */
 void cnn_loader_free(cnn_loader *loader);
@@ -469,6 +481,7 @@ typedef struct cnn_fit_options {
     float clip_grad_norm CNN__0;        /* 0: no clipping */
     int keep_order CNN__0;              /* default: shuffled */
     int keep_last CNN__0;               /* default: an incomplete last batch is left out */
+    cnn_augment_options augment CNN__0; /* of the training samples; as in cnn_loader_options */
     FILE *log CNN__0;                   /* one line an epoch, e.g. stdout */
     FILE *progress CNN__0;              /* e.g. stderr */
     int progress_bar CNN__0;            /* redraw one line (a terminal), else write several */
@@ -634,11 +647,18 @@ typedef struct cnn_copy_shape {
 /* Softmax and gathering know pixels, not rows and columns. */
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;
 
+/* Gathering: packed 1: sample n of the batch lies at n, else at order[n]; augment all 0: none */
+typedef struct cnn_gather_shape {
+    int batch, channels, height, width, packed;
+    cnn_augment_options augment;
+} cnn_gather_shape;
+
 /* What changes from step to step. It lives in backend memory and goes to operations by pointer, so
    that a recorded step can be replayed. */
 typedef struct cnn_counters {
     uint64_t seed;
     uint64_t pass;                      /* training passes so far: select the dropout masks */
+    uint64_t data_seed, epoch;          /* of the loader: they decide the augmentation */
     uint64_t step;                      /* steps of this optimizer so far */
     uint64_t batch_offset, next_offset; /* where in `order` the batch begins, and the next one */
     double lr;
@@ -738,9 +758,9 @@ struct cnn_backend {
     /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0):
        c->pass += 1, so new masks */
     void (*next_batch)(void *context, cnn_counters *c, int size, int training);
-    /* x: (batch, channels, pixels) = scale[c] * sample[o[n]] + shift[c], where o = order +
-       k->batch_offset; samples: bytes or floats (the other NULL) */
-    void (*gather)(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
+    /* x: (batch, channels, height, width) = scale[c] * sample[o[n]] + shift[c], where o = order +
+       k->batch_offset; augmented by (k->data_seed, k->epoch, o[n]); bytes or floats are NULL */
+    void (*gather)(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x,
                    const unsigned char *bytes, const float *floats, const int *order,
                    const float *scale, const float *shift);
     /* to: (batch, width) = from[o[n]]: labels and targets, 4 bytes a value */
@@ -1082,7 +1102,8 @@ static void cnn__put(cnn__bytes *b, const void *bytes, size_t count)
    ============================================================================================ */
 
 enum {                                                     /* streams 0 .. 2^16 - 1: dropout, by layer */
-    CNN__STREAM_INIT = 0x10000, CNN__STREAM_SHUFFLE, CNN__STREAM_SPLIT, CNN__STREAM_CHECK
+    CNN__STREAM_INIT = 0x10000, CNN__STREAM_SHUFFLE, CNN__STREAM_SPLIT, CNN__STREAM_CHECK,
+    CNN__STREAM_AUGMENT
 };
 
 void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index)
@@ -2291,21 +2312,97 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
 }
 
 /* --------------------------------------------------------------------------------------------
-   Gathering a batch: sample number n of the batch is sample order(n) of the data set, scaled.
-
-       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)        p counts pixels
+   Gathering a batch: the chosen samples, scaled to what the network sees, and augmented.
+   For sample m = order(n) of H rows and W columns, with z = 0 beyond its border:
+       z(c,j,i)   = scale(c) sample(m,c,j,i) + shift(c)
+       x(n,c,j,i) = z(c,q,p)
+   Crop and flip move whole pixels:
+       q = j + down           p = right + (i, or W-1-i if mirrored)
+   Rotation by a and scaling by s around the centre (j0,i0) = ((H-1)/2, (W-1)/2) then make it
+       q' = j0 + (cos a (q - j0) - sin a (p - i0)) / s
+       p' = i0 + (sin a (q - j0) + cos a (p - i0)) / s
+   and z between four pixels is bilinear.
+   The words of cnn_random(data_seed, CNN__STREAM_AUGMENT, epoch, m) decide: word 0 down, word 1
+   right, each within +-padding; word 2 by its lowest bit whether it is mirrored, and by the upper
+   24 a within +-rotation; word 3 s within 1 +- scale.
    -------------------------------------------------------------------------------------------- */
-static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                        const float *floats, const int *order, const float *scale,
-                        const float *shift)
+static int cnn__augments(const cnn_augment_options *o)
 {
-    int n, c, p;
-    for (n = 0; n < s->batch; n++)
-        for (c = 0; c < s->channels; c++) {
-            ptrdiff_t first = ((ptrdiff_t)order[n] * s->channels + c) * s->pixels;
-            for (p = 0; p < s->pixels; p++)
-                *x++ = scale[c] * (bytes ? (float)bytes[first + p] : floats[first + p]) + shift[c];
-        }
+    return o->padding || o->flip || o->rotation > 0 || o->scale > 0;
+}
+
+typedef struct cnn__change { int down, right, mirrored; double cos, sin; } cnn__change;
+
+static cnn__change cnn__change_of(const cnn_counters *k, const cnn_augment_options *o, int sample)
+{
+    uint64_t places = 2 * (uint64_t)o->padding + 1;
+    uint32_t word[4];
+    double a, s;
+    cnn__change d;
+    cnn_random(word, k->data_seed, CNN__STREAM_AUGMENT, k->epoch, (uint32_t)sample);
+    d.down = (int)(word[0] * places >> 32) - o->padding;
+    d.right = (int)(word[1] * places >> 32) - o->padding;
+    d.mirrored = o->flip && word[2] & 1;
+    a = 3.14159265358979324 / 180 * (double)o->rotation * (2 * (double)cnn__unit(word[2]) - 1);
+    s = 1 + (double)o->scale * (2 * (double)cnn__unit(word[3]) - 1);
+    d.cos = cos(a) / s;
+    d.sin = sin(a) / s;
+    return d;
+}
+
+/* One channel of one sample */
+typedef struct cnn__plane {
+    int height, width;
+    const unsigned char *bytes; const float *floats;
+    float scale, shift;
+} cnn__plane;
+
+static float cnn__plane_at(const cnn__plane *z, int row, int column)
+{
+    ptrdiff_t at = (ptrdiff_t)row * z->width + column;
+    if (row < 0 || row >= z->height || column < 0 || column >= z->width) return 0;
+    return z->scale * (z->bytes ? (float)z->bytes[at] : z->floats[at]) + z->shift;
+}
+
+static double cnn__plane_between(const cnn__plane *z, double row, double column)
+{
+    int j, i, b, a;
+    double v, u, sum = 0;
+    if (!(row > -1 && row < z->height && column > -1 && column < z->width)) return 0;
+    j = (int)(row + 1) - 1; i = (int)(column + 1) - 1;     /* floor: both are above -1 */
+    v = row - j; u = column - i;
+    for (b = 0; b < 2; b++)
+        for (a = 0; a < 2; a++)
+            sum += (b ? v : 1 - v) * (a ? u : 1 - u) * (double)cnn__plane_at(z, j + b, i + a);
+    return sum;
+}
+
+/* sample n of the batch */
+static void cnn__gather(const cnn_counters *k, const cnn_gather_shape *s, int n, float *x,
+                        const unsigned char *bytes, const float *floats, const int *order,
+                        const float *scale, const float *shift)
+{
+    int sample = order[k->batch_offset + (uint64_t)n], c, j, i;
+    cnn__change d = cnn__change_of(k, &s->augment, sample);
+    double j0 = 0.5 * (s->height - 1), i0 = 0.5 * (s->width - 1);
+    ptrdiff_t pixels = (ptrdiff_t)s->height * s->width;
+    x += (ptrdiff_t)n * s->channels * pixels;
+    for (c = 0; c < s->channels; c++) {
+        ptrdiff_t first = ((ptrdiff_t)(s->packed ? n : sample) * s->channels + c) * pixels;
+        cnn__plane z;
+        z.height = s->height; z.width = s->width;
+        z.bytes = bytes ? bytes + first : NULL; z.floats = bytes ? NULL : floats + first;
+        z.scale = scale[c]; z.shift = shift[c];
+        for (j = 0; j < s->height; j++)
+            for (i = 0; i < s->width; i++) {
+                int q = j + d.down, p = d.right + (d.mirrored ? s->width - 1 - i : i);
+                if (s->augment.rotation == 0 && s->augment.scale == 0)
+                    *x++ = cnn__plane_at(&z, q, p);
+                else *x++ = (float)cnn__plane_between(&z,
+                                j0 + d.cos * (q - j0) - d.sin * (p - i0),
+                                i0 + d.sin * (q - j0) + d.cos * (p - i0));
+            }
+    }
 }
 
 /* ============================================================================================
@@ -2444,10 +2541,14 @@ static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int
     c->pass += (uint64_t)training;
 }
 
-static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_map_shape *s,
+static void cnn__direct_gather(void *context, const cnn_counters *k, const cnn_gather_shape *s,
                                float *x, const unsigned char *bytes, const float *floats,
                                const int *order, const float *scale, const float *shift)
-{ (void)context; cnn__gather(s, x, bytes, floats, order + k->batch_offset, scale, shift); }
+{
+    int n;
+    (void)context;
+    for (n = 0; n < s->batch; n++) cnn__gather(k, s, n, x, bytes, floats, order, scale, shift);
+}
 
 static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *to,
                                     const void *from, const int *order, int batch, int width)
@@ -4359,31 +4460,39 @@ static void cnn__simd_adam_step(void *context, cnn_counters *c, const cnn_adam_o
 
 typedef struct cnn__gather_job {
     const cnn__isa *isa;
-    const cnn_map_shape *s;
+    const cnn_counters *k; const cnn_gather_shape *s;
     float *x; const unsigned char *bytes; const float *floats;
     const int *order; const float *scale, *shift;
 } cnn__gather_job;
 
+static void cnn__gather_augmented(void *arguments, int n, int thread)
+{
+    const cnn__gather_job *job = (const cnn__gather_job *)arguments;
+    (void)thread;
+    cnn__gather(job->k, job->s, n, job->x, job->bytes, job->floats, job->order, job->scale, job->shift);
+}
+
 static void cnn__gather_sample(void *arguments, int n, int thread)
 {
     const cnn__gather_job *job = (const cnn__gather_job *)arguments;
-    const cnn_map_shape *s = job->s;
-    int c, p;
+    const cnn_gather_shape *s = job->s;
+    int sample = s->packed ? n : job->order[job->k->batch_offset + (uint64_t)n], pixels = s->height * s->width, c, p;
     (void)thread;
     for (c = 0; c < s->channels; c++) {
-        ptrdiff_t from = ((ptrdiff_t)job->order[n] * s->channels + c) * s->pixels;
-        float *to = job->x + ((ptrdiff_t)n * s->channels + c) * s->pixels;
-        if (job->bytes) job->isa->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], s->pixels);
-        else for (p = 0; p < s->pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
+        ptrdiff_t from = ((ptrdiff_t)sample * s->channels + c) * pixels;
+        float *to = job->x + ((ptrdiff_t)n * s->channels + c) * pixels;
+        if (job->bytes) job->isa->scale_bytes(to, job->bytes + from, job->scale[c], job->shift[c], pixels);
+        else for (p = 0; p < pixels; p++) to[p] = job->scale[c] * job->floats[from + p] + job->shift[c];
     }
 }
 
-static void cnn__simd_gather(void *context, const cnn_counters *c, const cnn_map_shape *s, float *x,
+static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x,
                              const unsigned char *bytes, const float *floats, const int *order, const float *scale,
                              const float *shift)
 {
-    cnn__gather_job job = { cnn__isa_of(context), s, x, bytes, floats, order + c->batch_offset, scale, shift };
-    cnn__parallel(cnn__threads_of(context), s->batch, cnn__gather_sample, &job);
+    cnn__gather_job job = { cnn__isa_of(context), k, s, x, bytes, floats, order, scale, shift };
+    cnn__parallel(cnn__threads_of(context), s->batch,
+                  cnn__augments(&s->augment) ? cnn__gather_augmented : cnn__gather_sample, &job);
 }
 
 typedef struct cnn__pool_job {
@@ -4744,6 +4853,10 @@ typedef struct cnn__field {
 #define CNN__SIDES(o, both, otherwise) \
     CNN__INT(o, both, otherwise), \
     CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+
+#define CNN__AUGMENT(o) \
+    CNN__INT(o, augment.padding, 0), CNN__INT(o, augment.flip, 0), \
+    CNN__FLOAT(o, augment.rotation, 0), CNN__FLOAT(o, augment.scale, 0)
 
 /* cnn__options for a struct and its list */
 #define CNN__OPTIONS(o, fields, call, error) \
@@ -5948,6 +6061,8 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
 static int cnn__find_layer(const cnn_net *net, const char *name);
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
+/* its augmentation, and the keys of that */
+static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t *seed, uint64_t *epoch);
 
 /* The copy of an array that does not change, of a data set that may have been freed since */
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
@@ -5962,6 +6077,7 @@ typedef struct cnn__pass {
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     int *dealt;                             /* its order then, checked: (capacity), on the host          */
     cnn__op *ops;
+    uint64_t data_seed, epoch;              /* the counters'                                             */
     cnn_counters *counters;                 /* in backend memory, as are all below                       */
     float *gradients;                       /* the block of all parameters' gradients                    */
     /* for batches of up to `capacity` samples */
@@ -7028,6 +7144,23 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
     return 1;
 }
 
+/* How a batch is to be augmented: only to train on. What changes with the epoch goes into the counters. */
+static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_backend *b = &net->backend;
+    cnn_counters *c = net->pass.counters;
+    cnn_augment_options o;
+    uint64_t seed, epoch;
+    memset((void *)&o, 0, sizeof o);
+    if (net->looking || net->pass.evaluating || !batch->data->augmented_by) return o;
+    o = cnn__augmentation(batch->data->augmented_by, &seed, &epoch);
+    if (seed != net->pass.data_seed) b->upload(b->context, &c->data_seed, &seed, sizeof seed);
+    if (epoch != net->pass.epoch) b->upload(b->context, &c->epoch, &epoch, sizeof epoch);
+    net->pass.data_seed = seed;
+    net->pass.epoch = epoch;
+    return o;
+}
+
 /* The scale of bytes that it trains on: for cnn_predict_bytes. 1, or 0 and an error without memory. */
 static int cnn__remember_scale(cnn_net *net, const float *scale, const float *shift)
 {
@@ -7044,30 +7177,25 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
 {
     const cnn_backend *b;
     const cnn_data *data;
-    cnn_map_shape map;
+    cnn_gather_shape s;
     const void *samples;
     size_t size;
-    int n;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
     net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
     b = &net->backend;
     data = batch->data;
-    map.batch = batch->size; map.channels = data->channels; map.pixels = data->height * data->width;
+    s.batch = batch->size; s.channels = data->channels; s.height = data->height; s.width = data->width;
+    s.packed = cnn__is_sent(net, data);
     size = cnn__size(net->input) * (data->bytes ? 1 : sizeof(float));
     samples = data->bytes ? (const void *)data->bytes : data->floats;
     cnn__drop_freed(net);
-    if (cnn__is_sent(net, data)) {
-        if (!cnn__need_staging(net, sizeof(int) * (size_t)batch->size)) return;
-        for (n = 0; n < batch->size; n++) ((int *)net->staging)[n] = n;
-        cnn__send_order(net, (int *)net->staging, batch->size);
-        if (!cnn__stopped(net)) samples = cnn__send_samples(net, samples, batch->size, size);
-    } else {
-        samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
-        if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
-    }
+    if (s.packed) samples = cnn__send_samples(net, samples, batch->size, size);
+    else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
+    if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
+    s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
         if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
@@ -7075,7 +7203,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
     net->pass.order_next += batch->size;
-    b->gather(b->context, net->pass.counters, &map, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
+    b->gather(b->context, net->pass.counters, &s, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
               data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
     cnn__run(net, batch->size);
     net->pass.last = *batch;
@@ -8212,8 +8340,8 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
         cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
-                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, more data, or fewer epochs.",
-                    e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, augmentation, more data, or fewer "
+                    "epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
 /* ---- early stopping ----
@@ -8292,7 +8420,8 @@ static const cnn__field cnn__fit_fields[] = {
     CNN__FLOAT(cnn_fit_options, clip_grad_norm, 0), CNN__INT(cnn_fit_options, keep_order, 0),
     CNN__INT(cnn_fit_options, keep_last, 0), CNN__INT(cnn_fit_options, progress_bar, 0),
     CNN__INT(cnn_fit_options, progress_width, 80), CNN__INT(cnn_fit_options, patience, 0),
-    CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0)
+    CNN__INT(cnn_fit_options, keep_best, 0), CNN__INT(cnn_fit_options, by_accuracy, 0),
+    CNN__AUGMENT(cnn_fit_options)
 };
 
 static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_options *o)
@@ -8329,6 +8458,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
     lo.batch_size = o.batch_size;
     lo.shuffle = !o.keep_order;
     lo.drop_last = !o.keep_last;
+    lo.augment = o.augment;
     lo.seed = net->seed;
     loader = cnn__deal("cnn_fit", train, lo);
     cnn__take_over(&net->error, cnn_loader_error(loader));
@@ -8424,7 +8554,7 @@ static cnn_data *cnn__data_empty(const char *name)
 {
     /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
-                             "out of memory for a data set", 0, NULL };
+                             "out of memory for a data set", 0, NULL, NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
     if (!data || !memory) {
@@ -9749,13 +9879,31 @@ struct cnn_loader {
     int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    cnn_data failed;                        /* in error: the data set of the empty batch, with the message */
+    int augments;
+    cnn_data own;                           /* of its batches: in error an empty one with the message; or
+                                               the data set, augmented                                    */
 };
 
 static const cnn__field cnn__loader_fields[] = {
     CNN__INT(cnn_loader_options, batch_size, 1), CNN__INT(cnn_loader_options, shuffle, 0),
-    CNN__INT(cnn_loader_options, drop_last, 0), { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
+    CNN__INT(cnn_loader_options, drop_last, 0), CNN__AUGMENT(cnn_loader_options),
+    { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
+
+static int cnn__usable_augment(const char *call, const cnn_data *data, const cnn_augment_options *o, cnn__text *error)
+{
+    int side = data->height < data->width ? data->height : data->width;
+    if (o->padding < 0 || o->padding >= side)
+        return cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d "
+                               "samples still meets the picture", call, o->padding, side - 1, data->height, data->width);
+    if (o->rotation < 0 || o->rotation > 180)
+        return cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call,
+                        (double)o->rotation);
+    if (o->scale < 0 || o->scale >= 1)
+        return cnn__say(error, "%s: .augment.scale is %g, but must be from 0 to below 1: 0.1 is 0.9 to 1.1 times as "
+                               "large", call, (double)o->scale);
+    return 1;
+}
 
 static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_loader_options *o, cnn__text *error)
 {
@@ -9767,7 +9915,7 @@ static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_lo
     if (o->drop_last && o->batch_size > data->count)
         return cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the "
                                "incomplete last batch", call, data->count, o->batch_size);
-    return 1;
+    return cnn__usable_augment(call, data, &o->augment, error);
 }
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
@@ -9788,7 +9936,8 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
         loader->count = data->count;
         loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
     }
-    loader->failed.error = cnn_loader_error(loader);
+    loader->own.error = cnn_loader_error(loader);
+    loader->augments = cnn__augments(&loader->options.augment);
     return loader;
 }
 
@@ -9824,8 +9973,8 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
     int left, i;
     memset(batch, 0, sizeof *batch);
     if (!loader) return 0;
-    if (loader->failed.error) {
-        batch->data = &loader->failed;
+    if (loader->own.error) {
+        batch->data = &loader->own;
         return loader->begun = !loader->begun;
     }
     if (!loader->begun) {
@@ -9842,17 +9991,29 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         return 0;
     }
     batch->data = loader->data;
+    if (loader->augments) {
+        loader->own = *loader->data;
+        loader->own.augmented_by = loader;
+        batch->data = &loader->own;
+    }
     batch->order = loader->order + loader->at;
     batch->size = left < loader->options.batch_size ? left : loader->options.batch_size;
     loader->at += batch->size;
     return 1;
 }
 
+static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t *seed, uint64_t *epoch)
+{
+    *seed = loader->options.seed;
+    *epoch = (uint64_t)loader->epoch;
+    return loader->options.augment;
+}
+
 /* cnn_next and cnn_forward for a loader that only this network uses: the order of a whole epoch is uploaded at once */
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 {
     if (!cnn_next(loader, batch)) return 0;
-    if (batch->order == loader->order && !cnn__stopped(net) && !cnn__is_sent(net, batch->data))
+    if (batch->order == loader->order && !cnn__stopped(net))
         cnn__send_order(net, loader->order, loader->count);
     cnn__forward(net, batch, 1);
     return 1;

@@ -342,6 +342,8 @@ static __device__ void random_words(unsigned out[4], uint64_t seed, unsigned str
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
 }
 
+enum { STREAM_AUGMENT = 0x10004 };          /* cnn.h's CNN__STREAM_AUGMENT; dropout's streams are the layers' numbers */
+
 static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }      /* [0, 1) */
 
 /* ============================================================================================
@@ -2351,14 +2353,55 @@ static __global__ void clip_scale(float *g, const double *factor, size_t n, cons
    Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread for each value. The batch's part
    of the order begins at batch_offset, in device memory: a recorded step would repeat an argument.
    -------------------------------------------------------------------------------------------- */
-static __global__ void gather(const cnn_counters *k, cnn_map_shape s, float *x, const unsigned char *bytes,
+static __global__ void gather(const cnn_counters *k, cnn_gather_shape s, float *x, const unsigned char *bytes,
                               const float *floats, const int *order, const float *scale, const float *shift)
 {
-    size_t at = thread_index(), sample = (size_t)s.channels * s.pixels;
+    size_t at = thread_index(), pixels = (size_t)s.height * s.width, sample = s.channels * pixels;
     if (at >= s.batch * sample) return;
-    size_t from = order[k->batch_offset + at / sample] * sample + at % sample;
-    int c = (int)(at % sample) / s.pixels;
+    size_t from = (s.packed ? at / sample : order[k->batch_offset + at / sample]) * sample + at % sample;
+    int c = (int)(at % sample / pixels);
     x[at] = scale[c] * (bytes ? (float)bytes[from] : floats[from]) + shift[c];
+}
+
+struct plane { const unsigned char *bytes; const float *floats; float scale, shift; };        /* one channel of one sample */
+
+static __device__ float plane_at(const cnn_gather_shape &s, const plane &z, int row, int column)
+{
+    size_t at = (size_t)row * s.width + column;
+    if (row < 0 || row >= s.height || column < 0 || column >= s.width) return 0;
+    return z.scale * (z.bytes ? (float)z.bytes[at] : z.floats[at]) + z.shift;
+}
+
+/* the same, augmented; each thread draws its sample's change anew */
+static __global__ void gather_augmented(const cnn_counters *k, cnn_gather_shape s, float *x, const unsigned char *bytes,
+                                        const float *floats, const int *order, const float *scale, const float *shift)
+{
+    size_t at = thread_index(), pixels = (size_t)s.height * s.width, sample = s.channels * pixels;
+    if (at >= s.batch * sample) return;
+    int number = order[k->batch_offset + at / sample], c = (int)(at % sample / pixels), padding = s.augment.padding;
+    size_t first = ((s.packed ? at / sample : number) * (size_t)s.channels + c) * pixels;
+    plane z = { bytes ? bytes + first : NULL, bytes ? NULL : floats + first, scale[c], shift[c] };
+    unsigned word[4];
+    random_words(word, k->data_seed, STREAM_AUGMENT, k->epoch, (unsigned)number);
+    uint64_t places = 2 * (uint64_t)padding + 1;
+    int j = (int)(at % pixels / s.width), i = (int)(at % s.width);
+    int q = j + (int)(word[0] * places >> 32) - padding;
+    int p = (s.augment.flip && word[2] & 1 ? s.width - 1 - i : i) + (int)(word[1] * places >> 32) - padding;
+    if (s.augment.rotation == 0 && s.augment.scale == 0) {
+        x[at] = plane_at(s, z, q, p);
+        return;
+    }
+    double size = 1 + (double)s.augment.scale * (2 * (double)unit(word[3]) - 1), sine, cosine;
+    sincospi((double)s.augment.rotation * (2 * (double)unit(word[2]) - 1) / 180, &sine, &cosine);
+    double j0 = 0.5 * (s.height - 1), i0 = 0.5 * (s.width - 1);
+    double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / size, column = i0 + (sine * (q - j0) + cosine * (p - i0)) / size;
+    x[at] = 0;
+    if (!(row > -1 && row < s.height && column > -1 && column < s.width)) return;
+    j = (int)(row + 1) - 1;                 /* floor: both are above -1 */
+    i = (int)(column + 1) - 1;
+    double v = row - j, u = column - i;
+    x[at] = (float)((1 - v) * ((1 - u) * plane_at(s, z, j, i) + u * plane_at(s, z, j, i + 1))
+                    + v * ((1 - u) * plane_at(s, z, j + 1, i) + u * plane_at(s, z, j + 1, i + 1)));
 }
 
 static __global__ void gather_rows(const cnn_counters *k, unsigned *to, const unsigned *from, const int *order,
@@ -2860,12 +2903,15 @@ static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, 
     LAUNCH(of(context), mse_loss, 1, c, y, target, labels, batch, outputs);
 }
 
-static void cuda_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
+static void cuda_gather(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x,
                         const unsigned char *bytes, const float *floats, const int *order, const float *scale,
                         const float *shift)
 {
-    size_t n = (size_t)s->batch * s->channels * s->pixels;
-    LAUNCH(of(context), gather, threads_for(n), k, *s, x, bytes, floats, order, scale, shift);
+    size_t n = (size_t)s->batch * s->channels * s->height * s->width;
+    const cnn_augment_options &a = s->augment;
+    if (a.padding || a.flip || a.rotation > 0 || a.scale > 0)
+        LAUNCH(of(context), gather_augmented, threads_for(n), k, *s, x, bytes, floats, order, scale, shift);
+    else LAUNCH(of(context), gather, threads_for(n), k, *s, x, bytes, floats, order, scale, shift);
 }
 
 static void cuda_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order,

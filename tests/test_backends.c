@@ -336,6 +336,9 @@ static array *random_counters(role role)
     c.seed = c.seed << 32 | draw();
     c.pass = draw();
     c.pass <<= below(32);
+    c.data_seed = draw();
+    c.data_seed = c.data_seed << 32 | draw();
+    c.epoch = draw();
     c.step = (uint64_t)(below(4) ? between(1, 3000) : 0);
     c.batch_offset = (uint64_t)below(OFFSETS);
     c.next_offset = (uint64_t)below(OFFSETS);
@@ -358,7 +361,7 @@ static void compare_counters(const array *a, double terms, double loss_magnitude
     compare_double("the loss", t.loss, d.loss, terms, loss_magnitude);
     compare_double("the sum of losses", t.loss_sum, d.loss_sum, terms, batch * loss_magnitude);
     compare_double("the gradient's norm", t.grad_norm, d.grad_norm, terms, norm);
-    CHECK(t.seed == d.seed && t.pass == d.pass && t.step == d.step && t.lr == d.lr && t.batch_offset == d.batch_offset
+    CHECK(t.seed == d.seed && t.pass == d.pass && t.data_seed == d.data_seed && t.epoch == d.epoch && t.step == d.step && t.lr == d.lr && t.batch_offset == d.batch_offset
           && t.next_offset == d.next_offset,
           "%s: the counters' seed, pass, step, offsets, rate are not the same", case_text());
     CHECK(t.correct == d.correct && t.correct_sum == d.correct_sum && t.seen == d.seen,
@@ -1013,18 +1016,33 @@ static void mse(void)
 
 static void gather(void)
 {
-    cnn_map_shape s = random_map(5, 1025);
+    cnn_gather_shape s;
     int samples = between(1, 40), bytes = below(2), k;
-    size_t n = (size_t)samples * s.channels * s.pixels, i;
+    size_t sample, n, i;
+    memset(&s, 0, sizeof s);
+    s.batch = between(1, 40); s.channels = between(1, 5);
+    s.height = below(4) ? between(1, 33) : 1; s.width = size_up_to(s.height > 1 ? 33 : 1025);
+    s.packed = below(4) == 0;
+    if (below(3)) {
+        int side = s.height < s.width ? s.height : s.width;
+        s.augment.padding = below(side < 9 ? side : 9);
+        s.augment.flip = below(2);
+        s.augment.rotation = below(2) ? (float)real(0, below(4) ? 20 : 180) : 0;
+        s.augment.scale = below(2) ? (float)real(0, below(4) ? 0.3 : 0.99) : 0;
+    }
+    sample = (size_t)s.channels * (size_t)s.height * (size_t)s.width;
+    n = (size_t)(s.packed && s.batch > samples ? s.batch : samples) * sample;
     array *from = bytes ? add("bytes", INPUT, n) : values("floats", INPUT, n);
     array *c = random_counters(INPUT), *order = random_labels("order", OFFSETS + s.batch, samples);
-    array *x = output("x", map_values(&s));
+    array *x = output("x", (size_t)s.batch * sample);
     array *scale = values("scale", INPUT, (size_t)s.channels), *shift = values("shift", INPUT, (size_t)s.channels);
     for (i = 0; bytes && i < n; i++) {
         unsigned char byte = (unsigned char)draw();
         for (k = 0; k < SIDES; k++) from->before[k][GUARD + i] = byte;
     }
-    strcat(shape_text, bytes ? " bytes" : " floats");
+    snprintf(shape_text, sizeof shape_text, "%d of %d %s of %d x %d x %d%s, padding %d, flip %d, rotation %.9g, scale %.9g", s.batch,
+             samples, bytes ? "bytes" : "floats", s.channels, s.height, s.width, s.packed ? ", packed" : "", s.augment.padding,
+             s.augment.flip, s.augment.rotation, s.augment.scale);
     upload();
     for (k = 0; k < SIDES; k++)
         side[k].gather(side[k].context, at(c, k), &s, at(x, k), bytes ? at(from, k) : NULL, bytes ? NULL : at(from, k),

@@ -75,7 +75,7 @@ static void must_own(const void *memory)
     foreign++;
 }
 
-static void apart_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
+static void apart_gather(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x, const unsigned char *bytes,
                          const float *floats, const int *order, const float *scale, const float *shift)
 {
     must_own(bytes); must_own(floats); must_own(order); must_own(scale);

@@ -897,7 +897,7 @@ static void test_doctor_epochs(void)
                       rate[] = "doctor: the loss of epoch 3, 3.47, is worse than guessing (2.3): the learning rate 0.125 is likely too high. Try a tenth of it.\n",
                       rose[] = "doctor: the training loss rose from 1 to 1.51: the learning rate 0.125 is likely too high. Try a tenth of it, or a schedule.\n",
                       overfit[] = "doctor: after epoch 3 the network knows the training samples (90.0 %) far better than new ones (79.9 %): it overfits. "
-                                  "Use dropout, weight decay, more data, or fewer epochs.\n",
+                                  "Use dropout, weight decay, augmentation, more data, or fewer epochs.\n",
                       infinite[] = "doctor: the loss is inf: the numbers have overflowed. Try a learning rate ten times smaller than 0.25, "
                                    "clip_grad_norm = 1, and look for NaN in the inputs.\n";
     double chance = log(10);

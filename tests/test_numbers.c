@@ -385,16 +385,16 @@ static void check_batch_of_rows(int batch)
     for (side = 0; side < 2; side++) {
         cnn_linear_shape s;
         cnn_pool2d_shape p;
-        cnn_map_shape m;
+        cnn_gather_shape m;
         cnn_counters c;
         void *x, *w, *h, *to, *from, *dw, *db, *work, *in, *out, *back, *k, *chosen, *batch_of, *a, *add;
         if (!side) b = *cnn_find_backend("direct");
         else b = tested;
-        memset(&s, 0, sizeof s); memset(&p, 0, sizeof p); memset(&c, 0, sizeof c);
+        memset(&s, 0, sizeof s); memset(&p, 0, sizeof p); memset(&c, 0, sizeof c); memset(&m, 0, sizeof m);
         s.batch = batch; s.in_features = FEATURES; s.out_features = UNITS; s.activation = CNN_RELU;
         p.batch = batch; p.channels = MAPS; p.in_height = p.in_width = EDGE; p.out_height = p.out_width = SMALL; p.average = 1;
         p.kernel_height = p.kernel_width = p.stride_height = p.stride_width = 2;
-        m.batch = batch; m.channels = 1; m.pixels = FEATURES;
+        m.batch = batch; m.channels = 1; m.height = 1; m.width = FEATURES;
         memset(dweight[side], 0, sizeof dweight[side]); memset(dbias[side], 0, sizeof dbias[side]);
         x = sent(rows, n * FEATURES * 4); w = sent(weight, sizeof weight); h = sent(bias, sizeof bias); to = sent(NULL, n * UNITS * 4);
         from = sent(dy, n * UNITS * 4); dw = sent(dweight[side], sizeof weight); db = sent(dbias[side], sizeof bias);

@@ -142,7 +142,7 @@ CLOCK(dropout_backward,
       (void *c, const cnn_counters *k, int layer, float p, float *dx, const float *dy, size_t n),
       (c, k, layer, p, dx, dy, n), 0, "%lu values", (unsigned long)n)
 CLOCK(gather,
-      (void *c, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes, const float *floats,
+      (void *c, const cnn_counters *k, const cnn_gather_shape *s, float *x, const unsigned char *bytes, const float *floats,
        const int *order, const float *scale, const float *shift),
       (c, k, s, x, bytes, floats, order, scale, shift), 0, "%d samples", s->batch)
 CLOCK(zero, (void *c, void *memory, size_t bytes), (c, memory, bytes), 0, "%lu bytes", (unsigned long)bytes)

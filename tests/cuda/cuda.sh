@@ -29,6 +29,7 @@ for CUDA_SHIM_ORDER in forward reversed shuffled; do
     adds $here/test_cuda
     adds $here/test_mma
 done
+adds $here/test_augment
 adds $here/test_learning
 adds $here/test_library
 adds $here/test_flow

@@ -10,7 +10,7 @@ if ! command -v "$gxx" >/dev/null; then
     exit 0
 fi
 mkdir -p $work
-for test in test_backends cuda/test_cuda test_numbers; do
+for test in test_augment test_backends cuda/test_cuda test_numbers; do
     ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/${test#cuda/}.o || exit 1
 done
 
@@ -94,6 +94,10 @@ finds the_same_batch_in_every_step '' forward 'test_cuda' 'FAIL .*from those by 
     -e 's/c->batch_offset = c->next_offset/c->batch_offset = 0/'
 finds labels_of_another_batch '' forward 'test_cuda' 'FAIL .*from those by direct' \
     -e '/^static __global__ void gather_rows/,/^}/s/k->batch_offset + //'
+finds the_same_pictures_in_every_epoch '' forward test_augment 'FAIL .*cuda: ' \
+    -e 's/STREAM_AUGMENT, k->epoch/STREAM_AUGMENT, 0/'
+finds packed_samples_by_their_numbers '' forward test_augment 'FAIL .*cuda' \
+    -e '/gather_augmented(/,/^}/s/s.packed ? at . sample : number/number/'
 finds loss_without_the_largest_logit '' forward test_numbers 'FAIL .*cross-entropy' \
     -e '/softmax_cross_entropy(/,/^}/s/largest = row\[best\]/largest = 0/'
 finds softmax_without_the_largest '' forward test_numbers 'FAIL .*softmax' \

@@ -483,6 +483,7 @@ static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t run)
 
 static inline int min(int a, int b) { return a < b ? a : b; }
 static inline int max(int a, int b) { return a > b ? a : b; }
+static inline void sincospi(double x, double *sine, double *cosine) { *sine = std::sin(M_PI * x); *cosine = std::cos(M_PI * x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 
 #endif

@@ -138,10 +138,16 @@ ok "and ends with the bits of a run that was never stopped" sh -c "'$top/lenet5'
 ok "an unknown option" refused lenet5 'there is no option --epoch; --help lists' --epoch 3
 run lenet5 --help
 ok "-h is --help" sh -c "'$top/lenet5' -h | cmp -s - out"
-for program in conv1d conv2d padding stride kernels activation pooling sharing lenet1998 $([ -x "$top/edges" ] && echo edges); do
+for program in conv1d conv2d padding stride kernels activation pooling sharing lenet1998 $([ -x "$top/edges" ] && echo augment edges); do
     ok "$program --help" sh -c "'$top/$program' --help | grep -q 'usage: ./$program' && '$top/$program' -h | grep -q '^$program - '"
     ok "$program --epochs" refused $program '--epochs: there is no such option' --epochs
 done
+if [ -x "$top/augment" ]; then
+    ok "augment runs without data" run augment
+    ok "it says that it uses built-in digits" says 'built-in digits instead'
+    ok "it writes its sheet" sh -c "od -A n -t x1 -N 24 augment.png | tr -d ' \n' | grep -q '^89504e470d0a1a0a0000000d49484452000002ca000002ca\$'"
+    ok "augment refuses a missing folder" refused augment 'nowhere/data_batch_1.bin: cannot be opened' nowhere
+fi
 ok "the largest seed" run lenet5 --limit 128 --epochs 1 --quiet --seed 18446744073709551615
 losses out >largest; run lenet5 --limit 128 --epochs 1 --quiet --seed 18446744073709551614; losses out >other
 ok "and the one before it are two seeds" sh -c '! cmp -s largest other'
