@@ -157,6 +157,13 @@ typedef struct cnn_linear_options {
     int in_features CNN__0;                 /* may be given as a check */
 } cnn_linear_options;
 
+typedef struct cnn_batch_norm_options {
+    float eps CNN__0;                       /* added to the variance; default 1e-5 */
+    float momentum CNN__0;                  /* share of a batch in the running statistics; default 0.1 */
+    int no_affine CNN__0;                   /* affine = False: no weight and bias */
+    int no_running_stats CNN__0;            /* track_running_stats = False: the batch's, in evaluation too */
+} cnn_batch_norm_options;
+
 typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
 typedef struct cnn_dropout_options {
     float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none */
@@ -174,6 +181,8 @@ void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
+void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o); /* y = w (x - mean) / sqrt(var + eps) + b, */
+void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o); /* for each channel; 1d: after cnn_linear or cnn_conv1d */
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x */
 void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
@@ -194,6 +203,8 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
+#define cnn_batch_norm2d(net, ...) cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm1d(net, ...) cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
@@ -515,6 +526,13 @@ typedef struct cnn_linear_shape {
     cnn_activation activation; float slope;
 } cnn_linear_shape;
 
+typedef struct cnn_batch_norm_shape {
+    int batch, channels, pixels;
+    float eps, momentum;
+    int training;                           /* 1: mean and variance of this batch; 0: the running ones */
+    cnn_activation activation; float slope;
+} cnn_batch_norm_shape;
+
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
 
 /* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
@@ -541,12 +559,12 @@ typedef struct cnn_span {
     float same[4];                          /* the operation's own: what is the same for all its numbers */
 } cnn_span;
 
-enum { CNN_BACKEND_VERSION = 4 };
+enum { CNN_BACKEND_VERSION = 5 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
    the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
-   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d
-   and linear may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
+   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d,
+   linear and batch_norm may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
    entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
    another one is missing, by name. */
 struct cnn_backend {
@@ -583,6 +601,15 @@ struct cnn_backend {
                            const float *bias, void *work);
     void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
                             const float *dy, const float *y, const float *x, const float *weight, void *work);
+    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), for backward (NULL: not wanted);
+       weight, bias: (channels), or NULL, both: 1 and 0. mean, var: (channels), the running ones. They are read, or if
+       s->training moved, and 1 is added to *batches; all three NULL: only with s->training, and nothing is moved. */
+    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);                /* of backward */
+    void (*batch_norm_forward)(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean,
+                               float *var, int64_t *batches, const float *x, const float *weight, const float *bias);
+    void (*batch_norm_backward)(void *context, const cnn_batch_norm_shape *s, float *dx, float *dweight, float *dbias,
+                                const float *dy, const float *y, const float *saved, const float *x,
+                                const float *weight, void *work);
     /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
     void (*activation_forward)(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n);
     void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n);
@@ -1406,8 +1433,8 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
    Elsewhere x is a layer's input and y its output. dz, du, db are the gradients of the loss with
    respect to z, u, b. A parameter's gradient is added to what is there, an input's overwrites it.
 
-   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; softmax; dropout;
-   losses; optimizers; a batch of samples.
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch
+   normalisation; softmax; dropout; losses; optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1774,6 +1801,112 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
 }
 
 /* --------------------------------------------------------------------------------------------
+   Batch normalisation (Ioffe, Szegedy 2015): each channel c gets mean 0 and variance 1 over the
+   m = batch pixels values that it has in the batch; then a weight and a bias may change both.
+
+       mean = 1/m sum x      var = 1/m sum (x - mean)^2      sums over n and p, for each c
+       xh(n,c,p) = (x(n,c,p) - mean(c)) / sqrt(var(c) + eps)
+       y(n,c,p) = weight(c) xh(n,c,p) + bias(c)
+
+   In evaluation, mean and var are running ones: a sample's output depends on no other sample. While
+   training, each batch moves them. Their variance is the unbiased one, with m - 1 in place of m:
+
+       running = (1 - momentum) running + momentum (mean, or var m / (m - 1))
+
+       dbias += sum dy      dweight += sum dy xh
+       dx = weight / sqrt(var + eps) (dy - 1/m sum dy - xh 1/m sum dy xh)      while training:
+                                                         mean and var depend on every x, too
+       dx = weight / sqrt(var + eps) dy                  in evaluation: they do not
+
+       x, y  (n, channels, pixels)    weight, bias, mean, var  (channels); without weight: 1 and 0
+       saved  (2, channels): mean and 1 / sqrt(var + eps), from forward to backward
+   -------------------------------------------------------------------------------------------- */
+typedef struct cnn__moments { double mean, var; } cnn__moments;
+
+static ptrdiff_t cnn__batch_norm_map(const cnn_batch_norm_shape *s, int n, int c)
+{
+    return ((ptrdiff_t)n * s->channels + c) * s->pixels;
+}
+
+static cnn__moments cnn__batch_norm_moments(const cnn_batch_norm_shape *s, const float *x, int c)
+{
+    double m = (double)s->batch * s->pixels, d;
+    cnn__moments of = { 0, 0 };
+    int n, p;
+    for (n = 0; n < s->batch; n++)
+        for (p = 0; p < s->pixels; p++) of.mean += (double)x[cnn__batch_norm_map(s, n, c) + p] / m;
+    for (n = 0; n < s->batch; n++)
+        for (p = 0; p < s->pixels; p++) {
+            d = (double)x[cnn__batch_norm_map(s, n, c) + p] - of.mean;
+            of.var += d * d / m;
+        }
+    return of;
+}
+
+static double cnn__batch_norm_at(const cnn_batch_norm_shape *s, cnn__moments of, double x,
+                                 const float *weight, const float *bias, int c)
+{
+    double xh = (x - of.mean) / sqrt(of.var + (double)s->eps);
+    return weight ? (double)weight[c] * xh + (double)bias[c] : xh;
+}
+
+static void cnn__batch_norm_move(const cnn_batch_norm_shape *s, float *mean, float *var,
+                                 cnn__moments of)
+{
+    double m = (double)s->batch * s->pixels, share = (double)s->momentum;
+    *mean = (float)((1 - share) * (double)*mean + share * of.mean);
+    *var = (float)((1 - share) * (double)*var + share * of.var * m / (m - 1));
+}
+
+static void cnn__batch_norm_forward(const cnn_batch_norm_shape *s, float *y, float *saved,
+                                    float *mean, float *var, int64_t *batches, const float *x,
+                                    const float *weight, const float *bias)
+{
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        cnn__moments of;
+        if (s->training) of = cnn__batch_norm_moments(s, x, c);
+        else of.mean = (double)mean[c], of.var = (double)var[c];
+        if (s->training && mean) cnn__batch_norm_move(s, mean + c, var + c, of);
+        if (saved) saved[c] = (float)of.mean;
+        if (saved) saved[s->channels + c] = (float)(1 / sqrt(of.var + (double)s->eps));
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                y[i] = (float)cnn__batch_norm_at(s, of, (double)x[i], weight, bias, c);
+            }
+    }
+    if (s->training && batches) ++*batches;
+}
+
+static void cnn__batch_norm_backward(const cnn_batch_norm_shape *s, float *dx, float *dweight,
+                                     float *dbias, const float *dy, const float *saved,
+                                     const float *x, const float *weight)
+{
+    double m = (double)s->batch * s->pixels;
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        double mean = (double)saved[c], scale = (double)saved[s->channels + c];
+        double w = weight ? (double)weight[c] : 1, sum = 0, sum_xh = 0, d;
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                sum += (double)dy[i];
+                sum_xh += (double)dy[i] * ((double)x[i] - mean) * scale;
+            }
+        if (dbias) dbias[c] += (float)sum;
+        if (dweight) dweight[c] += (float)sum_xh;
+        if (!s->training) sum = sum_xh = 0;
+        for (n = 0; dx && n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                d = (double)dy[i] - sum / m - ((double)x[i] - mean) * scale * sum_xh / m;
+                dx[i] = (float)(w * scale * d);
+            }
+    }
+}
+
+/* --------------------------------------------------------------------------------------------
    Softmax over the channels c of each pixel: positive, and sums to 1.
 
        y_c = exp(x_c - max x) / sum_k exp(x_k - max x)         x, y  (n, channels, pixels)
@@ -2135,6 +2268,38 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
+static size_t cnn__batch_norm_values(const cnn_batch_norm_shape *s)
+{
+    return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels);
+}
+
+static size_t cnn__direct_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
+{
+    (void)context;
+    return sizeof(float) * cnn__batch_norm_values(s);
+}
+
+static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y,
+                                           float *saved, float *mean, float *var, int64_t *batches,
+                                           const float *x, const float *weight, const float *bias)
+{
+    (void)context;
+    cnn__batch_norm_forward(s, y, saved, mean, var, batches, x, weight, bias);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
+}
+
+static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx,
+                                            float *dweight, float *dbias, const float *dy,
+                                            const float *y, const float *saved, const float *x,
+                                            const float *weight, void *work)
+{
+    float *df = (float *)work;
+    (void)context;
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__batch_norm_values(s));
+    cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
+}
+
 /* The other entries are one card each. */
 static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
                                        const float *x)
@@ -2243,6 +2408,9 @@ static cnn_backend cnn__direct(void)
     b.linear_work = cnn__direct_linear_work;
     b.linear_forward = cnn__direct_linear_forward;
     b.linear_backward = cnn__direct_linear_backward;
+    b.batch_norm_work = cnn__direct_batch_norm_work;
+    b.batch_norm_forward = cnn__direct_batch_norm_forward;
+    b.batch_norm_backward = cnn__direct_batch_norm_backward;
     b.activation_forward = cnn__direct_activation_forward;
     b.activation_backward = cnn__direct_activation_backward;
     b.softmax_forward = cnn__direct_softmax_forward;
@@ -4136,6 +4304,217 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
+/* ---- batch normalisation: channel by channel ----
+
+   A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that small
+   maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from memory
+   twice, backward x, y and dy.                                                                                      */
+
+enum { CNN__CHUNK = 1024, CNN__SUMS = 16 };                /* values; partial sums, which fit vectors */
+
+typedef struct cnn__batch_norm_job {
+    const cnn__isa *isa;
+    const cnn_batch_norm_shape *s;
+    int channels;                                          /* of a piece */
+    float *y, *to_save, *mean, *var;                       /* forward */
+    float *dx, *dweight, *dbias; const float *dy, *result, *saved;         /* backward; result: y */
+    const float *x, *weight, *bias;
+} cnn__batch_norm_job;
+
+/* Where value `at` of channel c is. *run: how many values are beside each other from there to the end of its map */
+static ptrdiff_t cnn__channel_place(const cnn_batch_norm_shape *s, int c, ptrdiff_t at, ptrdiff_t *run)
+{
+    ptrdiff_t p = at % s->pixels;
+    *run = s->pixels - p;
+    return cnn__batch_norm_map(s, (int)(at / s->pixels), c) + p;
+}
+
+static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
+{
+    ptrdiff_t left = (ptrdiff_t)s->batch * s->pixels - first;
+    return left < CNN__CHUNK ? (int)left : (int)CNN__CHUNK;
+}
+
+/* The n values of channel c from `first` on, beside each other: where they are, or copied into `own` */
+static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n, float *own)
+{
+    ptrdiff_t run, done, i, place = cnn__channel_place(s, c, first, &run);
+    if (run >= n) return maps + place;
+    for (done = 0; done < n; done += run) {
+        place = cnn__channel_place(s, c, first + done, &run);
+        if (run > n - done) run = n - done;
+        for (i = 0; i < run; i++) own[done + i] = maps[place + i];
+    }
+    return own;
+}
+
+static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, ptrdiff_t first, int n, const float *own)
+{
+    ptrdiff_t run, done, i;
+    for (done = 0; done < n; done += run) {
+        ptrdiff_t place = cnn__channel_place(s, c, first + done, &run);
+        if (run > n - done) run = n - done;
+        for (i = 0; i < run; i++) maps[place + i] = own[done + i];
+    }
+}
+
+/* sum of (a - a0) (b - b0) */
+static double cnn__sum_products(const float *a, float a0, const float *b, float b0, int n)
+{
+    float sums[CNN__SUMS] = { 0 };
+    double sum = 0;
+    int i, k;
+    for (i = 0; i + CNN__SUMS <= n; i += CNN__SUMS)
+        for (k = 0; k < CNN__SUMS; k++) sums[k] += (a[i + k] - a0) * (b[i + k] - b0);
+    for (; i < n; i++) sums[0] += (a[i] - a0) * (b[i] - b0);
+    for (k = 0; k < CNN__SUMS; k++) sum += (double)sums[k];
+    return sum;
+}
+
+/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
+static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
+{
+    cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
+    float own[CNN__CHUNK];
+    ptrdiff_t m = (ptrdiff_t)job->s->batch * job->s->pixels, first;
+    int n;
+    for (first = 0; first < m; first += n) {
+        const float *x;
+        double mean, far, all;
+        n = cnn__chunk_size(job->s, first);
+        x = cnn__chunk(job->s, job->x, c, first, n, own);
+        mean = (double)job->isa->total(x, n) / n;
+        far = mean - of.mean;
+        all = (double)(first + n);
+        of.mean += far * n / all;
+        of.var += cnn__sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
+    }
+    of.var /= (double)m;
+    return of;
+}
+
+static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int c)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    cnn__moments of;
+    float in[CNN__CHUNK], out[CNN__CHUNK], mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
+    int n, i;
+    if (s->training) of = cnn__simd_moments(job, c);
+    else of.mean = (double)job->mean[c], of.var = (double)job->var[c];
+    if (s->training && job->mean) cnn__batch_norm_move(s, job->mean + c, job->var + c, of);
+    mean = (float)of.mean;
+    inverse = (float)(1 / sqrt(of.var + (double)s->eps));
+    if (job->to_save) job->to_save[c] = mean, job->to_save[s->channels + c] = inverse;
+    scale = job->weight ? job->weight[c] * inverse : inverse;
+    for (first = 0; first < m; first += n) {
+        const float *x;
+        float *place, *y;
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        place = job->y + cnn__channel_place(s, c, first, &run);
+        y = run >= n ? place : out;
+        for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+        if (s->activation == CNN_RELU) job->isa->relu_forward(y, y, n);
+        else if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)n);
+        if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
+    }
+}
+
+/* dy times the activation's slope */
+static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff_t first, int n, float *df)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    float own[CNN__CHUNK];
+    const float *dy = cnn__chunk(s, job->dy, c, first, n, df), *y;
+    if (!s->activation) return dy;
+    y = cnn__chunk(s, job->result, c, first, n, own);
+    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, n);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)n);
+    return df;
+}
+
+static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int c)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    float in[CNN__CHUNK], own[CNN__CHUNK], out[CNN__CHUNK];
+    float mean = job->saved[c], inverse = job->saved[s->channels + c], scale, shift, slope;
+    double sum = 0, sum_xh = 0;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
+    const float *x, *df;
+    int n, i;
+    for (first = 0; first < m; first += n) {
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        df = cnn__chunk_df(job, c, first, n, own);
+        sum += (double)job->isa->total(df, n);
+        sum_xh += cnn__sum_products(df, 0, x, mean, n) * (double)inverse;
+    }
+    if (job->dbias) job->dbias[c] += (float)sum;
+    if (job->dweight) job->dweight[c] += (float)sum_xh;
+    if (!s->training) sum = sum_xh = 0;
+    scale = job->weight ? job->weight[c] * inverse : inverse;
+    shift = (float)(sum / (double)m);
+    slope = (float)(sum_xh * (double)inverse / (double)m);
+    for (first = 0; job->dx && first < m; first += n) {
+        float *place, *dx;
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        df = cnn__chunk_df(job, c, first, n, own);
+        place = job->dx + cnn__channel_place(s, c, first, &run);
+        dx = run >= n ? place : out;
+        for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
+        if (dx == out) cnn__put_chunk(s, job->dx, c, first, n, out);
+    }
+}
+
+static void cnn__batch_norm_piece(void *arguments, int piece, int thread)
+{
+    const cnn__batch_norm_job *job = (const cnn__batch_norm_job *)arguments;
+    int c = piece * job->channels, end = cnn__smaller(c + job->channels, job->s->channels);
+    (void)thread;
+    for (; c < end; c++)
+        if (job->dy) cnn__batch_norm_backward_channel(job, c);
+        else cnn__batch_norm_forward_channel(job, c);
+}
+
+static void cnn__batch_norm_run(void *context, const cnn_batch_norm_shape *s, cnn__batch_norm_job *job)
+{
+    job->isa = cnn__isa_of(context);
+    job->s = s;
+    job->channels = cnn__divide_up(16, s->pixels);         /* threads that write to one cache line would wait for it */
+    cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->channels, job->channels), cnn__batch_norm_piece, job);
+}
+
+static size_t cnn__simd_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
+{
+    (void)context; (void)s;
+    return 0;
+}
+
+static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean,
+                                         float *var, int64_t *batches, const float *x, const float *weight,
+                                         const float *bias)
+{
+    cnn__batch_norm_job job;
+    memset(&job, 0, sizeof job);
+    job.y = y; job.to_save = saved; job.mean = mean; job.var = var; job.x = x; job.weight = weight; job.bias = bias;
+    cnn__batch_norm_run(context, s, &job);
+    if (s->training && batches) ++*batches;
+}
+
+static void cnn__simd_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx, float *dweight,
+                                          float *dbias, const float *dy, const float *y, const float *saved,
+                                          const float *x, const float *weight, void *work)
+{
+    cnn__batch_norm_job job;
+    (void)work;
+    memset(&job, 0, sizeof job);
+    job.dx = dx; job.dweight = dweight; job.dbias = dbias; job.dy = dy; job.result = y; job.x = x; job.weight = weight;
+    job.saved = saved;
+    cnn__batch_norm_run(context, s, &job);
+}
+
 /* ---- the table `simd`: `direct`, with what is faster in its place ---- */
 
 static void *cnn__simd_open(int threads, char *sentence, size_t room)
@@ -4170,6 +4549,9 @@ static cnn_backend cnn__simd(void)
     b.linear_work = cnn__simd_linear_work;
     b.linear_forward = cnn__simd_linear_forward;
     b.linear_backward = cnn__simd_linear_backward;
+    b.batch_norm_work = cnn__simd_batch_norm_work;
+    b.batch_norm_forward = cnn__simd_batch_norm_forward;
+    b.batch_norm_backward = cnn__simd_batch_norm_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
     b.dropout_forward = cnn__simd_dropout;
@@ -5639,6 +6021,7 @@ static const char *cnn__missing_entry(const cnn_backend *b)
     CNN__MISSES(conv2d_work); CNN__MISSES(conv2d_forward); CNN__MISSES(conv2d_backward);
     CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
     CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
+    CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
     CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
     CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
     CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
