@@ -4575,7 +4575,7 @@ static cnn_backend cnn__simd(void)
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
    In this section: what rooms are made of; options; shapes; then a room for convolution,
-   activation, pooling, linear, softmax, flatten and dropout.
+   activation, pooling, linear, batch normalisation, softmax, flatten and dropout.
    ============================================================================================ */
 
 /* ---- what rooms are made of ---- */
@@ -4585,7 +4585,7 @@ typedef struct cnn__kind cnn__kind;
 /* flat: (c, 1, 1), a vector */
 typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 
-enum { CNN__INPUTS = 2, CNN__TENSORS = 2 };  /* the most that a layer reads, and has of each */
+enum { CNN__INPUTS = 2, CNN__TENSORS = 3 };  /* the most that a layer reads, and has of each */
 
 /* What the cards and the backends are called with. A layer's are fitted to its input; the batch is
    an operation's. */
@@ -4593,6 +4593,7 @@ typedef struct cnn__shapes {
     cnn_conv2d_shape conv;
     cnn_pool2d_shape pool;
     cnn_linear_shape linear;
+    cnn_batch_norm_shape norm;
     cnn_map_shape map;
 } cnn__shapes;
 
@@ -4611,12 +4612,15 @@ typedef struct cnn__layer {
     int has_kinks;  /* there its slope jumps, and a gradient check must look away */
     int training_only;                      /* in evaluation, its output is its input */
     int sums_to_one;                        /* its outputs are probabilities */
+    int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
+    size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
     /* the rooms' own */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
     cnn_linear_options linear_options;
-    int along_width, average, global;       /* conv1d and pool1d; avg_pool; global_avg_pool */
+    cnn_batch_norm_options norm_options;
+    int along_width, average, global;       /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
     cnn_activation activation;
     float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
@@ -4626,17 +4630,19 @@ typedef struct cnn__tensor {                /* one parameter or buffer */
     char key[112];                          /* "features.0.weight" */
     int layer, place;                       /* its place in the layer's list */
     int ndim, shape[4];
-    size_t offset, count;  /* floats, in the block of all parameters or all buffers */
-    size_t fan_in, fan_out;                 /* of the first values of a parameter */
+    size_t offset, count;  /* floats, in the block of all parameters and, behind them, buffers */
+    size_t fan_in, fan_out;                 /* of the first values; 0: all are `first` */
     cnn_init init;
+    float first;
+    int integer;                            /* one int64_t, in the place of two floats */
 } cnn__tensor;
 
 typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
     int first, last;
     cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
-    size_t index_size;  /* bytes a sample that forward leaves for backward, or 0 */
+    size_t index_size, kept;  /* bytes that forward leaves for backward: a sample's, and others */
     float *output;                          /* (batch, out), its own memory */
-    unsigned char *index;                   /* (batch, index_size) */
+    unsigned char *index;                   /* (batch, index_size), or (kept) */
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
     float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
@@ -4651,7 +4657,8 @@ typedef struct cnn__call {
     int number, batch, training;            /* number: the layer's place in the network */
     const cnn_counters *counters;
     float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
-    float *buffers[CNN__TENSORS];
+    float *buffers[CNN__TENSORS];  /* NULL where one looks at how it trains: nothing may move then */
+    cnn__moments *moments;  /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
     const float *x[CNN__INPUTS];
     const float *dy;
     float *y, *dx[CNN__INPUTS];
@@ -4678,7 +4685,7 @@ struct cnn__kind {
     void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);  /* of sample 0 */
     /* what the caller's options mean; once, before `shape`. 0 and an error: nothing */
     int (*options)(cnn__layer *l, const cnn__fitter *f);
-    /* lists its parameters, and its buffers: name, ndim, shape, fans, init. How many there are */
+    /* lists its parameters, and its buffers: name, ndim, shape, first values. How many there are */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
     int (*buffers)(const cnn__layer *l, cnn__tensor *t);
     int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
@@ -5531,6 +5538,167 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
     cnn__add(net, &layer);
 }
 
+/* ---- batch normalisation ---- */
+
+static const cnn__field cnn__batch_norm_fields[] = {
+    CNN__FLOAT(cnn_batch_norm_options, eps, 1e-5), CNN__FLOAT(cnn_batch_norm_options, momentum, 0.1),
+    CNN__INT(cnn_batch_norm_options, no_affine, 0),
+    CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
+};
+
+static int cnn__layer_batch_norm_options(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_batch_norm_options *o = &l->norm_options;
+    if (!CNN__OPTIONS(&l->norm_options, cnn__batch_norm_fields, f->label, f->error)) return 0;
+    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
+    if (o->momentum >= 0 && o->momentum <= 1) return 1;
+    return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
+}
+
+static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_batch_norm_shape *s = &l->shapes.norm;
+    if (l->in.flat && !l->along_width)
+        return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
+                           "%d values; use batch_norm1d after a linear layer", l->in.channels);
+    if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
+    memset(s, 0, sizeof *s);
+    s->channels = l->in.channels;
+    s->pixels = l->in.height * l->in.width;
+    s->eps = l->norm_options.eps;
+    s->momentum = l->norm_options.momentum;
+    l->kept = 2 * sizeof(float) * (size_t)s->channels;
+    l->out = l->in;
+    return 1;
+}
+
+/* One tensor of the channels, or one number */
+static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
+{
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ndim = channels > 0;
+    t->shape[0] = channels;
+    t->first = first;
+}
+
+static int cnn__layer_batch_norm_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    if (l->norm_options.no_affine) return 0;
+    cnn__channel_tensor(t, "weight", l->in.channels, 1);
+    cnn__channel_tensor(t + 1, "bias", l->in.channels, 0);
+    return 2;
+}
+
+static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
+{
+    if (l->norm_options.no_running_stats) return 0;
+    cnn__channel_tensor(t, "running_mean", l->in.channels, 0);
+    cnn__channel_tensor(t + 1, "running_var", l->in.channels, 1);
+    cnn__channel_tensor(t + 2, "num_batches_tracked", 0, 0);
+    t[2].integer = 1;
+    return 3;
+}
+
+static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
+{
+    if (!next->activation || op->shapes.norm.activation) return 0;
+    op->shapes.norm.activation = next->activation;
+    op->shapes.norm.slope = next->slope;
+    return 1;
+}
+
+static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = c->shapes->norm;
+    s.batch = c->batch;
+    s.training = c->training || !c->layer->buffer_count;
+    return s;
+}
+
+static size_t cnn__layer_batch_norm_work(const cnn__call *c)
+{
+    return c->b->batch_norm_work(c->b->context, &c->shapes->norm);
+}
+
+static void cnn__layer_batch_norm_forward(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    c->b->batch_norm_forward(c->b->context, &s, c->y, (float *)(void *)c->index, c->buffers[0],
+                             c->buffers[1], (int64_t *)(void *)c->buffers[2], c->x[0],
+                             c->tensors[0], c->tensors[1]);
+}
+
+static void cnn__layer_batch_norm_backward(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    c->b->batch_norm_backward(c->b->context, &s, c->dx[0], c->gradients[0], c->gradients[1], c->dy,
+                              c->y, (const float *)(void *)c->index, c->x[0], c->tensors[0],
+                              c->work);
+}
+
+static cnn__moments cnn__moments_of(const cnn__call *c, int k)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    cnn__moments of;
+    if (c->moments && c->moments[k].var >= 0) return c->moments[k];
+    if (s.training) of = cnn__batch_norm_moments(&s, c->x[0], k);
+    else of.mean = (double)c->buffers[0][k], of.var = (double)c->buffers[1][k];
+    if (c->moments) c->moments[k] = of;
+    return of;
+}
+
+static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
+                              (double)c->x[0][cnn__place(c->layer, n, k, row, column)],
+                              c->tensors[0], c->tensors[1], k);
+}
+
+static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
+{
+    return (double)cnn__size(l->out);
+}
+
+static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__moments of = cnn__moments_of(c, k);
+    double w = c->tensors[0] ? (double)c->tensors[0][k] : 1;
+    double b = c->tensors[1] ? (double)c->tensors[1][k] : 0;
+    cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
+                 cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
+    cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)], of.mean, of.var,
+                 (double)c->shapes->norm.eps, b, cnn__layer_batch_norm_at(c, 0, k, row, column));
+}
+
+static const cnn__kind cnn__batch_norm_kind = {
+    cnn__layer_batch_norm_shape, cnn__layer_batch_norm_forward, cnn__layer_batch_norm_backward,
+    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain,
+    cnn__layer_batch_norm_options, cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers,
+    cnn__layer_batch_norm_fuse, cnn__layer_batch_norm_work, cnn__layer_batch_norm_multiply_adds
+};
+
+static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const char *type,
+                                int along_width)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__batch_norm_kind, type);
+    layer.norm_options = o;
+    layer.along_width = along_width;
+    layer.mixes_samples = 1;
+    cnn__add(net, &layer);
+}
+
+void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
+{
+    cnn__add_batch_norm(net, o, "batch_norm2d", 0);
+}
+
+void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
+{
+    cnn__add_batch_norm(net, o, "batch_norm1d", 1);
+}
+
 /* ---- softmax ---- */
 
 static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
@@ -5730,9 +5898,9 @@ struct cnn_net {
     /* parameters: there once `ready` */
     int ready;
     cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
-    size_t parameter_count, buffer_size;    /* floats in each block, gaps between tensors included       */
-    float *parameters, *moment1, *moment2;
-    float *buffered;                        /* the block of buffers                                      */
+    const cnn__tensor **state; int state_count;            /* both, as PyTorch's state dict lists them    */
+    size_t parameter_count, state_size;     /* floats, gaps between tensors included: of parameters; with buffers */
+    float *parameters, *moment1, *moment2;  /* behind the parameters are the buffers, which no optimizer sees    */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
     int op_count;                           /* of each pass                                              */
     /* passes */
@@ -6126,7 +6294,7 @@ static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, in
         for (t->count = 1, i = 0; i < t->ndim; i++)
             if (!cnn__mul(&t->count, t->count, (size_t)t->shape[i])) t->count = most;
         t->offset = *size;
-        *size += (t->count + 15) / 16 * 16;                /* each begins at a cache line */
+        *size += (t->count + (size_t)t->integer + 15) / 16 * 16;           /* each begins at a cache line */
         if (*size > most) *size = most;
     }
 }
@@ -6134,10 +6302,11 @@ static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, in
 static int cnn__list_tensors(cnn_net *net)
 {
     size_t room = (size_t)net->layer_count * CNN__TENSORS;
-    int i;
+    int i, k;
     net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
     net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
-    if (!net->tensors || !net->buffers) return cnn__fail(net, "out of memory for the network's layers");
+    net->state = (const cnn__tensor **)cnn__alloc(2 * room, sizeof *net->state);
+    if (!net->tensors || !net->buffers || !net->state) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
@@ -6146,10 +6315,15 @@ static int cnn__list_tensors(cnn_net *net)
         l->tensor_count = l->kind->tensors ? l->kind->tensors(l, parameters) : 0;
         l->buffer_count = l->kind->buffers ? l->kind->buffers(l, buffers) : 0;
         cnn__place_tensors(net, i, parameters, l->tensor_count, &net->parameter_count);
-        cnn__place_tensors(net, i, buffers, l->buffer_count, &net->buffer_size);
+        for (k = 0; k < l->tensor_count; k++) net->state[net->state_count++] = &parameters[k];
+        for (k = 0; k < l->buffer_count; k++) net->state[net->state_count++] = &buffers[k];
         net->tensor_count += l->tensor_count;
         net->buffer_count += l->buffer_count;
     }
+    net->state_size = net->parameter_count;
+    for (i = 0; i < net->layer_count; i++)
+        cnn__place_tensors(net, i, net->buffers + net->layers[i].first_buffer, net->layers[i].buffer_count,
+                           &net->state_size);
     return 1;
 }
 
@@ -6157,12 +6331,14 @@ static void cnn__forget_tensors(cnn_net *net)
 {
     cnn__free(net->tensors);
     cnn__free(net->buffers);
+    cnn__free((void *)net->state);
     net->tensors = net->buffers = NULL;
-    net->tensor_count = net->buffer_count = 0;
-    net->parameter_count = net->buffer_size = 0;
+    net->state = NULL;
+    net->tensor_count = net->buffer_count = net->state_count = 0;
+    net->parameter_count = net->state_size = 0;
 }
 
-/* One parameter's first values: a function of (seed, number of the tensor, element). */
+/* One tensor's first values: a function of (seed, number of the tensor, element). */
 static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
 {
     double bound = 1 / sqrt((double)t->fan_in), deviation = 0, a, b;       /* PyTorch: kaiming_uniform(a = sqrt 5) */
@@ -6174,7 +6350,8 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
     case CNN_XAVIER_NORMAL:   deviation = sqrt(2.0 / (double)(t->fan_in + t->fan_out)); break;
     default: break;
     }
-    for (i = 0; i < t->count; i++) {
+    for (i = 0; !t->fan_in && i < t->count; i++) w[i] = t->first;
+    for (i = 0; t->fan_in && i < t->count; i++) {
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
         a = (double)cnn__unit(r[0]);
@@ -6205,23 +6382,23 @@ static void cnn__new_spans(cnn_net *net)
 
 static int cnn__init_parameters(cnn_net *net)
 {
-    float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
+    float *host = (float *)cnn__alloc(net->state_size + 1, sizeof *host);
     int i;
     if (!host)
         return cnn__fail(net, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
                          4e-6 * (double)net->parameter_count);
-    net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
+    net->parameters = cnn__alloc_floats(net, net->state_size, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
-    net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
     net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
         for (i = 0; i < net->tensor_count; i++)
             cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
-        cnn__upload(net, net->parameters, host, sizeof *host * net->parameter_count);
+        for (i = 0; i < net->buffer_count; i++)
+            cnn__init_tensor(host + net->buffers[i].offset, &net->buffers[i], net->seed, net->tensor_count + i);
+        cnn__upload(net, net->parameters, host, sizeof *host * net->state_size);
         cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
-        cnn__zero(net, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -6239,6 +6416,7 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     memset(&op, 0, sizeof op);
     op.first = op.last = i;
     op.shapes = net->layers[i].shapes;
+    op.kept = net->layers[i].kept;
     return op;
 }
 
@@ -6287,7 +6465,7 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     cnn__call c;
     int i;
     s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->map.batch = batch;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->norm.batch = s->map.batch = batch;
     memset(&c, 0, sizeof c);
     c.b = &net->backend;
     c.layer = l;
@@ -6301,7 +6479,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
         c.tensors[i] = net->parameters + offset;
         if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
     }
-    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = net->buffered + net->buffers[l->first_buffer + i].offset;
+    for (i = 0; i < l->buffer_count && !(net->looking && c.training); i++)
+        c.buffers[i] = net->parameters + net->buffers[l->first_buffer + i].offset;
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
     c.index = net->pass.no_grad ? NULL : op->index;
@@ -6383,18 +6562,36 @@ static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leave
     cnn__free_index_memory(net);
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i];
-        if (!op->index_size) continue;
-        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch, 1, "the pooling indices");
+        if (!op->index_size && !op->kept) continue;
+        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch + op->kept, 1,
+                                                        "what backward needs");
         if (!op->index) return 0;
     }
     net->pass.index_capacity = batch;
     return 1;
 }
 
+/* Its outputs depend on all samples of the batch. */
+static int cnn__mixes(const cnn__layer *l, int training) { return l->mixes_samples && (training || !l->buffer_count); }
+
+static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and variance of each channel */
+{
+    cnn__text label;
+    int i;
+    for (i = 0; i < net->layer_count && batch == 1; i++) {
+        const cnn__layer *l = &net->layers[i];
+        if (!cnn__mixes(l, !net->pass.evaluating) || l->in.height > 1 || l->in.width > 1) continue;
+        return cnn__fail(net, "%s: expected more than 1 value per channel when training, but the batch is 1 sample of 1 "
+                         "pixel; use larger batches (.drop_last = 1 leaves out a last one that is smaller)%s",
+                         cnn__label(l, i + 1, &label), l->buffer_count ? ", or call cnn_eval first" : "");
+    }
+    return 1;
+}
+
 /* Room for a forward pass of `batch` samples; nothing happens while that stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
-    return cnn__ready(net) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
+    return cnn__ready(net) && cnn__enough_values(net, batch) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
         && (batch == net->work_batch || cnn__reserve_work(net, batch))
         && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
@@ -6492,7 +6689,6 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->scale);
         cnn__backend_free(net, &net->shift);
         cnn__backend_free(net, &net->parameters);
-        cnn__backend_free(net, &net->buffered);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
         cnn__backend_free(net, &net->spans);
@@ -6558,6 +6754,14 @@ static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y 
 static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
 {
     cnn__call c = cnn__call_of(net, op, batch);
+    c.layer->kind->forward(&c);
+}
+
+/* The same again, or to look: no buffer is moved. */
+static void cnn__look_forward(cnn_net *net, cnn__op *op, int batch)
+{
+    cnn__call c = cnn__call_of(net, op, batch);
+    if (c.training) memset(c.buffers, 0, sizeof c.buffers);
     c.layer->kind->forward(&c);
 }
 
@@ -7026,7 +7230,7 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.x[0] = x;
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
-        if (one.y) cnn__op_forward(net, &one, net->pass.batch);
+        if (one.y) cnn__look_forward(net, &one, net->pass.batch);
         cnn__backend_free(net, own);
         x = *own = one.y;
     }
@@ -7072,11 +7276,6 @@ static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, 
     return NULL;
 }
 
-static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
-{
-    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
-}
-
 /* what: "layer", "parameter", or more of them; lists those that there are */
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
 {
@@ -7109,9 +7308,13 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
         return (size_t)cnn__fail(net, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
                                  (double)count, (double)room);
     if (!t) from = cnn__activation_of(net, layer, &own);
-    else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
-    if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
-    else count = 0;
+    else from = (gradient ? net->pass.gradients : net->parameters) + t->offset;
+    if (!from || !cnn__sync(net)) count = 0;
+    else if (t && t->integer) {
+        int64_t number;
+        cnn__fetch(net, &number, from, sizeof number);
+        values[0] = (float)number;
+    } else cnn__fetch(net, values, from, sizeof *values * count);
     cnn__backend_free(net, &own);
     return count;
 }
@@ -7129,7 +7332,13 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     if (count != t->count)
         return cnn__fail(net, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
                          (double)count);
-    cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
+    if (t->integer) {
+        int64_t number;
+        if (!(values[0] >= 0 && values[0] < 1e15f && values[0] == floorf(values[0])))
+            return cnn__fail(net, "cnn_set: \"%.80s\" is a whole number of at least 0, not %g", key, (double)values[0]);
+        number = (int64_t)values[0];
+        cnn__upload(net, net->parameters + t->offset, &number, sizeof number);
+    } else cnn__upload(net, net->parameters + t->offset, values, sizeof *values * count);
     return 1;
 }
 
@@ -7886,9 +8095,9 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
 {
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
+    if (!net->best) net->best = (float *)cnn__alloc(net->state_size, sizeof(float));
     if (!net->best) { cnn__fail(net, "cnn_fit: out of memory for the best epoch's weights"); return; }
-    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
+    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->state_size);
     net->best_epoch = net->history_count;
 }
 
@@ -7901,7 +8110,7 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
         cnn__fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
-    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->parameter_count);
+    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->state_size);
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
@@ -9212,7 +9421,7 @@ typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dt
 
 static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
     { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
-    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, the others skipped */
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, and I64 for counts; the others are skipped */
     { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
@@ -9220,7 +9429,7 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
     { "an unknown type", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__I64, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
 
 typedef struct cnn__stored {                /* a tensor in a file                                        */
@@ -9407,7 +9616,7 @@ static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
     return t->data + (i / size * size + size - 1 - i % size);
 }
 
-static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
+static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32, F64 or I64 */
 {
     size_t count = t->count * (t->dtype->bits / 8), i;
     cnn__piece piece;
@@ -9708,27 +9917,31 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
 static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at = 0, size;
-    int d;
+    size_t i, count, at[2] = { 0, 0 }, size;               /* values of 8 bytes come first: all are aligned then */
+    int d, narrow;
     cnn__bytes *out = &output->own;
     const cnn__stored *t = cnn__tensors(s, &count);
+    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i += 2)
         cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
     cnn__print(out, "}");
-    for (i = 0; i < count; i++, t++, at += size) {
+    for (i = 0; i < count; i++, t++, at[narrow] += size) {
+        narrow = t->dtype->bits < 64;
         cnn__print(out, ",\"%s", t->prefix);
         cnn__print_json(out, t->key);
-        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":", t->dtype->name);
-        for (d = 0; d < t->ndim; d++) cnn__print(out, "%c%.0f", d ? ',' : '[', (double)t->shape[d]);
+        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
+        for (d = 0; d < t->ndim; d++) cnn__print(out, "%s%.0f", d ? "," : "", (double)t->shape[d]);
         size = t->count * t->dtype->bits / 8;
-        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at, (double)(at + size));
+        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + size));
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(output, t + i);
+    t = cnn__tensors(s, &count);
+    for (narrow = 0; narrow < 2; narrow++)
+        for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__put_values(output, t + i);
 }
 
 /* ---- .pth ----
@@ -10380,7 +10593,7 @@ static void cnn__compose_pth(cnn__state *s, cnn__output *output)
         cnn__pickle_string(&pickle, t[i].key);
         cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__pickle_string(&pickle, "storage");
-        cnn__print(&pickle, "ctorch\nFloatStorage\n");
+        cnn__print(&pickle, "ctorch\n%s\n", t[i].dtype->storage + 6);        /* behind "torch." */
         cnn__pickle_string(&pickle, name);
         cnn__pickle_string(&pickle, "cpu");
         cnn__pickle_number(&pickle, t[i].count);
@@ -10472,8 +10685,9 @@ static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, 
 {
     const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
     int d;
+    if (stored && stored->ndim != t->ndim) return NULL;
     for (d = 0; stored && d < t->ndim; d++)
-        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
+        if (stored->shape[d] != (size_t)t->shape[d]) return NULL;
     return stored;
 }
 
@@ -10482,9 +10696,9 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)
 {
     size_t score = 0;
     int i;
-    for (i = 0; i < s->net->tensor_count; i++)
-        if (cnn__find_stored(s, prefix, s->net->tensors[i].key))
-            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2u : 1u;
+    for (i = 0; i < s->net->state_count; i++)
+        if (cnn__find_stored(s, prefix, s->net->state[i]->key))
+            score += cnn__fitting(s, prefix, s->net->state[i]) ? 2u : 1u;
     return score;
 }
 
@@ -10496,12 +10710,12 @@ static size_t cnn__best_prefix(const cnn__state *s, char best[100])
     const cnn__stored *t = cnn__tensors(s, &count);
     int i;
     best[0] = 0;
-    for (i = 0; i < s->net->tensor_count && i < 4; i++)
-        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->tensor_count; k++) {
-            size_t length = strlen(t[k].key), end = strlen(s->net->tensors[i].key), score;
+    for (i = 0; i < s->net->state_count && i < 4; i++)
+        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
+            size_t length = strlen(t[k].key), end = strlen(s->net->state[i]->key), score;
             char prefix[100];
             if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
-                || strcmp(t[k].key + length - end, s->net->tensors[i].key))
+                || strcmp(t[k].key + length - end, s->net->state[i]->key))
                 continue;
             memcpy(prefix, t[k].key, length - end);
             prefix[length - end] = 0;
@@ -10621,7 +10835,7 @@ static int cnn__write_state(cnn__state *s, int pth)
 }
 
 /* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
-   the parameters' keys after the block's prefix. */
+   the parameters' keys after the block's prefix. Buffers are behind the parameters and the best weights. */
 enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
 static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
@@ -10630,13 +10844,26 @@ static float **cnn__block(cnn_net *net, int block)         /* of the first three
     return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
 }
 
+static size_t cnn__block_size(const cnn_net *net, int block)
+{
+    return block == CNN__PARAMETERS || block == CNN__BEST ? net->state_size : net->parameter_count;
+}
+
+/* Tensor i of the state dict, or NULL: it is not in this block */
+static const cnn__tensor *cnn__in_block(const cnn_net *net, int block, int i)
+{
+    return net->state[i]->offset < cnn__block_size(net, block) ? net->state[i] : NULL;
+}
+
 /* Adds a block in host memory to what will be written, which refers to it. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
     int i, d;
-    for (i = 0; values && i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[CNN__F32]);
+    for (i = 0; values && i < net->state_count; i++) {
+        const cnn__tensor *t = cnn__in_block(net, block, i);
+        cnn__stored stored;
+        if (!t) continue;
+        stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
         stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
@@ -10651,7 +10878,7 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
     const float *from = *cnn__block(net, block);
     if (from && net->backend.download != cnn__host_copy)
-        from = (float *)cnn__own(s, cnn__download(net, from, net->parameter_count));
+        from = (float *)cnn__own(s, cnn__download(net, from, cnn__block_size(net, block)));
     cnn__add_values(net, s, block, from);
 }
 
@@ -10728,9 +10955,10 @@ static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, 
     for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
 }
 
-/* Lists what does not fit; "" if all does. */
-static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *misfits)
+/* Lists what does not fit; "" if all does. Old files count no batches: as with PyTorch, that is no misfit. */
+static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
+    const char *prefix = cnn__prefix[block];
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
@@ -10738,17 +10966,19 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i;
     memset(lists, 0, sizeof lists);
-    for (i = 0; i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
-        else if (!cnn__fitting(s, prefix, t)) {
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *t = cnn__in_block(net, block, i);
+        if (!t) continue;
+        found = cnn__find_stored(s, prefix, t->key);
+        if (!found && !t->integer) cnn__add_name(&lists[0], t->key);
+        else if (found && !cnn__fitting(s, prefix, t)) {
             cnn__compare_shapes(found, t, &shapes);
             cnn__add_name(&lists[2], shapes.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
-        for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
-        if (i < net->tensor_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
+        for (i = 0; i < net->state_count && strcmp(net->state[i]->key, stored[k].key); i++) { }
+        if (i < net->state_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
         cnn__add_name(&lists[1], stored[k].key);
         cnn__name_lacking(stored[k].key, &lacking);
     }
@@ -10762,13 +10992,14 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
 
 /* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
    storage that consecutive tensors share is found, and its CRC computed, once. */
-static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
+static int cnn__locate(cnn__state *s, const cnn__tensor *of, cnn__stored *t, const cnn__stored *last)
 {
     char name[100];
     size_t size = last ? last->bytes : 0;
     int found = last && t->entry && !strcmp(t->entry, last->entry);
-    if (t->dtype - cnn__dtypes > CNN__BF16)
-        return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name);
+    if (of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
+        return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
+                          of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
     if (t->entry) {
         cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
         if (found) t->data = last->data;
@@ -10781,17 +11012,18 @@ static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
     return cnn__within_storage(s, t);
 }
 
-/* Locates all tensors of a block that fit; how many, or -1 and a message. The network does not change yet. */
+/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. The network does not change yet. */
 static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
 {
     const cnn__stored *last = NULL;
     int i, count = 0;
-    for (i = 0; i < net->tensor_count; i++) {
-        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *of = cnn__in_block(net, block, i);
+        cnn__stored *t = of ? (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], of) : NULL;
         if (!t) continue;
-        if (!cnn__locate(s, t, last)) return -1;
+        if (!cnn__locate(s, of, t, last)) return -1;
         if (t->entry) last = t;
-        count++;
+        count += of->offset < net->parameter_count;
     }
     return count;
 }
@@ -10807,13 +11039,16 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
-    for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *t = cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *of = cnn__in_block(net, block, i);
+        const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;
         const void *values = s->room;
+        int64_t number;
         if (!t) continue;
-        if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
+        if (of->integer) number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number), values = &number;
+        else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
         else cnn__read_values(t, s->room);
-        upload(net->backend.context, to + net->tensors[i].offset, values, t->count * sizeof(float));
+        upload(net->backend.context, to + of->offset, values, of->integer ? sizeof number : t->count * sizeof(float));
     }
 }
 
@@ -10830,7 +11065,7 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
     if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
-        cnn__compare(net, &s, "", &misfits);
+        cnn__compare(net, &s, CNN__PARAMETERS, &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
         else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
         if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
@@ -11038,7 +11273,7 @@ static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)    
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
 {
     cnn__text misfits;
-    cnn__compare(net, s, cnn__prefix[block], &misfits);
+    cnn__compare(net, s, block, &misfits);
     if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
     return cnn__locate_block(net, s, block) >= 0;
 }
@@ -11071,7 +11306,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
 static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
 {
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
+    if (!net->best) net->best = (float *)cnn__alloc(net->state_size + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
@@ -11214,6 +11449,7 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, const float *
     c.counters = counters;
     c.x[0] = x;
     for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = parameters + net->buffers[l->first_buffer + i].offset;
     return c;
 }
 
@@ -11226,6 +11462,7 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
     const float *dy = c->dy + cnn__size(out) * (size_t)n0;
     double sum = 0;
     int n, k, row, column;
+    for (k = 0; c->moments && k < out.channels; k++) c->moments[k].var = -1;
     for (n = n0; n < n1; n++)
         for (k = 0; k < out.channels; k++)
             for (row = 0; row < out.height; row++)
@@ -11248,7 +11485,8 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     for (s = 0; s < samples && (size_t)s < count; s++) {
         size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
         size_t at = (size_t)samples >= count ? (size_t)s : drawn;
-        int n0 = is_x ? (int)(at / per_sample) : 0, n1 = is_x ? n0 + 1 : c->batch;
+        int alone = is_x && !cnn__mixes(c->layer, c->training);
+        int n0 = alone ? (int)(at / per_sample) : 0, n1 = alone ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
         volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
@@ -11293,6 +11531,8 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
     op->x[0] = memory[0];
     op->dx[0] = memory[1];
     op->y = cnn__alloc_floats(net, outs, "the gradient check");
+    op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
+    net->pass.no_grad = 0;
     if (!cnn__stopped(net)) {
         cnn__upload(net, memory[0], x, sizeof *x * in);
         cnn__upload(net, memory[2], dy, sizeof *dy * outs);
@@ -11303,6 +11543,8 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, const float *x, const 
     }
     for (i = 0; i < 3; i++) cnn__backend_free(net, &memory[i]);
     cnn__backend_free(net, &op->y);
+    cnn__backend_free(net, &op->index);
+    net->pass.no_grad = 1;
     return !cnn__stopped(net);
 }
 
@@ -11311,6 +11553,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     const cnn__layer *l = &net->layers[number];
     size_t in = cnn__size(l->in) * (size_t)net->pass.batch, outs = cnn__size(l->out) * (size_t)net->pass.batch, i;
     float *own = NULL, *x = NULL, *dx, *dy, *gradients = NULL, *parameters = NULL;
+    cnn__moments *moments = NULL;
     const float *from = cnn__input_of(net, number, &own);
     cnn__op op = cnn__op_of(net, number);
     if (from && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))) x = cnn__download(net, from, in);
@@ -11321,19 +11564,23 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
     if (!cnn__stopped(net) && cnn__check_backward(net, &op, x, dy, dx)) {
         gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
-        parameters = cnn__download(net, net->parameters, net->parameter_count);
+        parameters = cnn__download(net, net->parameters, net->state_size);
+        moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
+        if (!moments) cnn__fail(net, "out of memory");
     }
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
         const cnn__tensor *t = net->tensors + l->first_tensor;
         c.dy = dy;
+        c.moments = l->mixes_samples ? moments : NULL;
         cnn__check_tensor(&c, "input", x, dx, in, samples, result, out);
         for (i = 0; i < (size_t)l->tensor_count; i++, t++)
             if (!l->frozen[i])
                 cnn__check_tensor(&c, t->name, c.tensors[i], gradients + t->offset, t->count, samples, result, out);
     }
     cnn__free(x); cnn__free(dx); cnn__free(dy); cnn__free(gradients); cnn__free(parameters);
+    cnn__free(moments);
 }
 
 /* The look's pass begins where training's next one would: same dropout masks, in the same mode */
@@ -11617,8 +11864,9 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
                          cnn__dims_text(l->out, &dims), channel, row, column);
     from = cnn__input_of(net, number, &own);
     if (!from) return 0;
-    x = cnn__download(net, from, cnn__size(l->in));        /* the first sample of the batch */
-    parameters = cnn__download(net, net->parameters, net->parameter_count);
+    x = cnn__download(net, from, cnn__size(l->in)          /* the first sample of the batch, or all */
+                                 * (cnn__mixes(l, !net->pass.evaluating) ? (size_t)net->pass.batch : 1));
+    parameters = cnn__download(net, net->parameters, net->state_size);
     cnn__backend_free(net, &own);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
