@@ -1380,8 +1380,12 @@ static void test_refused_backends(void)
     check_refused(&b, "abacus", "softmax_backward");
     b = *direct;
     b.name = "abacus";
+    b.batch_norm_work = NULL;
+    check_refused(&b, "abacus", "batch_norm_work");
+    b = *direct;
+    b.name = "abacus";
     b.version = CNN_BACKEND_VERSION + 7;
-    check_refused(&b, "abacus", "version 11");
+    check_refused(&b, "abacus", "version 12");
     b.version = CNN_BACKEND_VERSION;
     b.open = refusing_open;
     check_refused(&b, "abacus", "the machine has no abacus");
