@@ -4581,6 +4581,7 @@ static cnn_backend cnn__simd(void)
 /* ---- what rooms are made of ---- */
 
 typedef struct cnn__kind cnn__kind;
+struct cnn__call;
 
 /* flat: (c, 1, 1), a vector */
 typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
@@ -4614,6 +4615,9 @@ typedef struct cnn__layer {
     int sums_to_one;                        /* its outputs are probabilities */
     int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
     size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
+    int takes_scale;  /* its parameters are a weight with a row for each output channel, and a bias */
+    /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
+    double (*scale)(const struct cnn__call *c, int k, double *shift);
     /* the rooms' own */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
@@ -5158,6 +5162,7 @@ static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, 
 {
     cnn__layer layer = cnn__layer_of(&cnn__conv2d_kind, type);
     layer.conv_options = o;
+    layer.takes_scale = 1;
     layer.along_width = along_width;
     cnn__add(net, &layer);
 }
@@ -5535,6 +5540,7 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
 {
     cnn__layer layer = cnn__layer_of(&cnn__linear_kind, "linear");
     layer.linear_options = o;
+    layer.takes_scale = 1;
     cnn__add(net, &layer);
 }
 
@@ -5655,6 +5661,14 @@ static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row
                               c->tensors[0], c->tensors[1], k);
 }
 
+static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
+{
+    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
+                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
+    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
+    return scale;
+}
+
 static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
 {
     return (double)cnn__size(l->out);
@@ -5686,6 +5700,7 @@ static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const ch
     layer.norm_options = o;
     layer.along_width = along_width;
     layer.mixes_samples = 1;
+    layer.scale = o.no_running_stats ? NULL : cnn__layer_batch_norm_scale;
     cnn__add(net, &layer);
 }
 
@@ -5882,6 +5897,9 @@ typedef struct cnn__pass {
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
+/* Operations that run as one while the network is evaluated: see cnn__find_folds */
+typedef struct cnn__fold { cnn__op op; size_t weight, bias; } cnn__fold;   /* op.last < 0: none; places in net->folded */
+
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
 typedef enum cnn__schedule { CNN__CONSTANT, CNN__STEP_LR, CNN__COSINE_LR, CNN__ONE_CYCLE_LR } cnn__schedule;
 
@@ -5903,6 +5921,8 @@ struct cnn_net {
     float *parameters, *moment1, *moment2;  /* behind the parameters are the buffers, which no optimizer sees    */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
     int op_count;                           /* of each pass                                              */
+    cnn__fold *folds;                       /* (op_count): what begins with that operation               */
+    float *folded; size_t folded_size; int folded_now;     /* their weights; 0: the parameters have changed since */
     /* passes */
     cnn__pass pass, look;                   /* look: the one that is not in use now                      */
     int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
@@ -6439,6 +6459,108 @@ static void cnn__fuse(cnn_net *net)
     }
 }
 
+/* ---- folding: in evaluation, y = scale x + shift is work for the layer before ----
+
+   While one evaluates or predicts, the running statistics stay as they are, and a batch normalisation is a scale and a
+   shift of each channel. A convolution or linear layer before it does that with other weights, weight(k) scale(k), and
+   the bias that follows. Then it takes the activation and the pooling as well, and all that costs what it alone costs. */
+
+static int cnn__readers(const cnn_net *net, int layer)
+{
+    int i, k, count = 0;
+    for (i = 0; i < net->layer_count; i++)
+        for (k = 0; k < net->layers[i].input_count; k++) count += net->layers[i].inputs[k] == layer;
+    return count;
+}
+
+/* Whether operation `next` can be done by the fold as well: all its layers, or for the first one after the scale */
+static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, int from)
+{
+    const cnn__kind *kind = net->layers[fold->first].kind;
+    int i;
+    if (cnn__readers(net, next->first - 1) != 1 || net->layers[next->first].inputs[0] != next->first - 1) return 0;
+    for (i = from; i <= next->last; i++) if (!kind->fuse || !kind->fuse(fold, &net->layers[i])) return 0;
+    return 1;
+}
+
+static int cnn__find_folds(cnn_net *net)
+{
+    int i, k;
+    net->folds = (cnn__fold *)cnn__alloc((size_t)net->op_count + 1, sizeof *net->folds);
+    if (!net->folds) return cnn__fail(net, "out of memory for the network's layers");
+    for (i = 0; i < net->op_count; i++) {
+        const cnn__op *ops = net->pass.ops;
+        const cnn__layer *l = &net->layers[ops[i].first];
+        cnn__fold *fold = &net->folds[i];
+        cnn__op more;
+        fold->op = ops[i];
+        fold->op.last = -1;
+        if (!l->takes_scale || ops[i].last > ops[i].first || i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale)
+            continue;
+        for (k = i + 1; k < net->op_count && ops[k].first == ops[k - 1].last + 1; k++) {
+            more = fold->op;
+            if (!cnn__takes(net, &more, &ops[k], ops[k].first + (k == i + 1))) break;
+            fold->op = more;
+            fold->op.last = ops[k].last;
+        }
+        if (fold->op.last < 0) continue;
+        fold->weight = net->folded_size;
+        fold->bias = fold->weight + (net->tensors[l->first_tensor].count + 15) / 16 * 16;
+        net->folded_size = fold->bias + ((size_t)l->out.channels + 15) / 16 * 16;
+    }
+    return 1;
+}
+
+/* Layer `number` with its parameters and buffers on the host */
+static void cnn__host_tensors(const cnn_net *net, int number, float *state, cnn__call *c)
+{
+    const cnn__layer *l = &net->layers[number];
+    int i;
+    c->layer = l;
+    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = state + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = state + net->buffers[l->first_buffer + i].offset;
+}
+
+static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *state, float *to)
+{
+    cnn__call from, scaled;
+    size_t rows = (size_t)net->layers[fold->op.first].out.channels, row, i;
+    memset(&from, 0, sizeof from);
+    memset(&scaled, 0, sizeof scaled);
+    cnn__host_tensors(net, fold->op.first, state, &from);
+    cnn__host_tensors(net, fold->op.first + 1, state, &scaled);
+    row = net->tensors[from.layer->first_tensor].count / rows;
+    for (i = 0; i < rows; i++) {
+        double shift, scale = scaled.layer->scale(&scaled, (int)i, &shift);
+        const float *w = from.tensors[0] + i * row;
+        size_t k;
+        for (k = 0; k < row; k++) to[fold->weight + i * row + k] = (float)((double)w[k] * scale);
+        to[fold->bias + i] = (float)(shift + (from.tensors[1] ? (double)from.tensors[1][i] * scale : 0));
+    }
+}
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count);
+
+/* The weights of all folds, from the parameters and buffers as they are */
+static int cnn__fold_all(cnn_net *net)
+{
+    float *state, *to;
+    int i;
+    if (net->folded_now || !net->folded_size) return 1;
+    if (!net->folded) net->folded = cnn__alloc_floats(net, net->folded_size, "the folded weights");
+    if (!net->folded) return 0;
+    state = cnn__download(net, net->parameters, net->state_size);
+    to = (float *)cnn__alloc(net->folded_size, sizeof *to);
+    if (!to) cnn__fail(net, "out of memory for the folded weights");
+    for (i = 0; state && to && i < net->op_count; i++)
+        if (net->folds[i].op.last >= 0) cnn__fold_weights(net, &net->folds[i], state, to);
+    if (state && to) cnn__upload(net, net->folded, to, sizeof *to * net->folded_size);
+    net->folded_now = state && to;
+    cnn__free(state);
+    cnn__free(to);
+    return net->folded_now;
+}
+
 /* ---- memory for batches ---- */
 
 static int cnn__ready(cnn_net *net);
@@ -6548,8 +6670,9 @@ static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch ma
     size_t work = 0;
     int i;
     for (i = 0; i < net->op_count; i++) {
-        size_t size = cnn__op_work(net, &net->pass.ops[i], batch);
-        if (size > work) work = size;
+        size_t size = cnn__op_work(net, &net->pass.ops[i], batch), folded = cnn__op_work(net, &net->folds[i].op, batch);
+        work = size > work ? size : work;
+        work = folded > work ? folded : work;
     }
     if (!cnn__need_work(net, work)) return 0;
     net->work_batch = batch;
@@ -6648,6 +6771,7 @@ static int cnn__begin_look(cnn_net *net)
         if (!look->counters) return 0;
         cnn__zero(net, look->counters, sizeof(cnn_counters));
     }
+    if (!cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
     net->pass.evaluating = net->pass.no_grad = 1;
     return 1;
@@ -6689,6 +6813,7 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->scale);
         cnn__backend_free(net, &net->shift);
         cnn__backend_free(net, &net->parameters);
+        cnn__backend_free(net, &net->folded);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
         cnn__backend_free(net, &net->spans);
@@ -6700,9 +6825,12 @@ static void cnn__release(cnn_net *net)
     cnn__free(net->scaled);
     cnn__free(net->resident);
     cnn__free(net->pass.ops);
+    cnn__free(net->folds);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL;
+    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL; net->folds = NULL;
     net->op_count = net->opened = 0;
+    net->folded_size = 0;
+    net->folded_now = 0;
     net->staged_size = 0;
     net->work_batch = 0;
 }
@@ -6715,7 +6843,7 @@ static int cnn__make_ready(cnn_net *net)
     if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
-    return cnn__init_parameters(net);
+    return cnn__find_folds(net) && cnn__init_parameters(net);
 }
 
 static int cnn__ready(cnn_net *net)
@@ -6779,9 +6907,26 @@ static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->pass.x
 
 static float *cnn__last_output(cnn_net *net) { return cnn__output_of(net, net->layers[net->layer_count - 1].op); }
 
+/* Operation i and those that are folded into it; the last one's number. The outputs between them are not there. */
+static int cnn__run_fold(cnn_net *net, int i, int batch)
+{
+    cnn__op one = net->folds[i].op, *ops = net->pass.ops;
+    int last = net->layers[one.last].op;
+    cnn__call c;
+    one.x[0] = ops[i].x[0];
+    one.y = ops[last].y = ops[last].output;
+    c = cnn__call_of(net, &one, batch);
+    c.tensors[0] = net->folded + net->folds[i].weight;
+    c.tensors[1] = net->folded + net->folds[i].bias;
+    c.layer->kind->forward(&c);
+    for (; i < last; i++) ops[i].y = NULL, ops[i + 1].x[0] = NULL;
+    return last;
+}
+
 static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
     int i, k;
+    if (!net->pass.evaluating) net->folded_now = 0;
     net->pass.batch = batch;
     net->pass.has_loss = 0;
     memset(&net->pass.last, 0, sizeof net->pass.last);
@@ -6791,7 +6936,8 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
         for (k = 0; k < l->input_count; k++)
             op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
         op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
-        if (op->y == op->output) cnn__op_forward(net, op, batch);
+        if (net->looking && net->folded_now && net->folds[i].op.last >= 0) i = cnn__run_fold(net, i, batch);
+        else if (op->y == op->output) cnn__op_forward(net, op, batch);
     }
 }
 
@@ -7221,11 +7367,12 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 {
     const cnn__layer *l = &net->layers[i];
     const float *x;
-    int layer;
+    int layer, op = l->op;
     *own = NULL;
-    if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
-    x = net->pass.ops[l->op].x[0];
-    for (layer = net->pass.ops[l->op].first; layer <= i && x; layer++) {
+    if (op < 0 || (net->pass.ops[op].last <= i && net->pass.ops[op].y)) return cnn__output_of(net, op);
+    while (!net->pass.ops[op].x[0]) op--;                  /* folded into the one before */
+    x = net->pass.ops[op].x[0];
+    for (layer = net->pass.ops[op].first; layer <= i && x; layer++) {
         cnn__op one = cnn__op_of(net, layer);
         one.x[0] = x;
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
@@ -7339,6 +7486,7 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
         number = (int64_t)values[0];
         cnn__upload(net, net->parameters + t->offset, &number, sizeof number);
     } else cnn__upload(net, net->parameters + t->offset, values, sizeof *values * count);
+    net->folded_now = 0;
     return 1;
 }
 
@@ -7655,6 +7803,7 @@ void cnn_step(cnn_net *net)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
+    net->folded_now = 0;
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
         cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
@@ -8111,6 +8260,7 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
     cnn__upload(net, net->parameters, net->best, sizeof(float) * net->state_size);
+    net->folded_now = 0;
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
@@ -11039,6 +11189,7 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
+    net->folded_now = 0;
     for (i = 0; i < net->state_count; i++) {
         const cnn__tensor *of = cnn__in_block(net, block, i);
         const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;

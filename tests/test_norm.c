@@ -218,6 +218,71 @@ static void threads_change_no_bit(void)
     cnn_free(three);
 }
 
+/* What cnn_predict gives, with the normalisations folded, and what the layers give one after the other */
+static double folded_apart(cnn_net *net)
+{
+    static float folded[N * CLASSES], plain[N * CLASSES];
+    cnn_batch all = batch;
+    all.size = N;
+    cnn_eval(net);
+    cnn_forward(net, &all);
+    cnn_get(net, cnn_layer_name(net, net->layer_count - 1), plain, N * CLASSES);
+    cnn_train(net);
+    cnn_predict(net, folded, x, N);
+    CHECK(memcmp(folded, plain, sizeof plain), "the same bits: nothing was folded");
+    return test_distance(folded, plain, N * CLASSES, 1e-5, 1e-5);
+}
+
+static void is_folded(void)
+{
+    static const float wide[5] = { 3, 2, 1, 3, 2 }, near[7] = { .1f, -.2f, .3f, 0, .5f, 0, -.4f };
+    cnn_net *net = build(), *other = build();
+    const char *path = in_folder("d.safetensors");
+    int step;
+    CHECK(cnn_key(net, 0) && net->folds[0].op.last == 3 && net->folds[1].op.last < 0, "convolution, normalisation, relu, pooling: %d",
+          net->folds[0].op.last);
+    CHECK(net->folds[3].op.last == 7, "linear, normalisation, tanh: %d", net->folds[3].op.last);
+    CHECK(folded_apart(net) <= 1, "at the beginning");
+    for (step = 0; step < 3; step++) {                     /* each of these changes what is folded */
+        cnn_forward(net, &batch);
+        cnn_cross_entropy(net, &batch);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        CHECK(folded_apart(net) <= 1, "after a pass");
+        cnn_step(net);
+        CHECK(folded_apart(net) <= 1, "after a step");
+    }
+    cnn_set(net, "bn1.running_var", wide, 5);
+    CHECK(folded_apart(net) <= 1, "after cnn_set of a variance");
+    cnn_set(net, "bn2.running_mean", near, 7);
+    CHECK(folded_apart(net) <= 1, "after cnn_set of a mean");
+    CHECK(folded_apart(other) <= 1 && cnn_save(net, path) && cnn_load(other, path) && folded_apart(other) <= 1, "after loading");
+    cnn_fit(other, data, held_out, .epochs = 3, .batch_size = BATCH, .keep_best = 1);
+    CHECK(folded_apart(other) <= 1, "after the best epoch's weights came back");
+    CHECK(!cnn_error(net) && !cnn_error(other), "%s, %s", error_of(net), error_of(other));
+    remove(path);
+    cnn_free(net);
+    cnn_free(other);
+    net = cnn_new(C, SIDE, SIDE);                          /* groups; no weight and bias; no pooling; what stands between */
+    cnn_to(net, backend);
+    cnn_conv2d(net, .out_channels = 4, .kernel_size = 3, .groups = 2, .no_bias = 1);
+    cnn_batch_norm2d(net, .no_affine = 1, .eps = .1f);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 4);
+    cnn_flatten(net);
+    cnn_batch_norm1d(net, 0);
+    cnn_linear(net, .out_features = 8);
+    cnn_relu(net);
+    cnn_batch_norm1d(net, 0);
+    cnn_linear(net, .out_features = CLASSES);
+    cnn_batch_norm1d(net, .no_running_stats = 1);
+    cnn_sgd(net, .lr = .1f);
+    train(net, 2);
+    CHECK(net->folds[0].op.last == 1 && net->folds[2].op.last < 0 && net->folds[4].op.last < 0 && net->folds[6].op.last < 0
+          && folded_apart(net) <= 1, "folded to %d, and %d, %d, %d", net->folds[0].op.last, net->folds[2].op.last, net->folds[4].op.last,
+          net->folds[6].op.last);
+    cnn_free(net);
+}
+
 /* The batch's statistics in evaluation, too; nothing to keep. */
 static void without_running_statistics(void)
 {
@@ -294,6 +359,7 @@ int main(void)
         is_saved("b.safetensors");
         is_saved("b.pth");
         is_resumed();
+        is_folded();
     }
     backend = "simd";
     a_wrong_gradient_is_found();
