@@ -179,10 +179,16 @@ typedef struct cnn_linear_options {
     int in_features CNN__0;             /* only checked */
 } cnn_linear_options;
 
+typedef struct cnn_batch_norm_options {
+    float eps CNN__0;                   /* added to the variance; default 1e-5 */
+    float momentum CNN__0;              /* a batch's share in the running statistics; default 0.1 */
+    int no_affine CNN__0;               /* affine = False: no weight and bias */
+    int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's */
+} cnn_batch_norm_options;
+
 typedef struct cnn_leaky_relu_options {
     float negative_slope CNN__0;        /* default 0.01 */
 } cnn_leaky_relu_options;
-
 typedef struct cnn_dropout_options {
     float p CNN__0;                     /* share of values set to 0; no default; CNN_ZERO: none */
 } cnn_dropout_options;
@@ -200,6 +206,9 @@ void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* along width on
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* options for height are not read */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): means */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
+/* y = w (x - mean) / sqrt(var + eps) + b, for each channel; 1d: after cnn_linear or cnn_conv1d */
+void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o);
+void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o);
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)            (6.3) */
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o);  /* y = x > 0 ? x : slope x */
 void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
@@ -236,6 +245,8 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
+#define cnn_batch_norm2d(net, ...) cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm1d(net, ...) cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
@@ -639,6 +650,14 @@ typedef struct cnn_linear_shape {
     cnn_activation activation; float slope;
 } cnn_linear_shape;
 
+/* training 1: mean and variance of this batch; 0: the running ones */
+typedef struct cnn_batch_norm_shape {
+    int batch, channels, pixels;
+    float eps, momentum;
+    int training;
+    cnn_activation activation; float slope;
+} cnn_batch_norm_shape;
+
 /* Some channels of one tensor, and where they go in another */
 typedef struct cnn_copy_shape {
     int batch, channels, pixels;
@@ -686,8 +705,8 @@ enum { CNN_BACKEND_VERSION = 5 };
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as
    `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
    or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
-   dweight and dbias of conv2d and linear may each be NULL: not wanted. To make a backend, copy
-   cnn_find_backend("direct") and replace entries, or fill all. Entries marked (optional) may be
+   dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
+   backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked (optional) may be
    NULL; if another one is missing, a network refuses the backend and names the entry. */
 struct cnn_backend {
     int version;                        /* CNN_BACKEND_VERSION, or the table is refused */
@@ -726,6 +745,18 @@ struct cnn_backend {
     void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight,
                             float *dbias, const float *dy, const float *y, const float *x,
                             const float *weight, void *work);
+    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), for
+       backward (NULL: not wanted); weight, bias: (channels), or NULL, both: 1 and 0. mean, var:
+       (channels), the running ones. They are read, or if s->training moved, and 1 is added to
+       *batches; all three NULL: only with s->training, and nothing is moved. */
+    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);   /* of backward */
+    void (*batch_norm_forward)(void *context, const cnn_batch_norm_shape *s, float *y,
+                               float *saved, float *mean, float *var, int64_t *batches,
+                               const float *x, const float *weight, const float *bias);
+    void (*batch_norm_backward)(void *context, const cnn_batch_norm_shape *s, float *dx,
+                                float *dweight, float *dbias, const float *dy, const float *y,
+                                const float *saved, const float *x, const float *weight,
+                                void *work);
     /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
     void (*activation_forward)(void *context, cnn_activation f, float slope, float *y,
                                const float *x, size_t n);
@@ -1597,8 +1628,9 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
    The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
-   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; softmax; dropout;
-   cross-entropy; mean squared error; optimizers; a batch of samples.
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch
+   normalisation; softmax; joins; dropout; cross-entropy; mean squared error; optimizers; a batch of
+   samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1989,6 +2021,112 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
         for (i = 0; i < s->in_features; i++) *dw++ += (float)cnn__linear_dw_at(s, dy, x, o, i);
     for (n = 0; dx && n < s->batch; n++)
         for (i = 0; i < s->in_features; i++) *dx++ = (float)cnn__linear_dx_at(s, dy, w, n, i);
+}
+
+/* --------------------------------------------------------------------------------------------
+   Batch normalisation (Ioffe, Szegedy 2015): each channel c gets mean 0 and variance 1 over the
+   m = batch pixels values that it has in the batch; then a weight and a bias may change both.
+
+       mean = 1/m sum x      var = 1/m sum (x - mean)^2      sums over n and p, for each c
+       xh(n,c,p) = (x(n,c,p) - mean(c)) / sqrt(var(c) + eps)
+       y(n,c,p) = weight(c) xh(n,c,p) + bias(c)
+
+   In evaluation, mean and var are running ones: a sample's output depends on no other sample. While
+   training, each batch moves them. Their variance is the unbiased one, with m - 1 in place of m:
+
+       running = (1 - momentum) running + momentum (mean, or var m / (m - 1))
+
+       dbias += sum dy      dweight += sum dy xh
+       dx = weight / sqrt(var + eps) (dy - 1/m sum dy - xh 1/m sum dy xh)      while training:
+                                                         mean and var depend on every x, too
+       dx = weight / sqrt(var + eps) dy                  in evaluation: they do not
+
+       x, y  (n, channels, pixels)    weight, bias, mean, var  (channels); without weight: 1 and 0
+       saved  (2, channels): mean and 1 / sqrt(var + eps), from forward to backward
+   -------------------------------------------------------------------------------------------- */
+typedef struct cnn__moments { double mean, var; } cnn__moments;
+
+static ptrdiff_t cnn__batch_norm_map(const cnn_batch_norm_shape *s, int n, int c)
+{
+    return ((ptrdiff_t)n * s->channels + c) * s->pixels;
+}
+
+static cnn__moments cnn__batch_norm_moments(const cnn_batch_norm_shape *s, const float *x, int c)
+{
+    double m = (double)s->batch * s->pixels, d;
+    cnn__moments of = { 0, 0 };
+    int n, p;
+    for (n = 0; n < s->batch; n++)
+        for (p = 0; p < s->pixels; p++) of.mean += (double)x[cnn__batch_norm_map(s, n, c) + p] / m;
+    for (n = 0; n < s->batch; n++)
+        for (p = 0; p < s->pixels; p++) {
+            d = (double)x[cnn__batch_norm_map(s, n, c) + p] - of.mean;
+            of.var += d * d / m;
+        }
+    return of;
+}
+
+static double cnn__batch_norm_at(const cnn_batch_norm_shape *s, cnn__moments of, double x,
+                                 const float *weight, const float *bias, int c)
+{
+    double xh = (x - of.mean) / sqrt(of.var + (double)s->eps);
+    return weight ? (double)weight[c] * xh + (double)bias[c] : xh;
+}
+
+static void cnn__batch_norm_move(const cnn_batch_norm_shape *s, float *mean, float *var,
+                                 cnn__moments of)
+{
+    double m = (double)s->batch * s->pixels, share = (double)s->momentum;
+    *mean = (float)((1 - share) * (double)*mean + share * of.mean);
+    *var = (float)((1 - share) * (double)*var + share * of.var * m / (m - 1));
+}
+
+static void cnn__batch_norm_forward(const cnn_batch_norm_shape *s, float *y, float *saved,
+                                    float *mean, float *var, int64_t *batches, const float *x,
+                                    const float *weight, const float *bias)
+{
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        cnn__moments of;
+        if (s->training) of = cnn__batch_norm_moments(s, x, c);
+        else of.mean = (double)mean[c], of.var = (double)var[c];
+        if (s->training && mean) cnn__batch_norm_move(s, mean + c, var + c, of);
+        if (saved) saved[c] = (float)of.mean;
+        if (saved) saved[s->channels + c] = (float)(1 / sqrt(of.var + (double)s->eps));
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                y[i] = (float)cnn__batch_norm_at(s, of, (double)x[i], weight, bias, c);
+            }
+    }
+    if (s->training && batches) ++*batches;
+}
+
+static void cnn__batch_norm_backward(const cnn_batch_norm_shape *s, float *dx, float *dweight,
+                                     float *dbias, const float *dy, const float *saved,
+                                     const float *x, const float *weight)
+{
+    double m = (double)s->batch * s->pixels;
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        double mean = (double)saved[c], scale = (double)saved[s->channels + c];
+        double w = weight ? (double)weight[c] : 1, sum = 0, sum_xh = 0, d;
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                sum += (double)dy[i];
+                sum_xh += (double)dy[i] * ((double)x[i] - mean) * scale;
+            }
+        if (dbias) dbias[c] += (float)sum;
+        if (dweight) dweight[c] += (float)sum_xh;
+        if (!s->training) sum = sum_xh = 0;
+        for (n = 0; dx && n < s->batch; n++)
+            for (p = 0; p < s->pixels; p++) {
+                ptrdiff_t i = cnn__batch_norm_map(s, n, c) + p;
+                d = (double)dy[i] - sum / m - ((double)x[i] - mean) * scale * sum_xh / m;
+                dx[i] = (float)(w * scale * d);
+            }
+    }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2483,6 +2621,38 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
+static size_t cnn__batch_norm_values(const cnn_batch_norm_shape *s)
+{
+    return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels);
+}
+
+static size_t cnn__direct_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
+{
+    (void)context;
+    return sizeof(float) * cnn__batch_norm_values(s);
+}
+
+static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y,
+                                           float *saved, float *mean, float *var, int64_t *batches,
+                                           const float *x, const float *weight, const float *bias)
+{
+    (void)context;
+    cnn__batch_norm_forward(s, y, saved, mean, var, batches, x, weight, bias);
+    if (s->activation)
+        cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
+}
+
+static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx,
+                                            float *dweight, float *dbias, const float *dy,
+                                            const float *y, const float *saved, const float *x,
+                                            const float *weight, void *work)
+{
+    float *df = (float *)work;
+    (void)context;
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__batch_norm_values(s));
+    cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
+}
+
 /* Each of the other entries calls one card. */
 static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
                                        const float *x)
@@ -2605,6 +2775,9 @@ static cnn_backend cnn__direct(void)
     b.linear_work = cnn__direct_linear_work;
     b.linear_forward = cnn__direct_linear_forward;
     b.linear_backward = cnn__direct_linear_backward;
+    b.batch_norm_work = cnn__direct_batch_norm_work;
+    b.batch_norm_forward = cnn__direct_batch_norm_forward;
+    b.batch_norm_backward = cnn__direct_batch_norm_backward;
     b.activation_forward = cnn__direct_activation_forward;
     b.activation_backward = cnn__direct_activation_backward;
     b.add = cnn__direct_add;
@@ -4525,6 +4698,217 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
+/* ---- batch normalisation: channel by channel ----
+
+   A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that small
+   maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from memory
+   twice, backward x, y and dy.                                                                                      */
+
+enum { CNN__CHUNK = 1024, CNN__SUMS = 16 };                /* values; partial sums, which fit vectors */
+
+typedef struct cnn__batch_norm_job {
+    const cnn__isa *isa;
+    const cnn_batch_norm_shape *s;
+    int channels;                                          /* of a piece */
+    float *y, *to_save, *mean, *var;                       /* forward */
+    float *dx, *dweight, *dbias; const float *dy, *result, *saved;         /* backward; result: y */
+    const float *x, *weight, *bias;
+} cnn__batch_norm_job;
+
+/* Where value `at` of channel c is. *run: how many values are beside each other from there to the end of its map */
+static ptrdiff_t cnn__channel_place(const cnn_batch_norm_shape *s, int c, ptrdiff_t at, ptrdiff_t *run)
+{
+    ptrdiff_t p = at % s->pixels;
+    *run = s->pixels - p;
+    return cnn__batch_norm_map(s, (int)(at / s->pixels), c) + p;
+}
+
+static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
+{
+    ptrdiff_t left = (ptrdiff_t)s->batch * s->pixels - first;
+    return left < CNN__CHUNK ? (int)left : (int)CNN__CHUNK;
+}
+
+/* The n values of channel c from `first` on, beside each other: where they are, or copied into `own` */
+static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n, float *own)
+{
+    ptrdiff_t run, done, i, place = cnn__channel_place(s, c, first, &run);
+    if (run >= n) return maps + place;
+    for (done = 0; done < n; done += run) {
+        place = cnn__channel_place(s, c, first + done, &run);
+        if (run > n - done) run = n - done;
+        for (i = 0; i < run; i++) own[done + i] = maps[place + i];
+    }
+    return own;
+}
+
+static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, ptrdiff_t first, int n, const float *own)
+{
+    ptrdiff_t run, done, i;
+    for (done = 0; done < n; done += run) {
+        ptrdiff_t place = cnn__channel_place(s, c, first + done, &run);
+        if (run > n - done) run = n - done;
+        for (i = 0; i < run; i++) maps[place + i] = own[done + i];
+    }
+}
+
+/* sum of (a - a0) (b - b0) */
+static double cnn__sum_products(const float *a, float a0, const float *b, float b0, int n)
+{
+    float sums[CNN__SUMS] = { 0 };
+    double sum = 0;
+    int i, k;
+    for (i = 0; i + CNN__SUMS <= n; i += CNN__SUMS)
+        for (k = 0; k < CNN__SUMS; k++) sums[k] += (a[i + k] - a0) * (b[i + k] - b0);
+    for (; i < n; i++) sums[0] += (a[i] - a0) * (b[i] - b0);
+    for (k = 0; k < CNN__SUMS; k++) sum += (double)sums[k];
+    return sum;
+}
+
+/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
+static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
+{
+    cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
+    float own[CNN__CHUNK];
+    ptrdiff_t m = (ptrdiff_t)job->s->batch * job->s->pixels, first;
+    int n;
+    for (first = 0; first < m; first += n) {
+        const float *x;
+        double mean, far, all;
+        n = cnn__chunk_size(job->s, first);
+        x = cnn__chunk(job->s, job->x, c, first, n, own);
+        mean = (double)job->isa->total(x, n) / n;
+        far = mean - of.mean;
+        all = (double)(first + n);
+        of.mean += far * n / all;
+        of.var += cnn__sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
+    }
+    of.var /= (double)m;
+    return of;
+}
+
+static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int c)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    cnn__moments of;
+    float in[CNN__CHUNK], out[CNN__CHUNK], mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
+    int n, i;
+    if (s->training) of = cnn__simd_moments(job, c);
+    else of.mean = (double)job->mean[c], of.var = (double)job->var[c];
+    if (s->training && job->mean) cnn__batch_norm_move(s, job->mean + c, job->var + c, of);
+    mean = (float)of.mean;
+    inverse = (float)(1 / sqrt(of.var + (double)s->eps));
+    if (job->to_save) job->to_save[c] = mean, job->to_save[s->channels + c] = inverse;
+    scale = job->weight ? job->weight[c] * inverse : inverse;
+    for (first = 0; first < m; first += n) {
+        const float *x;
+        float *place, *y;
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        place = job->y + cnn__channel_place(s, c, first, &run);
+        y = run >= n ? place : out;
+        for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+        if (s->activation == CNN_RELU) job->isa->relu_forward(y, y, n);
+        else if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)n);
+        if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
+    }
+}
+
+/* dy times the activation's slope */
+static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff_t first, int n, float *df)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    float own[CNN__CHUNK];
+    const float *dy = cnn__chunk(s, job->dy, c, first, n, df), *y;
+    if (!s->activation) return dy;
+    y = cnn__chunk(s, job->result, c, first, n, own);
+    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, n);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)n);
+    return df;
+}
+
+static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int c)
+{
+    const cnn_batch_norm_shape *s = job->s;
+    float in[CNN__CHUNK], own[CNN__CHUNK], out[CNN__CHUNK];
+    float mean = job->saved[c], inverse = job->saved[s->channels + c], scale, shift, slope;
+    double sum = 0, sum_xh = 0;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
+    const float *x, *df;
+    int n, i;
+    for (first = 0; first < m; first += n) {
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        df = cnn__chunk_df(job, c, first, n, own);
+        sum += (double)job->isa->total(df, n);
+        sum_xh += cnn__sum_products(df, 0, x, mean, n) * (double)inverse;
+    }
+    if (job->dbias) job->dbias[c] += (float)sum;
+    if (job->dweight) job->dweight[c] += (float)sum_xh;
+    if (!s->training) sum = sum_xh = 0;
+    scale = job->weight ? job->weight[c] * inverse : inverse;
+    shift = (float)(sum / (double)m);
+    slope = (float)(sum_xh * (double)inverse / (double)m);
+    for (first = 0; job->dx && first < m; first += n) {
+        float *place, *dx;
+        n = cnn__chunk_size(s, first);
+        x = cnn__chunk(s, job->x, c, first, n, in);
+        df = cnn__chunk_df(job, c, first, n, own);
+        place = job->dx + cnn__channel_place(s, c, first, &run);
+        dx = run >= n ? place : out;
+        for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
+        if (dx == out) cnn__put_chunk(s, job->dx, c, first, n, out);
+    }
+}
+
+static void cnn__batch_norm_piece(void *arguments, int piece, int thread)
+{
+    const cnn__batch_norm_job *job = (const cnn__batch_norm_job *)arguments;
+    int c = piece * job->channels, end = cnn__smaller(c + job->channels, job->s->channels);
+    (void)thread;
+    for (; c < end; c++)
+        if (job->dy) cnn__batch_norm_backward_channel(job, c);
+        else cnn__batch_norm_forward_channel(job, c);
+}
+
+static void cnn__batch_norm_run(void *context, const cnn_batch_norm_shape *s, cnn__batch_norm_job *job)
+{
+    job->isa = cnn__isa_of(context);
+    job->s = s;
+    job->channels = cnn__divide_up(16, s->pixels);         /* threads that write to one cache line would wait for it */
+    cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->channels, job->channels), cnn__batch_norm_piece, job);
+}
+
+static size_t cnn__simd_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
+{
+    (void)context; (void)s;
+    return 0;
+}
+
+static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean,
+                                         float *var, int64_t *batches, const float *x, const float *weight,
+                                         const float *bias)
+{
+    cnn__batch_norm_job job;
+    memset(&job, 0, sizeof job);
+    job.y = y; job.to_save = saved; job.mean = mean; job.var = var; job.x = x; job.weight = weight; job.bias = bias;
+    cnn__batch_norm_run(context, s, &job);
+    if (s->training && batches) ++*batches;
+}
+
+static void cnn__simd_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx, float *dweight,
+                                          float *dbias, const float *dy, const float *y, const float *saved,
+                                          const float *x, const float *weight, void *work)
+{
+    cnn__batch_norm_job job;
+    (void)work;
+    memset(&job, 0, sizeof job);
+    job.dx = dx; job.dweight = dweight; job.dbias = dbias; job.dy = dy; job.result = y; job.x = x; job.weight = weight;
+    job.saved = saved;
+    cnn__batch_norm_run(context, s, &job);
+}
+
 /* ---- the table `simd`: `direct`, with what is faster in its place ---- */
 
 static void *cnn__simd_open(int threads, char *sentence, size_t room)
@@ -4560,6 +4944,9 @@ static cnn_backend cnn__simd(void)
     b.linear_forward = cnn__simd_linear_forward;
     b.linear_backward = cnn__simd_linear_backward;
     b.add = cnn__simd_add;
+    b.batch_norm_work = cnn__simd_batch_norm_work;
+    b.batch_norm_forward = cnn__simd_batch_norm_forward;
+    b.batch_norm_backward = cnn__simd_batch_norm_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
     b.dropout_forward = cnn__simd_dropout;
@@ -4583,17 +4970,18 @@ static cnn_backend cnn__simd(void)
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
    In this section: what rooms are made of; options; shapes; then a room for convolution,
-   activation, pooling, linear, softmax, flatten and dropout.
+   activation, pooling, linear, batch normalisation, softmax, flatten and dropout.
    ============================================================================================ */
 
 /* ---- what rooms are made of ---- */
 
 typedef struct cnn__kind cnn__kind;
+struct cnn__call;
 
 /* flat: (c, 1, 1), a vector */
 typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 
-enum { CNN__INPUTS = 2, CNN__TENSORS = 2 };  /* the most that a layer reads, and has of each */
+enum { CNN__INPUTS = 2, CNN__TENSORS = 3 };  /* the most that a layer reads, and has of each */
 
 /* What the cards and the backends are called with. A layer's are fitted to its input; the batch is
    an operation's. */
@@ -4601,6 +4989,7 @@ typedef struct cnn__shapes {
     cnn_conv2d_shape conv;
     cnn_pool2d_shape pool;
     cnn_linear_shape linear;
+    cnn_batch_norm_shape norm;
     cnn_map_shape map;
 } cnn__shapes;
 
@@ -4621,12 +5010,18 @@ typedef struct cnn__layer {
     int training_only;                      /* in evaluation, its output is its input */
     int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
+    int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
+    size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
+    int takes_scale;  /* its parameters are a weight with a row for each output channel, and a bias */
+    /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
+    double (*scale)(const struct cnn__call *c, int k, double *shift);
     /* the rooms' own */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
     cnn_linear_options linear_options;
-    int along_width, average, global;       /* conv1d and pool1d; avg_pool; global_avg_pool */
+    cnn_batch_norm_options norm_options;
+    int along_width, average, global;       /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
     cnn_activation activation;
     float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
@@ -4636,17 +5031,19 @@ typedef struct cnn__tensor {                /* one parameter or buffer */
     char key[112];                          /* "features.0.weight" */
     int layer, place;                       /* its place in the layer's list */
     int ndim, shape[4];
-    size_t offset, count;  /* floats, in the block of all parameters or all buffers */
-    size_t fan_in, fan_out;                 /* of the first values of a parameter */
+    size_t offset, count;  /* floats, in the block of all parameters and, behind them, buffers */
+    size_t fan_in, fan_out;                 /* of the first values; 0: all are `first` */
     cnn_init init;
+    float first;
+    int integer;                            /* one int64_t, in the place of two floats */
 } cnn__tensor;
 
 typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
     int first, last;
     cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
-    size_t index_size;  /* bytes a sample that forward leaves for backward, or 0 */
+    size_t index_size, kept;  /* bytes that forward leaves for backward: a sample's, and others */
     float *output;                          /* (batch, out), its own memory */
-    unsigned char *index;                   /* (batch, index_size) */
+    unsigned char *index;                   /* (batch, index_size), or (kept) */
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
     int wants_gradient;                     /* it learns, or something before it does */
@@ -4663,7 +5060,8 @@ typedef struct cnn__call {
     int number, batch, training;            /* number: the layer's place in the network */
     const cnn_counters *counters;
     float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
-    float *buffers[CNN__TENSORS];
+    float *buffers[CNN__TENSORS];  /* NULL where one looks at how it trains: nothing may move then */
+    cnn__moments *moments;  /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
     const float *x[CNN__INPUTS];
     const float *dy;
     float *y, *dx[CNN__INPUTS];
@@ -4690,7 +5088,7 @@ struct cnn__kind {
     void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);  /* of sample 0 */
     /* what the caller's options mean; once, before `shape`. 0 and an error: nothing */
     int (*options)(cnn__layer *l, const cnn__fitter *f);
-    /* lists its parameters, and its buffers: name, ndim, shape, fans, init. How many there are */
+    /* lists its parameters, and its buffers: name, ndim, shape, first values. How many there are */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
     int (*buffers)(const cnn__layer *l, cnn__tensor *t);
     int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
@@ -5269,6 +5667,7 @@ static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, 
 {
     cnn__layer layer = cnn__layer_of(&cnn__conv2d_kind, type);
     layer.conv_options = o;
+    layer.takes_scale = 1;
     layer.along_width = along_width;
     cnn__add(net, &layer);
 }
@@ -5732,7 +6131,194 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
 {
     cnn__layer layer = cnn__layer_of(&cnn__linear_kind, "linear");
     layer.linear_options = o;
+    layer.takes_scale = 1;
     cnn__add(net, &layer);
+}
+
+/* ---- batch normalisation ---- */
+
+static const cnn__field cnn__batch_norm_fields[] = {
+    CNN__FLOAT(cnn_batch_norm_options, eps, 1e-5), CNN__FLOAT(cnn_batch_norm_options, momentum, 0.1),
+    CNN__INT(cnn_batch_norm_options, no_affine, 0),
+    CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
+};
+
+static int cnn__layer_batch_norm_options(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_batch_norm_options *o = &l->norm_options;
+    if (!CNN__OPTIONS(&l->norm_options, cnn__batch_norm_fields, f->label, f->error)) return 0;
+    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
+    if (o->momentum >= 0 && o->momentum <= 1) return 1;
+    return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
+}
+
+static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_batch_norm_shape *s = &l->shapes.norm;
+    if (l->in.flat && !l->along_width)
+        return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
+                           "%d values; use batch_norm1d after a linear layer", l->in.channels);
+    if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
+    memset(s, 0, sizeof *s);
+    s->channels = l->in.channels;
+    s->pixels = l->in.height * l->in.width;
+    s->eps = l->norm_options.eps;
+    s->momentum = l->norm_options.momentum;
+    l->kept = 2 * sizeof(float) * (size_t)s->channels;
+    l->out = l->in;
+    return 1;
+}
+
+/* One tensor of the channels, or one number */
+static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
+{
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ndim = channels > 0;
+    t->shape[0] = channels;
+    t->first = first;
+}
+
+static int cnn__layer_batch_norm_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    if (l->norm_options.no_affine) return 0;
+    cnn__channel_tensor(t, "weight", l->in.channels, 1);
+    cnn__channel_tensor(t + 1, "bias", l->in.channels, 0);
+    return 2;
+}
+
+static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
+{
+    if (l->norm_options.no_running_stats) return 0;
+    cnn__channel_tensor(t, "running_mean", l->in.channels, 0);
+    cnn__channel_tensor(t + 1, "running_var", l->in.channels, 1);
+    cnn__channel_tensor(t + 2, "num_batches_tracked", 0, 0);
+    t[2].integer = 1;
+    return 3;
+}
+
+static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
+{
+    if (!next->activation || op->shapes.norm.activation) return 0;
+    op->shapes.norm.activation = next->activation;
+    op->shapes.norm.slope = next->slope;
+    return 1;
+}
+
+static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = c->shapes->norm;
+    s.batch = c->batch;
+    s.training = c->training || !c->layer->buffer_count;
+    return s;
+}
+
+static size_t cnn__layer_batch_norm_work(const cnn__call *c)
+{
+    return c->b->batch_norm_work(c->b->context, &c->shapes->norm);
+}
+
+static void cnn__layer_batch_norm_forward(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    c->b->batch_norm_forward(c->b->context, &s, c->y, (float *)(void *)c->index, c->buffers[0],
+                             c->buffers[1], (int64_t *)(void *)c->buffers[2], c->x[0],
+                             c->tensors[0], c->tensors[1]);
+}
+
+static void cnn__layer_batch_norm_backward(const cnn__call *c)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    c->b->batch_norm_backward(c->b->context, &s, c->dx[0], c->gradients[0], c->gradients[1], c->dy,
+                              c->y, (const float *)(void *)c->index, c->x[0], c->tensors[0],
+                              c->work);
+}
+
+static cnn__moments cnn__moments_of(const cnn__call *c, int k)
+{
+    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    cnn__moments of;
+    if (c->moments && c->moments[k].var >= 0) return c->moments[k];
+    if (s.training) of = cnn__batch_norm_moments(&s, c->x[0], k);
+    else of.mean = (double)c->buffers[0][k], of.var = (double)c->buffers[1][k];
+    if (c->moments) c->moments[k] = of;
+    return of;
+}
+
+static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
+                              (double)c->x[0][cnn__place(c->layer, n, k, row, column)],
+                              c->tensors[0], c->tensors[1], k);
+}
+
+static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
+{
+    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
+                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
+    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
+    return scale;
+}
+
+static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
+{
+    return (double)cnn__size(l->out);
+}
+
+static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__moments of = cnn__moments_of(c, k);
+    double w = c->tensors[0] ? (double)c->tensors[0][k] : 1;
+    double b = c->tensors[1] ? (double)c->tensors[1][k] : 0;
+    cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
+                 cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
+    cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)], of.mean, of.var,
+                 (double)c->shapes->norm.eps, b, cnn__layer_batch_norm_at(c, 0, k, row, column));
+}
+
+static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    int affine = !l->norm_options.no_affine, pixels = l->in.height * l->in.width;
+    cnn__text eps, weight = { "1" }, bias = { "" };
+    if (affine) cnn__snprintf(weight.s, sizeof weight.s, "layer%d_weight[c]", number);
+    if (affine) cnn__snprintf(bias.s, sizeof bias.s, " + layer%d_bias[c]", number);
+    cnn__line(file, 1, "int c, i;");
+    cnn__line(file, 1, "for (c = 0; c < %d; c++) {", l->in.channels);
+    cnn__line(file, 2, "const float scale = %s / sqrtf(layer%d_running_var[c] + %s);", weight.s,
+              number, cnn__c_number(l->norm_options.eps, &eps));
+    cnn__line(file, 2, "for (i = c * %d; i < (c + 1) * %d; i++)", pixels, pixels);
+    cnn__line(file, 3, "out[i] = (in[i] - layer%d_running_mean[c]) * scale%s;", number, bias.s);
+    cnn__line(file, 1, "}");
+}
+
+static const cnn__kind cnn__batch_norm_kind = {
+    cnn__layer_batch_norm_shape, cnn__layer_batch_norm_forward, cnn__layer_batch_norm_backward,
+    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain,
+    cnn__layer_batch_norm_options, cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers,
+    cnn__layer_batch_norm_fuse, cnn__layer_batch_norm_work, cnn__layer_batch_norm_multiply_adds,
+    cnn__layer_batch_norm_export_c
+};
+
+static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const char *type,
+                                int along_width)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__batch_norm_kind, type);
+    layer.norm_options = o;
+    layer.along_width = along_width;
+    layer.mixes_samples = 1;
+    layer.scale = o.no_running_stats ? NULL : cnn__layer_batch_norm_scale;
+    cnn__add(net, &layer);
+}
+
+void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
+{
+    cnn__add_batch_norm(net, o, "batch_norm2d", 0);
+}
+
+void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
+{
+    cnn__add_batch_norm(net, o, "batch_norm1d", 1);
 }
 
 /* ---- softmax ---- */
@@ -6088,6 +6674,9 @@ typedef struct cnn__pass {
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
+/* Operations that run as one while the network is evaluated: see cnn__find_folds */
+typedef struct cnn__fold { cnn__op op; size_t weight, bias; } cnn__fold;   /* op.last < 0: none; places in net->folded */
+
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
 typedef enum cnn__schedule { CNN__CONSTANT, CNN__STEP_LR, CNN__COSINE_LR, CNN__ONE_CYCLE_LR } cnn__schedule;
 
@@ -6105,11 +6694,13 @@ struct cnn_net {
     /* parameters: there once `ready` */
     int ready;
     cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
-    size_t parameter_count, buffer_size;    /* floats in each block, gaps between tensors included       */
-    float *parameters, *moment1, *moment2;
-    float *buffered;                        /* the block of buffers                                      */
+    const cnn__tensor **state; int state_count;            /* both, as PyTorch's state dict lists them    */
+    size_t parameter_count, state_size;     /* floats, gaps between tensors included: of parameters; with buffers */
+    float *parameters, *moment1, *moment2;  /* behind the parameters are the buffers, which no optimizer sees    */
     cnn_span *spans;                        /* (tensor_count), in backend memory                         */
     int op_count;                           /* of each pass                                              */
+    cnn__fold *folds;                       /* (op_count): what begins with that operation               */
+    float *folded; size_t folded_size; int folded_now;     /* their weights; 0: the parameters have changed since */
     /* passes */
     cnn__pass pass, look;                   /* look: the one that is not in use now                      */
     int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
@@ -6419,6 +7010,7 @@ static const char *cnn__missing_entry(const cnn_backend *b)
     CNN__MISSES(conv2d_work); CNN__MISSES(conv2d_forward); CNN__MISSES(conv2d_backward);
     CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
     CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
+    CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
     CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
     CNN__MISSES(add); CNN__MISSES(copy_channels);
     CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
@@ -6524,7 +7116,7 @@ static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, in
         for (t->count = 1, i = 0; i < t->ndim; i++)
             if (!cnn__mul(&t->count, t->count, (size_t)t->shape[i])) t->count = most;
         t->offset = *size;
-        *size += (t->count + 15) / 16 * 16;                /* each begins at a cache line */
+        *size += (t->count + (size_t)t->integer + 15) / 16 * 16;           /* each begins at a cache line */
         if (*size > most) *size = most;
     }
 }
@@ -6532,10 +7124,11 @@ static void cnn__place_tensors(const cnn_net *net, int layer, cnn__tensor *t, in
 static int cnn__list_tensors(cnn_net *net)
 {
     size_t room = (size_t)net->layer_count * CNN__TENSORS;
-    int i;
+    int i, k;
     net->tensors = (cnn__tensor *)cnn__alloc(room, sizeof *net->tensors);
     net->buffers = (cnn__tensor *)cnn__alloc(room, sizeof *net->buffers);
-    if (!net->tensors || !net->buffers) return cnn__fail(net, "out of memory for the network's layers");
+    net->state = (const cnn__tensor **)cnn__alloc(2 * room, sizeof *net->state);
+    if (!net->tensors || !net->buffers || !net->state) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->layer_count; i++) {
         cnn__layer *l = &net->layers[i];
         cnn__tensor *parameters = net->tensors + net->tensor_count, *buffers = net->buffers + net->buffer_count;
@@ -6544,10 +7137,15 @@ static int cnn__list_tensors(cnn_net *net)
         l->tensor_count = l->kind->tensors ? l->kind->tensors(l, parameters) : 0;
         l->buffer_count = l->kind->buffers ? l->kind->buffers(l, buffers) : 0;
         cnn__place_tensors(net, i, parameters, l->tensor_count, &net->parameter_count);
-        cnn__place_tensors(net, i, buffers, l->buffer_count, &net->buffer_size);
+        for (k = 0; k < l->tensor_count; k++) net->state[net->state_count++] = &parameters[k];
+        for (k = 0; k < l->buffer_count; k++) net->state[net->state_count++] = &buffers[k];
         net->tensor_count += l->tensor_count;
         net->buffer_count += l->buffer_count;
     }
+    net->state_size = net->parameter_count;
+    for (i = 0; i < net->layer_count; i++)
+        cnn__place_tensors(net, i, net->buffers + net->layers[i].first_buffer, net->layers[i].buffer_count,
+                           &net->state_size);
     return 1;
 }
 
@@ -6555,12 +7153,14 @@ static void cnn__forget_tensors(cnn_net *net)
 {
     cnn__free(net->tensors);
     cnn__free(net->buffers);
+    cnn__free((void *)net->state);
     net->tensors = net->buffers = NULL;
-    net->tensor_count = net->buffer_count = 0;
-    net->parameter_count = net->buffer_size = 0;
+    net->state = NULL;
+    net->tensor_count = net->buffer_count = net->state_count = 0;
+    net->parameter_count = net->state_size = 0;
 }
 
-/* One parameter's first values: a function of (seed, number of the tensor, element). */
+/* One tensor's first values: a function of (seed, number of the tensor, element). */
 static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
 {
     double bound = 1 / sqrt((double)t->fan_in), deviation = 0, a, b;       /* PyTorch: kaiming_uniform(a = sqrt 5) */
@@ -6572,7 +7172,8 @@ static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int 
     case CNN_XAVIER_NORMAL:   deviation = sqrt(2.0 / (double)(t->fan_in + t->fan_out)); break;
     default: break;
     }
-    for (i = 0; i < t->count; i++) {
+    for (i = 0; !t->fan_in && i < t->count; i++) w[i] = t->first;
+    for (i = 0; t->fan_in && i < t->count; i++) {
         uint32_t r[4];
         cnn_random(r, seed, CNN__STREAM_INIT, (uint64_t)number, (uint32_t)i);
         a = (double)cnn__unit(r[0]);
@@ -6603,23 +7204,23 @@ static void cnn__new_spans(cnn_net *net)
 
 static int cnn__init_parameters(cnn_net *net)
 {
-    float *host = (float *)cnn__alloc(net->parameter_count + 1, sizeof *host);
+    float *host = (float *)cnn__alloc(net->state_size + 1, sizeof *host);
     int i;
     if (!host)
         return cnn__fail(net, "out of memory: the network's %.0f parameters need %.1f MB", (double)net->parameter_count,
                          4e-6 * (double)net->parameter_count);
-    net->parameters = cnn__alloc_floats(net, net->parameter_count, "the parameters");
+    net->parameters = cnn__alloc_floats(net, net->state_size, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
-    net->buffered = cnn__alloc_floats(net, net->buffer_size, "the buffers");
     net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
         for (i = 0; i < net->tensor_count; i++)
             cnn__init_tensor(host + net->tensors[i].offset, &net->tensors[i], net->seed, i);
-        cnn__upload(net, net->parameters, host, sizeof *host * net->parameter_count);
+        for (i = 0; i < net->buffer_count; i++)
+            cnn__init_tensor(host + net->buffers[i].offset, &net->buffers[i], net->seed, net->tensor_count + i);
+        cnn__upload(net, net->parameters, host, sizeof *host * net->state_size);
         cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
-        cnn__zero(net, net->buffered, sizeof *host * net->buffer_size);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -6637,6 +7238,7 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     memset(&op, 0, sizeof op);
     op.first = op.last = i;
     op.shapes = net->layers[i].shapes;
+    op.kept = net->layers[i].kept;
     return op;
 }
 
@@ -6665,6 +7267,100 @@ static void cnn__fuse(cnn_net *net)
     }
 }
 
+/* ---- folding: in evaluation, y = scale x + shift is work for the layer before ----
+
+   While one evaluates or predicts, the running statistics stay as they are, and a batch normalisation is a scale and a
+   shift of each channel. A convolution or linear layer before it does that with other weights, weight(k) scale(k), and
+   the bias that follows. Then it takes the activation and the pooling as well, and all that costs what it alone costs. */
+
+/* Whether operation `next` can be done by the fold as well: all its layers, or for the first one after the scale */
+static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, int from)
+{
+    const cnn__kind *kind = net->layers[fold->first].kind;
+    int i;
+    if (net->layers[next->first - 1].readers != 1 || net->layers[next->first].inputs[0] != next->first - 1) return 0;
+    for (i = from; i <= next->last; i++) if (!kind->fuse || !kind->fuse(fold, &net->layers[i])) return 0;
+    return 1;
+}
+
+static int cnn__find_folds(cnn_net *net)
+{
+    int i, k;
+    net->folds = (cnn__fold *)cnn__alloc((size_t)net->op_count + 1, sizeof *net->folds);
+    if (!net->folds) return cnn__fail(net, "out of memory for the network's layers");
+    for (i = 0; i < net->op_count; i++) {
+        const cnn__op *ops = net->pass.ops;
+        const cnn__layer *l = &net->layers[ops[i].first];
+        cnn__fold *fold = &net->folds[i];
+        cnn__op more;
+        fold->op = ops[i];
+        fold->op.last = -1;
+        if (!l->takes_scale || ops[i].last > ops[i].first || i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale)
+            continue;
+        for (k = i + 1; k < net->op_count && ops[k].first == ops[k - 1].last + 1; k++) {
+            more = fold->op;
+            if (!cnn__takes(net, &more, &ops[k], ops[k].first + (k == i + 1))) break;
+            fold->op = more;
+            fold->op.last = ops[k].last;
+        }
+        if (fold->op.last < 0) continue;
+        fold->weight = net->folded_size;
+        fold->bias = fold->weight + (net->tensors[l->first_tensor].count + 15) / 16 * 16;
+        net->folded_size = fold->bias + ((size_t)l->out.channels + 15) / 16 * 16;
+    }
+    return 1;
+}
+
+/* Layer `number` with its parameters and buffers on the host */
+static void cnn__host_tensors(const cnn_net *net, int number, float *state, cnn__call *c)
+{
+    const cnn__layer *l = &net->layers[number];
+    int i;
+    c->layer = l;
+    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = state + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = state + net->buffers[l->first_buffer + i].offset;
+}
+
+static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *state, float *to)
+{
+    cnn__call from, scaled;
+    size_t rows = (size_t)net->layers[fold->op.first].out.channels, row, i;
+    memset(&from, 0, sizeof from);
+    memset(&scaled, 0, sizeof scaled);
+    cnn__host_tensors(net, fold->op.first, state, &from);
+    cnn__host_tensors(net, fold->op.first + 1, state, &scaled);
+    row = net->tensors[from.layer->first_tensor].count / rows;
+    for (i = 0; i < rows; i++) {
+        double shift, scale = scaled.layer->scale(&scaled, (int)i, &shift);
+        const float *w = from.tensors[0] + i * row;
+        size_t k;
+        for (k = 0; k < row; k++) to[fold->weight + i * row + k] = (float)((double)w[k] * scale);
+        to[fold->bias + i] = (float)(shift + (from.tensors[1] ? (double)from.tensors[1][i] * scale : 0));
+    }
+}
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count);
+
+/* The weights of all folds, from the parameters and buffers as they are */
+static int cnn__fold_all(cnn_net *net)
+{
+    float *state, *to;
+    int i;
+    if (net->folded_now || !net->folded_size) return 1;
+    if (!net->folded) net->folded = cnn__alloc_floats(net, net->folded_size, "the folded weights");
+    if (!net->folded) return 0;
+    state = cnn__download(net, net->parameters, net->state_size);
+    to = (float *)cnn__alloc(net->folded_size, sizeof *to);
+    if (!to) cnn__fail(net, "out of memory for the folded weights");
+    for (i = 0; state && to && i < net->op_count; i++)
+        if (net->folds[i].op.last >= 0) cnn__fold_weights(net, &net->folds[i], state, to);
+    if (state && to) cnn__upload(net, net->folded, to, sizeof *to * net->folded_size);
+    net->folded_now = state && to;
+    cnn__free(state);
+    cnn__free(to);
+    return net->folded_now;
+}
+
 /* ---- memory for batches ---- */
 
 static int cnn__ready(cnn_net *net);
@@ -6691,7 +7387,7 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     cnn__call c;
     int i;
     s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->map.batch = batch;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->norm.batch = s->map.batch = batch;
     memset(&c, 0, sizeof c);
     c.b = &net->backend;
     c.layer = l;
@@ -6705,7 +7401,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
         c.tensors[i] = net->parameters + offset;
         if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
     }
-    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = net->buffered + net->buffers[l->first_buffer + i].offset;
+    for (i = 0; i < l->buffer_count && !(net->looking && c.training); i++)
+        c.buffers[i] = net->parameters + net->buffers[l->first_buffer + i].offset;
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
     c.index = net->pass.no_grad ? NULL : op->index;
@@ -6774,8 +7471,9 @@ static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch ma
     size_t work = 0;
     int i;
     for (i = 0; i < net->op_count; i++) {
-        size_t size = cnn__op_work(net, &net->pass.ops[i], batch);
-        if (size > work) work = size;
+        size_t size = cnn__op_work(net, &net->pass.ops[i], batch), folded = cnn__op_work(net, &net->folds[i].op, batch);
+        work = size > work ? size : work;
+        work = folded > work ? folded : work;
     }
     if (!cnn__need_work(net, work)) return 0;
     net->work_batch = batch;
@@ -6788,18 +7486,36 @@ static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leave
     cnn__free_index_memory(net);
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i];
-        if (!op->index_size) continue;
-        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch, 1, "the pooling indices");
+        if (!op->index_size && !op->kept) continue;
+        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch + op->kept, 1,
+                                                        "what backward needs");
         if (!op->index) return 0;
     }
     net->pass.index_capacity = batch;
     return 1;
 }
 
+/* Its outputs depend on all samples of the batch. */
+static int cnn__mixes(const cnn__layer *l, int training) { return l->mixes_samples && (training || !l->buffer_count); }
+
+static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and variance of each channel */
+{
+    cnn__text label;
+    int i;
+    for (i = 0; i < net->layer_count && batch == 1; i++) {
+        const cnn__layer *l = &net->layers[i];
+        if (!cnn__mixes(l, !net->pass.evaluating) || l->in.height > 1 || l->in.width > 1) continue;
+        return cnn__fail(net, "%s: expected more than 1 value per channel when training, but the batch is 1 sample of 1 "
+                         "pixel; use larger batches (.drop_last = 1 leaves out a last one that is smaller)%s",
+                         cnn__label(l, i + 1, &label), l->buffer_count ? ", or call cnn_eval first" : "");
+    }
+    return 1;
+}
+
 /* Room for a forward pass of `batch` samples; nothing happens while that stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
-    return cnn__ready(net) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
+    return cnn__ready(net) && cnn__enough_values(net, batch) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
         && (batch == net->work_batch || cnn__reserve_work(net, batch))
         && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
@@ -6850,6 +7566,7 @@ static int cnn__begin_look(cnn_net *net)
         if (!look->counters) return 0;
         cnn__zero(net, look->counters, sizeof(cnn_counters));
     }
+    if (!cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
     net->pass.evaluating = net->pass.no_grad = 1;
     return 1;
@@ -6891,7 +7608,7 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->scale);
         cnn__backend_free(net, &net->shift);
         cnn__backend_free(net, &net->parameters);
-        cnn__backend_free(net, &net->buffered);
+        cnn__backend_free(net, &net->folded);
         cnn__backend_free(net, &net->moment1);
         cnn__backend_free(net, &net->moment2);
         cnn__backend_free(net, &net->spans);
@@ -6903,9 +7620,12 @@ static void cnn__release(cnn_net *net)
     cnn__free(net->scaled);
     cnn__free(net->resident);
     cnn__free(net->pass.ops);
+    cnn__free(net->folds);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL;
+    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL; net->folds = NULL;
     net->op_count = net->opened = 0;
+    net->folded_size = 0;
+    net->folded_now = 0;
     net->staged_size = 0;
     net->work_batch = 0;
 }
@@ -6918,7 +7638,7 @@ static int cnn__make_ready(cnn_net *net)
     if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
-    return cnn__init_parameters(net);
+    return cnn__find_folds(net) && cnn__init_parameters(net);
 }
 
 static int cnn__ready(cnn_net *net)
@@ -6960,6 +7680,14 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
     c.layer->kind->forward(&c);
 }
 
+/* The same again, or to look: no buffer is moved. */
+static void cnn__look_forward(cnn_net *net, cnn__op *op, int batch)
+{
+    cnn__call c = cnn__call_of(net, op, batch);
+    if (c.training) memset(c.buffers, 0, sizeof c.buffers);
+    c.layer->kind->forward(&c);
+}
+
 /* From dy to op->dx; adds to the gradients of what is not frozen. */
 static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
 {
@@ -6974,9 +7702,26 @@ static float *cnn__output_of(cnn_net *net, int op) { return op < 0 ? net->pass.x
 
 static float *cnn__last_output(cnn_net *net) { return cnn__output_of(net, net->layers[net->layer_count - 1].op); }
 
+/* Operation i and those that are folded into it; the last one's number. The outputs between them are not there. */
+static int cnn__run_fold(cnn_net *net, int i, int batch)
+{
+    cnn__op one = net->folds[i].op, *ops = net->pass.ops;
+    int last = net->layers[one.last].op;
+    cnn__call c;
+    one.x[0] = ops[i].x[0];
+    one.y = ops[last].y = ops[last].output;
+    c = cnn__call_of(net, &one, batch);
+    c.tensors[0] = net->folded + net->folds[i].weight;
+    c.tensors[1] = net->folded + net->folds[i].bias;
+    c.layer->kind->forward(&c);
+    for (; i < last; i++) ops[i].y = NULL, ops[i + 1].x[0] = NULL;
+    return last;
+}
+
 static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
     int i, k;
+    if (!net->pass.evaluating) net->folded_now = 0;
     net->pass.batch = batch;
     net->pass.has_loss = 0;
     memset(&net->pass.last, 0, sizeof net->pass.last);
@@ -6986,7 +7731,8 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
         for (k = 0; k < l->input_count; k++)
             op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
         op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
-        if (op->y == op->output) cnn__op_forward(net, op, batch);
+        if (net->looking && net->folded_now && net->folds[i].op.last >= 0) i = cnn__run_fold(net, i, batch);
+        else if (op->y == op->output) cnn__op_forward(net, op, batch);
     }
 }
 
@@ -7497,16 +8243,17 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
 {
     const cnn__layer *l = &net->layers[i];
     const float *x;
-    int layer;
+    int layer, op = l->op;
     *own = NULL;
-    if (l->op < 0 || net->pass.ops[l->op].last <= i) return cnn__output_of(net, l->op);
-    x = net->pass.ops[l->op].x[0];
-    for (layer = net->pass.ops[l->op].first; layer <= i && x; layer++) {
+    if (op < 0 || (net->pass.ops[op].last <= i && net->pass.ops[op].y)) return cnn__output_of(net, op);
+    while (!net->pass.ops[op].x[0]) op--;                  /* folded into the one before */
+    x = net->pass.ops[op].x[0];
+    for (layer = net->pass.ops[op].first; layer <= i && x; layer++) {
         cnn__op one = cnn__op_of(net, layer);
         one.x[0] = x;
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
-        if (one.y) cnn__op_forward(net, &one, net->pass.batch);
+        if (one.y) cnn__look_forward(net, &one, net->pass.batch);
         cnn__backend_free(net, own);
         x = *own = one.y;
     }
@@ -7552,11 +8299,6 @@ static const cnn__tensor *cnn__find_tensor(const cnn_net *net, const char *key, 
     return NULL;
 }
 
-static float *cnn__values_of(const cnn_net *net, const cnn__tensor *t)
-{
-    return (t >= net->buffers && t < net->buffers + net->buffer_count ? net->buffered : net->parameters) + t->offset;
-}
-
 /* what: "layer", "parameter", or more of them; lists those that there are */
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key)
 {
@@ -7589,9 +8331,13 @@ size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room)
         return (size_t)cnn__fail(net, "cnn_get: \"%.80s\" has %.0f values, but there is room for %.0f", key,
                                  (double)count, (double)room);
     if (!t) from = cnn__activation_of(net, layer, &own);
-    else from = gradient ? net->pass.gradients + t->offset : cnn__values_of(net, t);
-    if (from && cnn__sync(net)) cnn__fetch(net, values, from, sizeof *values * count);
-    else count = 0;
+    else from = (gradient ? net->pass.gradients : net->parameters) + t->offset;
+    if (!from || !cnn__sync(net)) count = 0;
+    else if (t && t->integer) {
+        int64_t number;
+        cnn__fetch(net, &number, from, sizeof number);
+        values[0] = (float)number;
+    } else cnn__fetch(net, values, from, sizeof *values * count);
     cnn__backend_free(net, &own);
     return count;
 }
@@ -7609,7 +8355,14 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
     if (count != t->count)
         return cnn__fail(net, "cnn_set: \"%.80s\" has %.0f values, but %.0f were given", key, (double)t->count,
                          (double)count);
-    cnn__upload(net, cnn__values_of(net, t), values, sizeof *values * count);
+    if (t->integer) {
+        int64_t number;
+        if (!(values[0] >= 0 && values[0] < 1e15f && values[0] == floorf(values[0])))
+            return cnn__fail(net, "cnn_set: \"%.80s\" is a whole number of at least 0, not %g", key, (double)values[0]);
+        number = (int64_t)values[0];
+        cnn__upload(net, net->parameters + t->offset, &number, sizeof number);
+    } else cnn__upload(net, net->parameters + t->offset, values, sizeof *values * count);
+    net->folded_now = 0;
     return 1;
 }
 
@@ -7926,6 +8679,7 @@ void cnn_step(cnn_net *net)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
+    net->folded_now = 0;
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
         cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
@@ -8366,9 +9120,9 @@ static void cnn__keep_best(cnn_net *net, int by_accuracy)  /* the last epoch's w
 {
     const cnn_epoch *last = &net->history[net->history_count - 1];
     if (!cnn__is_better(last, net->best_epoch ? &net->history[net->best_epoch - 1] : NULL, by_accuracy)) return;
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count, sizeof(float));
+    if (!net->best) net->best = (float *)cnn__alloc(net->state_size, sizeof(float));
     if (!net->best) { cnn__fail(net, "cnn_fit: out of memory for the best epoch's weights"); return; }
-    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->parameter_count);
+    cnn__fetch(net, net->best, net->parameters, sizeof(float) * net->state_size);
     net->best_epoch = net->history_count;
 }
 
@@ -8381,7 +9135,8 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
         cnn__fprintf(o->log, "stopped after epoch %d: none of the last %d had a better test %s than epoch %d\n",
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
-    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->parameter_count);
+    cnn__upload(net, net->parameters, net->best, sizeof(float) * net->state_size);
+    net->folded_now = 0;
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
@@ -10231,7 +10986,7 @@ typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dt
 
 static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
     { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
-    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, the others skipped */
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, and I64 for counts; the others are skipped */
     { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
@@ -10239,7 +10994,7 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
     { "an unknown type", "", 8 }
 };
-enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
+enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__I64, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
 
 typedef struct cnn__stored {                /* a tensor in a file                                        */
@@ -10426,7 +11181,7 @@ static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
     return t->data + (i / size * size + size - 1 - i % size);
 }
 
-static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32 or F64 */
+static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32, F64 or I64 */
 {
     size_t count = t->count * (t->dtype->bits / 8), i;
     cnn__piece piece;
@@ -10728,27 +11483,31 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
 static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at = 0, size;
-    int d;
+    size_t i, count, at[2] = { 0, 0 }, size;               /* values of 8 bytes come first: all are aligned then */
+    int d, narrow;
     cnn__bytes *out = &output->own;
     const cnn__stored *t = cnn__tensors(s, &count);
+    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i += 2)
         cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
     cnn__print(out, "}");
-    for (i = 0; i < count; i++, t++, at += size) {
+    for (i = 0; i < count; i++, t++, at[narrow] += size) {
+        narrow = t->dtype->bits < 64;
         cnn__print(out, ",\"%s", t->prefix);
         cnn__print_json(out, t->key);
-        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":", t->dtype->name);
-        for (d = 0; d < t->ndim; d++) cnn__print(out, "%c%.0f", d ? ',' : '[', (double)t->shape[d]);
+        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
+        for (d = 0; d < t->ndim; d++) cnn__print(out, "%s%.0f", d ? "," : "", (double)t->shape[d]);
         size = t->count * t->dtype->bits / 8;
-        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at, (double)(at + size));
+        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + size));
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    for (t = cnn__tensors(s, &count), i = 0; i < count; i++) cnn__put_values(output, t + i);
+    t = cnn__tensors(s, &count);
+    for (narrow = 0; narrow < 2; narrow++)
+        for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__put_values(output, t + i);
 }
 
 /* ---- .pth ----
@@ -11400,7 +12159,7 @@ static void cnn__compose_pth(cnn__state *s, cnn__output *output)
         cnn__pickle_string(&pickle, t[i].key);
         cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__pickle_string(&pickle, "storage");
-        cnn__print(&pickle, "ctorch\nFloatStorage\n");
+        cnn__print(&pickle, "ctorch\n%s\n", t[i].dtype->storage + 6);        /* behind "torch." */
         cnn__pickle_string(&pickle, name);
         cnn__pickle_string(&pickle, "cpu");
         cnn__pickle_number(&pickle, t[i].count);
@@ -11492,8 +12251,9 @@ static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, 
 {
     const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
     int d;
+    if (stored && stored->ndim != t->ndim) return NULL;
     for (d = 0; stored && d < t->ndim; d++)
-        if (stored->ndim != t->ndim || stored->shape[d] != (size_t)t->shape[d]) return NULL;
+        if (stored->shape[d] != (size_t)t->shape[d]) return NULL;
     return stored;
 }
 
@@ -11502,9 +12262,9 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)
 {
     size_t score = 0;
     int i;
-    for (i = 0; i < s->net->tensor_count; i++)
-        if (cnn__find_stored(s, prefix, s->net->tensors[i].key))
-            score += cnn__fitting(s, prefix, &s->net->tensors[i]) ? 2u : 1u;
+    for (i = 0; i < s->net->state_count; i++)
+        if (cnn__find_stored(s, prefix, s->net->state[i]->key))
+            score += cnn__fitting(s, prefix, s->net->state[i]) ? 2u : 1u;
     return score;
 }
 
@@ -11516,12 +12276,12 @@ static size_t cnn__best_prefix(const cnn__state *s, char best[100])
     const cnn__stored *t = cnn__tensors(s, &count);
     int i;
     best[0] = 0;
-    for (i = 0; i < s->net->tensor_count && i < 4; i++)
-        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->tensor_count; k++) {
-            size_t length = strlen(t[k].key), end = strlen(s->net->tensors[i].key), score;
+    for (i = 0; i < s->net->state_count && i < 4; i++)
+        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
+            size_t length = strlen(t[k].key), end = strlen(s->net->state[i]->key), score;
             char prefix[100];
             if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
-                || strcmp(t[k].key + length - end, s->net->tensors[i].key))
+                || strcmp(t[k].key + length - end, s->net->state[i]->key))
                 continue;
             memcpy(prefix, t[k].key, length - end);
             prefix[length - end] = 0;
@@ -11641,7 +12401,7 @@ static int cnn__write_state(cnn__state *s, int pth)
 }
 
 /* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
-   the parameters' keys after the block's prefix. */
+   the parameters' keys after the block's prefix. Buffers are behind the parameters and the best weights. */
 enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
 static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
@@ -11650,13 +12410,26 @@ static float **cnn__block(cnn_net *net, int block)         /* of the first three
     return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
 }
 
+static size_t cnn__block_size(const cnn_net *net, int block)
+{
+    return block == CNN__PARAMETERS || block == CNN__BEST ? net->state_size : net->parameter_count;
+}
+
+/* Tensor i of the state dict, or NULL: it is not in this block */
+static const cnn__tensor *cnn__in_block(const cnn_net *net, int block, int i)
+{
+    return net->state[i]->offset < cnn__block_size(net, block) ? net->state[i] : NULL;
+}
+
 /* Adds a block in host memory to what will be written, which refers to it. */
 static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
 {
     int i, d;
-    for (i = 0; values && i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[CNN__F32]);
+    for (i = 0; values && i < net->state_count; i++) {
+        const cnn__tensor *t = cnn__in_block(net, block, i);
+        cnn__stored stored;
+        if (!t) continue;
+        stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
         stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
@@ -11671,7 +12444,7 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
     const float *from = *cnn__block(net, block);
     if (from && net->backend.download != cnn__host_copy)
-        from = (float *)cnn__own(s, cnn__download(net, from, net->parameter_count));
+        from = (float *)cnn__own(s, cnn__download(net, from, cnn__block_size(net, block)));
     cnn__add_values(net, s, block, from);
 }
 
@@ -11748,9 +12521,10 @@ static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, 
     for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
 }
 
-/* Lists what does not fit; "" if all does. */
-static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__text *misfits)
+/* Lists what does not fit; "" if all does. Old files count no batches: as with PyTorch, that is no misfit. */
+static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
+    const char *prefix = cnn__prefix[block];
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
@@ -11758,17 +12532,19 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
     const cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i;
     memset(lists, 0, sizeof lists);
-    for (i = 0; i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        if (!(found = cnn__find_stored(s, prefix, t->key))) cnn__add_name(&lists[0], t->key);
-        else if (!cnn__fitting(s, prefix, t)) {
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *t = cnn__in_block(net, block, i);
+        if (!t) continue;
+        found = cnn__find_stored(s, prefix, t->key);
+        if (!found && !t->integer) cnn__add_name(&lists[0], t->key);
+        else if (found && !cnn__fitting(s, prefix, t)) {
             cnn__compare_shapes(found, t, &shapes);
             cnn__add_name(&lists[2], shapes.s);
         }
     }
     for (k = 0; k < count && !prefix[0]; k++) {
-        for (i = 0; i < net->tensor_count && strcmp(net->tensors[i].key, stored[k].key); i++) { }
-        if (i < net->tensor_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
+        for (i = 0; i < net->state_count && strcmp(net->state[i]->key, stored[k].key); i++) { }
+        if (i < net->state_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
         cnn__add_name(&lists[1], stored[k].key);
         cnn__name_lacking(stored[k].key, &lacking);
     }
@@ -11782,13 +12558,14 @@ static void cnn__compare(cnn_net *net, cnn__state *s, const char *prefix, cnn__t
 
 /* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
    storage that consecutive tensors share is found, and its CRC computed, once. */
-static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
+static int cnn__locate(cnn__state *s, const cnn__tensor *of, cnn__stored *t, const cnn__stored *last)
 {
     char name[100];
     size_t size = last ? last->bytes : 0;
     int found = last && t->entry && !strcmp(t->entry, last->entry);
-    if (t->dtype - cnn__dtypes > CNN__BF16)
-        return cnn__wrong(s, "\"%.100s\" is of %s; F32, F64, F16 and BF16 are read", t->key, t->dtype->name);
+    if (of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
+        return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
+                          of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
     if (t->entry) {
         cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
         if (found) t->data = last->data;
@@ -11801,17 +12578,18 @@ static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *last)
     return cnn__within_storage(s, t);
 }
 
-/* Locates all tensors of a block that fit; how many, or -1 and a message. The network does not change yet. */
+/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. The network does not change yet. */
 static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
 {
     const cnn__stored *last = NULL;
     int i, count = 0;
-    for (i = 0; i < net->tensor_count; i++) {
-        cnn__stored *t = (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *of = cnn__in_block(net, block, i);
+        cnn__stored *t = of ? (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], of) : NULL;
         if (!t) continue;
-        if (!cnn__locate(s, t, last)) return -1;
+        if (!cnn__locate(s, of, t, last)) return -1;
         if (t->entry) last = t;
-        count++;
+        count += of->offset < net->parameter_count;
     }
     return count;
 }
@@ -11827,13 +12605,17 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
-    for (i = 0; i < net->tensor_count; i++) {
-        const cnn__stored *t = cnn__fitting(s, cnn__prefix[block], &net->tensors[i]);
+    net->folded_now = 0;
+    for (i = 0; i < net->state_count; i++) {
+        const cnn__tensor *of = cnn__in_block(net, block, i);
+        const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;
         const void *values = s->room;
+        int64_t number;
         if (!t) continue;
-        if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
+        if (of->integer) number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number), values = &number;
+        else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
         else cnn__read_values(t, s->room);
-        upload(net->backend.context, to + net->tensors[i].offset, values, t->count * sizeof(float));
+        upload(net->backend.context, to + of->offset, values, of->integer ? sizeof number : t->count * sizeof(float));
     }
 }
 
@@ -11850,7 +12632,7 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
     if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
-        cnn__compare(net, &s, "", &misfits);
+        cnn__compare(net, &s, CNN__PARAMETERS, &misfits);
         if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
         else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
         if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
@@ -12059,7 +12841,7 @@ static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)    
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
 {
     cnn__text misfits;
-    cnn__compare(net, s, cnn__prefix[block], &misfits);
+    cnn__compare(net, s, block, &misfits);
     if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
     return cnn__locate_block(net, s, block) >= 0;
 }
@@ -12093,7 +12875,7 @@ static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n,
 {
     int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    if (!net->best) net->best = (float *)cnn__alloc(net->parameter_count + 1, sizeof *net->best);
+    if (!net->best) net->best = (float *)cnn__alloc(net->state_size + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
@@ -12168,7 +12950,7 @@ typedef struct cnn__export {
     char name[64];
     cnn__spot *spots;                       /* (layer_count) */
     cnn__buffer *buffers; int buffer_count; /* room for layer_count */
-    float *parameters, *buffered;           /* on the host */
+    float *parameters;                      /* and buffers, on the host */
 } cnn__export;
 
 static const char *cnn__thousands(double n, cnn__text *text);      /* >>look */
@@ -12289,11 +13071,15 @@ static int cnn__check_export(const cnn__export *e)
         cnn__label(l, i + 1, &label);
         if (cnn__has_code(l) && !l->kind->export_c)
             return cnn__fail(net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", label.s);
+        if (l->mixes_samples && !l->buffer_count)
+            return cnn__fail(net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the other "
+                             "samples of the batch; train it with them", label.s);
         if (strstr(l->name, "*/") || strstr(l->name, "/*"))
             return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
     }
     for (i = 0; i < net->tensor_count; i++) if (!cnn__check_values(net, &net->tensors[i], e->parameters)) return 0;
-    for (i = 0; i < net->buffer_count; i++) if (!cnn__check_values(net, &net->buffers[i], e->buffered)) return 0;
+    for (i = 0; i < net->buffer_count; i++)
+        if (!net->buffers[i].integer && !cnn__check_values(net, &net->buffers[i], e->parameters)) return 0;
     return 1;
 }
 
@@ -12375,7 +13161,9 @@ static void cnn__export_function(const cnn__export *e, int i)
     cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
                  cnn__dims_text(l->out, &out));
     for (n = 0; n < l->tensor_count; n++) cnn__export_array(e, &e->net->tensors[l->first_tensor + n], ";\n");
-    for (n = 0; n < l->buffer_count; n++) cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
+    for (n = 0; n < l->buffer_count; n++)
+        if (!e->net->buffers[l->first_buffer + n].integer)
+            cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
     cnn__fprintf(e->file, "%sstatic void %s(float *out, const float *in", l->tensor_count + l->buffer_count ? "\n" : "",
                  cnn__function_name(l, i + 1, &name));
     for (n = 1; n < l->input_count; n++) cnn__fprintf(e->file, ", const float *in%d", n + 1);
@@ -12414,6 +13202,7 @@ static void cnn__export_numbers(const cnn__export *e, const cnn__tensor *tensors
     int i;
     for (i = 0; i < count; i++) {
         const cnn__tensor *t = &tensors[i];
+        if (t->integer) continue;
         cnn__fprintf(e->file, "\n/* %s */\n", t->key);
         cnn__export_array(e, t, " =\n");
         cnn__export_values(e->file, values + t->offset, t->shape, t->ndim, 0);
@@ -12434,7 +13223,7 @@ static int cnn__write_export(cnn__export *e, const char *path)
     cnn__export_main(e);
     if (net->tensor_count + net->buffer_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
     cnn__export_numbers(e, net->tensors, net->tensor_count, e->parameters);
-    cnn__export_numbers(e, net->buffers, net->buffer_count, e->buffered);
+    cnn__export_numbers(e, net->buffers, net->buffer_count, e->parameters);
     return cnn__end_file(&w, &net->error);
 }
 
@@ -12451,14 +13240,12 @@ int cnn_export_c(cnn_net *net, const char *path, const char *name)
     count = (size_t)net->layer_count;
     e.spots = (cnn__spot *)cnn__alloc(count, sizeof *e.spots);
     e.buffers = (cnn__buffer *)cnn__alloc(count, sizeof *e.buffers);
-    e.parameters = cnn__download(net, net->parameters, net->parameter_count);
-    e.buffered = cnn__download(net, net->buffered, net->buffer_size);
+    e.parameters = cnn__download(net, net->parameters, net->state_size);
     if (!e.spots || !e.buffers) cnn__fail(net, "out of memory");
     good = !cnn__stopped(net) && cnn__check_export(&e) && cnn__write_export(&e, path);
     cnn__free(e.spots);
     cnn__free(e.buffers);
     cnn__free(e.parameters);
-    cnn__free(e.buffered);
     return good;
 }
 
@@ -12558,6 +13345,7 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const 
     c.counters = counters;
     for (i = 0; i < l->input_count; i++) c.x[i] = x[i];
     for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = parameters + net->buffers[l->first_buffer + i].offset;
     return c;
 }
 
@@ -12570,6 +13358,7 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
     const float *dy = c->dy + cnn__size(out) * (size_t)n0;
     double sum = 0;
     int n, k, row, column;
+    for (k = 0; c->moments && k < out.channels; k++) c->moments[k].var = -1;
     for (n = n0; n < n1; n++)
         for (k = 0; k < out.channels; k++)
             for (row = 0; row < out.height; row++)
@@ -12595,7 +13384,8 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     for (s = 0; s < samples && (size_t)s < count; s++) {
         size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
         size_t at = (size_t)samples >= count ? (size_t)s : drawn;
-        int n0 = per_sample ? (int)(at / per_sample) : 0, n1 = per_sample ? n0 + 1 : c->batch;
+        int alone = per_sample && !cnn__mixes(c->layer, c->training);
+        int n0 = alone ? (int)(at / per_sample) : 0, n1 = alone ? n0 + 1 : c->batch;
         float value = values[at], h = 0.0009765625f * (1 + (float)fabs((double)value));
         double here, above, below, slope, up, down, error;
         volatile float higher = value + h, lower = value - h;      /* as floats: the step that is really taken */
@@ -12640,6 +13430,8 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         op->x[k] = given[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
         op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
     }
+    op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
+    net->pass.no_grad = 0;
     if (!cnn__stopped(net)) {
         for (k = 0; k < l->input_count; k++) cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
@@ -12651,6 +13443,8 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
+    cnn__backend_free(net, &op->index);
+    net->pass.no_grad = 1;
     return !cnn__stopped(net);
 }
 
@@ -12660,6 +13454,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     const cnn__layer *l = &net->layers[number];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
     float *own, *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
+    cnn__moments *moments = NULL;
     cnn__op op = cnn__op_of(net, number);
     int k;
     for (k = 0; k < l->input_count; k++) {
@@ -12675,13 +13470,16 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))
         && cnn__check_backward(net, &op, x, dy, dx)) {
         gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
-        parameters = cnn__download(net, net->parameters, net->parameter_count);
+        parameters = cnn__download(net, net->parameters, net->state_size);
+        moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
+        if (!moments) cnn__fail(net, "out of memory");
     }
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
         const cnn__tensor *t = net->tensors + l->first_tensor;
         c.dy = dy;
+        c.moments = l->mixes_samples ? moments : NULL;
         for (k = 0; k < l->input_count; k++)
             cnn__check_tensor(&c, names[k], x[k], dx[k], cnn__input_size(l, k) * batch, cnn__input_size(l, k), samples,
                               result, out);
@@ -12690,7 +13488,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
                 cnn__check_tensor(&c, t->name, c.tensors[k], gradients + t->offset, t->count, 0, samples, result, out);
     }
     for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]);
-    cnn__free(dy); cnn__free(gradients); cnn__free(parameters);
+    cnn__free(dy); cnn__free(gradients); cnn__free(parameters); cnn__free(moments);
 }
 
 /* The look's pass begins where training's next one would: same dropout masks, in the same mode */
@@ -12960,7 +13758,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     const cnn__layer *l;
     const float *from;
     float *own, *x[CNN__INPUTS] = { NULL }, *parameters;
-    int number, k;
+    int number, mixes, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -12972,12 +13770,14 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
+    mixes = cnn__mixes(l, !net->pass.evaluating);
     for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
         from = cnn__input_of(net, number, k, &own);
-        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k));  /* the first sample of the batch */
+        if (from)                                          /* the first sample of the batch, or all */
+            x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)(mixes ? net->pass.batch : 1));
         cnn__backend_free(net, &own);
     }
-    parameters = cnn__download(net, net->parameters, net->parameter_count);
+    parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);

@@ -19,7 +19,8 @@
        >>launch     contexts, errors, launches, and recorded steps: one graph for each training step
        >>random     Philox4x32-10, the same bits as in cnn.h
        >>product    the matrix product that linear layers and most kinds of convolution share
-       >>cards      padding, convolution, activation, pooling, linear, softmax, dropout, losses, optimizers, gathering
+       >>cards      padding, convolution, activation, pooling, linear, batch normalisation, softmax,
+                    dropout, losses, optimizers, gathering
        >>table      the two tables
 
    All sums are in float32. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and
@@ -2065,6 +2066,93 @@ struct linear_dw_job : product_job {
 PRODUCT_KERNELS(linear_dw, linear_dw_job)
 
 /* --------------------------------------------------------------------------------------------
+   Batch normalisation:  y = weight (x - mean) / sqrt(var + eps) + bias, mean and var over the m = batch pixels values of a
+   channel, or the running ones;  xh = (x - mean) / sqrt(var + eps)
+       dbias += sum dy      dweight += sum dy xh
+       dx = weight / sqrt(var + eps) (dy - 1/m sum dy - xh 1/m sum dy xh), or without the sums in evaluation
+   One block a channel; x, y  (n, channels, pixels).
+   -------------------------------------------------------------------------------------------- */
+/* The sum of a block's values, for all its threads: halves are added until one is left, always in the same order */
+static __device__ double block_sum(double value, double *shared)
+{
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    value = shared[0];
+    __syncthreads();                        /* before shared is used again */
+    return value;
+}
+
+/* value `at` of channel c, counted through all samples */
+static __device__ size_t channel_place(cnn_batch_norm_shape s, int c, size_t at)
+{
+    return (at / s.pixels * s.channels + c) * s.pixels + at % s.pixels;
+}
+
+static __global__ void batch_norm_forward(cnn_batch_norm_shape s, float *y, float *saved, float *running_mean, float *running_var,
+                                          int64_t *batches, const float *x, const float *weight, const float *bias)
+{
+    __shared__ double shared[THREADS];
+    size_t m = (size_t)s.batch * s.pixels;
+    int c = (int)blockIdx.x;
+    double mean = 0, var = 0, share = s.momentum;
+    if (s.training) {
+        for (size_t i = threadIdx.x; i < m; i += THREADS) mean += x[channel_place(s, c, i)];
+        mean = block_sum(mean, shared) / m;
+        for (size_t i = threadIdx.x; i < m; i += THREADS) {
+            double d = x[channel_place(s, c, i)] - mean;
+            var += d * d;
+        }
+        var = block_sum(var, shared) / m;
+    } else {
+        mean = running_mean[c];
+        var = running_var[c];
+    }
+    float centre = (float)mean, inverse = (float)(1 / sqrt(var + s.eps));
+    float scale = weight ? weight[c] * inverse : inverse, shift = bias ? bias[c] : 0;
+    for (size_t i = threadIdx.x; i < m; i += THREADS) {
+        size_t at = channel_place(s, c, i);
+        y[at] = activation_at(s.activation, s.slope, (x[at] - centre) * scale + shift);
+    }
+    if (threadIdx.x) return;
+    if (saved) saved[c] = centre, saved[s.channels + c] = inverse;
+    if (!s.training || !running_mean) return;
+    running_mean[c] = (float)((1 - share) * running_mean[c] + share * mean);
+    running_var[c] = (float)((1 - share) * running_var[c] + share * var * m / (m - 1.0));
+    if (c == 0) ++*batches;
+}
+
+static __global__ void batch_norm_backward(cnn_batch_norm_shape s, float *dx, float *dweight, float *dbias, const float *dy,
+                                           const float *y, const float *saved, const float *x, const float *weight)
+{
+    __shared__ double shared[THREADS];
+    size_t m = (size_t)s.batch * s.pixels;
+    int c = (int)blockIdx.x;
+    float mean = saved[c], inverse = saved[s.channels + c];
+    double sum = 0, sum_xh = 0;
+    for (size_t i = threadIdx.x; i < m; i += THREADS) {
+        size_t at = channel_place(s, c, i);
+        double df = dy[at] * activation_slope(s.activation, s.slope, y[at]);
+        sum += df;
+        sum_xh += df * (x[at] - mean) * inverse;
+    }
+    sum = block_sum(sum, shared);
+    sum_xh = block_sum(sum_xh, shared);
+    float scale = weight ? weight[c] * inverse : inverse;
+    float shift = s.training ? (float)(sum / m) : 0, slope = s.training ? (float)(sum_xh * inverse / m) : 0;
+    for (size_t i = threadIdx.x; dx && i < m; i += THREADS) {
+        size_t at = channel_place(s, c, i);
+        dx[at] = scale * (dy[at] * activation_slope(s.activation, s.slope, y[at]) - shift - (x[at] - mean) * slope);
+    }
+    if (threadIdx.x) return;
+    if (dbias) dbias[c] += (float)sum;
+    if (dweight) dweight[c] += (float)sum_xh;
+}
+
+/* --------------------------------------------------------------------------------------------
    Softmax over the channels c of each pixel:  y_c = exp(x_c - max x) / sum_k exp(x_k - max x)
        dx_c = y_c (dy_c - sum_k dy_k y_k)
    One thread for each pixel; x, y  (n, channels, pixels).
@@ -2128,20 +2216,6 @@ static __global__ void dropout(const cnn_counters *c, int layer, float p, float 
    Mean squared error:
        loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2      dy = 2 (y - target) / (N K)
    -------------------------------------------------------------------------------------------- */
-
-/* The sum of a block's values, in thread 0: pairs are added until one value is left, always in the same order */
-static __device__ double block_sum(double value, double *shared)
-{
-    shared[threadIdx.x] = value;
-    __syncthreads();
-    for (unsigned half = THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
-    }
-    value = shared[0];
-    __syncthreads();                        /* before shared is used again */
-    return value;
-}
 
 static __device__ int argmax(const float *y, int count)
 {
@@ -2841,6 +2915,23 @@ static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float
         LAUNCH(c, add_parts, threads_for((size_t)job.m * job.n), dx, job.parts, (size_t)job.m * job.n, job.splits);
 }
 
+/* ---- batch normalisation ---- */
+
+static size_t cuda_batch_norm_work(void *, const cnn_batch_norm_shape *) { return 0; }
+
+static void cuda_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean, float *var,
+                                    int64_t *batches, const float *x, const float *weight, const float *bias)
+{
+    LAUNCH(of(context), batch_norm_forward, dim3((unsigned)s->channels), *s, y, saved, mean, var, batches, x, weight, bias);
+}
+
+static void cuda_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx, float *dweight, float *dbias,
+                                     const float *dy, const float *y, const float *saved, const float *x, const float *weight,
+                                     void *)
+{
+    LAUNCH(of(context), batch_norm_backward, dim3((unsigned)s->channels), *s, dx, dweight, dbias, dy, y, saved, x, weight);
+}
+
 /* ---- value by value ---- */
 
 static void cuda_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
@@ -2976,6 +3067,9 @@ static cnn_backend cuda_backend()
     b.linear_work = cuda_linear_work;
     b.linear_forward = cuda_linear_forward;
     b.linear_backward = cuda_linear_backward;
+    b.batch_norm_work = cuda_batch_norm_work;
+    b.batch_norm_forward = cuda_batch_norm_forward;
+    b.batch_norm_backward = cuda_batch_norm_backward;
     b.activation_forward = cuda_activation_forward;
     b.activation_backward = cuda_activation_backward;
     b.add = cuda_add;

@@ -913,6 +913,102 @@ static void softmax_backward(void)
     compare(dx, s.channels);
 }
 
+static cnn_batch_norm_shape random_batch_norm(void)
+{
+    cnn_map_shape map = random_map(129, 2100);
+    cnn_batch_norm_shape s;
+    memset(&s, 0, sizeof s);
+    s.batch = map.batch; s.channels = map.channels; s.pixels = map.pixels;
+    if (s.batch * s.pixels == 1) s.batch = 2;
+    s.training = below(4) != 0;
+    s.eps = below(2) ? 1e-5f : 1e-2f;
+    s.momentum = (float)real(0, 1);
+    random_activation(&s.activation, &s.slope);
+    snprintf(shape_text, sizeof shape_text, "%d x %d x %d, eps %g, momentum %g, training %d, activation %d slope %g", s.batch,
+             s.channels, s.pixels, s.eps, s.momentum, s.training, (int)s.activation, s.slope);
+    return s;
+}
+
+static size_t channel_of(const cnn_batch_norm_shape *s, size_t i) { return i / (size_t)s->pixels % (size_t)s->channels; }
+
+/* x - mean is off by a rounding of x and of mean, and 1 / sqrt(var + eps) by that, too, for as many deviations as x is large. */
+static void batch_norm_forward(void)
+{
+    cnn_batch_norm_shape s = random_batch_norm();
+    size_t n = (size_t)s.batch * s.channels * s.pixels, channels = (size_t)s.channels, i;
+    int affine = below(3), running = !s.training || below(3), save = below(4), k;
+    double far = below(2) ? 1 : 9, m = (double)s.batch * s.pixels;
+    int64_t passes = between(0, 1000000);
+    array *x = signs(values_within("x", INPUT, n, far - 2, far)), *y = output("y", n), *saved = save ? output("saved", 2 * channels) : NULL;
+    array *weight = affine ? signs(values("weight", INPUT, channels)) : NULL, *bias = affine ? signs(values("bias", INPUT, channels)) : NULL;
+    array *mean = running ? signs(values("mean", s.training ? SUM : INPUT, channels)) : NULL;
+    array *var = running ? signs(values_within("var", s.training ? SUM : INPUT, channels, 0.1, 2)) : NULL;
+    array *batches = running ? content("batches", s.training ? SUM : INPUT, &passes, sizeof passes) : NULL;
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].batch_norm_forward(side[k].context, &s, at(y, k), at(saved, k), at(mean, k), at(var, k), at(batches, k), at(x, k),
+                                   at(weight, k), at(bias, k));
+    download();
+    for (i = 0; i < channels; i++) {
+        cnn__moments of = cnn__batch_norm_moments(&s, begun(x, DIRECT), (int)i);
+        double inverse, w = affine ? fabs(begun(weight, DIRECT)[i]) : 1, b = affine ? fabs(begun(bias, DIRECT)[i]) : 0;
+        size_t p, v;
+        if (!s.training) of.mean = begun(mean, DIRECT)[i], of.var = begun(var, DIRECT)[i];
+        inverse = 1 / sqrt(of.var + s.eps);
+        for (v = 0; v < (size_t)s.batch; v++)
+            for (p = 0; p < (size_t)s.pixels; p++)
+                result(y, BOUND)[(v * channels + i) * s.pixels + p] = (float)(4 * (far + 2) * inverse * w + b);
+        if (saved) result(saved, BOUND)[i] = (float)(far + 2);
+        if (saved) result(saved, BOUND)[channels + i] = (float)(inverse * (1 + (far + 2) * inverse));
+        if (running) result(mean, BOUND)[i] = (float)(far + 2);
+        if (running) result(var, BOUND)[i] = (float)(2 + of.var * m / (m > 1 ? m - 1 : 1) * (1 + (far + 2) * inverse));
+    }
+    compare(y, m);
+    compare(saved, m);
+    compare(mean, m);
+    compare(var, m);
+    if (batches) compare_bytes(batches);
+}
+
+static void batch_norm_backward(void)
+{
+    cnn_batch_norm_shape s = random_batch_norm();
+    size_t n = (size_t)s.batch * s.channels * s.pixels, channels = (size_t)s.channels, i;
+    int affine = below(4), learns = affine && below(3), k;
+    double m = (double)s.batch * s.pixels;
+    array *x = values("x", INPUT, n), *dy = values("dy", INPUT, n), *dx = !learns || below(3) ? output("dx", n) : NULL;
+    array *y = s.activation == CNN_SIGMOID ? values_within("y", INPUT, n, 0, 1) : values("y", INPUT, n);
+    array *saved = values_within("saved", INPUT, 2 * channels, 0.1, 2), *weight = affine ? values("weight", INPUT, channels) : NULL;
+    array *dweight = learns && below(4) ? values("dweight", SUM, channels) : NULL, *dbias = learns && below(4) ? values("dbias", SUM, channels) : NULL;
+    array *work = scratch(side[DIRECT].batch_norm_work(NULL, &s), side[TESTED].batch_norm_work(side[TESTED].context, &s));
+    double *sums = calloc(2 * channels, sizeof *sums);
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].batch_norm_backward(side[k].context, &s, at(dx, k), at(dweight, k), at(dbias, k), at(dy, k), at(y, k), at(saved, k),
+                                    at(x, k), at(weight, k), at(work, k));
+    download();
+    for (i = 0; i < n; i++) {               /* the sums of |terms| */
+        size_t c = channel_of(&s, i);
+        double far = (begun(x, BOUND)[i] + begun(saved, BOUND)[c]) * begun(saved, BOUND)[channels + c];
+        sums[c] += begun(dy, BOUND)[i];
+        sums[channels + c] += begun(dy, BOUND)[i] * far;
+    }
+    for (i = 0; i < channels; i++) {
+        if (dbias) result(dbias, BOUND)[i] = (float)(begun(dbias, BOUND)[i] + sums[i]);
+        if (dweight) result(dweight, BOUND)[i] = (float)(begun(dweight, BOUND)[i] + sums[channels + i]);
+    }
+    for (i = 0; dx && i < n; i++) {
+        size_t c = channel_of(&s, i);
+        double inverse = begun(saved, BOUND)[channels + c], far = (begun(x, BOUND)[i] + begun(saved, BOUND)[c]) * inverse;
+        result(dx, BOUND)[i] = (float)(inverse * (affine ? begun(weight, BOUND)[c] : 1)
+                                       * (begun(dy, BOUND)[i] + (s.training ? sums[c] / m + far * sums[channels + c] / m : 0)));
+    }
+    compare(dx, m);
+    compare(dweight, m);
+    compare(dbias, m);
+    free(sums);
+}
+
 static float random_p(void) { return below(8) ? (float)real(0, 1) : (float)below(2); }
 
 static void dropout(int backward)
@@ -1219,6 +1315,7 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "linear_forward", linear_forward, 1 }, { "linear_backward", linear_backward, 1 },
     { "add", addition, 0 }, { "copy_channels", copy_channels, 0 },
     { "activation_forward", activation_forward, 0 }, { "activation_backward", activation_backward, 0 },
+    { "batch_norm_forward", batch_norm_forward, 0 }, { "batch_norm_backward", batch_norm_backward, 0 },
     { "softmax_forward", softmax_forward, 0 }, { "softmax_backward", softmax_backward, 0 },
     { "dropout_forward", dropout_forward, 0 }, { "dropout_backward", dropout_backward, 0 },
     { "softmax_cross_entropy", softmax_cross_entropy, 0 }, { "mse", mse, 0 },

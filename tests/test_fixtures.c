@@ -126,6 +126,16 @@ static cnn_pool2d_options pool2d_options(const char *line)
     return o;
 }
 
+static cnn_batch_norm_options batch_norm_options(const char *line)
+{
+    cnn_batch_norm_options o = { 0 };
+    o.eps = real(line, "eps");
+    o.momentum = strstr(line, " momentum=zero") ? (float)CNN_ZERO : real(line, "momentum");
+    o.no_affine = number(line, "no_affine");
+    o.no_running_stats = number(line, "no_running_stats");
+    return o;
+}
+
 static cnn_adam_options adam_options(const char *line)
 {
     cnn_adam_options o = { 0 };
@@ -148,6 +158,8 @@ static void call(cnn_net *net, const char *line)
     else if (IS("avg_pool2d")) cnn_avg_pool2d_with(net, pool2d_options(line));
     else if (IS("global_avg_pool2d")) cnn_global_avg_pool2d(net);
     else if (IS("linear")) cnn_linear(net, .out_features = number(line, "out_features"), .no_bias = number(line, "no_bias"));
+    else if (IS("batch_norm2d")) cnn_batch_norm2d_with(net, batch_norm_options(line));
+    else if (IS("batch_norm1d")) cnn_batch_norm1d_with(net, batch_norm_options(line));
     else if (IS("relu")) cnn_relu(net);
     else if (IS("leaky_relu")) cnn_leaky_relu(net, .negative_slope = real(line, "negative_slope"));
     else if (IS("sigmoid")) cnn_sigmoid(net);
@@ -208,15 +220,34 @@ static int same_size(const array *a, int batch, cnn__dims d)
     return a->dims[0] == batch && a->dims[1] == d.channels && (a->ndim == 2 || (a->dims[2] == d.height && a->dims[3] == d.width));
 }
 
-/* What forward and backward of the case's one operation should give: y, dx, and the gradients of its parameters. Backward runs
-   twice, the second time without dx, since it must add to the gradients: they have doubled. */
-static void run_operation(const trial *t)
+/* The parameters' gradients. Backward runs twice, the second time without dx, since it must add: they have doubled. */
+static void check_backward(const trial *t, cnn__op *op, float *dx, const char *suffix)
 {
-    float *y = like(t, "y"), *dx = like(t, "dx");
-    const float *x = given(t, "x"), *dy = given(t, "dy");
     const char *key;
     int parameters = cnn_key(t->net, 0) != NULL, pass, i;
     size_t n;
+    cnn_zero_grad(t->net);
+    for (pass = 1; pass <= 1 + parameters; pass++) {
+        op->dx[0] = pass == 1 ? dx : NULL;
+        cnn__op_backward(t->net, op, given(t, "dy"), t->batch);
+        for (i = 0; (key = cnn_key(t->net, i)) != NULL; i++) {
+            char name[64];
+            float *gradient = like(t, key);
+            snprintf(name, sizeof name, "%.50s.grad", key);
+            cnn_get(t->net, name, gradient, find(t->f, key)->count);
+            for (n = 0; n < find(t->f, key)->count; n++) gradient[n] /= (float)pass;
+            strcat(name, suffix);
+            check(t, name, gradient, 5 * t->k->tolerance);
+            cnn__free(gradient);
+        }
+    }
+}
+
+/* What forward and backward of the case's one operation should give: y, dx, and the gradients of its parameters. */
+static void run_operation(const trial *t)
+{
+    float *y = like(t, "y"), *dx = like(t, "dx");
+    const float *x = given(t, "x");
     cnn__op *op = cnn__reserve(t->net, t->batch) ? t->net->pass.ops : NULL;
     int fits = op && same_size(find(t->f, "y"), t->batch, t->net->layers[op->last].out);
     CHECK(fits && t->net->op_count == 1, "%s: y has another size than PyTorch's, or takes %d operations: %s", t->backend, t->net->op_count,
@@ -230,21 +261,41 @@ static void run_operation(const trial *t)
         t->net->pass.no_grad = 0;
         cnn__op_forward(t->net, op, t->batch);
         check(t, "y", y, t->k->tolerance);
-        cnn_zero_grad(t->net);
-        for (pass = 1; pass <= 1 + parameters; pass++) {
-            op->dx[0] = pass == 1 ? dx : NULL;
-            cnn__op_backward(t->net, op, dy, t->batch);
-            for (i = 0; (key = cnn_key(t->net, i)) != NULL; i++) {
-                char name[64];
-                float *gradient = like(t, key);
-                snprintf(name, sizeof name, "%.50s.grad", key);
-                cnn_get(t->net, name, gradient, find(t->f, key)->count);
-                for (n = 0; n < find(t->f, key)->count; n++) gradient[n] /= (float)pass;
-                check(t, name, gradient, 5 * t->k->tolerance);
-                cnn__free(gradient);
-            }
-        }
+        check_backward(t, op, dx, "");
         check(t, "dx", dx, t->k->tolerance);
+    }
+    cnn__free(y);
+    cnn__free(dx);
+}
+
+/* Three batches in training. The last one's y, dx and gradients, and the running statistics; then the same in evaluation. */
+static void run_batch_norm(const trial *t)
+{
+    float *y = like(t, "y"), *dx = like(t, "dx");
+    size_t values = find(t->f, "y")->count;
+    cnn__op *op = cnn__reserve(t->net, t->batch) ? t->net->pass.ops : NULL;
+    int pass, i;
+    CHECK(op && t->net->op_count == 1, "%s: %d operations, not one", t->backend, t->net->op_count);
+    for (pass = 0; op && pass < 4; pass++) {
+        const char *suffix = pass == 3 ? "_eval" : "";
+        char name[64];
+        t->net->pass.evaluating = pass == 3;
+        op->x[0] = given(t, "x") + values * (size_t)(pass < 3 ? pass : 2);
+        op->y = y;
+        cnn__op_forward(t->net, op, t->batch);
+        if (pass < 2) continue;
+        snprintf(name, sizeof name, "y%s", suffix);
+        check(t, name, y, t->k->tolerance);
+        check_backward(t, op, dx, suffix);
+        snprintf(name, sizeof name, "dx%s", suffix);
+        check(t, name, dx, t->k->tolerance);
+    }
+    CHECK(t->net->buffer_count == 0 || t->net->buffer_count == 3, "%d buffers", t->net->buffer_count);
+    for (i = 0; i < t->net->buffer_count; i++) {
+        float *buffer = like(t, t->net->buffers[i].key);
+        cnn_get(t->net, t->net->buffers[i].key, buffer, t->net->buffers[i].count);
+        check(t, t->net->buffers[i].key, buffer, t->k->tolerance);
+        cnn__free(buffer);
     }
     cnn__free(y);
     cnn__free(dx);
@@ -315,7 +366,7 @@ static void run_optimizer(const trial *t)
     cnn__free(parameters);
 }
 
-/* ---- a whole LeNet-5; fixtures.py has the same formulas ---- */
+/* ---- a whole network; fixtures.py has the same formulas ---- */
 
 static uint32_t state;
 
@@ -353,15 +404,16 @@ static void draw_image(unsigned char *pixel, int label)    /* stripes whose dire
 /* of each tensor: its length, and the sums of every eighth value */
 static void check_digests(const trial *t, const char *suffix, double tolerance)
 {
-    const char *key;
     int i;
     size_t n;
-    for (i = 0; (key = cnn_key(t->net, i)) != NULL; i++) {
+    for (i = 0; i < t->net->state_count; i++) {
+        const char *key = t->net->state[i]->key;           /* the buffers, too: gradients have none */
         size_t count = cnn_get(t->net, key, NULL, 0);
         float *values = (float *)cnn__alloc(count, sizeof *values), digest[9];
         double squares = 0, sums[8] = { 0 };
         char name[64];
         snprintf(name, sizeof name, "%.50s%s", key, suffix);
+        if (*suffix && t->net->state[i]->offset >= t->net->parameter_count) { cnn__free(values); continue; }
         cnn_get(t->net, name, values, count);
         for (n = 0; n < count; n++) {
             squares += (double)values[n] * values[n];
@@ -464,6 +516,8 @@ static kind kinds[] = {
     { "cross_entropy", 2e-7, run_loss,      0, 0 },        /* computed in double: the last bit of a float */
     { "mse",           2e-7, run_loss,      0, 0 },
     { "optimizer",     3e-6, run_optimizer, 0, 0 },        /* up to 20 steps, each rounded */
+    { "batch_norm",    1e-5, run_batch_norm, 0, 0 },       /* float sums of up to 1,640 values; one mean is 15 deviations from 0 */
+    { "normalised",    2e-6, run_lenet,     0, 0 },        /* as lenet, with running statistics */
     { "lenet",         2e-6, run_lenet,     0, 0 },        /* The first gradients: 3 times as much, for long sums. Then rounding
                                                               has its say: losses, 100 times (a ReLU that it decides moved them by
                                                               2e-4, from other starts), and parameters, 500 times (Adam goes 1e-4 a

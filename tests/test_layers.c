@@ -42,7 +42,7 @@ static void gain_forward(const cnn__call *c)
     for (n = 0; n < c->batch; n++)
         for (k = 0; k < c->layer->in.channels; k++)
             for (p = 0; p < pixels; p++, i++) c->y[i] = c->tensors[0][k] * c->x[0][i];
-    if (c->training) c->buffers[0][0]++;
+    if (c->training && c->buffers[0]) c->buffers[0][0]++;
 }
 
 static void gain_backward(const cnn__call *c)

@@ -1380,6 +1380,10 @@ static void test_refused_backends(void)
     check_refused(&b, "abacus", "softmax_backward");
     b = *direct;
     b.name = "abacus";
+    b.batch_norm_work = NULL;
+    check_refused(&b, "abacus", "batch_norm_work");
+    b = *direct;
+    b.name = "abacus";
     b.version = CNN_BACKEND_VERSION + 7;
     check_refused(&b, "abacus", "version 12");
     b.version = CNN_BACKEND_VERSION;

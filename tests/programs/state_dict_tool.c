@@ -1,6 +1,6 @@
 /* state_dict_tool.c - the lecture's networks for torch_roundtrip.py: loads or saves a state dict, prints logits.
  *
- *     state_dict_tool NETWORK [load FILE] [save FILE]         NETWORK: lenet5, mnist_cnn, cifar10
+ *     state_dict_tool NETWORK [load FILE] [save FILE]         NETWORK: lenet5, mnist_cnn, cifar10, normalised
  *
  * The words after NETWORK are done in their order. The last lines are the outputs for two fixed inputs.
  */
@@ -34,6 +34,22 @@ static cnn_net *network(const char *name)
         block_conv_relu(net, "hidden_layer_2", 120, 5);
         cnn_flatten(net);
         block_linear_relu(net, "hidden_layer_3", 84);
+    } else if (!strcmp(name, "normalised")) {
+        cnn_name(net, "conv1");
+        cnn_conv2d(net, .out_channels = 7, .kernel_size = 3, .no_bias = 1);
+        cnn_name(net, "bn1");
+        cnn_batch_norm2d(net, 0);
+        cnn_relu(net);
+        cnn_block(net, "layer1");
+        cnn_conv2d(net, .out_channels = 5, .kernel_size = 3, .stride = 2);
+        cnn_batch_norm2d(net, .eps = 0.01f, .no_affine = 1);
+        cnn_relu(net);
+        cnn_flatten(net);
+        cnn_block(net, "layer2");
+        cnn_linear(net, .out_features = 9);
+        cnn_batch_norm1d(net, 0);
+        cnn_batch_norm1d(net, .no_running_stats = 1);
+        cnn_tanh(net);
     } else {
         block_conv_relu(net, "input_layer", 32, 3);
         block_conv_relu(net, "hidden_layer_1", mnist ? 64 : 32, 3);

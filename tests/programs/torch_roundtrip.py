@@ -116,7 +116,33 @@ class Cifar10CNN(nn.Module):                                # CNN of programs 6-
         return self.classifier(x)
 
 
-NETWORKS = {'lenet5': (LeNet5, (1, 28, 28)), 'mnist_cnn': (MnistCNN, (1, 28, 28)), 'cifar10': (Cifar10CNN, (3, 32, 32))}
+class Normalised(nn.Module):                                # with int64 among its buffers, and a BatchNorm that has none
+    def __init__(self):
+        super(Normalised, self).__init__()
+        self.conv1 = nn.Conv2d(1, 7, kernel_size=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(7)
+        self.layer1 = nn.Sequential(
+            nn.Conv2d(7, 5, kernel_size=3, stride=2),
+            nn.BatchNorm2d(5, eps=0.01, affine=False),
+            nn.ReLU())
+        self.layer2 = nn.Sequential(
+            nn.Linear(5*12*12, 9),
+            nn.BatchNorm1d(9),
+            nn.BatchNorm1d(9, track_running_stats=False),
+            nn.Tanh())
+        self.classifier = nn.Linear(in_features=9, out_features=10)
+        for _ in range(3):
+            self(torch.randn(4, 1, 28, 28))                 # moves the running statistics
+
+    def forward(self, input):
+        x = torch.relu(self.bn1(self.conv1(input)))
+        x = self.layer1(x)
+        x = self.layer2(torch.flatten(x, 1))
+        return self.classifier(x)
+
+
+NETWORKS = {'lenet5': (LeNet5, (1, 28, 28)), 'mnist_cnn': (MnistCNN, (1, 28, 28)), 'cifar10': (Cifar10CNN, (3, 32, 32)),
+            'normalised': (Normalised, (1, 28, 28))}
 
 
 def check(good, what):
@@ -167,16 +193,19 @@ def read_safetensors(name):
     for key, t in json.loads(data[8:8 + length].decode()).items():
         if key != '__metadata__':
             begin, end = t['data_offsets']
-            values = struct.unpack('<%df' % ((end - begin) // 4), data[8 + length + begin:8 + length + end])
-            tensors[key] = torch.tensor(values, dtype=torch.float32).reshape(t['shape'])
+            form, size, dtype = ('q', 8, torch.int64) if t['dtype'] == 'I64' else ('f', 4, torch.float32)
+            check(begin % size == 0, key + ' is not aligned')
+            values = struct.unpack('<%d%s' % ((end - begin) // size, form), data[8 + length + begin:8 + length + end])
+            tensors[key] = torch.tensor(values, dtype=dtype).reshape(t['shape'])
     return tensors
 
 
 def write_safetensors(tensors, name):
     header, data = {}, b''
     for key, t in tensors.items():
-        values = struct.pack('<%df' % t.numel(), *t.reshape(-1).tolist())
-        header[key] = {'dtype': 'F32', 'shape': list(t.shape), 'data_offsets': [len(data), len(data) + len(values)]}
+        form, dtype = ('q', 'I64') if t.dtype == torch.int64 else ('f', 'F32')
+        values = struct.pack('<%d%s' % (t.numel(), form), *t.reshape(-1).tolist())
+        header[key] = {'dtype': dtype, 'shape': list(t.shape), 'data_offsets': [len(data), len(data) + len(values)]}
         data += values
     text = json.dumps(header).encode()
     open(name, 'wb').write(struct.pack('<Q', len(text)) + text + data)
@@ -282,6 +311,14 @@ def unusual():
     normalized.update(('input_layer.1.' + k, v) for k, v in nn.BatchNorm2d(6).state_dict().items())
     torch.save(normalized, path('unusual.pth'))
     refused('BatchNorm', ('input_layer.1.num_batches_tracked', 'input_layer.1 is a BatchNorm'))
+
+    # before PyTorch 0.4.1 nobody counted batches; the rest of the state dict is needed
+    make, shape = NETWORKS['normalised']
+    model = make()
+    torch.save({k: v for k, v in model.state_dict().items() if 'tracked' not in k}, path('unusual.pth'))
+    check(same(tool('normalised', 'load', path('unusual.pth')), logits(model, shape)), 'without num_batches_tracked')
+    torch.save({k: v for k, v in model.state_dict().items() if k != 'bn1.running_var'}, path('unusual.pth'))
+    check(tool('normalised', 'load', path('unusual.pth')) is None, 'without a running variance')
 
 
 def with_other_programs(pth, safetensors_file):
