@@ -346,7 +346,7 @@ cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
 /* Returns 1 and a batch; 0 at the end of the epoch, after which the next call begins a new one. A
    loader in error gives one empty batch, from which cnn_forward copies the message. */
 int cnn_next(cnn_loader *loader, cnn_batch *batch);
-void cnn_set_epoch(cnn_loader *loader, int epoch);        /* (seed, epoch) decide order and changes */
+void cnn_set_epoch(cnn_loader *loader, int epoch);        /* (seed, epoch) decide what comes */
 int cnn_batches(const cnn_loader *loader);                /* batches in an epoch */
 const char *cnn_loader_error(const cnn_loader *loader);   /* the message; NULL: no error */
 void cnn_loader_free(cnn_loader *loader);
