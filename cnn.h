@@ -371,10 +371,10 @@ typedef struct cnn_batch {              /* some samples of a data set */
    evaluates or is looked at. (seed, epoch, number of the sample) decide how. What lies beyond the
    border is 0, as the network sees it: after cnn_normalize. */
 typedef struct cnn_augment_options {
-    int padding CNN__0;                     /* moves by up to so many pixels: a padded crop */
-    int flip CNN__0;                        /* mirrors half of them, left to right */
-    float rotation CNN__0;                  /* turns by up to so many degrees, either way */
-    float scale CNN__0;                     /* .1 makes it 0.9 to 1.1 times as large */
+    int padding CNN__0;                 /* moves by up to so many pixels: a padded crop */
+    int flip CNN__0;                    /* mirrors half of them, left to right */
+    float rotation CNN__0;              /* turns by up to so many degrees, either way */
+    float scale CNN__0;                 /* .1 makes it 0.9 to 1.1 times as large */
 } cnn_augment_options;
 
 typedef struct cnn_loader_options {
@@ -2454,9 +2454,13 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    For sample m = order(n) of H rows and W columns, with z = 0 beyond its border:
        z(c,j,i)   = scale(c) sample(m,c,j,i) + shift(c)
        x(n,c,j,i) = z(c,q,p)
+
    Crop and flip move whole pixels:
+
        q = j + down           p = right + (i, or W-1-i if mirrored)
-   Rotation by a and scaling by s around the centre (j0,i0) = ((H-1)/2, (W-1)/2) then make it
+
+   Rotation by a and scaling by s around the centre (j0,i0) = ((H-1)/2, (W-1)/2) turn this into
+
        q' = j0 + (cos a (q - j0) - sin a (p - i0)) / s
        p' = i0 + (sin a (q - j0) + cos a (p - i0)) / s
    and z between four pixels is bilinear.

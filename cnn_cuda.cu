@@ -2468,7 +2468,8 @@ static __global__ void gather_augmented(const cnn_counters *k, cnn_gather_shape 
     double size = 1 + (double)s.augment.scale * (2 * (double)unit(word[3]) - 1), sine, cosine;
     sincospi((double)s.augment.rotation * (2 * (double)unit(word[2]) - 1) / 180, &sine, &cosine);
     double j0 = 0.5 * (s.height - 1), i0 = 0.5 * (s.width - 1);
-    double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / size, column = i0 + (sine * (q - j0) + cosine * (p - i0)) / size;
+    double row = j0 + (cosine * (q - j0) - sine * (p - i0)) / size;
+    double column = i0 + (sine * (q - j0) + cosine * (p - i0)) / size;
     x[at] = 0;
     if (!(row > -1 && row < s.height && column > -1 && column < s.width)) return;
     j = (int)(row + 1) - 1;                 /* floor: both are above -1 */
