@@ -337,17 +337,18 @@ cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
 
 typedef struct cnn_image_options {
-    int height CNN__0, width CNN__0;        /* of every sample: to be given */
-    int channels CNN__0;                    /* 3, the default: red, green, blue; 1: grey, PIL's "L" */
-    int skip_broken CNN__0;                 /* 1: files that cannot be read are left out: data->skipped */
-    FILE *progress CNN__0;                  /* e.g. stderr: ten lines, and one for each file left out */
+    int height CNN__0, width CNN__0;    /* of every sample: to be given */
+    int channels CNN__0;                /* 3, the default: red, green, blue; 1: grey, PIL's "L" */
+    int skip_broken CNN__0;             /* 1: leave out files that cannot be read: data->skipped */
+    FILE *progress CNN__0;              /* e.g. stderr: ten lines, and one for each file left out */
 } cnn_image_options;
 
-/* Pictures; the program includes stb_image.h, which decodes them, before this file. One folder a class, as
-   torchvision's ImageFolder: FOLDER/cat/1.jpg, FOLDER/dog/summer/2.png. Classes are numbered in the order of
-   their names' bytes; files (.jpg .jpeg .png .ppm .bmp .pgm) come in the order of their paths; names that
-   begin with a dot are not read. A picture is turned upright (Exif), loses its alpha, is resized to cover
-   height x width and cut to its middle: torchvision's Resize, with antialiasing, and CenterCrop. */
+/* Pictures; the program includes stb_image.h, which decodes them, before this file. One folder a
+   class, as torchvision's ImageFolder: FOLDER/cat/1.jpg, FOLDER/dog/summer/2.png. Classes are
+   numbered in the order of their names' bytes; files (.jpg .jpeg .png .ppm .bmp .pgm) come in the
+   order of their paths; names that begin with a dot are not read. A picture is turned upright
+   (Exif), loses its alpha, is resized to cover height x width and cut to its middle: torchvision's
+   Resize, with antialiasing, and CenterCrop. */
 cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o);
 /* One picture: a sample without a label, for cnn_classify, or its ->bytes for cnn_predict_bytes. */
 cnn_data *cnn_load_image_with(const char *path, cnn_image_options o);
