@@ -3,8 +3,8 @@
    Do this:
        #define CNN_IMPLEMENTATION
    before you include this file in *one* C or C++ file to create the implementation:
-       cc -O2 program.c -lm                 (and -pthread where the C library is older than glibc 2.34)
-   Every other file includes it plainly.
+       cc -O2 program.c -lm             (add -pthread where the C library is older than glibc 2.34)
+   All other files include it without that line.
 
    A whole program:
 
@@ -31,56 +31,73 @@
    CONTENTS (search for the tag)
 
        >>api        all types and functions, and the backend table; the rest is how they work
-       >>error      one sentence that stays until it is read
-       >>memory     allocation whose sizes cannot wrap around
+       >>error      the first mistake, kept as one message
+       >>memory     allocation whose sizes cannot overflow
        >>random     Philox4x32-10: random numbers as a pure function
-       >>threads    a small pool that works on pieces; how many processors there are
+       >>threads    a small pool of threads; how many processors there are
        >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
        >>direct     `direct`: the cards as a table of operations
        >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
        >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
-       >>train      optimizers, schedules, the training loop, evaluating and predicting
-       >>data       IDX, CIFAR, one's own arrays, the loader
+       >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
+       >>data       IDX, CIFAR, your own arrays, the loader
        >>file       state dicts (.safetensors, .pth) and checkpoints
-       >>look       summary, gradient check, explain, curves, report, doctor
+       >>look       summary, gradient check, explain, curves, report
+
+   WHERE TO FIND
+
+       convolution (6.1), (6.2)    cnn__conv2d_at, cnn__conv2d_du_at, cnn__conv2d_backward
+       activation (6.3)            cnn__activation_at
+       the gradient of pooling     cnn__pool2d_backward
+       Adam                        cnn__adam_step, the equation; cnn__simd_adam_step, as it runs
+       the training loop           cnn__train_epoch
+       the fast convolution        cnn__choose_convolution: which, and why
+       how a layer is added        the head of >>layers
 
    CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
 
-       CNN_MALLOC(bytes), CNN_FREE(pointer)   the allocator; both or neither
-       CNN_ON_ERROR(sentence)                 run once for each mistake, e.g. (puts(sentence), exit(1)), not again
-                                              where a loader or network takes the sentence over. Without it the
-                                              library never prints or exits.
-       CNN_NO_THREADS                         for machines without threads
-       CNN_FILE_NAME                          "convnet.h", where this file is called so and the compiler has no
-                                              __FILE_NAME__ (GCC before 12 and MSVC have none)
+       CNN_MALLOC(bytes), CNN_FREE(pointer)
+           the allocator; define both or neither
+       CNN_ON_ERROR(message)
+           runs once for each mistake, e.g. (puts(message), exit(1)); not again where a loader or a
+           network copies the message of its data. By default the library never prints or exits.
+       CNN_NO_THREADS
+           for machines without threads
+       CNN_FILE_NAME
+           the name of this file, e.g. "convnet.h", if it was renamed and the compiler has no
+           __FILE_NAME__ (GCC before 12 and MSVC have none)
 
    CONVENTIONS
 
        Numbers are float32. Tensors are row-major (batch, channels, height, width), "NCHW"; a kernel
-       tensor is (out_channels, in_channels / groups, kernel_height, kernel_width). So weights travel
-       to and from PyTorch as they are, and names and defaults are PyTorch's.
-       "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel is
-       not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
+       tensor is (out_channels, in_channels / groups, kernel_height, kernel_width). These are
+       PyTorch's shapes, and names and defaults are PyTorch's too, so weights need no conversion.
+       "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel
+       is not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
        dx is the gradient of the loss with respect to x. Outputs come before inputs in every call.
-       Layers are counted from 1 in every sentence and table. Names and keys are PyTorch's, which counts
-       from 0: layer 1 of a block is "block.0", and indices in C begin with 0.
+       Messages and tables count layers from 1. Names and keys count from 0, as PyTorch's do: layer
+       1 of a block is "block.0". Indices in C count from 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
-       Two threads may use two networks, and one data set in both, at the same time; one network, loader or
-       file belongs to one thread at a time.
+       Two threads may use two networks at the same time, also with the same data set; one network,
+       loader or file belongs to one thread at a time.
 
    WHAT IT DOES NOT DO
 
-       No graphs with branches: a network is a chain of layers. No normalisation layers, no recurrence,
-       no transposed convolution. No float16 or int8 arithmetic. No distributed training.
-       -ffast-math is refused: it may not keep NaN, infinity and the order of sums.
+       No graphs with branches: a network is a chain of layers. No recurrence, no
+       transposed convolution. No float16 or int8 arithmetic. No distributed
+       training.
+       -ffast-math is refused: it may not keep NaN, infinity and the order of sums, and it is not
+       needed for speed.
 */
 #ifndef CNN_H
 #define CNN_H
 
-#define CNN_VERSION "2.0.0"                 /* first: a program may have to change; second: something new; */
-#define CNN_VERSION_MAJOR 2                 /* third: faults mended. The backend table has a version of its own */
+/* The first number changes when a program may have to change, the second for something new, the
+   third for a fault that is mended. The backend table has a version of its own. */
+#define CNN_VERSION "2.0.0"
+#define CNN_VERSION_MAJOR 2
 #define CNN_VERSION_MINOR 0
 #define CNN_VERSION_PATCH 0
 
@@ -89,7 +106,7 @@
 #include <stdio.h>
 
 #ifdef __FAST_MATH__
-#error "cnn.h: compile without -ffast-math; it breaks NaN checks and reproducible sums, and is not needed for speed"
+#error "cnn.h: compile without -ffast-math; it breaks NaN checks and reproducible sums"
 #endif
 
 #ifdef __cplusplus
@@ -97,37 +114,43 @@ extern "C" {
 #endif
 
 /* ============================================================================================
-   >>api   Everything a program calls. Options are structs in which zero means PyTorch's default;
-           the macros below let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
-           Where there is none to give, write 0: cnn_adam(net, 0). C99 wants something for the dots.
-           In C99 a field that is 0 and one that was left out are the same. So 0 asks for the default, and
-           CNN_ZERO says zero wherever the default is another number: cnn_adamw(net, .weight_decay = CNN_ZERO).
-           C++ calls the functions that end in _with: cnn_linear_with(net, { .out_features = 10 }) in C++20;
-           before that, a struct that is filled field by field.
+   >>api   Everything a program calls. Options are structs in which zero means PyTorch's default.
+           Macros let C write them like keyword arguments: cnn_linear(net, .out_features = 10).
+           Without options, write 0: cnn_adam(net, 0). C99 needs at least one argument there.
+           A field that is 0 cannot be told from one that was left out, so 0 asks for the default,
+           and CNN_ZERO is the number zero: cnn_adamw(net, .weight_decay = CNN_ZERO).
+           C++ calls the functions that end in _with: cnn_linear_with(net, { .out_features = 10 })
+           in C++20; before that, with a struct that is filled field by field.
    ============================================================================================ */
 
 #ifdef __cplusplus
-#define CNN__0 = {}                         /* C++: a field that is not named begins as zero, without a warning */
+#define CNN__0 = {}                     /* C++: a field left out becomes 0, without a warning */
 #else
-#define CNN__0                              /* C: the macros below leave it zero */
+#define CNN__0                          /* C: the macros below leave it zero */
 #endif
 
-typedef struct cnn_net cnn_net;             /* layers, parameters, optimizer: one model */
-typedef struct cnn_loader cnn_loader;       /* deals a data set out in batches */
-typedef struct cnn_backend cnn_backend;     /* the table of operations; at the end of this section */
+typedef struct cnn_net cnn_net;         /* layers, parameters, optimizer: one model */
+typedef struct cnn_loader cnn_loader;   /* deals a data set out in batches */
+typedef struct cnn_backend cnn_backend; /* the table of operations, at the end of >>api */
 
 /* ---- building a network: a chain of layers, each fitted to the shape that arrives ---- */
 
-typedef enum cnn_padding_mode { CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR } cnn_padding_mode;
-typedef enum cnn_activation { CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH } cnn_activation;
-typedef enum cnn_init {                     /* how weights begin; fan_in = inputs of one output value */
-    CNN_INIT_DEFAULT,                       /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
-    CNN_KAIMING_UNIFORM, CNN_KAIMING_NORMAL,/* He et al. 2015: variance 2 / fan_in, for ReLU */
-    CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL   /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out) */
+typedef enum cnn_padding_mode {
+    CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR
+} cnn_padding_mode;
+typedef enum cnn_activation {
+    CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH
+} cnn_activation;
+typedef enum cnn_init {         /* how weights begin; fan_in = inputs of one output value */
+    CNN_INIT_DEFAULT,           /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
+    CNN_KAIMING_UNIFORM,        /* He et al. 2015: variance 2 / fan_in, for ReLU */
+    CNN_KAIMING_NORMAL,
+    CNN_XAVIER_UNIFORM,         /* Glorot, Bengio 2010: variance 2 / (fan_in + fan_out) */
+    CNN_XAVIER_NORMAL
 } cnn_init;
 
-enum { CNN_SAME = -1 };                     /* .padding = CNN_SAME: output as large as the input */
-enum { CNN_ZERO = -2147483647 - 1 };        /* 0 in an option, int or float; exact as both: -2^31 */
+enum { CNN_SAME = -1 };                 /* .padding = CNN_SAME: output as large as the input */
+enum { CNN_ZERO = -2147483647 - 1 };    /* 0 in an option, int or float; exact as both: -2^31 */
 
 typedef struct cnn_conv2d_options {
     int out_channels CNN__0;                                            /* kernels = feature maps */
@@ -139,61 +162,68 @@ typedef struct cnn_conv2d_options {
     cnn_padding_mode padding_mode CNN__0;                               /* default CNN_ZEROS */
     int no_bias CNN__0;
     cnn_init init CNN__0;
-    int in_channels CNN__0;                                             /* a check; else the input's */
+    int in_channels CNN__0;                                             /* only checked */
 } cnn_conv2d_options;
 
 typedef struct cnn_pool2d_options {
     int kernel_size CNN__0, kernel_height CNN__0, kernel_width CNN__0;
-    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default: the kernel size */
-    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* at most half the kernel */
-    int ceil_mode CNN__0;                                               /* round the output size up */
-    int exclude_padding CNN__0;                                         /* average: count_include_pad = False */
+    int stride CNN__0, stride_height CNN__0, stride_width CNN__0;       /* default: kernel size */
+    int padding CNN__0, padding_height CNN__0, padding_width CNN__0;    /* at most kernel / 2 */
+    int ceil_mode CNN__0;                                               /* round output size up */
+    int exclude_padding CNN__0;         /* average pooling: count_include_pad = False */
 } cnn_pool2d_options;
 
 typedef struct cnn_linear_options {
     int out_features CNN__0;
     int no_bias CNN__0;
     cnn_init init CNN__0;
-    int in_features CNN__0;                 /* may be given as a check */
+    int in_features CNN__0;             /* only checked */
 } cnn_linear_options;
 
 typedef struct cnn_batch_norm_options {
-    float eps CNN__0;                       /* added to the variance; default 1e-5 */
-    float momentum CNN__0;                  /* share of a batch in the running statistics; default 0.1 */
-    int no_affine CNN__0;                   /* affine = False: no weight and bias */
-    int no_running_stats CNN__0;            /* track_running_stats = False: the batch's, in evaluation too */
+    float eps CNN__0;                   /* added to the variance; default 1e-5 */
+    float momentum CNN__0;              /* share of a batch in the running statistics; default 0.1 */
+    int no_affine CNN__0;               /* affine = False: no weight, no bias */
+    int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's own */
 } cnn_batch_norm_options;
 
-typedef struct cnn_leaky_relu_options { float negative_slope CNN__0; /* default 0.01 */ } cnn_leaky_relu_options;
+typedef struct cnn_leaky_relu_options {
+    float negative_slope CNN__0;        /* default 0.01 */
+} cnn_leaky_relu_options;
+
 typedef struct cnn_dropout_options {
-    float p CNN__0;                         /* share of values set to 0; to be given: CNN_ZERO for none */
+    float p CNN__0;                     /* share of values set to 0; no default; CNN_ZERO: none */
 } cnn_dropout_options;
 
-cnn_net *cnn_new(int channels, int height, int width);  /* the shape of one sample; NULL only without memory */
+/* The shape of one sample. NULL only if there is no memory. */
+cnn_net *cnn_new(int channels, int height, int width);
 void cnn_free(cnn_net *net);
 
 /* output size per side:  out = floor((in + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 */
-void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c sum_y sum_x z u   (6.2) */
-void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* the same along width only       (6.1) */
-void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of the window    (figure 6-8) */
-void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of the window */
-void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* the same along width only, after cnn_conv1d; */
-void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* what is said of the height is not read */
-void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): mean of each map */
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o);      /* y = b + sum_c,y,x z u    (6.2) */
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o);      /* along width only         (6.1) */
+void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of window  (figure 6-8) */
+void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of window */
+void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* along width only, after conv1d; */
+void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* options for height are not read */
+void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): means */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
-void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o); /* y = w (x - mean) / sqrt(var + eps) + b, */
-void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o); /* for each channel; 1d: after cnn_linear or cnn_conv1d */
-void cnn_relu(cnn_net *net);                                   /* y = max(0, x)                   (6.3) */
-void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o); /* y = x > 0 ? x : slope x */
+/* y = w (x - mean) / sqrt(var + eps) + b, for each channel; 1d: after cnn_linear or cnn_conv1d */
+void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o);
+void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o);
+void cnn_relu(cnn_net *net);                                   /* y = max(0, x)            (6.3) */
+void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o);  /* y = x > 0 ? x : slope x */
 void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
 void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
 void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
 void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (c h w) */
-void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);    /* training: y = x m / (1-p), m = 0 with probability p */
+/* In training y = x m / (1 - p), m = 0 with probability p, else 1; otherwise y = x */
+void cnn_dropout_with(cnn_net *net, cnn_dropout_options o);
 
-void cnn_block(cnn_net *net, const char *name); /* a building block (section 6.2.3.1): the layers that follow
-                                                   are name.0, name.1, ... as in nn.Sequential */
-void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
+/* A building block (section 6.2.3.1): the layers that follow are name.0, name.1, ... as in
+   nn.Sequential. */
+void cnn_block(cnn_net *net, const char *name);
+void cnn_name(cnn_net *net, const char *name);                 /* names the next layer alone */
 
 #ifndef __cplusplus
 #define cnn_conv2d(net, ...)     cnn_conv2d_with(net, (cnn_conv2d_options){ __VA_ARGS__ })
@@ -203,8 +233,10 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
-#define cnn_batch_norm2d(net, ...) cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
-#define cnn_batch_norm1d(net, ...) cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm2d(net, ...) \
+    cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm1d(net, ...) \
+    cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
@@ -212,71 +244,80 @@ void cnn_name(cnn_net *net, const char *name);  /* names the next layer alone */
 #define cnn_adamw(net, ...)      cnn_adamw_with(net, (cnn_adam_options){ __VA_ARGS__ })
 #define cnn_step_lr(net, ...)    cnn_step_lr_with(net, (cnn_step_lr_options){ __VA_ARGS__ })
 #define cnn_cosine_lr(net, ...)  cnn_cosine_lr_with(net, (cnn_cosine_lr_options){ __VA_ARGS__ })
-#define cnn_one_cycle_lr(net, ...) cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
+#define cnn_one_cycle_lr(net, ...) \
+    cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
 #define cnn_loader_new(data, ...) cnn_loader_new_with(data, (cnn_loader_options){ __VA_ARGS__ })
 #define cnn_data_new(...)        cnn_data_new_with((cnn_data_options){ __VA_ARGS__ })
-#define cnn_set_cross_entropy(net, ...) cnn_set_cross_entropy_with(net, (cnn_cross_entropy_options){ __VA_ARGS__ })
-#define cnn_fit(net, train, test, ...) cnn_fit_with(net, train, test, (cnn_fit_options){ __VA_ARGS__ })
+#define cnn_set_cross_entropy(net, ...) \
+    cnn_set_cross_entropy_with(net, (cnn_cross_entropy_options){ __VA_ARGS__ })
+#define cnn_fit(net, train, test, ...) \
+    cnn_fit_with(net, train, test, (cnn_fit_options){ __VA_ARGS__ })
 #endif
 
-/* ---- errors: the first mistake is kept as one sentence, and later calls do nothing ---- */
+/* ---- errors: the first mistake is kept as one message, and later calls do nothing ---- */
 
-const char *cnn_error(const cnn_net *net);  /* NULL while all is well */
+const char *cnn_error(const cnn_net *net);  /* the message; NULL: no error */
 void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
                                                failed stays in error */
 
-/* ---- where and how it computes; but for the last, before the first forward pass ---- */
+/* ---- where and how it computes; all but cnn_allow_tf32 before the first forward pass ---- */
 
-void cnn_to(cnn_net *net, const char *backend);       /* "simd" (default), "direct", "cuda" when linked */
-void cnn_use_backend(cnn_net *net, const cnn_backend *backend);           /* one of your own */
-const cnn_backend *cnn_find_backend(const char *name);                    /* NULL if there is none */
+/* "simd" (default), "direct", "cuda" if cnn_cuda.cu is linked */
+void cnn_to(cnn_net *net, const char *backend);
+void cnn_use_backend(cnn_net *net, const cnn_backend *backend);        /* one of your own */
+const cnn_backend *cnn_find_backend(const char *name);                 /* NULL if there is none */
 void cnn_set_num_threads(cnn_net *net, int threads);  /* changes no bit of any result */
-int cnn_num_threads(const cnn_net *net);              /* default (and NULL's): the processors that affinity
-                                                         and the container's quota allow this process */
+int cnn_num_threads(const cnn_net *net);              /* default, and for NULL: the processors that
+                                                         affinity and the container's quota allow */
 void cnn_manual_seed(cnn_net *net, uint64_t seed);    /* weights and dropout; default 0 */
-/* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may round their factors to 10 bits
-   of mantissa, which tensor cores multiply faster. A permission: a backend that has no TF32 calculates in float32. */
+/* torch.backends.cudnn.allow_tf32, but off by default: from the next pass on, convolutions may
+   round their factors to 10 bits of mantissa, which tensor cores multiply faster. A backend
+   without TF32 goes on in float32. */
 void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
-typedef struct cnn_data {                   /* samples in memory; read it freely */
-    int count, channels, height, width;     /* count may be lowered, to use the first samples only */
-    int classes;                            /* labels are 0 .. classes-1; 0: no labels */
-    int outputs;                            /* length of one target; 0: no targets */
-    const unsigned char *bytes;             /* (count, channels, height, width) as bytes, or */
-    const float *floats;                    /* the same as floats */
-    const int *labels;                      /* (count) */
-    const float *targets;                   /* (count, outputs), for the mean squared error */
-    const char *const *class_names;         /* (classes), or NULL */
-    const float *scale, *shift;             /* (channels): the network sees  scale x + shift */
-    const char *name;                       /* where it came from, for messages */
-    const char *error;                      /* one sentence if it could not be read, else NULL */
-    struct cnn__data_memory *memory;        /* what cnn_data_free releases */
+typedef struct cnn_data {               /* samples in memory; read it freely */
+    int count, channels, height, width; /* count may be lowered, to use the first samples only */
+    int classes;                        /* labels are 0 .. classes-1; 0: no labels */
+    int outputs;                        /* length of one target; 0: no targets */
+    const unsigned char *bytes;         /* (count, channels, height, width) as bytes, or */
+    const float *floats;                /* the same as floats */
+    const int *labels;                  /* (count) */
+    const float *targets;               /* (count, outputs), for the mean squared error */
+    const char *const *class_names;     /* (classes), or NULL */
+    const float *scale, *shift;         /* (channels): the network sees  scale x + shift */
+    const char *name;                   /* where it came from, for messages */
+    const char *error;                  /* the message if it could not be read, else NULL */
+    struct cnn__data_memory *memory;    /* what cnn_data_free releases */
 } cnn_data;
 
-typedef struct cnn_data_options {           /* your own arrays, used in place: keep them, or refill them */
+/* Your own arrays, used in place: keep them while the data set is in use; you may refill them. */
+typedef struct cnn_data_options {
     int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
-    const unsigned char *bytes CNN__0;      /* one of these two */
+    const unsigned char *bytes CNN__0;  /* one of these two */
     const float *floats CNN__0;
-    const int *labels CNN__0;               /* either, both or none; below 0: for .ignore_index */
+    const int *labels CNN__0;           /* either, both or none; below 0: for .ignore_index */
     const float *targets CNN__0;
     const char *const *class_names CNN__0;
-    int constant CNN__0;                    /* 1: nobody writes to the arrays any more, so a GPU may keep a
-                                               copy of all. Else each batch is sent as it is when it is used */
+    int constant CNN__0;                /* 1: nobody writes to the arrays any more, so a GPU may
+                                           keep a copy. 0: each batch is sent when it is used */
 } cnn_data_options;
 
-/* These never return NULL; a failure is a sentence in data->error, and a loader or a network that is
-   given such data takes the sentence over. */
-typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;   /* 100 classes or 20 */
-/* The split is "train" or "test" ("t10k" is the same). The folder is the one with the files, or the one
-   above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...). */
+/* CIFAR-100's labels: one of 100 classes (fine), or one of 20 (coarse) */
+typedef enum cnn_cifar100_labels { CNN_FINE, CNN_COARSE } cnn_cifar100_labels;
+
+/* These functions never return NULL. A failure is a message in data->error, which is copied to a
+   loader or network that is given such data.
+   The split is "train" or "test" ("t10k" is the same). The folder is the one with the files, or the
+   one above it as torchvision and the archives make it (MNIST/raw, cifar-10-batches-bin, ...).
+   MNIST and Fashion-MNIST: each refuses the other's files. CIFAR: the binary version. */
 cnn_data *cnn_load_mnist(const char *directory, const char *split);
-cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);  /* each refuses the other's files */
-cnn_data *cnn_load_cifar10(const char *directory, const char *split);        /* binary version, as CIFAR-100 */
+cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split);
+cnn_data *cnn_load_cifar10(const char *directory, const char *split);
 cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar100_labels labels);
-/* IDX files by path. Images: (n, h, w), colour (n, c, h, w) or (n, h, w, c), or (n, values); bytes stay
-   bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1. */
+/* IDX files by path. Images: (n, h, w), colour (n, c, h, w) or (n, h, w, c), or (n, values); bytes
+   stay bytes, other numbers become floats. Labels: (n), whole numbers from 0 to classes - 1. */
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes);
 cnn_data *cnn_data_new_with(cnn_data_options o);
 void cnn_data_free(cnn_data *data);
@@ -285,240 +326,274 @@ void cnn_data_free(cnn_data *data);
    become x / 255 (torchvision's ToTensor) and floats stay. mean, std: (channels). */
 void cnn_normalize(cnn_data *data, const float *mean, const float *std);
 
-/* Two new data sets: *second has `count` samples drawn by seed, *first the others (train and validation). */
-void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first, cnn_data **second);
+/* Two new data sets: *second has `count` samples drawn by seed, *first the others (training and
+   validation). */
+void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data **first,
+                      cnn_data **second);
 
-typedef struct cnn_batch {                  /* some samples of a data set */
+typedef struct cnn_batch {              /* some samples of a data set */
     const cnn_data *data;
-    const int *order;                       /* (size): which ones */
+    const int *order;                   /* (size): which ones */
     int size;
 } cnn_batch;
 
 typedef struct cnn_loader_options {
-    int batch_size CNN__0;                  /* default 1 */
-    int shuffle CNN__0;                     /* a new order each epoch */
-    int drop_last CNN__0;                   /* leave an incomplete last batch out */
-    uint64_t seed CNN__0;                   /* of the shuffle */
+    int batch_size CNN__0;              /* default 1 */
+    int shuffle CNN__0;                 /* a new order each epoch */
+    int drop_last CNN__0;               /* leave an incomplete last batch out */
+    uint64_t seed CNN__0;               /* of the shuffle */
 } cnn_loader_options;
 
 cnn_loader *cnn_loader_new_with(const cnn_data *data, cnn_loader_options o);
-int cnn_next(cnn_loader *loader, cnn_batch *batch);   /* 1 and a batch; 0 at the end of the epoch, after
-                                                         which the next call begins a new one. In error it
-                                                         deals out one empty batch, from which cnn_forward
-                                                         takes the sentence over */
-void cnn_set_epoch(cnn_loader *loader, int epoch);    /* the order depends on (seed, epoch) alone */
-int cnn_batches(const cnn_loader *loader);            /* batches in an epoch */
-const char *cnn_loader_error(const cnn_loader *loader);  /* NULL while all is well */
+/* Returns 1 and a batch; 0 at the end of the epoch, after which the next call begins a new one. A
+   loader in error gives one empty batch, from which cnn_forward copies the message. */
+int cnn_next(cnn_loader *loader, cnn_batch *batch);
+void cnn_set_epoch(cnn_loader *loader, int epoch);        /* the order depends on (seed, epoch) */
+int cnn_batches(const cnn_loader *loader);                /* batches in an epoch */
+const char *cnn_loader_error(const cnn_loader *loader);   /* the message; NULL: no error */
 void cnn_loader_free(cnn_loader *loader);
 
 /* ---- training, step by step: forward, loss, zero_grad, backward, step ---- */
 
-/* What learns, as PyTorch's requires_grad: at first everything. key: a parameter ("classifier.weight"), a layer
-   ("classifier"), a block ("hidden_layer_1"), or NULL for all; at any time once the layer is there. A frozen
-   parameter gets no gradient (its .grad is all 0, as with PyTorch's None), no step, no weight decay, and
-   counts in no clipping; backward ends where nothing before it learns. Adam's moments and steps stand still
-   meanwhile. It is the program's, not the file's: cnn_load and cnn_checkpoint_load leave it as it is. */
+/* PyTorch's requires_grad: 1 to learn, as everything does at first, or 0 to freeze. key: a
+   parameter ("classifier.weight"), a layer ("classifier"), a block ("hidden_layer_1"), or NULL for
+   all; at any time after the layer was added. A frozen parameter gets no gradient (its .grad is all
+   0; PyTorch's is None), no step and no weight decay, and clipping leaves it out; Adam's moments
+   and steps stand still meanwhile. Backward ends where nothing before it learns. Files do not hold
+   this setting: cnn_load and cnn_checkpoint_load leave it as it is. */
 void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad);
 
 typedef struct cnn_sgd_options {
     float lr CNN__0 /* 1e-3 */, momentum CNN__0, weight_decay CNN__0; int nesterov CNN__0;
 } cnn_sgd_options;
 typedef struct cnn_adam_options {
-    float lr CNN__0 /* 1e-3 */, beta1 CNN__0 /* 0.9 */, beta2 CNN__0 /* 0.999 */, eps CNN__0 /* 1e-8 */;
-    float weight_decay CNN__0 /* adam 0, adamw 0.01 */;
+    float lr CNN__0 /* 1e-3 */, beta1 CNN__0 /* 0.9 */, beta2 CNN__0 /* 0.999 */;
+    float eps CNN__0 /* 1e-8 */, weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
-/* A second call is a new optimizer, as in PyTorch: moments, steps and schedule of the old one are gone. */
-void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);     /* v = m v + g;  w = w - lr v       (Sutskever 2013) */
-void cnn_adam_with(cnn_net *net, cnn_adam_options o);   /* w = w - lr m' / (sqrt(v') + eps) (Kingma, Ba 2015) */
-void cnn_adamw_with(cnn_net *net, cnn_adam_options o);  /* w = (1 - lr decay) w first       (Loshchilov, Hutter 2019) */
+/* sgd    v = m v + g;  w = w - lr v               (Sutskever 2013)
+   adam   w = w - lr m' / (sqrt(v') + eps)         (Kingma, Ba 2015)
+   adamw  w = (1 - lr decay) w first, then adam    (Loshchilov, Hutter 2019)
+   A second call makes a new optimizer, as in PyTorch: old moments, steps and schedule are gone. */
+void cnn_sgd_with(cnn_net *net, cnn_sgd_options o);
+void cnn_adam_with(cnn_net *net, cnn_adam_options o);
+void cnn_adamw_with(cnn_net *net, cnn_adam_options o);
 
-/* Learning-rate schedules: each cnn_scheduler_step() moves on by one; cnn_fit does that itself, once an
-   epoch for step and cosine, once a step for one-cycle. As PyTorch's, one-cycle with cycle_momentum=False.
-   Step and cosine go on from the rate that is set, by cnn_set_lr too; one-cycle overwrites it. A second
-   schedule takes the place of the first and begins at the rate of now. */
-typedef struct cnn_step_lr_options { int step_size CNN__0; float gamma CNN__0 /* 0.1 */; } cnn_step_lr_options;
-typedef struct cnn_cosine_lr_options { int t_max CNN__0; float eta_min CNN__0; } cnn_cosine_lr_options;
+/* Learning-rate schedules:
+       step       lr *= gamma each step_size steps
+       cosine     lr = eta_min + (lr - eta_min) (1 + cos(pi t / t_max)) / 2
+       one-cycle  up to max_lr, then down to almost 0    (Smith 2018)
+   Each cnn_scheduler_step() moves on by one. cnn_fit calls it itself, once an epoch for step and
+   cosine, once a step for one-cycle. One-cycle is PyTorch's with cycle_momentum=False. Step and
+   cosine start from the current rate, also one given by cnn_set_lr; one-cycle overwrites it. A
+   second schedule replaces the first and starts from the current rate. */
+typedef struct cnn_step_lr_options {
+    int step_size CNN__0; float gamma CNN__0 /* 0.1 */;
+} cnn_step_lr_options;
+typedef struct cnn_cosine_lr_options {
+    int t_max CNN__0; float eta_min CNN__0;
+} cnn_cosine_lr_options;
 typedef struct cnn_one_cycle_lr_options {
     float max_lr CNN__0; int total_steps CNN__0;
     float pct_start CNN__0 /* 0.3 */, div_factor CNN__0 /* 25 */, final_div_factor CNN__0 /* 1e4 */;
 } cnn_one_cycle_lr_options;
-void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);           /* lr *= gamma each step_size steps */
-void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);       /* min + (lr-min) (1+cos(pi t/T)) / 2 */
-void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o); /* up to max_lr, down to almost 0 (Smith 2018) */
+void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o);
+void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o);
+void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o);
 void cnn_scheduler_step(cnn_net *net);
 void cnn_set_lr(cnn_net *net, float lr);
 float cnn_lr(const cnn_net *net);
 
-void cnn_train(cnn_net *net);               /* dropout on: the mode that a new network is in */
-void cnn_eval(cnn_net *net);                /* dropout off */
-void cnn_forward(cnn_net *net, const cnn_batch *batch);        /* pred = model(x) */
-void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);  /* -1/N sum_n log softmax(pred_n)[label_n];
-                                                                  without labels, targets are probabilities */
-void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);       /* 1/(N K) sum (pred - target)^2; labels
-                                                                  without targets become one-hot vectors */
+void cnn_train(cnn_net *net);           /* dropout on: the mode of a new network */
+void cnn_eval(cnn_net *net);            /* dropout off */
+void cnn_forward(cnn_net *net, const cnn_batch *batch);  /* pred = model(x) */
+/* -1/N sum_n log softmax(pred_n)[label_n]; without labels, targets are probabilities */
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch);
+/* 1/(N K) sum (pred - target)^2; without targets, labels become one-hot vectors */
+void cnn_mse_loss(cnn_net *net, const cnn_batch *batch);
 void cnn_zero_grad(cnn_net *net);
-void cnn_backward(cnn_net *net);            /* adds to the gradients, as PyTorch does */
-float cnn_clip_grad_norm(cnn_net *net, float max_norm);  /* g *= min(1, max_norm / |g|); returns |g| */
+void cnn_backward(cnn_net *net);        /* adds to the gradients, as PyTorch does */
+/* g *= min(1, max_norm / |g|); returns |g| */
+float cnn_clip_grad_norm(cnn_net *net, float max_norm);
 void cnn_step(cnn_net *net);
-float cnn_loss(cnn_net *net);               /* of the last batch, mean per sample */
-int cnn_correct(cnn_net *net);              /* of the last batch: where the largest output is the label's;
-                                               as torch.argmax: NaN is the largest, among equals the first */
+float cnn_loss(cnn_net *net);           /* of the last batch, mean per sample */
+/* Of the last batch: how often the largest output is the label's. As torch.argmax: NaN counts as
+   the largest; among equal outputs the first is taken. */
+int cnn_correct(cnn_net *net);
 
-/* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets all anew.
-   Weighted losses are divided by the sum of the labels' weights, an epoch's too; with probabilities by the
-   number of samples. */
+/* torch.nn.CrossEntropyLoss, for cnn_cross_entropy, cnn_fit and cnn_evaluate; a second call sets
+   everything anew. Weighted losses are divided by the sum of the labels' weights, an epoch's too;
+   with probabilities by the number of samples. */
 typedef struct cnn_cross_entropy_options {
-    const float *weight CNN__0;             /* (classes): of each class, copied; default 1 */
-    int classes CNN__0;                     /* how many weights there are: one for each output */
-    float label_smoothing CNN__0;           /* e: 1 - e at the label, and e / K more everywhere */
-    int ignore_index CNN__0;                /* a label that does not count; default -100; class 0: CNN_ZERO */
-    int probabilities CNN__0;               /* 1: targets are taken even where there are labels, which then count
-                                               what is right */
+    const float *weight CNN__0;         /* (classes): of each class, copied; default 1 */
+    int classes CNN__0;                 /* how many weights there are: one for each output */
+    float label_smoothing CNN__0;       /* e: 1 - e at the label, and e / K more everywhere */
+    int ignore_index CNN__0;            /* a label that does not count; default -100; class 0:
+                                           CNN_ZERO */
+    int probabilities CNN__0;           /* 1: use targets even where there are labels; labels then
+                                           say only which answers are right */
 } cnn_cross_entropy_options;
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o);
 
 /* ---- training, all at once ---- */
 
 typedef enum cnn_loss_kind { CNN_CROSS_ENTROPY, CNN_MSE } cnn_loss_kind;
-typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over count samples */
-typedef struct cnn_epoch {                  /* one line of the history */
+typedef struct cnn_score { double loss, accuracy; int count; } cnn_score;  /* means over samples */
+typedef struct cnn_epoch {              /* one line of the history */
     int epoch; cnn_score train, test; double seconds; float lr;  /* seconds in training alone */
 } cnn_epoch;
 
 typedef struct cnn_fit_options {
-    int epochs CNN__0, batch_size CNN__0;   /* default 1 and 128 */
-    int test_batch_size CNN__0;             /* default 256 */
+    int epochs CNN__0;                  /* default 1 */
+    int batch_size CNN__0;              /* default 128 */
+    int test_batch_size CNN__0;         /* default 256 */
     cnn_loss_kind loss CNN__0;
-    float clip_grad_norm CNN__0;            /* 0: no clipping */
-    int keep_order CNN__0, keep_last CNN__0; /* default: shuffled, the incomplete last batch dropped */
-    FILE *log CNN__0;                       /* one line an epoch, e.g. stdout */
-    FILE *progress CNN__0;                  /* e.g. stderr */
-    int progress_bar CNN__0;                /* redraw one line (a terminal) instead of writing several; */
-    int progress_width CNN__0;              /* ... the terminal's columns, default 80: the line is shorter */
-    FILE *doctor CNN__0;                    /* where advice goes when training looks ill, e.g. stderr */
-    int patience CNN__0;                    /* stop after so many epochs without a better one; 0: never */
-    int keep_best CNN__0;                   /* end with the best epoch's weights: cnn_best_epoch */
-    int by_accuracy CNN__0;                 /* better is a higher test accuracy, not a lower test loss */
+    float clip_grad_norm CNN__0;        /* 0: no clipping */
+    int keep_order CNN__0;              /* default: shuffled */
+    int keep_last CNN__0;               /* default: an incomplete last batch is left out */
+    FILE *log CNN__0;                   /* one line an epoch, e.g. stdout */
+    FILE *progress CNN__0;              /* e.g. stderr */
+    int progress_bar CNN__0;            /* redraw one line (a terminal), else write several */
+    int progress_width CNN__0;          /* columns of the terminal, default 80; a line has fewer */
+    FILE *doctor CNN__0;                /* advice when training goes wrong, e.g. stderr */
+    int patience CNN__0;                /* stop after so many epochs without a better; 0: never */
+    int keep_best CNN__0;               /* end with the best epoch's weights: cnn_best_epoch */
+    int by_accuracy CNN__0;             /* better: a higher test accuracy, not a lower test loss */
     void (*each_epoch)(cnn_net *net, const cnn_epoch *epoch, void *user) CNN__0;
-    /* asked before each batch; not 0: cnn_fit ends there, without a mistake. The epoch that is cut off is not in the
-       history and has no each_epoch; the weights and the optimizer keep what its batches taught. A checkpoint
-       saved then holds that too, and cnn_fit begins the epoch again: with other bits than without the cut. */
+    /* Called before each batch; if it does not return 0, cnn_fit ends there, without an error. The
+       epoch that is cut off is not in the history, and each_epoch is not called for it; the weights
+       and the optimizer keep what its batches changed. A checkpoint saved then holds these changes
+       too, and cnn_fit begins the epoch again: the bits differ from those of an uncut run. */
     int (*interrupted)(void *user) CNN__0;
-    void *user CNN__0;                      /* given to each_epoch and interrupted */
+    void *user CNN__0;                  /* given to each_epoch and interrupted */
 } cnn_fit_options;
 
-/* test may be NULL, but not with .patience and .keep_best, which judge an epoch by it: then give samples
-   that the final score is not taken on (cnn_random_split). Returns 1, or 0 with the net in error. Trains on from
-   net's last epoch up to `epochs`; whether patience is at its end follows from the history, after a
-   cnn_checkpoint_load too. A checkpoint keeps the best weights as well. */
+/* test may be NULL, but not with .patience and .keep_best, which judge an epoch by it: then give
+   samples that are not used for the final score (cnn_random_split). Returns 1, or 0 with the net
+   in error. Training goes on from the net's last epoch up to `epochs`. Patience counts from the
+   history, also after cnn_checkpoint_load. A checkpoint keeps the best weights as well. */
 int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_fit_options o);
-const cnn_epoch *cnn_history(const cnn_net *net, int *count);  /* every epoch of cnn_fit so far */
-int cnn_best_epoch(const cnn_net *net);  /* the epoch, from 1, whose weights .keep_best keeps; 0: none */
+const cnn_epoch *cnn_history(const cnn_net *net, int *count);   /* every epoch of cnn_fit so far */
+int cnn_best_epoch(const cnn_net *net);     /* from 1: whose weights .keep_best keeps; 0: none */
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss);
 /* y: (count, outputs); x: (count, channels, height, width), already scaled as in training */
 int cnn_predict(cnn_net *net, float *y, const float *x, int count);
-/* The same with x as bytes, scaled as those that it last trained on; a checkpoint keeps that scale. Where
-   there was no training on bytes, cnn_set_scale gives it: cnn_normalize's mean, std; both NULL: x / 255. */
+/* The same with x as bytes, scaled as the bytes that the network was last trained on; a checkpoint
+   keeps that scale. If it was not trained on bytes, cnn_set_scale gives the scale: cnn_normalize's
+   mean and std; both NULL: x / 255. */
 int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count);
 void cnn_set_scale(cnn_net *net, const float *mean, const float *std);
 /* classes: (data->count), probability: (data->count) of that class by softmax, or NULL */
-int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data, int batch_size);
+int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data *data,
+                 int batch_size);
 
 /* ---- every number by name ---- */
 
-/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", and "input_layer.0" for what that layer put
-   out in the last forward pass (inside a fused operation it is computed again, with the weights of now). Returns the number of floats; copies them if `values` has room for all
-   (NULL: only count). 0 and an error if there is no such thing. */
+/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", and "input_layer.0" for that layer's
+   output in the last forward pass (inside a fused operation it is computed again, with the current
+   weights). Returns the number of floats; copies them if `values` has room for all (NULL: only
+   count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
-int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);  /* parameters; 1 or 0 */
-int cnn_shape(cnn_net *net, const char *key, int shape[4]);    /* number of dimensions, or 0 and an error */
-const char *cnn_key(cnn_net *net, int i);                      /* the i-th parameter's key; NULL past the last */
-size_t cnn_num_parameters(cnn_net *net);                       /* numbers to be learned */
-const char *cnn_layer_name(const cnn_net *net, int i);         /* i from 0; NULL past the last layer */
+/* Sets a parameter; 1, or 0 and an error */
+int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);
+/* Returns the number of dimensions, or 0 and an error */
+int cnn_shape(cnn_net *net, const char *key, int shape[4]);
+const char *cnn_key(cnn_net *net, int i);               /* parameter i from 0; NULL past the last */
+size_t cnn_num_parameters(cnn_net *net);                /* numbers to be learned */
+const char *cnn_layer_name(const cnn_net *net, int i);  /* layer i from 0; NULL past the last */
 
 /* ---- looking: it leaves training as it was, bit for bit, wherever in the loop it is called ----
-   cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters of their
-   own, which take memory from the first call on; cnn_loss, cnn_get and cnn_explain tell of the last
-   cnn_forward. Calls that ask for parameters (cnn_key, cnn_shape, ...) begin the network's use: then no
-   layer can be added; after cnn_summary it can. */
 
-void cnn_summary(cnn_net *net, FILE *out);  /* a row a layer: name, output, parameters, multiply-adds, bytes;
-                                               more layers may be added after it */
+   cnn_evaluate, cnn_predict, cnn_classify, cnn_gradcheck and cnn_report have outputs and counters
+   of their own, allocated by the first call. cnn_loss, cnn_get and cnn_explain tell about the last
+   cnn_forward. After a call that asks for parameters (cnn_key, cnn_shape, ...) no layer can be
+   added; after cnn_summary it can. */
 
-/* Compares the backend's gradients with central differences of the textbook's forward pass in double
-   precision, layer by layer, at `samples` random places of each tensor, on the given batch. An
-   element that sits at a kink of ReLU or max pooling has no gradient and is counted apart. Layers run one
-   by one here; that fused operations do the same is for tests/test_backends.c. */
-typedef struct cnn_gradcheck_result { int checked, failed, kinks; double worst; const char *where; } cnn_gradcheck_result;
-cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out /* or NULL */);
+/* A row a layer: name, output, parameters, multiply-adds, bytes. */
+void cnn_summary(cnn_net *net, FILE *out);
 
-/* Learning curves of cnn_history; 1, or 0 and an error. Each file is written whole or not at all. */
+/* Compares the backend's gradients with central differences of the textbook's forward pass in
+   double precision, layer by layer, at `samples` random places of each tensor, on the given
+   batch. An element at a kink of ReLU or max pooling has no gradient and is counted apart.
+   Layers run one by one here; tests/test_backends.c shows that fused operations do the same. */
+typedef struct cnn_gradcheck_result {
+    int checked, failed, kinks; double worst; const char *where;
+} cnn_gradcheck_result;
+cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples,
+                                   FILE *out /* or NULL */);
+
+/* Learning curves of cnn_history; 1, or 0 and an error. A file is written whole or not at all. */
 int cnn_save_curves_svg(cnn_net *net, const char *path, const char *title);
 int cnn_save_curves_csv(cnn_net *net, const char *path);
-void cnn_print_curves(const cnn_net *net, FILE *out);          /* a sketch of 72 columns in characters */
+void cnn_print_curves(const cnn_net *net, FILE *out);   /* drawn with characters, 72 columns wide */
 
-/* Prints, for one output value of a layer and the first sample of the last batch, the equation with its
-   numbers: the window and what of it fell beyond the border, each product, the sum, the bias, the result. */
+/* Prints, for one output value of a layer and the first sample of the last batch, the equation with
+   its numbers: the window, what of it lies beyond the border, each product, the sum, the bias, the
+   result. */
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
-/* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision and
-   recall, the most confident mistakes, the layers, the first kernels, every layer's feature maps. */
+/* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision
+   and recall, the most confident mistakes, layers, first kernels, every layer's feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
 
-/* Writing, the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin and .ckpt as
-   torch.save(model.state_dict(), path) writes them; keys and shapes are PyTorch's. In Python:
+/* The ending chooses the format in which a file is written: .safetensors, or .pth, .pt, .pth.tar,
+   .bin and .ckpt as torch.save(model.state_dict(), path) writes them; keys and shapes are
+   PyTorch's. In Python:
        model.load_state_dict(torch.load("net.pth", weights_only=True))
        model.load_state_dict(safetensors.torch.load_file("net.safetensors"))
-   Reading, the contents say what it is, whatever the ending. What stands around a state dict is stepped over
-   ({"state_dict": ..., "epoch": ...}; of several that fit as well: the one called state_dict, model_state_dict or
-   model, else the first), and so is what stands before all keys ("module.", "_orig_mod.", "model.").
-   F32 is written; F32, F64, F16 and BF16 are read. Reading a .pth runs nothing that stands in it. Each returns
-   1, or 0 and an error; then network and file are as they were. A file is replaced whole or not at all, also
-   where several programs save to one path; a link stays a link, and a pipe or device is written to. A program
-   that is killed while it saves leaves PATH.*.part behind. */
+   A file is read by its contents, whatever its ending. A state dict may be an entry of another dict
+   ({"state_dict": ..., "epoch": ...}); if several entries fit equally well, it is the one called
+   state_dict, model_state_dict or model, else the first. A prefix of all keys is dropped
+   ("module.", "_orig_mod.", "model."). F32 is written; F32, F64, F16 and BF16 are read. Reading a
+   .pth runs none of the code in it. Each function returns 1, or 0 and an error; then network and
+   file are as before. A file is replaced whole or not at all, also if several programs save to one
+   path; a link stays a link, and a pipe or device is written to. A program that is killed while it
+   saves leaves a file PATH.*.part behind. */
 int cnn_save(cnn_net *net, const char *path);
-int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and none be left over */
-/* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) becomes one
-   sentence: how many were loaded, and which are missing, unexpected or mis-shaped. */
+int cnn_load(cnn_net *net, const char *path);   /* every key must be there and fit, and no other */
+/* Loads the keys that fit and skips the others; an error only if none fits. report (or NULL) gets
+   one sentence: how many were loaded, and which are missing, unexpected or of another shape. */
 int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
-/* The same from memory and to memory. bytes: (size), any such file's, e.g. linked into the program; not kept.
-   cnn_save_memory returns how many bytes the file of that ending (".pth") would have, and copies them if `bytes`
-   has room for all (NULL: only count); 0 and an error if it cannot be. */
+/* The same from memory and to memory. bytes: (size), the contents of any such file, e.g. linked
+   into the program; not kept. cnn_save_memory returns how many bytes the file of that ending
+   (".pth") would have, and copies them if `bytes` has room for all (NULL: only count); 0 and an
+   error if it cannot. */
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
-/* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning rate, place
-   in the schedule, seed and history. Call cnn_checkpoint_load after the same building calls, cnn_adam (or
-   another) and schedule as in the program that saved it; cnn_fit then goes on after the last epoch and ends with
-   the same bits as a run that was never stopped. The options given to cnn_adam and the schedule stay the
-   program's, so that they can be changed; learning rate and seed come from the file (to change the rate: cnn_set_lr
-   afterwards). Another network, optimizer or schedule is refused. The file is a .safetensors file, whatever its ending. */
+/* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning
+   rate, place in the schedule, seed and history. Call cnn_checkpoint_load after the same building
+   calls, cnn_adam (or another) and schedule as in the program that saved it; cnn_fit then goes on
+   after the last epoch and ends with the same bits as a run that was never stopped. Learning rate
+   and seed come from the file (to change the rate: cnn_set_lr afterwards); the other options of the
+   optimizer and the schedule come from the program and may be changed. Another network, optimizer
+   or schedule is refused. The file is a .safetensors file, whatever its ending. */
 int cnn_checkpoint_save(cnn_net *net, const char *path);
 int cnn_checkpoint_load(cnn_net *net, const char *path);
 
-/* ---- the backend table: every operation, to be filled by `direct`, `simd`, `cuda` or by you ---- */
+/* ---- the backend table: every operation, filled by `direct`, `simd`, `cuda` or by you ---- */
 
-/* One operation may fuse several layers: a convolution with its activation and its max pooling, a linear
-   layer with its activation. `direct` composes them from its cards; others may do them in one pass. */
+/* One operation may fuse several layers: a convolution with its activation and its max pooling, a
+   linear layer with its activation. `direct` calls one card after the other; others may do all in
+   one pass. */
 
 typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
     int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
-    int average, exclude_padding;           /* average: 0 for max pooling */
+    int average, exclude_padding;       /* average: 0 for max pooling */
 } cnn_pool2d_shape;
 
 typedef struct cnn_conv2d_shape {
     int batch, in_channels, in_height, in_width;
-    int out_channels, out_height, out_width;             /* of the convolution, before any pooling */
+    int out_channels, out_height, out_width;         /* of the convolution, before any pooling */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int pad_top, pad_left, pad_bottom, pad_right, groups;
     cnn_padding_mode padding_mode;
-    cnn_activation activation; float slope;              /* applied to the sum */
-    cnn_pool2d_shape pool;                               /* then max pooling, if pool.kernel_height > 0 */
-    int allow_tf32;                                      /* conv2d_work must not depend on it */
+    cnn_activation activation; float slope;          /* applied to the sum */
+    cnn_pool2d_shape pool;                           /* then max pooling; kernel_height 0: none */
+    int allow_tf32;                                  /* conv2d_work must not depend on it */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -529,129 +604,153 @@ typedef struct cnn_linear_shape {
 typedef struct cnn_batch_norm_shape {
     int batch, channels, pixels;
     float eps, momentum;
-    int training;                           /* 1: mean and variance of this batch; 0: the running ones */
+    int training;                       /* 1: mean and variance of the batch; 0: the running ones */
     cnn_activation activation; float slope;
 } cnn_batch_norm_shape;
 
-typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;  /* for what works value by value */
+/* Softmax and gathering know pixels, not rows and columns. */
+typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;
 
-/* What changes from step to step. It lives in backend memory and goes to operations by pointer, so that a
-   recorded step can be replayed. */
+/* What changes from step to step. It lives in backend memory and goes to operations by pointer, so
+   that a recorded step can be replayed. */
 typedef struct cnn_counters {
     uint64_t seed;
-    uint64_t pass;                          /* training passes so far: keys the dropout masks */
-    uint64_t step;                          /* steps of this optimizer so far */
-    uint64_t batch_offset, next_offset;     /* where in `order` the batch begins, and the next one will */
+    uint64_t pass;                      /* training passes so far: select the dropout masks */
+    uint64_t step;                      /* steps of this optimizer so far */
+    uint64_t batch_offset, next_offset; /* where in `order` the batch begins, and the next one */
     double lr;
-    double loss, loss_sum, weight_sum;      /* last batch: mean; since the last reset: mean = loss_sum / weight_sum */
-    double grad_norm;                       /* of the last clipping */
-    int correct;                            /* last batch */
-    int correct_sum, seen;                  /* since the last reset; seen: samples that are not ignored */
+    double loss;                        /* mean of the last batch */
+    double loss_sum, weight_sum;        /* since the last reset: mean = loss_sum / weight_sum */
+    double grad_norm;                   /* of the last clipping */
+    int correct;                        /* of the last batch */
+    int correct_sum, seen;              /* since the last reset; seen: samples not ignored */
 } cnn_counters;
 
-/* One parameter's place in the blocks of all parameters, of their gradients and of each moment. Spans come in the
-   order of their offsets; what lies between two of them belongs to nobody. They live in backend memory, too. */
+/* One parameter's place in the blocks of all parameters, of their gradients and of each moment.
+   Spans are sorted by offset; what lies between two of them is unused. They live in backend memory,
+   too. */
 typedef struct cnn_span {
-    size_t offset, count;                   /* floats */
-    uint64_t step;                          /* Adam's t: the optimizer's steps that moved this parameter */
+    size_t offset, count;               /* floats */
+    uint64_t step;                      /* Adam's t: the steps that moved this parameter */
     float weight_decay;
-    int trainable;                          /* 0: frozen; no operation reads its gradient or changes it */
-    float same[4];                          /* the operation's own: what is the same for all its numbers */
+    int trainable;                      /* 0: frozen: not changed, and its gradient is not read */
+    float same[4];                      /* for the operation's own use: what is the same for all
+                                           numbers of the parameter */
 } cnn_span;
 
 enum { CNN_BACKEND_VERSION = 5 };
 
-/* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as `work`, of
-   the bytes that *_work asked for. Pointers are the backend's memory; nobody else looks behind them. Every
-   entry overwrites its outputs, but for dweight and dbias, to which it adds. The dx, dweight and dbias of conv2d,
-   linear and batch_norm may each be NULL: not wanted. A backend is made by copying cnn_find_backend("direct") and replacing
-   entries, or filled completely. Entries marked (optional) may be NULL; a network refuses a backend in which
-   another one is missing, by name. */
+/* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as
+   `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
+   or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
+   dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
+   backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
+   (optional) may be NULL; if another one is missing, a network refuses the backend and names the entry. */
 struct cnn_backend {
-    int version;                            /* CNN_BACKEND_VERSION, or the table is refused */
+    int version;                        /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
-    void *context;                          /* yours, or what `open` returned; handed to every entry */
-    /* open may fail: then it returns NULL and has written one sentence */
-    void *(*open)(int threads, char *sentence, size_t room);                                /* (optional) */
-    void (*close)(void *context);                                                           /* (optional) */
+    void *context;                      /* yours, or what `open` returned; given to every entry */
+    /* (optional) open may fail: then it returns NULL and has written a message */
+    void *(*open)(int threads, char *message, size_t room);
+    void (*close)(void *context);       /* (optional) */
     /* memory: alloc returns 64-byte aligned bytes or NULL */
     void *(*alloc)(void *context, size_t bytes);
     void (*free)(void *context, void *memory);
     void (*upload)(void *context, void *to, const void *host, size_t bytes);
     void (*download)(void *context, void *host, const void *from, size_t bytes);
     void (*zero)(void *context, void *memory, size_t bytes);
-    const char *(*sync)(void *context);     /* (optional) waits; NULL, or what went wrong */
-    int reads_host;                         /* 1: the samples of a data set are read where they lie */
+    const char *(*sync)(void *context); /* (optional) waits; NULL, or what went wrong */
+    int reads_host;                     /* 1: operations read data sets directly, without upload */
 
-    /* y: (n, k, h', w') after activation and pooling; index: (n, k, h', w'), the winner's place in its window,
-       row * kernel_width + column (NULL: not wanted, or no pooling); x: (n, c, h, w);
-       weight: (k, c / groups, kh, kw); bias: (k) or NULL */
+    /* y: (n, k, h', w') after activation and pooling; index: (n, k, h', w'), the winner's place in
+       its window, row * kernel_width + column (NULL: not wanted, or no pooling);
+       x: (n, c, h, w); weight: (k, c / groups, kh, kw); bias: (k) or NULL */
     size_t (*conv2d_work)(void *context, const cnn_conv2d_shape *s);
     void (*conv2d_forward)(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                            const float *x, const float *weight, const float *bias, void *work);
-    void (*conv2d_backward)(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
-                            const float *dy, const float *y, const unsigned char *index,
-                            const float *x, const float *weight, void *work);
+    void (*conv2d_backward)(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight,
+                            float *dbias, const float *dy, const float *y,
+                            const unsigned char *index, const float *x, const float *weight,
+                            void *work);
     /* y: (n, c, h', w'); x: (n, c, h, w) */
     void (*pool2d_forward)(void *context, const cnn_pool2d_shape *s, float *y, const float *x);
-    void (*pool2d_backward)(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x);
+    void (*pool2d_backward)(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
+                            const float *x);
     /* y: (n, out); x: (n, in); weight: (out, in); bias: (out) or NULL */
     size_t (*linear_work)(void *context, const cnn_linear_shape *s);
-    void (*linear_forward)(void *context, const cnn_linear_shape *s, float *y, const float *x, const float *weight,
-                           const float *bias, void *work);
-    void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
-                            const float *dy, const float *y, const float *x, const float *weight, void *work);
-    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), for backward (NULL: not wanted);
-       weight, bias: (channels), or NULL, both: 1 and 0. mean, var: (channels), the running ones. They are read, or if
-       s->training moved, and 1 is added to *batches; all three NULL: only with s->training, and nothing is moved. */
-    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);                /* of backward */
-    void (*batch_norm_forward)(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean,
-                               float *var, int64_t *batches, const float *x, const float *weight, const float *bias);
-    void (*batch_norm_backward)(void *context, const cnn_batch_norm_shape *s, float *dx, float *dweight, float *dbias,
-                                const float *dy, const float *y, const float *saved, const float *x,
-                                const float *weight, void *work);
+    void (*linear_forward)(void *context, const cnn_linear_shape *s, float *y, const float *x,
+                           const float *weight, const float *bias, void *work);
+    void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight,
+                            float *dbias, const float *dy, const float *y, const float *x,
+                            const float *weight, void *work);
+    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), which
+       backward reads (NULL: not wanted); weight, bias: (channels), or both NULL: 1 and 0. The
+       running mean and var: (channels). With s->training they are updated, and *batches counts;
+       all three may be NULL then. Otherwise they are read. The work is for backward. */
+    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);
+    void (*batch_norm_forward)(void *context, const cnn_batch_norm_shape *s, float *y,
+                               float *saved, float *mean, float *var, int64_t *batches,
+                               const float *x, const float *weight, const float *bias);
+    void (*batch_norm_backward)(void *context, const cnn_batch_norm_shape *s, float *dx,
+                                float *dweight, float *dbias, const float *dy, const float *y,
+                                const float *saved, const float *x, const float *weight,
+                                void *work);
     /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
-    void (*activation_forward)(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n);
-    void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n);
+    void (*activation_forward)(void *context, cnn_activation f, float slope, float *y,
+                               const float *x, size_t n);
+    void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx,
+                                const float *dy, const float *y, size_t n);
     /* x, y: (batch, channels, pixels), over the channels of each pixel */
     void (*softmax_forward)(void *context, const cnn_map_shape *s, float *y, const float *x);
-    void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y);
-    /* x, y: (n). The mask is a function of (c->seed, layer, c->pass, element): backward makes it again. */
-    void (*dropout_forward)(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n);
-    void (*dropout_backward)(void *context, const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n);
+    void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy,
+                             const float *y);
+    /* x, y: (n). The mask is a function of (c->seed, layer, c->pass, element), so backward computes
+       it again. */
+    void (*dropout_forward)(void *context, const cnn_counters *c, int layer, float p, float *y,
+                            const float *x, size_t n);
+    void (*dropout_backward)(void *context, const cnn_counters *c, int layer, float p, float *dx,
+                             const float *dy, size_t n);
     /* the loss and its gradient: dy, y: (batch, outputs); adds to c's sums. dy NULL: not wanted.
-       target: (batch, outputs), probabilities, or NULL: labels; labels: (batch) or NULL; o->weight: (outputs) or NULL */
-    void (*softmax_cross_entropy)(void *context, cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
+       target: (batch, outputs), probabilities, or NULL: labels; labels: (batch) or NULL;
+       o->weight: (outputs) or NULL */
+    void (*softmax_cross_entropy)(void *context, cnn_counters *c,
+                                  const cnn_cross_entropy_options *o, float *dy, const float *y,
                                   const float *target, const int *labels, int batch, int outputs);
-    /* target: (batch, outputs), or NULL for the one-hot vectors of labels; labels: (batch) or NULL */
-    void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target, const int *labels, int batch, int outputs);
-    /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0): c->pass += 1, so new masks */
+    /* target: (batch, outputs), or NULL: one-hot vectors of labels; labels: (batch) or NULL */
+    void (*mse)(void *context, cnn_counters *c, float *dy, const float *y, const float *target,
+                const int *labels, int batch, int outputs);
+    /* a new batch: c->batch_offset = c->next_offset, c->next_offset += size; training (1 or 0):
+       c->pass += 1, so new masks */
     void (*next_batch)(void *context, cnn_counters *c, int size, int training);
-    /* x: (batch, channels, pixels) = scale[c] * sample[o[n]] + shift[c], where o = order + k->batch_offset;
-       samples: bytes or floats (the other NULL) */
-    void (*gather)(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                   const float *floats, const int *order, const float *scale, const float *shift);
+    /* x: (batch, channels, pixels) = scale[c] * sample[o[n]] + shift[c], where o = order +
+       k->batch_offset; samples: bytes or floats (the other NULL) */
+    void (*gather)(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
+                   const unsigned char *bytes, const float *floats, const int *order,
+                   const float *scale, const float *shift);
     /* to: (batch, width) = from[o[n]]: labels and targets, 4 bytes a value */
-    void (*gather_rows)(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
-                        int width);
-    /* one call for all parameters: w, g, v, m: blocks of n floats; spans: (count). Weight decay is the spans', the rate
-       c's. A step adds 1 to c->step and to that of each trainable span. v of the momentum: NULL when there is none */
-    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count,
-                           float max_norm);
-    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g,
-                     size_t n, cnn_span *spans, int count);
-    void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
-                      const float *g, size_t n, cnn_span *spans, int count);
-    void (*step_begin)(void *context);      /* (optional) a step of training or evaluation begins: cnn_forward ... */
-    void (*step_end)(void *context);        /* (optional) ... and ends: cnn_step, or a batch of cnn_evaluate. Not every
-                                               step comes to its end. */
+    void (*gather_rows)(void *context, const cnn_counters *k, void *to, const void *from,
+                        const int *order, int batch, int width);
+    /* One call for all parameters. w, g, v, m: blocks of n floats; spans: (count). Weight decay is
+       in the spans, the learning rate in c. A step adds 1 to c->step and to the step of each
+       trainable span. sgd_step's v: NULL without momentum */
+    void (*clip_grad_norm)(void *context, cnn_counters *c, float *g, size_t n,
+                           const cnn_span *spans, int count, float max_norm);
+    void (*sgd_step)(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w, float *v,
+                     const float *g, size_t n, cnn_span *spans, int count);
+    void (*adam_step)(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled,
+                      float *w, float *m, float *v, const float *g, size_t n, cnn_span *spans,
+                      int count);
+    /* (optional) a step of training or evaluation begins (cnn_forward) and ends (cnn_step, or a
+       batch of cnn_evaluate). A step may begin and never end. */
+    void (*step_begin)(void *context);
+    void (*step_end)(void *context);
 };
 
-/* Makes a backend known to cnn_to() by its name. 1; or 0 where it has no name, its name is taken, or 8 are
-   known already. cnn_cuda.cu calls it before main() begins. */
+/* Makes a backend known to cnn_to() by its name. Returns 1; or 0 if it has no name, its name is
+   taken, or 8 are known already. cnn_cuda.cu calls it before main() begins. */
 int cnn_register_backend(const cnn_backend *backend);
 
-/* The random numbers of the library (Philox4x32-10, Salmon et al. 2011): four words of a pure function. */
+/* The random numbers (Philox4x32-10, Salmon et al. 2011): four words of a pure function */
 void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, uint32_t index);
 
 #ifdef __cplusplus
@@ -692,14 +791,15 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #define CNN_FREE(pointer) free(pointer)
 #endif
 #ifndef CNN_ON_ERROR
-#define CNN_ON_ERROR(sentence) ((void)0)
+#define CNN_ON_ERROR(message) ((void)0)
 #endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#ifdef _WIN32                               /* of <windows.h>, whose macros would fall on the program */
+/* Declared here, because the macros of <windows.h> would change the program that includes cnn.h */
+#ifdef _WIN32
 #ifdef _WIN64
 typedef unsigned __int64 cnn__word_size;
 #else
@@ -708,26 +808,29 @@ typedef unsigned long cnn__word_size;
 #define CNN__WINDOWS(result) __declspec(dllimport) result __stdcall
 struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES;
 CNN__WINDOWS(int) MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
-CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text, int count, wchar_t *wide,
-                                      int room);
-CNN__WINDOWS(unsigned long) FormatMessageA(unsigned long flags, const void *source, unsigned long code,
-                                           unsigned long language, char *text, unsigned long room, va_list *arguments);
+CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text,
+                                      int count, wchar_t *wide, int room);
+CNN__WINDOWS(unsigned long) FormatMessageA(unsigned long flags, const void *source,
+                                           unsigned long code, unsigned long language, char *text,
+                                           unsigned long room, va_list *arguments);
 CNN__WINDOWS(unsigned long) GetLastError(void);
 CNN__WINDOWS(void) Sleep(unsigned long milliseconds);
 CNN__WINDOWS(void) AcquireSRWLockExclusive(struct _RTL_SRWLOCK *lock);
 CNN__WINDOWS(void) ReleaseSRWLockExclusive(struct _RTL_SRWLOCK *lock);
-CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *condition, struct _RTL_SRWLOCK *lock,
-                                            unsigned long milliseconds, unsigned long flags);
+CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *condition,
+                                            struct _RTL_SRWLOCK *lock, unsigned long milliseconds,
+                                            unsigned long flags);
 CNN__WINDOWS(void) WakeConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
 CNN__WINDOWS(void) WakeAllConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
 CNN__WINDOWS(void *) CreateThread(struct _SECURITY_ATTRIBUTES *security, cnn__word_size stack,
-                                  unsigned long (__stdcall *entry)(void *), void *argument, unsigned long flags,
-                                  unsigned long *id);
+                                  unsigned long (__stdcall *entry)(void *), void *argument,
+                                  unsigned long flags, unsigned long *id);
 CNN__WINDOWS(unsigned long) WaitForSingleObject(void *handle, unsigned long milliseconds);
 CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
-CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process, cnn__word_size *of_system);
-#elif !defined(__cplusplus) && defined(__STRICT_ANSI__)    /* of POSIX, which strict C99 hides */
+CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process,
+                                         cnn__word_size *of_system);
+#elif !defined(__cplusplus) && defined(__STRICT_ANSI__)    /* POSIX, which strict C99 hides */
 FILE *fdopen(int descriptor, const char *mode);
 int fileno(FILE *file);
 int fsync(int descriptor);
@@ -1420,21 +1523,23 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
 
 /* ============================================================================================
    >>textbook   The specification of every operation, one card a layer: its equation, its shapes,
-           one output value as the equation gives it (in double; its name ends in _at), then forward
-           and backward as plain loops. No threads, no vectors, no tricks: every backend is proved
-           against these lines, and with the backend `direct` they are what runs.
+                one value as the equation gives it (in double; the name ends in _at), then forward
+                and backward as plain loops. No threads, no vectors, no tricks. Every backend is
+                tested against these functions, and the backend `direct` runs them.
 
-   The lecture's names, and PyTorch's:
+       lecture   PyTorch                          index   counts
+       z         input                            n       samples of the batch
+       u         weight                           c, k    input channels, output channels
+       b         bias                             y, x    rows, columns of the kernel
+       f         output                           j, i    rows, columns of the output
+       tau       activation
+       s, d, p   stride, dilation, padding
 
-       z, u, f, tau   input, weight, output, activation        b        bias
-       n, c, k        sample, input channel, output channel    y, x     row, column in the kernel
-       j, i           row, column in the output                s, d, p  stride, dilation, padding
+   The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
+   with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
-   Elsewhere x is a layer's input and y its output. dz, du, db are the gradients of the loss with
-   respect to z, u, b. A parameter's gradient is added to what is there, an input's overwrites it.
-
-   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch
-   normalisation; softmax; dropout; losses; optimizers; a batch of samples.
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch normalisation;
+   softmax; dropout; cross-entropy; mean squared error; optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -1462,33 +1567,35 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
        here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
 
    with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
-   this code from its corner, and p makes up for it. k kernels, each as deep as its input, give k
-   feature maps (figure 6-7). With g groups, a kernel sees only its group's c / g input channels.
+   this code from its corner; the padding p makes up the difference. k kernels, each as deep as the
+   input, give k feature maps (figure 6-7). With g groups, a kernel sees only the c / g input
+   channels of its group.
 
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   Each product z u has two partial derivatives, u and z. So, with the same places of z as above:
+   The product z u has the derivative u with respect to z, and z with respect to u. So:
 
        db(k)       += sum_n sum_j sum_i df(n,k,j,i)
        du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
        dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
 
-/* Which row and column of z meet row y and column x of the kernel at output (j,i); -1: a zero */
+/* The row of z, s j + d y - p, that row y of the kernel meets at output row j; -1: a zero */
 static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
     return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
                        s->padding_mode);
 }
 
+/* The same for columns */
 static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
 {
     return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
                        s->padding_mode);
 }
 
-/* Where row 0 of z(n,c) begins, and row y of u(k,c): c counts the channels of kernel k's group. */
+/* Where z(n,c) begins, and row y of u(k,c). c counts the input channels of kernel k's group. */
 static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
 {
     int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
@@ -1600,7 +1707,7 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
        sigmoid     1 / (1 + exp(-x))     tau' = y (1 - y)
        tanh        tanh x                tau' = 1 - y^2
 
-   All derivatives are written with y, so x need not be kept.      dx = dy tau'
+   Backward:  dx = dy tau'.  Each derivative is written with y, so that x need not be kept.
    -------------------------------------------------------------------------------------------- */
 static double cnn__activation_at(cnn_activation tau, double slope, double x)
 {
@@ -1649,12 +1756,12 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
 
        y  (n, c, h', w')   x  (n, c, h, w)     h' = floor or ceil((h + 2p - kh) / s) + 1
 
-   Padding never wins; for the average it counts as zeros (m = kh kw) unless it is to be excluded.
-   With ceil_mode a window may hang over even the padding, and what hangs over is not counted in m;
-   but each window begins in the input or the padding before it, or it is left out.
+   Padding never wins; in the average it counts as zeros (m = kh kw) unless it is to be excluded.
+   With ceil_mode the last windows may reach beyond the padding; what lies there is not counted in
+   m. A window that would begin after the input's last row or column is left out.
 
-   index, a byte for each y: the winner's place in its window, row * kw + column. Backward finds the
-   winner there, or, without an index, in x.
+   The index holds a byte for each y: the winner's place in its window, row * kw + column. Backward
+   finds the winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
@@ -1663,7 +1770,7 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
-    w.bottom = s->in_height + s->pad_height;       /* the padded border, or its own */
+    w.bottom = s->in_height + s->pad_height;
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
@@ -1676,6 +1783,7 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     return w;
 }
 
+/* The winner's place in the map */
 static ptrdiff_t cnn__pool2d_winner(const cnn_pool2d_shape *s, const float *map, cnn__window w)
 {
     ptrdiff_t winner = (ptrdiff_t)w.top * s->in_width + w.left;
@@ -1700,6 +1808,7 @@ static double cnn__pool2d_at(const cnn_pool2d_shape *s, const float *map, int j,
     return sum / w.count;
 }
 
+/* The winner's place in its window */
 static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *map, int j, int i)
 {
     ptrdiff_t winner = cnn__pool2d_winner(s, map, cnn__pool2d_window(s, j, i));
@@ -1708,6 +1817,7 @@ static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *m
     return (unsigned char)(row * s->kernel_width + column);
 }
 
+/* From the place in the window to the place in the map */
 static ptrdiff_t cnn__pool2d_indexed(const cnn_pool2d_shape *s, unsigned char index, int j, int i)
 {
     int row = j * s->stride_height - s->pad_height + index / s->kernel_width;
@@ -1756,27 +1866,23 @@ static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const flo
 /* --------------------------------------------------------------------------------------------
    Linear, "fully connected": every output sees every input.
 
-       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)      y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
-
+       y(n,o)   = b(o) + sum_i W(o,i) x(n,i)
        db(o)   += sum_n dy(n,o)
        dW(o,i) += sum_n dy(n,o) x(n,i)
        dx(n,i)  = sum_o dy(n,o) W(o,i)
-   -------------------------------------------------------------------------------------------- */
 
-/* sum + sum_i a(i) b(i), where the next value is a_next or b_next floats further */
-static double cnn__dot(double sum, const float *a, int a_next, const float *b, int b_next,
-                       int count)
-{
-    int i;
-    for (i = 0; i < count; i++, a += a_next, b += b_next) sum += (double)*a * (double)*b;
-    return sum;
-}
+       y  (n, out)   x  (n, in)   W  (out, in)   b  (out)
+   -------------------------------------------------------------------------------------------- */
 
 static double cnn__linear_at(const cnn_linear_shape *s, const float *x, const float *w,
                              const float *b, int n, int o)
 {
-    int in = s->in_features;
-    return cnn__dot(b ? (double)b[o] : 0, w + (ptrdiff_t)o * in, 1, x + (ptrdiff_t)n * in, 1, in);
+    double y = b ? (double)b[o] : 0;
+    int i;
+    x += (ptrdiff_t)n * s->in_features;
+    w += (ptrdiff_t)o * s->in_features;
+    for (i = 0; i < s->in_features; i++) y += (double)w[i] * (double)x[i];
+    return y;
 }
 
 static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float *x, const float *w,
@@ -1787,17 +1893,43 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
         for (o = 0; o < s->out_features; o++) *y++ = (float)cnn__linear_at(s, x, w, b, n, o);
 }
 
+static double cnn__linear_db_at(const cnn_linear_shape *s, const float *dy, int o)
+{
+    double db = 0;
+    int n;
+    for (n = 0; n < s->batch; n++, dy += s->out_features) db += (double)dy[o];
+    return db;
+}
+
+static double cnn__linear_dw_at(const cnn_linear_shape *s, const float *dy, const float *x, int o,
+                                int i)
+{
+    double dw = 0;
+    int n;
+    for (n = 0; n < s->batch; n++, dy += s->out_features, x += s->in_features)
+        dw += (double)dy[o] * (double)x[i];
+    return dw;
+}
+
+static double cnn__linear_dx_at(const cnn_linear_shape *s, const float *dy, const float *w, int n,
+                                int i)
+{
+    double dx = 0;
+    int o;
+    dy += (ptrdiff_t)n * s->out_features;
+    for (o = 0; o < s->out_features; o++, w += s->in_features) dx += (double)dy[o] * (double)w[i];
+    return dx;
+}
+
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    static const float one = 1;
-    int in = s->in_features, out = s->out_features, n, o, i;
-    for (o = 0; db && o < out; o++) db[o] += (float)cnn__dot(0, dy + o, out, &one, 0, s->batch);
-    for (o = 0; dw && o < out; o++)
-        for (i = 0; i < in; i++) *dw++ += (float)cnn__dot(0, dy + o, out, x + i, in, s->batch);
+    int n, o, i;
+    for (o = 0; db && o < s->out_features; o++) db[o] += (float)cnn__linear_db_at(s, dy, o);
+    for (o = 0; dw && o < s->out_features; o++)
+        for (i = 0; i < s->in_features; i++) *dw++ += (float)cnn__linear_dw_at(s, dy, x, o, i);
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < in; i++)
-            *dx++ = (float)cnn__dot(0, dy + (ptrdiff_t)n * out, 1, w + i, in, out);
+        for (i = 0; i < s->in_features; i++) *dx++ = (float)cnn__linear_dx_at(s, dy, w, n, i);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1907,12 +2039,14 @@ static void cnn__batch_norm_backward(const cnn_batch_norm_shape *s, float *dx, f
 }
 
 /* --------------------------------------------------------------------------------------------
-   Softmax over the channels c of each pixel: positive, and sums to 1.
+   Softmax over the channels c of each pixel: the y are positive and their sum is 1.
 
-       y_c = exp(x_c - max x) / sum_k exp(x_k - max x)         x, y  (n, channels, pixels)
-
-   Taking the largest x out changes nothing but keeps exp within range.
+       y_c  = exp(x_c - max x) / sum_k exp(x_k - max x)
        dx_c = y_c (dy_c - sum_k dy_k y_k)
+
+       y, x  (n, channels, pixels)
+
+   Subtracting the largest x changes no quotient, and keeps exp from overflowing.
    -------------------------------------------------------------------------------------------- */
 static double cnn__softmax_at(const cnn_map_shape *s, const float *x, int n, int c, int pixel)
 {
@@ -1940,19 +2074,22 @@ static void cnn__softmax_backward(const cnn_map_shape *s, float *dx, const float
     for (n = 0; n < s->batch; n++)
         for (p = 0; p < s->pixels; p++) {
             ptrdiff_t first = (ptrdiff_t)n * s->channels * s->pixels + p;
-            double sum = cnn__dot(0, dy + first, s->pixels, y + first, s->pixels, s->channels);
+            double sum = 0;
+            for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
+                sum += (double)dy[at] * (double)y[at];
             for (c = 0, at = first; c < s->channels; c++, at += s->pixels)
                 dx[at] = (float)((double)y[at] * ((double)dy[at] - sum));
         }
 }
 
 /* --------------------------------------------------------------------------------------------
-   Dropout (Srivastava et al. 2014), in training only: each value is dropped with probability p, and
-   those that stay grow by 1 / (1 - p), so that the expected sum is the same.
+   Dropout (Srivastava et al. 2014), in training only: each value is set to 0 with probability p.
+   The others are divided by 1 - p, so that the expected sum stays the same.
 
-       y = m x / (1 - p)     m = 0 with probability p, else 1          dx = m dy / (1 - p)
+       y(i)  = m(i) x(i) / (1 - p)        m(i) = 0 with probability p, else 1
+       dx(i) = m(i) dy(i) / (1 - p)
 
-   The mask m is a function of (seed, layer, pass, element): backward asks for the same one again.
+   The mask m is a function of (seed, layer, pass, i), so backward computes the same mask again.
    -------------------------------------------------------------------------------------------- */
 static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x, size_t i)
 {
@@ -1975,22 +2112,28 @@ static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, flo
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
+   [k = t] is 1 if k is the label, else 0.
 
-       loss = -1/N sum_n log softmax(y_n)[t_n]        dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+       loss    = -1/N sum_n log softmax(y_n)[t_n]
+       dy(n,k) = (softmax(y_n)[k] - [k = t_n]) / N
 
-   With PyTorch's options: class weights w, smoothing e over K classes, t_n or probabilities p_n:
+   PyTorch's options: class weights w, label smoothing e, probabilities p_n in place of labels t_n.
+   Each class k then counts with q(n,k), and the sum is divided by D:
 
-       q(n,o) = w(o) ((1 - e) p_n(o) + e / K)          from probabilities,  D = N
-       q(n,o) = w(o) ((1 - e) [o = t_n] + e / K)       from labels,         D = sum_n w(t_n)
-       loss = -1/D sum_n sum_o q(n,o) log softmax(y_n)[o]
-       dy(n,o) = (softmax(y_n)[o] sum_k q(n,k) - q(n,o)) / D
+       q(n,k)  = w(k) ((1 - e) [k = t_n] + e / K)      D = sum_n w(t_n)     from labels
+       q(n,k)  = w(k) ((1 - e) p_n(k) + e / K)         D = N                from probabilities
 
-   An ignored label is in neither sum; its dy is 0. An epoch's mean is all numerators over all D.
+       loss    = -1/D sum_n sum_k q(n,k) log softmax(y_n)[k]
+       dy(n,k) = (softmax(y_n)[k] sum_o q(n,o) - q(n,k)) / D
 
        y, dy, p  (N, K)    t  (N)    w  (K)
+
+   A sample with the ignored label is left out of both sums, and its dy is 0. With probabilities,
+   labels say only which answers are right. An epoch's loss divides the sum of all batches by the
+   sum of all D.
    -------------------------------------------------------------------------------------------- */
 
-/* As torch.argmax: NaN counts as the largest, and among equals the first is taken. */
+/* As torch.argmax: NaN counts as the largest; among equal values the first is taken. */
 static int cnn__argmax(const float *y, int count)
 {
     int best = 0, o;
@@ -1999,7 +2142,7 @@ static int cnn__argmax(const float *y, int count)
     return best;
 }
 
-/* loss: a sum, whose mean is loss / weight; correct of `counted` samples */
+/* Adds a batch to the counters. loss is a sum; the batch's mean is loss / weight. */
 static void cnn__count_loss(cnn_counters *c, double loss, double weight, int correct, int counted)
 {
     c->loss = loss / weight;
@@ -2015,30 +2158,43 @@ static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
     return o->weight ? (double)o->weight[k] : 1;
 }
 
-/* q(n,k): p are the probabilities of sample n, or NULL: its label t alone */
+/* q(n,k); p: the probabilities of sample n, or NULL: from its label t */
 static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
                                    int outputs)
 {
-    double e = (double)o->label_smoothing, w = cnn__class_weight(o, k);
-    return w * ((1 - e) * (p ? (double)p[k] : (double)(k == t)) + e / outputs);
+    double e = (double)o->label_smoothing, wanted = p ? (double)p[k] : (double)(k == t);
+    return cnn__class_weight(o, k) * ((1 - e) * wanted + e / outputs);
 }
 
-/* One sample: adds its numerator to *loss; dy (NULL: not wanted) is divided by `weight`, D. */
-static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
-                                      const float *y, const float *p, int t, int outputs,
-                                      double weight)
+/* D */
+static double cnn__cross_entropy_divisor(const cnn_cross_entropy_options *o, const float *target,
+                                         const int *labels, int batch)
 {
-    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, all = 0, q;
+    double d = 0;
+    int n;
+    if (target) return batch;
+    for (n = 0; n < batch; n++)
+        if (labels[n] != o->ignore_index) d += cnn__class_weight(o, labels[n]);
+    return d;
+}
+
+/* One sample: subtracts sum_k q log softmax(y)[k] from *loss; writes its dy, if that is not NULL */
+static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
+                                      const float *y, const float *p, int t, int outputs, double d)
+{
+    double largest = (double)y[cnn__argmax(y, outputs)], sum = 0, sum_of_q = 0;
     int k;
     for (k = 0; k < outputs; k++) sum += exp((double)y[k] - largest);
     for (k = 0; k < outputs; k++) {
-        all += q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        if (p || k == t || o->label_smoothing > 0)         /* else q is 0, log may be infinite */
-            *loss += q * (log(sum) - ((double)y[k] - largest));
+        double q = cnn__cross_entropy_q(o, p, t, k, outputs);
+        double log_softmax = (double)y[k] - largest - log(sum);
+        if (p || k == t || o->label_smoothing > 0)     /* else q = 0, and the log may be infinite */
+            *loss -= q * log_softmax;
+        sum_of_q += q;
     }
     for (k = 0; dy && k < outputs; k++) {
-        q = cnn__cross_entropy_q(o, p, t, k, outputs);
-        dy[k] = (float)((exp((double)y[k] - largest) / sum * all - q) / weight);
+        double softmax = exp((double)y[k] - largest) / sum;
+        dy[k] = (float)((softmax * sum_of_q - cnn__cross_entropy_q(o, p, t, k, outputs)) / d);
     }
 }
 
@@ -2046,43 +2202,41 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
                                        float *dy, const float *y, const float *target,
                                        const int *labels, int batch, int outputs)
 {
-    double loss = 0, weight = 0;
+    double loss = 0, d = cnn__cross_entropy_divisor(o, target, labels, batch);
     int correct = 0, counted = 0, n;
-    for (n = 0; n < batch; n++)
-        if (target) weight++;
-        else if (labels[n] != o->ignore_index) weight += cnn__class_weight(o, labels[n]);
-    for (n = 0; n < batch; n++) {
-        ptrdiff_t row = (ptrdiff_t)n * outputs;
-        const float *p = target ? target + row : NULL;
+    for (n = 0; n < batch; n++, y += outputs) {
+        const float *p = target ? target + (ptrdiff_t)n * outputs : NULL;
+        float *dy_n = dy ? dy + (ptrdiff_t)n * outputs : NULL;
         int t = labels ? labels[n] : cnn__argmax(p, outputs);
         int ignored = labels && t == o->ignore_index;
-        if (!ignored) correct += cnn__argmax(y + row, outputs) == t, counted++;
-        if (p || !ignored)
-            cnn__cross_entropy_sample(o, &loss, dy ? dy + row : NULL, y + row, p, t, outputs,
-                                      weight);
-        else if (dy)
-            memset(dy + row, 0, sizeof *dy * (size_t)outputs);
+        counted += !ignored;
+        correct += !ignored && cnn__argmax(y, outputs) == t;
+        if (p || !ignored) cnn__cross_entropy_sample(o, &loss, dy_n, y, p, t, outputs, d);
+        else if (dy) memset(dy_n, 0, sizeof *dy * (size_t)outputs);
     }
-    cnn__count_loss(c, loss, weight, correct, counted);
+    cnn__count_loss(c, loss, d, correct, counted);
 }
 
 /* --------------------------------------------------------------------------------------------
    Mean squared error:
 
-       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+       loss    = 1/(N K) sum_n sum_k (y(n,k) - target(n,k))^2
+       dy(n,k) = 2 (y(n,k) - target(n,k)) / (N K)
 
-       y, dy, target  (N, K)    labels  (N): without targets, their one-hot vectors are the targets
+       y, dy, target  (N, K)    labels  (N)
+
+   Without targets, the targets are the one-hot vectors of the labels.
    -------------------------------------------------------------------------------------------- */
 static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *target,
                      const int *labels, int batch, int outputs)
 {
     double loss = 0, count = (double)batch * outputs, wanted, error;
-    int correct = 0, n, o;
+    int correct = 0, n, k;
     for (n = 0; n < batch; n++, y += outputs) {
         correct += labels && cnn__argmax(y, outputs) == labels[n];
-        for (o = 0; o < outputs; o++) {
-            wanted = target ? (double)*target++ : (double)(o == labels[n]);
-            error = (double)y[o] - wanted;
+        for (k = 0; k < outputs; k++) {
+            wanted = target ? (double)*target++ : (double)(k == labels[n]);
+            error = (double)y[k] - wanted;
             loss += error * error;
             if (dy) *dy++ = (float)(2 * error / count);
         }
@@ -2092,7 +2246,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
 
 /* --------------------------------------------------------------------------------------------
    Optimizers: one step on the parameters w with gradients g. Each parameter counts its own steps
-   t = 1, 2, 3, ...: one that was frozen for a while counts those that it took part in.
+   t = 1, 2, 3, ...; it counts none while it is frozen.
 
        SGD     g = g + decay w;   v = momentum v + g;   w = w - lr v
                (Nesterov: w = w - lr (g + momentum v))
@@ -2101,7 +2255,7 @@ static void cnn__mse(cnn_counters *c, float *dy, const float *y, const float *ta
        AdamW   the same without g + decay w, but first  w = w - lr decay w
 
    Clipping: g = g min(1, max_norm / (|g| + 1e-6));  |g|: the length of all gradients as one vector.
-   Frozen parameters are left as they are, their gradients and moments too: they count nowhere.
+   A frozen parameter, its gradient and its moments stay as they are, and |g| leaves it out.
    -------------------------------------------------------------------------------------------- */
 static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, float *v,
                           const float *g, cnn_span *spans, int count)
@@ -2124,12 +2278,13 @@ static void cnn__sgd_step(cnn_counters *c, const cnn_sgd_options *o, float *w, f
     c->step++;
 }
 
+/* What is the same for every number of a parameter */
 typedef struct cnn__adam_factors { float shrink, decay, lr, root; } cnn__adam_factors;
 
 static cnn__adam_factors cnn__adam_at_step(const cnn_counters *c, const cnn_span *s,
                                            const cnn_adam_options *o, int decoupled)
 {
-    cnn__adam_factors f;                    /* what is the same for every number of a parameter */
+    cnn__adam_factors f;
     double t = (double)(s->step + 1);
     f.shrink = decoupled ? (float)(1 - c->lr * (double)s->weight_decay) : 1;
     f.decay = decoupled ? 0 : s->weight_decay;
@@ -2168,14 +2323,15 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
             sum += (double)g[i] * (double)g[i];
     c->grad_norm = sqrt(sum);
     factor = (double)max_norm / (c->grad_norm + 1e-6);
-    if (factor >= 1) return;                /* with NaN it does not: all become NaN, as PyTorch's */
+    if (factor >= 1) return;                /* false for NaN: then all become NaN, as in PyTorch */
     for (s = spans; s < spans + count; s++)
         for (i = s->offset; s->trainable && i < s->offset + s->count; i++) g[i] *= (float)factor;
 }
 
 /* --------------------------------------------------------------------------------------------
-   Gathering a batch: the chosen samples, scaled to what the network sees.
-       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)
+   Gathering a batch: sample number n of the batch is sample order(n) of the data set, scaled.
+
+       x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c)        p counts pixels
    -------------------------------------------------------------------------------------------- */
 static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *bytes,
                         const float *floats, const int *order, const float *scale,
@@ -2191,8 +2347,8 @@ static void cnn__gather(const cnn_map_shape *s, float *x, const unsigned char *b
 }
 
 /* ============================================================================================
-   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry is
-           its cards one after the other: convolution, activation, pooling.
+   >>direct   The backend `direct`: the table of operations, filled with the cards. A fused entry
+              calls its cards one after the other: convolution, activation, pooling.
    ============================================================================================ */
 
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
@@ -2300,7 +2456,7 @@ static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_
     cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
 }
 
-/* The other entries are one card each. */
+/* Each of the other entries calls one card. */
 static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
                                        const float *x)
 { (void)context; cnn__pool2d_forward(s, y, NULL, x); }
@@ -2383,11 +2539,14 @@ static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam
 static void *cnn__host_alloc(void *context, size_t bytes)
 { (void)context; return cnn__alloc(bytes, 1); }
 
-static void cnn__host_free(void *context, void *memory) { (void)context; cnn__free(memory); }
-static void cnn__host_copy(void *context, void *to, const void *from,
-                           size_t bytes) { (void)context; memcpy(to, from, bytes); }
-static void cnn__host_zero(void *context, void *memory,
-                           size_t bytes) { (void)context; memset(memory, 0, bytes); }
+static void cnn__host_free(void *context, void *memory)
+{ (void)context; cnn__free(memory); }
+
+static void cnn__host_copy(void *context, void *to, const void *from, size_t bytes)
+{ (void)context; memcpy(to, from, bytes); }
+
+static void cnn__host_zero(void *context, void *memory, size_t bytes)
+{ (void)context; memset(memory, 0, bytes); }
 
 static cnn_backend cnn__direct(void)
 {
@@ -2555,6 +2714,10 @@ typedef struct cnn__isa {                                  /* each function is e
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
+    float (*sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n);
+    void (*normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n);
+    void (*normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift, float slope,
+                           ptrdiff_t n);
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
@@ -3058,13 +3221,46 @@ static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
 static void CNN__FOR(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
 {
     ptrdiff_t i;
-    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+    for (i = 0; i < n; i++) {
+        float d = dy[i];                                   /* read in any case, so that no branch is needed */
+        dx[i] = y[i] > 0 ? d : 0;
+    }
 }
 
 static void CNN__FOR(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
 {
     ptrdiff_t i;
     for (i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* The sum of (a - a0) (b - b0) */
+static float CNN__FOR(cnn__sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n)
+{
+    CNN__VECTOR sum[4], zero = { 0 };
+    float total = 0;
+    ptrdiff_t i;
+    int v, l;
+    for (v = 0; v < 4; v++) sum[v] = zero;
+    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
+        CNN__UNROLL for (v = 0; v < 4; v++)
+            sum[v] += (CNN__LOAD(a + i + v * CNN__LANES) - a0) * (CNN__LOAD(b + i + v * CNN__LANES) - b0);
+    for (v = 0; v < 4; v++)
+        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i < n; i++) total += (a[i] - a0) * (b[i] - b0);
+    return total;
+}
+
+static void CNN__FOR(cnn__normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+}
+
+static void CNN__FOR(cnn__normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift,
+                                          float slope, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
 }
 
 static void CNN__FOR(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
@@ -3156,6 +3352,7 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
     CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__sum_into),
+    CNN__FOR(cnn__sum_products), CNN__FOR(cnn__normalize), CNN__FOR(cnn__normalize_back),
     CNN__FOR(cnn__scale_bytes), CNN__FOR(cnn__adam), CNN__FOR(cnn__dropout)
 };
 
@@ -3308,10 +3505,11 @@ static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *ma
 {
     int r;
     p->rows = cnn__smaller(isa->rows, end - first);
+    matrix += stride * first;
     for (r = 0; r < isa->rows; r++) {
-        int row = first + cnn__smaller(r, p->rows - 1);
-        p->a[r] = matrix + stride * row;
-        p->init[r] = bias ? bias[row] : 0;
+        p->a[r] = matrix;
+        p->init[r] = bias ? bias[first] : 0;
+        if (r + 1 < p->rows) matrix += stride, first++;
     }
 }
 
@@ -4310,7 +4508,7 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
    maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from memory
    twice, backward x, y and dy.                                                                                      */
 
-enum { CNN__CHUNK = 1024, CNN__SUMS = 16 };                /* values; partial sums, which fit vectors */
+enum { CNN__CHUNK = 1024 };                                /* values */
 
 typedef struct cnn__batch_norm_job {
     const cnn__isa *isa;
@@ -4358,19 +4556,6 @@ static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, pt
     }
 }
 
-/* sum of (a - a0) (b - b0) */
-static double cnn__sum_products(const float *a, float a0, const float *b, float b0, int n)
-{
-    float sums[CNN__SUMS] = { 0 };
-    double sum = 0;
-    int i, k;
-    for (i = 0; i + CNN__SUMS <= n; i += CNN__SUMS)
-        for (k = 0; k < CNN__SUMS; k++) sums[k] += (a[i + k] - a0) * (b[i + k] - b0);
-    for (; i < n; i++) sums[0] += (a[i] - a0) * (b[i] - b0);
-    for (k = 0; k < CNN__SUMS; k++) sum += (double)sums[k];
-    return sum;
-}
-
 /* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
@@ -4387,7 +4572,7 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         far = mean - of.mean;
         all = (double)(first + n);
         of.mean += far * n / all;
-        of.var += cnn__sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
+        of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
     }
     of.var /= (double)m;
     return of;
@@ -4399,7 +4584,7 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
     cnn__moments of;
     float in[CNN__CHUNK], out[CNN__CHUNK], mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
     ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
-    int n, i;
+    int n;
     if (s->training) of = cnn__simd_moments(job, c);
     else of.mean = (double)job->mean[c], of.var = (double)job->var[c];
     if (s->training && job->mean) cnn__batch_norm_move(s, job->mean + c, job->var + c, of);
@@ -4414,7 +4599,7 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
         x = cnn__chunk(s, job->x, c, first, n, in);
         place = job->y + cnn__channel_place(s, c, first, &run);
         y = run >= n ? place : out;
-        for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+        job->isa->normalize(y, x, mean, scale, shift, n);
         if (s->activation == CNN_RELU) job->isa->relu_forward(y, y, n);
         else if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)n);
         if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
@@ -4442,13 +4627,13 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
     double sum = 0, sum_xh = 0;
     ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
     const float *x, *df;
-    int n, i;
+    int n;
     for (first = 0; first < m; first += n) {
         n = cnn__chunk_size(s, first);
         x = cnn__chunk(s, job->x, c, first, n, in);
         df = cnn__chunk_df(job, c, first, n, own);
         sum += (double)job->isa->total(df, n);
-        sum_xh += cnn__sum_products(df, 0, x, mean, n) * (double)inverse;
+        sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
     if (job->dweight) job->dweight[c] += (float)sum_xh;
@@ -4463,7 +4648,7 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
         df = cnn__chunk_df(job, c, first, n, own);
         place = job->dx + cnn__channel_place(s, c, first, &run);
         dx = run >= n ? place : out;
-        for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
+        job->isa->normalize_back(dx, df, x, mean, scale, shift, slope, n);
         if (dx == out) cnn__put_chunk(s, job->dx, c, first, n, out);
     }
 }
@@ -8823,24 +9008,20 @@ static double cnn__idx_at(const cnn__idx *idx, size_t i)
     }
 }
 
-static int cnn__idx_too_short(const char *path, size_t size, cnn__text *error)
-{
-    return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
-                    (double)size);
-}
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
     const unsigned char *file = idx->file;
     size_t expected;
-    int known, i;
-    if (size < 8) return cnn__idx_too_short(path, size, error);
-    idx->type = file[2];
-    idx->dimensions = file[3];
-    known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
-    /* labels are one number a sample; images have rows and columns, and in colour a third size, channels */
-    if (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4))
+    int known = 0, i;
+    if (size >= 8) {
+        idx->type = file[2];
+        idx->dimensions = file[3];
+        known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+    }
+    /* labels have one dimension, the samples; images have rows and columns, too, and in colour channels */
+    if (size >= 8 && (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
         return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
                                "00 00 08 %02x%s",
                         path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
@@ -8848,7 +9029,9 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
-    if (size < idx->begin) return cnn__idx_too_short(path, size, error);
+    if (size < 8 || size < idx->begin)
+        return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
+                        (double)size);
     for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
@@ -8879,7 +9062,7 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
 #endif
     if (!idx->file) return 0;
     if (cnn__is_gzip(idx->file, size) && path == packed)
-        return cnn__say(error, "%.200s is there only packed; unpack it: gzip -dk %.200s", path, path);
+        return cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
     if (cnn__is_gzip(idx->file, size))
         return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
                         path, path, path);
@@ -8939,7 +9122,8 @@ static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pat
     for (i = 0; i < data->count; i++) {
         double label = cnn__idx_at(idx, (size_t)i);
         if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is no whole number", path, label, i);
+            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label,
+                            i);
         labels[i] = (int)label;
     }
     data->labels = labels;
@@ -9083,7 +9267,7 @@ static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const 
                  directory);
     cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
     if (cnn__exists(path))
-        cnn__say(error, "%.200s is there only packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
+        cnn__say(error, "%.200s is packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
     for (i = 0; i < 4; i++) {
         cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
         if (cnn__exists(path))
@@ -9873,7 +10057,8 @@ static int cnn__json_string(cnn__state *s, const char **text)
             if (!cnn__json_hex(s, &low)) return 0;
             c = low >> 10 == 0x37 ? 0x10000 + ((c & 1023) << 10 | (low & 1023)) : 0;
         }
-        if (!c || c >> 11 == 0x1b) return cnn__expected(s, "before it neither \\u0000 nor half a surrogate pair");
+        if (!c || c >> 11 == 0x1b)
+            return cnn__expected(s, "before it a character that is not \\u0000 or half a surrogate pair");
         more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;         /* UTF-8: bytes that follow the first */
         *to++ = (char)(more ? 0xf80 >> more | c >> 6 * more : c);
         while (more--) *to++ = (char)(0x80 | (c >> 6 * more & 0x3f));
@@ -9907,7 +10092,7 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
 {
     const char *brackets = cnn__json_has(s, '{') ? "{}" : cnn__json_has(s, '[') ? "[]" : NULL, *key;
     size_t n = 0;
-    if (depth > 100) return cnn__expected(s, "fewer brackets within brackets");
+    if (depth > 100) return cnn__expected(s, "at most 100 nested brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
             if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
@@ -10125,7 +10310,7 @@ static int cnn__open_zip(cnn__state *s)
     size_t back;
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
         if (back > s->size || back > 22 + 65535)
-            return cnn__wrong(s, "is no ZIP archive, as torch.save writes it; is it a broken download?");
+            return cnn__wrong(s, "is not a ZIP archive, which torch.save writes; is it a broken download?");
         end = s->bytes + s->size - back;
         if (cnn__little(end, 4) == 0x06054b50 && cnn__little(end + 20, 2) == back - 22) break;
     }
@@ -10332,7 +10517,7 @@ static void cnn__join_name(cnn__pickle *p)                 /* of two strings on 
 {
     const cnn__object *name = cnn__drop(p, 2);
     if (!name) return;
-    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is no string");
+    if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is not a string");
     else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
 }
 
@@ -10410,7 +10595,7 @@ static void cnn__reduce(cnn__pickle *p)
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "what is no name");
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "something that is not a name");
         return;
     }
     if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
@@ -10441,7 +10626,7 @@ static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before
     size_t i;
     if (!item) return;
     if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it appends to what is no list");
+        cnn__broken(p, "it appends to something that is not a list");
         return;
     }
     for (i = 0; i < count; i++) {
@@ -10462,7 +10647,7 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
     size_t owner;
     if (!item) return;
     if (count % 2 || !p->stack.count || (item[-1].kind != CNN__DICT && item[-1].kind != CNN__INSTANCE)) {
-        cnn__broken(p, "it sets items of what is no dict");
+        cnn__broken(p, "it sets items of something that is not a dict");
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
@@ -10577,7 +10762,7 @@ static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
     if (kept || result->kind == CNN__DICT) return 1;
     if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
         cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
-    return cnn__wrong(s, "is no state dict but %s, which has no tensors by name and is not run; in Python: "
+    return cnn__wrong(s, "is not a state dict but %s, which has no tensors by name and is not run; in Python: "
                          "torch.save(model.state_dict(), \"net.pth\")", what.s);
 }
 
@@ -10609,7 +10794,7 @@ static int cnn__read_pth(cnn__state *s)
     size_t size;
     if (!cnn__open_zip(s)) return 0;
     if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, no state dict; in Python: "
+        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
                              "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
     if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
         return cnn__wrong(s, "was written on a big-endian machine");
@@ -10656,7 +10841,7 @@ static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
         values = cnn__take_number(p, 8);
         if (cnn__failed(s)) return 0;
         if (!cnn__storage_bytes(p, name->text, values, &bytes))
-            return cnn__broken(p, "a storage is not of the size that was said");
+            return cnn__broken(p, "a storage has another size than its description");
         for (i = 0; i < count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
             t[i].data = s->bytes + (p->at - p->begin);
@@ -11379,12 +11564,12 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns,
     double *numbers = NULL, n;
     size_t i;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
-        cnn__wrong(s, "has no proper %s: it is no whole checkpoint", key);
+        cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
     else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
         if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
-            cnn__wrong(s, "%s has the number %g, which cannot be", key, n);
+            cnn__wrong(s, "%s has the impossible number %g", key, n);
     }
     if (numbers) *rows = t->shape[0];
     return numbers;
@@ -11409,16 +11594,17 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
 static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
 {
     size_t rows = 0;
+    int i, good;
     n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
     n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
-    if (rows != 1 || n->training[CNN__SCHEDULE_STEPS] > INT_MAX
-        || !(n->training[CNN__LR] >= 0 && n->training[CNN__LR] <= (double)FLT_MAX)
-        || !(n->training[CNN__INITIAL_LR] >= 0 && n->training[CNN__INITIAL_LR] <= (double)FLT_MAX))
-        return cnn__wrong(s, "cnn.h/training has a number that cannot be");
+    good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
+    for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
+        good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
+    if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
     if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
     n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
-    return n->scale && (rows == 2 || cnn__wrong(s, "has no proper cnn.h/scale"));
+    return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
 }
 
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
@@ -11447,7 +11633,7 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
     }
     if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
         n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
-        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch cannot be");
+        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
         if (!cnn__check_block(net, s, CNN__BEST)) return 0;
     }
     return !cnn__failed(s) && cnn__make_room(s);
@@ -11456,14 +11642,15 @@ static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, in
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
 static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
 {
+    int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
     if (!net->best) net->best = (float *)cnn__alloc(net->state_size + 1, sizeof *net->best);
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    if (cnn__failed(s) || (blocks > CNN__MOMENT1 && !cnn__need_moment(net, &net->moment1))
-        || (blocks > CNN__MOMENT2 && !cnn__need_moment(net, &net->moment2)))
-        return 0;
+    for (block = CNN__MOMENT1; block < blocks && !cnn__failed(s); block++)
+        cnn__need_moment(net, cnn__block(net, block));
+    if (cnn__failed(s)) return 0;
     n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
     return n->epochs || cnn__wrong(s, "out of memory");
 }

@@ -4,30 +4,30 @@
        nvcc -O3 -arch=native -c cnn_cuda.cu          then link cnn_cuda.o with the program: make CUDA=1 lenet5
        cnn_to(net, "cuda");                          or, for any example: ./lenet5 --backend cuda
 
-   Nothing but nvcc is needed: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough, because it makes its
-   tables known to cnn.h before main() begins. There are two:
+   Only nvcc is needed: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough, because it registers its tables
+   with cnn.h before main() begins. There are two:
 
-       cuda_naive   one thread a value, written as the card in cnn.h writes it: what to read first
-       cuda         the same, with tiles in shared memory in place of the naive kernels where most of the time goes
+       cuda_naive   one thread for each value, written as the card in cnn.h: read this first
+       cuda         the same, but kernels with tiles in shared memory where most of the time is spent
 
-   The cards are those of cnn.h, section >>textbook, in the same order and with the same names. Below each stands its
-   naive kernel, marked "naive", then what `cuda` uses. No kernel adds floats with atomics, and no order of sums depends on
-   the device, but for TF32, which Turing does not know: two runs end with the same bits.
+   The cards are those of cnn.h, section >>textbook, in the same order and with the same names. Each is followed by its
+   naive kernel, marked "naive", then by what `cuda` uses. No kernel adds floats with atomics, and no order of sums
+   depends on the device: two runs give the same bits. (With TF32 allowed, Turing, which lacks it, gives others.)
 
    CONTENTS (search for the tag)
 
-       >>launch     contexts, errors, launches, and recorded steps: one graph for a whole training step
+       >>launch     contexts, errors, launches, and recorded steps: one graph for each training step
        >>random     Philox4x32-10, the same bits as in cnn.h
        >>product    the matrix product that linear layers and most kinds of convolution share
        >>cards      padding, convolution, activation, pooling, linear, batch normalisation, softmax,
                     dropout, losses, optimizers, gathering
        >>table      the two tables
 
-   All sums are float32's. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and has
-   tensor cores multiply them. Linear layers, losses and optimizers know nothing but float32.
+   All sums are in float32. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and
+   multiplies them on tensor cores. Linear layers, losses and optimizers use float32 only.
 
-   The same file is C++ that runs on a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested where there is
-   no GPU, and a debugger steps through it: make cuda-on-cpu lenet5. */
+   The same file compiles as C++ for a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested on
+   machines without a GPU, and a debugger can step through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
 
 #include <climits>
@@ -38,22 +38,22 @@
 #include <tuple>
 #include <vector>
 
-#ifndef CUDA_LAUNCH                         /* the one construct that C++ cannot parse; tests/cuda/cuda_shim.h has its own */
+#ifndef CUDA_LAUNCH                         /* the only construct that is not C++; tests/cuda/cuda_shim.h has its own */
 #define CUDA_LAUNCH(name, kernel, grid, block, stream, ...) kernel<<<grid, block, 0, stream>>>(__VA_ARGS__)
 #endif
 
-enum { THREADS = 256 };                     /* of every block */
+enum { THREADS = 256 };                     /* in every block */
 
 /* ============================================================================================
-   >>launch   Every operation is a row of launches on one stream; nothing waits but download and sync. What goes wrong is
-             kept as one sentence with the kernel's name, until sync hands it out. CNN_CUDA_CHECK=1 in the environment waits
-             after each kernel, so that the name is certain.
+   >>launch   Every operation launches kernels on one stream; only download and sync wait for them. The first error is
+              kept as one message with the kernel's name, which sync returns. With CNN_CUDA_CHECK=1 in the environment
+              every launch is waited for, so that the name is certainly the right one.
 
-             Between step_begin and step_end launches are only listed, in one row of bytes. At the end of the list these are
-             compared with those of the recorded ones, arguments included: where one is the same, its graph replays all
-             launches at once, else they are recorded into a new graph. So a graph never runs with stale arguments, and it
-             is worth its while because what changes from step to step, the counters, lies in device memory. A list ends with
-             its step, and wherever somebody copies to or from the device: then the step is two graphs.
+              Between step_begin and step_end launches are not run but listed, as bytes. At the end of the list it is
+              compared, arguments included, with the lists that were recorded before: if it is equal to one, that
+              list's graph replays all launches at once, else a new graph is recorded. So a graph never runs with stale
+              arguments. Lists repeat because what changes from step to step, the counters, is in device memory. A list
+              ends with its step, or at a copy to or from the device: such a step is two graphs.
    ============================================================================================ */
 typedef std::vector<unsigned char> call_list;            /* cuda_call, arguments, cuda_call, arguments, ... */
 
@@ -67,9 +67,9 @@ struct cuda_context {
     char sentence[256];                     /* the first thing that went wrong */
     const char *last;                       /* the kernel launched last */
     bool check;                             /* wait after each kernel */
-    bool knows_tf32;                        /* the device, and the code that was compiled for it */
-    double *scratch;                        /* SCRATCH numbers, for operations that are given no `work` */
-    unsigned char *staging;                 /* uploads pass through here, so that they need not wait for the stream */
+    bool knows_tf32;                        /* both the device and the compiled code have TF32 */
+    double *scratch;                        /* SCRATCH numbers, for operations that get no `work` */
+    unsigned char *staging;                 /* uploads are copied here, so that they need not wait for the stream */
     size_t staged;
     bool listing;                           /* between step_begin and step_end */
     call_list list;                         /* launches to come */
@@ -119,7 +119,7 @@ static void run_calls(cuda_context *c, bool recording)
     }
 }
 
-static void run_or_list(cuda_context *c)    /* the call that was just put at the end of the list */
+static void run_or_list(cuda_context *c)    /* for the call at the end of the list */
 {
     if (c->listing) return;
     run_calls(c, false);
@@ -132,15 +132,17 @@ static void run_kernel(cudaStream_t stream, const char *name, const unsigned cha
     typedef void (*kernel_of)(Parameters...);
     kernel_of kernel = take<kernel_of>(&at);
     dim3 grid = take<dim3>(&at);
-    std::tuple<Parameters...> arguments{ take<Parameters>(&at)... };       /* braces: from the first to the last */
-    std::apply([=](const Parameters &...each) { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, each...); }, arguments);
+    std::tuple<Parameters...> arguments{ take<Parameters>(&at)... };       /* braces: evaluated from first to last */
+    std::apply([=](const Parameters &...each) { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, each...); },
+               arguments);
 }
 
 /* LAUNCH(context, kernel, grid, arguments...) runs kernel in blocks of THREADS threads */
 #define LAUNCH(c, kernel, grid, ...) launch(c, #kernel, kernel, grid, __VA_ARGS__)
 
 template <class... Parameters, class... Arguments>
-static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid, const Arguments &...arguments)
+static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid,
+                   const Arguments &...arguments)
 {
     cuda_call call = { name, run_kernel<Parameters...>, ((sizeof kernel + sizeof grid) + ... + sizeof(Parameters)) };
     put(&c->list, call);
@@ -190,14 +192,14 @@ static void run_list(cuda_context *c)
         i = c->graphs.size() - 1;
     }
     c->list.clear();
-    if (c->sentence[0]) return;             /* results are lost already; the first reason is the one to tell */
+    if (c->sentence[0]) return;             /* the results are lost already, and the first error is the cause */
     c->last = "a recorded step";
     note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
 }
 
 static void cuda_step_begin(void *context)
 {
-    run_list(of(context));                  /* of a step that never ended */
+    run_list(of(context));                  /* if the last step did not end */
     of(context)->listing = !of(context)->check;
 }
 
@@ -221,7 +223,7 @@ static void *cuda_alloc(void *, size_t bytes)
 {
     void *memory = NULL;
     if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();                     /* no memory is the caller's to report, and no kernel's fault */
+    cudaGetLastError();                     /* clears the error: the caller reports it, it is not a kernel's */
     return NULL;
 }
 
@@ -241,7 +243,7 @@ static void cuda_upload(void *context, void *to, const void *host, size_t bytes)
         note(c, "upload", cudaStreamSynchronize(c->stream));
         return;
     }
-    if (c->staged + bytes > STAGING) {      /* once round: what lies there has long been read, but make sure */
+    if (c->staged + bytes > STAGING) {      /* full: waits until all has been copied, then starts from the front */
         note(c, "upload", cudaStreamSynchronize(c->stream));
         c->staged = 0;
     }
@@ -256,7 +258,7 @@ static void cuda_download(void *context, void *host, const void *from, size_t by
     run_list(c);
     note(c, "download", cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream));
     note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
-    if (c->sentence[0]) memset(host, 0, bytes);            /* rather than what happened to be there */
+    if (c->sentence[0]) memset(host, 0, bytes);            /* not uninitialised memory */
 }
 
 static void run_zero(cudaStream_t stream, const char *, const unsigned char *at)
@@ -287,7 +289,7 @@ static void cuda_close(void *context)
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-enum { KNOWS_TF32 = 0 };                    /* Turing: it calculates in float32 */
+enum { KNOWS_TF32 = 0 };                    /* Turing: it computes in float32 */
 #else
 enum { KNOWS_TF32 = 1 };
 #endif
@@ -323,7 +325,7 @@ static void *cuda_open(int, char *sentence, size_t room)
 }
 
 /* ============================================================================================
-   >>random   Philox4x32-10, as in cnn.h: four words of a pure function.
+   >>random   Philox4x32-10, as in cnn.h: a pure function that returns four random words.
    ============================================================================================ */
 static __device__ void random_words(unsigned out[4], uint64_t seed, unsigned stream, uint64_t step, unsigned index)
 {
@@ -344,36 +346,37 @@ static __device__ void random_words(unsigned out[4], uint64_t seed, unsigned str
 static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }      /* [0, 1) */
 
 /* ============================================================================================
-   >>product   C(m,n) = sum_k A(m,k) B(k,n), where a `job` says what A, B and C are: a matrix in memory, or an image seen as
-             the matrix of its windows (an implicit product: that matrix is never written). Linear layers are jobs, and
-             convolutions of any kernel, stride, dilation and groups; the commonest ones have kernels of their own,
-             "square by square" among the cards.
+   >>product   C(m,n) = sum_k A(m,k) B(k,n), where a `job` defines A, B and C: a matrix in memory, or an image seen as
+               the matrix of its windows (an implicit product: that matrix is never written). Linear layers are jobs,
+               and so are convolutions of any kernel, stride, dilation and groups; the most common convolutions have
+               their own kernels, "square by square" among the cards.
 
-             1. A block of threads makes a tile of M x N results. For TILE_K values of k at a time it copies the parts of A
-                and B that it needs into shared memory; from there each value is read by many threads.
-             2. Each thread makes TM x 4 results in registers: TM + 4 values read for TM * 4 products.
-             3. While a tile is multiplied, the values of the next one are already on their way into registers. Of their
-                addresses, what a thread's column and what a step of TILE_K have in common is found once (column, step).
-             4. Where k is long and the tiles are few, the sum is split among blocks; sum_parts adds the parts, in order.
-             5. Convolutions with many channels, if allowed: the same tiles by the instruction for products of matrices.
+               1. A block of threads computes a tile of M x N results. For TILE_K values of k at a time it copies the
+                  values of A and B that it needs into shared memory, where many threads read each of them.
+               2. Each thread computes TM x 4 results in registers: it reads TM + 4 values for TM * 4 products.
+               3. While a tile is multiplied, the values of the next one are loaded into registers. The parts of their
+                  addresses that depend only on the column, or only on the step of TILE_K, are computed once.
+               4. Where k is long and the tiles are few, a sum is split among blocks; sum_parts adds the parts in order.
+               5. Convolutions with many channels, if TF32 is allowed: the same tiles on tensor cores.
    ============================================================================================ */
 enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 
-/* a(m, step, k) and b(column, step, k) are the values of A and B. To find one in an image takes divisions and checks. So what
-   values have in common is found before: the columns of B, which a thread keeps over the whole sum (where it goes along k,
-   one a turn), and a step of TILE_K values of k: step_of(group, column, own) is given the one k that a thread along k has. */
+/* a(m, step, k) and b(column, step, k) are the values of A and B. Finding one in an image takes divisions and checks,
+   so what many values share is computed before: `column`, for the columns of B that a thread copies during the whole
+   sum (one where its values go along k), and `step`, for TILE_K values of k. step_of(group, column, own): `own` is the
+   k of a thread whose values go along k. */
 struct product_job {
     int m, n, k;                            /* of one group */
-    int groups, splits, share;              /* a split sums share values of k */
-    bool narrow;                            /* tiles of 32 x 32: there are no more columns */
+    int groups, splits, share;              /* each split sums `share` values of k */
+    bool narrow;                            /* tiles of 32 x 32, as there are at most 32 columns */
 
-    typedef int column;                     /* a matrix in memory: nothing to be found */
+    typedef int column;                     /* of a matrix in memory: nothing to compute */
     struct step {};
     __device__ column column_of(int, int n_) const { return n_; }
     __device__ step step_of(int, const column &, int) const { return step(); }
 };
 
-/* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): the card has no instruction for division */
+/* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): GPUs have no instruction for division */
 struct divider { unsigned d, factor, shift; };
 
 static divider divide_by(int d)
@@ -391,7 +394,8 @@ static __device__ int divided(int n, divider by, int *rest)
     return (int)q;
 }
 
-/* Which value of a tile of `size` x TILE_K a thread copies in its i-th turn: neighbours in memory go to neighbouring threads */
+/* Which value of a tile of `size` x TILE_K a thread copies in its i-th turn: neighbouring threads copy neighbours in
+   memory */
 template <int size, bool along_k> static __device__ __forceinline__ void place(int i, int *at, int *k)
 {
     int t = (int)threadIdx.x;
@@ -399,7 +403,7 @@ template <int size, bool along_k> static __device__ __forceinline__ void place(i
     *k = along_k ? t % TILE_K : t / size + i * (THREADS / size);
 }
 
-/* What becomes of four neighbouring results of a row; a job may have its own */
+/* Stores four neighbouring results of a row; a job may have its own */
 template <class Job>
 static __device__ __forceinline__ void store_four(const Job &job, int group, int split, int m, int n, const float *sum)
 {
@@ -418,10 +422,10 @@ static __device__ __forceinline__ void find_columns(const Job &job, int group, i
     }
 }
 
-/* The thread's values for the next tile, zeros beyond the matrices' end */
+/* Loads the thread's values of the next tile, zeros beyond the matrices' end */
 template <int M, int N, class Job>
-static __device__ __forceinline__ void fetch(const Job &job, int group, const typename Job::column *columns, int top, int left,
-                                             int from, int end, float *a, float *b)
+static __device__ __forceinline__ void fetch(const Job &job, int group, const typename Job::column *columns, int top,
+                                             int left, int from, int end, float *a, float *b)
 {
     int at, k;
     const typename Job::step step = job.step_of(group, columns[0], from + (int)threadIdx.x % TILE_K);
@@ -466,18 +470,21 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
         __syncthreads();                    /* nobody reads it any more */
     }
 #pragma unroll
-    for (int i = 0; i < TM; i++) if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
+    for (int i = 0; i < TM; i++)
+        if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
 }
 
 /* ---- the same in TF32, on tensor cores ----
 
-   TF32 is float32 with 10 bits of mantissa in place of 23: each factor is off by up to 2^-11 of itself. Products and sums stay
-   float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds a share of the three matrices. */
+   TF32 is float32 with 10 bits of mantissa in place of 23: each factor has a relative error of up to 2^-11. Products
+   and sums stay float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds some values of
+   the three matrices. */
 
-#ifndef CUDA_MMA_TF32                       /* PTX, which C++ cannot parse: tests/cuda/cuda_shim.h has its own, lane by lane */
+#ifndef CUDA_MMA_TF32                       /* PTX is not C++; tests/cuda/cuda_shim.h has its own, lane by lane */
 #define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
 #define CUDA_MMA_TF32(d, a, b)                                                                                   \
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "                                           \
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #endif
@@ -492,7 +499,8 @@ static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the
 static __device__ __forceinline__ float float_of(unsigned bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 static __device__ __forceinline__ unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, sizeof x); return bits; }
 
-template <bool tf32> static __device__ __forceinline__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
+template <bool tf32>
+static __device__ __forceinline__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
 
 /* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
        a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
@@ -508,10 +516,14 @@ template <int size, bool along_k> static __device__ __forceinline__ int spot(int
     return along_k ? at * (TILE_K + 4) + k : k * (size + 8) + at;
 }
 
-static __device__ constexpr int spots(int size, bool along_k) { return along_k ? size * (TILE_K + 4) : TILE_K * (size + 8); }
+static __device__ constexpr int spots(int size, bool along_k)
+{
+    return along_k ? size * (TILE_K + 4) : TILE_K * (size + 8);
+}
 
-/* A lane has columns 2 t and 2 t + 1 of each D, but a job wants four in a row (a window of pooling). So of 16 columns, those
-   two of D 0 and those two of D 1 are the columns 4 t ... 4 t + 3: column 4 t + 2 j + e of the tile is column 2 t + e of D j. */
+/* A lane has columns 2 t and 2 t + 1 of each D, but a job needs four in a row (a window of pooling). So of 16 columns,
+   those two of D 0 and those two of D 1 are the columns 4 t ... 4 t + 3: column 4 t + 2 j + e of the tile is column
+   2 t + e of D j. */
 static __device__ __forceinline__ int column_of_d(int column)
 {
     return column / 16 * 16 + column % 4 / 2 * 8 + column % 16 / 4 * 2 + column % 2;
@@ -599,12 +611,13 @@ static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a,
 
 static dim3 tiles(const product_job &job)
 {
-    int tile_m = job.narrow ? 32 : job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64, tile_n = job.narrow ? 32 : job.m <= 32 ? 128 : 64;
+    int tile_m = job.narrow ? 32 : job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64;
+    int tile_n = job.narrow ? 32 : job.m <= 32 ? 128 : 64;
     return dim3((unsigned)((job.n + tile_n - 1) / tile_n), (unsigned)((job.m + tile_m - 1) / tile_m),
                 (unsigned)(job.groups * job.splits));
 }
 
-/* Sizes alone decide, not the device: so the order of the sum, and with it every bit, is the same everywhere. */
+/* The sizes alone decide, not the device, so that the order of a sum, and every bit of it, is the same everywhere. */
 static void split(product_job *job)
 {
     dim3 grid;
@@ -622,7 +635,7 @@ static void split(product_job *job)
 
 static size_t product_parts(const product_job &job) { return (size_t)job.splits * job.groups * job.m * job.n; }
 
-/* One value a thread: its parts, in order of k */
+/* One thread for each value: adds its parts, in order of k */
 static __device__ float sum_parts(const float *parts, size_t i, size_t count, int splits)
 {
     float sum = 0;
@@ -641,7 +654,7 @@ static __global__ void add_parts(float *y, const float *parts, size_t count, int
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
-   Padding: which value of z(0) ... z(n-1) stands at place i, or -1 for a zero.
+   Padding: which value of z(0) ... z(n-1) is at place i, or -1 for a zero.
    -------------------------------------------------------------------------------------------- */
 static __device__ int border(int i, int n, cnn_padding_mode mode)
 {
@@ -693,7 +706,7 @@ static __global__ void activation_backward(cnn_activation tau, float slope, floa
 }
 
 /* --------------------------------------------------------------------------------------------
-   Pooling (figure 6-8): one thread a window forward.
+   Pooling (figure 6-8): forward, one thread for each window.
    -------------------------------------------------------------------------------------------- */
 struct window { int top, bottom, left, right, count; };    /* rows top .. bottom-1 */
 
@@ -747,7 +760,8 @@ static __global__ void pool2d_forward(cnn_pool2d_shape s, float *y, unsigned cha
     index[at] = (unsigned char)(row * s.kernel_width + column);
 }
 
-static __device__ void pool2d_backward_window(const cnn_pool2d_shape &s, float *dx, float dy, const float *map, int j, int i)
+static __device__ void pool2d_backward_window(const cnn_pool2d_shape &s, float *dx, float dy, const float *map, int j,
+                                              int i)
 {
     window w = pool2d_window(s, j, i);
     if (!s.average) { dx[pool2d_winner(s, map, w)] += dy; return; }
@@ -755,7 +769,7 @@ static __device__ void pool2d_backward_window(const cnn_pool2d_shape &s, float *
         for (int column = w.left; column < w.right; column++) dx[row * s.in_width + column] += dy / (float)w.count;
 }
 
-/* naive: one thread a map, since windows may overlap */
+/* naive: one thread for each map, as windows may overlap */
 static __global__ void pool2d_backward_naive(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
 {
     size_t map = thread_index(), pixels = (size_t)s.in_height * s.in_width;
@@ -768,7 +782,8 @@ static __global__ void pool2d_backward_naive(cnn_pool2d_shape s, float *dx, cons
         for (int i = 0; i < s.out_width; i++) pool2d_backward_window(s, dx, *dy++, x, j, i);
 }
 
-/* One block a map. Windows that are `apart` windows from each other share no pixel: they go back together, one thread each. */
+/* One block for each map. Windows that are `apart` windows from each other share no pixel: their gradients are added at
+   the same time, one thread for each. */
 static __global__ void __launch_bounds__(THREADS)
 pool2d_backward(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
 {
@@ -793,12 +808,15 @@ pool2d_backward(cnn_pool2d_shape s, float *dx, const float *dy, const float *x)
 
 /* --------------------------------------------------------------------------------------------
    Convolution (6.1), (6.2):
-       f(n,k,j,i) = b(k) + sum_c sum_y sum_x  z(n, c, sj + dy - p, si + dx - p)  u(k,c,y,x)
-       du += df z        dz += df u        db(k) += df
+       f(n,k,j,i)   = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
+       db(k)       += sum_n sum_j sum_i df(n,k,j,i)
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
+       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
    -------------------------------------------------------------------------------------------- */
 
-/* naive: one thread a value of f, which are as many as there are pixels in all maps before pooling */
-static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const float *z, const float *u, const float *b)
+/* naive: one thread for each value of f, the maps before pooling */
+static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const float *z, const float *u,
+                                            const float *b)
 {
     size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
     if (at >= (size_t)s.batch * s.out_channels * pixels) return;
@@ -818,10 +836,10 @@ static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const 
     f[at] = sum;
 }
 
-/* What forward and dz share: k is (channel, tap) */
+/* What the jobs of forward and dz have in common: k is (channel, tap) */
 struct conv2d_job : product_job {
     cnn_conv2d_shape s;
-    int channels;                           /* of a group, that are summed */
+    int channels;                           /* summed in each group */
     divider taps, kernel_width;
     size_t plane;                           /* values of a channel of the image */
 
@@ -858,7 +876,7 @@ struct conv2d_forward_job : conv2d_job {
     unsigned char *index;
     const float *z, *u, *bias;
 
-    __device__ int image(int n, int *j, int *i) const      /* -1 where a window hangs over the map */
+    __device__ int image(int n, int *j, int *i) const      /* -1 where a window reaches beyond the map */
     {
         int rest, place = n % 4, image = divided(pooled ? n / 4 : n, pixels, &rest);
         *j = divided(rest, width, i);
@@ -939,12 +957,13 @@ static __device__ __forceinline__ void store_four(const conv2d_forward_job &job,
 PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
 PRODUCT_KERNELS_TF32(conv2d_forward_tf32, conv2d_forward_job)
 
-/* With 1 to 3 input channels the sum is short, and a product would spend its time on finding values by divisions. So: a block
-   copies a part of one image, with its border, and the kernels of 8 maps into shared memory; a thread makes 2 x 2 pixels (a
-   window of pooling) of these maps. For 2 (K + 1) values of z and 8 K of u it has 32 K products. */
+/* With 1 to 3 input channels the sum is short, and a product would spend its time on divisions that find values. So a
+   block copies a part of one image, with its border, and the kernels of 8 maps into shared memory; a thread computes
+   2 x 2 pixels (a window of pooling) of these maps. From 2 (K + 1) values of z and 8 K of u it has 32 K products. */
 enum { PATCHES = 16, DIRECT_MAPS = 8, DIRECT_CHANNELS = 3 };           /* 16 x 16 threads */
 
-static __host__ __device__ int direct_patches(const conv2d_forward_job &job, int pooled, int out)  /* down, or across a map */
+/* Patches of 2 x 2 pixels in a row or a column of a map */
+static __host__ __device__ int direct_patches(const conv2d_forward_job &job, int pooled, int out)
 {
     return job.pooled ? pooled : (out + 1) / 2;
 }
@@ -966,9 +985,11 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
     int j = block / across % down * PATCHES, i = block % across * PATCHES;          /* of the block's first patch */
     int top = 2 * j - (job.pooled ? s.pool.pad_height : 0), left = 2 * i - (job.pooled ? s.pool.pad_width : 0);
     for (int t = (int)threadIdx.x; t < s.in_channels * side * side; t += THREADS) {
-        int c = t / (side * side), y = t / side % side, x = t % side, row = top - s.pad_top + y, column = left - s.pad_left + x;
+        int c = t / (side * side), y = t / side % side, x = t % side;
+        int row = top - s.pad_top + y, column = left - s.pad_left + x;
         bool inside = row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
-        shared->z[c][y][x] = inside ? job.z[(((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column] : 0;
+        size_t at = (((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column;
+        shared->z[c][y][x] = inside ? job.z[at] : 0;
     }
     for (int t = (int)threadIdx.x; t < taps * DIRECT_MAPS; t += THREADS) {
         int k = first + t / taps;
@@ -1003,18 +1024,20 @@ static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &j
 DIRECT_KERNEL(conv2d_direct_3x3, 3)
 DIRECT_KERNEL(conv2d_direct_5x5, 5)
 
-/* Pooling, if any, by windows of 2 x 2 side by side, nearly all there are: a pixel is in one of them at most */
+/* Pooling, if any, by windows of 2 x 2 with stride 2, the most common: each pixel is in at most one of them */
 static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
 
 static __host__ __device__ bool pools_in_a_thread(const cnn_conv2d_shape &s)
 {
-    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2 && s.pool.stride_height == 2 && s.pool.stride_width == 2;
+    return s.pool.kernel_height == 2 && s.pool.kernel_width == 2
+        && s.pool.stride_height == 2 && s.pool.stride_width == 2;
 }
 
 /* df: the gradient at the convolution's sum, back through pooling and activation. index NULL: no pooling. */
 struct conv2d_dy { const float *dy, *y; const unsigned char *index; };
 
-/* Where a pixel of df is un-pooled from, for map 0: pools_in_a_thread, or no pooling. winner: what the index must say */
+/* Where a pixel of df comes from, in map 0, with pools_in_a_thread or without pooling. winner: what the index must
+   be */
 struct conv2d_df_place { size_t at; int winner; };         /* winner NOWHERE: df is 0; ALWAYS: there is no index */
 enum { NOWHERE = -1, ALWAYS = -2 };
 
@@ -1030,12 +1053,13 @@ static __device__ __forceinline__ conv2d_df_place conv2d_df_place_of(const cnn_c
     return { (first * p.out_height + j / 2) * p.out_width + i / 2, j % 2 * 2 + i % 2 };
 }
 
-/* N maps from `map` on, zeros beyond the last. All is read, needed or not, and no value decides a branch: so nothing waits twice */
+/* N maps from `map` on, zeros beyond the last. All values are read, needed or not, and no branch depends on one, so
+   that the reads do not wait for one another. */
 template <int N>
-static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map,
-                                                    float *df)
+static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of,
+                                                    int map, float *df)
 {
-    unsigned plane = pools(s) ? (unsigned)(s.pool.out_height * s.pool.out_width) : (unsigned)(s.out_height * s.out_width);
+    unsigned plane = (unsigned)(pools(s) ? s.pool.out_height * s.pool.out_width : s.out_height * s.out_width);
     const float *dy = g.dy + of.at, *y = g.y + of.at;
     unsigned at[N];
     float slope[N];
@@ -1053,7 +1077,7 @@ static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, c
 #pragma unroll
         for (int i = 0; i < N; i++) df[i] = winner[i] == of.winner ? df[i] : 0;
     }
-    if (s.activation == CNN_RELU)           /* asked once, not once a value */
+    if (s.activation == CNN_RELU)           /* tested once, not for each value */
 #pragma unroll
         for (int i = 0; i < N; i++) df[i] *= activation_slope(CNN_RELU, 0, slope[i]);
     else
@@ -1063,33 +1087,36 @@ static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, c
     for (int i = 0; i < N; i++) df[i] = of.winner != NOWHERE && map + i < s.out_channels ? df[i] : 0;
 }
 
-static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map)
+static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of,
+                                                     int map)
 {
     float df;
     conv2d_df_at<1>(s, g, of, map, &df);
     return df;
 }
 
-/* Any windows, which may overlap: the pools that the pixel takes part in are asked whether it won */
+/* Any windows, which may overlap: adds the gradients of all windows in which the pixel is the winner */
 static __device__ float conv2d_df_overlapping(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
 {
     const cnn_pool2d_shape &p = s.pool;
     j += p.pad_height;
     i += p.pad_width;
-    int first_row = max(0, (j - p.kernel_height) / p.stride_height), last_row = min(j / p.stride_height, p.out_height - 1);
-    int first_column = max(0, (i - p.kernel_width) / p.stride_width), last_column = min(i / p.stride_width, p.out_width - 1);
+    int first_row = max(0, (j - p.kernel_height) / p.stride_height);
+    int first_column = max(0, (i - p.kernel_width) / p.stride_width);
+    int last_row = min(j / p.stride_height, p.out_height - 1), last_column = min(i / p.stride_width, p.out_width - 1);
     float sum = 0;
     for (int row = first_row; row <= last_row; row++)
         for (int column = first_column; column <= last_column; column++) {
             size_t at = (map * p.out_height + row) * p.out_width + column;
             int down = j - row * p.stride_height, right = i - column * p.stride_width;
-            if (down >= p.kernel_height || right >= p.kernel_width || g.index[at] != down * p.kernel_width + right) continue;
+            if (down >= p.kernel_height || right >= p.kernel_width || g.index[at] != down * p.kernel_width + right)
+                continue;
             sum += g.dy[at] * activation_slope(s.activation, s.slope, g.y[at]);
         }
     return sum;
 }
 
-/* One thread a value */
+/* One thread for each value */
 static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
 {
     size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width, map = at / pixels;
@@ -1100,9 +1127,10 @@ static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
                : conv2d_df_at(s, g, conv2d_df_place_of(s, img, j, i), (int)(map % s.out_channels));
 }
 
-/* dz, on a grid of rows x columns. With zeros around the image that grid is the image. Other borders are copies of its
-   values, and a copy has a gradient too: then the grid is the padded image, and conv2d_fold sums the copies. */
-struct conv2d_grid { int rows, columns, top, left; };      /* pixel (r, c) of the image is (r + top, c + left) in f's windows */
+/* dz, on a grid of rows x columns. With zero padding the grid is the image. Other paddings are copies of its values,
+   and each copy has a gradient: then the grid is the padded image, and conv2d_fold adds the copies' gradients. Place
+   (r, c) of the grid is (r + top, c + left) in the windows of f. */
+struct conv2d_grid { int rows, columns, top, left; };
 
 static conv2d_grid grid_of(const cnn_conv2d_shape &s)
 {
@@ -1117,21 +1145,22 @@ static size_t grid_values(const cnn_conv2d_shape &s)
     return (size_t)s.batch * s.in_channels * grid.rows * grid.columns;
 }
 
-/* Which output's window has its tap d at place r, or -1 if none */
+/* The output whose window has tap d at place r, or -1 */
 static __device__ int conv2d_output(int r, int d, int stride, int outputs)
 {
     int j = (r - d) / stride;
     return r >= d && j * stride == r - d && j < outputs ? j : -1;
 }
 
-/* naive: one thread a value of dz */
+/* naive: one thread for each value of dz */
 static __global__ void conv2d_dz_naive(cnn_conv2d_shape s, conv2d_grid grid, float *dz, const float *df, const float *u)
 {
     size_t at = thread_index(), pixels = (size_t)grid.rows * grid.columns;
     if (at >= (size_t)s.batch * s.in_channels * pixels) return;
     int row = (int)(at % pixels) / grid.columns + grid.top, column = (int)(at % pixels) % grid.columns + grid.left;
     int channel = (int)(at / pixels % s.in_channels), n = (int)(at / pixels / s.in_channels);
-    int depth = s.in_channels / s.groups, maps = s.out_channels / s.groups, first = channel / depth * maps, c = channel % depth;
+    int depth = s.in_channels / s.groups, maps = s.out_channels / s.groups;
+    int first = channel / depth * maps, c = channel % depth;
     float sum = 0;
     for (int k = first; k < first + maps; k++)
         for (int y = 0; y < s.kernel_height; y++)
@@ -1190,21 +1219,21 @@ PRODUCT_KERNELS_TF32(conv2d_dz_tf32, conv2d_dz_job)
 
 /* ---- square by square ----
 
-   A product looks for each value of the image once a tap, 9 or 25 times. Kernels of 3 x 3 and 5 x 5 that move by one pixel and
-   see zeros beyond the border, as nearly all do, need that once: a block copies SQUARES squares of 8 x 8 pixels, with what their
-   windows see around them, and the kernels of M maps, DEPTH channels at a time, into shared memory; all taps read from there.
-   Forward and back to the image it is the same sum,
+   A product computes the address of each value of the image once for each tap, 9 or 25 times. For kernels of 3 x 3 and
+   5 x 5 with stride 1 and zero padding, the most common, once is enough: a block copies SQUARES squares of 8 x 8
+   pixels, with the pixels around them that their windows reach, and the kernels of M maps, DEPTH channels at a time,
+   into shared memory, and all taps read from there. Forward and dz are the same sum,
 
        r(m,j,i) = sum over c, y, x of  v(c, j + y - top, i + x - left) w(m,c,y,x),
 
-   with v = z and w = u; or with v = df, un-pooled while it is copied, and w = u turned around. */
+   with v = z and w = u; or with v = df, un-pooled while it is copied, and w = u rotated by 180 degrees. */
 enum { SQUARE = 8 };
 
 struct square { int img, j, i; };           /* its first pixel; beyond the last one, img is too large */
 
 struct square_grid {
-    int count, top, left;                   /* of the batch; the first pixel of an image's first square */
-    divider image, across;                  /* squares of an image, of a row of them */
+    int count, top, left;                   /* squares in the batch; the first pixel of an image's first square */
+    divider image, across;                  /* squares of an image, and in a row */
 
     __device__ square at(int n) const
     {
@@ -1219,11 +1248,12 @@ static square_grid squares_over(int batch, int rows, int columns, int top, int l
     return { batch * down * across, top, left, divide_by(down * across), divide_by(across) };
 }
 
-/* What the pixels of a square see: z at tap (y, x) of its first pixel, in channel 0. Not inside: 0, and `first` is anywhere */
+/* z at tap (y, x) of a square's first pixel, in channel 0. Not inside: the value is 0, and `first` is any valid
+   address */
 struct conv2d_z_place { const float *first; bool inside; };
 
-static __device__ __forceinline__ conv2d_z_place conv2d_z_place_of(const cnn_conv2d_shape &s, const float *z, const square &q, int y,
-                                                                   int x)
+static __device__ __forceinline__ conv2d_z_place conv2d_z_place_of(const cnn_conv2d_shape &s, const float *z,
+                                                                   const square &q, int y, int x)
 {
     int row = q.j + y - s.pad_top, column = q.i + x - s.pad_left;
     bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
@@ -1259,8 +1289,8 @@ struct conv2d_dz_squares {
     cnn_conv2d_shape s;
     square_grid grid;
     int m, channels, taps;                  /* in_channels, out_channels */
-    int splits, share;                      /* where blocks are few and channels many: `share` of them a block */
-    float *dz;                              /* or the parts */
+    int splits, share;                      /* where blocks are few: each sums over `share` of the channels */
+    float *dz;                              /* or the parts, if split */
     const float *u;
     conv2d_dy g;
 
@@ -1272,7 +1302,8 @@ struct conv2d_dz_squares {
         return conv2d_df_place_of(s, q.img, q.j + y - top, q.i + x - left);
     }
 
-    template <int N> __device__ __forceinline__ void v(place of, int k, float *v) const { conv2d_df_at<N>(s, g, of, k, v); }
+    template <int N>
+    __device__ __forceinline__ void v(place of, int k, float *v) const { conv2d_df_at<N>(s, g, of, k, v); }
 
     __device__ const float *w(int c, int k, int tap) const { return u + ((size_t)k * m + c) * taps + taps - 1 - tap; }
     __device__ size_t next_w() const { return (size_t)taps; }
@@ -1284,13 +1315,15 @@ struct conv2d_dz_squares {
         for (int pixel = 0; pixel < 4; pixel++) {
             int row = q.j + j + pixel / 2, column = q.i + i + pixel % 2;
             if (row < s.in_height && column < s.in_width)
-                dz[((((size_t)blockIdx.z * s.batch + q.img) * m + c) * s.in_height + row) * s.in_width + column] = sum[pixel];
+                dz[((((size_t)blockIdx.z * s.batch + q.img) * m + c) * s.in_height + row) * s.in_width + column]
+                    = sum[pixel];
         }
     }
 };
 
-/* What a block shares. For tensor cores a warp reads 8 pixels or maps of 4 channels at once, and they lie in 32 different banks:
-   channels of v are 8 or 24 banks apart, maps of w 12, with their taps in a row. In float32 maps lie next to each other. */
+/* A block's shared memory. For tensor cores a warp reads 8 pixels or maps of 4 channels at once, from 32 different
+   banks: channels of v are 8 or 24 banks apart, maps of w 12, with their taps in a row. In float32 maps are
+   neighbours. */
 template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
     enum {
         K = K_, M = M_, SQUARES = SQUARES_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE,
@@ -1300,11 +1333,12 @@ template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
     static const bool tf32 = tf32_;
     float v[SQUARES * DEPTH * AREA], w[ROWS * ROW];
 
-    static __device__ int spot(int m, int of_m) { return tf32 ? m * ROW + of_m : of_m * ROW + m; }     /* of_m: (c, tap) */
+    static __device__ int spot(int m, int of_m) { return tf32 ? m * ROW + of_m : of_m * ROW + m; } /* of_m: (c, tap) */
 };
 
 /* A thread copies one channel and tap of every AT_ONCE-th map */
-template <class Tile, class Job> static __device__ __forceinline__ void copy_weights(Tile *tile, const Job &job, int top, int c)
+template <class Tile, class Job>
+static __device__ __forceinline__ void copy_weights(Tile *tile, const Job &job, int top, int c)
 {
     enum { AT_ONCE = THREADS / Tile::WEIGHTS };
     int of_m = (int)threadIdx.x % Tile::WEIGHTS, first = (int)threadIdx.x / Tile::WEIGHTS;
@@ -1316,7 +1350,7 @@ template <class Tile, class Job> static __device__ __forceinline__ void copy_wei
         tile->w[Tile::spot(m, of_m)] = as_factor<Tile::tf32>(m < left ? *w : 0);
 }
 
-/* A thread makes 2 x 2 pixels of MAPS maps: for 2 (K + 1) values of v and K MAPS of w it has 4 K MAPS products */
+/* A thread computes 2 x 2 pixels of MAPS maps: from 2 (K + 1) values of v and K MAPS of w it has 4 K MAPS products */
 template <class Tile> struct patches_float32 {
     enum { ALL = Tile::SQUARES * SQUARE * SQUARE / 4, MAPS = Tile::M * ALL / THREADS };
     float sum[MAPS][4];
@@ -1357,8 +1391,8 @@ template <class Tile> struct patches_float32 {
     }
 };
 
-/* A warp makes 4 x 8 pixels, half a square, of 16 ROWS maps: row j of the pixels are the columns of D(.,j), channels are k. So a
-   lane has the two rows of a 2 x 2 patch in two D next to each other. */
+/* A warp computes 4 x 8 pixels, half a square, of 16 ROWS maps: row j of the pixels are the columns of D(.,j), channels
+   are k. So a lane has the two rows of a 2 x 2 patch in two neighbouring D. */
 template <class Tile> struct patches_tf32 {
     enum { ACROSS = 2 * Tile::SQUARES, ROWS = Tile::M * ACROSS / (THREADS / 32) / 16 };
     float sum[ROWS][4][4];
@@ -1380,7 +1414,7 @@ template <class Tile> struct patches_tf32 {
         const float *v = tile->v + (square * Tile::DEPTH + t) * Tile::AREA + j * Tile::SIDE + g;
 #pragma unroll
         for (int x = 0; x < Tile::K; x++) {
-            unsigned b[Tile::K + 3][2];     /* the rows that the four rows of pixels see at tap x */
+            unsigned b[Tile::K + 3][2];     /* the rows that the windows of four rows of pixels have at tap x */
             for (int row = 0; row < Tile::K + 3; row++)
                 for (int r = 0; r < 2; r++) b[row][r] = bits_of(v[4 * r * Tile::AREA + row * Tile::SIDE + x]);
             for (int y = 0; y < Tile::K; y++)
@@ -1398,7 +1432,7 @@ template <class Tile> struct patches_tf32 {
     {
         auto q = job.grid.at(first + square);
 #pragma unroll
-        for (int e = 0; e < ROWS * 4; e++) {               /* rows g and g + 8 of D, upper and lower half of the pixels */
+        for (int e = 0; e < ROWS * 4; e++) {               /* rows g and g + 8 of D, upper and lower pixels */
             int i = e / 4, d = e % 2 * 2, row = e / 2 % 2 * 2, m = top + map + 16 * i + e % 2 * 8;
             const float four[4] = { sum[i][row][d], sum[i][row][d + 1], sum[i][row + 1][d], sum[i][row + 1][d + 1] };
             if (m < job.m) job.store_square(q, m, j + row, 2 * t, four);
@@ -1411,7 +1445,7 @@ static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile
 {
     enum { TURNS = (Tile::SQUARES * Tile::POINTS + THREADS - 1) / THREADS, DEPTH = Tile::DEPTH };
     int first = (int)blockIdx.x * Tile::SQUARES, top = (int)blockIdx.y * Tile::M;
-    typename Job::place places[TURNS];      /* the points of the squares that this thread copies, the same in all channels */
+    typename Job::place places[TURNS];      /* the points that this thread copies, the same in all channels */
     typename std::conditional<Tile::tf32, patches_tf32<Tile>, patches_float32<Tile>>::type patches;
     patches.begin();
 #pragma unroll
@@ -1460,19 +1494,20 @@ static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile
 SQUARES_KERNELS(conv2d_forward_squares, conv2d_forward_squares)
 SQUARES_KERNELS(conv2d_dz_squares, conv2d_dz_squares)
 
-/* Their tiles: wide ones for few maps, so that there is work for all threads */
+/* The tiles: more squares where maps are few, so that all threads have work */
 struct squares_tile { int maps, squares; };
 
 static squares_tile squares_tile_of(int kernel, int maps)
 {
-    return maps <= 16 ? squares_tile{ 16, 4 } : maps <= 32 || kernel == 5 ? squares_tile{ 32, 4 } : squares_tile{ 64, 2 };
+    return maps <= 16                ? squares_tile{ 16, 4 }
+         : maps <= 32 || kernel == 5 ? squares_tile{ 32, 4 } : squares_tile{ 64, 2 };
 }
 
 template <class Job> static dim3 squares_blocks(const Job &job)
 {
     squares_tile tile = squares_tile_of(job.s.kernel_width, job.m);
-    return dim3((unsigned)((job.grid.count + tile.squares - 1) / tile.squares), (unsigned)((job.m + tile.maps - 1) / tile.maps),
-                (unsigned)job.splits);
+    return dim3((unsigned)((job.grid.count + tile.squares - 1) / tile.squares),
+                (unsigned)((job.m + tile.maps - 1) / tile.maps), (unsigned)job.splits);
 }
 
 #define LAUNCH_SQUARES(c, name, job, tf32)                                        \
@@ -1493,13 +1528,13 @@ template <class Job> static dim3 squares_blocks(const Job &job)
         else LAUNCH(c, kernel, blocks, job);                                      \
     } while (0)
 
-/* The i-th place of the padded row at which value `at` of the image's row may stand: itself, or in the padding */
+/* The i-th place in the padded row that value `at` of the image's row may have: its own, or a copy in the padding */
 static __device__ int padded_place(int i, int at, int n, int before)
 {
     return i < before ? i : i == before ? at + before : n + i - 1;
 }
 
-/* One thread a value of dz: the sum over its copies in the padded image */
+/* One thread for each value of dz: the sum over its copies in the padded image */
 static __global__ void conv2d_fold(cnn_conv2d_shape s, float *dz, const float *padded)
 {
     size_t at = thread_index(), pixels = (size_t)s.in_height * s.in_width;
@@ -1526,7 +1561,8 @@ static __global__ void conv2d_du_naive(cnn_conv2d_shape s, float *du, const floa
     size_t at = thread_index(), out_map = (size_t)s.out_height * s.out_width;
     if (at >= (size_t)s.out_channels * depth * taps) return;
     int x = (int)(at % taps) % s.kernel_width, y = (int)(at % taps) / s.kernel_width;
-    int c = (int)(at / taps % depth), k = (int)(at / taps / depth), channel = k / (s.out_channels / s.groups) * depth + c;
+    int c = (int)(at / taps % depth), k = (int)(at / taps / depth);
+    int channel = k / (s.out_channels / s.groups) * depth + c;
     float sum = 0;
     for (int n = 0; n < s.batch; n++) {
         const float *g = df + ((size_t)n * s.out_channels + k) * out_map;
@@ -1542,7 +1578,7 @@ static __global__ void conv2d_du_naive(cnn_conv2d_shape s, float *du, const floa
     du[at] += sum;
 }
 
-/* naive: one thread a map */
+/* naive: one thread for each map */
 static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const float *df)
 {
     size_t k = thread_index(), out_map = (size_t)s.out_height * s.out_width;
@@ -1553,8 +1589,8 @@ static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const floa
     db[k] += sum;
 }
 
-/* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last one of ones for the bias;
-   k: all pixels of the batch, a long sum of few values, so it is split. In TF32 the bias is summed from rounded df, too. */
+/* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last column of ones for the bias;
+   k: all pixels of the batch. The sums are long and few, so they are split. In TF32 the bias sums rounded df, too. */
 struct conv2d_du_job : product_job {
     cnn_conv2d_shape s;
     divider pixels, width;                  /* of f */
@@ -1567,7 +1603,7 @@ struct conv2d_du_job : product_job {
     static const bool a_along_k = true, b_along_k = true;
 
     struct column { const float *z; int j, i; };           /* a channel and a tap; NULL: the bias */
-    struct step { conv2d_df_place of; size_t image; int map, j, i; };  /* a pixel of df, the group's first map; z's image */
+    struct step { conv2d_df_place of; size_t image; int map, j, i; };  /* a pixel of df, its image, the first map */
 
     __device__ column column_of(int group, int n_) const
     {
@@ -1579,7 +1615,8 @@ struct conv2d_du_job : product_job {
     __device__ step step_of(int group, const column &, int own) const
     {
         int rest, i, img = divided(own, pixels, &rest), j = divided(rest, width, &i);
-        return { conv2d_df_place_of(s, img, j, i), (size_t)img * s.in_channels * s.in_height * s.in_width, group * m, j, i };
+        size_t image = (size_t)img * s.in_channels * s.in_height * s.in_width;
+        return { conv2d_df_place_of(s, img, j, i), image, group * m, j, i };
     }
 
     __device__ float a(int m_, const step &at, int) const { return conv2d_df_at(s, g, at.of, at.map + m_); }
@@ -1602,8 +1639,8 @@ PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
 PRODUCT_KERNEL(conv2d_du_32x32, conv2d_du_job, 32, 32, 1)
 PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
 
-/* The second pass of a sum that was split, for gradients: 32 values a block, each by 8 threads, which take every 8th part; the
-   first 32 threads add those in order. */
+/* The second pass of a split sum of gradients: a block has 32 values, each with 8 threads that add every 8th part; then
+   the first 32 threads add those sums, in order. */
 enum { VALUES_A_BLOCK = 32 };
 
 static dim3 blocks_for_parts(size_t values) { return dim3((unsigned)((values + VALUES_A_BLOCK - 1) / VALUES_A_BLOCK)); }
@@ -1623,7 +1660,7 @@ static __device__ float sum_parts_by_block(const float *parts, size_t at, size_t
     return sum;
 }
 
-/* dW and db of a product: rows of `inputs` weights, each followed by its bias if db is there */
+/* dW and db of a product: rows of `inputs` weights, each followed by its bias if db is not NULL */
 static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
 {
     size_t at = part_index(), columns = (size_t)inputs + (db ? 1 : 0), count = rows * columns;
@@ -1636,13 +1673,13 @@ static __global__ void add_gradients(float *dw, float *db, const float *parts, i
 
 /* ---- du, square by square ----
 
-   A block takes its share of the squares, one after the other: it un-pools df of M maps and copies z of C channels into shared
-   memory, and adds df(k,j,i) z(c, j + y - top, i + x - left) for all taps (y, x). Sums stay in registers until the end. */
+   A block goes through its share of the squares. It un-pools df of M maps, copies z of C channels to shared memory and
+   adds df(k,j,i) z(c, j + y - top, i + x - left) for all taps (y, x). Sums stay in registers until the end. */
 struct conv2d_du_squares {
     cnn_conv2d_shape s;
     square_grid grid;
-    int m, channels, splits, share;         /* splits: blocks that share a sum; share: squares of each */
-    float *parts, *bias_parts;              /* (part, tap, k, c): so neighbours write neighbours; (part, k), or NULL */
+    int m, channels, splits, share;         /* splits: blocks of a sum; share: squares of each */
+    float *parts, *bias_parts;              /* (part, tap, k, c): threads write neighbours; (part, k), or NULL */
     const float *z;
     conv2d_dy g;
 
@@ -1657,13 +1694,14 @@ template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
         K = K_, M = M_, C = C_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE, PIXELS = SQUARE * SQUARE,
         AREA = (POINTS + 3) / 8 * 8 + 4, ROW = PIXELS + 4, /* channels, and maps, are 4 or 20 banks apart */
         BIAS_PARTS = THREADS / M,
-        DEEP = tf32_ ? 3 : K, DEEP_BLOCKS = (K + DEEP - 1) / DEEP      /* rows of taps a block: sums are registers */
+        DEEP = tf32_ ? 3 : K, DEEP_BLOCKS = (K + DEEP - 1) / DEEP      /* rows of taps in a block: registers limit it */
     };
     static const bool tf32 = tf32_;
     float v[C * AREA], df[M * ROW];
 };
 
-/* A thread has MAPS maps of one channel, and some rows of the pixels: of a row of z and one of df in registers, K products a value */
+/* A thread has MAPS maps of one channel, and some rows of the pixels: with a row of z and one of df in registers, it
+   has K products for each value */
 template <class Tile> struct taps_float32 {
     enum { MAPS = Tile::K == 3 ? 4 : 2, GROUPS = Tile::M / MAPS, PARTS = THREADS / (Tile::C * GROUPS) };
     float sum[MAPS][Tile::TAPS];
@@ -1704,7 +1742,7 @@ template <class Tile> struct taps_float32 {
     }
 };
 
-/* A warp has 16 ROWS maps of 8 channels, and some rows of the pixels: a row of 8 pixels is what one instruction sums. A block
+/* A warp has 16 ROWS maps of 8 channels, and some rows of the pixels: one instruction sums a row of 8 pixels. A block
    has DEEP rows of taps, from `deep` on. */
 template <class Tile> struct taps_tf32 {
     enum {
@@ -1732,7 +1770,8 @@ template <class Tile> struct taps_tf32 {
             unsigned a[ROWS][4], b[2];
             for (int i = 0; i < ROWS; i++)
                 for (int r = 0; r < 4; r++)
-                    a[i][r] = bits_of(tile->df[(map + 16 * i + 8 * (r % 2)) * Tile::ROW + j * SQUARE + t + 4 * (r / 2)]);
+                    a[i][r] = bits_of(tile->df[(map + 16 * i + 8 * (r % 2)) * Tile::ROW + j * SQUARE + t
+                                               + 4 * (r / 2)]);
 #pragma unroll
             for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++) {
                 if (deep + tap / Tile::K >= Tile::K) break;
@@ -1787,7 +1826,8 @@ static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squar
     }
 }
 
-template <class Tile> static __device__ __forceinline__ void conv2d_du_by_squares(const conv2d_du_squares &job, Tile *tile)
+template <class Tile>
+static __device__ __forceinline__ void conv2d_du_by_squares(const conv2d_du_squares &job, Tile *tile)
 {
     enum { PIXELS = Tile::PIXELS / Tile::BIAS_PARTS };     /* of a thread that sums the bias */
     int split = (int)blockIdx.x, top = (int)blockIdx.y * Tile::M;
@@ -1803,7 +1843,7 @@ template <class Tile> static __device__ __forceinline__ void conv2d_du_by_square
         copy_df(tile, job, q, top);
         __syncthreads();                    /* a square of df and of z is there */
         taps.add(tile);
-        for (int i = 0; sums_bias && i < PIXELS; i++)      /* maps that share a bank are asked for different pixels */
+        for (int i = 0; sums_bias && i < PIXELS; i++)      /* maps in the same bank: each reads another pixel */
             bias += tile->df[map * Tile::ROW + part * PIXELS + (i + map / 8) % PIXELS];
         __syncthreads();                    /* all have read it */
     }
@@ -1839,25 +1879,28 @@ struct du_kernel {
 
 template <class Tile> static du_kernel describe_du(const char *name, void (*run)(conv2d_du_squares))
 {
-    return { name, run, Tile::K, Tile::M, Tile::C, Tile::DEEP_BLOCKS, taps_of<Tile>::PARTS, Tile::BIAS_PARTS, Tile::tf32 };
+    return { name, run, Tile::K, Tile::M, Tile::C, Tile::DEEP_BLOCKS, taps_of<Tile>::PARTS, Tile::BIAS_PARTS,
+             Tile::tf32 };
 }
 
 #define DU_KERNEL(name, K, M, C, tf32) describe_du<conv2d_du_tile<K, M, C, tf32>>(#name, name),
 
-/* The first that has room for all maps, or the last */
+/* The first with room for all maps, or the last */
 static const du_kernel &du_kernel_for(const cnn_conv2d_shape &s, bool tf32)
 {
     static const du_kernel all[] = { DU_SQUARES(DU_KERNEL) };
     const du_kernel *best = NULL;
     for (const du_kernel &each : all)
-        if (each.kernel_size == s.kernel_width && each.tf32 == tf32 && !(best && best->maps >= s.out_channels)) best = &each;
+        if (each.kernel_size == s.kernel_width && each.tf32 == tf32 && !(best && best->maps >= s.out_channels))
+            best = &each;
     return *best;
 }
 
-/* Parts come in another order than weights: the threads follow the parts */
+/* Parts are in another order than weights: the threads go through the parts */
 static __global__ void add_du(conv2d_du_squares job, float *du, float *db, int parts, int bias_parts)
 {
-    size_t at = part_index(), taps = (size_t)job.s.kernel_height * job.s.kernel_width, weights = taps * job.m * job.channels;
+    size_t at = part_index(), taps = (size_t)job.s.kernel_height * job.s.kernel_width;
+    size_t weights = taps * job.m * job.channels;
     bool bias = at >= weights;
     float sum = sum_parts_by_block(bias ? job.bias_parts : job.parts, bias ? at - weights : at,
                                    bias ? db ? job.m : 0 : weights, bias ? bias_parts : parts);
@@ -1869,11 +1912,12 @@ static __global__ void add_du(conv2d_du_squares job, float *du, float *db, int p
 /* --------------------------------------------------------------------------------------------
    Linear:  y(n,o) = b(o) + sum_i W(o,i) x(n,i)
        dW(o,i) += sum_n dy(n,o) x(n,i)      db(o) += sum_n dy(n,o)      dx(n,i) = sum_o dy(n,o) W(o,i)
-   with dy behind the activation:  dy tau'(y).
+   with dy tau'(y) in place of dy, if there is an activation.
    -------------------------------------------------------------------------------------------- */
 
 /* naive: one thread an output */
-static __global__ void linear_forward_naive(cnn_linear_shape s, float *y, const float *x, const float *w, const float *b)
+static __global__ void linear_forward_naive(cnn_linear_shape s, float *y, const float *x, const float *w,
+                                            const float *b)
 {
     size_t at = thread_index();
     if (at >= (size_t)s.batch * s.out_features) return;
@@ -1912,7 +1956,7 @@ static __global__ void linear_forward_sum(cnn_linear_shape s, float *y, const fl
     y[at] = activation_at(s.activation, s.slope, sum + (b ? b[at % s.out_features] : 0));
 }
 
-/* naive: one thread an input's gradient */
+/* naive: one thread for each input's gradient */
 static __global__ void linear_dx_naive(cnn_linear_shape s, float *dx, const float *dy, const float *y, const float *w)
 {
     size_t at = thread_index();
@@ -1977,7 +2021,7 @@ static __global__ void linear_db_naive(cnn_linear_shape s, float *db, const floa
     db[o] += sum;
 }
 
-/* rows m: outputs o;  columns n: inputs i, and a last one of ones for the bias;  k: samples n */
+/* rows m: outputs o;  columns n: inputs i, and a last column of ones for the bias;  k: samples n */
 struct linear_dw_job : product_job {
     cnn_linear_shape s;
     float *dw, *db, *parts;
@@ -2093,7 +2137,7 @@ static __global__ void batch_norm_backward(cnn_batch_norm_shape s, float *dx, fl
 /* --------------------------------------------------------------------------------------------
    Softmax over the channels c of each pixel:  y_c = exp(x_c - max x) / sum_k exp(x_k - max x)
        dx_c = y_c (dy_c - sum_k dy_k y_k)
-   One thread a pixel; x, y  (n, channels, pixels).
+   One thread for each pixel; x, y  (n, channels, pixels).
    -------------------------------------------------------------------------------------------- */
 static __global__ void softmax_forward(cnn_map_shape s, float *y, const float *x)
 {
@@ -2126,8 +2170,9 @@ static __global__ void softmax_backward(cnn_map_shape s, float *dx, const float 
    Dropout:  y = m x / (1 - p)     m = 0 with probability p, else 1;  backward is the same with dy for x.
    -------------------------------------------------------------------------------------------- */
 
-/* naive: one thread a value */
-static __global__ void dropout_naive(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x, size_t n)
+/* naive: one thread for each value */
+static __global__ void dropout_naive(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x,
+                                     size_t n)
 {
     unsigned words[4];
     size_t i = thread_index();
@@ -2136,8 +2181,9 @@ static __global__ void dropout_naive(const cnn_counters *c, int layer, float p, 
     y[i] = unit(words[i % 4]) >= p ? x[i] * grown : 0;
 }
 
-/* one thread four values, as many as Philox gives at once */
-static __global__ void dropout(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x, size_t n)
+/* one thread for four values, as many words as Philox gives at once */
+static __global__ void dropout(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x,
+                               size_t n)
 {
     unsigned words[4];
     size_t four = thread_index();
@@ -2147,14 +2193,17 @@ static __global__ void dropout(const cnn_counters *c, int layer, float p, float 
 }
 
 /* --------------------------------------------------------------------------------------------
-   Cross-entropy of the softmax:  loss = -1/N sum_n log softmax(y_n)[t_n]      dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
-   Mean squared error:            loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2       dy = 2 (y - target) / (N K)
+   Cross-entropy of the softmax:
+       loss = -1/N sum_n log softmax(y_n)[t_n]                  dy(n,o) = (softmax(y_n)[o] - [o = t_n]) / N
+   Mean squared error:
+       loss = 1/(N K) sum_n sum_o (y(n,o) - target(n,o))^2      dy = 2 (y - target) / (N K)
    -------------------------------------------------------------------------------------------- */
 
 static __device__ int argmax(const float *y, int count)
 {
     int best = 0;
-    for (int o = 1; o < count; o++) if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;      /* NaN wins */
+    for (int o = 1; o < count; o++)
+        if (y[o] > y[best] || (y[o] != y[o] && y[best] == y[best])) best = o;      /* NaN wins */
     return best;
 }
 
@@ -2168,19 +2217,23 @@ static __device__ void count_loss(cnn_counters *c, double loss, double weight, i
     c->seen += counted;
 }
 
-static __device__ float class_weight(const cnn_cross_entropy_options &o, int k) { return o.weight ? o.weight[k] : 1.0f; }
+static __device__ float class_weight(const cnn_cross_entropy_options &o, int k)
+{
+    return o.weight ? o.weight[k] : 1.0f;
+}
 
-/* q(n,k) of the card; p: the sample's probabilities, or NULL: its label t alone */
-static __device__ float cross_entropy_target(const cnn_cross_entropy_options &o, const float *p, int t, int k, int outputs)
+/* q(n,k) of the card; p: the sample's probabilities, or NULL: only its label t is given */
+static __device__ float cross_entropy_q(const cnn_cross_entropy_options &o, const float *p, int t, int k, int outputs)
 {
     float e = o.label_smoothing;
     return class_weight(o, k) * ((1 - e) * (p ? p[k] : k == t ? 1.0f : 0.0f) + e / (float)outputs);
 }
 
-/* One block, so that one sum is left; one thread a sample. The sum of weights comes first: gradients are divided by it. */
-static __global__ void __launch_bounds__(THREADS, 2) softmax_cross_entropy(cnn_counters *c, cnn_cross_entropy_options o,
-                                                                           float *dy, const float *y, const float *target,
-                                                                           const int *labels, int batch, int outputs)
+/* One block, so that there is one sum; one thread for each sample. First the weights are summed: gradients are divided
+   by that sum. */
+static __global__ void __launch_bounds__(THREADS, 2)
+softmax_cross_entropy(cnn_counters *c, cnn_cross_entropy_options o, float *dy, const float *y, const float *target,
+                      const int *labels, int batch, int outputs)
 {
     __shared__ double shared[THREADS];
     __shared__ float divisor;
@@ -2205,13 +2258,13 @@ static __global__ void __launch_bounds__(THREADS, 2) softmax_cross_entropy(cnn_c
         }
         for (int k = 0; k < outputs; k++) sum += expf(row[k] - largest);
         for (int k = 0; k < outputs; k++) {
-            float q = cross_entropy_target(o, p, t, k, outputs);
+            float q = cross_entropy_q(o, p, t, k, outputs);
             all += q;
             if (p || k == t || o.label_smoothing > 0) part += q * (logf(sum) - (row[k] - largest));
         }
         loss += part;
         for (int k = 0; drow && k < outputs; k++)
-            drow[k] = (expf(row[k] - largest) / sum * all - cross_entropy_target(o, p, t, k, outputs)) / divisor;
+            drow[k] = (expf(row[k] - largest) / sum * all - cross_entropy_q(o, p, t, k, outputs)) / divisor;
     }
     loss = block_sum(loss, shared);
     correct = block_sum(correct, shared);
@@ -2231,7 +2284,7 @@ static __global__ void mse_gradient(float *dy, const float *y, const float *targ
     if (at < count) dy[at] = 2 * mse_error(y, target, labels, at, outputs) / (float)count;
 }
 
-/* One block; a thread adds up every THREADS-th square, then looks at every THREADS-th sample. */
+/* One block; a thread adds every THREADS-th square, then classifies every THREADS-th sample. */
 static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, const float *y, const float *target,
                                                            const int *labels, int batch, int outputs)
 {
@@ -2250,8 +2303,8 @@ static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, cons
 }
 
 /* --------------------------------------------------------------------------------------------
-   Optimizers: one thread a number. What is the same for a whole span is computed once, by one thread, in double.
-   Steps are counted in a launch of their own, so that no counter changes while others read it.
+   Optimizers: one thread for each parameter. What is the same for a whole span is computed once, by one thread, in
+   double. Steps are counted in a separate launch, so that no counter changes while others read it.
    -------------------------------------------------------------------------------------------- */
 static __global__ void next_batch(cnn_counters *c, int size, int training)
 {
@@ -2261,7 +2314,7 @@ static __global__ void next_batch(cnn_counters *c, int size, int training)
     c->pass += (uint64_t)training;
 }
 
-/* The trainable span that the i-th float belongs to; NULL if there is none */
+/* The trainable span that has float i, or NULL */
 static __device__ const cnn_span *span_at(const cnn_span *spans, int count, size_t i)
 {
     int low = 0, high = count;
@@ -2274,7 +2327,7 @@ static __device__ const cnn_span *span_at(const cnn_span *spans, int count, size
     return count && s->trainable && i >= s->offset && i - s->offset < s->count ? s : NULL;
 }
 
-/* One thread a span; the first counts the optimizer's step, too. */
+/* One thread for each span; the first counts the optimizer's step, too. */
 static __global__ void count_step(cnn_counters *c, cnn_span *spans, int count)
 {
     size_t k = thread_index();
@@ -2296,7 +2349,7 @@ static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float 
     w[i] -= (float)c->lr * d;
 }
 
-enum { SHRINK, DECAY, RATE, ROOT };         /* what cnn_span.same holds in Adam's step */
+enum { SHRINK, DECAY, RATE, ROOT };         /* the numbers in cnn_span.same during Adam's step */
 
 /* After count_step: the span's step is t. */
 static __global__ void adam_at_step(const cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans,
@@ -2349,15 +2402,15 @@ clip_norm(cnn_counters *c, double *factor, const double *sums, float max_norm)
 static __global__ void clip_scale(float *g, const double *factor, size_t n, const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    if (i < n && !(*factor >= 1) && span_at(spans, count, i)) g[i] *= (float)*factor;      /* a NaN reaches them all, as in PyTorch */
+    if (i < n && !(*factor >= 1) && span_at(spans, count, i)) g[i] *= (float)*factor;      /* NaN: all, as in PyTorch */
 }
 
 /* --------------------------------------------------------------------------------------------
-   Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread a value. The batch's part of the order
-   begins at batch_offset: an argument would be frozen in the recorded step.
+   Gathering a batch:  x(n,c,p) = scale(c) sample(order(n),c,p) + shift(c).  One thread for each value. The batch's part
+   of the order begins at batch_offset, in device memory: a recorded step would repeat an argument.
    -------------------------------------------------------------------------------------------- */
-static __global__ void gather(const cnn_counters *k, cnn_map_shape s, float *x, const unsigned char *bytes, const float *floats,
-                              const int *order, const float *scale, const float *shift)
+static __global__ void gather(const cnn_counters *k, cnn_map_shape s, float *x, const unsigned char *bytes,
+                              const float *floats, const int *order, const float *scale, const float *shift)
 {
     size_t at = thread_index(), sample = (size_t)s.channels * s.pixels;
     if (at >= s.batch * sample) return;
@@ -2366,18 +2419,18 @@ static __global__ void gather(const cnn_counters *k, cnn_map_shape s, float *x, 
     x[at] = scale[c] * (bytes ? (float)bytes[from] : floats[from]) + shift[c];
 }
 
-static __global__ void gather_rows(const cnn_counters *k, unsigned *to, const unsigned *from, const int *order, int batch,
-                                   int width)
+static __global__ void gather_rows(const cnn_counters *k, unsigned *to, const unsigned *from, const int *order,
+                                   int batch, int width)
 {
     size_t at = thread_index();
     if (at < (size_t)batch * width) to[at] = from[(size_t)order[k->batch_offset + at / width] * width + at % width];
 }
 
 /* ============================================================================================
-   >>table   The entries: which kernels an operation launches, and where its scratch memory goes.
+   >>table   The entries of the tables: which kernels an operation launches, and how it divides its scratch memory.
    ============================================================================================ */
 
-/* Columns of a product are counted in an int: 2^31 values a layer and batch are more than any card holds next to the rest. */
+/* Columns of a product are counted in an int: larger batches are an error. */
 static bool fits(cuda_context *c, const char *name, double columns)
 {
     if (columns <= INT_MAX) return true;
@@ -2398,9 +2451,12 @@ static size_t conv2d_inputs(const cnn_conv2d_shape &s)
     return (size_t)s.batch * s.in_channels * s.in_height * s.in_width;
 }
 
-static size_t pool2d_outputs(const cnn_pool2d_shape &s) { return (size_t)s.batch * s.channels * s.out_height * s.out_width; }
+static size_t pool2d_outputs(const cnn_pool2d_shape &s)
+{
+    return (size_t)s.batch * s.channels * s.out_height * s.out_width;
+}
 
-/* A kernel of 3 x 3 or 5 x 5 that moves by one pixel and sees zeros beyond the border */
+/* A kernel of 3 x 3 or 5 x 5 with stride 1 and zero padding */
 static bool is_common(const cnn_conv2d_shape &s)
 {
     return s.groups == 1 && s.padding_mode == CNN_ZEROS && s.kernel_height == s.kernel_width
@@ -2410,7 +2466,7 @@ static bool is_common(const cnn_conv2d_shape &s)
 
 static bool is_direct(const cnn_conv2d_shape &s) { return is_common(s) && s.in_channels <= DIRECT_CHANNELS; }
 
-static bool in_squares(const cnn_conv2d_shape &s)          /* of small maps, squares would be half empty */
+static bool in_squares(const cnn_conv2d_shape &s)          /* not of small maps: squares would be half empty */
 {
     int squares = squares_over(1, s.out_height, s.out_width, 0, 0).count;
     return is_common(s) && 2 * s.out_height * s.out_width >= squares * SQUARE * SQUARE;
@@ -2423,8 +2479,8 @@ static dim3 direct_blocks(const conv2d_forward_job &job)
     return dim3((unsigned)(job.s.batch * down * across), (unsigned)((job.m + DIRECT_MAPS - 1) / DIRECT_MAPS));
 }
 
-/* Fewer channels, and the product is soon done, its values hardly fetched; fewer rows, and the instruction's 16 are not full.
-   The rows are maps in the forward pass and for du, and input channels for dz. */
+/* With fewer channels, loading the values takes longer than multiplying them; with fewer rows, the instruction's 16 are
+   not all used. The rows are maps in the forward pass and for du, and input channels for dz. */
 static bool in_tf32(const cuda_context *c, const cnn_conv2d_shape &s, int rows)
 {
     return c->knows_tf32 && s.allow_tf32 && s.in_channels / s.groups >= 16 && rows >= 16;
@@ -2439,7 +2495,7 @@ static bool in_tf32(const cuda_context *c, const cnn_conv2d_shape &s, int rows)
 static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 {
     conv2d_du_job job;
-    memset((void *)&job, 0, sizeof job);    /* padding, too: arguments are compared byte by byte */
+    memset((void *)&job, 0, sizeof job);    /* with its padding: arguments are compared byte by byte */
     job.s = s;
     job.groups = s.groups;
     job.depth = s.in_channels / s.groups;
@@ -2457,7 +2513,7 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 
 static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s)
 {
-    enum { FEWEST = 16 };                   /* channels of a block, whole steps of them */
+    enum { FEWEST = 16 };                   /* channels of a block, in whole steps */
     conv2d_dz_squares job;
     memset((void *)&job, 0, sizeof job);
     job.s = s;
@@ -2483,7 +2539,7 @@ static dim3 du_blocks(const conv2d_du_squares &job, const du_kernel &kernel)
 
 static conv2d_du_squares conv2d_du_squares_sizes(const cnn_conv2d_shape &s, const du_kernel &kernel)
 {
-    enum { SHORTEST_SHARE = 4 };            /* with fewer squares a block, writing the sums would take most of its time */
+    enum { SHORTEST_SHARE = 4 };            /* with fewer squares, a block would spend its time on writing its sums */
     conv2d_du_squares job;
     memset((void *)&job, 0, sizeof job);
     job.s = s;
@@ -2521,7 +2577,7 @@ static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
     if (4.0 * s->batch * s->out_height * s->out_width > INT_MAX || (double)grid_values(*s) / s->in_channels > INT_MAX)
-        return 1;                           /* too many, as the passes will say: see fits */
+        return 1;                           /* too many: the passes will report it, see fits */
     size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
     if (other > parts) parts = other;       /* with fewer columns there may be more splits */
     if (in_squares(*s)) {
@@ -2532,8 +2588,8 @@ static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
     return sizeof(float) * (conv2d_before_parts(*s) + parts);
 }
 
-static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
-                                      const float *weight, const float *bias, void *work)
+static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cuda_context *c = of(context);
     float *f = pools(*s) ? (float *)work : y;
@@ -2556,8 +2612,8 @@ static void run_forward_squares(cuda_context *c, const conv2d_forward_job &job)
     LAUNCH_SQUARES(c, conv2d_forward_squares, squares, in_tf32(c, s, job.m));
 }
 
-static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index, const float *x,
-                                const float *weight, const float *bias, void *work)
+static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+                                const float *x, const float *weight, const float *bias, void *work)
 {
     cuda_context *c = of(context);
     conv2d_forward_job job;
@@ -2584,7 +2640,7 @@ static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float 
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
 }
 
-/* df as memory: dy itself where nothing stands between */
+/* df in memory: dy itself if there is no pooling and no activation */
 static const float *run_conv2d_df(cuda_context *c, const cnn_conv2d_shape *s, const conv2d_dy &g, void *work)
 {
     if (!pools(*s) && s->activation == CNN_NO_ACTIVATION) return g.dy;
@@ -2597,9 +2653,9 @@ static void run_conv2d_fold(cuda_context *c, const cnn_conv2d_shape *s, float *d
     if (s->padding_mode != CNN_ZEROS) LAUNCH(c, conv2d_fold, threads_for(conv2d_inputs(*s)), *s, dx, padded);
 }
 
-static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
-                                       const float *dy, const float *y, const unsigned char *index, const float *x,
-                                       const float *weight, void *work)
+static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight,
+                                       float *dbias, const float *dy, const float *y, const unsigned char *index,
+                                       const float *x, const float *weight, void *work)
 {
     cuda_context *c = of(context);
     size_t weights = (size_t)s->out_channels * (s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
@@ -2644,10 +2700,11 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
         || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
         return;
-    /* Squares are un-pooled while they are copied, 9 bytes for four values of df, which is neither written nor read. So is the
-       first layer, of which no dz is wanted. But a product for dz reads each value once a tap: there df is written before. */
+    /* Squares un-pool df while they copy it: they read 9 bytes for four of its values, and df is never written. So does
+       du of the first layer, which has no dz. But a product for dz reads each value once for each tap, so df is written
+       first. */
     conv2d_dy g = { dy, y, index };
-    cnn_conv2d_shape from = *s;             /* as seen from g */
+    cnn_conv2d_shape from = *s;             /* the shape that fits g */
     bool squares = in_squares(*s);
     if ((dx && !squares) || (pools(*s) && !pools_in_a_thread(*s))) {
         g.dy = g.y = run_conv2d_df(c, s, g, work);
@@ -2661,10 +2718,11 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!dx) return;
     if (squares) {
         conv2d_dz_squares job = conv2d_dz_squares_sizes(from);
-        job.dz = job.splits > 1 ? parts : dx;              /* du needs them no more */
+        job.dz = job.splits > 1 ? parts : dx;              /* du no longer needs the parts */
         job.u = weight; job.g = g;
         LAUNCH_SQUARES(c, conv2d_dz_squares, job, in_tf32(c, *s, job.m));
-        if (job.splits > 1) LAUNCH(c, add_parts, threads_for(conv2d_inputs(*s)), dx, parts, conv2d_inputs(*s), job.splits);
+        if (job.splits > 1)
+            LAUNCH(c, add_parts, threads_for(conv2d_inputs(*s)), dx, parts, conv2d_inputs(*s), job.splits);
         return;
     }
     conv2d_dz_job dz;
@@ -2693,7 +2751,8 @@ static void cuda_pool2d_forward(void *context, const cnn_pool2d_shape *s, float 
     LAUNCH(of(context), pool2d_forward, threads_for(pool2d_outputs(*s)), *s, y, (unsigned char *)NULL, x);
 }
 
-static void cuda_naive_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+static void cuda_naive_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
+                                       const float *x)
 {
     LAUNCH(of(context), pool2d_backward_naive, threads_for((size_t)s->batch * s->channels), *s, dx, dy, x);
 }
@@ -2749,8 +2808,8 @@ static size_t cuda_linear_work(void *, const cnn_linear_shape *s)      /* the pa
     return sizeof(float) * most;
 }
 
-static void cuda_naive_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x, const float *weight,
-                                      const float *bias, void *)
+static void cuda_naive_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
+                                      const float *weight, const float *bias, void *)
 {
     LAUNCH(of(context), linear_forward_naive, threads_for((size_t)s->batch * s->out_features), *s, y, x, weight, bias);
 }
@@ -2763,11 +2822,13 @@ static void cuda_linear_forward(void *context, const cnn_linear_shape *s, float 
     job.y = y; job.parts = (float *)work; job.x = x; job.w = weight; job.bias = bias;
     LAUNCH_PRODUCT(c, linear_forward, job);
     if (job.splits > 1)
-        LAUNCH(c, linear_forward_sum, threads_for((size_t)s->batch * s->out_features), *s, y, job.parts, bias, job.splits);
+        LAUNCH(c, linear_forward_sum, threads_for((size_t)s->batch * s->out_features), *s, y, job.parts, bias,
+               job.splits);
 }
 
-static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight, float *dbias,
-                                       const float *dy, const float *y, const float *x, const float *weight, void *)
+static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight,
+                                       float *dbias, const float *dy, const float *y, const float *x,
+                                       const float *weight, void *)
 {
     cuda_context *c = of(context);
     size_t weights = (size_t)s->out_features * s->in_features;
@@ -2785,8 +2846,8 @@ static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float
     dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
     if (learns) LAUNCH_PRODUCT(c, linear_dw, dw);
     if (learns && dw.splits > 1)
-        LAUNCH(c, add_gradients, blocks_for_parts((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features, s->in_features,
-               dw.splits);
+        LAUNCH(c, add_gradients, blocks_for_parts((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features,
+               s->in_features, dw.splits);
     if (!dx) return;
     linear_dx_job job = linear_dx_sizes(*s);
     job.dx = dx; job.parts = (float *)work; job.dy = dy; job.y = y; job.w = weight;
@@ -2819,8 +2880,8 @@ static void cuda_activation_forward(void *context, cnn_activation f, float slope
     LAUNCH(of(context), activation_forward, threads_for(n), f, slope, y, x, n);
 }
 
-static void cuda_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y,
-                                     size_t n)
+static void cuda_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
+                                     const float *y, size_t n)
 {
     LAUNCH(of(context), activation_backward, threads_for(n), f, slope, dx, dy, y, n);
 }
@@ -2835,9 +2896,10 @@ static void cuda_softmax_backward(void *context, const cnn_map_shape *s, float *
     LAUNCH(of(context), softmax_backward, threads_for((size_t)s->batch * s->pixels), *s, dx, dy, y);
 }
 
-static float grown(float p) { return p < 1 ? (float)(1.0 / (1.0 - p)) : 0; }   /* what stays is multiplied by this */
+static float grown(float p) { return p < 1 ? (float)(1.0 / (1.0 - p)) : 0; }   /* the factor of values that are kept */
 
-static void cuda_naive_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+static void cuda_naive_dropout(void *context, const cnn_counters *c, int layer, float p, float *y, const float *x,
+                               size_t n)
 {
     LAUNCH(of(context), dropout_naive, threads_for(n), c, layer, p, grown(p), y, x, n);
 }
@@ -2863,18 +2925,19 @@ static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, 
     LAUNCH(of(context), mse_loss, 1, c, y, target, labels, batch, outputs);
 }
 
-static void cuda_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x, const unsigned char *bytes,
-                        const float *floats, const int *order, const float *scale, const float *shift)
+static void cuda_gather(void *context, const cnn_counters *k, const cnn_map_shape *s, float *x,
+                        const unsigned char *bytes, const float *floats, const int *order, const float *scale,
+                        const float *shift)
 {
     size_t n = (size_t)s->batch * s->channels * s->pixels;
     LAUNCH(of(context), gather, threads_for(n), k, *s, x, bytes, floats, order, scale, shift);
 }
 
-static void cuda_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order, int batch,
-                             int width)
+static void cuda_gather_rows(void *context, const cnn_counters *k, void *to, const void *from, const int *order,
+                             int batch, int width)
 {
-    LAUNCH(of(context), gather_rows, threads_for((size_t)batch * width), k, (unsigned *)to, (const unsigned *)from, order,
-           batch, width);
+    LAUNCH(of(context), gather_rows, threads_for((size_t)batch * width), k, (unsigned *)to, (const unsigned *)from,
+           order, batch, width);
 }
 
 static void cuda_next_batch(void *context, cnn_counters *c, int size, int training)

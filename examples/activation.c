@@ -75,20 +75,22 @@ int main(int argc, char **argv)
 {
     float y[4][M * M], hand[4][M * M];
     show_matrix shown[4];
-    int which, i;
+    int which, i, digits;
 
-    show_options(argc, argv, 0, "activation", "equation 6.3: the activation, applied to each element of a feature map", "");
+    show_options(argc, argv, 0, "activation",
+                 "equation 6.3: the activation, applied to each element of a feature map", "");
     show_title("Equation 6.3: the activation function of a convolution layer", "tau(f(j,i)) = tau(z(j,i) (*) u)");
     show_matrices((show_matrix[]){ { "image z", z, N, N, 2, 0, 0, 0, 0 }, { "kernel u", u, H, H, 5, 2, 0, 0, 0 } }, 2);
     for (which = NONE; which <= SIGMOID; which++) {
         layer(y[which], which, z, N, N, u, H);
         for (i = 0; i < M * M; i++) hand[which][i] = by_hand(which, y[NONE][i]);
-        shown[which] = (show_matrix){ names[which], y[which], M, M, which == NONE || which == TANH ? 5 : 4, 2, 0, 0, 0 };
+        digits = which == NONE || which == TANH ? 5 : 4;    /* 5 with a minus sign */
+        shown[which] = (show_matrix){ names[which], y[which], M, M, digits, 2, 0, 0, 0 };
     }
     show_matrices(shown, 4);
     printf("The functions, f from -3 to 3 across, the result from -1.25 to 1.25 upwards:\n\n");
     draw_curves();
-    printf("relu drops what is negative; tanh presses into -1 .. 1, sigmoid into 0 .. 1.\n");
+    printf("relu sets negative values to 0; tanh maps to -1 .. 1, sigmoid to 0 .. 1.\n");
     show_same("A layer with cnn_relu, cnn_tanh, cnn_sigmoid", y[RELU], hand[RELU], 3 * M * M);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Program 6-4: a deeper network learns to recognise natural pictures (CIFAR-10), in colour: three input channels.
- * At the end it saves what it learned, its state dict, for program 6-5 (pretrained).
+/* Program 6-4: a deeper network learns to recognise natural pictures (CIFAR-10) in colour: three input channels.
+ * At the end it saves the learned parameters, its state dict, for program 6-5 (pretrained).
  *
  *     make cifar10 && ./cifar10          or          cc -O2 examples/cifar10.c -lm -o cifar10
  */

@@ -1,11 +1,12 @@
-/* common.h - what the training examples share: the options, the data, the run and what follows it.
-   The networks themselves are in the examples: each shows one. */
+/* common.h - what the training examples share: the options, loading the data, training, saving the results.
+   The networks are in the examples: each shows one. */
 #ifndef COMMON_H
 #define COMMON_H
 
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@
 #define example_process getpid
 #endif
 
-/* What a program does decides which options it has: it trains one network, compares several, or uses a trained one. */
+/* A program trains one network, compares several, or uses a trained one: that decides which options it has. */
 enum { EXAMPLE_TRAINS = 1, EXAMPLE_COMPARES = 2, EXAMPLE_USES = 4, EXAMPLE_ALL = 7 };
 
 typedef struct example {
@@ -44,13 +45,20 @@ typedef struct example {
     int threads, limit, quiet;
     /* loaded */
     cnn_data *train, *test;
-    int drawn;                              /* they are the built-in digits                              */
+    int drawn;                              /* train and test are the built-in digits                    */
     int stopped;                            /* by Ctrl-C                                                 */
 } example;
 
-static inline void example_fail(const example *e, const char *sentence)
+#ifdef __GNUC__
+__attribute__((format(printf, 2, 3)))
+#endif
+static inline void example_fail(const example *e, const char *format, ...)
 {
-    fprintf(stderr, "%s: %s\n", e->name, sentence);
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "%s: ", e->name);
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
     exit(1);
 }
 
@@ -62,8 +70,8 @@ typedef struct example_option {
     const char *name, *value;               /* "--epochs", "N"                                           */
     int whose;                              /* which kinds of program have it                            */
     example_type type;
-    size_t at;                              /* where in `example`: const char *, int, double, uint64_t, int */
-    double low, high;                       /* of a number                                               */
+    size_t at;                              /* the offset of its field in `example`                      */
+    double low, high;                       /* limits of a number                                        */
     const char *about;
 } example_option;
 
@@ -71,28 +79,32 @@ static const example_option example_list[] = {
     { "--data", "DIR", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, data), 0, 0, "the folder with the data set" },
     { "--epochs", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, epochs), 1, 1000000,
       "passes over the training samples" },
-    { "--batch", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000, "samples a step" },
-    { "--lr", "X", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000, "learning rate of Adam" },
+    { "--batch", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000,
+      "samples in each step" },
+    { "--lr", "X", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000,
+      "learning rate of Adam" },
     { "--seed", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
       "of weights, shuffles and dropout" },
     { "--backend", "NAME", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, backend), 0, 0,
       "simd (vectors and threads), direct (the textbook), or cuda where it is linked (default simd)" },
     { "--precision", "P", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, precision), 0, 0,
-      "float32, or tf32: convolutions may use it where the backend has it, as cuda (default float32)" },
+      "float32, or tf32 for convolutions on a backend that has it, such as cuda (default float32)" },
     { "--threads", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, threads), 1, 1024,
-      "changes the speed, not one bit of the result (default: all cores)" },
+      "changes the speed but no bit of the result (default: all cores)" },
     { "--limit", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, limit), 1, INT_MAX,
       "use the first N training samples, and the first N test samples" },
     { "--save", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, save), 0, 0,
-      "write what was learned, as .pth (PyTorch) or .safetensors" },
-    { "--load", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, load), 0, 0, "begin with what such a file holds" },
+      "write the learned parameters, as .pth (PyTorch) or .safetensors" },
+    { "--load", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, load), 0, 0,
+      "start from the parameters in such a file" },
     { "--checkpoint", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, checkpoint), 0, 0,
-      "save all after each epoch, and go on from there if FILE exists" },
+      "save the state of training after each epoch; if FILE exists, continue from it" },
     { "--report", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, report), 0, 0,
       "write an HTML page with curves, confusion matrix, mistakes and feature maps" },
     { "--image", "FILE", EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, image), 0, 0,
       "say what this picture shows, instead of evaluating the test samples" },
-    { "--quiet", NULL, EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_SWITCH, offsetof(example, quiet), 0, 0, "print only the results" }
+    { "--quiet", NULL, EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_SWITCH, offsetof(example, quiet), 0, 0,
+      "print only the results" }
 };
 enum { EXAMPLE_OPTIONS = sizeof example_list / sizeof *example_list };
 
@@ -112,20 +124,23 @@ static inline void example_help(const example *e)
         if (!example_has(e, o)) continue;
         snprintf(name, sizeof name, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
         printf("  %-20s%s", name, o->about);
-        if (at == (const void *)&e->data) printf(": %s (default: $CNN_DATA/%s, then data/%s)", e->data_name, e->data_folder, e->data_folder);
-        else if (at == (const void *)&e->limit && e->train_limit) printf(" (default: %d, and all)", e->train_limit);
-        else if (o->type == EXAMPLE_SEED) printf(", from 0 to 18446744073709551615 (default %llu)", (unsigned long long)e->seed);
+        if (at == (const void *)&e->data)
+            printf(": %s (default: $CNN_DATA/%s, then data/%s)", e->data_name, e->data_folder, e->data_folder);
+        else if (at == (const void *)&e->limit && e->train_limit)
+            printf(" (default: %d training samples, all test samples)", e->train_limit);
+        else if (o->type == EXAMPLE_SEED)
+            printf(", from 0 to 18446744073709551615 (default %llu)", (unsigned long long)e->seed);
         else if (o->type == EXAMPLE_REAL) printf(" (default %g)", *(const double *)at);
         else if (o->type == EXAMPLE_WHOLE && *(const int *)at) printf(" (default %d)", *(const int *)at);
         else if (o->type == EXAMPLE_TEXT && *(const char *const *)at) printf(" (default %s)", *(const char *const *)at);
         printf("\n");
     }
-    printf("  %-20s%s", "--help, -h", "this\n");
+    printf("  %-20s%s", "--help, -h", "print this text\n");
     if (!e->kind || e->kind == EXAMPLE_TRAINS)
-        printf("\nCtrl-C ends after the running batch and saves what was asked for; once more, and it ends at once.\n");
+        printf("\nCtrl-C stops after the current batch and saves the files asked for; again, and it stops at once.\n");
 }
 
-/* Digits alone, so that no number is rounded, wraps around or is cut at a point. 1, or 0 where it is no such number. */
+/* Reads digits only: strtoull also reads signs, wraps negative numbers, and stops at a point. Returns 0 if it fails. */
 static inline int example_whole(const char *text, uint64_t *value)
 {
     const char *digit = text;
@@ -137,11 +152,11 @@ static inline int example_whole(const char *text, uint64_t *value)
     return digit > text && !*digit;
 }
 
-/* Takes the value of an option, or says what is allowed and ends. */
+/* Sets an option, or ends the program with a message that says what is allowed. */
 static inline void example_take(example *e, const example_option *o, const char *text)
 {
     void *at = (char *)e + o->at;
-    char sentence[300], *end;
+    char *end;
     uint64_t whole;
     double real;
     switch (o->type) {
@@ -150,29 +165,27 @@ static inline void example_take(example *e, const example_option *o, const char 
         return;
     case EXAMPLE_SEED:
         if (example_whole(text, (uint64_t *)at)) return;
-        snprintf(sentence, sizeof sentence, "%s %.60s: must be a whole number from 0 to 18446744073709551615", o->name, text);
-        break;
+        example_fail(e, "%s %.60s: must be a whole number from 0 to 18446744073709551615", o->name, text);
+        return;
     case EXAMPLE_WHOLE:
         if (example_whole(text, &whole) && (double)whole >= o->low && (double)whole <= o->high) {
             *(int *)at = (int)whole;
             return;
         }
-        snprintf(sentence, sizeof sentence, "%s %.60s: must be a whole number from %.0f to %.0f", o->name, text, o->low, o->high);
-        break;
+        example_fail(e, "%s %.60s: must be a whole number from %.0f to %.0f", o->name, text, o->low, o->high);
+        return;
     default:
         real = strtod(text, &end);
         if (end != text && !*end && real >= o->low && real <= o->high) {
             *(double *)at = real;
             return;
         }
-        snprintf(sentence, sizeof sentence, "%s %.60s: must be a number from %.10g to %.10g", o->name, text, o->low, o->high);
+        example_fail(e, "%s %.60s: must be a number from %.10g to %.10g", o->name, text, o->low, o->high);
     }
-    example_fail(e, sentence);
 }
 
 static inline void example_options(example *e, int argc, char **argv)
 {
-    char sentence[300];
     int i, k;
     for (i = 1; i < argc; i++) {
         const example_option *o = NULL;
@@ -182,19 +195,13 @@ static inline void example_options(example *e, int argc, char **argv)
         }
         for (k = 0; k < EXAMPLE_OPTIONS && !o; k++)
             if (!strcmp(argv[i], example_list[k].name) && example_has(e, &example_list[k])) o = &example_list[k];
-        if (!o) {
-            snprintf(sentence, sizeof sentence, "there is no option %.60s; --help lists those there are", argv[i]);
-            example_fail(e, sentence);
-        } else if (o->type == EXAMPLE_SWITCH) *(int *)((char *)e + o->at) = 1;
-        else if (i + 1 == argc) {
-            snprintf(sentence, sizeof sentence, "%s needs a value; --help says which", argv[i]);
-            example_fail(e, sentence);
-        } else example_take(e, o, argv[++i]);
+        if (!o) example_fail(e, "there is no option %.60s; --help lists the options", argv[i]);
+        else if (o->type == EXAMPLE_SWITCH) *(int *)((char *)e + o->at) = 1;
+        else if (i + 1 == argc) example_fail(e, "%s needs a value; --help says which", argv[i]);
+        else example_take(e, o, argv[++i]);
     }
-    if (e->precision && strcmp(e->precision, "float32") && strcmp(e->precision, "tf32")) {
-        snprintf(sentence, sizeof sentence, "--precision %.60s: must be float32 or tf32", e->precision);
-        example_fail(e, sentence);
-    }
+    if (e->precision && strcmp(e->precision, "float32") && strcmp(e->precision, "tf32"))
+        example_fail(e, "--precision %.60s: must be float32 or tf32", e->precision);
 }
 
 /* ---- data ---- */
@@ -211,7 +218,7 @@ static inline int example_missing(const cnn_data *data)
     return data->error && strstr(data->error, "cannot be opened: No such file");
 }
 
-/* Reads both splits from a folder; 0 if neither is there. What is there and broken keeps its error. */
+/* Reads both splits from a folder; returns 0 if neither exists. One that exists but is broken keeps its error. */
 static inline int example_read(example *e, const char *directory)
 {
     e->train = e->read(directory, "train");
@@ -222,10 +229,10 @@ static inline int example_read(example *e, const char *directory)
     return 0;
 }
 
-/* Loads the data set. Where there is none, digits are drawn in MNIST's place; where it is broken, the program ends. */
+/* Loads the data set. If MNIST is missing, built-in digits replace it; if it is broken, the program ends. */
 static inline void example_load(example *e)
 {
-    char folder[4][900], sentence[1200];
+    char folder[4][900];
     const char *root = getenv("CNN_DATA");
     int tries = 0, i, found = 0, train_limit = e->limit ? e->limit : e->train_limit;
     if (e->data) snprintf(folder[tries++], sizeof *folder, "%.890s", e->data);
@@ -236,28 +243,26 @@ static inline void example_load(example *e)
         snprintf(folder[tries++], sizeof *folder, "data");
     }
     for (i = 0; i < tries && !found; i++) found = example_read(e, folder[i]);
-    if (!found && (e->data || strcmp(e->data_folder, "mnist"))) {
-        snprintf(sentence, sizeof sentence, "there is no %s in %.900s; get it with: make %s", e->data_name,
-                 folder[e->data ? 0 : tries - 2], e->data_folder);
-        example_fail(e, sentence);
-    }
+    if (!found && (e->data || strcmp(e->data_folder, "mnist")))
+        example_fail(e, "there is no %s in %.900s; get it with: make %s", e->data_name, folder[e->data ? 0 : tries - 2],
+                     e->data_folder);
     if (!found) {
         printf("No MNIST in data/mnist (get it: make mnist): training on built-in digits instead.\n");
         e->drawn = 1;
         e->train = digits_new(0, train_limit && train_limit < 12000 ? train_limit : 12000);
         e->test = digits_new(1000000, e->limit && e->limit < 2000 ? e->limit : 2000);
     }
-    if (e->train->error) example_fail(e, e->train->error);
-    if (e->test->error) example_fail(e, e->test->error);
+    if (e->train->error) example_fail(e, "%s", e->train->error);
+    if (e->test->error) example_fail(e, "%s", e->test->error);
     if (train_limit && train_limit < e->train->count) e->train->count = train_limit;
     if (e->limit && e->limit < e->test->count) e->test->count = e->limit;
     if (!e->quiet)
-        printf("%s: %d training and %d test samples of %d x %d x %d\n", e->drawn ? "built-in digits" : e->data_name, e->train->count, e->test->count,
-               e->train->channels, e->train->height, e->train->width);
+        printf("%s: %d training and %d test samples of %d x %d x %d\n", e->drawn ? "built-in digits" : e->data_name,
+               e->train->count, e->test->count, e->train->channels, e->train->height, e->train->width);
     fflush(stdout);
 }
 
-/* What a new network needs from the options, before its layers. */
+/* The options that a new network needs before its layers. */
 static inline void example_begin(const example *e, cnn_net *net)
 {
     if (e->backend) cnn_to(net, e->backend);
@@ -268,10 +273,10 @@ static inline void example_begin(const example *e, cnn_net *net)
 
 static inline void example_check(const example *e, const cnn_net *net)
 {
-    if (cnn_error(net)) example_fail(e, cnn_error(net));
+    if (cnn_error(net)) example_fail(e, "%s", cnn_error(net));
 }
 
-/* ---- files: whether they can be written is known before the first epoch, not after the last ---- */
+/* ---- files: a path that cannot be written is reported before the first epoch, not after the last ---- */
 
 static inline int example_open(cnn_net *net, const char *path)
 {
@@ -280,32 +285,35 @@ static inline int example_open(cnn_net *net, const char *path)
     return file && !fclose(file);
 }
 
-/* Writes a trial beside `path` by the function that will write it, and takes it away: that tries the ending, the folder and the
-   room on the disk, and what is at `path` stays as it is. Ends with a sentence where that fails. */
-static inline void example_try(const example *e, cnn_net *net, const char *what, const char *path, int (*save)(cnn_net *, const char *))
+/* Tries to write the file: `save`, which will write it later, writes a trial in the same folder, which is then removed.
+   That checks the ending, the folder and the room on the disk, and leaves `path` as it is. Ends the program with a
+   message if it fails. */
+static inline void example_try(const example *e, cnn_net *net, const char *what, const char *path,
+                               int (*save)(cnn_net *, const char *))
 {
-    char trial[1100], sentence[1800];
+    char trial[1100];
     const char *name = path, *c, *why;
     int good;
 #ifndef _WIN32
     struct stat s;
-    if (!stat(path, &s) && !S_ISREG(s.st_mode)) {          /* a folder; or a device or a pipe, which only writing itself can try */
+    if (!stat(path, &s) && !S_ISREG(s.st_mode)) {          /* a folder, or a device or pipe, which no trial can test */
         if (!S_ISDIR(s.st_mode) && !access(path, W_OK)) return;
-        snprintf(sentence, sizeof sentence, "%s %.900s: cannot be written: %s", what, path, S_ISDIR(s.st_mode) ? "it is a folder" : strerror(errno));
-        example_fail(e, sentence);
+        example_fail(e, "%s %.900s: cannot be written: %s", what, path,
+                     S_ISDIR(s.st_mode) ? "it is a folder" : strerror(errno));
     }
 #endif
     for (c = path; *c; c++)
         if (*c == '/' || *c == '\\') name = c + 1;
-    snprintf(trial, sizeof trial, "%.*strial-%ld-%.200s", (int)(name - path < 800 ? name - path : 800), path, (long)example_process(), name);
+    snprintf(trial, sizeof trial, "%.*strial-%ld-%.200s", (int)(name - path < 800 ? name - path : 800), path,
+             (long)example_process(), name);
     errno = 0;
     good = *name && save(net, trial);
     why = !*name ? "it is a folder" : save == example_open ? strerror(errno) : cnn_error(net);
     remove(trial);
     if (good) return;
-    if (why && !strncmp(why, trial, strlen(trial))) why += strlen(trial) + 2;              /* the trial's name and ": " */
-    snprintf(sentence, sizeof sentence, "%s %.900s: %s%.600s", what, path, *name && save != example_open ? "" : "cannot be written: ", why ? why : "");
-    example_fail(e, sentence);
+    if (why && !strncmp(why, trial, strlen(trial))) why += strlen(trial) + 2;      /* skips the trial's name and ": " */
+    example_fail(e, "%s %.900s: %s%.600s", what, path, *name && save != example_open ? "" : "cannot be written: ",
+                 why ? why : "");
 }
 
 /* ---- training ---- */
@@ -315,7 +323,7 @@ static volatile sig_atomic_t example_interrupted;
 static inline void example_interrupt(int number)
 {
     example_interrupted = 1;
-    signal(number, SIG_DFL);                                /* the second one ends the program at once */
+    signal(number, SIG_DFL);                                /* a second Ctrl-C ends the program at once */
 }
 
 static inline int example_is_interrupted(void *user)
@@ -331,7 +339,7 @@ static inline void example_each_epoch(cnn_net *net, const cnn_epoch *epoch, void
     if (e->checkpoint) cnn_checkpoint_save(net, e->checkpoint);
 }
 
-/* The width of the terminal that stderr is; 0 where it is none. */
+/* The width of the terminal on stderr; 0 if stderr is not a terminal. */
 static inline int example_columns(void)
 {
 #ifdef _WIN32
@@ -345,7 +353,8 @@ static inline int example_columns(void)
 #endif
 }
 
-/* Trains as the lecture does, one line an epoch; then the learning curves, as a sketch, NAME.svg and NAME.csv. */
+/* Trains as the lecture does and prints a line for each epoch; then draws the learning curves: on the terminal, in
+   NAME.svg and in NAME.csv. */
 static inline void example_train(example *e, cnn_net *net)
 {
     char svg[256], csv[256], title[256];
@@ -375,7 +384,7 @@ static inline void example_train(example *e, cnn_net *net)
     if (e->checkpoint && example_exists(e->checkpoint)) {
         cnn_checkpoint_load(net, e->checkpoint);
         cnn_history(net, &epochs);
-        if (!cnn_error(net)) printf("%s: going on after epoch %d\n", e->checkpoint, epochs);
+        if (!cnn_error(net)) printf("%s: continuing after epoch %d\n", e->checkpoint, epochs);
     }
     fflush(stdout);
     signal(SIGINT, example_interrupt);
@@ -384,8 +393,9 @@ static inline void example_train(example *e, cnn_net *net)
     cnn_history(net, &epochs);
     e->stopped = example_interrupted && epochs < e->epochs;
     if (e->stopped)
-        fprintf(stderr, "%s: stopped in epoch %d of %d; saving what was asked for (Ctrl-C again ends at once)\n", e->name, epochs + 1, e->epochs);
-    /* after an epoch the checkpoint is there already: one of a part of the next would not go on with the same bits */
+        fprintf(stderr, "%s: stopped in epoch %d of %d; saving the files asked for (Ctrl-C again stops at once)\n",
+                e->name, epochs + 1, e->epochs);
+    /* each epoch's end has saved a checkpoint; one from the middle of an epoch would not continue with the same bits */
     if (e->stopped && e->checkpoint && !epochs) cnn_checkpoint_save(net, e->checkpoint);
     if (!e->quiet && epochs) cnn_print_curves(net, stdout);
     snprintf(title, sizeof title, "%s on %s", e->name, e->drawn ? "built-in digits" : e->data_name);
@@ -398,8 +408,10 @@ static inline void example_train(example *e, cnn_net *net)
     if (epochs) printf("Learning curves: %s, %s\n", svg, csv);
     if (e->save) printf("State dict: %s\n", e->save);
     if (e->report) printf("Report: %s\n", e->report);
-    if (e->stopped && e->checkpoint && epochs) printf("Checkpoint: %s, from the end of epoch %d\n", e->checkpoint, epochs);
-    else if (e->stopped && e->checkpoint) printf("Checkpoint: %s, from the middle of epoch 1, which begins again\n", e->checkpoint);
+    if (e->stopped && e->checkpoint && epochs)
+        printf("Checkpoint: %s, from the end of epoch %d\n", e->checkpoint, epochs);
+    else if (e->stopped && e->checkpoint)
+        printf("Checkpoint: %s, from the middle of epoch 1, which will start again\n", e->checkpoint);
 }
 
 /* Returns the program's exit status: 130 after Ctrl-C, as shells expect. */

@@ -47,7 +47,8 @@ int main(int argc, char **argv)
     int i;
 
     show_options(argc, argv, 0, "conv1d", "equation 6.1: convolution in one dimension, every product written out", "");
-    show_title("Equation 6.1: convolution in one dimension", "f(i) = sum over x from -(h-1)/2 to (h-1)/2 of z(i+x) u(x)");
+    show_title("Equation 6.1: convolution in one dimension",
+               "f(i) = sum over x from -(h-1)/2 to (h-1)/2 of z(i+x) u(x)");
     printf("u = (-1, 0, 1), h = %d, so x = -1, 0, 1\n\n", H);
     printf("  i  z(i)                   window  products                             f(i)\n");
     for (i = 0; i < N; i++) {

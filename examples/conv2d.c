@@ -53,8 +53,10 @@ int main(int argc, char **argv)
     cnn_net *net;
     int j, i, y, x;
 
-    show_options(argc, argv, 0, "conv2d", "equation 6.2: convolution in two dimensions, and what the sign of the result says", "");
-    show_title("Equation 6.2: convolution in two dimensions", "f(j,i) = sum over x, y from -(h-1)/2 to (h-1)/2 of z(j+y, i+x) u(y,x)");
+    show_options(argc, argv, 0, "conv2d",
+                 "equation 6.2: convolution in two dimensions, and what the sign of the result says", "");
+    show_title("Equation 6.2: convolution in two dimensions",
+               "f(j,i) = sum over x, y from -(h-1)/2 to (h-1)/2 of z(j+y, i+x) u(y,x)");
     for (j = 0; j < N; j++)
         for (i = 0; i < N; i++) map[j * N + i] = j < R || i < R || j >= N - R || i >= N - R ? NAN : at(j, i);
     show_matrices((show_matrix[]){

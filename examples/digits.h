@@ -1,6 +1,6 @@
 /* digits.h - built-in digits, for a machine without MNIST: strokes drawn with random slant, scale, shift,
-   thickness, wobble, contrast and noise, 28 x 28. They are no benchmark, only a default that can be learned:
-   a linear classifier does clearly worse on them than a convolutional network. */
+   thickness, wobble, contrast and noise, 28 x 28. They are not a benchmark, but they can be learned, and a
+   linear classifier does clearly worse on them than a convolutional network. */
 #ifndef DIGITS_H
 #define DIGITS_H
 
@@ -33,7 +33,8 @@ static inline float digit_random(int sample, int which)           /* uniform in 
     return (float)(words[which % 4] >> 8) / 8388608.0f - 1;
 }
 
-static inline float digit_distance(float px, float py, float ax, float ay, float bx, float by)    /* of a point to a segment */
+/* The distance of the point (px, py) from the segment from (ax, ay) to (bx, by). */
+static inline float digit_distance(float px, float py, float ax, float ay, float bx, float by)
 {
     float dx = bx - ax, dy = by - ay, length = dx * dx + dy * dy;
     float t = length > 0 ? ((px - ax) * dx + (py - ay) * dy) / length : 0;
@@ -50,7 +51,8 @@ static inline void digit_draw(unsigned char *image, int digit, int sample)
     float wide = 17 + 5 * digit_random(sample, 2), high = 19 + 4 * digit_random(sample, 3);
     float left = 14 + 3 * digit_random(sample, 4), top = 14 + 3 * digit_random(sample, 5);
     float thick = 1.25f + 0.7f * digit_random(sample, 6), ink = 200 + 55 * digit_random(sample, 7);
-    float wobble = 0.05f + 0.04f * digit_random(sample, 8), phase = 3.1416f * digit_random(sample, 9), phase2 = 3.1416f * digit_random(sample, 10);
+    float wobble = 0.05f + 0.04f * digit_random(sample, 8);
+    float phase = 3.1416f * digit_random(sample, 9), phase2 = 3.1416f * digit_random(sample, 10);
     int s, k, p, x, y;
     for (p = 0; p < DIGIT_PIXELS; p++) near[p] = 99;
     for (s = 0; s < 5; s++) {
@@ -85,7 +87,7 @@ static inline void digit_draw(unsigned char *image, int digit, int sample)
     }
 }
 
-/* count digits, the first of them number `first` of an endless series; freed by digits_free */
+/* Digits first .. first + count - 1 of an endless series; freed by digits_free. */
 static inline cnn_data *digits_new(int first, int count)
 {
     static const char *const names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -98,7 +100,7 @@ static inline cnn_data *digits_new(int first, int count)
     }
     o.count = count; o.channels = 1; o.height = o.width = DIGIT_SIZE; o.classes = 10;
     o.bytes = images; o.labels = labels; o.class_names = names;
-    o.constant = 1;                         /* nobody draws into them again */
+    o.constant = 1;                         /* the arrays are not changed again */
     return cnn_data_new_with(o);
 }
 

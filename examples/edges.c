@@ -5,7 +5,8 @@
  *                                                                      -1  0  1                        1  1  1
  * Each map is a picture as large as the input. Needs stb_image (Debian: libstb-dev).
  *
- *     make edges && ./edges photo.jpg          or          cc -O2 $(pkg-config --cflags stb) examples/edges.c -lm -o edges
+ *     make edges && ./edges photo.jpg
+ *     cc -O2 $(pkg-config --cflags stb) examples/edges.c -lm -o edges
  */
 #include "stb.h"
 #define CNN_IMPLEMENTATION
@@ -67,7 +68,7 @@ static image draw(void)                                     /* a house under the
     return p;
 }
 
-static image shrink(const image *p, int width, int height)  /* each pixel the mean of those that it replaces */
+static image shrink(const image *p, int width, int height)  /* each pixel is the mean of those that it replaces */
 {
     float times = fmaxf(1, fmaxf((float)p->width / width, (float)p->height / height));
     image small = image_new((int)fmaxf(1, p->width / times), (int)fmaxf(1, p->height / times));
@@ -84,7 +85,7 @@ static image shrink(const image *p, int width, int height)  /* each pixel the me
     return small;
 }
 
-static void find_edges(image *p)                            /* the border repeats, so that it is no edge itself */
+static void find_edges(image *p)                            /* padding by the border's values adds no edges there */
 {
     cnn_net *net = cnn_new(1, p->height, p->width);
     cnn_conv2d(net, .out_channels = 2, .kernel_size = 3, .padding = 1, .padding_mode = CNN_REPLICATE, .no_bias = 1);
@@ -93,7 +94,7 @@ static void find_edges(image *p)                            /* the border repeat
     cnn_free(net);
 }
 
-/* Three pictures in colour: z, vertical edges, horizontal edges. The strongest 2 % of the edges have full brightness. */
+/* Three pictures in colour: z, vertical edges, horizontal edges. The strongest 2 % of the edges are fully bright. */
 static void paint(const image *p, unsigned char *rgb[3])
 {
     int n = p->width * p->height, count[766] = { 0 }, i, scale = 765, above = 0;
@@ -115,7 +116,8 @@ int main(int argc, char **argv)
     int k, i, n;
 
     show_options(argc, argv, 1, "edges", "figure 6-5: the vertical and the horizontal edges of a picture",
-                 " [PICTURE]\n\nPICTURE is a file that stb_image reads (.png, .jpg, ...); without one, a house under the moon is drawn.\n"
+                 " [PICTURE]\n\nPICTURE is a file that stb_image reads (.png, .jpg, ...); "
+                 "without one, a house under the moon is drawn.\n"
                  "Written in full size: edges_input.png, edges_vertical.png, edges_horizontal.png.");
     whole = argc > 1 ? load(argv[1]) : draw();
     p = shrink(&whole, 1200, 1200);
@@ -140,7 +142,8 @@ int main(int argc, char **argv)
             high = fmaxf(high, p.maps[k * n + i]);
             flat += p.maps[k * n + i] == 0;
         }
-        printf("%-17s %d x %d values from %g to %g, %d of them zero\n", titles[k + 1], p.width, p.height, low, high, flat);
+        printf("%-17s %d x %d values from %g to %g, %d of them zero\n", titles[k + 1], p.width, p.height, low, high,
+               flat);
     }
     for (k = 0; k < 3; k++) {
         if (!stbi_write_png(files[k], p.width, p.height, 3, rgb[k], 3 * p.width)) {

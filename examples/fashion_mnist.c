@@ -1,5 +1,5 @@
-/* Program 6-3: the network of program 6-2 learns to tell clothes apart (Fashion-MNIST). Only the data set is another:
- * what the kernels look for, they learn from it.
+/* Program 6-3: the network of program 6-2 learns to tell clothes apart (Fashion-MNIST). Only the data set differs: what
+ * the kernels detect is learned from it.
  *
  *     make fashion_mnist && ./fashion_mnist          or          cc -O2 examples/fashion_mnist.c -lm -o fashion_mnist
  */

@@ -3,7 +3,7 @@
  *     image -> features, 4 x 7 x 7 -> linear classifier -> 10 classes
  *
  * By hand: the vertical and the horizontal edge kernel of figure 6-5 and their opposites, ReLU, max pooling; only the
- * classifier learns. End to end: the same kernels are a mere beginning and learn too, then two layers from nothing.
+ * classifier learns. Learned: first the same kernels, which now learn too; then two layers from random weights.
  *
  *     make features && ./features          or          cc -O2 examples/features.c -lm -o features
  */
@@ -54,7 +54,7 @@ static void train_epoch(cnn_net *net, cnn_loader *batches, int way)
         cnn_zero_grad(net);
         cnn_backward(net);
         cnn_step(net);
-        if (way == BY_HAND) cnn_set(net, "edges.weight", edges, 4 * 9);     /* these stay as they are */
+        if (way == BY_HAND) cnn_set(net, "edges.weight", edges, 4 * 9);     /* undoes the step: these do not learn */
     }
 }
 
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
     example_options(&e, argc, argv);
     example_load(&e);
     batches = cnn_loader_new(e.train, .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
-    if (cnn_loader_error(batches)) example_fail(&e, cnn_loader_error(batches));
+    if (cnn_loader_error(batches)) example_fail(&e, "%s", cnn_loader_error(batches));
 
     printf("\nAccuracy on the test samples with the same classifier, 196 features to 10 classes, on\n\n  epoch");
     for (way = 0; way < WAYS; way++) {

@@ -10,7 +10,7 @@
 
 enum { W = 24, H = 16, PIXELS = W * H, C = 3, K = 4 };
 
-static const char *const drawing[H] = {                     /* b: blue sky, y: sun, r: roof, w: wall, k: black, g: grass */
+static const char *const drawing[H] = {     /* blue sky, yellow sun, red roof, white wall, black (k), green grass */
     "bbbbbbbbbbbbbbbbbbbbbbbb",
     "bbbyyybbbbbbbbbbbbbbbbbb",
     "bbyyyyybbbbbbbbrrbbbbbbb",
@@ -33,23 +33,32 @@ static const struct { char letter; const char *name; float rgb[C]; } colours[6] 
     { 'w', "white", { 9, 9, 9 } }, { 'k', "black", { 0, 0, 0 } }, { 'g', "green", { 2, 6, 1 } }
 };
 
-static const char *const names[K] = { "0: vertical edges", "1: horizontal edges", "2: from blue to red", "3: red, if positive" };
-static const float u[K][C][3][3] = {
-    { { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } }, { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } }, { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } } },
-    { { { -1, -1, -1 }, { 0 }, { 1, 1, 1 } }, { { -1, -1, -1 }, { 0 }, { 1, 1, 1 } }, { { -1, -1, -1 }, { 0 }, { 1, 1, 1 } } },
-    { { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } }, { { 0 } }, { { 1, 0, -1 }, { 1, 0, -1 }, { 1, 0, -1 } } },
-    { { { 0 }, { 0, 2, 0 } }, { { 0 }, { 0, -1, 0 } }, { { 0 }, { 0, -1, 0 } } }
+static const char *const names[K] = {
+    "0: vertical edges", "1: horizontal edges", "2: from blue to red", "3: red, if positive" };
+static const float u[K][C][3][3] = {        /* of each kernel a 3 x 3 matrix for red, green and blue */
+    { { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } },
+      { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } },
+      { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } } },
+    { { { -1, -1, -1 }, { 0, 0, 0 }, { 1, 1, 1 } },
+      { { -1, -1, -1 }, { 0, 0, 0 }, { 1, 1, 1 } },
+      { { -1, -1, -1 }, { 0, 0, 0 }, { 1, 1, 1 } } },
+    { { { -1, 0, 1 }, { -1, 0, 1 }, { -1, 0, 1 } },
+      { { 0, 0, 0 }, { 0, 0, 0 }, { 0, 0, 0 } },
+      { { 1, 0, -1 }, { 1, 0, -1 }, { 1, 0, -1 } } },
+    { { { 0, 0, 0 }, { 0, 2, 0 }, { 0, 0, 0 } },
+      { { 0, 0, 0 }, { 0, -1, 0 }, { 0, 0, 0 } },
+      { { 0, 0, 0 }, { 0, -1, 0 }, { 0, 0, 0 } } }
 };
 static const float b[K] = { 0, 0, 0, -10 };
 
 static float z[C][H][W];
 
-static float pixel(int c, int j, int i)                     /* the border repeats */
+static float pixel(int c, int j, int i)                     /* beyond the border: the border's value */
 {
     return z[c][j < 0 ? 0 : j < H ? j : H - 1][i < 0 ? 0 : i < W ? i : W - 1];
 }
 
-static float slice(int k, int c, int j, int i)              /* one channel's share of the sum */
+static float slice(int k, int c, int j, int i)              /* one channel's part of the sum */
 {
     float sum = 0;
     int y, x;
@@ -85,7 +94,8 @@ int main(int argc, char **argv)
     int k, c, p, n;
 
     show_options(argc, argv, 0, "kernels", "figure 6-7: kernels on a colour image", "");
-    show_title("Figure 6-7: several kernels on a colour image", "f(k,j,i) = b(k) + sum over c, y, x of z(c, j+y, i+x) u(k,c,y,x)");
+    show_title("Figure 6-7: several kernels on a colour image",
+               "f(k,j,i) = b(k) + sum over c, y, x of z(c, j+y, i+x) u(k,c,y,x)");
     for (p = 0; p < PIXELS; p++)
         for (n = 0; n < 6; n++)
             for (c = 0; c < C && drawing[p / W][p % W] == colours[n].letter; c++) {
@@ -105,14 +115,16 @@ int main(int argc, char **argv)
         shown[k] = (show_picture){ names[k], paint[k], W, H, 1 };
     }
     show_pictures(shown, K);
-    printf("%d kernels of 3 x 3 x 3 numbers and a bias each give %d maps of 16 x 24. To be learned: %d numbers.\n\n", K, K, (int)cnn_num_parameters(net));
+    printf("%d kernels of 3 x 3 x 3 numbers and a bias each give %d maps of 16 x 24. To be learned: %d numbers.\n\n",
+           K, K, (int)cnn_num_parameters(net));
 
     printf("A kernel is as deep as the image: kernel 2 at row 5, column 12, where roof meets sky:\n\n");
     spell(2, 5, 12);
     printf("The bias is a threshold: kernel 3 is 2 red - green - blue of one pixel, and its bias -10:\n\n");
     for (n = 0; n < 6; n++) {
-        float sum = 2 * colours[n].rgb[0] - colours[n].rgb[1] - colours[n].rgb[2];
-        printf("  %-6s  2*%g - %g - %g = %3g   with the bias %3g%s\n", colours[n].name, colours[n].rgb[0], colours[n].rgb[1], colours[n].rgb[2],
+        const float *rgb = colours[n].rgb;
+        float sum = 2 * rgb[0] - rgb[1] - rgb[2];
+        printf("  %-6s  2*%g - %g - %g = %3g   with the bias %3g%s\n", colours[n].name, rgb[0], rgb[1], rgb[2],
                sum, sum + b[3], sum + b[3] > 0 ? "   the only positive one" : "");
     }
     printf("\n");

@@ -59,7 +59,7 @@ static void show_layer(cnn_net *net, const char *layer, const char *what, double
         return;
     }
     snprintf(key, sizeof key, "%s.weight", layer);
-    cnn_shape(net, key, w);                                 /* (k', k, h, h), or (outputs, inputs) of a full connection */
+    cnn_shape(net, key, w);                                 /* (k', k, h, h); of a full connection (outputs, inputs) */
     shallow = ((linear ? w[1] : w[2] * w[3]) + 1) * w[0];
     deep = ((linear ? w[1] : w[2] * w[3] * w[1]) + 1) * w[0];
     sum[0] += shallow;
@@ -113,7 +113,8 @@ int main(int argc, char **argv)
     show_sum("both", conv[0] + full[0], conv[1] + full[1]);
     printf("\nThe library counts %s. A kernel is as deep as its input: one of C3 sees all 6 maps of P2,\n"
            "one of C5 all 16 of P4. One channel deep leaves out 5*5*(6-1)*16 + 5*5*(16-1)*120 = %s.\n\n",
-           show_count(count[0], (double)cnn_num_parameters(net)), show_count(count[1], 5 * 5 * (6 - 1) * 16 + 5 * 5 * (16 - 1) * 120));
+           show_count(count[0], (double)cnn_num_parameters(net)),
+           show_count(count[1], 5 * 5 * (6 - 1) * 16 + 5 * 5 * (16 - 1) * 120));
     cnn_free(net);
 
     printf("Global average pooling (GAP): a 1 x 1 convolution makes one map for each class; a map's mean is\n"
@@ -122,8 +123,8 @@ int main(int argc, char **argv)
     for (side = 32; side <= 64; side += 32) {
         int c5[4];
         double fc = behind_c5(side, FULL, c5), gap = behind_c5(side, GAP, c5);
-        printf("  %d x %d   %d x %d x %d    %18s  %24s  %9s\n", side, side, c5[1], c5[2], c5[3], show_count(count[0], fc), show_count(count[1], gap),
-               show_count(count[2], fc - gap));
+        printf("  %d x %d   %d x %d x %d    %18s  %24s  %9s\n", side, side, c5[1], c5[2], c5[3],
+               show_count(count[0], fc), show_count(count[1], gap), show_count(count[2], fc - gap));
     }
     return 0;
 }

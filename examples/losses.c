@@ -1,4 +1,4 @@
-/* Section 6.3.1: a loss measures the errors of a network; three of them on one network from the same beginning.
+/* Section 6.3.1: a loss measures the errors of a network. Three losses train one network from the same initial weights.
  *
  *     cross-entropy     L = -1/N sum log softmax(y)[label]             outputs y: any numbers
  *     mean squared      L = 1/(N K) sum (y - t)^2                      y = softmax: t = 1 for the label, else 0
@@ -15,7 +15,7 @@ enum { CROSS_ENTROPY, SQUARED_SOFTMAX, SQUARED_TANH, LOSSES, CLASSES = 10 };
 
 static const char *const names[LOSSES] = { "cross-entropy", "MSE of softmax", "MSE of tanh" };
 
-static void put_outputs(cnn_net *net, int loss)             /* cross-entropy has its softmax in itself */
+static void put_outputs(cnn_net *net, int loss)             /* cross-entropy includes a softmax */
 {
     cnn_name(net, "scores");
     cnn_linear(net, .out_features = CLASSES);
@@ -29,7 +29,7 @@ static void take_loss(cnn_net *net, const cnn_batch *batch, int loss)
     else cnn_mse_loss(net, batch);
 }
 
-/* The same samples, for tanh with targets of 1 for the label and -1 for the others. */
+/* The same samples; for tanh they get targets, 1 for the label and -1 for the others. */
 static cnn_data *with_targets(const cnn_data *data, int loss, float *targets)
 {
     int n, k;
@@ -48,7 +48,7 @@ static void show_loss(float z, int loss)
     float targets[CLASSES], bias[CLASSES] = { z };
     cnn_data one = { .count = 1, .channels = 1, .height = 1, .width = 1, .bytes = &pixel, .labels = &label };
     cnn_data *data = with_targets(&one, loss, targets);
-    cnn_batch batch = { data, &label, 1 };                  /* label is 0, and so is the number of the sample */
+    cnn_batch batch = { data, &label, 1 };                  /* sample 0: &label serves as the order, as it is 0 */
     cnn_net *net = cnn_new(1, 1, 1);
     cnn_flatten(net);
     put_outputs(net, loss);
@@ -127,7 +127,7 @@ int main(int argc, char **argv)
         net[loss] = build(&e, loss);
         data[loss] = with_targets(e.train, loss, targets);
         batches[loss] = cnn_loader_new(data[loss], .batch_size = e.batch, .shuffle = 1, .drop_last = 1, .seed = e.seed);
-        if (cnn_loader_error(batches[loss])) example_fail(&e, cnn_loader_error(batches[loss]));
+        if (cnn_loader_error(batches[loss])) example_fail(&e, "%s", cnn_loader_error(batches[loss]));
     }
     for (epoch = 1; epoch <= e.epochs; epoch++) {
         printf("\n  %5d", epoch);

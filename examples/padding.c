@@ -27,7 +27,7 @@ static void convolve(float *f, const float *u, int h, int padding, cnn_padding_m
     cnn_free(net);
 }
 
-/* The side of a 256 x 256 image after some layers of h x h kernels, as the library works it out. */
+/* The side of a 256 x 256 image after some layers of h x h kernels, as the library computes it. */
 static int side(int h, int padding, int layers)
 {
     cnn_net *net = cnn_new(1, 256, 256);
@@ -40,7 +40,7 @@ static int side(int h, int padding, int layers)
 
 int main(int argc, char **argv)
 {
-    static const float one[1] = { 1 }, edge[9] = { -1, 0, 1, -1, 0, 1, -1, 0, 1 };
+    static const float identity[1] = { 1 }, edge[9] = { -1, 0, 1, -1, 0, 1, -1, 0, 1 };
     static const int kernels[] = { 3, 5, 7, 11 };
     float padded[4][W * W], maps[4][N * N];
     show_matrix shown[4];
@@ -50,7 +50,7 @@ int main(int argc, char **argv)
     show_title("Padding", "output = input + 2 padding - h + 1          same size: padding = (h-1)/2");
     printf("A 3 x 3 image with 2 pixels of padding (the image in brackets):\n\n");
     for (m = 0; m < 4; m++) {
-        convolve(padded[m], one, 1, P, (cnn_padding_mode)m);
+        convolve(padded[m], identity, 1, P, (cnn_padding_mode)m);
         shown[m] = (show_matrix){ names[m], padded[m], W, W, 2, 0, P, P, N };
     }
     show_matrices(shown, 4);
@@ -66,8 +66,9 @@ int main(int argc, char **argv)
     printf("  kernel    1 layer      2 layers     10 layers    nothing is left after   padding   with it\n");
     for (k = 0; k < 4; k++) {
         int h = kernels[k], same = (h - 1) / 2;
-        printf("  %2d x %-2d   %3d x %d    %3d x %d    %3d x %d    %3d layers              %d         %d x %d\n", h, h, side(h, 0, 1), side(h, 0, 1),
-               side(h, 0, 2), side(h, 0, 2), side(h, 0, 10), side(h, 0, 10), 255 / (h - 1) + 1, same, side(h, same, 1), side(h, same, 1));
+        int one = side(h, 0, 1), two = side(h, 0, 2), ten = side(h, 0, 10), kept = side(h, same, 1);
+        printf("  %2d x %-2d   %3d x %d    %3d x %d    %3d x %d    %3d layers              %d         %d x %d\n", h, h,
+               one, one, two, two, ten, ten, 255 / (h - 1) + 1, same, kept, kept);
     }
     printf("\n11 x 11: 256 + 2*0 - 11 + 1 = %d, five pixels lost on each of the four sides.\n", side(11, 0, 1));
     return 0;

@@ -1,4 +1,4 @@
-/* Figure 6-8: pooling sums each window up in one number, its largest or its mean.
+/* Figure 6-8: pooling reduces each window to one number, its largest or its mean.
  *
  *     max       f(j,i) = max over y, x of z(sj+y, si+x)
  *     average   f(j,i) = 1/h^2 sum over y, x of z(sj+y, si+x)          here h = 2 and the stride s = 2
@@ -65,8 +65,8 @@ static void pool_by_hand(float *largest, float *mean)
             const float *w = z + 2 * j * N + 2 * i;
             largest[j * HALF + i] = fmaxf(fmaxf(w[0], w[1]), fmaxf(w[N], w[N + 1]));
             mean[j * HALF + i] = (w[0] + w[1] + w[N] + w[N + 1]) / 4;
-            printf("  %g %g / %g %g           %g     (%g + %g + %g + %g) / 4 = %.2f\n", w[0], w[1], w[N], w[N + 1], largest[j * HALF + i],
-                   w[0], w[1], w[N], w[N + 1], mean[j * HALF + i]);
+            printf("  %g %g / %g %g           %g     (%g + %g + %g + %g) / 4 = %.2f\n", w[0], w[1], w[N], w[N + 1],
+                   largest[j * HALF + i], w[0], w[1], w[N], w[N + 1], mean[j * HALF + i]);
         }
     printf("\n");
 }
@@ -75,11 +75,12 @@ static void pool_by_hand(float *largest, float *mean)
 static void pyramid(float x[LEVELS][SIDE * SIDE], int down, int right)
 {
     int p, times;
-    for (p = 0; p < SIDE * SIDE; p++) x[0][p] = drawing[(p / SIDE - down + SIDE) % SIDE][(p % SIDE - right + SIDE) % SIDE] == '#';
+    for (p = 0; p < SIDE * SIDE; p++)
+        x[0][p] = drawing[(p / SIDE - down + SIDE) % SIDE][(p % SIDE - right + SIDE) % SIDE] == '#';
     for (times = 1; times < LEVELS; times++) pool(x[times], x[0], SIDE, 0, times);
 }
 
-/* Of the values that are set in a, how many are set in b too, in percent. */
+/* How many of the values that are set in a are set in b, too, in percent. */
 static int kept(const float *a, const float *b, int count)
 {
     int i, both = 0, set = 0;
@@ -90,7 +91,7 @@ static int kept(const float *a, const float *b, int count)
     return (100 * both + set / 2) / set;
 }
 
-static void show_levels(float a[LEVELS][SIDE * SIDE], float minus[LEVELS][SIDE * SIDE])     /* all drawn in the same size */
+static void show_levels(float a[LEVELS][SIDE * SIDE], float minus[LEVELS][SIDE * SIDE])     /* all in the same size */
 {
     static const char *const titles[LEVELS] = { "24 x 24", "pooled: 12 x 12", "twice: 6 x 6" };
     static unsigned char rgb[LEVELS][3 * SIDE * SIDE];
@@ -110,13 +111,15 @@ static void show_levels(float a[LEVELS][SIDE * SIDE], float minus[LEVELS][SIDE *
 
 int main(int argc, char **argv)
 {
-    static const struct { const char *name; int down, right; } moves[4] = { { "right", 0, 1 }, { "left", 0, -1 }, { "down", 1, 0 }, { "up", -1, 0 } };
+    static const struct { const char *name; int down, right; } moves[4] = {
+        { "right", 0, 1 }, { "left", 0, -1 }, { "down", 1, 0 }, { "up", -1, 0 } };
     static float digit[LEVELS][SIDE * SIDE], moved[LEVELS][SIDE * SIDE];
     float largest[HALF * HALF], mean[HALF * HALF], f[2][HALF * HALF];
     int t, m, percent, sum[LEVELS] = { 0 };
 
-    show_options(argc, argv, 0, "pooling", "figure 6-8: pooling sums each window up in one number", "");
-    show_title("Figure 6-8: pooling, 2 x 2 with stride 2", "max: the largest of each window          average: its mean");
+    show_options(argc, argv, 0, "pooling", "figure 6-8: pooling reduces each window to one number", "");
+    show_title("Figure 6-8: pooling, 2 x 2 with stride 2",
+               "max: the largest of each window          average: its mean");
     pool(f[0], z, N, 0, 1);
     pool(f[1], z, N, 1, 1);
     show_matrices((show_matrix[]){
@@ -133,7 +136,8 @@ int main(int argc, char **argv)
     printf("What changes when it moves right by one pixel (in colour: orange set now, blue set before):\n\n");
     pyramid(moved, 0, 1);
     show_levels(moved, digit);
-    printf("Of the values that the digit sets, so many are still set after the move:\n\n  moved by 1    24 x 24    12 x 12      6 x 6\n");
+    printf("How many of the values that the digit sets are still set after the move:\n\n"
+           "  moved by 1    24 x 24    12 x 12      6 x 6\n");
     for (m = 0; m < 4; m++) {
         pyramid(moved, moves[m].down, moves[m].right);
         printf("  %-10s", moves[m].name);

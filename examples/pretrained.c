@@ -1,4 +1,4 @@
-/* Program 6-5: what was learned, used again. Builds the network of program 6-4, loads the state dict that it saved,
+/* Program 6-5: a trained network is used. Builds the network of program 6-4, loads the state dict that it saved,
  * and reaches the same accuracy without training. With --image it says what a picture of your own shows.
  *
  *     make pretrained && ./pretrained --load my_cnn_state_dict.pth [--image cat.jpg]
@@ -12,21 +12,18 @@
 
 enum { SIZE = 32, PIXELS = SIZE * SIZE };
 
-/* x: (3, 32, 32), red, green, blue from 0 to 1: the middle square of the picture, each value the mean of the pixels that fall on it */
+/* x: (3, 32, 32), red, green, blue from 0 to 1: the middle square of the picture, scaled by taking means of pixels. */
 static void read_picture(const example *e, float *x, const char *path)
 {
     int width, height, channels, c, j, i, u, v;
     unsigned char *pixels = stbi_load(path, &width, &height, &channels, 3);
-    char sentence[400];
-    if (!pixels) {
-        snprintf(sentence, sizeof sentence, "%.300s: cannot be read as a picture: %s", path, stbi_failure_reason());
-        example_fail(e, sentence);
-    }
+    int side = width < height ? width : height, left = (width - side) / 2, top = (height - side) / 2;
+    if (!pixels) example_fail(e, "%.300s: cannot be read as a picture: %s", path, stbi_failure_reason());
     for (c = 0; c < 3; c++)
         for (j = 0; j < SIZE; j++)
             for (i = 0; i < SIZE; i++) {
-                int side = width < height ? width : height, left = (width - side) / 2, top = (height - side) / 2;
-                int y0 = top + j * side / SIZE, y1 = top + (j + 1) * side / SIZE, x0 = left + i * side / SIZE, x1 = left + (i + 1) * side / SIZE;
+                int y0 = top + j * side / SIZE, y1 = top + (j + 1) * side / SIZE;
+                int x0 = left + i * side / SIZE, x1 = left + (i + 1) * side / SIZE;
                 double sum = 0;
                 if (y1 == y0) y1++;
                 if (x1 == x0) x1++;
@@ -39,7 +36,8 @@ static void read_picture(const example *e, float *x, const char *path)
 
 static void classify_picture(const example *e, cnn_net *net, const char *path)
 {
-    static const char *const names[10] = { "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
+    static const char *const names[10] = {
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
     float x[3 * PIXELS], y[10], largest, sum = 0;
     int k, place;
     read_picture(e, x, path);

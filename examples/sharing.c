@@ -19,7 +19,7 @@ static const float u[H] = { -1, 0, 1 };
 /* Output node j sees the h input nodes j .. j + h - 1. */
 static int connected(int j, int i) { return i >= j && i < j + H; }
 
-/* Which weight lies on each edge: a row an output node, a column an input node. */
+/* The weight of each edge: a row for each output node, a column for each input node. */
 static void draw(void)
 {
     int j, i, n = 1;
@@ -53,7 +53,8 @@ static void compare(void)
     cnn_conv1d(b, .out_channels = 1, .kernel_size = H, .no_bias = 1);
     cnn_set(b, "0.weight", u, H);
     show_run(b, conv, z);
-    printf("With a, b, c = -1, 0, 1 and the signal of equation 6.1:\n\n  cnn_linear, %2d weights, those without an edge 0:", (int)cnn_num_parameters(a));
+    printf("With a, b, c = -1, 0, 1 and the signal of equation 6.1:\n\n"
+           "  cnn_linear, %2d weights, those without an edge 0:", (int)cnn_num_parameters(a));
     for (i = 0; i < N2; i++) printf("%4g", full[i]);
     printf("\n  cnn_conv1d, %2d weights:                         ", (int)cnn_num_parameters(b));
     for (i = 0; i < N2; i++) printf("%4g", conv[i]);
@@ -69,15 +70,17 @@ static void count(const char *name, int channels, int side, int maps, int h)
     double n1 = (double)channels * side * side, n2 = (double)maps * (side - h + 1) * (side - h + 1);
     char text[5][32];
     cnn_conv2d(net, .out_channels = maps, .kernel_size = h, .no_bias = 1);
-    printf("  %-32s %8s %10s %16s %12s %8s\n", name, show_count(text[0], n1), show_count(text[1], n2), show_count(text[2], n1 * n2),
-           show_count(text[3], (double)channels * h * h * n2), show_count(text[4], (double)cnn_num_parameters(net)));
+    printf("  %-32s %8s %10s %16s %12s %8s\n", name, show_count(text[0], n1), show_count(text[1], n2),
+           show_count(text[2], n1 * n2), show_count(text[3], (double)channels * h * h * n2),
+           show_count(text[4], (double)cnn_num_parameters(net)));
     cnn_free(net);
 }
 
 int main(int argc, char **argv)
 {
     show_options(argc, argv, 0, "sharing", "figure 6-9: partial connectivity and weight sharing", "");
-    show_title("Figure 6-9: partial connectivity and weight sharing", "weights to learn:   full n1 x n2      local h x n2      shared h");
+    show_title("Figure 6-9: partial connectivity and weight sharing",
+               "weights to learn:   full n1 x n2      local h x n2      shared h");
     draw();
     compare();
     printf("\nReal sizes; k' kernels of h x h on k channels have k' x h x h x k weights (biases not counted):\n\n");

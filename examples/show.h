@@ -1,5 +1,5 @@
-/* show.h - what the walkthrough programs share: one sample through a network, numbers in columns, and
-   pictures as half-block characters, two pixels to a character. */
+/* show.h - what the walkthrough programs share: running one sample through a network, printing numbers in
+   columns, and pictures of half-block characters, each of two pixels. */
 #ifndef SHOW_H
 #define SHOW_H
 
@@ -20,8 +20,10 @@ static inline void show_title(const char *title, const char *equation)
     printf("\n%s\n\n", equation);
 }
 
-/* --help, -h: what the program shows, and its arguments; another option, or more than `most` arguments, is refused. */
-static inline void show_options(int argc, char **argv, int most, const char *name, const char *about, const char *arguments)
+/* --help, -h: prints what the program shows and its arguments. Other options, and more than `most` arguments, are
+   errors. */
+static inline void show_options(int argc, char **argv, int most, const char *name, const char *about,
+                                const char *arguments)
 {
     int i;
     for (i = 1; i < argc; i++)
@@ -67,7 +69,7 @@ static inline void show_run(cnn_net *net, float *y, const float *x)
     exit(1);
 }
 
-/* The numbers that a program worked out by itself must be the library's. */
+/* Ends the program unless the library's numbers are those that the program computed itself. */
 static inline void show_same(const char *call, const float *library, const float *own, int count)
 {
     int i;
@@ -148,26 +150,30 @@ static inline int show_colours(void)        /* 0: none, 256, or 24 for 24 bits *
     return kind && (!strcmp(kind, "truecolor") || !strcmp(kind, "24bit")) ? 24 : 256;
 }
 
-static inline int show_level(int v) { return v < 48 ? 0 : v < 115 ? 1 : (v - 35) / 40; }        /* of the 6 x 6 x 6 colours */
+/* Which of the six levels of a terminal's 6 x 6 x 6 colours is nearest to v. */
+static inline int show_level(int v) { return v < 48 ? 0 : v < 115 ? 1 : (v - 35) / 40; }
 
 static inline void show_colour(int colours, int ground, const unsigned char *c)      /* ground: 38 front, 48 back */
 {
     if (colours == 24) printf("\033[%d;2;%d;%d;%dm", ground, c[0], c[1], c[2]);
-    else if (c[0] == c[1] && c[1] == c[2]) printf("\033[%d;5;%dm", ground, c[0] < 8 ? 16 : c[0] > 243 ? 231 : 232 + (c[0] - 8) / 10);
+    else if (c[0] == c[1] && c[1] == c[2])
+        printf("\033[%d;5;%dm", ground, c[0] < 8 ? 16 : c[0] > 243 ? 231 : 232 + (c[0] - 8) / 10);
     else printf("\033[%d;5;%dm", ground, 16 + 36 * show_level(c[0]) + 6 * show_level(c[1]) + show_level(c[2]));
 }
 
 static inline int show_is_light(const show_picture *p, int x, int y)                 /* ordered dither (Bayer 1973) */
 {
-    static const unsigned char threshold[4][4] = { { 0, 8, 2, 10 }, { 12, 4, 14, 6 }, { 3, 11, 1, 9 }, { 15, 7, 13, 5 } };
+    static const unsigned char bayer[4][4] = { { 0, 8, 2, 10 }, { 12, 4, 14, 6 }, { 3, 11, 1, 9 }, { 15, 7, 13, 5 } };
     const unsigned char *c = p->rgb + 3 * (y * p->width + x);
-    return y < p->height && 299 * c[0] + 587 * c[1] + 114 * c[2] > 1000 * (p->sharp ? 40 : 16 * threshold[y % 4][x % 4] + 8);
+    int threshold = p->sharp ? 40 : 16 * bayer[y % 4][x % 4] + 8;
+    return y < p->height && 299 * c[0] + 587 * c[1] + 114 * c[2] > 1000 * threshold;
 }
 
 static inline void show_picture_line(const show_picture *p, int line, int colours)
 {
     static const unsigned char black[3] = { 0, 0, 0 };
-    static const char *const halves[4] = { " ", "\xE2\x96\x80", "\xE2\x96\x84", "\xE2\x96\x88" };      /* none, upper, lower, both */
+    static const char *const halves[4] = {                  /* neither half, the upper, the lower, both */
+        " ", "\xE2\x96\x80", "\xE2\x96\x84", "\xE2\x96\x88" };
     int x, y = 2 * line;
     for (x = 0; x < p->width; x++) {
         if (y >= p->height) putchar(' ');
@@ -200,7 +206,8 @@ static inline void show_pictures(const show_picture *p, int count)
     putchar('\n');
 }
 
-/* A map of values in [-scale, scale]: 0 black, positive orange, negative blue. A map without negative values: 0 black, scale white. */
+/* Colours for values from -scale to scale: 0 black, positive orange, negative blue. Without has_sign: 0 black, scale
+   white. */
 static inline void show_paint(unsigned char *rgb, const float *values, int count, float scale, int has_sign)
 {
     int i;

@@ -1,4 +1,4 @@
-/* Stride (section 6.2.2.1): the kernel moves on by s pixels, so the map is s times smaller.
+/* Stride (section 6.2.2.1): the kernel moves by s pixels, so the map is s times smaller.
  *
  *     output = floor((input + 2 padding - h) / s) + 1
  *
@@ -22,12 +22,13 @@ static const float z[N * N] = {
 };
 static const float u[H * H] = { -1, 0, 1, -1, 0, 1, -1, 0, 1 };
 
-/* Returns the side of the map f of a side x side image under stride s; without f, only that. */
+/* Computes the map f of a side x side image with stride s (f NULL: does not) and returns its side. */
 static int convolve(float *f, int side, int s)
 {
     cnn_net *net = cnn_new(1, side, side);
     int shape[4] = { 0 };
-    cnn_conv2d(net, .out_channels = 1, .kernel_size = H, .padding = P, .padding_mode = CNN_REPLICATE, .stride = s, .no_bias = 1);
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = H, .padding = P, .padding_mode = CNN_REPLICATE, .stride = s,
+               .no_bias = 1);
     cnn_set(net, "0.weight", u, H * H);
     if (f) show_run(net, f, z);
     cnn_shape(net, "0", shape);
@@ -40,7 +41,7 @@ int main(int argc, char **argv)
     float f[4][N * N], kept[N * N];
     int side[4], s, j, i;
 
-    show_options(argc, argv, 0, "stride", "stride: the kernel moves on by s pixels", "");
+    show_options(argc, argv, 0, "stride", "stride: the kernel moves by s pixels", "");
     show_title("Stride", "output = floor((input + 2 padding - h) / s) + 1");
     for (s = 1; s <= 3; s++) side[s] = convolve(f[s], N, s);
     show_matrices((show_matrix[]){
@@ -50,11 +51,13 @@ int main(int argc, char **argv)
         { "stride 3", f[3], side[3], side[3], 3, 0, 0, 0, 0 } }, 4);
 
     printf("  s   output size                                          products   a 256 x 256 image becomes\n");
-    for (s = 1; s <= 3; s++)
-        printf("  %d   floor((%d + 2*%d - %d) / %d) + 1 = floor(%.2f) + 1 = %d   %8d   %d x %d\n", s, N, P, H, s, (double)(N + 2 * P - H) / s, side[s],
-               side[s] * side[s] * H * H, convolve(NULL, 256, s), convolve(NULL, 256, s));
+    for (s = 1; s <= 3; s++) {
+        int large = convolve(NULL, 256, s);
+        printf("  %d   floor((%d + 2*%d - %d) / %d) + 1 = floor(%.2f) + 1 = %d   %8d   %d x %d\n", s, N, P, H, s,
+               (double)(N + 2 * P - H) / s, side[s], side[s] * side[s] * H * H, large, large);
+    }
 
-    printf("\nA stride leaves values out; it computes no new ones. Every s-th value of every s-th row of stride 1:\n\n");
+    printf("\nA stride skips values and computes no new ones: every s-th value of every s-th row of stride 1.\n\n");
     for (s = 2; s <= 3; s++) {
         for (j = 0; j < side[s]; j++)
             for (i = 0; i < side[s]; i++) kept[j * side[s] + i] = f[1][s * j * N + s * i];

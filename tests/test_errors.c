@@ -658,7 +658,7 @@ static void test_idx(void)
     cnn_data *data;
     WRONG_DATA(cnn_load_mnist(folder, "train"), folder, IMAGES, "cannot be opened");
     write_file(IMAGES ".gz", "\37\213\10", 3, 76);
-    WRONG_DATA(cnn_load_mnist(folder, "train"), IMAGES ".gz", "only packed", "gzip -dk", IMAGES ".gz");
+    WRONG_DATA(cnn_load_mnist(folder, "train"), IMAGES ".gz", "is packed", "gzip -dk", IMAGES ".gz");
     remove(in_folder(IMAGES ".gz"));
 
     write_mnist();

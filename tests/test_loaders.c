@@ -108,7 +108,7 @@ static void check_names(void)
     take_away("train-images-idx3-ubyte");
     remove_mnist("raw/", "train", '-');
     write_file("train-images.idx3-ubyte.gz", "\37\213\10", 3);
-    REFUSED(cnn_load_mnist(folder, "train"), "train-images.idx3-ubyte.gz is there only packed", "gzip -dk");
+    REFUSED(cnn_load_mnist(folder, "train"), "train-images.idx3-ubyte.gz is packed", "gzip -dk");
     remove(in_folder("train-images.idx3-ubyte.gz"));
     make("FashionMNIST"); make("FashionMNIST/raw");
     put_mnist("FashionMNIST/raw/", "t10k", '-', 3);
@@ -217,11 +217,11 @@ static void check_labels(void)
     write_idx("labels", 0xc, 1, shape, below, 4);
     REFUSED(load(10), "label -1 of sample 1 is outside 0 .. 9", "labels go from -1 to 1");
     write_idx("labels", 0xe, 1, shape, half, 4);
-    REFUSED(load(10), "labels: label 2.5 of sample 2 is no whole number", "");
+    REFUSED(load(10), "labels: label 2.5 of sample 2 is not a whole number", "");
     write_idx("labels", 0xd, 1, shape, nan, 4);
-    REFUSED(load(10), "labels: label nan of sample 1 is no whole number", "");
+    REFUSED(load(10), "labels: label nan of sample 1 is not a whole number", "");
     write_idx("labels", 0xe, 1, shape, large, 4);
-    REFUSED(load(10), "label 2.14748e+09 of sample 1 is no whole number", "");
+    REFUSED(load(10), "label 2.14748e+09 of sample 1 is not a whole number", "");
     put_mnist("", "train", '-', 3);
     write_idx("train-labels-idx1-ubyte", 8, 1, (const int[]){ 3 }, letters, 3);
     REFUSED(cnn_load_mnist(folder, "train"), "label 12 of sample 1", "give 27 classes to cnn_load_idx, as it is another data set");
@@ -363,7 +363,7 @@ static void check_other_cifar(void)
     REFUSED(cnn_load_cifar10(in_folder("cifar.tar.gz"), "test"), "cifar.tar.gz is a file; unpack it (tar xf", "give the folder that comes out");
     remove(in_folder("cifar.tar.gz"));
     write_file("cifar-10-binary.tar.gz", "\37\213\10", 3);
-    REFUSED(cnn_load_cifar10(folder, "train"), "cifar-10-binary.tar.gz is there only packed; unpack it: tar xf ", folder);
+    REFUSED(cnn_load_cifar10(folder, "train"), "cifar-10-binary.tar.gz is packed; unpack it: tar xf ", folder);
     remove(in_folder("cifar-10-binary.tar.gz"));
     write_file("cifar-10-python.tar.gz", "\37\213\10", 3);
     REFUSED(cnn_load_cifar10(folder, "train"), "cifar-10-python.tar.gz is of the Python version of CIFAR-10", "binary version, cifar-10-binary.tar.gz");

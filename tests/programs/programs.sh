@@ -45,9 +45,21 @@ ok "direct and simd print the same losses" cmp -s direct simd
 run lenet5 --limit 256 --epochs 1 --quiet --precision tf32; losses out >other
 ok "--precision tf32 changes nothing where there is no TF32" cmp -s simd other
 
+# what runs is what the card shows: LeNet-5 goes back through its pooling by the card's function
+if gdb -batch -ex run --args true >gdb 2>&1 && grep -q 'exited normally' gdb; then
+    ${CC:-cc} -std=c99 -Og -g "$top/examples/lenet5.c" -o stepped -lm -pthread
+    gdb -batch -ex 'break cnn__pool2d_backward' -ex run -ex backtrace \
+        --args ./stepped --backend direct --limit 128 --epochs 1 --quiet >out 2>err
+    ok "a breakpoint on the card's pooling gradient is hit" says '^#0  cnn__pool2d_backward (s='
+    ok "it is called by cnn_backward" says '^#[0-9]* .* cnn_backward (net='
+else
+    skipped=$((skipped + 1))
+    echo "SKIP programs: a breakpoint in the card's pooling gradient, as gdb is missing or cannot start a program"
+fi
+
 run lenet5 --limit 1280 --epochs 1 --threads 2 --quiet --checkpoint run.ckpt
 run lenet5 $small --quiet --checkpoint run.ckpt --save resumed.pth
-ok "a run goes on from its checkpoint" says 'going on after epoch 1'
+ok "a run goes on from its checkpoint" says 'continuing after epoch 1'
 run lenet5 $small --quiet --save straight.pth
 ok "and ends with the same bits as one that was never stopped" cmp -s resumed.pth straight.pth
 ok "--load begins with a state dict" run lenet5 --limit 1280 --epochs 1 --quiet --load straight.pth
@@ -101,12 +113,12 @@ interrupted() {
 : >out; : >err
 interrupted '^total\|total, for one sample' --save net.pth --checkpoint run.ckpt --report r.html
 ok "Ctrl-C in the first epoch: status 130" test $status -eq 130
-ok "it says where it stopped" grep -q '^lenet5: stopped in epoch 1 of 50; saving what was asked for' err
+ok "it says where it stopped" grep -q '^lenet5: stopped in epoch 1 of 50; saving the files asked for' err
 ok "and what it saved" sh -c 'grep -q "^State dict: net.pth" out && grep -q "^Report: r.html" out && grep -q "^Checkpoint: run.ckpt, from the middle of epoch 1" out'
 ok "the cut epoch has no line" sh -c '! grep -q "^epoch 1/50 train_loss" out'
 ok "the files are there, and no curves of no epoch" sh -c 'test -s run/net.pth -a -s run/run.ckpt && grep -q "</html>" run/r.html && [ "$(ls run | wc -l)" -eq 3 ]'
 ok "the state dict loads" run lenet5 --limit 128 --epochs 1 --quiet --load run/net.pth
-ok "the checkpoint loads" sh -c "'$top/lenet5' --limit 128 --epochs 1 --quiet --checkpoint run/run.ckpt >out && grep -q 'going on after epoch 0' out"
+ok "the checkpoint loads" sh -c "'$top/lenet5' --limit 128 --epochs 1 --quiet --checkpoint run/run.ckpt >out && grep -q 'continuing after epoch 0' out"
 : >out; : >err
 interrupted '^epoch 1/50 train_loss' --limit 1280 --save net.safetensors --checkpoint run.ckpt
 ok "Ctrl-C later: status 130" test $status -eq 130
@@ -167,7 +179,7 @@ ok "cut-off images" refused lenet5 'train-images-idx3-ubyte: its header promises
 mnist; gzip -c mnist/t10k-images-idx3-ubyte >packed && mv packed mnist/t10k-images-idx3-ubyte
 ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte is gzip-compressed; unpack it: ' --data ../mnist
 mnist; gzip mnist/train-images-idx3-ubyte
-ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is there only packed; unpack it: gzip -dk ' --data ../mnist
+ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is packed; unpack it: gzip -dk ' --data ../mnist
 mnist; printf x | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=3 conv=notrunc 2>/dev/null
 ok "a wrong magic number" refused lenet5 'train-labels-idx1-ubyte: begins with 00 00 08 78, but an IDX file of labels begins with 00 00 08 01' --data ../mnist
 mnist; labels 199 199 >mnist/t10k-labels-idx1-ubyte
