@@ -85,8 +85,8 @@
 
    WHAT IT DOES NOT DO
 
-       No normalisation layers, no recurrence, no transposed convolution. No float16 or int8
-       arithmetic. No distributed training.
+       No recurrence, no transposed convolution. No float16 or int8 arithmetic. No distributed
+       training.
        -ffast-math is refused: it may not keep NaN, infinity and the order of sums, and it is not
        needed for speed.
 */
@@ -181,9 +181,9 @@ typedef struct cnn_linear_options {
 
 typedef struct cnn_batch_norm_options {
     float eps CNN__0;                   /* added to the variance; default 1e-5 */
-    float momentum CNN__0;              /* a batch's share in the running statistics; default 0.1 */
-    int no_affine CNN__0;               /* affine = False: no weight and bias */
-    int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's */
+    float momentum CNN__0;              /* share of a batch in the running statistics; default 0.1 */
+    int no_affine CNN__0;               /* affine = False: no weight, no bias */
+    int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's own */
 } cnn_batch_norm_options;
 
 typedef struct cnn_leaky_relu_options {
@@ -245,8 +245,10 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
-#define cnn_batch_norm2d(net, ...) cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
-#define cnn_batch_norm1d(net, ...) cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm2d(net, ...) \
+    cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
+#define cnn_batch_norm1d(net, ...) \
+    cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
@@ -707,8 +709,8 @@ enum { CNN_BACKEND_VERSION = 5 };
    `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
    or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
    dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
-   backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked (optional) may be
-   NULL; if another one is missing, a network refuses the backend and names the entry. */
+   backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
+   (optional) may be NULL; if another one is missing, a network refuses the backend and names the entry. */
 struct cnn_backend {
     int version;                        /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
@@ -746,11 +748,11 @@ struct cnn_backend {
     void (*linear_backward)(void *context, const cnn_linear_shape *s, float *dx, float *dweight,
                             float *dbias, const float *dy, const float *y, const float *x,
                             const float *weight, void *work);
-    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), for
-       backward (NULL: not wanted); weight, bias: (channels), or NULL, both: 1 and 0. mean, var:
-       (channels), the running ones. They are read, or if s->training moved, and 1 is added to
-       *batches; all three NULL: only with s->training, and nothing is moved. */
-    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);   /* of backward */
+    /* y, x: (batch, channels, pixels); saved: (2, channels), mean and 1 / sqrt(var + eps), which
+       backward reads (NULL: not wanted); weight, bias: (channels), or both NULL: 1 and 0. The
+       running mean and var: (channels). With s->training they are updated, and *batches counts;
+       all three may be NULL then. Otherwise they are read. The work is for backward. */
+    size_t (*batch_norm_work)(void *context, const cnn_batch_norm_shape *s);
     void (*batch_norm_forward)(void *context, const cnn_batch_norm_shape *s, float *y,
                                float *saved, float *mean, float *var, int64_t *batches,
                                const float *x, const float *weight, const float *bias);
@@ -2929,6 +2931,10 @@ typedef struct cnn__isa {                                  /* each function is e
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
+    float (*sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n);
+    void (*normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n);
+    void (*normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift, float slope,
+                           ptrdiff_t n);
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
@@ -3432,13 +3438,46 @@ static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
 static void CNN__FOR(cnn__relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n)
 {
     ptrdiff_t i;
-    for (i = 0; i < n; i++) dx[i] = y[i] > 0 ? dy[i] : 0;
+    for (i = 0; i < n; i++) {
+        float d = dy[i];                                   /* read in any case, so that no branch is needed */
+        dx[i] = y[i] > 0 ? d : 0;
+    }
 }
 
 static void CNN__FOR(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
 {
     ptrdiff_t i;
     for (i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* The sum of (a - a0) (b - b0) */
+static float CNN__FOR(cnn__sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n)
+{
+    CNN__VECTOR sum[4], zero = { 0 };
+    float total = 0;
+    ptrdiff_t i;
+    int v, l;
+    for (v = 0; v < 4; v++) sum[v] = zero;
+    for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
+        CNN__UNROLL for (v = 0; v < 4; v++)
+            sum[v] += (CNN__LOAD(a + i + v * CNN__LANES) - a0) * (CNN__LOAD(b + i + v * CNN__LANES) - b0);
+    for (v = 0; v < 4; v++)
+        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i < n; i++) total += (a[i] - a0) * (b[i] - b0);
+    return total;
+}
+
+static void CNN__FOR(cnn__normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+}
+
+static void CNN__FOR(cnn__normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift,
+                                          float slope, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
 }
 
 static void CNN__FOR(cnn__scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n)
@@ -3530,6 +3569,7 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
     CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__sum_into),
+    CNN__FOR(cnn__sum_products), CNN__FOR(cnn__normalize), CNN__FOR(cnn__normalize_back),
     CNN__FOR(cnn__scale_bytes), CNN__FOR(cnn__adam), CNN__FOR(cnn__dropout)
 };
 
@@ -4709,7 +4749,7 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
    maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from memory
    twice, backward x, y and dy.                                                                                      */
 
-enum { CNN__CHUNK = 1024, CNN__SUMS = 16 };                /* values; partial sums, which fit vectors */
+enum { CNN__CHUNK = 1024 };                                /* values */
 
 typedef struct cnn__batch_norm_job {
     const cnn__isa *isa;
@@ -4757,19 +4797,6 @@ static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, pt
     }
 }
 
-/* sum of (a - a0) (b - b0) */
-static double cnn__sum_products(const float *a, float a0, const float *b, float b0, int n)
-{
-    float sums[CNN__SUMS] = { 0 };
-    double sum = 0;
-    int i, k;
-    for (i = 0; i + CNN__SUMS <= n; i += CNN__SUMS)
-        for (k = 0; k < CNN__SUMS; k++) sums[k] += (a[i + k] - a0) * (b[i + k] - b0);
-    for (; i < n; i++) sums[0] += (a[i] - a0) * (b[i] - b0);
-    for (k = 0; k < CNN__SUMS; k++) sum += (double)sums[k];
-    return sum;
-}
-
 /* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
@@ -4786,7 +4813,7 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         far = mean - of.mean;
         all = (double)(first + n);
         of.mean += far * n / all;
-        of.var += cnn__sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
+        of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
     }
     of.var /= (double)m;
     return of;
@@ -4798,7 +4825,7 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
     cnn__moments of;
     float in[CNN__CHUNK], out[CNN__CHUNK], mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
     ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
-    int n, i;
+    int n;
     if (s->training) of = cnn__simd_moments(job, c);
     else of.mean = (double)job->mean[c], of.var = (double)job->var[c];
     if (s->training && job->mean) cnn__batch_norm_move(s, job->mean + c, job->var + c, of);
@@ -4813,7 +4840,7 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
         x = cnn__chunk(s, job->x, c, first, n, in);
         place = job->y + cnn__channel_place(s, c, first, &run);
         y = run >= n ? place : out;
-        for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
+        job->isa->normalize(y, x, mean, scale, shift, n);
         if (s->activation == CNN_RELU) job->isa->relu_forward(y, y, n);
         else if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)n);
         if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
@@ -4841,13 +4868,13 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
     double sum = 0, sum_xh = 0;
     ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
     const float *x, *df;
-    int n, i;
+    int n;
     for (first = 0; first < m; first += n) {
         n = cnn__chunk_size(s, first);
         x = cnn__chunk(s, job->x, c, first, n, in);
         df = cnn__chunk_df(job, c, first, n, own);
         sum += (double)job->isa->total(df, n);
-        sum_xh += cnn__sum_products(df, 0, x, mean, n) * (double)inverse;
+        sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
     if (job->dweight) job->dweight[c] += (float)sum_xh;
@@ -4862,7 +4889,7 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
         df = cnn__chunk_df(job, c, first, n, own);
         place = job->dx + cnn__channel_place(s, c, first, &run);
         dx = run >= n ? place : out;
-        for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
+        job->isa->normalize_back(dx, df, x, mean, scale, shift, slope, n);
         if (dx == out) cnn__put_chunk(s, job->dx, c, first, n, out);
     }
 }
