@@ -181,7 +181,7 @@ typedef struct cnn_linear_options {
 
 typedef struct cnn_batch_norm_options {
     float eps CNN__0;                   /* added to the variance; default 1e-5 */
-    float momentum CNN__0;              /* share of a batch in the running statistics; default 0.1 */
+    float momentum CNN__0;              /* a batch's share in running statistics; default 0.1 */
     int no_affine CNN__0;               /* affine = False: no weight, no bias */
     int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's own */
 } cnn_batch_norm_options;
@@ -226,7 +226,7 @@ void cnn_flatten(cnn_net *net);                                /* (c, h, w) -> (
    A place is a number, 0 for the samples; it stays the same. The last layer gives the output. */
 int cnn_here(const cnn_net *net);
 void cnn_from(cnn_net *net, int place);     /* the next layer reads this place's output */
-void cnn_add(cnn_net *net, int place);      /* y = a + b: the output here + that one, of one shape */
+void cnn_add(cnn_net *net, int place);      /* y = a + b: the output here + that, of one shape */
 void cnn_concat(cnn_net *net, int place);   /* torch.cat: channels here, then the other's */
 
 /* In training y = x m / (1 - p), m = 0 with probability p, else 1; otherwise y = x */
@@ -260,7 +260,8 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
     cnn_one_cycle_lr_with(net, (cnn_one_cycle_lr_options){ __VA_ARGS__ })
 #define cnn_loader_new(data, ...) cnn_loader_new_with(data, (cnn_loader_options){ __VA_ARGS__ })
 #define cnn_data_new(...)        cnn_data_new_with((cnn_data_options){ __VA_ARGS__ })
-#define cnn_load_images(folder, ...) cnn_load_images_with(folder, (cnn_image_options){ __VA_ARGS__ })
+#define cnn_load_images(folder, ...) \
+    cnn_load_images_with(folder, (cnn_image_options){ __VA_ARGS__ })
 #define cnn_load_image(path, ...) cnn_load_image_with(path, (cnn_image_options){ __VA_ARGS__ })
 #define cnn_set_cross_entropy(net, ...) \
     cnn_set_cross_entropy_with(net, (cnn_cross_entropy_options){ __VA_ARGS__ })
@@ -710,7 +711,7 @@ enum { CNN_BACKEND_VERSION = 5 };
    or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
    dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
    backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
-   (optional) may be NULL; if another one is missing, a network refuses the backend and names the entry. */
+   (optional) may be NULL; if another one is missing, a network refuses the backend by its name. */
 struct cnn_backend {
     int version;                        /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
@@ -2938,7 +2939,7 @@ typedef struct cnn__isa {                                  /* each function is e
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
-    void (*dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
+    void (*dropout_values)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
                     uint32_t index, uint32_t limit, float grow);
 } cnn__isa;
 
@@ -4489,7 +4490,7 @@ static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
     int threads = cnn__threads_of(context), lanes = cnn__isa_of(context)->lanes;
     int longest = (int)cnn__larger(s->batch, s->out_features);
     ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
-                      + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS
+                      + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS
                       + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
     ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features)
                        + 4 * cnn__align(s->batch + s->out_features)
@@ -4508,7 +4509,7 @@ static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, f
     lanes = job.isa->lanes;
     blocks = cnn__divide_up(s->batch, lanes);
     job.offsets = (ptrdiff_t *)work;
-    job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * CNN__OFFSET_FLOATS;
+    job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS;
     job.scratch = job.x_lanes + cnn__align((ptrdiff_t)blocks * lanes * s->in_features);
     for (i = 0; i < CNN__LINEAR_DEPTH; i++) job.offsets[i] = (ptrdiff_t)i * lanes;
     cnn__parallel(cnn__threads_of(context), blocks, cnn__linear_lanes_piece, &job);
@@ -4624,7 +4625,7 @@ static void cnn__dropout_piece(void *arguments, int piece, int thread)
     const cnn__dropout_job *job = (const cnn__dropout_job *)arguments;
     ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
     (void)thread;
-    job->isa->dropout(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
+    job->isa->dropout_values(job->y + first, job->x + first, n, job->c->seed, (uint32_t)job->layer, job->c->pass,
                             (uint32_t)(first / 4), (uint32_t)ceil((double)job->p * 16777216.0),
                             (float)(1 / (1.0 - (double)job->p)));
 }
@@ -5467,7 +5468,7 @@ static int cnn__pad_same(cnn_conv2d_shape *s, const cnn__fitter *f)
     if (s->stride_height != 1 || s->stride_width != 1)
         return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
                            s->stride_height, s->stride_width);
-    if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
+    if (height > (int)CNN__LONGEST_SIDE || width > (int)CNN__LONGEST_SIDE)
         return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", height + 1,
                            width + 1);
     s->pad_top = (int)height / 2; s->pad_bottom = (int)height - s->pad_top;
