@@ -13396,7 +13396,7 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
         for (k = 0; k < out.channels; k++)
             for (row = 0; row < out.height; row++)
                 for (column = 0; column < out.width; column++)
-                    sum += (double)*dy++ * c->layer->kind->at(c, n, k, row, column);
+                    sum += (double)*dy++ * (c->layer->kind->at)(c, n, k, row, column);      /* `at` may be a macro */
     return sum;
 }
 
