@@ -46,7 +46,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 vpath %.c tests tests/bench tests/cuda
 test_headers := $(wildcard tests/*.h tests/*/*.h)
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
-cuda_programs := test_augment test_backends test_cuda test_flow test_learning test_library test_mma test_numbers test_shapes
+cuda_programs := test_augment test_backends test_cuda test_flow test_graph test_learning test_library test_mma test_norm test_numbers test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \

@@ -181,7 +181,7 @@ typedef struct cnn_linear_options {
 
 typedef struct cnn_batch_norm_options {
     float eps CNN__0;                   /* added to the variance; default 1e-5 */
-    float momentum CNN__0;              /* a batch's share in running statistics; default 0.1 */
+    float momentum CNN__0;              /* share of a batch in the running values; default 0.1 */
     int no_affine CNN__0;               /* affine = False: no weight, no bias */
     int no_running_stats CNN__0;        /* track_running_stats = False: always the batch's own */
 } cnn_batch_norm_options;
@@ -535,14 +535,14 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 
 /* ---- every number by name ---- */
 
-/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", and "input_layer.0" for that layer's
-   output in the last forward pass (inside a fused operation it is computed again, with the current
-   weights). Returns the number of floats; copies them if `values` has room for all (NULL: only
-   count). 0 and an error if there is no such thing. */
+/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", "bn1.running_mean", and "input_layer.0"
+   for that layer's output in the last forward pass (inside a fused operation it is computed again,
+   with the current weights). Returns the number of floats; copies them if `values` has room for all
+   (NULL: only count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
-/* Sets a parameter; 1, or 0 and an error */
+/* Sets a parameter or buffer; 1, or 0 and an error */
 int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);
-/* Returns the number of dimensions, or 0 and an error */
+/* Returns the number of dimensions, or 0 and an error; num_batches_tracked has none, as in PyTorch */
 int cnn_shape(cnn_net *net, const char *key, int shape[4]);
 const char *cnn_key(cnn_net *net, int i);               /* parameter i from 0; NULL past the last */
 size_t cnn_num_parameters(cnn_net *net);                /* numbers to be learned */
@@ -711,7 +711,8 @@ enum { CNN_BACKEND_VERSION = 5 };
    or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
    dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
    backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
-   (optional) may be NULL; if another one is missing, a network refuses the backend by its name. */
+   (optional) may be NULL; if another one is missing, a network refuses the backend and names the
+   entry. */
 struct cnn_backend {
     int version;                        /* CNN_BACKEND_VERSION, or the table is refused */
     const char *name;
@@ -2934,8 +2935,8 @@ typedef struct cnn__isa {                                  /* each function is e
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
     float (*sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n);
     void (*normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n);
-    void (*normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift, float slope,
-                           ptrdiff_t n);
+    void (*normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift,
+                           float slope, ptrdiff_t n);
     void (*scale_bytes)(float *to, const unsigned char *from, float scale, float shift, ptrdiff_t n);
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
@@ -3474,8 +3475,8 @@ static void CNN__FOR(cnn__normalize)(float *y, const float *x, float mean, float
     for (i = 0; i < n; i++) y[i] = (x[i] - mean) * scale + shift;
 }
 
-static void CNN__FOR(cnn__normalize_back)(float *dx, const float *df, const float *x, float mean, float scale, float shift,
-                                          float slope, ptrdiff_t n)
+static void CNN__FOR(cnn__normalize_back)(float *dx, const float *df, const float *x, float mean, float scale,
+                                          float shift, float slope, ptrdiff_t n)
 {
     ptrdiff_t i;
     for (i = 0; i < n; i++) dx[i] = scale * (df[i] - shift - (x[i] - mean) * slope);
@@ -4746,9 +4747,9 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
 
 /* ---- batch normalisation: channel by channel ----
 
-   A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that small
-   maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from memory
-   twice, backward x, y and dy.                                                                                      */
+   A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that
+   small maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from
+   memory twice, backward x, y and dy. */
 
 enum { CNN__CHUNK = 1024 };                                /* values */
 
@@ -4776,7 +4777,8 @@ static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
 }
 
 /* The n values of channel c from `first` on, beside each other: where they are, or copied into `own` */
-static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n, float *own)
+static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n,
+                               float *own)
 {
     ptrdiff_t run, done, i, place = cnn__channel_place(s, c, first, &run);
     if (run >= n) return maps + place;
@@ -4814,7 +4816,8 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         far = mean - of.mean;
         all = (double)(first + n);
         of.mean += far * n / all;
-        of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n) + far * far * (double)first * n / all;
+        of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n);
+        of.var += far * far * (double)first * n / all;
     }
     of.var /= (double)m;
     return of;
@@ -4919,9 +4922,9 @@ static size_t cnn__simd_batch_norm_work(void *context, const cnn_batch_norm_shap
     return 0;
 }
 
-static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean,
-                                         float *var, int64_t *batches, const float *x, const float *weight,
-                                         const float *bias)
+static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved,
+                                         float *mean, float *var, int64_t *batches, const float *x,
+                                         const float *weight, const float *bias)
 {
     cnn__batch_norm_job job;
     memset(&job, 0, sizeof job);
@@ -6707,8 +6710,8 @@ typedef struct cnn__pass {
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
 
-/* Operations that run as one while the network is evaluated: see cnn__find_folds */
-typedef struct cnn__fold { cnn__op op; size_t weight, bias; } cnn__fold;   /* op.last < 0: none; places in net->folded */
+/* Operations that run as one while the network is evaluated: see cnn__find_folds. op.last < 0: none */
+typedef struct cnn__fold { cnn__op op; size_t weight, bias; } cnn__fold;   /* weight, bias: places in net->folded */
 
 typedef enum cnn__optimizer { CNN__NO_OPTIMIZER, CNN__SGD, CNN__ADAM, CNN__ADAMW } cnn__optimizer;
 typedef enum cnn__schedule { CNN__CONSTANT, CNN__STEP_LR, CNN__COSINE_LR, CNN__ONE_CYCLE_LR } cnn__schedule;
@@ -7303,10 +7306,11 @@ static void cnn__fuse(cnn_net *net)
 /* ---- folding: in evaluation, y = scale x + shift is work for the layer before ----
 
    While one evaluates or predicts, the running statistics stay as they are, and a batch normalisation is a scale and a
-   shift of each channel. A convolution or linear layer before it does that with other weights, weight(k) scale(k), and
-   the bias that follows. Then it takes the activation and the pooling as well, and all that costs what it alone costs. */
+   shift of each channel. A convolution or linear layer before it does that with other weights and another bias,
+   weight(k) scale(k) and bias(k) scale(k) + shift(k), and is fused with the activation and pooling that follow. So all
+   of them cost what it costs alone. */
 
-/* Whether operation `next` can be done by the fold as well: all its layers, or for the first one after the scale */
+/* Whether the fold can do the layers `from` .. of operation `next` as well */
 static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, int from)
 {
     const cnn__kind *kind = net->layers[fold->first].kind;
@@ -7328,8 +7332,8 @@ static int cnn__find_folds(cnn_net *net)
         cnn__op more;
         fold->op = ops[i];
         fold->op.last = -1;
-        if (!l->takes_scale || ops[i].last > ops[i].first || i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale)
-            continue;
+        if (!l->takes_scale || ops[i].last > ops[i].first) continue;       /* an activation is between them */
+        if (i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale) continue;
         for (k = i + 1; k < net->op_count && ops[k].first == ops[k - 1].last + 1; k++) {
             more = fold->op;
             if (!cnn__takes(net, &more, &ops[k], ops[k].first + (k == i + 1))) break;
@@ -7538,8 +7542,8 @@ static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and varia
     for (i = 0; i < net->layer_count && batch == 1; i++) {
         const cnn__layer *l = &net->layers[i];
         if (!cnn__mixes(l, !net->pass.evaluating) || l->in.height > 1 || l->in.width > 1) continue;
-        return cnn__fail(net, "%s: expected more than 1 value per channel when training, but the batch is 1 sample of 1 "
-                         "pixel; use larger batches (.drop_last = 1 leaves out a last one that is smaller)%s",
+        return cnn__fail(net, "%s: expected more than 1 value per channel when training, but the batch is 1 sample of "
+                         "1 pixel; use larger batches (.drop_last = 1 leaves out a last one that is smaller)%s",
                          cnn__label(l, i + 1, &label), l->buffer_count ? ", or call cnn_eval first" : "");
     }
     return 1;
@@ -7548,7 +7552,8 @@ static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and varia
 /* Room for a forward pass of `batch` samples; nothing happens while that stays the same. */
 static int cnn__reserve(cnn_net *net, int batch)
 {
-    return cnn__ready(net) && cnn__enough_values(net, batch) && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
+    return cnn__ready(net) && cnn__enough_values(net, batch)
+        && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
         && (batch == net->work_batch || cnn__reserve_work(net, batch))
         && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
 }
@@ -11019,7 +11024,7 @@ typedef struct cnn__dtype { const char *name, *storage; unsigned bits; } cnn__dt
 
 static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetensors, in .pth, bits of a value */
     { "F32", "torch.FloatStorage", 32 }, { "F64", "torch.DoubleStorage", 64 }, { "F16", "torch.HalfStorage", 16 },
-    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, and I64 for counts; the others are skipped */
+    { "BF16", "torch.BFloat16Storage", 16 },               /* these four are read, and I64 for counts; others skipped */
     { "I64", "torch.LongStorage", 64 }, { "I32", "torch.IntStorage", 32 }, { "I16", "torch.ShortStorage", 16 },
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
@@ -12611,7 +12616,7 @@ static int cnn__locate(cnn__state *s, const cnn__tensor *of, cnn__stored *t, con
     return cnn__within_storage(s, t);
 }
 
-/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. The network does not change yet. */
+/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. Nothing changes yet. */
 static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
 {
     const cnn__stored *last = NULL;
@@ -12645,8 +12650,10 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
         const void *values = s->room;
         int64_t number;
         if (!t) continue;
-        if (of->integer) number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number), values = &number;
-        else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
+        if (of->integer) {
+            number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number);
+            values = &number;
+        } else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
         else cnn__read_values(t, s->room);
         upload(net->backend.context, to + of->offset, values, of->integer ? sizeof number : t->count * sizeof(float));
     }

@@ -23,8 +23,8 @@
                     dropout, losses, optimizers, gathering
        >>table      the two tables
 
-   All sums are in float32. Where cnn_allow_tf32 permits it, `cuda` rounds the factors of large convolutions to TF32 and
-   multiplies them on tensor cores. Linear layers, losses and optimizers use float32 only.
+   All sums are in float32, those of losses and batch normalisation in double. Where cnn_allow_tf32 permits it, `cuda`
+   rounds the factors of large convolutions to TF32 and multiplies them on tensor cores. Nothing else uses TF32.
 
    The same file compiles as C++ for a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested on
    machines without a GPU, and a debugger can step through it: make cuda-on-cpu lenet5. */

@@ -351,8 +351,10 @@ int main(void)
     batch.data = data;
     batch.order = order;
     batch.size = BATCH;
-    for (i = 0; i < 2; i++) {
-        backend = i ? "direct" : "simd";
+    for (i = 0; i < 3; i++) {
+        static const char *const names[] = { "simd", "direct", "cuda" };
+        backend = names[i];
+        if (!cnn_find_backend(backend)) continue;          /* cuda is there where it is linked */
         begins_as_pytorch();
         moves_only_in_training();
         is_explained();
