@@ -30,6 +30,8 @@ for CUDA_SHIM_ORDER in forward reversed shuffled; do
     adds $here/test_mma
 done
 adds $here/test_augment
+adds $here/test_graph
+adds $here/test_norm
 adds $here/test_learning
 adds $here/test_library
 adds $here/test_flow
