@@ -728,11 +728,12 @@ static void test_strides(void)
 static void test_several_dicts(void)
 {
     int turn, open_before = dup(0), open_after;
-    for (turn = 0; turn < 3; turn++) {
+    for (turn = 0; turn < 4; turn++) {
         begin_pickle();
         p_string(turn == 0 ? "a" : "optimizer"); p("ccollections\nOrderedDict\n)R(");
         p_tensor("exp_avg", "FloatStorage", "1", 3, 0, "3", "1");
-        if (turn == 2) p_tensor("fc.bias", "FloatStorage", "0", 6, 0, "3", "1");
+        if (turn >= 2) p_tensor("fc.bias", "FloatStorage", "0", 6, 0, "3", "1");
+        if (turn == 3) p_tensor("fc.weight", "FloatStorage", "1", 3, 2, "32", "00");      /* both fit: then the name decides */
         p("u");
         p_string(turn == 0 ? "b" : "model"); p("ccollections\nOrderedDict\n)R(");
         p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "32", "21");
@@ -746,6 +747,25 @@ static void test_several_dicts(void)
     CHECK(open_after == open_before + 1 || open_after == open_before, "descriptor %d before, %d after: files stay open", open_before, open_after);
     close(open_before);
     close(open_after);
+}
+
+/* The numbers of a .safetensors file begin at a multiple of 8, however long its header is. */
+static void test_alignment(void)
+{
+    static unsigned char bytes[4096];
+    int length;
+    for (length = 1; length <= 17; length++) {
+        char name[20] = "";
+        cnn_net *net = cnn_new(2, 1, 1);
+        size_t size, header;
+        memset(name, 'n', (size_t)length);
+        cnn_name(net, name);
+        cnn_linear(net, .out_features = 3);
+        size = cnn_save_memory(net, ".safetensors", bytes, sizeof bytes);
+        header = (size_t)cnn__little(bytes, 8);
+        CHECK(size == 8 + header + 9 * sizeof(float) && header % 8 == 0, "a name of %d: a header of %d bytes of %d", length, (int)header, (int)size);
+        cnn_free(net);
+    }
 }
 
 /* The net's state dict with other opcodes in front of its end. */
@@ -1702,6 +1722,7 @@ int main(void)
     test_archives();
     test_strides();
     test_several_dicts();
+    test_alignment();
     test_pickles();
     test_torch_files();
     test_contents();

@@ -726,6 +726,7 @@ static void test_entropy_edges(void)
     CHECK(!cnn_error(net) && cnn_loss(net) > 0, "ignore_index -1: %s", error_of(net));
     SAYS(net, cnn_set_cross_entropy(net, .weight = weights), ".classes");
     SAYS(net, cnn_set_cross_entropy(net, .weight = weights, .classes = 4), "weight 3", "-1");
+    SAYS(net, cnn_set_cross_entropy(net, .weight = weights + 3, .classes = 1), "weight 0", "-1");
     SAYS(net, cnn_set_cross_entropy(net, .label_smoothing = 1.5f), "label_smoothing", "1.5");
     cnn_set_cross_entropy(net, .weight = weights, .classes = 2, .ignore_index = -1);
     cnn_forward(net, &batch);
