@@ -831,6 +831,7 @@ static void test_pickles(void)
     ONLY(STORAGE "K\0(K\3K\2t(K\2K\1t\x89NtR.", "is not a state dict");      /* it is a tensor, but alone */
     ONLY(STORAGE "K\0(K\3K\2tK\1\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY(STORAGE "K\0K\3(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY(STORAGE "K\0)K\1\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY(STORAGE "N(K\3K\2t(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
 #undef STORAGE
     ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "but torch._utils._rebuild_parameter, which");

@@ -811,6 +811,7 @@ static void test_constant_data(void)
     first = held;
     cnn_fit(net, data, NULL, .epochs = 3, .batch_size = BATCH);
     CHECK(first && held == first, "%lu bytes after one epoch, %lu after three: %s", (unsigned long)first, (unsigned long)held, error_of(net));
+    CHECK(net->resident_count == 2, "%d copies: of the samples and of the labels", net->resident_count);
     cnn_checkpoint_save(net, in_folder("bytes"));
     CHECK(held == first && cnn_checkpoint_load(net, in_folder("bytes")) && held == first, "a checkpoint keeps memory: %s", error_of(net));
     cnn_free(net);
