@@ -40,6 +40,7 @@ typedef struct example {
     /* set by the options; the program gives the defaults */
     int epochs, batch;
     double lr;
+    cnn_augment_options augment;            /* of the training samples                                   */
     uint64_t seed;
     const char *data, *backend, *precision, *save, *load, *checkpoint, *report, *image;
     int threads, limit, quiet;
@@ -82,7 +83,7 @@ static const example_option example_list[] = {
     { "--batch", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000,
       "samples in each step" },
     { "--lr", "X", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000,
-      "learning rate of Adam" },
+      "learning rate" },
     { "--seed", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
       "of weights, shuffles and dropout" },
     { "--backend", "NAME", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, backend), 0, 0,
@@ -367,6 +368,7 @@ static inline void example_train(example *e, cnn_net *net)
     o.epochs = e->epochs;
     o.batch_size = e->batch;
     o.test_batch_size = 256;
+    o.augment = e->augment;
     o.log = stdout;
     o.progress = e->quiet ? NULL : stderr;
     o.doctor = stderr;
