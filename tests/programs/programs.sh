@@ -222,6 +222,9 @@ if [ -x "$top/pretrained" ]; then
     run cifar10 --data cifar --epochs 1 --limit 128 --quiet
     accuracy=$(sed -n 's/.*\(test_acc [0-9.]*%\).*/\1/p' out)
     ok "cifar10 saves its state dict" test -s my_cnn_state_dict.pth
+    run resnet --data cifar --epochs 1 --limit 256 --quiet --save r20.pth
+    ok "resnet trains an epoch" grep -q '^epoch 1/1 train_loss [0-9.]* train_acc' out
+    ok "resnet saves torchvision's keys" grep -q -a 'layer2.0.downsample.1.running_var' r20.pth
     run pretrained --data cifar --limit 128
     ok "--limit takes the first test samples" says '^CIFAR-10: 128 training and 128 test samples'
     ok "pretrained reaches the same accuracy" says "$accuracy"
