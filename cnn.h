@@ -38,7 +38,7 @@
        >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
        >>direct     `direct`: the cards as a table of operations
        >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
-       >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
+       >>layers     every kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
        >>data       IDX, CIFAR, folders of pictures, your own arrays, the loader
@@ -47,13 +47,19 @@
 
    WHERE TO FIND
 
-       convolution (6.1), (6.2)    cnn__conv2d_at, cnn__conv2d_du_at, cnn__conv2d_backward
+       convolution (6.1), (6.2)    cnn__conv2d_at
+       its gradients               cnn__conv2d_du_at (of the kernel), cnn__conv2d_backward (all three)
        activation (6.3)            cnn__activation_at
        the gradient of pooling     cnn__pool2d_backward
-       Adam                        cnn__adam_step, the equation; cnn__simd_adam_step, as it runs
-       the training loop           cnn__train_epoch
-       the fast convolution        cnn__choose_convolution: which, and why
+       dropout's mask              cnn__dropout_at
+       Adam                        cnn__adam_step (the equation), CNN__FOR(cnn__adam) in >>simd (as
+                                   it runs)
+       the training loop           cnn__train_epoch (one epoch), cnn_fit_with
+       what a network holds        struct cnn_net {
+       from a call to a card       the head of >>net
+       the fast convolution        cnn__choose_convolution
        how a layer is added        the head of >>layers
+       a .pth, read safely         cnn__read_pth, cnn__run_pickle
 
    CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
 
@@ -416,7 +422,7 @@ typedef struct cnn_adam_options {
     float eps CNN__0 /* 1e-8 */, weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
-/* sgd    v = m v + g;  w = w - lr v               (Sutskever 2013)
+/* sgd    v = momentum v + g;  w = w - lr v        (Sutskever 2013)
    adam   w = w - lr m' / (sqrt(v') + eps)         (Kingma, Ba 2015)
    adamw  w = (1 - lr decay) w first, then adam    (Loshchilov, Hutter 2019)
    A second call makes a new optimizer, as in PyTorch: old moments, steps and schedule are gone. */
@@ -1630,6 +1636,10 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
        tau       activation
        s, d, p   stride, dilation, padding
 
+   In a shape, as in z (n, c, h, w), the same letter is how many there are. h, w: height and width of
+   the input; h', w': of the output; kh, kw: of the kernel; g: groups. In the code, s is the struct
+   with all sizes.
+
    The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
@@ -1660,7 +1670,7 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
 
        1D    f(i)       =       sum_x z(i+x)      u(x)                                     (6.1)
        2D    f(j,i)     = sum_y sum_x z(j+y, i+x) u(y,x)                                   (6.2)
-       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
+       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, j s + y d - p, i s + x d - p) u(k,c,y,x)
 
    with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
    this code from its corner; the padding p makes up the difference. k kernels, each as deep as the
@@ -1670,14 +1680,18 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   The product z u has the derivative u with respect to z, and z with respect to u. So:
+   A product z u changes by z when u changes by 1, and by u when z does. A weight takes part in many
+   outputs; its gradient is the sum over all of them (chain rule):
 
        db(k)       += sum_n sum_j sum_i df(n,k,j,i)
-       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
-       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, j s + y d - p, i s + x d - p)
+       dz = 0, then for all n,k,j,i,c,y,x
+       dz(n, c, j s + y d - p, i s + x d - p) += df(n,k,j,i) u(k,c,y,x)
+
+   Terms whose z lies in the zero padding are left out.
    -------------------------------------------------------------------------------------------- */
 
-/* The row of z, s j + d y - p, that row y of the kernel meets at output row j; -1: a zero */
+/* The row of z, j s + y d - p, that row y of the kernel meets at output row j; -1: a zero */
 static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
     return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
@@ -2807,8 +2821,10 @@ static cnn_backend cnn__direct(void)
 }
 
 /* ============================================================================================
-   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what
-            is computed; this section changes only the order of the sums and where values lie.
+   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what is computed; this
+            section changes how: the order of the sums, where values lie and, with Winograd's algorithm, which products
+            are taken. A vector is 4, 8 or 16 floats in one register, which one instruction adds or multiplies at once;
+            a lane is one of its places.
 
             Lanes      One image lies in each lane of a vector. The loops are then the card's, with
                        vectors in place of numbers, and maps of any size fill the vectors:
@@ -2945,6 +2961,10 @@ typedef struct cnn__isa {                                  /* each function is e
 } cnn__isa;
 
 /* ---- Winograd's matrices for 4 x 4 outputs (Lavin, Gray 2016) ----
+   Of a kernel u (r x r) and a window z ((r + 3) x (r + 3)), with . for products point by point:
+       U = G u GT,   V = BT z B,   M = sum over c of U . V,   f = AT M A   (4 x 4 outputs)          T: transposed
+   U depends on the kernel alone, V on the input alone: each is computed once and used often.
+
    A row of a kernel u and a row of a window z are polynomials. Their product is found from its values at the points
    0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the
    powers of point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error
@@ -4993,8 +5013,9 @@ static cnn_backend cnn__simd(void)
 }
 
 /* ============================================================================================
-   >>layers   One room for each kind of layer: everything about it but the arithmetic, which is on
-           its card. The rest of the library asks the room and knows no kind by name.
+   >>layers   Every kind of layer: everything about it but the arithmetic, which is on its card. A
+              kind is a table of functions, cnn__kind; the rest of the library calls these and
+              names no kind.
 
    To add a layer:
        >>textbook   write its card: equation, shapes, _at, forward, backward
@@ -5005,11 +5026,11 @@ static cnn_backend cnn__simd(void)
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
-   In this section: what rooms are made of; options; shapes; then a room for convolution,
-   activation, pooling, linear, batch normalisation, softmax, flatten and dropout.
+   In this section: what a kind is made of; options; shapes; then the kinds: convolution,
+   activation, pooling, linear, batch normalisation, softmax, flatten, dropout and joins.
    ============================================================================================ */
 
-/* ---- what rooms are made of ---- */
+/* ---- what a kind is made of ---- */
 
 typedef struct cnn__kind cnn__kind;
 struct cnn__call;
@@ -5051,7 +5072,7 @@ typedef struct cnn__layer {
     int takes_scale;  /* its parameters are a weight with a row for each output channel, and a bias */
     /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
     double (*scale)(const struct cnn__call *c, int k, double *shift);
-    /* the rooms' own */
+    /* for the kinds' own functions */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
@@ -6669,6 +6690,14 @@ void cnn_concat(cnn_net *net, int place)
 
            In this section: the network; building; its backend; its parameters, and layers fused into
            operations; memory for batches; looking; forward; losses; backward; every number by name.
+
+   From a program to a card; backward takes the same way, last operation first:
+       cnn_forward         checks the batch, gathers its samples into net->pass.x
+       cnn__run            one operation (cnn__op) after the other: a layer, or several fused
+       cnn__op_forward     puts the arguments together: cnn__call
+       kind->forward       the layer's kind, e.g. cnn__layer_conv2d_forward
+       backend entry       e.g. cnn__simd_conv2d_forward; `direct`: cnn__direct_conv2d_forward, which calls the card,
+                           cnn__conv2d_forward
    ============================================================================================ */
 
 /* at >>data: samples in its arrays, whatever `count` was set to */
@@ -6692,7 +6721,8 @@ typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void 
 
 typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for the gradient of any output */
 
-/* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
+/* The state of forward and backward passes. A network has two: one for training, one for looking (evaluating,
+   predicting, checking; see "looking" below), so that a look changes nothing in training. */
 typedef struct cnn__pass {
     int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
@@ -6738,8 +6768,8 @@ struct cnn_net {
     cnn__fold *folds;                       /* (op_count): what begins with that operation               */
     float *folded; size_t folded_size; int folded_now;     /* their weights; 0: the parameters have changed since */
     /* passes */
-    cnn__pass pass, look;                   /* look: the one that is not in use now                      */
-    int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
+    cnn__pass pass, look;                   /* pass: in use; look: the one that waits                    */
+    int looking, allow_tf32;                /* looking: 1 between cnn__begin_look and cnn__end_look      */
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
     /* a batch of a caller's: in backend memory; on the host */
