@@ -38,7 +38,7 @@
        >>textbook   one card a layer: equation, shapes, one value, forward, backward as plain loops
        >>direct     `direct`: the cards as a table of operations
        >>simd       `simd`: the same operations on vectors (an image in each lane) and threads
-       >>layers     a room for each kind of layer: options, shape, parameters, calls, explanation
+       >>layers     every kind of layer: options, shape, parameters, calls, explanation
        >>net        building a network, running it forward and backward
        >>train      optimizers, schedules, the training loop, the doctor, evaluating, predicting
        >>data       IDX, CIFAR, folders of pictures, your own arrays, the loader
@@ -47,13 +47,20 @@
 
    WHERE TO FIND
 
-       convolution (6.1), (6.2)    cnn__conv2d_at, cnn__conv2d_du_at, cnn__conv2d_backward
+       convolution (6.1), (6.2)    cnn__conv2d_at
+       its gradients               cnn__conv2d_du_at (of the kernel), cnn__conv2d_backward (all
+                                   three)
        activation (6.3)            cnn__activation_at
        the gradient of pooling     cnn__pool2d_backward
-       Adam                        cnn__adam_step, the equation; cnn__simd_adam_step, as it runs
-       the training loop           cnn__train_epoch
-       the fast convolution        cnn__choose_convolution: which, and why
+       dropout's mask              cnn__dropout_at
+       Adam                        cnn__adam_step (the equation), CNN__FOR(cnn__adam) in >>simd (as
+                                   it runs)
+       the training loop           cnn__train_epoch (one epoch), cnn_fit_with
+       what a network holds        struct cnn_net {
+       from a call to a card       the head of >>net
+       the fast convolution        cnn__choose_convolution
        how a layer is added        the head of >>layers
+       a .pth, read safely         cnn__read_pth, cnn__run_pickle
 
    CONFIGURATION: macros, defined before the #include that has CNN_IMPLEMENTATION
 
@@ -76,8 +83,8 @@
        "Convolution" is the textbook's  f(j,i) = sum_y sum_x z(j+y, i+x) u(y,x)  (6.2): the kernel
        is not mirrored. Signal processing calls this cross-correlation; deep learning never mirrors.
        dx is the gradient of the loss with respect to x. Outputs come before inputs in every call.
-       Messages and tables count layers from 1. Names and keys count from 0, as PyTorch's do: layer
-       1 of a block is "block.0". Indices in C count from 0.
+       Messages and tables count layers from 1. Names and keys count from 0, as PyTorch's do: the
+       first layer of a block is "block.0". Indices in C count from 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
        Two threads may use two networks at the same time, also with the same data set; one network,
@@ -87,14 +94,14 @@
 
        No recurrence, no transposed convolution. No float16 or int8 arithmetic. No distributed
        training.
-       -ffast-math is refused: it may not keep NaN, infinity and the order of sums, and it is not
-       needed for speed.
+       -ffast-math is refused: it lets the compiler ignore NaN and infinity and reorder sums, and it
+       is not needed for speed.
 */
 #ifndef CNN_H
 #define CNN_H
 
-/* The first number changes when a program may have to change, the second for something new, the
-   third for a fault that is mended. The backend table has a version of its own. */
+/* The first number changes when programs may have to be changed, the second when something is
+   added, the third when a fault is corrected. The backend table has a version of its own. */
 #define CNN_VERSION "2.0.0"
 #define CNN_VERSION_MAJOR 2
 #define CNN_VERSION_MINOR 0
@@ -416,7 +423,7 @@ typedef struct cnn_adam_options {
     float eps CNN__0 /* 1e-8 */, weight_decay CNN__0 /* adam 0, adamw 0.01 */;
 } cnn_adam_options;
 
-/* sgd    v = m v + g;  w = w - lr v               (Sutskever 2013)
+/* sgd    v = momentum v + g;  w = w - lr v        (Sutskever 2013)
    adam   w = w - lr m' / (sqrt(v') + eps)         (Kingma, Ba 2015)
    adamw  w = (1 - lr decay) w first, then adam    (Loshchilov, Hutter 2019)
    A second call makes a new optimizer, as in PyTorch: old moments, steps and schedule are gone. */
@@ -1630,6 +1637,10 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
        tau       activation
        s, d, p   stride, dilation, padding
 
+   In a shape, as in z (n, c, h, w), the same letter is how many there are. h, w: height and width
+   of the input; h', w': of the output; kh, kw: of the kernel; g: groups. In the code, s is the
+   struct with all sizes.
+
    The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
@@ -1660,7 +1671,7 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
 
        1D    f(i)       =       sum_x z(i+x)      u(x)                                     (6.1)
        2D    f(j,i)     = sum_y sum_x z(j+y, i+x) u(y,x)                                   (6.2)
-       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, s j + d y - p, s i + d x - p) u(k,c,y,x)
+       here  f(n,k,j,i) = b(k) + sum_c sum_y sum_x z(n, c, j s + y d - p, i s + x d - p) u(k,c,y,x)
 
    with stride s, dilation d and padding p. The lecture counts y and x from the kernel's centre,
    this code from its corner; the padding p makes up the difference. k kernels, each as deep as the
@@ -1670,14 +1681,18 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
        f  (n, k, h', w')   z  (n, c, h, w)   u  (k, c/g, kh, kw)   b  (k)
        h' = floor((h + p_top + p_bottom - d (kh - 1) - 1) / s) + 1
 
-   The product z u has the derivative u with respect to z, and z with respect to u. So:
+   A product z u changes by z when u changes by 1, and by u when z does. A weight takes part in many
+   outputs; its gradient is the sum over all of them (chain rule):
 
        db(k)       += sum_n sum_j sum_i df(n,k,j,i)
-       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, s j + d y - p, s i + d x - p)
-       dz(n, c, s j + d y - p, s i + d x - p) += df(n,k,j,i) u(k,c,y,x)    for all n,k,j,i,c,y,x
+       du(k,c,y,x) += sum_n sum_j sum_i df(n,k,j,i) z(n, c, j s + y d - p, i s + x d - p)
+       dz = 0, then for all n,k,j,i,c,y,x
+       dz(n, c, j s + y d - p, i s + x d - p) += df(n,k,j,i) u(k,c,y,x)
+
+   Terms whose z lies in the zero padding are left out.
    -------------------------------------------------------------------------------------------- */
 
-/* The row of z, s j + d y - p, that row y of the kernel meets at output row j; -1: a zero */
+/* The row of z, j s + y d - p, that row y of the kernel meets at output row j; -1: a zero */
 static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
 {
     return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
@@ -1775,6 +1790,7 @@ static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, c
         }
 }
 
+/* All three gradients; du, db and dz may each be NULL: not wanted. du and db are added to. */
 static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
                                  const float *df, const float *z, const float *u)
 {
@@ -1859,6 +1875,8 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
    The index holds a byte for each y: the winner's place in its window, row * kw + column. Backward
    finds the winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
+
+/* The rows top .. bottom-1 and columns left .. right-1 of x; count: m */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
@@ -1866,11 +1884,13 @@ static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
     cnn__window w;
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
+    /* cut at the end of the padding, which is where m is counted */
     w.bottom = s->in_height + s->pad_height;
     w.right = s->in_width + s->pad_width;
     if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
     if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
     w.count = (w.bottom - w.top) * (w.right - w.left);
+    /* cut at the input, where values are */
     if (w.top < 0) w.top = 0;
     if (w.left < 0) w.left = 0;
     if (w.bottom > s->in_height) w.bottom = s->in_height;
@@ -1913,7 +1933,7 @@ static unsigned char cnn__pool2d_index(const cnn_pool2d_shape *s, const float *m
     return (unsigned char)(row * s->kernel_width + column);
 }
 
-/* From the place in the window to the place in the map */
+/* The inverse: where in the map the winner with this index lies */
 static ptrdiff_t cnn__pool2d_indexed(const cnn_pool2d_shape *s, unsigned char index, int j, int i)
 {
     int row = j * s->stride_height - s->pad_height + index / s->kernel_width;
@@ -2215,7 +2235,9 @@ static void cnn__copy_channels(const cnn_copy_shape *s, float *to, const float *
        y(i)  = m(i) x(i) / (1 - p)        m(i) = 0 with probability p, else 1
        dx(i) = m(i) dy(i) / (1 - p)
 
-   The mask m is a function of (seed, layer, pass, i), so backward computes the same mask again.
+   The mask m is cnn_random's (seed, stream = layer, step = c->pass, word i). c->pass counts
+   training passes; only the next forward pass raises it (cnn__direct_next_batch), so backward finds
+   the same mask, and nothing is stored.
    -------------------------------------------------------------------------------------------- */
 static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x, size_t i)
 {
@@ -2807,8 +2829,10 @@ static cnn_backend cnn__direct(void)
 }
 
 /* ============================================================================================
-   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what
-            is computed; this section changes only the order of the sums and where values lie.
+   >>simd   The backend `simd`: the operations of the cards on vectors and threads. The cards say what is computed; this
+            section changes how: the order of the sums, where values lie and, with Winograd's algorithm, which products
+            are taken. A vector is 4, 8 or 16 floats in one register, which one instruction adds or multiplies at once;
+            a lane is one of its places.
 
             Lanes      One image lies in each lane of a vector. The loops are then the card's, with
                        vectors in place of numbers, and maps of any size fill the vectors:
@@ -2881,7 +2905,7 @@ typedef struct cnn__window_sum {
 /* A convolution whose input is padded already: the forward pass is one, and so is the way back from df to dx.
        out(k, j, i) = [relu] (bias(k) + sum over taps of  weight(k, c, y, x) in(c, j s + y d, i s + x d)) */
 typedef struct cnn__conv {
-    int groups, in_channels, out_channels;                 /* the channels of one group */
+    int groups, in_channels, out_channels;                 /* channels of one group, unlike cnn_conv2d_shape's */
     int kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
     int height, width;                                     /* of a map of the padded input */
     int out_height, out_width;
@@ -2908,7 +2932,7 @@ static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of
 
 /* ---- an instruction set ---- */
 
-typedef struct cnn__isa {                                  /* each function is explained where it is defined, below */
+typedef struct cnn__isa {                                  /* entry NAME is CNN__FOR(cnn__NAME), explained below */
     const char *name;
     int lanes;
     int rows, vectors;                                     /* of a product, at most */
@@ -2941,10 +2965,14 @@ typedef struct cnn__isa {                                  /* each function is e
     void (*adam)(const cnn__adam_factors *f, const cnn_adam_options *o, float *w, float *m, float *v, const float *g,
                  ptrdiff_t n);
     void (*dropout_values)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
-                    uint32_t index, uint32_t limit, float grow);
+                    uint32_t index, uint32_t limit, float grow);                           /* CNN__FOR(cnn__dropout) */
 } cnn__isa;
 
 /* ---- Winograd's matrices for 4 x 4 outputs (Lavin, Gray 2016) ----
+   Of a kernel u (r x r) and a window z ((r + 3) x (r + 3)), with . for products point by point:
+       U = G u GT,   V = BT z B,   M = sum over c of U . V,   f = AT M A   (4 x 4 outputs)          T: transposed
+   U depends on the kernel alone, V on the input alone: each is computed once and used often.
+
    A row of a kernel u and a row of a window z are polynomials. Their product is found from its values at the points
    0, 1, -1, 1/2, -2 and infinity (r = 3) or 0, 1, -1, 2, -2, 1/2, -1/2 and infinity (r = 5). Row i of G holds the
    powers of point i (over a constant), and so does column i of AT. These points lose the fewest digits: the error
@@ -3752,8 +3780,8 @@ static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->o
      - There are matrices for these two kernels only, without stride or dilation.
      - The transforms take time. A transformed input serves all output channels, a transformed output adds up all input
        channels: with fewer than 4 of either, the transforms do not pay.
-     - Tiles are computed whole. On a small map much of the last ones is cut off; what is left must save a third of the
-       multiplications (hence 1.5), or the transforms do not pay either.
+     - Tiles are computed whole. On a small map the last tiles reach beyond it, and that work is lost. It is counted:
+       Winograd is taken only with fewer than 2/3 of the direct multiplications.
    The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
    the gradient's size, would turn the rounding of a small gradient into whole steps. */
 static int cnn__choose_convolution(const cnn__conv *conv)
@@ -4993,23 +5021,28 @@ static cnn_backend cnn__simd(void)
 }
 
 /* ============================================================================================
-   >>layers   One room for each kind of layer: everything about it but the arithmetic, which is on
-           its card. The rest of the library asks the room and knows no kind by name.
+   >>layers   Every kind of layer: everything about it but the arithmetic, which is on its card. A
+              kind is a table of functions, cnn__kind; the rest of the library calls these and
+              names no kind.
 
    To add a layer:
        >>textbook   write its card: equation, shapes, _at, forward, backward
-       >>api        declare cnn_NAME(), and an entry of the backend table for each direction
+       >>api        declare cnn_NAME(), and an entry of the backend table for each direction; raise
+                    CNN_BACKEND_VERSION
        >>direct     fill the entries with the card; >>simd and cnn_cuda.cu, where they can be faster
-       here         build its room: its fields in cnn__layer, the functions of cnn__kind that it
-                    needs, their list, and cnn_NAME(), which hands a layer of this kind to cnn__add
+       here         its shape in cnn__shapes, its fields in cnn__layer, the functions of cnn__kind
+                    that it needs, their list, and cnn_NAME(), which hands a layer of this kind to
+                    cnn__add
+       >>net        cnn__missing_entry: a line for each new entry
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
+   Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
-   In this section: what rooms are made of; options; shapes; then a room for convolution,
-   activation, pooling, linear, batch normalisation, softmax, flatten and dropout.
+   In this section: what a kind is made of; options; shapes; then the kinds: convolution,
+   activation, pooling, linear, batch normalisation, softmax, flatten, dropout and joins.
    ============================================================================================ */
 
-/* ---- what rooms are made of ---- */
+/* ---- what a kind is made of ---- */
 
 typedef struct cnn__kind cnn__kind;
 struct cnn__call;
@@ -5019,8 +5052,8 @@ typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 
 enum { CNN__INPUTS = 2, CNN__TENSORS = 3 };  /* the most that a layer reads, and has of each */
 
-/* What the cards and the backends are called with. A layer's are fitted to its input; the batch is
-   an operation's. */
+/* The sizes that cards and backends take. A layer's are filled in by its kind's `shape`, all but
+   the batch, which cnn__call_of sets for each operation. */
 typedef struct cnn__shapes {
     cnn_conv2d_shape conv;
     cnn_pool2d_shape pool;
@@ -5040,24 +5073,25 @@ typedef struct cnn__layer {
     int first_tensor, tensor_count;         /* its parameters, in net->tensors */
     int first_buffer, buffer_count;         /* what it keeps but does not learn, in net->buffers */
     int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
-    int op;  /* the operation whose output is its own; -1: the samples */
+    int op;  /* which operation computes its output; -1: none, it is the samples */
     /* what others ask about it */
-    int has_kinks;  /* there its slope jumps, and a gradient check must look away */
+    /* its slope jumps somewhere (ReLU at 0); the gradient check skips these places */
+    int has_kinks;
     int training_only;                      /* in evaluation, its output is its input */
     int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
     int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
     size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
-    int takes_scale;  /* its parameters are a weight with a row for each output channel, and a bias */
+    int takes_scale;  /* its parameters: a weight with a row for each output channel, and a bias */
     /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
     double (*scale)(const struct cnn__call *c, int k, double *shift);
-    /* the rooms' own */
+    /* for the kinds' own functions */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
     cnn_linear_options linear_options;
     cnn_batch_norm_options norm_options;
-    int along_width, average, global;       /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
+    int along_width, average, global;  /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
     cnn_activation activation;
     float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
@@ -5083,7 +5117,7 @@ typedef struct cnn__op {                    /* the layers first .. last, run as 
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
     int wants_gradient;                     /* it learns, or something before it does */
-    float *dy;                              /* on the way back: the gradient of its output, so far */
+    float *dy;                              /* on the way back: its output's gradient, so far */
     float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
 } cnn__op;
 
@@ -5096,8 +5130,9 @@ typedef struct cnn__call {
     int number, batch, training;            /* number: the layer's place in the network */
     const cnn_counters *counters;
     float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
-    float *buffers[CNN__TENSORS];  /* NULL where one looks at how it trains: nothing may move then */
-    cnn__moments *moments;  /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
+    float *buffers[CNN__TENSORS];  /* NULL in a look at how it trains: nothing may move then */
+    /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
+    cnn__moments *moments;
     const float *x[CNN__INPUTS];
     const float *dy;
     float *y, *dx[CNN__INPUTS];
@@ -5105,33 +5140,42 @@ typedef struct cnn__call {
     void *work;
 } cnn__call;
 
-/* Who fits a layer: into which network, what messages call it, and where they go (NULL: nowhere) */
+/* Where a layer is being built: its network, its label in messages, and where an error is written
+   (NULL: nowhere) */
 typedef struct cnn__fitter {
     const cnn_net *net;
     const char *label;
     cnn__text *error;
 } cnn__fitter;
 
-/* What a kind of layer can be asked. From `options` on, entries may be NULL. */
+/* What a kind of layer can do. `shape` and `explain` must be there, and `at` where `forward` is;
+   any other entry may be NULL. */
 struct cnn__kind {
-    /* from the input's shape: its own shapes and the output's. 0 and an error: it does not fit */
+    /* From l->in and the options: fills l->shapes and l->out. Returns 1, or 0 and an error. */
     int (*shape)(cnn__layer *l, const cnn__fitter *f);
-    /* NULL, both: the output is the input, seen otherwise. Gradients are added to, dx overwritten */
+    /* Both NULL: nothing is computed; the output is the input in another shape. backward adds to
+       the parameters' gradients and overwrites dx. */
     void (*forward)(const cnn__call *c);
     void (*backward)(const cnn__call *c);
-    /* its card's _at: output (n, k, row, column), for the gradient check */
+    /* The card's _at: output (n, k, row, column), in double, for the gradient check. */
     double (*at)(const cnn__call *c, int n, int k, int row, int column);
-    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);  /* of sample 0 */
-    /* what the caller's options mean; once, before `shape`. 0 and an error: nothing */
+    /* Prints how output (k, row, column) of sample 0 comes about. */
+    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);
+    /* Puts the meaning of 0 and CNN_ZERO into the options; runs once, before `shape`. Returns 1, or
+       0 and an error. */
     int (*options)(cnn__layer *l, const cnn__fitter *f);
-    /* lists its parameters, and its buffers: name, ndim, shape, first values. How many there are */
+    /* Fill t with the parameters, or the buffers (kept, but not learned): name, ndim, shape, fans,
+       init. Return how many there are. */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
     int (*buffers)(const cnn__layer *l, cnn__tensor *t);
-    int (*fuse)(cnn__op *op, const cnn__layer *next);      /* 1: op does the next one's work too */
-    size_t (*work)(const cnn__call *c);     /* bytes of scratch, both directions */
-    double (*multiply_adds)(const cnn__layer *l);          /* of one sample, forward */
-    /* for cnn_export_c: the body of a C function that evaluates one sample, `out` from `in` (and
-       in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
+    /* Returns 1 if op now does the work of `next`, too. */
+    int (*fuse)(cnn__op *op, const cnn__layer *next);
+    /* Returns the bytes of scratch memory that both directions need. */
+    size_t (*work)(const cnn__call *c);
+    /* Of one sample, forward. NULL: 0, as for activation and pooling. */
+    double (*multiply_adds)(const cnn__layer *l);
+    /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
+       (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
     void (*export_c)(const cnn__layer *l, int number, FILE *file);
 };
 
@@ -5346,8 +5390,8 @@ typedef struct cnn__side {                  /* of an image, and the window that 
 
 /* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
    With ceil_mode as PyTorch's pooling_output_shape: rounded up, so that the last window may hang
-   over, but it begins in the input or the padding before it. A stride longer than the side gives
-   the same single window as one of the side's length, which it becomes. */
+   over, but it begins in the input or the padding before it. Also shortens *s.stride to the padded
+   side where it is longer: there is one window either way. */
 static int cnn__output_size(cnn__side s, const cnn__fitter *f)
 {
     int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
@@ -5608,7 +5652,7 @@ static double cnn__layer_conv2d_multiply_adds(const cnn__layer *l)
          * s->kernel_width;
 }
 
-/* Writes the products of channel c (of the group that kernel k sees) out; their sum. */
+/* Prints the products of channel c, counted in the group that kernel k sees. Returns their sum. */
 static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column,
                                    int c)
 {
@@ -5695,6 +5739,7 @@ static void cnn__layer_conv2d_export_c(const cnn__layer *l, int number, FILE *fi
 static const cnn__kind cnn__conv2d_kind = {
     cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
     cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
     cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds, cnn__layer_conv2d_export_c
 };
@@ -5782,6 +5827,7 @@ static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE
 static const cnn__kind cnn__activation_kind = {
     cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
     cnn__layer_activation_at, cnn__layer_activation_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_activation_export_c
 };
 
@@ -5988,6 +6034,7 @@ static void cnn__layer_pool2d_export_c(const cnn__layer *l, int number, FILE *fi
 static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
     cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
 };
 
@@ -6159,6 +6206,7 @@ static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *fi
 static const cnn__kind cnn__linear_kind = {
     cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
     cnn__layer_linear_at, cnn__layer_linear_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
     cnn__layer_linear_work, cnn__layer_linear_multiply_adds, cnn__layer_linear_export_c
 };
@@ -6331,6 +6379,7 @@ static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE
 static const cnn__kind cnn__batch_norm_kind = {
     cnn__layer_batch_norm_shape, cnn__layer_batch_norm_forward, cnn__layer_batch_norm_backward,
     cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_batch_norm_options, cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers,
     cnn__layer_batch_norm_fuse, cnn__layer_batch_norm_work, cnn__layer_batch_norm_multiply_adds,
     cnn__layer_batch_norm_export_c
@@ -6416,6 +6465,7 @@ static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *f
 static const cnn__kind cnn__softmax_kind = {
     cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
     cnn__layer_softmax_at, cnn__layer_softmax_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_softmax_export_c
 };
 
@@ -6445,6 +6495,7 @@ static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int
 
 static const cnn__kind cnn__flatten_kind = {
     cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
@@ -6507,6 +6558,7 @@ static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int
 static const cnn__kind cnn__dropout_kind = {
     cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
     cnn__layer_dropout_at, cnn__layer_dropout_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
@@ -6582,6 +6634,7 @@ static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
 static const cnn__kind cnn__add_kind = {
     cnn__layer_add_shape, cnn__layer_add_forward, cnn__layer_add_backward, cnn__layer_add_at,
     cnn__layer_add_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_add_export_c
 };
 
@@ -6641,6 +6694,7 @@ static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *fi
 static const cnn__kind cnn__concat_kind = {
     cnn__layer_concat_shape, cnn__layer_concat_forward, cnn__layer_concat_backward,
     cnn__layer_concat_at, cnn__layer_concat_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
     NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_concat_export_c
 };
 
@@ -6669,6 +6723,14 @@ void cnn_concat(cnn_net *net, int place)
 
            In this section: the network; building; its backend; its parameters, and layers fused into
            operations; memory for batches; looking; forward; losses; backward; every number by name.
+
+   From a program to a card; backward takes the same way, last operation first:
+       cnn_forward         checks the batch, gathers its samples into net->pass.x
+       cnn__run            one operation (cnn__op) after the other: a layer, or several fused
+       cnn__op_forward     puts the arguments together: cnn__call
+       kind->forward       the layer's kind, e.g. cnn__layer_conv2d_forward
+       backend entry       e.g. cnn__simd_conv2d_forward; `direct`: cnn__direct_conv2d_forward, which calls the card,
+                           cnn__conv2d_forward
    ============================================================================================ */
 
 /* at >>data: samples in its arrays, whatever `count` was set to */
@@ -6686,13 +6748,15 @@ static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 /* its augmentation, and the keys of that */
 static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t *seed, uint64_t *epoch);
 
-/* The copy of an array that does not change, of a data set that may have been freed since */
+/* An array of a data set that does not change (.constant), copied to the backend once. of: tells the data set from
+   others even after it was freed. */
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
 
 typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for the gradient of any output */
 
-/* What a pass leaves behind for the next one. Looks have one of their own, so that training goes on from its own. */
+/* The state of forward and backward passes. A network has two: one for training, one for looking (evaluating,
+   predicting, checking; see "looking" below), so that a look changes nothing in training. */
 typedef struct cnn__pass {
     int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
@@ -6729,7 +6793,7 @@ struct cnn_net {
     uint64_t seed;
     /* parameters: there once `ready` */
     int ready;
-    cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;
+    cnn__tensor *tensors, *buffers; int tensor_count, buffer_count;        /* tensors: parameters only */
     const cnn__tensor **state; int state_count;            /* both, as PyTorch's state dict lists them    */
     size_t parameter_count, state_size;     /* floats, gaps between tensors included: of parameters; with buffers */
     float *parameters, *moment1, *moment2;  /* behind the parameters are the buffers, which no optimizer sees    */
@@ -6738,11 +6802,11 @@ struct cnn_net {
     cnn__fold *folds;                       /* (op_count): what begins with that operation               */
     float *folded; size_t folded_size; int folded_now;     /* their weights; 0: the parameters have changed since */
     /* passes */
-    cnn__pass pass, look;                   /* look: the one that is not in use now                      */
-    int looking, allow_tf32;                /* looking: pass is the look's, and look is training's       */
+    cnn__pass pass, look;                   /* pass: in use; look: the one that waits                    */
+    int looking, allow_tf32;                /* looking: 1 between cnn__begin_look and cnn__end_look      */
     float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
-    /* a batch of a caller's: in backend memory; on the host */
+    /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
@@ -6879,7 +6943,7 @@ static int cnn__room_for_layer(cnn_net *net)
 
 static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 ? net->input : net->layers[layer].out; }
 
-/* Everything about a new layer but its place in the list. 0 and an error if it cannot be. */
+/* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
     cnn__fitter f;
@@ -9189,14 +9253,17 @@ static int cnn__train_epoch(cnn_net *net, cnn_loader *loader, const cnn_fit_opti
     progress.begun = progress.shown = cnn__seconds();
     cnn__reset_score(net);
     cnn_train(net);
+    /* The lecture's five lines: forward (cnn__forward_next: the next batch, through the network), loss, zero_grad,
+       backward, step. The rest is advice and display. */
     while (!cnn__stopped(net) && !(o->interrupted && done < all && o->interrupted(o->user))
            && cnn__forward_next(net, loader, &batch)) {
         cnn__take_loss(net, &batch, o->loss);
         cnn_zero_grad(net);
         cnn_backward(net);
         if (o->clip_grad_norm > 0) cnn__clip(net, o->clip_grad_norm);
-        cnn_step(net);                      /* the doctor reads the loss seldom: reading it waits for the step */
+        cnn_step(net);
         if (doctor->out && epoch == 1 && !done && !cnn__stopped(net)) cnn__doctor_first_batch(doctor, net);
+        /* every 50 batches only: reading the loss waits for a GPU to finish the step */
         if (doctor->out && done % 50 == 0 && !cnn__stopped(net)) cnn__doctor_loss(doctor, net, (double)cnn_loss(net));
         if (net->schedule == CNN__ONE_CYCLE_LR) cnn_scheduler_step(net);
         done++;

@@ -1,4 +1,4 @@
-/* test_layers.c - a layer that cnn.h has never heard of: one room here, and no line elsewhere. It is built, run, trained,
+/* test_layers.c - a layer that cnn.h has never heard of: one kind here, and no line elsewhere. It is built, run, trained,
    frozen, summed up, checked, explained, saved and refused like the others, so nothing in cnn.h asks a layer for its name.
 
        y(n,c,p) = w(c) x(n,c,p)      dx = w(c) dy      dw(c) += sum over n, p of dy x      a buffer counts training passes */
