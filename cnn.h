@@ -542,14 +542,14 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 
 /* ---- every number by name ---- */
 
-/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", "bn1.running_mean", and "input_layer.0"
+/* Keys: "input_layer.0.weight", "input_layer.0.weight.grad", "bn1.running_mean"; "input_layer.0"
    for that layer's output in the last forward pass (inside a fused operation it is computed again,
    with the current weights). Returns the number of floats; copies them if `values` has room for all
    (NULL: only count). 0 and an error if there is no such thing. */
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
 /* Sets a parameter or buffer; 1, or 0 and an error */
 int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);
-/* Returns the number of dimensions, or 0 and an error; num_batches_tracked has none, as in PyTorch */
+/* Returns the number of dimensions, or 0 and an error; num_batches_tracked has none, as PyTorch's */
 int cnn_shape(cnn_net *net, const char *key, int shape[4]);
 const char *cnn_key(cnn_net *net, int i);               /* parameter i from 0; NULL past the last */
 size_t cnn_num_parameters(cnn_net *net);                /* numbers to be learned */
@@ -6222,7 +6222,8 @@ void cnn_linear_with(cnn_net *net, cnn_linear_options o)
 /* ---- batch normalisation ---- */
 
 static const cnn__field cnn__batch_norm_fields[] = {
-    CNN__FLOAT(cnn_batch_norm_options, eps, 1e-5), CNN__FLOAT(cnn_batch_norm_options, momentum, 0.1),
+    CNN__FLOAT(cnn_batch_norm_options, eps, 1e-5),
+    CNN__FLOAT(cnn_batch_norm_options, momentum, 0.1),
     CNN__INT(cnn_batch_norm_options, no_affine, 0),
     CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
 };
@@ -6589,8 +6590,8 @@ static void cnn__layer_add_forward(const cnn__call *c)
 }
 
 /* Channels `first` .. of dy, or all of x behind them in y */
-static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels, int first,
-                           int back)
+static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels,
+                           int first, int back)
 {
     cnn_copy_shape s;
     s.batch = c->batch;
@@ -6710,7 +6711,10 @@ static void cnn__add_join(cnn_net *net, const cnn__kind *kind, const char *type,
     cnn__add(net, &layer);
 }
 
-void cnn_add(cnn_net *net, int place) { cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place); }
+void cnn_add(cnn_net *net, int place)
+{
+    cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place);
+}
 
 void cnn_concat(cnn_net *net, int place)
 {
@@ -6987,8 +6991,8 @@ static int cnn__is_place(cnn_net *net, const char *call, int place)
     if (cnn__stopped(net)) return 0;
     if (place >= 0 && place <= net->layer_count) return 1;
     net->broken = 1;
-    return cnn__fail(net, "%s: there is no place %d; cnn_here gives them, from 0, the samples, to %d, the last layer so "
-                     "far", call, place, net->layer_count);
+    return cnn__fail(net, "%s: there is no place %d; cnn_here gives them, from 0, the samples, to %d, the last layer "
+                     "so far", call, place, net->layer_count);
 }
 
 int cnn_here(const cnn_net *net) { return net ? net->here + 1 : 0; }
@@ -9196,8 +9200,8 @@ static void cnn__doctor_epoch(cnn__doctor *d, const cnn_net *net, const cnn_epoc
     if (!(d->best_loss > 0) || e->train.loss < d->best_loss) d->best_loss = e->train.loss;
     if (e->test.count && e->train.accuracy - e->test.accuracy > 0.1)
         cnn__advise(d, CNN__SAID_OVERFIT, "after epoch %d the network knows the training samples (%.1f %%) far better "
-                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, augmentation, more data, or fewer "
-                    "epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
+                    "than new ones (%.1f %%): it overfits. Use dropout, weight decay, augmentation, more data, or "
+                    "fewer epochs.", e->epoch, 100 * e->train.accuracy, 100 * e->test.accuracy);
 }
 
 /* ---- early stopping ----
@@ -10755,7 +10759,7 @@ static int cnn__usable_augment(const char *call, const cnn_data *data, const cnn
     int side = data->height < data->width ? data->height : data->width;
     if (o->padding < 0 || o->padding >= side)
         return cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d "
-                               "samples still meets the picture", call, o->padding, side - 1, data->height, data->width);
+                        "samples still meets the picture", call, o->padding, side - 1, data->height, data->width);
     if (o->rotation < 0 || o->rotation > 180)
         return cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call,
                         (double)o->rotation);
@@ -13124,8 +13128,8 @@ static void cnn__to_c_name(char *name)                      /* what is neither l
 
 static int cnn__is_c_name(const char *name)                 /* of a function, beside those that the file has */
 {
-    static const char words[] = " auto break case char const continue default do double else enum extern float for goto "
-        "if inline int long main register restrict return short signed sizeof static struct switch typedef union "
+    static const char words[] = " auto break case char const continue default do double else enum extern float for "
+        "goto if inline int long main register restrict return short signed sizeof static struct switch typedef union "
         "unsigned void volatile while expf fmaxf tanhf ";
     char word[80];
     size_t i;
@@ -13149,8 +13153,8 @@ static int cnn__name_export(cnn__export *e, const char *path, const char *name)
         return 1;
     }
     if (!cnn__is_c_name(name))
-        return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits and "
-                         "_, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
+        return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits "
+                         "and _, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
                          name);
     cnn__snprintf(e->name, sizeof e->name, "%s", name);
     return 1;
@@ -13179,8 +13183,8 @@ static int cnn__check_export(const cnn__export *e)
         if (cnn__has_code(l) && !l->kind->export_c)
             return cnn__fail(net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", label.s);
         if (l->mixes_samples && !l->buffer_count)
-            return cnn__fail(net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the other "
-                             "samples of the batch; train it with them", label.s);
+            return cnn__fail(net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the "
+                             "other samples of the batch; train it with them", label.s);
         if (strstr(l->name, "*/") || strstr(l->name, "/*"))
             return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
     }
@@ -13479,8 +13483,8 @@ static int cnn__is_worse(double error, double worst) { return worst == worst && 
 
 static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
-/* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: an input's size,
-   whose values are of one sample each; or 0 */
+/* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: the values of one
+   sample in an input; 0 for a parameter */
 static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
                               size_t per_sample, int samples, cnn_gradcheck_result *result, FILE *out)
 {
@@ -13540,12 +13544,14 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
     op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
     net->pass.no_grad = 0;
     if (!cnn__stopped(net)) {
-        for (k = 0; k < l->input_count; k++) cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
+        for (k = 0; k < l->input_count; k++)
+            cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, gradient, net->pass.batch);
-        for (k = 0; k < l->input_count; k++) cnn__fetch(net, dx[k], op->dx[k], sizeof **dx * cnn__input_size(l, k) * batch);
+        for (k = 0; k < l->input_count; k++)
+            cnn__fetch(net, dx[k], op->dx[k], sizeof **dx * cnn__input_size(l, k) * batch);
     }
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
