@@ -549,7 +549,7 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
 size_t cnn_get(cnn_net *net, const char *key, float *values, size_t room);
 /* Sets a parameter or buffer; 1, or 0 and an error */
 int cnn_set(cnn_net *net, const char *key, const float *values, size_t count);
-/* Returns the number of dimensions, or 0 and an error; num_batches_tracked has none, as PyTorch's */
+/* Returns the number of dimensions, or 0 and an error; num_batches_tracked has 0 */
 int cnn_shape(cnn_net *net, const char *key, int shape[4]);
 const char *cnn_key(cnn_net *net, int i);               /* parameter i from 0; NULL past the last */
 size_t cnn_num_parameters(cnn_net *net);                /* numbers to be learned */
@@ -13483,8 +13483,8 @@ static int cnn__is_worse(double error, double worst) { return worst == worst && 
 
 static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
-/* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: the values of one
-   sample in an input; 0 for a parameter */
+/* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: how many
+   values a sample of that input has; 0 for a parameter */
 static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
                               size_t per_sample, int samples, cnn_gradcheck_result *result, FILE *out)
 {
