@@ -4837,15 +4837,15 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
     int n;
     for (first = 0; first < m; first += n) {
         const float *x;
-        double mean, far, all;
+        double mean, delta, all;
         n = cnn__chunk_size(job->s, first);
         x = cnn__chunk(job->s, job->x, c, first, n, own);
         mean = (double)job->isa->total(x, n) / n;
-        far = mean - of.mean;
+        delta = mean - of.mean;
         all = (double)(first + n);
-        of.mean += far * n / all;
+        of.mean += delta * n / all;
         of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n);
-        of.var += far * far * (double)first * n / all;
+        of.var += delta * delta * (double)first * n / all;
     }
     of.var /= (double)m;
     return of;
@@ -6909,10 +6909,10 @@ static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text)
 /* `layer 6 (flatten) gives 16 x 7 x 7 = ` */
 static void cnn__tell_source(const cnn_net *net, cnn__text *text)
 {
-    const cnn__layer *last = net->layers + net->here;
+    const cnn__layer *last = net->here < 0 ? NULL : &net->layers[net->here];
     cnn__text label = { "the input" }, dims = { "" };
-    if (net->here >= 0) cnn__label(last, net->here + 1, &label);
-    if (net->here >= 0 && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
+    if (last) cnn__label(last, net->here + 1, &label);
+    if (last && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
     cnn__snprintf(text->s, sizeof text->s, "%.80s gives %.60s%s", label.s, dims.s, dims.s[0] ? " = " : "");
 }
 
