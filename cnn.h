@@ -1137,6 +1137,18 @@ static void cnn__put(cnn__bytes *b, const void *bytes, size_t count)
     b->count += count;
 }
 
+/* The array with room for one more of its items, of `size` bytes; without memory as it was, count still *room */
+static void *cnn__grow(void *array, int count, int *room, size_t size)
+{
+    int more = *room ? 2 * *room : 16;
+    void *larger = count < *room ? NULL : cnn__alloc((size_t)more, size);
+    if (!larger) return array;
+    if (count) memcpy(larger, array, size * (size_t)count);
+    cnn__free(array);
+    *room = more;
+    return larger;
+}
+
 /* ============================================================================================
    >>random   Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3;
               2011): ten rounds of multiplying and swapping turn a counter into four random words.
@@ -5457,6 +5469,15 @@ static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cn
     return 2;
 }
 
+/* f, slope: an operation's, which takes one activation */
+static int cnn__fuse_activation(cnn_activation *f, float *slope, const cnn__layer *next)
+{
+    if (!next->activation || *f) return 0;
+    *f = next->activation;
+    *slope = next->slope;
+    return 1;
+}
+
 /* ---- convolution ---- */
 
 static const cnn__field cnn__conv2d_fields[] = {
@@ -5609,11 +5630,7 @@ static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
 {
     const cnn_pool2d_shape *pool = &next->shapes.pool;
     if (op->shapes.conv.pool.kernel_height) return 0;      /* pooling is the last */
-    if (next->activation && !op->shapes.conv.activation) {
-        op->shapes.conv.activation = next->activation;
-        op->shapes.conv.slope = next->slope;
-        return 1;
-    }
+    if (cnn__fuse_activation(&op->shapes.conv.activation, &op->shapes.conv.slope, next)) return 1;
     if (!pool->kernel_height || pool->average
         || (double)pool->kernel_height * pool->kernel_width > 256)
         return 0;
@@ -6124,10 +6141,7 @@ static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
 {
-    if (!next->activation || op->shapes.linear.activation) return 0;
-    op->shapes.linear.activation = next->activation;
-    op->shapes.linear.slope = next->slope;
-    return 1;
+    return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next);
 }
 
 static size_t cnn__layer_linear_work(const cnn__call *c)
@@ -6284,10 +6298,7 @@ static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
 
 static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
 {
-    if (!next->activation || op->shapes.norm.activation) return 0;
-    op->shapes.norm.activation = next->activation;
-    op->shapes.norm.slope = next->slope;
-    return 1;
+    return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next);
 }
 
 static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
@@ -6931,20 +6942,6 @@ static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
         cnn__snprintf(layer->name, sizeof layer->name, "%d", net->block_layers++);
 }
 
-static int cnn__room_for_layer(cnn_net *net)
-{
-    int room = net->layer_room ? 2 * net->layer_room : 16;
-    cnn__layer *larger;
-    if (net->layer_count < net->layer_room) return 1;
-    larger = (cnn__layer *)cnn__alloc((size_t)room, sizeof *larger);
-    if (!larger) return 0;
-    if (net->layers) memcpy((void *)larger, net->layers, sizeof *larger * (size_t)net->layer_count);
-    cnn__free(net->layers);
-    net->layers = larger;
-    net->layer_room = room;
-    return 1;
-}
-
 static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 ? net->input : net->layers[layer].out; }
 
 /* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
@@ -6968,7 +6965,8 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
     if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
         return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
                            layer->out.height, layer->out.width, INT_MAX);
-    return cnn__room_for_layer(net) || cnn__misfit(&f, "out of memory");
+    net->layers = (cnn__layer *)cnn__grow(net->layers, net->layer_count, &net->layer_room, sizeof *layer);
+    return net->layer_count < net->layer_room || cnn__misfit(&f, "out of memory");
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
@@ -7335,6 +7333,17 @@ static int cnn__init_parameters(cnn_net *net)
     return !cnn__stopped(net);
 }
 
+/* A call of layer `number` with its parameters and buffers in a block like net->parameters, which may be on the host */
+static void cnn__bind(const cnn_net *net, int number, float *block, cnn__call *c)
+{
+    const cnn__layer *l = &net->layers[number];
+    int i;
+    c->layer = l;
+    c->number = number;
+    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = block + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = block + net->buffers[l->first_buffer + i].offset;
+}
+
 /* Layer i alone, as an operation */
 static cnn__op cnn__op_of(const cnn_net *net, int i)
 {
@@ -7345,6 +7354,9 @@ static cnn__op cnn__op_of(const cnn_net *net, int i)
     op.kept = net->layers[i].kept;
     return op;
 }
+
+/* The operation that computes a layer's output; -1: the samples */
+static int cnn__op_at(const cnn_net *net, int layer) { return layer < 0 ? -1 : net->layers[layer].op; }
 
 static int cnn__only_reader(const cnn_net *net, int i)     /* the next layer is the only one that sees i's output */
 {
@@ -7360,7 +7372,7 @@ static void cnn__fuse(cnn_net *net)
         cnn__layer *l = &net->layers[i];
         cnn__op *op = &net->pass.ops[net->op_count];
         if (!l->kind->forward) {            /* its output is its input's */
-            l->op = l->inputs[0] < 0 ? -1 : net->layers[l->inputs[0]].op;
+            l->op = cnn__op_at(net, l->inputs[0]);
             continue;
         }
         *op = cnn__op_of(net, i);
@@ -7383,7 +7395,7 @@ static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, in
 {
     const cnn__kind *kind = net->layers[fold->first].kind;
     int i;
-    if (net->layers[next->first - 1].readers != 1 || net->layers[next->first].inputs[0] != next->first - 1) return 0;
+    if (!cnn__only_reader(net, next->first - 1)) return 0;
     for (i = from; i <= next->last; i++) if (!kind->fuse || !kind->fuse(fold, &net->layers[i])) return 0;
     return 1;
 }
@@ -7416,24 +7428,14 @@ static int cnn__find_folds(cnn_net *net)
     return 1;
 }
 
-/* Layer `number` with its parameters and buffers on the host */
-static void cnn__host_tensors(const cnn_net *net, int number, float *state, cnn__call *c)
-{
-    const cnn__layer *l = &net->layers[number];
-    int i;
-    c->layer = l;
-    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = state + net->tensors[l->first_tensor + i].offset;
-    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = state + net->buffers[l->first_buffer + i].offset;
-}
-
 static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *state, float *to)
 {
     cnn__call from, scaled;
     size_t rows = (size_t)net->layers[fold->op.first].out.channels, row, i;
     memset(&from, 0, sizeof from);
     memset(&scaled, 0, sizeof scaled);
-    cnn__host_tensors(net, fold->op.first, state, &from);
-    cnn__host_tensors(net, fold->op.first + 1, state, &scaled);
+    cnn__bind(net, fold->op.first, state, &from);
+    cnn__bind(net, fold->op.first + 1, state, &scaled);
     row = net->tensors[from.layer->first_tensor].count / rows;
     for (i = 0; i < rows; i++) {
         double shift, scale = scaled.layer->scale(&scaled, (int)i, &shift);
@@ -7494,20 +7496,15 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     s->conv.allow_tf32 = net->allow_tf32;
     s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->norm.batch = s->map.batch = batch;
     memset(&c, 0, sizeof c);
+    cnn__bind(net, op->first, net->parameters, &c);
     c.b = &net->backend;
-    c.layer = l;
     c.shapes = s;
-    c.number = op->first;
     c.batch = batch;
     c.training = !net->pass.evaluating;
     c.counters = net->pass.counters;
-    for (i = 0; i < l->tensor_count; i++) {
-        size_t offset = net->tensors[l->first_tensor + i].offset;
-        c.tensors[i] = net->parameters + offset;
-        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + offset;
-    }
-    for (i = 0; i < l->buffer_count && !(net->looking && c.training); i++)
-        c.buffers[i] = net->parameters + net->buffers[l->first_buffer + i].offset;
+    for (i = 0; i < l->tensor_count; i++)
+        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
+    if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
     c.index = net->pass.no_grad ? NULL : op->index;
@@ -7835,7 +7832,7 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
         cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
         for (k = 0; k < l->input_count; k++)
-            op->x[k] = cnn__output_of(net, l->inputs[k] < 0 ? -1 : net->layers[l->inputs[k]].op);
+            op->x[k] = cnn__output_of(net, cnn__op_at(net, l->inputs[k]));
         op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
         if (net->looking && net->folded_now && net->folds[i].op.last >= 0) i = cnn__run_fold(net, i, batch);
         else if (op->y == op->output) cnn__op_forward(net, op, batch);
@@ -7905,7 +7902,6 @@ static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
 /* The batch's samples as they are now, in backend memory; the order that goes with them is 0, 1, 2, ... */
 static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, size_t size)
 {
-    const cnn_backend *b = &net->backend;
     size_t bytes = size * (size_t)batch;
     void *rows;
     if (bytes > net->staged_size) {
@@ -7915,7 +7911,7 @@ static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, 
         if (!net->staged) return NULL;
     }
     rows = cnn__stage(net, from, batch, size);
-    if (rows) b->upload(b->context, net->staged, rows, bytes);
+    if (rows) cnn__upload(net, net->staged, rows, bytes);
     return rows ? net->staged : NULL;
 }
 
@@ -7936,9 +7932,7 @@ static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 /* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
 static void cnn__send_order(cnn_net *net, const int *order, int count)
 {
-    const cnn_backend *b;
     if (!cnn__ready(net)) return;
-    b = &net->backend;
     net->pass.has_loss = 0;
     memset(&net->pass.last, 0, sizeof net->pass.last);               /* its order may not be there any more */
     if (count > net->pass.order_room) {
@@ -7950,10 +7944,10 @@ static void cnn__send_order(cnn_net *net, const int *order, int count)
     }
     if (count > net->pass.order_room - net->pass.order_next) {
         uint64_t zero = 0;
-        b->upload(b->context, &net->pass.counters->next_offset, &zero, sizeof zero);
+        cnn__upload(net, &net->pass.counters->next_offset, &zero, sizeof zero);
         net->pass.order_next = 0;
     }
-    b->upload(b->context, net->pass.order + net->pass.order_next, order, sizeof(int) * (size_t)count);
+    cnn__upload(net, net->pass.order + net->pass.order_next, order, sizeof(int) * (size_t)count);
 }
 
 static int cnn__usable_count(cnn__text *error, const char *call, const cnn_data *data)
@@ -7999,15 +7993,14 @@ static int cnn__take_order(cnn_net *net, const cnn_batch *batch)
 /* How a batch is to be augmented: only to train on. What changes with the epoch goes into the counters. */
 static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
 {
-    const cnn_backend *b = &net->backend;
     cnn_counters *c = net->pass.counters;
     cnn_augment_options o;
     uint64_t seed, epoch;
     memset((void *)&o, 0, sizeof o);
     if (net->looking || net->pass.evaluating || !batch->data->augmented_by) return o;
     o = cnn__augmentation(batch->data->augmented_by, &seed, &epoch);
-    if (seed != net->pass.data_seed) b->upload(b->context, &c->data_seed, &seed, sizeof seed);
-    if (epoch != net->pass.epoch) b->upload(b->context, &c->epoch, &epoch, sizeof epoch);
+    if (seed != net->pass.data_seed) cnn__upload(net, &c->data_seed, &seed, sizeof seed);
+    if (epoch != net->pass.epoch) cnn__upload(net, &c->epoch, &epoch, sizeof epoch);
     net->pass.data_seed = seed;
     net->pass.epoch = epoch;
     return o;
@@ -8081,7 +8074,7 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
     size_t size = 4 * (size_t)width;
     if (cnn__is_sent(net, batch->data)) {
         void *rows = cnn__stage(net, from, batch->size, size);
-        if (rows) b->upload(b->context, to, rows, size * (size_t)batch->size);
+        if (rows) cnn__upload(net, to, rows, size * (size_t)batch->size);
     } else {
         from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
         if (!cnn__stopped(net))
@@ -8238,19 +8231,17 @@ void cnn_zero_grad(cnn_net *net)
     cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
 }
 
-static int cnn__learns(cnn_net *net, cnn__op *op)
+static int cnn__learns(const cnn__layer *l)
 {
-    cnn__call c = cnn__call_of(net, op, net->pass.batch);
     int i;
-    for (i = 0; i < CNN__TENSORS; i++) if (c.gradients[i]) return 1;
+    for (i = 0; i < l->tensor_count; i++) if (!l->frozen[i]) return 1;
     return 0;
 }
 
 /* The operation that gives op its input k; NULL: the samples */
 static cnn__op *cnn__producer(cnn_net *net, const cnn__op *op, int k)
 {
-    int from = net->layers[op->first].inputs[k];
-    from = from < 0 ? -1 : net->layers[from].op;
+    int from = cnn__op_at(net, net->layers[op->first].inputs[k]);
     return from < 0 ? NULL : &net->pass.ops[from];
 }
 
@@ -8260,7 +8251,7 @@ static int cnn__find_learners(cnn_net *net)
     int any = 0, i, k;
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i], *from;
-        op->wants_gradient = cnn__learns(net, op);
+        op->wants_gradient = cnn__learns(&net->layers[op->first]);
         for (k = 0; k < net->layers[op->first].input_count; k++)
             if ((from = cnn__producer(net, op, k)) != NULL && from->wants_gradient) op->wants_gradient = 1;
         any |= op->wants_gradient;
@@ -8640,11 +8631,10 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
         cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
     else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
     for (i = 0; net->ready && i < net->tensor_count; i++) {
-        const cnn__tensor *t = &net->tensors[i];
-        int trainable = !cnn__frozen(net, t);
+        const cnn__tensor *tensor = &net->tensors[i];
+        int trainable = !cnn__frozen(net, tensor);
         cnn__upload(net, &net->spans[i].trainable, &trainable, sizeof trainable);
-        if (!trainable) cnn__zero(net, net->pass.gradients + t->offset,
-                                          sizeof(float) * t->count);
+        if (!trainable) cnn__zero(net, net->pass.gradients + tensor->offset, sizeof(float) * tensor->count);
     }
 }
 
@@ -9015,15 +9005,8 @@ static double cnn__seconds(void)                           /* wall clock */
 
 static int cnn__remember_epoch(cnn_net *net, const cnn_epoch *epoch)
 {
-    if (net->history_count == net->history_room) {
-        int room = net->history_room ? 2 * net->history_room : 32;
-        cnn_epoch *larger = (cnn_epoch *)cnn__alloc((size_t)room, sizeof *larger);
-        if (!larger) return cnn__fail(net, "cnn_fit: out of memory for the history");
-        if (net->history) memcpy(larger, net->history, sizeof *larger * (size_t)net->history_count);
-        cnn__free(net->history);
-        net->history = larger;
-        net->history_room = room;
-    }
+    net->history = (cnn_epoch *)cnn__grow(net->history, net->history_count, &net->history_room, sizeof *epoch);
+    if (net->history_count == net->history_room) return cnn__fail(net, "cnn_fit: out of memory for the history");
     net->history[net->history_count++] = *epoch;
     return 1;
 }
@@ -13448,15 +13431,12 @@ static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const 
     cnn__call c;
     int i;
     memset(&c, 0, sizeof c);
-    c.layer = l;
+    cnn__bind(net, number, parameters, &c);
     c.shapes = &l->shapes;
-    c.number = number;
     c.batch = net->pass.batch;
     c.training = !net->pass.evaluating;
     c.counters = counters;
     for (i = 0; i < l->input_count; i++) c.x[i] = x[i];
-    for (i = 0; i < l->tensor_count; i++) c.tensors[i] = parameters + net->tensors[l->first_tensor + i].offset;
-    for (i = 0; i < l->buffer_count; i++) c.buffers[i] = parameters + net->buffers[l->first_buffer + i].offset;
     return c;
 }
 
