@@ -87,6 +87,8 @@
        first layer of a block is "block.0". Indices in C count from 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
+       A result has the same bits for any number of threads, but not for any batch size: that
+       decides in which order numbers are added up.
        Two threads may use two networks at the same time, also with the same data set; one network,
        loader or file belongs to one thread at a time.
 
@@ -2995,6 +2997,9 @@ static cnn_backend cnn__direct(void)
                            image 1   a1 b1 c1 ...      becomes      pixel b   b0 b1 b2 b3
                            ...                                      ...       lanes 0 to 3
 
+                       Few images would leave lanes empty. Then each image is cut into parts, and
+                       a part lies in each lane (cnn__choose_cut); in the linear layer the inputs
+                       of one sample do (cnn__linear_rows_piece).
             Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
@@ -3011,7 +3016,8 @@ static cnn_backend cnn__direct(void)
 
    THE WORDS of this section:
        lane     one number of a vector; lane l belongs to image l of a block
-       block    as many images (in the linear layer: samples) as a vector has lanes
+       block    as many images (or parts of images; in the linear layer: samples) as a vector has lanes
+       share    some of the output channels; with few blocks, a piece computes one
        map      one channel of one image
        tap      one weight of a kernel, and the input value that it is multiplied by
        window   the input values that one output value sees
@@ -3032,6 +3038,12 @@ static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
 /* How many of the `left` go next, at most `most`, so that all shares are about equal: 7 by at most 3 are 3 + 2 + 2. */
 static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__divide_up(left, most)); }
+
+/* Whether so many images or samples, one in each lane, fill three lanes of four. If not, lanes hold something else. */
+static int cnn__fills_lanes(int samples, int lanes)
+{
+    return 4 * (double)samples >= 3.0 * lanes * cnn__divide_up(samples, lanes);
+}
 
 /* ---- the operands of the vector functions ---- */
 
@@ -3091,6 +3103,7 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     int lanes;
     int rows, vectors;                                     /* of a product, at most */
     void (*multiply)(const cnn__product *p);
+    void (*multiply_rows)(const cnn__product *p);
     void (*add_windows)(const cnn__window_sum *w);
     ptrdiff_t (*list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
                                const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n);
@@ -3293,6 +3306,37 @@ static void CNN__FOR(cnn__multiply)(const cnn__product *p)
     if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, 1);
     else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, 2);
     else CNN__FOR(cnn__multiply_of)(p, CNN__VECTORS);
+}
+
+/* C = init + A B^T, for rows of B that are as contiguous as those of A: the lanes lie along the depth, and are added up
+   at the end. A column of C is a row of B; c(r, v) lies at c[v c_stride + r]. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_rows_of)(const cnn__product *p, int vectors)
+{
+    CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
+    int r, v, t, l;
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero;
+    for (t = 0; t + CNN__LANES <= p->depth; t += CNN__LANES) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + v * p->b_stride + t);
+        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+            CNN__VECTOR value = CNN__LOAD(p->a[r] + t);
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
+        }
+    }
+    for (r = 0; r < p->rows; r++)
+        for (v = 0; v < vectors; v++) {
+            float total = p->init[r];
+            for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[r][v])[l];
+            for (l = t; l < p->depth; l++) total += p->a[r][l] * p->b[v * p->b_stride + l];
+            p->c[v * p->c_stride + r] = p->relu && total <= 0 ? 0 : total;
+        }
+}
+
+static void CNN__FOR(cnn__multiply_rows)(const cnn__product *p)
+{
+    if (p->vectors == 1) CNN__FOR(cnn__multiply_rows_of)(p, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_rows_of)(p, 2);
+    else CNN__FOR(cnn__multiply_rows_of)(p, CNN__VECTORS);
 }
 
 /* cnn__window_sum for rows x vectors of its windows, from `x` on: one load for each multiply-add. Too few sums stall on
@@ -3749,7 +3793,8 @@ static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64
 
 static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
-    CNN__FOR(cnn__multiply), CNN__FOR(cnn__add_windows), CNN__FOR(cnn__list_nonzeros),
+    CNN__FOR(cnn__multiply), CNN__FOR(cnn__multiply_rows), CNN__FOR(cnn__add_windows),
+    CNN__FOR(cnn__list_nonzeros),
     CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
@@ -3937,9 +3982,10 @@ static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->o
        channels: with fewer than 4 of either, the transforms do not pay.
      - Tiles are computed whole. On a small map the last tiles reach beyond it, and that work is lost. It is counted:
        Winograd is taken only with fewer than 2/3 of the direct multiplications.
+     - A kernel's transform takes as long as some 40 multiplications. With one block of images that counts, too.
    The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
    the gradient's size, would turn the rounding of a small gradient into whole steps. */
-static int cnn__choose_convolution(const cnn__conv *conv)
+static int cnn__choose_convolution(const cnn__conv *conv, int blocks)
 {
     int r = conv->kernel_height, points = r + 3;
     double winograd, direct;
@@ -3947,12 +3993,13 @@ static int cnn__choose_convolution(const cnn__conv *conv)
     if (conv->stride_height != 1 || conv->stride_width != 1) return 0;
     if (conv->dilation_height != 1 || conv->dilation_width != 1) return 0;
     if (conv->in_channels < 4 || conv->out_channels < 4) return 0;
-    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width) + 40.0 / blocks;
     direct = (double)r * r * conv->out_height * conv->out_width;
     return 1.5 * winograd < direct ? points : 0;
 }
 
 enum {
+    CNN__FEW_BLOCKS = 4,                    /* forward: with fewer, a block has several pieces, for so many threads */
     CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
@@ -3999,10 +4046,12 @@ typedef struct cnn__weight_window {
 typedef struct cnn__conv_plan {
     cnn__conv forward, backward;            /* from X to Z; from D to dx */
     int lanes, blocks, pieces;
+    int shares;                             /* forward: of the output channels; a piece computes one, of one block */
     int df_top, df_left;                    /* where df(0, 0) lies in D */
     int top, left;                          /* where the backward convolution begins in D */
     int fold;                               /* dx is computed with its padding, which is then added to the inside */
     ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
+    ptrdiff_t own;                          /* forward: of a share of an image */
     cnn__weight_window window;
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
@@ -4016,7 +4065,7 @@ static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
     int tiles;
     if (!conv->points) return;
     tiles = cnn__tiles_at_once(conv, p->lanes);
-    p->u_size = cnn__align(conv->groups * cnn__u_size(conv, p->lanes));
+    p->u_size = cnn__align(conv->groups * p->shares * cnn__u_size(conv, p->lanes));
     p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
     p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
 }
@@ -4024,14 +4073,17 @@ static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
 static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
     cnn__conv *conv = &p->forward;
-    conv->points = cnn__choose_convolution(conv);
+    conv->points = cnn__choose_convolution(conv, p->blocks);
+    while (p->shares > 1 && (s->groups > 1 || s->out_channels % (p->shares * CNN__MOST_ROWS))) p->shares--;
+    conv->out_channels /= p->shares;
+    p->own = p->image / p->shares;
     if (conv->points) {                                    /* the last tiles reach beyond the padding */
         conv->height = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
         conv->width = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
     }
     p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
-    p->z_size = cnn__align(s->out_channels * cnn__out_map(conv) * p->lanes);
-    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->image * p->lanes) : 0;
+    p->z_size = cnn__align(conv->groups * conv->out_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->own * p->lanes) : 0;
     cnn__plan_winograd(p, conv);
 }
 
@@ -4053,7 +4105,7 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     conv->stride_height = conv->stride_width = 1;
     conv->out_height = s->in_height + (p->fold ? s->pad_top + s->pad_bottom : 0);
     conv->out_width = s->in_width + (p->fold ? s->pad_left + s->pad_right : 0);
-    conv->points = cnn__choose_convolution(conv);
+    conv->points = cnn__choose_convolution(conv, p->blocks);
     conv->height = p->top + rows + (conv->points ? 4 * cnn__tiles(conv->out_height) : conv->out_height);
     conv->width = p->left + columns + (conv->points ? 4 * cnn__tiles(conv->out_width) : conv->out_width);
     conv->height = (int)cnn__larger(conv->height, p->df_top + (s->out_height - 1) * s->stride_height + 1);
@@ -4103,6 +4155,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     p.lanes = isa->lanes;
     p.blocks = cnn__divide_up(s->batch, p.lanes);
     p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
+    p.shares = backward ? 1 : cnn__divide_up(CNN__FEW_BLOCKS, p.blocks);
     p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
     p.image = s->out_channels * p.map;
     if (!backward) cnn__plan_forward(&p, s);
@@ -4128,6 +4181,8 @@ typedef struct cnn__conv_job {
     int learns; float *sums;                               /* dweight or dbias is wanted; their sums, piece by piece */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
+    const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
+    float *laid;                                           /* forward with few blocks: X of each */
 } cnn__conv_job;
 
 static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
@@ -4168,17 +4223,16 @@ static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, 
     }
 }
 
-/* X forward: a block of images */
-static void cnn__pad_block(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
-                           const float *x, int images)
+/* X forward: map c of a block of images */
+static void cnn__pad_map(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
+                         const float *x, int c, int images)
 {
-    int c, lanes = isa->lanes;
+    int lanes = isa->lanes;
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
-    for (c = 0; c < s->in_channels; c++, x += pixels, to += conv->height * row_stride) {
-        isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x,
-                      s->in_channels * pixels, images, s->in_height, s->in_width);
-        cnn__fill_borders(s, conv, to, lanes);
-    }
+    to += c * conv->height * row_stride;
+    isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x + c * pixels,
+                  s->in_channels * pixels, images, s->in_height, s->in_width);
+    cnn__fill_borders(s, conv, to, lanes);
 }
 
 /* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
@@ -4285,13 +4339,16 @@ static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, f
     }
 }
 
-/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block */
-static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float *out, const float *in,
+/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block. share: of
+   the output channels, as if there were as many groups before it */
+static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, int share, float *out, const float *in,
                           const float *bias, int relu, const cnn__conv_arrays *a)
 {
     const cnn__isa *isa = job->isa;
-    const float *weight = job->weight, *u = job->u;
+    const float *weight = job->weight + share * conv->out_channels * cnn__taps(conv);
+    const float *u = job->u + share * cnn__u_size(conv, isa->lanes);
     int group;
+    if (bias) bias += share * conv->out_channels;
     for (group = 0; group < conv->groups; group++) {
         if (conv->points) cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a);
         else cnn__convolve_direct(isa, conv, out, in, weight, bias, relu, a->offsets);
@@ -4303,28 +4360,204 @@ static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float
     }
 }
 
-/* The card of convolution for a block of images: pad, convolve, activate, pool. */
-static void cnn__conv_forward_piece(void *arguments, int block, int thread)
+/* ---- a few images: each is cut into parts, and a part lies in each lane ----
+
+       0  1  2  3         A part has its own outputs, and all inputs that these see: neighbours share
+       4  5  6  7         inputs as far as a kernel reaches. So it is an image of a convolution
+       8  9 10 11         without padding, which all that is above computes. X is laid out once, and
+      12 13 14 15         the results go back to their places in the maps.
+
+   One image fills 16 lanes, e.g. with 4 x 4 parts. */
+
+typedef struct cnn__cut {
+    cnn_conv2d_shape part;                  /* its batch: all parts of all images */
+    int down, right;                        /* parts of an image; 1 x 1: it is not cut */
+    int pool_later;                         /* the parts are not pooled: the whole maps are */
+} cnn__cut;
+
+static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down, int right, int pool_later,
+                                             cnn__cut *cut)
+{
+    cnn_conv2d_shape *part = &cut->part;
+    cnn_pool2d_shape *pool = &part->pool;
+    int rows, columns;                      /* outputs of a part, after pooling */
+    *part = *s;
+    cut->down = down;
+    cut->right = right;
+    cut->pool_later = pool_later;
+    if (pool_later) memset(pool, 0, sizeof *pool);
+    if (down * right == 1) return part;
+    rows = cnn__divide_up(pool->kernel_height ? pool->out_height : s->out_height, down);
+    columns = cnn__divide_up(pool->kernel_height ? pool->out_width : s->out_width, right);
+    part->batch = s->batch * down * right;
+    part->out_height = pool->kernel_height ? rows * pool->stride_height : rows;
+    part->out_width = pool->kernel_height ? columns * pool->stride_width : columns;
+    part->in_height = (part->out_height - 1) * s->stride_height + (s->kernel_height - 1) * s->dilation_height + 1;
+    part->in_width = (part->out_width - 1) * s->stride_width + (s->kernel_width - 1) * s->dilation_width + 1;
+    part->pad_top = part->pad_left = part->pad_bottom = part->pad_right = 0;
+    part->padding_mode = CNN_ZEROS;
+    pool->batch = part->batch;
+    pool->in_height = part->out_height; pool->in_width = part->out_width;
+    pool->out_height = rows; pool->out_width = columns;
+    return part;
+}
+
+/* Vectors that are multiplied or copied for a cut, about */
+static double cnn__cost_of(const cnn_conv2d_shape *part, const cnn__isa *isa)
+{
+    cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
+    const cnn__conv *conv = &p.forward;
+    double taps = (double)conv->kernel_height * conv->kernel_width * conv->out_height * conv->out_width;
+    double tiles = (double)cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), copied = (double)p.image;
+    double products = p.blocks * taps;
+    if (conv->points) products = p.blocks * conv->points * conv->points * tiles + 40;
+    copied += (double)part->in_channels * part->in_height * part->in_width;
+    return products * part->out_channels * conv->in_channels + 4 * p.blocks * copied;
+}
+
+/* Whether each window of the pool lies in one part, wherever the maps are cut */
+static int cnn__pools_apart(const cnn_pool2d_shape *p)
+{
+    return p->kernel_height == p->stride_height && p->kernel_width == p->stride_width && !p->pad_height && !p->pad_width
+        && p->out_height * p->kernel_height <= p->in_height && p->out_width * p->kernel_width <= p->in_width;
+}
+
+/* HOW AN IMAGE IS CUT. Not at all if the images fill the lanes. Else into the parts that cost least; among those within
+   a tenth of it, into most, up to FEW_BLOCKS: then as many threads share them. They are pooled at once where that is
+   possible; if the pooled map is too small to fill the lanes, or windows overlap, later. */
+static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
+{
+    int pooled = s->pool.kernel_height > 0, later, down, right, most = CNN__FEW_BLOCKS * isa->lanes;
+    double least, best;
+    cnn__cut cut, tried;
+    least = best = cnn__cost_of(cnn__cut_into(s, 1, 1, 0, &cut), isa);
+    if (cnn__fills_lanes(s->batch, isa->lanes)) return cut;
+    for (later = pooled && !cnn__pools_apart(&s->pool); later <= pooled; later++) {
+        int height = pooled && !later ? s->pool.out_height : s->out_height;
+        int width = pooled && !later ? s->pool.out_width : s->out_width;
+        for (down = 1; down <= height && down * s->batch <= most; down++)
+            for (right = 1; right <= width && down * right * s->batch <= most; right++) {
+                double cost = cnn__cost_of(cnn__cut_into(s, down, right, later, &tried), isa);
+                int more = tried.part.batch > cut.part.batch && later == cut.pool_later;
+                if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* by the card, value by value */
+                if (cost >= (more ? 1.1 * least : best)) continue;
+                if (cost < least) least = cost;
+                best = cost;
+                cut = tried;
+            }
+    }
+    return cut;
+}
+
+/* Where part `number` begins: its first output, after pooling, and in the padded input */
+typedef struct cnn__part_of { int image, row, column, in_row, in_column; } cnn__part_of;
+
+static cnn__part_of cnn__find_part(const cnn__conv_job *job, int number)
+{
+    const cnn_conv2d_shape *part = &job->cut->part, *s = job->whole;
+    int pooled = part->pool.kernel_height > 0, right = job->cut->right, j, i;
+    cnn__part_of at;
+    at.image = number / (job->cut->down * right);
+    j = number / right % job->cut->down;
+    i = number % right;
+    at.row = j * (pooled ? part->pool.out_height : part->out_height);
+    at.column = i * (pooled ? part->pool.out_width : part->out_width);
+    at.in_row = j * part->out_height * s->stride_height - s->pad_top;
+    at.in_column = i * part->out_width * s->stride_width - s->pad_left;
+    return at;
+}
+
+/* Map c of X: a part in each lane. What lies beyond the padding belongs to outputs that nobody wants: 0. */
+static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, float *to)
+{
+    const cnn_conv2d_shape *s = job->whole;
+    int lanes = job->plan.lanes, height = job->plan.forward.height, width = job->plan.forward.width, l, j, i;
+    if (parts < lanes) cnn__zero_floats(to, (ptrdiff_t)height * width * lanes);
+    for (l = 0; l < parts; l++) {
+        cnn__part_of at = cnn__find_part(job, first + l);
+        const float *map = job->x + ((ptrdiff_t)at.image * s->in_channels + c) * s->in_height * s->in_width;
+        float *lane = to + l;
+        for (j = at.in_row; j < at.in_row + height; j++) {
+            int row = j >= s->in_height + s->pad_bottom ? -1 : cnn__border(j, s->in_height, s->padding_mode);
+            const float *from = map + (ptrdiff_t)row * s->in_width;
+            for (i = at.in_column; i < at.in_column + width; i++, lane += lanes) {
+                int column = i;
+                if ((unsigned)i >= (unsigned)s->in_width)
+                    column = i >= s->in_width + s->pad_right ? -1 : cnn__border(i, s->in_width, s->padding_mode);
+                *lane = row < 0 || column < 0 ? 0 : from[column];
+            }
+        }
+    }
+}
+
+/* `channels` maps of y and index, from the lanes to their places */
+static void cnn__paste(const cnn__conv_job *job, int first, int parts, int channel, int channels, const float *y,
+                       const float *index)
+{
+    const cnn_conv2d_shape *part = job->s, *s = job->whole;
+    int pooled = part->pool.kernel_height > 0, lanes = job->plan.lanes, l, k, j, i;
+    int height = pooled ? s->pool.out_height : s->out_height, rows = pooled ? part->pool.out_height : part->out_height;
+    int width = pooled ? s->pool.out_width : s->out_width, columns = pooled ? part->pool.out_width : part->out_width;
+    for (l = 0; l < parts; l++) {
+        cnn__part_of at = cnn__find_part(job, first + l);
+        int high = cnn__smaller(rows, height - at.row), wide = cnn__smaller(columns, width - at.column);
+        for (k = 0; k < channels; k++)
+            for (j = 0; j < high; j++) {
+                ptrdiff_t map = (ptrdiff_t)at.image * s->out_channels + channel + k;
+                ptrdiff_t to = (map * height + at.row + j) * width + at.column;
+                ptrdiff_t from = ((ptrdiff_t)k * rows + j) * columns * lanes + l;
+                for (i = 0; i < wide; i++) job->out[to + i] = y[from + (ptrdiff_t)i * lanes];
+                for (i = 0; index && i < wide; i++)
+                    job->out_index[to + i] = (unsigned char)index[from + (ptrdiff_t)i * lanes];
+            }
+    }
+}
+
+/* The card of convolution for a piece, a share of the output channels of a block of images. X is padded here or, with
+   few blocks, is there already, because several pieces read it. */
+static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
-    int pooled = s->pool.kernel_height > 0;
-    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width,
-                   images);
-    cnn__convolve(job, &p->forward, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
+    int block = piece / p->shares, share = piece % p->shares, channels = s->out_channels / p->shares;
+    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
+    cnn_pool2d_shape pool = s->pool;
+    float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
+    ptrdiff_t to = first * p->image + share * p->own;
+    if (job->laid) a.x = job->laid + block * p->x_size;
+    else
+        for (c = 0; c < s->in_channels; c++)
+            cnn__pad_map(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
+                         * s->in_width, c, images);
+    cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activation_forward(s->activation, s->slope, a.z, a.z,
-                                (size_t)(s->out_channels * cnn__out_map(&p->forward) * lanes));
-    if (pooled) {
-        float *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
-        isa->max_pool(&s->pool, a.pooled, index, a.z);
-        if (index) isa->bytes_from_lanes(job->out_index + first * p->image, p->image, images, index, p->image);
+                                (size_t)(channels * cnn__out_map(&p->forward) * lanes));
+    pool.channels = channels;
+    if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
+    if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
+    else {
+        isa->from_lanes(job->out + to, p->image, images, y, lanes, p->own);
+        if (index) isa->bytes_from_lanes(job->out_index + to, p->image, images, index, p->own);
     }
-    isa->from_lanes(job->out + first * p->image, p->image, images, pooled ? a.pooled : a.z, lanes, p->image);
+}
+
+/* X of a block, map `piece` of all of them: for few blocks, whose pieces share it */
+static void cnn__lay_piece(void *arguments, int piece, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv_plan *p = &job->plan;
+    int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
+    int images = cnn__smaller(p->lanes, s->batch - first);
+    float *to = job->laid + block * p->x_size;
+    (void)thread;
+    if (job->cut) cnn__cut_out(job, first, images, c, to + c * p->forward.height * p->forward.width * p->lanes);
+    else cnn__pad_map(s, &p->forward, job->isa, to, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
+                      * s->in_width, c, images);
 }
 
 /* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
@@ -4454,8 +4687,8 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
         if (job->learns) cnn__conv_dweight(job, &a, sums, a.pooled, first, images);
         if (!job->dx) continue;
         cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
-        cnn__convolve(job, &p->backward, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL, 0,
-                      &a);
+        cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL,
+                      0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
         isa->from_lanes(job->dx + first * in, in, images, p->fold ? a.x : a.z, lanes, in);
     }
@@ -4471,23 +4704,59 @@ static void cnn__mirror(const cnn__conv *conv, float *to, const float *weight)
                 for (at = area - 1; at >= 0; at--) *to++ = weight[((ptrdiff_t)k * conv->in_channels + c) * area + at];
 }
 
-static void cnn__transform_kernels(const cnn__isa *isa, const cnn__conv *conv, float *u, const float *weight)
+typedef struct cnn__kernels_job {
+    const cnn__isa *isa;
+    const cnn__conv *conv;
+    float *u; const float *weight;
+} cnn__kernels_job;
+
+static void cnn__transform_piece(void *arguments, int piece, int thread)
 {
-    int group;
-    for (group = 0; conv->points && group < conv->groups; group++) {
-        isa->winograd_u(conv, u, weight);
-        u += cnn__u_size(conv, isa->lanes);
-        weight += conv->out_channels * cnn__taps(conv);
-    }
+    const cnn__kernels_job *job = (const cnn__kernels_job *)arguments;
+    (void)thread;
+    job->isa->winograd_u(job->conv, job->u + piece * cnn__u_size(job->conv, job->isa->lanes),
+                         job->weight + piece * job->conv->out_channels * cnn__taps(job->conv));
+}
+
+/* Winograd's U, group by group (or share by share) */
+static void cnn__transform_kernels(void *context, const cnn__conv *conv, int groups, float *u, const float *weight)
+{
+    cnn__kernels_job job = { cnn__isa_of(context), conv, u, weight };
+    if (conv->points) cnn__parallel(cnn__threads_of(context), groups, cnn__transform_piece, &job);
+}
+
+typedef struct cnn__pool_job {
+    const cnn_pool2d_shape *s;
+    float *out; unsigned char *index; const float *dy, *x; /* y, index, NULL and x; or dx, NULL, dy and x */
+} cnn__pool_job;
+
+static void cnn__pool_sample(void *arguments, int n, int thread)
+{
+    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
+    cnn_pool2d_shape one = *job->s;
+    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
+    (void)thread;
+    one.batch = 1;
+    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
+    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
+}
+
+static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, const cnn__cut *cut, int threads)
+{
+    int laid = p->shares > 1 || cut->down * cut->right > 1;
+    return p->u_size + p->per_thread * threads + (laid ? p->blocks * p->x_size : 0);
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    cnn__conv_plan forward = cnn__plan_conv(s, cnn__isa_of(context), 0);
+    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
+    cnn__conv_plan forward = cnn__plan_conv(&cut.part, cnn__isa_of(context), 0);
     cnn__conv_plan backward = cnn__plan_conv(s, cnn__isa_of(context), 1);
     int threads = cnn__threads_of(context);
     ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&forward.forward));
-    return sizeof(float) * (size_t)cnn__larger(forward.u_size + forward.per_thread * threads,
+    return sizeof(float) * (size_t)cnn__larger(cnn__forward_floats(&forward, &cut, threads)
+                                               + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0),
                                                mirrored + backward.u_size + backward.sums_size * backward.pieces
                                                + backward.per_thread * threads);
 }
@@ -4496,16 +4765,26 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
+    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
     float *u = (float *)work;
+    int threads = cnn__threads_of(context);
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
-    job.s = s;
-    job.plan = cnn__plan_conv(s, job.isa, 0);
+    job.s = &cut.part;
+    job.plan = cnn__plan_conv(job.s, job.isa, 0);
+    if (cut.down * cut.right > 1) job.cut = &cut, job.whole = s;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
     job.u = u;
     job.scratch = u + job.plan.u_size;
-    cnn__transform_kernels(job.isa, &job.plan.forward, u, weight);
-    cnn__parallel(cnn__threads_of(context), job.plan.blocks, cnn__conv_forward_piece, &job);
+    if (job.cut || job.plan.shares > 1) job.laid = job.scratch + job.plan.per_thread * threads;
+    if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, &cut, threads), job.out_index = NULL;
+    cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, u, weight);
+    if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
+    cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
+    if (cut.pool_later) {
+        cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
+        cnn__parallel(threads, s->batch, cnn__pool_sample, &pool);
+    }
 }
 
 static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
@@ -4527,7 +4806,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     job.scratch = job.sums + p->sums_size * p->pieces;
     if (dx) {
         cnn__mirror(&p->forward, mirrored, weight);
-        cnn__transform_kernels(job.isa, &p->backward, u, mirrored);
+        cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
     }
     cnn__parallel(cnn__threads_of(context), p->pieces, cnn__conv_backward_piece, &job);
     for (piece = 1; piece < p->pieces; piece++)
@@ -4538,6 +4817,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
 /* ---- the linear layer ---- */
 
 enum {
+    CNN__LINEAR_ROWS = 16,                  /* forward, few samples: of a piece; a multiple of the rows, too */
     CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
     CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
                                                and stay in a second-level cache */
@@ -4600,6 +4880,34 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
     for (v = 0; v < p.vectors; v++, block++)
         isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
                         cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
+}
+
+/* The same for so few samples that their lanes would stay empty: the lanes lie along the inputs. */
+static void cnn__linear_rows_piece(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__isa *isa = job->isa;
+    int first = piece * CNN__LINEAR_ROWS, end = cnn__smaller(first + CNN__LINEAR_ROWS, s->out_features), n, o;
+    cnn__product p;
+    (void)thread;
+    p.depth = s->in_features;
+    p.b_stride = s->in_features;
+    p.c_stride = s->out_features;
+    p.relu = s->activation == CNN_RELU;
+    for (o = first; o < end; o += isa->rows) {
+        cnn__take_rows(&p, isa, job->weight, s->in_features, job->bias, o, end);
+        for (n = 0; n < s->batch; n += p.vectors) {
+            p.vectors = cnn__share(s->batch - n, isa->vectors);
+            p.b = job->x + (ptrdiff_t)n * s->in_features;
+            p.c = job->y + (ptrdiff_t)n * s->out_features + o;
+            isa->multiply_rows(&p);
+        }
+    }
+    for (n = 0; n < s->batch && s->activation && !p.relu; n++) {
+        float *y = job->y + (ptrdiff_t)n * s->out_features + first;
+        cnn__activation_forward(s->activation, s->slope, y, y, (size_t)(end - first));
+    }
 }
 
 /* Floats of `packed`: `longest` rows of a panel, which is the inputs of a whole piece, and one row of `result` */
@@ -4691,6 +4999,11 @@ static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, f
     job.isa = cnn__isa_of(context);
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
     lanes = job.isa->lanes;
+    if (!cnn__fills_lanes(s->batch, lanes)) {
+        cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->out_features, CNN__LINEAR_ROWS),
+                      cnn__linear_rows_piece, &job);
+        return;
+    }
     blocks = cnn__divide_up(s->batch, lanes);
     job.offsets = (ptrdiff_t *)work;
     job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS;
@@ -4901,33 +5214,17 @@ static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gat
                   cnn__augments(&s->augment) ? cnn__gather_augmented : cnn__gather_sample, &job);
 }
 
-typedef struct cnn__pool_job {
-    const cnn_pool2d_shape *s;
-    float *out; const float *dy, *x;                       /* y, NULL and x; or dx, dy and x */
-} cnn__pool_job;
-
-static void cnn__pool_sample(void *arguments, int n, int thread)
-{
-    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
-    cnn_pool2d_shape one = *job->s;
-    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
-    (void)thread;
-    one.batch = 1;
-    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
-    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
-    else cnn__pool2d_forward(&one, job->out + out, NULL, job->x + in);
-}
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    cnn__pool_job job = { s, y, NULL, x };
+    cnn__pool_job job = { s, y, NULL, NULL, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
 static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
                                       const float *x)
 {
-    cnn__pool_job job = { s, dx, dy, x };
+    cnn__pool_job job = { s, dx, NULL, dy, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
