@@ -1123,9 +1123,10 @@ static void wrong_pool(void *context, const cnn_pool2d_shape *s, float *dx, cons
     spoil(dx, s->batch * s->channels * s->in_height * s->in_width);
 }
 
-static void wrong_activation(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void wrong_activation(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, const float *x,
+                             size_t n)
 {
-    direct->activation_backward(context, f, slope, dx, dy, y, n);
+    direct->activation_backward(context, f, slope, dx, dy, y, x, n);
     spoil(dx, (int)n);
 }
 
