@@ -29,8 +29,8 @@
 #define example_mkdir(path) mkdir(path, 0777)
 #endif
 
-/* A program trains one network, compares several, uses a trained one, or does both with a folder of pictures: that decides
-   which options it has. */
+/* A program trains one network, compares several, uses a trained one, or does both with a folder of pictures: that
+   decides which options it has. */
 enum {
     EXAMPLE_TRAINS = 1, EXAMPLE_COMPARES = 2, EXAMPLE_USES = 4, EXAMPLE_PHOTOS = 8,
     EXAMPLE_LEARNS = EXAMPLE_TRAINS | EXAMPLE_COMPARES | EXAMPLE_PHOTOS, EXAMPLE_SETS = 7, EXAMPLE_ALL = 15

@@ -1,4 +1,4 @@
-/* networks.h - what more than one program builds: two networks of the lecture; residual blocks, and ResNet-18 of them. */
+/* networks.h - what more than one program builds: two networks of the lecture, residual blocks, ResNet-18. */
 #ifndef NETWORKS_H
 #define NETWORKS_H
 
@@ -63,13 +63,14 @@ static inline void network_cifar10_cnn(cnn_net *net)
 }
 
 /* A convolution and its batch normalisation, as block.conv and block.norm. */
-static inline void conv_norm(cnn_net *net, const char *block, const char *conv, const char *norm, int channels, int kernel,
-                             int stride)
+static inline void conv_norm(cnn_net *net, const char *block, const char *conv, const char *norm, int channels,
+                             int kernel, int stride)
 {
     char name[60];
     snprintf(name, sizeof name, "%s%s", block, conv);
     cnn_name(net, name);
-    cnn_conv2d(net, .out_channels = channels, .kernel_size = kernel, .stride = stride, .padding = kernel / 2, .no_bias = 1);
+    cnn_conv2d(net, .out_channels = channels, .kernel_size = kernel, .stride = stride, .padding = kernel / 2,
+               .no_bias = 1);
     snprintf(name, sizeof name, "%s%s", block, norm);
     cnn_name(net, name);
     cnn_batch_norm2d(net, 0);

@@ -1,6 +1,6 @@
-/* Beyond the lecture: your own photographs. Put those of each class into a folder of its own, pets/cat, pets/dog and so on:
+/* Beyond the lecture: your own photographs. Put those of each class into a folder of its own, pets/cat, pets/dog, ...:
  *
- *     ./photos --data pets                                   learns them; photos.safetensors has all that the next line needs
+ *     ./photos --data pets                                   learns them and writes photos.safetensors
  *     ./photos --load photos.safetensors mine.jpg            mine.jpg: cat 97.3 %, dog 2.7 %
  *     ./photos --data pets --pretrained resnet18.pth         for few photographs: begins with what a million taught
  *
@@ -65,7 +65,8 @@ static void write_facts(const example *e, cnn_net *net, int width)
     cnn_set_metadata(net, "size", text);
     snprintf(text, ROOM, "%d", width);
     cnn_set_metadata(net, "width", text);
-    snprintf(text, ROOM, "mean %g %g %g std %g %g %g", mean[0], mean[1], mean[2], deviation[0], deviation[1], deviation[2]);
+    snprintf(text, ROOM, "mean %g %g %g std %g %g %g", mean[0], mean[1], mean[2], deviation[0], deviation[1],
+             deviation[2]);
     cnn_set_metadata(net, "scale", text);
 }
 
@@ -108,47 +109,44 @@ static const char *fact(const example *e, const char *key)
     return value;
 }
 
-static int name_picture(const example *e, cnn_net *net, const char *path, const char *classes, int count)
+static void name_picture(cnn_net *net, const cnn_data *picture, const char *path, char **names, int count)
 {
     static float y[ROOM];
-    cnn_data *picture = cnn_load_image(path, .height = e->size, .width = e->size);
-    const char *name;
-    int k, place, best;
-    if (picture->error) fprintf(stderr, "photos: %s\n", picture->error);
-    else if (cnn_predict_bytes(net, y, picture->bytes, 1)) {
-        for (place = 0; place < 3 && place < count; place++) {              /* the three likeliest */
-            for (best = 0, k = 1; k < count; k++) if (y[k] > y[best]) best = k;
-            for (name = classes, k = 0; k < best; k++) name = strchr(name, '\n') + 1;
-            printf("%s%s %.*s %.1f %%", place ? "" : path, place ? "," : ":", (int)strcspn(name, "\n"), name, 100 * y[best]);
-            y[best] = -1;
-        }
-        printf("\n");
+    int place, best, k;
+    if (!cnn_predict_bytes(net, y, picture->bytes, 1)) return;
+    for (place = 0; place < 3 && place < count; place++) {                      /* the three likeliest */
+        for (best = 0, k = 1; k < count; k++) if (y[k] > y[best]) best = k;
+        printf("%s%s %s %.1f %%", place ? "" : path, place ? "," : ":", names[best], 100 * y[best]);
+        y[best] = -1;
     }
-    k = picture->error != NULL;
-    cnn_data_free(picture);
-    example_check(e, net);
-    return k;
+    printf("\n");
 }
 
-static int name_pictures(example *e)
+static int name_pictures(const example *e)
 {
-    static char classes[ROOM];
+    static char classes[ROOM], *names[ROOM];
     float m[3], s[3];
-    int count = 1, failed = 0, i;
+    int size = atoi(fact(e, "size")), width = atoi(fact(e, "width")), count = 0, failed = 0, i;
+    char *name;
     cnn_net *net;
     strcpy(classes, fact(e, "classes"));
-    for (i = 0; classes[i]; i++) count += classes[i] == '\n';
+    for (name = strtok(classes, "\n"); name; name = strtok(NULL, "\n")) names[count++] = name;
     if (sscanf(fact(e, "scale"), "mean %f %f %f std %f %f %f", m, m + 1, m + 2, s, s + 1, s + 2) != 6)
-        example_fail(e, "%s: its scale is \"%.60s\", but photos writes mean and std of three colours", e->load, fact(e, "scale"));
-    e->size = atoi(fact(e, "size"));
-    net = cnn_new(3, e->size, e->size);
+        example_fail(e, "%s: its scale is no mean and std of three colours: %.60s", e->load, fact(e, "scale"));
+    net = cnn_new(3, size, size);
     example_begin(e, net);
-    network_resnet18(net, atoi(fact(e, "width")), count);
-    cnn_softmax(net);                                       /* outputs become probabilities */
+    network_resnet18(net, width, count);
+    cnn_softmax(net);                                       /* its outputs are probabilities */
     cnn_load(net, e->load);
     cnn_set_scale(net, m, s);
+    for (i = 0; i < e->picture_count; i++) {
+        cnn_data *picture = cnn_load_image(e->pictures[i], .height = size, .width = size);
+        example_check(e, net);
+        if (!picture->error) name_picture(net, picture, e->pictures[i], names, count);
+        else fprintf(stderr, "photos: %s\n", picture->error), failed = 1;
+        cnn_data_free(picture);
+    }
     example_check(e, net);
-    for (i = 0; i < e->picture_count; i++) failed |= name_picture(e, net, e->pictures[i], classes, count);
     cnn_free(net);
     return failed;
 }

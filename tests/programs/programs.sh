@@ -287,11 +287,11 @@ if [ -x "$top/photos" ]; then
     ok "a .pth" refused photos "straight.pth: has no metadata: it is of PyTorch's format" --load ../../straight.pth $one
     ok "a picture as the network" refused photos 'is it a .safetensors file' --load $one $one
     run lenet5 --limit 128 --epochs 1 --quiet --save lenet5.safetensors
-    ok "the file of another program" refused photos 'lenet5.safetensors: has no metadata "classes"; it has format' --load ../lenet5.safetensors $one
+    ok "the file of another program" refused photos 'lenet5.safetensors: has no metadata "size"; it has format' --load ../lenet5.safetensors $one
     ./tool forge forged.safetensors size none
     ok "an impossible size" refused photos '3 x 0 x 0' --load ../forged.safetensors $one
     ./tool forge forged.safetensors scale 'mean 0 std 1'
-    ok "an impossible scale" refused photos 'forged.safetensors: its scale is "mean 0 std 1", but photos writes mean and std' --load ../forged.safetensors $one
+    ok "an impossible scale" refused photos 'forged.safetensors: its scale is no mean and std of three colours: mean 0 std 1' --load ../forged.safetensors $one
     ./tool forge forged.safetensors classes "$(printf 'one\ntwo')"
     ok "classes that the weights have not" refused photos 'does not fit the network: .*fc.weight: 1 x 128 instead of 2 x 128' --load ../forged.safetensors $one
     ./tool forge forged.safetensors classes 'only one'
