@@ -3116,7 +3116,7 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
     void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
                        int first, int count);
-    float (*total)(const float *x, ptrdiff_t n);
+    float (*total)(const float *x, float x0, ptrdiff_t n);
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
@@ -3605,7 +3605,8 @@ static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const f
 
 /* ---- value by value ---- */
 
-static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
+/* The sum of x - x0 */
+static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
 {
     CNN__VECTOR sum[4], zero = { 0 };
     float total = 0;
@@ -3613,10 +3614,10 @@ static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
     int v, l;
     for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
-        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES);
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES) - x0;
     for (v = 0; v < 4; v++)
         for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
-    for (; i < n; i++) total += x[i];
+    for (; i < n; i++) total += x[i] - x0;
     return total;
 }
 
@@ -4728,7 +4729,7 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
         for (o = 0; o < s->out_features; o++)
             transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, 0, s->batch);
     if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
     if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
@@ -5051,7 +5052,8 @@ static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, pt
     }
 }
 
-/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
+/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). A chunk is summed as
+   differences from its first value, so that a constant channel is its mean exactly. */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
     cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
@@ -5063,7 +5065,7 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         double mean, delta, all;
         n = cnn__chunk_size(job->s, first);
         x = cnn__chunk(job->s, job->x, c, first, n, own);
-        mean = (double)job->isa->total(x, n) / n;
+        mean = (double)x[0] + (double)job->isa->total(x, x[0], n) / n;
         delta = mean - of.mean;
         all = (double)(first + n);
         of.mean += delta * n / all;
@@ -5128,7 +5130,7 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
         n = cnn__chunk_size(s, first);
         x = cnn__chunk(s, job->x, c, first, n, in);
         df = cnn__chunk_df(job, c, first, n, own);
-        sum += (double)job->isa->total(df, n);
+        sum += (double)job->isa->total(df, 0, n);
         sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
