@@ -640,6 +640,15 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
+/* Strings that cnn_save writes beside the weights, in the "__metadata__" of a .safetensors file:
+   what a program must know to use the network, such as its classes. UTF-8, of any length; value
+   NULL takes the key away; "format" is the file's own. PyTorch's format has no place for them, so
+   cnn_save refuses to write a .pth while there are any. cnn_load neither needs nor takes them. */
+int cnn_set_metadata(cnn_net *net, const char *key, const char *value);
+/* Reads one of them, before there is a network. value: (room). Returns 1; or 0, and `value` has one
+   sentence: what is wrong with the file, or which keys it has, or how much room it takes. */
+int cnn_read_metadata(const char *path, const char *key, char *value, size_t room);
+
 /* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning
    rate, place in the schedule, seed and history. Call cnn_checkpoint_load after the same building
    calls, cnn_adam (or another) and schedule as in the program that saved it; cnn_fit then goes on
@@ -7618,6 +7627,7 @@ struct cnn_net {
     cnn_step_lr_options step_lr; cnn_cosine_lr_options cosine_lr; cnn_one_cycle_lr_options one_cycle_lr;
     cnn_epoch *history; int history_count, history_room;
     float *best; int best_epoch;            /* on the host: the weights after that epoch; 0: none        */
+    cnn__bytes metadata;                    /* key, value, key, value ..., each ended by 0               */
 };
 
 enum { CNN__IGNORED = -100 };                              /* PyTorch's default of ignore_index */
@@ -8552,6 +8562,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->class_weight);
     cnn__free(net->trained_scale);
     cnn__free(net->best);
+    cnn__free(net->metadata.at);
     cnn__free(net);
 }
 
@@ -12368,8 +12379,11 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
-    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2)
-        cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
+    for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
+        cnn__print(out, i % 2 ? ":\"" : i ? ",\"" : "\"");
+        cnn__print_json(out, pair[i]);
+        cnn__print(out, "\"");
+    }
     cnn__print(out, "}");
     for (i = 0; i < count; i++, t++, at[narrow] += size) {
         narrow = t->dtype->bits < 64;
@@ -12382,6 +12396,9 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
+    if (out->count > 100000000)
+        cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
+                   (double)out->count);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
     t = cnn__tensors(s, &count);
     for (narrow = 0; narrow < 2; narrow++)
@@ -13212,16 +13229,16 @@ static int cnn__choose_dict(cnn__state *s)
 }
 
 /* The contents tell the format; where they do not, the path's ending does. */
-static int cnn__parse_state(cnn__state *s)
+static int cnn__parse_file(cnn__state *s)
 {
-    int good;
     if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
-    if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
-    else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
-    else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
-    else good = cnn__read_safetensors(s);
-    return good && cnn__choose_dict(s);
+    if (cnn__is_legacy(s)) return cnn__read_legacy(s);
+    if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) return cnn__read_pth(s);
+    if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) return cnn__read_pth(s);
+    return cnn__read_safetensors(s);
 }
+
+static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
 
 /* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
    file in place. */
@@ -13240,18 +13257,23 @@ static void cnn__map_state(cnn__state *s)
 #endif
 }
 
-static int cnn__read_state(cnn__state *s)
+static int cnn__read_contents(cnn__state *s)
 {
     cnn__map_state(s);
     if (!s->bytes && !cnn__failed(s))
         s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
-    return s->bytes && cnn__parse_state(s);
+    return s->bytes != NULL;
 }
+
+static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
 
 static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
 {
     memset(out, 0, sizeof *out);
     if (cnn__failed(s)) return 0;
+    if (pth && s->net->metadata.count)
+        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                             "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
     if (pth) cnn__compose_pth(s, out);
     else cnn__compose_safetensors(s, out);
     if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
@@ -13328,8 +13350,15 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 
 static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 {
-    static const char *const format[2] = { "format", "pt" };
-    cnn__put(&s->metadata, format, sizeof format);
+    const char *pair[2] = { "format", "pt" };
+    size_t at = 0;
+    cnn__put(&s->metadata, pair, sizeof pair);
+    while (at < net->metadata.count) {
+        pair[0] = (const char *)net->metadata.at + at;
+        pair[1] = pair[0] + strlen(pair[0]) + 1;
+        cnn__put(&s->metadata, pair, sizeof pair);
+        at += strlen(pair[0]) + strlen(pair[1]) + 2;
+    }
     cnn__add_block(net, s, CNN__PARAMETERS);
 }
 
@@ -13535,6 +13564,70 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room)
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 {
     return cnn__load(net, "the weights in memory", bytes ? bytes : "", bytes ? size : 0, 0, NULL, 0);
+}
+
+/* ---- metadata ---- */
+
+int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
+{
+    cnn__bytes *m = net ? &net->metadata : NULL;
+    size_t at, end, before;
+    if (cnn__stopped(net)) return 0;
+    if (!key || !*key || !strcmp(key, "format"))
+        return cnn__fail(net, "cnn_set_metadata: the key \"%s\" cannot be set; give a name, and not the file's own, "
+                         "format", key ? key : "");
+    if (!cnn__utf8((const unsigned char *)key, strlen(key)))
+        return cnn__fail(net, "cnn_set_metadata: the key \"%.80s\" is not UTF-8", key);
+    if (value && !cnn__utf8((const unsigned char *)value, strlen(value)))
+        return cnn__fail(net, "cnn_set_metadata: the value of \"%.80s\" is not UTF-8: \"%.80s\"", key, value);
+    before = m->count;
+    if (value) {
+        cnn__put(m, key, strlen(key) + 1);
+        cnn__put(m, value, strlen(value) + 1);
+    }
+    if (m->failed) {
+        m->failed = 0;
+        m->count = before;
+        return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
+    }
+    for (at = 0; at < before; at = end) {                  /* the old value goes */
+        const char *old = (const char *)m->at + at;
+        end = at + strlen(old) + 1;
+        end += strlen((const char *)m->at + end) + 1;
+        if (strcmp(old, key)) continue;
+        memmove(m->at + at, m->at + end, m->count - end);
+        m->count -= end - at;
+        break;
+    }
+    return 1;
+}
+
+int cnn_read_metadata(const char *path, const char *key, char *value, size_t room)
+{
+    cnn__text error = { "" };
+    cnn__list keys = { 0, "" };
+    cnn__state s;
+    const char *const *pair, *found = NULL;
+    size_t k, count;
+    memset(&s, 0, sizeof s);
+    s.path = path ? path : "";
+    s.error = &error;
+    if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
+        cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
+    pair = (const char *const *)(void *)s.metadata.at;
+    count = s.metadata.count / sizeof *pair;
+    for (k = 0; k < count; k += 2) {
+        if (key && !strcmp(pair[k], key)) found = pair[k + 1];
+        cnn__add_name(&keys, pair[k]);
+    }
+    if (!found)
+        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key ? key : "", count ? "it has " : "it has none",
+                   keys.names);
+    else if (!value || strlen(found) >= room)
+        cnn__wrong(&s, "its \"%.80s\" takes %.0f bytes, but there is room for %.0f", key, (double)strlen(found) + 1,
+                   (double)room);
+    if (value) cnn__snprintf(value, room, "%s", cnn__failed(&s) ? error.s : found);
+    return cnn__close_state(&s, !cnn__failed(&s));
 }
 
 /* ---- checkpoints ----

@@ -1,39 +1,13 @@
 /* Beyond the lecture: ResNet-20 (He et al. 2015, section 4.2) on CIFAR-10, with batch normalisation, shortcuts and
  * augmented pictures. A block's shortcut carries its input past two convolutions; where the shape changes, through a
- * convolution of 1 x 1. The names are torchvision's, so state dicts go to PyTorch and back.
+ * convolution of 1 x 1: residual_block in networks.h. The names are torchvision's, so state dicts go to PyTorch and back.
  *
  *     make resnet && ./resnet          or          cc -O2 examples/resnet.c -lm -o resnet
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "common.h"
-
-static void conv_norm(cnn_net *net, const char *block, const char *conv, const char *norm, int channels, int kernel, int stride)
-{
-    char name[60];
-    snprintf(name, sizeof name, "%s%s", block, conv);
-    cnn_name(net, name);
-    cnn_conv2d(net, .out_channels = channels, .kernel_size = kernel, .stride = stride, .padding = kernel / 2, .no_bias = 1);
-    snprintf(name, sizeof name, "%s%s", block, norm);
-    cnn_name(net, name);
-    cnn_batch_norm2d(net, 0);
-}
-
-static void residual_block(cnn_net *net, const char *block, int channels, int stride)
-{
-    int x = cnn_here(net), y;
-    conv_norm(net, block, "conv1", "bn1", channels, 3, stride);
-    cnn_relu(net);
-    conv_norm(net, block, "conv2", "bn2", channels, 3, 1);
-    y = cnn_here(net);
-    if (stride > 1) {
-        cnn_from(net, x);
-        conv_norm(net, block, "downsample.0", "downsample.1", channels, 1, stride);
-        cnn_add(net, y);
-    } else
-        cnn_add(net, x);
-    cnn_relu(net);
-}
+#include "networks.h"
 
 static void resnet20(cnn_net *net)                          /* 3 x 32 x 32 -> 10 */
 {
