@@ -562,7 +562,8 @@ const char *cnn_layer_name(const cnn_net *net, int i);  /* layer i from 0; NULL 
    cnn_forward. After a call that asks for parameters (cnn_key, cnn_shape, ...) no layer can be
    added; after cnn_summary it can. */
 
-/* A row a layer: name, output, parameters, multiply-adds, bytes. */
+/* A row a layer: name, output, parameters, multiply-adds, bytes; `from 8, 3`: the rows it reads,
+   where that is not the one above alone. Eighty columns; a longer name has a line of its own. */
 void cnn_summary(cnn_net *net, FILE *out);
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in
@@ -13376,50 +13377,69 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
-/* ` 3  conv2 (conv2d)`, and <- places that it reads where they are not the one above */
+/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; returns its length */
 static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 {
     const cnn__layer *l = &net->layers[i];
     int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
-    for (k = 0; k < l->input_count; k++)
-        if (l->inputs[k] != i - 1)
-            length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, " <- %d", l->inputs[k] + 1);
+    for (k = 0; k < l->input_count && (l->input_count > 1 || l->inputs[0] != i - 1); k++)
+        length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, "%s %d", k ? "," : " from",
+                                l->inputs[k] + 1);
     return length;
 }
 
-/* LeNet-5 fits a terminal of 80 columns. */
+typedef struct cnn__columns { int label, output, bytes; } cnn__columns;    /* their widths, in characters */
+
+/* Numbers below `least` are left out. */
+static void cnn__summary_row(FILE *out, const cnn__columns *width, const char *label, const char *output,
+                             double parameters, double work, double bytes, double least)
+{
+    cnn__text p, w, b;
+    if ((int)strlen(label) > width->label) {               /* a line of its own */
+        cnn__fprintf(out, "%s\n", label);
+        label = "";
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width->label, label, width->output, output,
+                 parameters < least ? "" : cnn__thousands(parameters, &p),
+                 work < least ? "" : cnn__thousands(work, &w), width->bytes, cnn__thousands(bytes, &b));
+}
+
+/* The table fits a terminal of 80 columns. */
 void cnn_summary(cnn_net *net, FILE *out)
 {
-    cnn__text dims, parameters, work, bytes, label;
+    cnn__columns width = { 25, 12, 8 };                    /* the least: the longest text of the last line, ... */
+    cnn__text dims, label;
     double all_work = 0, all_parameters = 0, all_bytes;
-    int i, width = 12;
+    int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
-    for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__row_label(net, i, &label);
-        if (length > width) width = length;
-    }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
-                 "bytes");
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
-                 cnn__thousands(all_bytes, &bytes));
+    for (i = 0; i < net->layer_count; i++) {
+        all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
+        length = (int)strlen(cnn__dims_text(net->layers[i].out, &dims));
+        if (length > width.output) width.output = length;
+    }
+    length = (int)strlen(cnn__thousands(all_bytes, &dims));
+    if (length > width.bytes) width.bytes = length;
+    room = 80 - width.output - 10 - 13 - width.bytes - 4;
+    for (i = 0; i < net->layer_count; i++) {
+        length = cnn__row_label(net, i, &label);
+        if (length > width.label && length <= room) width.label = length;
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width.label, "    layer", width.output, "output", "parameters",
+                 "multiply-adds", width.bytes, "bytes");
+    cnn__summary_row(out, &width, " 0  input", cnn__dims_text(net->input, &dims), 0, 0,
+                     4.0 * (double)cnn__size(net->input), 1);
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
-               m = cnn__layer_multiply_adds(l);
+        double p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
         cnn__row_label(net, i, &label);
-        cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
-                     p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
-                     cnn__thousands(values, &bytes));
+        cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
         all_work += m;
-        all_bytes += values;
         all_parameters += p;
     }
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
-                 cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work),
-                 cnn__thousands(all_bytes, &bytes));
+    cnn__summary_row(out, &width, "    total, for one sample", "", all_parameters, all_work, all_bytes, 0);
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 

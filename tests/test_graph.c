@@ -367,7 +367,8 @@ static void test_looks(void)
     batch.data = data; batch.order = order; batch.size = 2;
     cnn_summary(net, out);
     text = text_of(out);
-    CHECK(strstr(text, " 5  add5 (add) <- 1 ") && strstr(text, " 7  concat7 (concat) <- 0 ") && strstr(text, " 4  3 (conv2d)  ") && strstr(text, " 6  4 (relu) "),
+    CHECK(strstr(text, "\n 0  input  ") && strstr(text, "\n 4  3 (conv2d)  ") && strstr(text, "\n 5  add5 (add) from 4, 1  ") && strstr(text, "\n 6  4 (relu)  ")
+          && strstr(text, "\n 7  concat7 (concat) from 6, 0 "),
           "summary:\n%s", text);
     cnn_forward(net, &batch);
     CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
@@ -402,6 +403,28 @@ static void test_looks(void)
     cnn_data_free(data);
 }
 
+/* The table keeps to 80 columns: a name too long for its column has a line of its own, and the numbers stand below those of the others. */
+static void test_summary(void)
+{
+    cnn_net *net = cnn_new(3, 224, 224);
+    FILE *out = tmpfile();
+    const char *text, *line, *end;
+    cnn_name(net, "a.name.longer.than.its.column.that.goes.on.and.on");
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 7, .stride = 2, .padding = 3);
+    cnn_name(net, "layer2.0.downsample.0");
+    cnn_from(net, 0);
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 1, .stride = 2);
+    cnn_add(net, cnn_here(net));
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(strstr(text, "\n 1  a.name.longer.than.its.column.that.goes.on.and.on (conv2d)\n  ")
+          && strstr(text, "\n 2  layer2.0.downsample.0 (conv2d) from 0\n  ") && strstr(text, "\n 3  add3 (add) from 2, 2 "), "summary:\n%s", text);
+    for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        CHECK(end - line == (strstr(text, "bytes") + 5 - text) || end[-1] == ')' || end[-1] == '0', "a row of %d columns:\n%s", (int)(end - line), text);
+    CHECK(strchr(text, '\n') - text <= 80, "%d columns", (int)(strchr(text, '\n') - text));
+    cnn_free(net);
+}
+
 static void test_saved(void)
 {
     cnn_net *net = residual(), *other = residual();
@@ -429,6 +452,7 @@ int main(void)
     seed = 1;
     test_sentences();
     test_looks();
+    test_summary();
     test_saved();
     folder_remove();
     return test_end("graph");
