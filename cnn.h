@@ -587,7 +587,8 @@ void cnn_print_curves(const cnn_net *net, FILE *out);   /* drawn with characters
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
 /* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision
-   and recall, the most confident mistakes, layers, first kernels, every layer's feature maps. */
+   and recall, the most confident mistakes, the graph of layers, first kernels, every layer's
+   feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
@@ -14055,13 +14056,75 @@ static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__
     return text->s;
 }
 
+/* Which lane each input comes in, lane[layer * CNN__INPUTS + input], for those that are not the row above. Readers take
+   lanes from top to bottom, each the first in which the shortcuts so far have ended where its own begins; so one that
+   lies within another is nearer to the boxes. until: scratch, where each lane ends. Returns how many there are. */
+static int cnn__graph_lanes(const cnn_net *net, int *lane, int *until)
+{
+    int lanes = 0, i, k, n;
+    for (i = 0; i < net->layer_count; i++)
+        for (k = 0; k < net->layers[i].input_count; k++) {
+            int from = net->layers[i].inputs[k];
+            if (from == i - 1) continue;
+            for (n = 0; n < lanes && until[n] > from; n++) {}
+            if (n == lanes) lanes++;
+            until[n] = i;
+            lane[i * CNN__INPUTS + k] = n;
+        }
+    return lanes;
+}
+
+/* A box for the samples and for each layer; lines between boxes, and beside them the shortcuts */
+static void cnn__report_graph(FILE *f, cnn_net *net)
+{
+    enum { letter = 7, box = 16, row = box + 6, left = 36, gap = 14, apart = 10 };         /* in pixels */
+    size_t most = (size_t)net->layer_count * CNN__INPUTS;
+    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 5, kind = 0, output, length, right, width, i, k;
+    cnn__text dims;
+    if (!lane) { cnn__fail(net, "cnn_report: out of memory"); return; }
+    output = (int)strlen(cnn__dims_text(net->input, &dims));
+    for (i = 0; i < net->layer_count; i++) {               /* the longest texts */
+        const cnn__layer *l = &net->layers[i];
+        if ((length = (int)strlen(l->name)) > name) name = length;
+        if ((length = (int)strlen(l->type)) > kind) kind = length;
+        if ((length = (int)strlen(cnn__dims_text(l->out, &dims))) > output) output = length;
+    }
+    right = left + (name + kind + output) * letter + 4 * gap;
+    width = right + (cnn__graph_lanes(net, lane, lane + most) + 1) * apart;
+    cnn__fprintf(f, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %d %d\">\n<title>The network's graph"
+                 "</title><desc>%d layers from top to bottom, and what each reads</desc>\n", width, width,
+                 (net->layer_count + 1) * row, net->layer_count);
+    for (i = -1; i < net->layer_count; i++) {
+        const cnn__layer *l = i < 0 ? NULL : &net->layers[i];
+        int y = (i + 1) * row + row - box - 1;
+        cnn__fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%s/><text y=\"%d\"><tspan x=\"%d\" "
+                     "text-anchor=\"end\">%d</tspan><tspan x=\"%d\">", left, y, right - left, box,
+                     l && l->tensor_count ? " class=\"learns\"" : "", y + 12, left - 8, i + 1, left + gap / 2);
+        cnn__svg_text(f, l ? l->name : "input");
+        cnn__fprintf(f, "</tspan><tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
+                     left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
+                     cnn__dims_text(l ? l->out : net->input, &dims));
+        for (k = 0; l && k < l->input_count; k++)
+            if (l->inputs[k] == i - 1)
+                cnn__fprintf(f, "<path d=\"M%d %dV%d\"/>\n", right - gap / 2 * (k + 1), y - row + box, y);
+            else                                           /* out below the middle of a box, in above it, with a tip */
+                cnn__fprintf(f, "<path d=\"M%d %dH%dq6 0 6 6V%dq0 6 -6 6H%dl4 -3m-4 3l4 3\"/>\n",
+                             right, y + (l->inputs[k] - i) * row + 11,
+                             right + (lane[i * CNN__INPUTS + k] + 1) * apart - 6, y - 1, right);
+    }
+    cnn__fprintf(f, "</svg>\n");
+    cnn__free(lane);
+}
+
 static void cnn__report_network(FILE *f, cnn_net *net)
 {
     cnn__text a, b, c;
     double work = 0;
     int i;
-    cnn__fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table "
-            "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
+    cnn__fprintf(f, "<h2>The network</h2>\n<p>A line brings a layer what it reads, from the one above or from further "
+                 "up. Layers with parameters are tinted.</p>\n");
+    cnn__report_graph(f, net);
+    cnn__fprintf(f, "<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
             "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
@@ -14243,6 +14306,9 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}"
         "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".graph{font:11px ui-monospace,monospace;display:block;margin-bottom:1rem}.graph text{fill:var(--ink)}"
+        ".graph rect{fill:var(--soft);stroke:var(--line)}.graph .learns{fill:rgba(31,119,180,.2)}"
+        ".graph path{fill:none;stroke:#1f77b4;stroke-width:1.5}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}"
         ".numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}"
         ".numbers b{display:block;font-size:1.5rem}";
