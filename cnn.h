@@ -145,7 +145,8 @@ typedef enum cnn_padding_mode {
     CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR
 } cnn_padding_mode;
 typedef enum cnn_activation {
-    CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH
+    CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH,
+    CNN_GELU                    /* never fused: its slope is no function of y */
 } cnn_activation;
 typedef enum cnn_init {         /* how weights begin; fan_in = inputs of one output value */
     CNN_INIT_DEFAULT,           /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
@@ -179,6 +180,15 @@ typedef struct cnn_pool2d_options {
     int exclude_padding CNN__0;         /* average pooling: count_include_pad = False */
 } cnn_pool2d_options;
 
+typedef struct cnn_adaptive_pool2d_options {
+    int output_size CNN__0, output_height CNN__0, output_width CNN__0;  /* one for both, or each */
+} cnn_adaptive_pool2d_options;
+
+typedef struct cnn_zero_pad2d_options {
+    int padding CNN__0;                 /* on all sides, or each; default 0 */
+    int padding_left CNN__0, padding_right CNN__0, padding_top CNN__0, padding_bottom CNN__0;
+} cnn_zero_pad2d_options;
+
 typedef struct cnn_linear_options {
     int out_features CNN__0;
     int no_bias CNN__0;
@@ -196,6 +206,10 @@ typedef struct cnn_batch_norm_options {
 typedef struct cnn_leaky_relu_options {
     float negative_slope CNN__0;        /* default 0.01 */
 } cnn_leaky_relu_options;
+typedef struct cnn_prelu_options {
+    int num_parameters CNN__0;          /* 1, the default: one slope; or one for each channel */
+    float init CNN__0;                  /* of the slopes; default 0.25 */
+} cnn_prelu_options;
 typedef struct cnn_dropout_options {
     float p CNN__0;                     /* share of values set to 0; no default; CNN_ZERO: none */
 } cnn_dropout_options;
@@ -211,13 +225,17 @@ void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of win
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of window */
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* along width only, after conv1d; */
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* options for height are not read */
+void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o);  /* to a size */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): means */
+void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o);  /* zeros around each map */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
 /* y = w (x - mean) / sqrt(var + eps) + b, for each channel; 1d: after cnn_linear or cnn_conv1d */
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o);
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o);
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)            (6.3) */
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o);  /* y = x > 0 ? x : slope x */
+void cnn_prelu_with(cnn_net *net, cnn_prelu_options o);        /* y = x > 0 ? x : a x, a learned */
+void cnn_gelu(cnn_net *net);                                   /* y = x (1 + erf(x / sqrt 2)) / 2 */
 void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
 void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
 void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
@@ -251,12 +269,16 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 #define cnn_avg_pool2d(net, ...) cnn_avg_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_adaptive_avg_pool2d(net, ...) \
+    cnn_adaptive_avg_pool2d_with(net, (cnn_adaptive_pool2d_options){ __VA_ARGS__ })
+#define cnn_zero_pad2d(net, ...) cnn_zero_pad2d_with(net, (cnn_zero_pad2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
 #define cnn_batch_norm2d(net, ...) \
     cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_batch_norm1d(net, ...) \
     cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
+#define cnn_prelu(net, ...)      cnn_prelu_with(net, (cnn_prelu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
 #define cnn_adam(net, ...)       cnn_adam_with(net, (cnn_adam_options){ __VA_ARGS__ })
@@ -645,6 +667,8 @@ typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
     int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
     int average, exclude_padding;       /* average: 0 for max pooling */
+    int adaptive;                       /* 1: the windows are even shares of the input; an average,
+                                           and kernel, stride and pad are not read */
 } cnn_pool2d_shape;
 
 typedef struct cnn_conv2d_shape {
@@ -676,7 +700,13 @@ typedef struct cnn_copy_shape {
     int batch, channels, pixels;
     int to_channels, to_first, from_channels, from_first;
 } cnn_copy_shape;
-/* Softmax and gathering know pixels, not rows and columns. */
+/* Row j, column i go to j + top, i + left; negative: what lies outside is cut off */
+typedef struct cnn_pad2d_shape {
+    int batch, channels, in_height, in_width, out_height, out_width, top, left;
+} cnn_pad2d_shape;
+
+/* Softmax, PReLU and gathering know pixels, not rows and columns. PReLU with one slope for all
+   channels sees one channel. */
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;
 
 /* Gathering: packed 1: sample n of the batch lies at n, else at order[n]; augment all 0: none */
@@ -713,12 +743,12 @@ typedef struct cnn_span {
                                            numbers of the parameter */
 } cnn_span;
 
-enum { CNN_BACKEND_VERSION = 5 };
+enum { CNN_BACKEND_VERSION = 6 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as
    `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
-   or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
-   dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
+   or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. Where a layer
+   has parameters, dx, dweight and dbias may each be NULL: not wanted. To make a
    backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
    (optional) may be NULL; if another one is missing, a network refuses the backend and names the
    entry. */
@@ -771,16 +801,24 @@ struct cnn_backend {
                                 float *dweight, float *dbias, const float *dy, const float *y,
                                 const float *saved, const float *x, const float *weight,
                                 void *work);
-    /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
+    /* x, y: (n); x and y, dx and dy may be the same memory. Backward reads y alone, and of
+       CNN_GELU x alone; the other may be NULL. */
     void (*activation_forward)(void *context, cnn_activation f, float slope, float *y,
                                const float *x, size_t n);
     void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx,
-                                const float *dy, const float *y, size_t n);
+                                const float *dy, const float *y, const float *x, size_t n);
+    /* x, y: (batch, channels, pixels); weight: (channels); work: (batch, channels) floats */
+    void (*prelu_forward)(void *context, const cnn_map_shape *s, float *y, const float *x,
+                          const float *weight);
+    void (*prelu_backward)(void *context, const cnn_map_shape *s, float *dx, float *dweight,
+                           const float *dy, const float *x, const float *weight, float *work);
     /* y = a + b: (n); y may be a or b */
     void (*add)(void *context, float *y, const float *a, const float *b, size_t n);
     /* to: (batch, to_channels, pixels), whose other channels stay as they are;
        from: (batch, from_channels, pixels) */
     void (*copy_channels)(void *context, const cnn_copy_shape *s, float *to, const float *from);
+    /* to: (batch, channels, out_height, out_width); from: (.., in_height, in_width) */
+    void (*pad2d)(void *context, const cnn_pad2d_shape *s, float *to, const float *from);
     /* x, y: (batch, channels, pixels), over the channels of each pixel */
     void (*softmax_forward)(void *context, const cnn_map_shape *s, float *y, const float *x);
     void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy,
@@ -1658,8 +1696,8 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
    The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
-   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch
-   normalisation; softmax; joins; dropout; cross-entropy; mean squared error; optimizers; a batch of
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); PReLU; pooling; linear; batch
+   normalisation; softmax; joins; zero padding; dropout; cross-entropy; mean squared error; optimizers; a batch of
    samples.
    ============================================================================================ */
 
@@ -1832,9 +1870,15 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
        leaky relu  x > 0 ? x : a x       tau' = y > 0 ? 1 : a          (a >= 0)
        sigmoid     1 / (1 + exp(-x))     tau' = y (1 - y)
        tanh        tanh x                tau' = 1 - y^2
+       gelu        x P(x)                tau' = P(x) + x exp(-x^2 / 2) / sqrt(2 pi)
+                                         P(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution
+                                                (Hendrycks, Gimpel 2016)
 
-   Backward:  dx = dy tau'.  Each derivative is written with y, so that x need not be kept.
+   Backward:  dx = dy tau'.  All derivatives but GELU's are written with y, so that x need not be
+   kept.
    -------------------------------------------------------------------------------------------- */
+static double cnn__normal(double x) { return (1 + erf(x * sqrt(.5))) / 2; }
+
 static double cnn__activation_at(cnn_activation tau, double slope, double x)
 {
     switch (tau) {
@@ -1842,17 +1886,20 @@ static double cnn__activation_at(cnn_activation tau, double slope, double x)
     case CNN_LEAKY_RELU: return x <= 0 ? slope * x : x;
     case CNN_SIGMOID:    return 1 / (1 + exp(-x));
     case CNN_TANH:       return tanh(x);
+    case CNN_GELU:       return x * cnn__normal(x);
     default:             return x;
     }
 }
 
-static double cnn__activation_slope(cnn_activation tau, double slope, double y)
+/* All but GELU read y alone. */
+static double cnn__activation_slope(cnn_activation tau, double slope, double y, double x)
 {
     switch (tau) {
     case CNN_RELU:       return y > 0 ? 1 : 0;
     case CNN_LEAKY_RELU: return y > 0 ? 1 : slope;
     case CNN_SIGMOID:    return y * (1 - y);
     case CNN_TANH:       return 1 - y * y;
+    case CNN_GELU:       return cnn__normal(x) + x * exp(-x * x / 2) * .3989422804014327;
     default:             return 1;
     }
 }
@@ -1865,11 +1912,50 @@ static void cnn__activation_forward(cnn_activation tau, float slope, float *y, c
 }
 
 static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy,
-                                     const float *y, size_t n)
+                                     const float *y, const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++)
-        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
+        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope,
+                                                              y ? (double)y[i] : 0,
+                                                              x ? (double)x[i] : 0));
+}
+
+/* --------------------------------------------------------------------------------------------
+   PReLU (He et al. 2015): a leaky ReLU whose slopes a are learned, one a channel.
+
+       y(n,c,p) = x > 0 ? x : a(c) x               x = x(n,c,p)
+       dx = x > 0 ? dy : a(c) dy
+       da(c) += sum_n sum_p (x > 0 ? 0 : x dy)
+
+       x, y  (n, channels, pixels)   a  (channels)
+   -------------------------------------------------------------------------------------------- */
+static double cnn__prelu_at(double x, double a) { return x > 0 ? x : a * x; }
+
+static void cnn__prelu_forward(const cnn_map_shape *s, float *y, const float *x, const float *a)
+{
+    int n, c, p;
+    for (n = 0; n < s->batch; n++)
+        for (c = 0; c < s->channels; c++)
+            for (p = 0; p < s->pixels; p++)
+                *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
+}
+
+static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, const float *dy,
+                                const float *x, const float *a)
+{
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++) {
+            ptrdiff_t i = ((ptrdiff_t)n * s->channels + c) * s->pixels;
+            for (p = 0; p < s->pixels; p++, i++) {
+                if (!(x[i] > 0)) sum += (double)x[i] * (double)dy[i];
+                if (dx) dx[i] = x[i] > 0 ? dy[i] : a[c] * dy[i];
+            }
+        }
+        if (da) da[c] += (float)sum;
+    }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1886,6 +1972,9 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
    With ceil_mode the last windows may reach beyond the padding; what lies there is not counted in
    m. A window that would begin after the input's last row or column is left out.
 
+   Adaptive pooling gets h' and w' and cuts the input into as many windows, which may share a row:
+   rows floor(j h / h') .. ceil((j + 1) h / h') - 1, and columns likewise.
+
    The index holds a byte for each y: the winner's place in its window, row * kw + column. Backward
    finds the winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
@@ -1893,9 +1982,24 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
 /* The rows top .. bottom-1 and columns left .. right-1 of x; count: m */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
+/* size cut into n shares: where share j begins, and where it ends */
+static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * size / n); }
+static int cnn__end_of(int j, int n, int size)
+{
+    return (int)((((int64_t)j + 1) * size + n - 1) / n);
+}
+
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__window w;
+    if (s->adaptive) {
+        w.top = cnn__begin_of(j, s->out_height, s->in_height);
+        w.bottom = cnn__end_of(j, s->out_height, s->in_height);
+        w.left = cnn__begin_of(i, s->out_width, s->in_width);
+        w.right = cnn__end_of(i, s->out_width, s->in_width);
+        w.count = (w.bottom - w.top) * (w.right - w.left);
+        return w;
+    }
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
     /* cut at the end of the padding, which is where m is counted */
@@ -2240,6 +2344,27 @@ static void cnn__copy_channels(const cnn_copy_shape *s, float *to, const float *
         to += (ptrdiff_t)s->to_channels * s->pixels;
         from += (ptrdiff_t)s->from_channels * s->pixels;
     }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Zero padding: each map in a larger one.
+
+       y(j,i) = x(j - top, i - left), and 0 beyond x's border      dx(j,i) = dy(j + top, i + left)
+
+       y  (n, c, h', w')    x  (n, c, h, w)
+
+   The gradient is the same with x and y changed, and with -top and -left: it cuts.
+   -------------------------------------------------------------------------------------------- */
+static void cnn__pad2d(const cnn_pad2d_shape *s, float *to, const float *from)
+{
+    ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, from += (ptrdiff_t)s->in_height * s->in_width)
+        for (j = -s->top; j < s->out_height - s->top; j++)
+            for (i = -s->left; i < s->out_width - s->left; i++) {
+                int inside = j >= 0 && j < s->in_height && i >= 0 && i < s->in_width;
+                *to++ = inside ? from[(ptrdiff_t)j * s->in_width + i] : 0;
+            }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2629,11 +2754,12 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
     float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
     (void)context;
     if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y,
+        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, NULL,
                                  cnn__pool2d_outputs(&s->pool));
         cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__conv2d_outputs(s));
+        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
+                                 cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -2661,7 +2787,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y,
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
                              (size_t)s->batch * (size_t)s->out_features);
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
@@ -2694,7 +2820,7 @@ static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__batch_norm_values(s));
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__batch_norm_values(s));
     cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
 }
 
@@ -2712,8 +2838,18 @@ static void cnn__direct_activation_forward(void *context, cnn_activation f, floa
 { (void)context; cnn__activation_forward(f, slope, y, x, n); }
 
 static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
-                                            const float *dy, const float *y, size_t n)
-{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
+                                            const float *dy, const float *y, const float *x,
+                                            size_t n)
+{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, x, n); }
+
+static void cnn__direct_prelu_forward(void *context, const cnn_map_shape *s, float *y,
+                                      const float *x, const float *weight)
+{ (void)context; cnn__prelu_forward(s, y, x, weight); }
+
+static void cnn__direct_prelu_backward(void *context, const cnn_map_shape *s, float *dx,
+                                       float *dweight, const float *dy, const float *x,
+                                       const float *weight, float *work)
+{ (void)context; (void)work; cnn__prelu_backward(s, dx, dweight, dy, x, weight); }
 
 static void cnn__direct_add(void *context, float *y, const float *a, const float *b, size_t n)
 { (void)context; cnn__sum_of(y, a, b, n); }
@@ -2721,6 +2857,9 @@ static void cnn__direct_add(void *context, float *y, const float *a, const float
 static void cnn__direct_copy_channels(void *context, const cnn_copy_shape *s, float *to,
                                       const float *from)
 { (void)context; cnn__copy_channels(s, to, from); }
+
+static void cnn__direct_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
+{ (void)context; cnn__pad2d(s, to, from); }
 
 static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
                                         const float *x)
@@ -2825,8 +2964,11 @@ static cnn_backend cnn__direct(void)
     b.batch_norm_backward = cnn__direct_batch_norm_backward;
     b.activation_forward = cnn__direct_activation_forward;
     b.activation_backward = cnn__direct_activation_backward;
+    b.prelu_forward = cnn__direct_prelu_forward;
+    b.prelu_backward = cnn__direct_prelu_backward;
     b.add = cnn__direct_add;
     b.copy_channels = cnn__direct_copy_channels;
+    b.pad2d = cnn__direct_pad2d;
     b.softmax_forward = cnn__direct_softmax_forward;
     b.softmax_backward = cnn__direct_softmax_backward;
     b.dropout_forward = cnn__direct_dropout_forward;
@@ -2967,7 +3109,7 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
     void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
                        int first, int count);
-    float (*total)(const float *x, ptrdiff_t n);
+    float (*total)(const float *x, float x0, ptrdiff_t n);
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
@@ -3456,7 +3598,8 @@ static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const f
 
 /* ---- value by value ---- */
 
-static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
+/* The sum of x - x0 */
+static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
 {
     CNN__VECTOR sum[4], zero = { 0 };
     float total = 0;
@@ -3464,10 +3607,10 @@ static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
     int v, l;
     for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
-        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES);
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES) - x0;
     for (v = 0; v < 4; v++)
         for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
-    for (; i < n; i++) total += x[i];
+    for (; i < n; i++) total += x[i] - x0;
     return total;
 }
 
@@ -4194,7 +4337,7 @@ static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int ima
     ptrdiff_t image = job->plan.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)(image * images));
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)(image * images));
     cnn__zero_floats(df + image * images, (job->plan.lanes - images) * image);
 }
 
@@ -4573,12 +4716,13 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
     job.isa = cnn__isa_of(context);
     isa = job.isa;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
+                             (size_t)s->batch * (size_t)s->out_features);
     for (n = 0; n < s->batch; n++)
         for (o = 0; o < s->out_features; o++)
             transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, 0, s->batch);
     if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
     if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
@@ -4608,21 +4752,23 @@ typedef struct cnn__activation_job {
     const cnn__isa *isa;
     cnn_activation f; float slope;
     float *out;                                            /* y, or dx */
-    const float *dy, *in;                                  /* NULL and x, or dy and y */
+    const float *dy, *y, *x;                               /* forward: NULL, NULL and x */
     size_t n;
 } cnn__activation_job;
+
+static const float *cnn__from(const float *values, ptrdiff_t first) { return values ? values + first : NULL; }
 
 static void cnn__activation_piece(void *arguments, int piece, int thread)
 {
     const cnn__activation_job *job = (const cnn__activation_job *)arguments;
     ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
     float *out = job->out + first;
-    const float *dy = job->dy ? job->dy + first : NULL, *in = job->in + first;
+    const float *dy = cnn__from(job->dy, first), *y = cnn__from(job->y, first), *x = cnn__from(job->x, first);
     (void)thread;
-    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, in, n);
-    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, in, n);
-    else if (!dy) cnn__activation_forward(job->f, job->slope, out, in, (size_t)n);
-    else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
+    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, x, n);
+    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, y, n);
+    else if (!dy) cnn__activation_forward(job->f, job->slope, out, x, (size_t)n);
+    else cnn__activation_backward(job->f, job->slope, out, dy, y, x, (size_t)n);
 }
 
 typedef struct cnn__add_job { float *y; const float *a, *b; size_t n; } cnn__add_job;
@@ -4644,14 +4790,14 @@ static void cnn__simd_add(void *context, float *y, const float *a, const float *
 static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
                                          size_t n)
 {
-    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, x, n };
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, NULL, x, n };
     cnn__each(context, n, cnn__activation_piece, &job);
 }
 
 static void cnn__simd_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
-                                          const float *y, size_t n)
+                                          const float *y, const float *x, size_t n)
 {
-    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, n };
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, x, n };
     cnn__each(context, n, cnn__activation_piece, &job);
 }
 
@@ -4787,6 +4933,63 @@ static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, 
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
+typedef struct cnn__pad_job { const cnn_pad2d_shape *s; float *to; const float *from; } cnn__pad_job;
+
+static void cnn__pad_sample(void *arguments, int n, int thread)
+{
+    const cnn__pad_job *job = (const cnn__pad_job *)arguments;
+    cnn_pad2d_shape one = *job->s;
+    (void)thread;
+    one.batch = 1;
+    cnn__pad2d(&one, job->to + (ptrdiff_t)n * one.channels * one.out_height * one.out_width,
+               job->from + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
+}
+
+static void cnn__simd_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
+{
+    cnn__pad_job job = { s, to, from };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pad_sample, &job);
+}
+
+typedef struct cnn__prelu_job {
+    const cnn_map_shape *s;
+    float *out; const float *dy, *x, *weight;              /* y, NULL and x; or dx, dy and x */
+    float *sums;                                           /* (batch, channels): da of each sample */
+} cnn__prelu_job;
+
+static void cnn__prelu_sample(void *arguments, int n, int thread)
+{
+    const cnn__prelu_job *job = (const cnn__prelu_job *)arguments;
+    cnn_map_shape one = *job->s;
+    ptrdiff_t at = (ptrdiff_t)n * one.channels * one.pixels;
+    float *out = job->out ? job->out + at : NULL, *sums = job->dy ? job->sums + (ptrdiff_t)n * one.channels : NULL;
+    (void)thread;
+    one.batch = 1;
+    if (sums) cnn__zero_floats(sums, one.channels);
+    if (sums) cnn__prelu_backward(&one, out, sums, job->dy + at, job->x + at, job->weight);
+    else cnn__prelu_forward(&one, out, job->x + at, job->weight);
+}
+
+static void cnn__simd_prelu_forward(void *context, const cnn_map_shape *s, float *y, const float *x,
+                                    const float *weight)
+{
+    cnn__prelu_job job = { s, y, NULL, x, weight, NULL };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
+}
+
+static void cnn__simd_prelu_backward(void *context, const cnn_map_shape *s, float *dx, float *dweight,
+                                     const float *dy, const float *x, const float *weight, float *work)
+{
+    cnn__prelu_job job = { s, dx, dy, x, weight, work };
+    int n, c;
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
+    for (c = 0; dweight && c < s->channels; c++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++) sum += (double)work[(ptrdiff_t)n * s->channels + c];
+        dweight[c] += (float)sum;
+    }
+}
+
 /* ---- batch normalisation: channel by channel ----
 
    A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that
@@ -4842,7 +5045,8 @@ static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, pt
     }
 }
 
-/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
+/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). A chunk is summed as
+   differences from its first value, so that a constant channel is its mean exactly. */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
     cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
@@ -4854,7 +5058,7 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         double mean, delta, all;
         n = cnn__chunk_size(job->s, first);
         x = cnn__chunk(job->s, job->x, c, first, n, own);
-        mean = (double)job->isa->total(x, n) / n;
+        mean = (double)x[0] + (double)job->isa->total(x, x[0], n) / n;
         delta = mean - of.mean;
         all = (double)(first + n);
         of.mean += delta * n / all;
@@ -4902,7 +5106,7 @@ static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff
     if (!s->activation) return dy;
     y = cnn__chunk(s, job->result, c, first, n, own);
     if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, n);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)n);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)n);
     return df;
 }
 
@@ -4919,7 +5123,7 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
         n = cnn__chunk_size(s, first);
         x = cnn__chunk(s, job->x, c, first, n, in);
         df = cnn__chunk_df(job, c, first, n, own);
-        sum += (double)job->isa->total(df, n);
+        sum += (double)job->isa->total(df, 0, n);
         sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
@@ -5027,6 +5231,9 @@ static cnn_backend cnn__simd(void)
     b.batch_norm_backward = cnn__simd_batch_norm_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
+    b.prelu_forward = cnn__simd_prelu_forward;
+    b.prelu_backward = cnn__simd_prelu_backward;
+    b.pad2d = cnn__simd_pad2d;
     b.dropout_forward = cnn__simd_dropout;
     b.dropout_backward = cnn__simd_dropout;
     b.gather = cnn__simd_gather;
@@ -5053,7 +5260,8 @@ static cnn_backend cnn__simd(void)
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
    In this section: what a kind is made of; options; shapes; then the kinds: convolution,
-   activation, pooling, linear, batch normalisation, softmax, flatten, dropout and joins.
+   activation, PReLU, pooling, zero padding, linear, batch normalisation, softmax, flatten, dropout
+   and joins.
    ============================================================================================ */
 
 /* ---- what a kind is made of ---- */
@@ -5074,6 +5282,7 @@ typedef struct cnn__shapes {
     cnn_linear_shape linear;
     cnn_batch_norm_shape norm;
     cnn_map_shape map;
+    cnn_pad2d_shape pad;
 } cnn__shapes;
 
 typedef struct cnn__layer {
@@ -5103,9 +5312,12 @@ typedef struct cnn__layer {
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
+    cnn_adaptive_pool2d_options adaptive_options;
+    cnn_zero_pad2d_options pad_options;
+    cnn_prelu_options prelu_options;
     cnn_linear_options linear_options;
     cnn_batch_norm_options norm_options;
-    int along_width, average, global;  /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
+    int along_width, average;               /* conv1d, pool1d, batch_norm1d; avg_pool */
     cnn_activation activation;
     float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
@@ -5471,10 +5683,20 @@ static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cn
     return 2;
 }
 
+/* One tensor of the channels, or one number */
+static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
+{
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ndim = channels > 0;
+    t->shape[0] = channels;
+    t->first = first;
+}
+
 /* f, slope: an operation's, which takes one activation */
 static int cnn__fuse_activation(cnn_activation *f, float *slope, const cnn__layer *next)
 {
-    if (!next->activation || *f) return 0;
+    if (!next->activation || next->activation == CNN_GELU || *f) return 0;
     *f = next->activation;
     *slope = next->slope;
     return 1;
@@ -5808,7 +6030,7 @@ static void cnn__layer_activation_backward(const cnn__call *c)
 {
     const cnn__layer *l = c->layer;
     c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
-                              cnn__values(c));
+                              c->x[0], cnn__values(c));
 }
 
 static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
@@ -5821,7 +6043,8 @@ static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row
 static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
     static const char *const tau[] = {
-        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x"
+        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
+        "x (1 + erf(x / sqrt 2)) / 2"
     };
     cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
                  (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
@@ -5832,7 +6055,7 @@ static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE
 {
     static const char *const tau[] = {
         "", "in[i] <= 0 ? 0 : in[i]", "in[i] <= 0 ? slope * in[i] : in[i]",
-        "1 / (1 + expf(-in[i]))", "tanhf(in[i])"
+        "1 / (1 + expf(-in[i]))", "tanhf(in[i])", "in[i] * (1 + erff(in[i] * 0.70710678f)) / 2"
     };
     cnn__text slope;
     (void)number;
@@ -5864,10 +6087,101 @@ static void cnn__add_activation(cnn_net *net, cnn_activation activation, const c
 void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
 void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
 void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
+void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 {
     cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
+}
+
+/* ---- PReLU ---- */
+
+static const cnn__field cnn__prelu_fields[] = {
+    CNN__INT(cnn_prelu_options, num_parameters, 1), CNN__FLOAT(cnn_prelu_options, init, 0.25)
+};
+
+static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error);
+}
+
+static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    int slopes = l->prelu_options.num_parameters;
+    if (slopes != 1 && slopes != l->in.channels)
+        return cnn__misfit(f, "has .num_parameters = %d, but its input has %d channels; give %d, a "
+                           "slope for each, or 1 for all", slopes, l->in.channels, l->in.channels);
+    l->shapes.map.channels = slopes;
+    l->shapes.map.pixels = (int)cnn__size(l->in) / slopes;
+    l->out = l->in;
+    return 1;
+}
+
+static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    cnn__channel_tensor(t, "weight", l->prelu_options.num_parameters, l->prelu_options.init);
+    return 1;
+}
+
+static size_t cnn__layer_prelu_work(const cnn__call *c)
+{
+    return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels;
+}
+
+static void cnn__layer_prelu_forward(const cnn__call *c)
+{
+    c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]);
+}
+
+static void cnn__layer_prelu_backward(const cnn__call *c)
+{
+    c->b->prelu_backward(c->b->context, &c->shapes->map, c->dx[0], c->gradients[0], c->dy, c->x[0],
+                         c->tensors[0], (float *)c->work);
+}
+
+static double cnn__prelu_slope(const cnn__call *c, int k)
+{
+    return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0];
+}
+
+static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    double x = (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
+    return cnn__prelu_at(x, cnn__prelu_slope(c, k));
+}
+
+static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n  x = %.6f, y = %.6f\n",
+                 cnn__prelu_slope(c, k),
+                 c->shapes->map.channels > 1 ? "this channel" : "all channels",
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
+                 cnn__layer_prelu_at(c, 0, k, row, column));
+}
+
+static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_map_shape *s = &l->shapes.map;
+    cnn__line(file, 1, "int c, i;");
+    cnn__line(file, 1, "for (c = 0; c < %d; c++)", s->channels);
+    cnn__line(file, 2, "for (i = c * %d; i < (c + 1) * %d; i++)", s->pixels, s->pixels);
+    cnn__line(file, 3, "out[i] = in[i] > 0 ? in[i] : layer%d_weight[c] * in[i];", number);
+}
+
+static const cnn__kind cnn__prelu_kind = {
+    cnn__layer_prelu_shape, cnn__layer_prelu_forward, cnn__layer_prelu_backward,
+    cnn__layer_prelu_at, cnn__layer_prelu_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_prelu_options, cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work, NULL,
+    cnn__layer_prelu_export_c
+};
+
+void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__prelu_kind, "prelu");
+    layer.prelu_options = o;
+    layer.has_kinks = layer.value_by_value = 1;
+    cnn__add(net, &layer);
 }
 
 /* ---- pooling ---- */
@@ -5942,10 +6256,10 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     cnn_pool2d_shape *s = &l->shapes.pool;
     memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
-    s->kernel_height = l->global ? s->in_height : o->kernel_height;
-    s->kernel_width = l->global ? s->in_width : o->kernel_width;
-    s->stride_height = l->global ? s->in_height : o->stride_height;
-    s->stride_width = l->global ? s->in_width : o->stride_width;
+    s->kernel_height = o->kernel_height;
+    s->kernel_width = o->kernel_width;
+    s->stride_height = o->stride_height;
+    s->stride_width = o->stride_width;
     s->pad_height = o->padding_height;
     s->pad_width = o->padding_width;
     s->average = l->average;
@@ -6057,12 +6371,11 @@ static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
 };
 
-static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average,
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average,
                           int along_width)
 {
     cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
-    if (o) layer.pool_options = *o;
-    layer.global = !o;
+    layer.pool_options = o;
     layer.average = average;
     layer.along_width = along_width;
     layer.has_kinks = !average;
@@ -6071,25 +6384,209 @@ static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char 
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "max_pool2d", 0, 0);
+    cnn__add_pool(net, o, "max_pool2d", 0, 0);
 }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "avg_pool2d", 1, 0);
+    cnn__add_pool(net, o, "avg_pool2d", 1, 0);
 }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "max_pool1d", 0, 1);
+    cnn__add_pool(net, o, "max_pool1d", 0, 1);
 }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "avg_pool1d", 1, 1);
+    cnn__add_pool(net, o, "avg_pool1d", 1, 1);
 }
 
-void cnn_global_avg_pool2d(cnn_net *net) { cnn__add_pool(net, NULL, "global_avg_pool2d", 1, 0); }
+/* Adaptive pooling: where the windows share no row and no column, they are ordinary ones. */
+
+static const cnn__field cnn__adaptive_pool2d_fields[] = {
+    CNN__INT(cnn_adaptive_pool2d_options, output_size, 0),
+    CNN__LIKE(cnn_adaptive_pool2d_options, output_height, output_size),
+    CNN__LIKE(cnn_adaptive_pool2d_options, output_width, output_size)
+};
+
+static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error);
+}
+
+static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_pool2d_shape *s = &l->shapes.pool;
+    memset(s, 0, sizeof *s);
+    s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->out_height = l->adaptive_options.output_height;
+    s->out_width = l->adaptive_options.output_width;
+    s->average = 1;
+    if (!cnn__has_maps(l, f)) return 0;
+    if (s->out_height < 1 || s->out_width < 1)
+        return cnn__misfit(f, "needs .output_size of at least 1, but has %d x %d", s->out_height,
+                           s->out_width);
+    s->kernel_height = s->stride_height = s->in_height / s->out_height;
+    s->kernel_width = s->stride_width = s->in_width / s->out_width;
+    s->adaptive = s->in_height % s->out_height || s->in_width % s->out_width;
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return 1;
+}
+
+static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_pool2d_shape *s = &l->shapes.pool;
+    int h = s->in_height, w = s->in_width, rows = s->out_height, columns = s->out_width;
+    if (!s->adaptive) {
+        cnn__layer_pool2d_export_c(l, number, file);
+        return;
+    }
+    cnn__line(file, 1, "int k, j, i, y, x;");
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
+    cnn__line(file, 2, "for (j = 0; j < %d; j++)", rows);
+    cnn__line(file, 3, "for (i = 0; i < %d; i++) {", columns);
+    cnn__line(file, 4, "int top = j * %d / %d, bottom = ((j + 1) * %d + %d) / %d;", h, rows, h,
+              rows - 1, rows);
+    cnn__line(file, 4, "int left = i * %d / %d, right = ((i + 1) * %d + %d) / %d;", w, columns, w,
+              columns - 1, columns);
+    cnn__line(file, 4, "float sum = 0;");
+    cnn__line(file, 4, "for (y = top; y < bottom; y++)");
+    cnn__line(file, 5, "for (x = left; x < right; x++) sum += in[(k * %d + y) * %d + x];", h, w);
+    cnn__line(file, 4, "*out++ = sum / (float)((bottom - top) * (right - left));");
+    cnn__line(file, 3, "}");
+}
+
+static const cnn__kind cnn__adaptive_pool2d_kind = {
+    cnn__layer_adaptive_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_adaptive_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_adaptive_export_c
+};
+
+static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const char *type)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__adaptive_pool2d_kind, type);
+    layer.adaptive_options = o;
+    layer.average = 1;
+    cnn__add(net, &layer);
+}
+
+void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
+{
+    cnn__add_adaptive(net, o, "adaptive_avg_pool2d");
+}
+
+void cnn_global_avg_pool2d(cnn_net *net)
+{
+    cnn_adaptive_pool2d_options o;
+    memset((void *)&o, 0, sizeof o);
+    o.output_size = 1;
+    cnn__add_adaptive(net, o, "global_avg_pool2d");
+}
+
+/* ---- zero padding ---- */
+
+static const cnn__field cnn__zero_pad2d_fields[] = {
+    CNN__INT(cnn_zero_pad2d_options, padding, 0),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_left, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_right, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_top, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_bottom, padding)
+};
+
+static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error);
+}
+
+static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_zero_pad2d_options *o = &l->pad_options;
+    cnn_pad2d_shape *s = &l->shapes.pad;
+    double height = (double)l->in.height + o->padding_top + o->padding_bottom;
+    double width = (double)l->in.width + o->padding_left + o->padding_right;
+    if (!cnn__has_maps(l, f)) return 0;
+    if (o->padding_left < 0 || o->padding_right < 0 || o->padding_top < 0 || o->padding_bottom < 0)
+        return cnn__misfit(f, "padding must be at least 0 on each side, but is left %d, right %d, "
+                           "top %d, bottom %d", o->padding_left, o->padding_right, o->padding_top,
+                           o->padding_bottom);
+    if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
+        return cnn__misfit(f, "its output would be %.0f x %.0f, and a side can have %d; give less "
+                           "padding", height, width, (int)CNN__LONGEST_SIDE);
+    s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->out_height = (int)height;
+    s->out_width = (int)width;
+    s->top = o->padding_top;
+    s->left = o->padding_left;
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return 1;
+}
+
+static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
+{
+    c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]);
+}
+
+static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
+{
+    const cnn_pad2d_shape *s = &c->shapes->pad;
+    cnn_pad2d_shape cut = *s;
+    cut.in_height = s->out_height; cut.in_width = s->out_width;
+    cut.out_height = s->in_height; cut.out_width = s->in_width;
+    cut.top = -s->top; cut.left = -s->left;
+    c->b->pad2d(c->b->context, &cut, c->dx[0], c->dy);
+}
+
+/* The place in x of output (n, k, row, column), or -1: a zero */
+static ptrdiff_t cnn__zero_pad2d_place(const cnn__layer *l, int n, int k, int row, int column)
+{
+    int j = row - l->shapes.pad.top, i = column - l->shapes.pad.left;
+    if (j < 0 || j >= l->in.height || i < 0 || i >= l->in.width) return -1;
+    return (((ptrdiff_t)n * l->in.channels + k) * l->in.height + j) * l->in.width + i;
+}
+
+static double cnn__layer_zero_pad2d_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, n, k, row, column);
+    return at < 0 ? 0 : (double)c->x[0][at];
+}
+
+static void cnn__layer_zero_pad2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    const cnn_pad2d_shape *s = &c->shapes->pad;
+    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, 0, k, row, column);
+    if (at < 0) cnn__fprintf(out, "y(%d, %d, %d) is beyond the border of x: 0\n", k, row, column);
+    else cnn__fprintf(out, "y(%d, %d, %d) = x(%d, %d, %d) = %.6f\n", k, row, column, k,
+                      row - s->top, column - s->left, (double)c->x[0][at]);
+}
+
+static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_pad2d_shape *s = &l->shapes.pad;
+    (void)number;
+    cnn__line(file, 1, "int k, j, i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = 0;", (int)cnn__size(l->out));
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
+    cnn__line(file, 2, "for (j = 0; j < %d; j++)", s->in_height);
+    cnn__line(file, 3, "for (i = 0; i < %d; i++)", s->in_width);
+    cnn__line(file, 4, "out[(k * %d + j + %d) * %d + i + %d] = *in++;", s->out_height, s->top,
+              s->out_width, s->left);
+}
+
+static const cnn__kind cnn__zero_pad2d_kind = {
+    cnn__layer_zero_pad2d_shape, cnn__layer_zero_pad2d_forward, cnn__layer_zero_pad2d_backward,
+    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_zero_pad2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_zero_pad2d_export_c
+};
+
+void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__zero_pad2d_kind, "zero_pad2d");
+    layer.pad_options = o;
+    cnn__add(net, &layer);
+}
 
 /* ---- linear ---- */
 
@@ -6268,16 +6765,6 @@ static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
     l->kept = 2 * sizeof(float) * (size_t)s->channels;
     l->out = l->in;
     return 1;
-}
-
-/* One tensor of the channels, or one number */
-static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
-{
-    memset(t, 0, sizeof *t);
-    t->name = name;
-    t->ndim = channels > 0;
-    t->shape[0] = channels;
-    t->first = first;
 }
 
 static int cnn__layer_batch_norm_tensors(const cnn__layer *l, cnn__tensor *t)
@@ -7116,7 +7603,8 @@ static const char *cnn__missing_entry(const cnn_backend *b)
     CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
     CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
     CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
-    CNN__MISSES(add); CNN__MISSES(copy_channels);
+    CNN__MISSES(prelu_forward); CNN__MISSES(prelu_backward);
+    CNN__MISSES(add); CNN__MISSES(copy_channels); CNN__MISSES(pad2d);
     CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
     CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
     CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
@@ -7496,7 +7984,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     cnn__call c;
     int i;
     s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->norm.batch = s->map.batch = batch;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
+    s->norm.batch = s->map.batch = s->pad.batch = batch;
     memset(&c, 0, sizeof c);
     cnn__bind(net, op->first, net->parameters, &c);
     c.b = &net->backend;
