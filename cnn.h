@@ -14613,8 +14613,9 @@ static void cnn__report_network(FILE *f, cnn_net *net)
     cnn__fprintf(f, "<h2>The network</h2>\n<p>A line brings a layer what it reads, from the one above or from further "
                  "up. Layers with parameters are tinted.</p>\n");
     cnn__report_graph(f, net);
-    cnn__fprintf(f, "<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
-            "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
+    cnn__fprintf(f, "<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output"
+                 "<th>parameters<th>multiply-adds</tr>\n<tr><td>input<td><td>%s<td><td></tr>\n",
+                 cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);

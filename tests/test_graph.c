@@ -426,7 +426,7 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         CHECK(sscanf(at, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%n", &b->x, &b->y, &b->width, &b->height, &end) == 4, "seed %d: box %d: %.200s", (int)seed, i, at);
         at += end;
         learns = !strncmp(at, " class=\"learns\"", 15);
-        CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR), "seed %d: box %d: %.200s", (int)seed, i, at);
+        CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR || all[i].kind == NORM || all[i].kind == PRELU), "seed %d: box %d: %.200s", (int)seed, i, at);
         at = strstr(at, "/><text ");
         CHECK(at && sscanf(at, "/><text y=\"%*d\"><tspan x=\"%*d\" text-anchor=\"end\">%d</tspan><tspan x=\"%*d\">%n", &number, &end) == 1 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
         at += end;
