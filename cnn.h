@@ -586,7 +586,8 @@ const char *cnn_layer_name(const cnn_net *net, int i);  /* layer i from 0; NULL 
    cnn_forward. After a call that asks for parameters (cnn_key, cnn_shape, ...) no layer can be
    added; after cnn_summary it can. */
 
-/* A row a layer: name, output, parameters, multiply-adds, bytes. */
+/* A row a layer: name, output, parameters, multiply-adds, bytes; `from 8, 3`: the rows it reads,
+   where that is not the one above alone. Eighty columns; a longer name has a line of its own. */
 void cnn_summary(cnn_net *net, FILE *out);
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in
@@ -610,7 +611,8 @@ void cnn_print_curves(const cnn_net *net, FILE *out);   /* drawn with characters
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
 /* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision
-   and recall, the most confident mistakes, layers, first kernels, every layer's feature maps. */
+   and recall, the most confident mistakes, the graph of layers, first kernels, every layer's
+   feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
@@ -14255,50 +14257,69 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
-/* ` 3  conv2 (conv2d)`, and <- places that it reads where they are not the one above */
+/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; returns its length */
 static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 {
     const cnn__layer *l = &net->layers[i];
     int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
-    for (k = 0; k < l->input_count; k++)
-        if (l->inputs[k] != i - 1)
-            length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, " <- %d", l->inputs[k] + 1);
+    for (k = 0; k < l->input_count && (l->input_count > 1 || l->inputs[0] != i - 1); k++)
+        length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, "%s %d", k ? "," : " from",
+                                l->inputs[k] + 1);
     return length;
 }
 
-/* LeNet-5 fits a terminal of 80 columns. */
+typedef struct cnn__columns { int label, output, bytes; } cnn__columns;    /* their widths, in characters */
+
+/* Numbers below `least` are left out. */
+static void cnn__summary_row(FILE *out, const cnn__columns *width, const char *label, const char *output,
+                             double parameters, double work, double bytes, double least)
+{
+    cnn__text p, w, b;
+    if ((int)strlen(label) > width->label) {               /* a line of its own */
+        cnn__fprintf(out, "%s\n", label);
+        label = "";
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width->label, label, width->output, output,
+                 parameters < least ? "" : cnn__thousands(parameters, &p),
+                 work < least ? "" : cnn__thousands(work, &w), width->bytes, cnn__thousands(bytes, &b));
+}
+
+/* The table fits a terminal of 80 columns. */
 void cnn_summary(cnn_net *net, FILE *out)
 {
-    cnn__text dims, parameters, work, bytes, label;
+    cnn__columns width = { 25, 12, 8 };                    /* the least: the longest text of the last line, ... */
+    cnn__text dims, label;
     double all_work = 0, all_parameters = 0, all_bytes;
-    int i, width = 12;
+    int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
-    for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__row_label(net, i, &label);
-        if (length > width) width = length;
-    }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
-                 "bytes");
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
-                 cnn__thousands(all_bytes, &bytes));
+    for (i = 0; i < net->layer_count; i++) {
+        all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
+        length = (int)strlen(cnn__dims_text(net->layers[i].out, &dims));
+        if (length > width.output) width.output = length;
+    }
+    length = (int)strlen(cnn__thousands(all_bytes, &dims));
+    if (length > width.bytes) width.bytes = length;
+    room = 80 - width.output - 10 - 13 - width.bytes - 4;
+    for (i = 0; i < net->layer_count; i++) {
+        length = cnn__row_label(net, i, &label);
+        if (length > width.label && length <= room) width.label = length;
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width.label, "    layer", width.output, "output", "parameters",
+                 "multiply-adds", width.bytes, "bytes");
+    cnn__summary_row(out, &width, " 0  input", cnn__dims_text(net->input, &dims), 0, 0,
+                     4.0 * (double)cnn__size(net->input), 1);
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
-               m = cnn__layer_multiply_adds(l);
+        double p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
         cnn__row_label(net, i, &label);
-        cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
-                     p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
-                     cnn__thousands(values, &bytes));
+        cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
         all_work += m;
-        all_bytes += values;
         all_parameters += p;
     }
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
-                 cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work),
-                 cnn__thousands(all_bytes, &bytes));
+    cnn__summary_row(out, &width, "    total, for one sample", "", all_parameters, all_work, all_bytes, 0);
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
@@ -14914,14 +14935,77 @@ static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__
     return text->s;
 }
 
+/* Which lane each input comes in, lane[layer * CNN__INPUTS + input], for those that are not the row above. Readers take
+   lanes from top to bottom, each the first in which the shortcuts so far have ended where its own begins; so one that
+   lies within another is nearer to the boxes. until: scratch, where each lane ends. Returns how many there are. */
+static int cnn__graph_lanes(const cnn_net *net, int *lane, int *until)
+{
+    int lanes = 0, i, k, n;
+    for (i = 0; i < net->layer_count; i++)
+        for (k = 0; k < net->layers[i].input_count; k++) {
+            int from = net->layers[i].inputs[k];
+            if (from == i - 1) continue;
+            for (n = 0; n < lanes && until[n] > from; n++) {}
+            if (n == lanes) lanes++;
+            until[n] = i;
+            lane[i * CNN__INPUTS + k] = n;
+        }
+    return lanes;
+}
+
+/* A box for the samples and for each layer; lines between boxes, and beside them the shortcuts */
+static void cnn__report_graph(FILE *f, cnn_net *net)
+{
+    enum { letter = 7, box = 16, row = box + 6, left = 36, gap = 14, apart = 10 };         /* in pixels */
+    size_t most = (size_t)net->layer_count * CNN__INPUTS;
+    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 5, kind = 0, output, length, right, width, i, k;
+    cnn__text dims;
+    if (!lane) { cnn__fail(net, "cnn_report: out of memory"); return; }
+    output = (int)strlen(cnn__dims_text(net->input, &dims));
+    for (i = 0; i < net->layer_count; i++) {               /* the longest texts */
+        const cnn__layer *l = &net->layers[i];
+        if ((length = (int)strlen(l->name)) > name) name = length;
+        if ((length = (int)strlen(l->type)) > kind) kind = length;
+        if ((length = (int)strlen(cnn__dims_text(l->out, &dims))) > output) output = length;
+    }
+    right = left + (name + kind + output) * letter + 4 * gap;
+    width = right + (cnn__graph_lanes(net, lane, lane + most) + 1) * apart;
+    cnn__fprintf(f, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %d %d\">\n<title>The network's graph"
+                 "</title><desc>%d layers from top to bottom, and what each reads</desc>\n", width, width,
+                 (net->layer_count + 1) * row, net->layer_count);
+    for (i = -1; i < net->layer_count; i++) {
+        const cnn__layer *l = i < 0 ? NULL : &net->layers[i];
+        int y = (i + 1) * row + row - box - 1;
+        cnn__fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%s/><text y=\"%d\"><tspan x=\"%d\" "
+                     "text-anchor=\"end\">%d</tspan><tspan x=\"%d\">", left, y, right - left, box,
+                     l && l->tensor_count ? " class=\"learns\"" : "", y + 12, left - 8, i + 1, left + gap / 2);
+        cnn__svg_text(f, l ? l->name : "input");
+        cnn__fprintf(f, "</tspan><tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
+                     left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
+                     cnn__dims_text(l ? l->out : net->input, &dims));
+        for (k = 0; l && k < l->input_count; k++)
+            if (l->inputs[k] == i - 1)
+                cnn__fprintf(f, "<path d=\"M%d %dV%d\"/>\n", right - gap / 2 * (k + 1), y - row + box, y);
+            else                                           /* out below the middle of a box, in above it, with a tip */
+                cnn__fprintf(f, "<path d=\"M%d %dH%dq6 0 6 6V%dq0 6 -6 6H%dl4 -3m-4 3l4 3\"/>\n",
+                             right, y + (l->inputs[k] - i) * row + 11,
+                             right + (lane[i * CNN__INPUTS + k] + 1) * apart - 6, y - 1, right);
+    }
+    cnn__fprintf(f, "</svg>\n");
+    cnn__free(lane);
+}
+
 static void cnn__report_network(FILE *f, cnn_net *net)
 {
     cnn__text a, b, c;
     double work = 0;
     int i;
-    cnn__fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table "
-            "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
-            "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
+    cnn__fprintf(f, "<h2>The network</h2>\n<p>A line brings a layer what it reads, from the one above or from further "
+                 "up. Layers with parameters are tinted.</p>\n");
+    cnn__report_graph(f, net);
+    cnn__fprintf(f, "<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output"
+                 "<th>parameters<th>multiply-adds</tr>\n<tr><td>input<td><td>%s<td><td></tr>\n",
+                 cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
@@ -15102,6 +15186,9 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}"
         "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".graph{font:11px ui-monospace,monospace;display:block;margin-bottom:1rem}.graph text{fill:var(--ink)}"
+        ".graph rect{fill:var(--soft);stroke:var(--line)}.graph .learns{fill:rgba(31,119,180,.2)}"
+        ".graph path{fill:none;stroke:#1f77b4;stroke-width:1.5}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}"
         ".numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}"
         ".numbers b{display:block;font-size:1.5rem}";

@@ -363,7 +363,7 @@ static void is_readable(void)
     CHECK(strstr(text, "void my_net_2(float y[2], const float x[36]);"), "%.300s", text);
     CHECK(strstr(text, "x: 1 x 6 x 6, one sample (channels, rows, columns), scaled as the network saw them in training\n"), "%.900s", text);
     CHECK(strstr(text, "Its numbers take 456 bytes, its buffers 720 bytes of RAM."), "%.900s", text);
-    CHECK(strstr(text, "\n 6  b.5 (linear)                2         74            72        8\n"), "%.900s", text);
+    CHECK(strstr(text, "\n 6  b.5 (linear)                     2         74            72        8\n"), "%.900s", text);
     CHECK(strstr(text, "    static float buffer1[144];\n    static float buffer2[36];\n\n"
                        "    layer1_conv2d(buffer1, x);                       /* 4 x 6 x 6 */\n"
                        "    layer2_relu(buffer1, buffer1);                   /* 4 x 6 x 6 */\n"

@@ -373,6 +373,107 @@ static cnn_net *random_graph(const char *backend)
     return net;
 }
 
+/* ---- the drawing in the report: its boxes and lines, read back from the SVG ---- */
+
+typedef struct box { int x, y, width, height; } box;
+typedef struct line { int x0, y0, lane, x1, y1; } line;    /* lane: where it goes down */
+
+/* The box on whose border (x, y) lies; -1: none */
+static int box_at(const box *boxes, int n, int x, int y)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        const box *b = &boxes[i];
+        if (x >= b->x && x <= b->x + b->width && y >= b->y && y <= b->y + b->height
+            && (x == b->x || x == b->x + b->width || y == b->y || y == b->y + b->height)) return i;
+    }
+    return -1;
+}
+
+/* Reads one line; what follows it, or NULL */
+static const char *read_line(const char *at, line *l)
+{
+    int end = 0;
+    if (sscanf(at, "<path d=\"M%d %dV%d\"/>\n%n", &l->x0, &l->y0, &l->y1, &end) == 3 && end) {
+        l->lane = l->x1 = l->x0;
+        return at + end;
+    }
+    if (sscanf(at, "<path d=\"M%d %dH%dq6 0 6 6V%dq0 6 -6 6H%dl4 -3m-4 3l4 3\"/>\n%n", &l->x0, &l->y0, &l->lane, &l->y1, &l->x1, &end) != 5 || !end) return NULL;
+    l->lane += 6;
+    l->y1 += 6;
+    return at + end;
+}
+
+/* names: as SVG writes them */
+static void check_drawing(cnn_net *net, const node *all, int n, const char *const *names)
+{
+    static box boxes[MOST];
+    static line lines[2 * MOST];
+    int found[MOST][MOST], width, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    FILE *file = tmpfile();
+    const char *text, *at, *next;
+    char expected[300], shape[64];
+    memset(found, 0, sizeof found);
+    cnn__report_graph(file, net);
+    at = text = text_of(file);
+    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %*d %d\">\n%n", &width, &height, &end) == 2 && end, "seed %d: %.200s", (int)seed, at);
+    snprintf(expected, sizeof expected, "<title>The network's graph</title><desc>%d layers from top to bottom, and what each reads</desc>\n", n - 1);
+    CHECK(!strncmp(at + end, expected, strlen(expected)), "seed %d: %.200s", (int)seed, at + end);
+    for (at += end + (int)strlen(expected), i = 0; i < n; i++) {
+        box *b = &boxes[i];
+        int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR, learns;
+        end = 0;
+        CHECK(sscanf(at, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%n", &b->x, &b->y, &b->width, &b->height, &end) == 4, "seed %d: box %d: %.200s", (int)seed, i, at);
+        at += end;
+        learns = !strncmp(at, " class=\"learns\"", 15);
+        CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR || all[i].kind == NORM || all[i].kind == PRELU), "seed %d: box %d: %.200s", (int)seed, i, at);
+        at = strstr(at, "/><text ");
+        CHECK(at && sscanf(at, "/><text y=\"%*d\"><tspan x=\"%*d\" text-anchor=\"end\">%d</tspan><tspan x=\"%*d\">%n", &number, &end) == 1 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
+        at += end;
+        snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
+        snprintf(expected, sizeof expected, "%s</tspan>", i ? names[i] : "input");
+        CHECK(!strncmp(at, expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        at = strstr(at, "<tspan");
+        snprintf(expected, sizeof expected, ">%s</tspan><tspan x=", i ? net->layers[i - 1].type : "");
+        CHECK(at && !strncmp(strchr(at, '>'), expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        at = strstr(at + 1, "<tspan");
+        snprintf(expected, sizeof expected, " text-anchor=\"end\">%s</tspan></text>\n", shape);
+        next = at ? strstr(at, expected) : NULL;
+        CHECK(next && next == strchr(at + 7, ' '), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        if (!next) return;
+        at = next + strlen(expected);
+        while (edges < 2 * MOST && (next = read_line(at, &lines[edges])) != NULL) at = next, edges++;
+    }
+    CHECK(!strcmp(at, "</svg>\n"), "seed %d: after the last box: %.200s", (int)seed, at);
+
+    for (i = 1; i < n; i++) {
+        const box *a = &boxes[i - 1], *b = &boxes[i];
+        CHECK(a->x == b->x && a->width == b->width && a->y + a->height < b->y, "seed %d: boxes %d and %d", (int)seed, i - 1, i);
+    }
+    CHECK(boxes[n - 1].y + boxes[n - 1].height < height && boxes[0].y >= 0 && boxes[0].x + boxes[0].width < width, "seed %d: boxes without", (int)seed);
+    for (i = 0; i < edges; i++) {
+        const line *l = &lines[i];
+        int from = box_at(boxes, n, l->x0, l->y0), to = box_at(boxes, n, l->x1, l->y1), straight = l->lane == l->x0;
+        CHECK(from >= 0 && to > from, "seed %d: line %d from (%d, %d) to (%d, %d) joins boxes %d and %d", (int)seed, i, l->x0, l->y0, l->x1, l->y1, from, to);
+        if (from < 0 || to < 0) continue;
+        found[from][to]++;
+        CHECK(straight ? to == from + 1 && l->y0 == boxes[from].y + boxes[from].height && l->y1 == boxes[to].y
+                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width,
+              "seed %d: line %d from box %d to %d goes through boxes", (int)seed, i, from, to);
+        for (k = 0; k < i; k++)
+            CHECK(lines[k].lane != l->lane || lines[k].y1 < l->y0 || l->y1 < lines[k].y0,
+                  "seed %d: lines %d and %d share a lane", (int)seed, k, i);
+    }
+    for (i = 1; i < n; i++) {
+        int two = all[i].kind == ADD || all[i].kind == CONCAT;
+        found[all[i].a][i]--;
+        if (two) found[all[i].b][i]--;
+        drawn += 1 + two;
+    }
+    for (i = 0; i < n; i++) for (k = 0; k < n; k++) CHECK(!found[i][k], "seed %d: %d lines too many from %d to %d", (int)seed, found[i][k], i, k);
+    CHECK(edges == drawn, "seed %d: %d lines, not %d", (int)seed, edges, drawn);
+}
+
 static int compare_graph(const char *backend)
 {
     static float x[ROOM], target[N * OUTPUTS];
@@ -412,6 +513,11 @@ static int compare_graph(const char *backend)
         if (!biases_of(n)) continue;
         snprintf(key, sizeof key, "%s.bias.grad", n->name);
         compare(net, key, n->dbias, n->c, backend);
+    }
+    if (!strcmp(backend, "direct")) {
+        const char *names[MOST];
+        for (i = 0; i < count; i++) names[i] = nodes[i].name;
+        check_drawing(net, nodes, count, names);
     }
     if (seed % 10 == 0) {
         cnn_gradcheck_result r = cnn_gradcheck(net, &batch, 4, NULL);
@@ -485,7 +591,8 @@ static void test_looks(void)
     batch.data = data; batch.order = order; batch.size = 2;
     cnn_summary(net, out);
     text = text_of(out);
-    CHECK(strstr(text, " 5  add5 (add) <- 1 ") && strstr(text, " 7  concat7 (concat) <- 0 ") && strstr(text, " 4  3 (conv2d)  ") && strstr(text, " 6  4 (relu) "),
+    CHECK(strstr(text, "\n 0  input  ") && strstr(text, "\n 4  3 (conv2d)  ") && strstr(text, "\n 5  add5 (add) from 4, 1  ") && strstr(text, "\n 6  4 (relu)  ")
+          && strstr(text, "\n 7  concat7 (concat) from 6, 0 "),
           "summary:\n%s", text);
     cnn_forward(net, &batch);
     CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
@@ -520,6 +627,61 @@ static void test_looks(void)
     cnn_data_free(data);
 }
 
+/* The table keeps to 80 columns: a name too long for its column has a line of its own, and the numbers stand below those of the others. */
+static void test_summary(void)
+{
+    cnn_net *net = cnn_new(3, 224, 224);
+    FILE *out = tmpfile();
+    const char *text, *line, *end;
+    cnn_name(net, "a.name.longer.than.its.column.that.goes.on.and.on");
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 7, .stride = 2, .padding = 3);
+    cnn_name(net, "layer2.0.downsample.0");
+    cnn_from(net, 0);
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 1, .stride = 2);
+    cnn_add(net, cnn_here(net));
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(strstr(text, "\n 1  a.name.longer.than.its.column.that.goes.on.and.on (conv2d)\n  ")
+          && strstr(text, "\n 2  layer2.0.downsample.0 (conv2d) from 0\n  ") && strstr(text, "\n 3  add3 (add) from 2, 2 "), "summary:\n%s", text);
+    for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        CHECK(end - line == (strstr(text, "bytes") + 5 - text) || end[-1] == ')' || end[-1] == '0', "a row of %d columns:\n%s", (int)(end - line), text);
+    CHECK(strchr(text, '\n') - text <= 80, "%d columns", (int)(strchr(text, '\n') - text));
+    cnn_free(net);
+}
+
+/* One shortcut within another takes the lane nearer to the boxes, and the next one takes it again; a name is escaped. */
+static void test_drawing(void)
+{
+    static node all[7];
+    static const char *const names[7] = { "input", "&lt;a &amp; &quot;b&quot;&gt;", "1", "0", "add4", "add5", "add6" };
+    static const int read[7][2] = { { 0, 0 }, { 0, 0 }, { 1, 0 }, { 2, 0 }, { 3, 1 }, { 4, 0 }, { 5, 5 } };
+    FILE *file = tmpfile();
+    const char *text;
+    int right, outer, inner, i;
+    cnn_net *net = cnn_new(2, 4, 4);
+    for (i = 0; i < 7; i++) {
+        all[i].kind = i > 3 ? ADD : i == 3 ? ACTIVATION : i ? CONV : SAMPLES;
+        all[i].a = read[i][0]; all[i].b = read[i][1];
+        all[i].c = 2; all[i].h = all[i].w = 4;
+    }
+    cnn_name(net, "<a & \"b\">");
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 1);
+    cnn_name(net, "1");
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 1);
+    cnn_relu(net);
+    cnn_add(net, 1);
+    cnn_add(net, 0);
+    cnn_add(net, 5);
+    CHECK(cnn_num_parameters(net) == 12, "%s", error_of(net));
+    check_drawing(net, all, 7, names);
+    cnn__report_graph(file, net);
+    text = text_of(file);
+    text = strstr(text, "H");
+    CHECK(text && sscanf(text, "H%dq6 0 6 6V%*dq0 6 -6 6H%d", &inner, &right) == 2 && (text = strstr(text + 1, "l4 3\"/>\n")) != NULL
+          && (text = strstr(text, "H")) != NULL && sscanf(text, "H%dq", &outer) == 1 && right < inner && inner < outer, "lanes %d and %d", inner, outer);
+    cnn_free(net);
+}
+
 static void test_saved(void)
 {
     cnn_net *net = residual(), *other = residual();
@@ -547,6 +709,8 @@ int main(void)
     seed = 1;
     test_sentences();
     test_looks();
+    test_summary();
+    test_drawing();
     test_saved();
     folder_remove();
     return test_end("graph");

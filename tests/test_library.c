@@ -161,7 +161,7 @@ static void test_numbering(void)
 static void test_summary(void)
 {
     static const char *const rows[] = {
-        "\n    input ", "1 x 28 x 28", "\n 1  input_layer.0 (conv2d) ", "117,600", "\n 3  input_layer.2 (max_pool2d) ", "6 x 14 x 14",
+        "\n 0  input ", "1 x 28 x 28", "\n 1  input_layer.0 (conv2d) ", "117,600", "\n 3  input_layer.2 (max_pool2d) ", "6 x 14 x 14",
         "\n 7  hidden_layer_2.0 (conv2d) ", "48,120", "2,352,000", "\n 9  hidden_layer_2.2 (flatten) ", "5880",
         "\n12  classifier (linear) ", "\n    total, for one sample ", "545,546", "3,434,760" };
     FILE *file = tmpfile();

@@ -408,14 +408,14 @@ typedef struct row { const char *label, *output, *parameters, *work, *bytes; } r
 static void check_summary(cnn_net *net, const row *rows, int count)
 {
     FILE *file = tmpfile();
-    int width = 12, i;
+    int width = 25, i;
     for (i = 0; i < count - 1; i++) if ((int)strlen(rows[i].label) + 4 > width) width = (int)strlen(rows[i].label) + 4;
     expect_nothing();
     expect("%-*s       output parameters multiply-adds    bytes\n", width, "    layer");
     for (i = 0; i < count; i++) {
         char label[100];
         if (i && i < count - 1) snprintf(label, sizeof label, "%2d  %s", i, rows[i].label);
-        else snprintf(label, sizeof label, "    %s", rows[i].label);
+        else snprintf(label, sizeof label, "%s%s", i ? "    " : " 0  ", rows[i].label);
         expect("%-*s %12s %10s %13s %8s\n", width, label, rows[i].output, rows[i].parameters, rows[i].work, rows[i].bytes);
     }
     cnn_summary(net, file);
@@ -452,7 +452,7 @@ static void test_summary(void)
         { "3 (linear)", "100", "2,700", "2,700", "400" },
         { "4 (linear)", "1000", "101,000", "100,000", "4,000" },
         { "total, for one sample", "", "103,733", "102,970", "4,884" } };
-    static const row little[] = {                          /* names shorter than the least width */
+    static const row little[] = {                          /* names shorter than "total, for one sample" */
         { "input", "5 x 1 x 1", "", "", "20" },
         { "0 (relu)", "5 x 1 x 1", "", "", "20" },
         { "total, for one sample", "", "0", "0", "40" } };
