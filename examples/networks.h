@@ -94,6 +94,23 @@ static inline void residual_block(cnn_net *net, const char *block, int channels,
     cnn_relu(net);
 }
 
+/* He et al. 2015, section 4.2.  3 x 32 x 32 -> 10 */
+static inline void network_resnet20(cnn_net *net)
+{
+    char block[20];
+    int stage, i;
+    conv_norm(net, "", "conv1", "bn1", 16, 3, 1);
+    cnn_relu(net);
+    for (stage = 1; stage <= 3; stage++)                    /* 16 x 32 x 32, 32 x 16 x 16, 64 x 8 x 8 */
+        for (i = 0; i < 3; i++) {
+            snprintf(block, sizeof block, "layer%d.%d.", stage, i);
+            residual_block(net, block, 8 << stage, stage > 1 && i == 0 ? 2 : 1);
+        }
+    cnn_global_avg_pool2d(net);
+    cnn_name(net, "fc");
+    cnn_linear(net, .out_features = 10);
+}
+
 /* He et al. 2015, table 1, with torchvision's names. Its width is 64; a narrower one learns faster from less.
    3 x height x width -> classes */
 static inline void network_resnet18(cnn_net *net, int width, int classes)
