@@ -4070,13 +4070,13 @@ typedef struct cnn__conv_plan {
     ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
-static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
+static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int groups)
 {
     ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
     int tiles;
     if (!conv->points) return;
     tiles = cnn__tiles_at_once(conv, p->lanes);
-    p->u_size = cnn__align(conv->groups * p->shares * cnn__u_size(conv, p->lanes));
+    p->u_size = cnn__align(groups * cnn__u_size(conv, p->lanes));
     p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
     p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
 }
@@ -4095,7 +4095,7 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
     p->z_size = cnn__align(conv->groups * conv->out_channels * cnn__out_map(conv) * p->lanes);
     p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->own * p->lanes) : 0;
-    cnn__plan_winograd(p, conv);
+    cnn__plan_winograd(p, conv, s->groups * p->shares);
 }
 
 /* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
@@ -4124,7 +4124,7 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->d_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
     p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
     p->pooled_size = 3 * cnn__align(p->image * p->lanes);
-    cnn__plan_winograd(p, conv);
+    cnn__plan_winograd(p, conv, s->groups);
 }
 
 static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
@@ -4166,7 +4166,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     p.lanes = isa->lanes;
     p.blocks = cnn__divide_up(s->batch, p.lanes);
     p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
-    p.shares = backward ? 1 : cnn__divide_up(CNN__FEW_BLOCKS, p.blocks);
+    p.shares = cnn__divide_up(CNN__FEW_BLOCKS, p.blocks);
     p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
     p.image = s->out_channels * p.map;
     if (!backward) cnn__plan_forward(&p, s);
@@ -4194,7 +4194,14 @@ typedef struct cnn__conv_job {
     float *scratch;
     const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
     float *laid;                                           /* forward with few blocks: X of each */
+    float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
+
+/* Backward, the output channels of a share begin here. */
+static int cnn__share_begin(const cnn__conv_plan *p, const cnn_conv2d_shape *s, int share)
+{
+    return (int)((int64_t)s->out_channels * share / p->shares);
+}
 
 static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
 {
@@ -4571,8 +4578,7 @@ static void cnn__lay_piece(void *arguments, int piece, int thread)
                       * s->in_width, c, images);
 }
 
-/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
-   zeros. */
+/* df of some images, one after the other: before the activation, after the pool */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
@@ -4580,7 +4586,21 @@ static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int ima
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
     else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)(image * images));
-    cnn__zero_floats(df + image * images, (job->plan.lanes - images) * image);
+}
+
+/* df of image n before pooling, for few images */
+static void cnn__conv_df_image(void *arguments, int n, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    cnn_pool2d_shape pool = s->pool;
+    float *df = job->df + (ptrdiff_t)n * s->out_channels * s->out_height * s->out_width;
+    ptrdiff_t at = n * job->plan.image;
+    float *pooled = pool.kernel_height ? job->df_pooled + at : df;
+    (void)thread;
+    cnn__conv_df(job, pooled, n, 1);
+    pool.batch = 1;
+    if (pool.kernel_height) cnn__pool2d_backward(&pool, df, pooled, NULL, job->index + at);
 }
 
 /* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
@@ -4624,10 +4644,10 @@ static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, 
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are
-   listed. */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df,
-                              int first, int images)
+/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block, and the output channels of a
+   share; only df that are not 0 are listed. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, int share, float *sums,
+                              const float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
@@ -4638,11 +4658,12 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
     int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
+    int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
     for (n = 0; n < images; n += count) {
-        float *to = sums, *dbias = sums + s->out_channels * w->size;
+        float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
         count = cnn__smaller(p->images, images - n);
         for (b = 0; b < count; b++) cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * in);
-        for (k = 0; k < s->out_channels; k++, to += w->size, dbias += p->lanes) {
+        for (k = k_first; k < k_end; k++, to += w->size, dbias += p->lanes) {
             const float *x = a->x + k / conv->out_channels * x_group;
             sum.count = 0;
             for (b = 0; b < count; b++) {
@@ -4677,8 +4698,8 @@ static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float 
         for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
-/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its
-   own sums of dweight and dbias, which are added up in order at the end. */
+/* The card's backward for some blocks, and a share of the output channels. The pieces are the same for any number of
+   threads. The blocks have sums of dweight and dbias of their own, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
@@ -4686,17 +4707,20 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int lanes = p->lanes, block, begin = (int)((long)piece * p->blocks / p->pieces);
-    int end = (int)((long)(piece + 1) * p->blocks / p->pieces);
+    int share = piece % p->shares, part = piece / p->shares, lanes = p->lanes, block;
+    int begin = (int)((long)part * p->blocks / p->pieces), end = (int)((long)(part + 1) * p->blocks / p->pieces);
+    int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
-    float *sums = job->sums + p->sums_size * piece;
-    cnn__zero_floats(sums, p->sums_size);
+    float *sums = job->sums + p->sums_size * part;
+    cnn__zero_floats(sums + k * p->window.size, channels * p->window.size);
+    cnn__zero_floats(sums + s->out_channels * p->window.size + k * lanes, (ptrdiff_t)channels * lanes);
     cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
     for (block = begin; block < end; block++) {
         int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
         cnn__conv_df(job, a.pooled, first, images);
-        if (job->learns) cnn__conv_dweight(job, &a, sums, a.pooled, first, images);
-        if (!job->dx) continue;
+        cnn__zero_floats(a.pooled + p->image * images, (lanes - images) * p->image);       /* lanes without an image */
+        if (job->learns) cnn__conv_dweight(job, &a, share, sums, a.pooled, first, images);
+        if (!job->dx || share) continue;
         cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
         cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL,
                       0, &a);
@@ -4759,17 +4783,49 @@ static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, const cnn__cut *cu
     return p->u_size + p->per_thread * threads + (laid ? p->blocks * p->x_size : 0);
 }
 
-static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
+/* Of forward */
+static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
-    cnn__conv_plan forward = cnn__plan_conv(&cut.part, cnn__isa_of(context), 0);
-    cnn__conv_plan backward = cnn__plan_conv(s, cnn__isa_of(context), 1);
-    int threads = cnn__threads_of(context);
-    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&forward.forward));
-    return sizeof(float) * (size_t)cnn__larger(cnn__forward_floats(&forward, &cut, threads)
-                                               + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0),
-                                               mirrored + backward.u_size + backward.sums_size * backward.pieces
-                                               + backward.per_thread * threads);
+    cnn__conv_plan p = cnn__plan_conv(&cut.part, cnn__isa_of(context), 0);
+    return cnn__forward_floats(&p, &cut, cnn__threads_of(context))
+         + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
+}
+
+/* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
+   with a stride there are zeros between the df, and other padding than zeros has to be folded. */
+static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_conv2d_shape *back)
+{
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    if (cnn__fills_lanes(s->batch, isa->lanes) || s->padding_mode != CNN_ZEROS || s->stride_height > 1
+        || s->stride_width > 1 || s->pad_top > rows || s->pad_bottom > rows || s->pad_left > columns
+        || s->pad_right > columns)
+        return 0;
+    *back = *s;
+    back->in_channels = s->out_channels; back->in_height = s->out_height; back->in_width = s->out_width;
+    back->out_channels = s->in_channels; back->out_height = s->in_height; back->out_width = s->in_width;
+    back->pad_top = rows - s->pad_top; back->pad_left = columns - s->pad_left;
+    back->pad_bottom = rows - s->pad_bottom; back->pad_right = columns - s->pad_right;
+    back->activation = CNN_NO_ACTIVATION;
+    memset(&back->pool, 0, sizeof back->pool);
+    return 1;
+}
+
+/* Floats behind the mirrored kernels for that: df before and after pooling, and forward's own */
+static ptrdiff_t cnn__few_back_work(void *context, const cnn_conv2d_shape *s)
+{
+    cnn_conv2d_shape back;
+    if (!cnn__few_back(s, cnn__isa_of(context), &back)) return 0;
+    return 2 * cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)) + cnn__forward_work(context, &back);
+}
+
+static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
+{
+    cnn__conv_plan p = cnn__plan_conv(s, cnn__isa_of(context), 1);
+    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&p.forward));
+    ptrdiff_t backward = p.u_size + p.sums_size * p.pieces + p.per_thread * cnn__threads_of(context);
+    backward = mirrored + cnn__larger(backward, cnn__few_back_work(context, s));
+    return sizeof(float) * (size_t)cnn__larger(cnn__forward_work(context, s), backward);
 }
 
 static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
@@ -4803,25 +4859,33 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
+    cnn_conv2d_shape back;
     const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *u;
-    int piece;
+    int part;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = s;
     job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
+    if (dx) cnn__mirror(&p->forward, mirrored, weight);
+    if (dx && cnn__few_back(s, job.isa, &back)) {
+        job.df = u; job.df_pooled = u + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s));
+        cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
+        cnn__simd_conv2d_forward(context, &back, dx, NULL, job.df, mirrored, NULL,
+                                 job.df_pooled + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)));
+        job.dx = NULL;
+    }
+    if (!job.dx && !job.learns) return;
     job.weight = mirrored; job.u = u;
     job.sums = u + p->u_size;
     job.scratch = job.sums + p->sums_size * p->pieces;
-    if (dx) {
-        cnn__mirror(&p->forward, mirrored, weight);
-        cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
-    }
-    cnn__parallel(cnn__threads_of(context), p->pieces, cnn__conv_backward_piece, &job);
-    for (piece = 1; piece < p->pieces; piece++)
-        job.isa->sum_into(job.sums, job.sums + p->sums_size * piece, p->sums_size);
+    if (job.dx) cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
+    cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
+    if (!job.learns) return;
+    for (part = 1; part < p->pieces; part++)
+        job.isa->sum_into(job.sums, job.sums + p->sums_size * part, p->sums_size);
     cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
 }
 
