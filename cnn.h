@@ -3287,23 +3287,23 @@ static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 }
 
 /* cnn__product by outer products: each step loads a row of B and one value of each row of A, for ROWS * vectors
-   multiply-adds. `vectors` is a constant wherever this is called, so that the sums are registers. */
-static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int vectors)
+   multiply-adds. `most` rows and `vectors` are constants wherever this is called, so that the sums are registers. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int most, int vectors)
 {
     CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
     float *c = p->c;
     ptrdiff_t c_stride = p->c_stride;
     int rows = p->rows, accumulate = p->accumulate, relu = p->relu, t, r, v;
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+    CNN__UNROLL for (r = 0; r < most; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + p->init[r];
     for (t = 0; t < p->depth; t++) {
         CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + p->b_offsets[t] + v * p->b_stride);
-        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+        CNN__UNROLL for (r = 0; r < most; r++) {
             float value = p->a[r][t];
             CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
         }
     }
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+    CNN__UNROLL for (r = 0; r < most; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) {
             float *to = c + r * c_stride + v * CNN__LANES;
             if (r >= rows) break;
@@ -3314,9 +3314,10 @@ static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int ve
 
 static void CNN__FOR(cnn__multiply)(const cnn__product *p)
 {
-    if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, 1);
-    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, 2);
-    else CNN__FOR(cnn__multiply_of)(p, CNN__VECTORS);
+    if (p->rows == 1 && p->vectors == CNN__VECTORS) CNN__FOR(cnn__multiply_of)(p, 1, CNN__VECTORS);    /* depthwise */
+    else if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 2);
+    else CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, CNN__VECTORS);
 }
 
 /* C = init + A B^T, for rows of B that are as contiguous as those of A: the lanes lie along the depth, and are added up
