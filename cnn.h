@@ -3134,6 +3134,8 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     float (*total)(const float *x, float x0, ptrdiff_t n);
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
+    void (*leaky_forward)(float *y, const float *x, float slope, ptrdiff_t n);
+    void (*leaky_backward)(float *dx, const float *dy, const float *x, float slope, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
     float (*sum_products)(const float *a, float a0, const float *b, float b0, ptrdiff_t n);
     void (*normalize)(float *y, const float *x, float mean, float scale, float shift, ptrdiff_t n);
@@ -3668,7 +3670,7 @@ static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
     return total;
 }
 
-/* The compiler vectorises the next four loops itself. */
+/* The compiler vectorises the next six loops itself. */
 
 static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
 {
@@ -3683,6 +3685,19 @@ static void CNN__FOR(cnn__relu_backward)(float *dx, const float *dy, const float
         float d = dy[i];                                   /* read in any case, so that no branch is needed */
         dx[i] = y[i] > 0 ? d : 0;
     }
+}
+
+/* Leaky ReLU, and PReLU, whose slope is learned */
+static void CNN__FOR(cnn__leaky_forward)(float *y, const float *x, float slope, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] * (x[i] > 0 ? 1 : slope);
+}
+
+static void CNN__FOR(cnn__leaky_backward)(float *dx, const float *dy, const float *x, float slope, ptrdiff_t n)
+{
+    ptrdiff_t i;
+    for (i = 0; i < n; i++) dx[i] = dy[i] * (x[i] > 0 ? 1 : slope);
 }
 
 static void CNN__FOR(cnn__sum_into)(float *to, const float *from, ptrdiff_t n)
@@ -3810,7 +3825,8 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
-    CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__sum_into),
+    CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__leaky_forward),
+    CNN__FOR(cnn__leaky_backward), CNN__FOR(cnn__sum_into),
     CNN__FOR(cnn__sum_products), CNN__FOR(cnn__normalize), CNN__FOR(cnn__normalize_back),
     CNN__FOR(cnn__scale_bytes), CNN__FOR(cnn__adam), CNN__FOR(cnn__dropout)
 };
@@ -3957,6 +3973,22 @@ enum { CNN__OFFSET_FLOATS = sizeof(ptrdiff_t) / sizeof(float) };   /* an offset 
 static void cnn__zero_floats(float *to, ptrdiff_t n) { memset(to, 0, sizeof *to * (size_t)n); }
 static void cnn__copy_floats(float *to, const float *from, ptrdiff_t n) { memcpy(to, from, sizeof *to * (size_t)n); }
 static ptrdiff_t cnn__align(ptrdiff_t floats) { return (floats + 15) / 16 * 16; }  /* whole cache lines of 64 bytes */
+
+/* The card of activation. x and y may be the same; backward, x may be NULL for all but GELU. */
+static void cnn__activate(const cnn__isa *isa, cnn_activation f, float slope, float *y, const float *x, ptrdiff_t n)
+{
+    if (f == CNN_RELU) isa->relu_forward(y, x, n);
+    else if (f == CNN_LEAKY_RELU) isa->leaky_forward(y, x, slope, n);
+    else cnn__activation_forward(f, slope, y, x, (size_t)n);
+}
+
+static void cnn__activate_back(const cnn__isa *isa, cnn_activation f, float slope, float *dx, const float *dy,
+                               const float *y, const float *x, ptrdiff_t n)
+{
+    if (f == CNN_RELU) isa->relu_backward(dx, dy, y, n);
+    else if (f == CNN_LEAKY_RELU) isa->leaky_backward(dx, dy, y, slope, n);
+    else cnn__activation_backward(f, slope, dx, dy, y, x, (size_t)n);
+}
 
 /* The next rows of A in a product: of a matrix, from row `first` on, up to its end or as many as fit. */
 static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *matrix, ptrdiff_t stride,
@@ -4553,8 +4585,7 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
                          * s->in_width, c, images);
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
-        cnn__activation_forward(s->activation, s->slope, a.z, a.z,
-                                (size_t)(channels * cnn__out_map(&p->forward) * lanes));
+        cnn__activate(isa, s->activation, s->slope, a.z, a.z, channels * cnn__out_map(&p->forward) * lanes);
     pool.channels = channels;
     if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
     if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
@@ -4585,8 +4616,7 @@ static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int ima
     const cnn_conv2d_shape *s = job->s;
     ptrdiff_t image = job->plan.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
-    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)(image * images));
+    cnn__activate_back(job->isa, s->activation, s->slope, df, dy, y, NULL, image * images);
 }
 
 /* df of image n before pooling, for few images */
@@ -4952,7 +4982,7 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
         }
     }
     if (s->activation && !relu)
-        cnn__activation_forward(s->activation, s->slope, result, result, (size_t)(outputs * p.c_stride));
+        cnn__activate(isa, s->activation, s->slope, result, result, outputs * p.c_stride);
     for (v = 0; v < p.vectors; v++, block++)
         isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
                         cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
@@ -4982,7 +5012,7 @@ static void cnn__linear_rows_piece(void *arguments, int piece, int thread)
     }
     for (n = 0; n < s->batch && s->activation && !p.relu; n++) {
         float *y = job->y + (ptrdiff_t)n * s->out_features + first;
-        cnn__activation_forward(s->activation, s->slope, y, y, (size_t)(end - first));
+        cnn__activate(isa, s->activation, s->slope, y, y, end - first);
     }
 }
 
@@ -5103,8 +5133,7 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
     job.isa = cnn__isa_of(context);
     isa = job.isa;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
-                             (size_t)s->batch * (size_t)s->out_features);
+    cnn__activate_back(isa, s->activation, s->slope, df, dy, y, NULL, (ptrdiff_t)s->batch * s->out_features);
     for (n = 0; n < s->batch; n++)
         for (o = 0; o < s->out_features; o++)
             transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
@@ -5152,10 +5181,8 @@ static void cnn__activation_piece(void *arguments, int piece, int thread)
     float *out = job->out + first;
     const float *dy = cnn__from(job->dy, first), *y = cnn__from(job->y, first), *x = cnn__from(job->x, first);
     (void)thread;
-    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, x, n);
-    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, y, n);
-    else if (!dy) cnn__activation_forward(job->f, job->slope, out, x, (size_t)n);
-    else cnn__activation_backward(job->f, job->slope, out, dy, y, x, (size_t)n);
+    if (dy) cnn__activate_back(job->isa, job->f, job->slope, out, dy, y, x, n);
+    else cnn__activate(job->isa, job->f, job->slope, out, x, n);
 }
 
 typedef struct cnn__add_job { float *y; const float *a, *b; size_t n; } cnn__add_job;
@@ -5323,35 +5350,39 @@ static void cnn__simd_pad2d(void *context, const cnn_pad2d_shape *s, float *to, 
 }
 
 typedef struct cnn__prelu_job {
+    const cnn__isa *isa;
     const cnn_map_shape *s;
     float *out; const float *dy, *x, *weight;              /* y, NULL and x; or dx, dy and x */
-    float *sums;                                           /* (batch, channels): da of each sample */
+    float *sums;                                           /* (batch, channels): da of each sample, or NULL */
 } cnn__prelu_job;
 
-static void cnn__prelu_sample(void *arguments, int n, int thread)
+static void cnn__prelu_sample(void *arguments, int sample, int thread)
 {
     const cnn__prelu_job *job = (const cnn__prelu_job *)arguments;
-    cnn_map_shape one = *job->s;
-    ptrdiff_t at = (ptrdiff_t)n * one.channels * one.pixels;
-    float *out = job->out ? job->out + at : NULL, *sums = job->dy ? job->sums + (ptrdiff_t)n * one.channels : NULL;
+    ptrdiff_t n = job->s->pixels, at = sample * n * job->s->channels, i;
+    int c;
     (void)thread;
-    one.batch = 1;
-    if (sums) cnn__zero_floats(sums, one.channels);
-    if (sums) cnn__prelu_backward(&one, out, sums, job->dy + at, job->x + at, job->weight);
-    else cnn__prelu_forward(&one, out, job->x + at, job->weight);
+    for (c = 0; c < job->s->channels; c++, at += n) {
+        const float *x = job->x + at;
+        double sum = 0;
+        if (!job->dy) job->isa->leaky_forward(job->out + at, x, job->weight[c], n);
+        else if (job->out) job->isa->leaky_backward(job->out + at, job->dy + at, x, job->weight[c], n);
+        for (i = 0; job->sums && i < n; i++) sum += x[i] > 0 ? 0 : (double)x[i] * (double)job->dy[at + i];
+        if (job->sums) job->sums[(ptrdiff_t)sample * job->s->channels + c] = (float)sum;
+    }
 }
 
 static void cnn__simd_prelu_forward(void *context, const cnn_map_shape *s, float *y, const float *x,
                                     const float *weight)
 {
-    cnn__prelu_job job = { s, y, NULL, x, weight, NULL };
+    cnn__prelu_job job = { cnn__isa_of(context), s, y, NULL, x, weight, NULL };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
 }
 
 static void cnn__simd_prelu_backward(void *context, const cnn_map_shape *s, float *dx, float *dweight,
                                      const float *dy, const float *x, const float *weight, float *work)
 {
-    cnn__prelu_job job = { s, dx, dy, x, weight, work };
+    cnn__prelu_job job = { cnn__isa_of(context), s, dx, dy, x, weight, dweight ? work : NULL };
     int n, c;
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
     for (c = 0; dweight && c < s->channels; c++) {
@@ -5462,8 +5493,7 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
         place = job->y + cnn__channel_place(s, c, first, &run);
         y = run >= n ? place : out;
         job->isa->normalize(y, x, mean, scale, shift, n);
-        if (s->activation == CNN_RELU) job->isa->relu_forward(y, y, n);
-        else if (s->activation) cnn__activation_forward(s->activation, s->slope, y, y, (size_t)n);
+        if (s->activation) cnn__activate(job->isa, s->activation, s->slope, y, y, n);
         if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
     }
 }
@@ -5476,8 +5506,7 @@ static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff
     const float *dy = cnn__chunk(s, job->dy, c, first, n, df), *y;
     if (!s->activation) return dy;
     y = cnn__chunk(s, job->result, c, first, n, own);
-    if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, n);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)n);
+    cnn__activate_back(job->isa, s->activation, s->slope, df, dy, y, NULL, n);
     return df;
 }
 
