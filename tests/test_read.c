@@ -7,7 +7,12 @@
    4. A sample that cannot be read is one sentence; no step is taken, and training can go on.
    5. Loaders that are moved about, shared, abandoned; data sets that are freed while they are read; a forked child.
    6. A million samples need no memory. Without memory there is a sentence. */
-#define _XOPEN_SOURCE 700                                  /* fork */
+#define _GNU_SOURCE                                        /* fork, pthread_setattr_default_np */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
+#endif
+#endif
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/types.h>
@@ -66,6 +71,8 @@ typedef struct reader {
     int gone;                               /* 1: nobody may ask any more */
 } reader;
 
+static void set(int *field, int value) { __atomic_store_n(field, value, __ATOMIC_SEQ_CST); }
+
 static int read_sample(void *user, int sample, unsigned char *to)
 {
     reader *r = (reader *)user;
@@ -83,7 +90,7 @@ static reader *new_reader(void)
 {
     reader *r = (reader *)calloc(1, sizeof *r);
     if (!r) abort();
-    r->broken = -1;
+    set(&r->broken, -1);
     return r;
 }
 
@@ -214,7 +221,7 @@ static void test_same(void)
         for (k = 0; k < 3; k++) {
             reader *r = new_reader();
             do_everything(&other, &tables[t], threads[k], by_function(r));
-            r->gone = 1;
+            set(&r->gone, 1);
 #define SAME(what, size) CHECK(!memcmp(first.what, other.what, size), "%s, %d threads: other %s", tables[t].name, threads[k], #what)
             SAME(weights, sizeof first.weights); SAME(probability, sizeof first.probability); SAME(losses, sizeof first.losses);
             SAME(classes, sizeof first.classes); SAME(train, sizeof first.train); SAME(test, sizeof first.test);
@@ -279,6 +286,7 @@ static void test_counts(int threads)
 
 /* ---- 3. while the batch before is computed ---- */
 
+#ifndef CNN_NO_THREADS
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int entered, in_step, met, alone;    /* batches whose reading has begun; that are in cnn_step; rendezvous; waits in vain */
@@ -335,6 +343,8 @@ static void test_overlap(const char *name, int threads)
     cnn_data_free(data);
 }
 
+#endif
+
 /* ---- 4. a sample that cannot be read ---- */
 
 static void test_broken(const cnn_backend *backend, int threads)
@@ -350,7 +360,7 @@ static void test_broken(const cnn_backend *backend, int threads)
     size_t count = 0;
     int n = 0, said;
     while (cnn_next(loader, &batch)) {
-        if (n == 0) __atomic_store_n(&r->broken, 7, __ATOMIC_SEQ_CST);         /* it may be read during this step */
+        if (n == 0) set(&r->broken, 7);         /* it may be read during this step */
         if (n == 1) count = all_weights(net, before, 2048);
         said = errors_said;
         step(net, &batch);
@@ -364,22 +374,22 @@ static void test_broken(const cnn_backend *backend, int threads)
             CHECK(cnn_error(net) && strstr(cnn_error(net), "call cnn_forward"), "%s", cnn_error(net) ? cnn_error(net) : "a loss of nothing");
             cnn_clear_error(net);
         }
-        if (n == 1) r->broken = -1;
+        if (n == 1) set(&r->broken, -1);
         n++;
     }
     while (cnn_next(other, &batch)) if (batch.order[0] != 5) step(same, &batch);
     CHECK(all_weights(net, before, 2048) == all_weights(same, after, 2048) && !memcmp(before, after, sizeof before), "the error left a trace");
     /* mended: the same batch is asked for once more */
-    r->broken = 2;
+    set(&r->broken, 2);
     cnn_next(loader, &batch);
     step(net, &batch);
     CHECK(cnn_error(net) && strstr(cnn_error(net), "sample 2 "), "%s", cnn_error(net) ? cnn_error(net) : "no error");
-    r->broken = -1;
+    set(&r->broken, -1);
     cnn_clear_error(net);
     step(net, &batch);
     CHECK(!cnn_error(net), "%s", cnn_error(net));
     /* in cnn_fit, in a split, in all that looks */
-    r->broken = 31;
+    set(&r->broken, 31);
     CHECK(!cnn_fit(net, data, NULL, .epochs = 3, .batch_size = 5) && cnn_error(net) && strstr(cnn_error(net), "sample 31 "), "%s",
           cnn_error(net) ? cnn_error(net) : "no error");
     cnn_clear_error(net);
@@ -391,7 +401,7 @@ static void test_broken(const cnn_backend *backend, int threads)
     CHECK(!cnn_report(net, data, in_folder("none.html"), NULL) && cnn_error(net) && strstr(cnn_error(net), "sample 31 ")
               && access(in_folder("none.html"), F_OK), "%s", cnn_error(net) ? cnn_error(net) : "no error");
     cnn_clear_error(net);
-    r->broken = -1;
+    set(&r->broken, -1);
     CHECK(cnn_fit(net, data, NULL, .epochs = 1, .batch_size = 5), "%s", cnn_error(net) ? cnn_error(net) : "");
     cnn_loader_free(loader);
     cnn_loader_free(other);
@@ -485,13 +495,14 @@ static void test_freeing(int threads)
             if (*c == 'n') cnn_free(net);
             if (*c == 'd') {
                 cnn_data_free(data);
-                __atomic_store_n(&r->gone, 1, __ATOMIC_SEQ_CST);
+                set(&r->gone, 1);
             }
         }
         free(r);                            /* whoever still asks aborts */
     }
 }
 
+#ifndef CNN_NO_THREADS
 static void test_fork(void)
 {
     static float a[2048], b[2048];
@@ -505,7 +516,17 @@ static void test_fork(void)
     r->slow = 1;
     for (n = 0; n < 3; n++) { cnn_next(loader, &batch); step(net, &batch); }       /* workers are reading the fourth */
     CHECK(!pipe(ends), "no pipe");
+    fflush(stdout);
     child = fork();
+    if (!child) {
+        alarm(60);
+#if defined(__SANITIZE_THREAD__) || defined(THREAD_SANITIZER)
+        pthread_attr_t larger;              /* it takes a child's first thread for the parent's if both have the same stack */
+        pthread_attr_init(&larger);
+        pthread_attr_setstacksize(&larger, 32 << 20);
+        pthread_setattr_default_np(&larger);
+#endif
+    }
     while (cnn_next(loader, &batch)) step(net, &batch);
     for (n = 0; n < 2; n++) { cnn_next(loader, &batch); step(net, &batch); }
     all_weights(net, a, 2048);
@@ -522,6 +543,7 @@ static void test_fork(void)
     cnn_free(net);
     free(r);
 }
+#endif
 
 /* ---- 6. memory ---- */
 
