@@ -68,6 +68,7 @@ typedef struct reader {
     int asked[SAMPLES];                     /* how often, each */
     int broken;                             /* a sample that cannot be read, or -1 */
     int slow;                               /* 1: takes its time */
+    int held;                               /* samples from this one on wait until it is SAMPLES */
     int gone;                               /* 1: nobody may ask any more */
 } reader;
 
@@ -81,6 +82,7 @@ static int read_sample(void *user, int sample, unsigned char *to)
     if (sample < 0 || sample >= SAMPLES) abort();
     __atomic_fetch_add(&r->asked[sample], 1, __ATOMIC_SEQ_CST);
     if (r->slow) nanosleep(&a_moment, NULL);
+    while (sample >= __atomic_load_n(&r->held, __ATOMIC_SEQ_CST)) nanosleep(&a_moment, NULL);
     if (sample == __atomic_load_n(&r->broken, __ATOMIC_SEQ_CST)) return 0;
     memcpy(to, bytes + sample * VALUES, VALUES);
     return 1;
@@ -90,7 +92,8 @@ static reader *new_reader(void)
 {
     reader *r = (reader *)calloc(1, sizeof *r);
     if (!r) abort();
-    set(&r->broken, -1);
+    r->broken = -1;
+    r->held = SAMPLES;
     return r;
 }
 
@@ -443,7 +446,7 @@ static void wander(cnn_net *net, cnn_data *data)
 {
     cnn_loader *loader = cnn_loader_new(data, .batch_size = 4, .shuffle = 1);
     cnn_batch batch, old;
-    int i, n;
+    int i, n, again[4];
     for (i = 0; i < 40; i++) {
         uint32_t r[4];
         cnn_random(r, 9, 0, 0, (uint32_t)i);
@@ -451,6 +454,15 @@ static void wander(cnn_net *net, cnn_data *data)
         for (n = (int)(r[2] % 3); n >= 0; n--) while (!cnn_next(loader, &batch)) {}
         if (i) step(net, r[3] % 3 ? &batch : &old);
         old = batch;
+    }
+    for (i = 0; i < 6; i++) {               /* the same place in another order */
+        cnn_set_epoch(loader, i);
+        for (n = i % 3; n >= 0; n--) { cnn_next(loader, &batch); step(net, &batch); }
+    }
+    for (i = 0; i < 3; i++) {               /* the loader's data set and an order of one's own, which changes */
+        for (n = 0; n < 4; n++) again[n] = 7 * i + 2 * n;
+        batch.order = again;
+        step(net, &batch);
     }
     cnn_loader_free(loader);
 }
@@ -511,10 +523,12 @@ static void test_fork(void)
     cnn_net *net = new_net(cnn_find_backend("simd"), 3);
     cnn_loader *loader = cnn_loader_new(data, .batch_size = 9);
     cnn_batch batch;
+    struct timespec a_moment = { 0, 300000 };
     int ends[2], status = 1, n;
     pid_t child;
-    r->slow = 1;
-    for (n = 0; n < 3; n++) { cnn_next(loader, &batch); step(net, &batch); }       /* workers are reading the fourth */
+    r->held = 27;
+    for (n = 0; n < 3; n++) { cnn_next(loader, &batch); step(net, &batch); }       /* two workers are held in the fourth batch */
+    while (!__atomic_load_n(&r->asked[35], __ATOMIC_SEQ_CST) || !__atomic_load_n(&r->asked[34], __ATOMIC_SEQ_CST)) nanosleep(&a_moment, NULL);
     CHECK(!pipe(ends), "no pipe");
     fflush(stdout);
     child = fork();
@@ -527,6 +541,7 @@ static void test_fork(void)
         pthread_setattr_default_np(&larger);
 #endif
     }
+    set(&r->held, SAMPLES);
     while (cnn_next(loader, &batch)) step(net, &batch);
     for (n = 0; n < 2; n++) { cnn_next(loader, &batch); step(net, &batch); }
     all_weights(net, a, 2048);
