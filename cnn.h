@@ -279,8 +279,8 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 /* ---- errors: the first mistake is kept as one message, and later calls do nothing ---- */
 
 const char *cnn_error(const cnn_net *net);  /* the message; NULL: no error */
-void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
-                                               failed stays in error */
+void cnn_clear_error(cnn_net *net);         /* after a failed load, save or .read; a network whose
+                                               building failed stays in error */
 
 /* ---- where and how it computes; all but cnn_allow_tf32 before the first forward pass ---- */
 
