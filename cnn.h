@@ -329,7 +329,7 @@ typedef struct cnn_data {               /* samples; read it freely */
     int outputs;                        /* length of one target; 0: no targets */
     const unsigned char *bytes;         /* (count, channels, height, width) as bytes, or */
     const float *floats;                /* the same as floats, or, where both are NULL, */
-    int (*read)(void *user, int sample, unsigned char *bytes);      /* what gives a sample's bytes */
+    int (*read)(void *user, int sample, unsigned char *bytes);      /* gives a sample's bytes */
     void *user;                         /* for read */
     const int *labels;                  /* (count) */
     const float *targets;               /* (count, outputs), for the mean squared error */
@@ -10289,7 +10289,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
 }
 
 /* ============================================================================================
-   >>data   Samples in memory, the files they come from, and the loader that cuts them into batches.
+   >>data   Samples, in memory or read when their batch comes; the files they come from; the loader that deals them out.
             Loading never returns NULL: a data set that could not be loaded has the reason in ->error
             and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
