@@ -46,7 +46,7 @@ walkthrough := conv1d conv2d edges padding stride kernels activation pooling sha
 vpath %.c tests tests/bench tests/cuda
 test_headers := $(wildcard tests/*.h tests/*/*.h)
 test_programs := $(patsubst tests/%.c,build/%,$(wildcard tests/test_*.c))
-cuda_programs := test_augment test_backends test_cuda test_flow test_graph test_learning test_library test_mma test_norm test_numbers test_shapes
+cuda_programs := test_augment test_backends test_cuda test_flow test_graph test_learning test_library test_mma test_norm test_numbers test_read test_shapes
 gpu_programs := $(if $(NVCC),$(cuda_programs:%=build/cuda/%))
 shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on-cpu/%))
 test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \
@@ -168,7 +168,7 @@ build/sanitize/%: %.c cnn.h $(test_headers)
 	@mkdir -p build/sanitize
 	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
 
-sanitize-threads: build/sanitize-threads/test_pool build/sanitize-threads/test_threads  ## the thread tests under ThreadSanitizer
+sanitize-threads: build/sanitize-threads/test_pool build/sanitize-threads/test_read build/sanitize-threads/test_threads  ## the thread tests under ThreadSanitizer
 	@TSAN_OPTIONS=die_after_fork=0 CNN_TEST_SHORT=1 tests/run $^
 
 build/sanitize-threads/%: %.c cnn.h $(test_headers)

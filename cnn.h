@@ -303,8 +303,8 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 /* ---- errors: the first mistake is kept as one message, and later calls do nothing ---- */
 
 const char *cnn_error(const cnn_net *net);  /* the message; NULL: no error */
-void cnn_clear_error(cnn_net *net);         /* after a failed load or save; a network whose building
-                                               failed stays in error */
+void cnn_clear_error(cnn_net *net);         /* after a failed load, save or .read; a network whose
+                                               building failed stays in error */
 
 /* ---- where and how it computes; all but cnn_allow_tf32 before the first forward pass ---- */
 
@@ -323,12 +323,14 @@ void cnn_allow_tf32(cnn_net *net, int allow);
 
 /* ---- data ---- */
 
-typedef struct cnn_data {               /* samples in memory; read it freely */
+typedef struct cnn_data {               /* samples; read it freely */
     int count, channels, height, width; /* count may be lowered, to use the first samples only */
     int classes;                        /* labels are 0 .. classes-1; 0: no labels */
     int outputs;                        /* length of one target; 0: no targets */
     const unsigned char *bytes;         /* (count, channels, height, width) as bytes, or */
-    const float *floats;                /* the same as floats */
+    const float *floats;                /* the same as floats, or, where both are NULL, */
+    int (*read)(void *user, int sample, unsigned char *bytes);      /* gives a sample's bytes */
+    void *user;                         /* for read */
     const int *labels;                  /* (count) */
     const float *targets;               /* (count, outputs), for the mean squared error */
     const char *const *class_names;     /* (classes), or NULL */
@@ -337,14 +339,20 @@ typedef struct cnn_data {               /* samples in memory; read it freely */
     const char *error;                  /* the message if it could not be read, else NULL */
     int skipped;                        /* files that cnn_load_images left out */
     struct cnn__data_memory *memory;    /* what cnn_data_free releases */
-    const cnn_loader *augmented_by;     /* of a batch: who changes its samples; or NULL */
+    cnn_loader *dealt_by;               /* of a batch: who changes or reads its samples; or NULL */
 } cnn_data;
 
-/* Your own arrays, used in place: keep them while the data set is in use; you may refill them. */
+/* Your own arrays, used in place: keep them while the data set is in use; you may refill them.
+   Samples that memory has no room for: read writes one, (channels, height, width), and returns 1,
+   or 0 if it cannot; then the network that wanted it is in error. Several threads call it at once,
+   while the network computes the batch before; for one sample it must always give the same. Keep
+   user until this data set, and those that cnn_random_split made of it, are freed. */
 typedef struct cnn_data_options {
     int count CNN__0, channels CNN__0, height CNN__0, width CNN__0, classes CNN__0, outputs CNN__0;
-    const unsigned char *bytes CNN__0;  /* one of these two */
+    const unsigned char *bytes CNN__0;  /* one of these three */
     const float *floats CNN__0;
+    int (*read)(void *user, int sample, unsigned char *bytes) CNN__0;
+    void *user CNN__0;                  /* for read */
     const int *labels CNN__0;           /* either, both or none; below 0: for .ignore_index */
     const float *targets CNN__0;
     const char *const *class_names CNN__0;
@@ -374,6 +382,7 @@ typedef struct cnn_image_options {
     int height CNN__0, width CNN__0;    /* of every sample: to be given */
     int channels CNN__0;                /* 3, the default: red, green, blue; 1: grey, PIL's "L" */
     int skip_broken CNN__0;             /* 1: leave out files that cannot be read: data->skipped */
+    int keep CNN__0;                    /* default 1: in memory. CNN_ZERO: read with each batch */
     FILE *progress CNN__0;              /* e.g. stderr: ten lines, and one for each file left out */
 } cnn_image_options;
 
@@ -382,7 +391,9 @@ typedef struct cnn_image_options {
    numbered in the order of their names' bytes; files (.jpg .jpeg .png .ppm .bmp .pgm) come in the
    order of their paths; names that begin with a dot are not read. A picture is turned upright
    (Exif), loses its alpha, is resized to cover height x width and cut to its middle: torchvision's
-   Resize, with antialiasing, and CenterCrop. */
+   Resize, with antialiasing, and CenterCrop.
+   With .keep = CNN_ZERO only the heads of the files are looked at here. A file that turns out to be
+   broken when its batch is wanted puts the network in error, with .skip_broken too. */
 cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o);
 /* One picture: a sample without a label, for cnn_classify, or its ->bytes for cnn_predict_bytes. */
 cnn_data *cnn_load_image_with(const char *path, cnn_image_options o);
@@ -1457,9 +1468,12 @@ static void cnn__pause(void)                               /* tells the processo
 #endif
 }
 
-typedef struct cnn__job {                                  /* lives on the stack of its caller, in cnn__parallel */
+#endif
+
+typedef struct cnn__job {                                  /* stays where it is from cnn__begin_job to its end */
     void (*run)(void *arguments, int piece, int thread);
     void *arguments;
+    const void *of;                                        /* whose memory it reads: see cnn__halt_jobs */
     int pieces, threads;
     int claimed, front, back;                              /* pieces claimed: in all, at the front, at the back */
     int joined;                                            /* threads so far: the caller is 0, workers 1, 2, ... */
@@ -1467,6 +1481,16 @@ typedef struct cnn__job {                                  /* lives on the stack
     int number;                                            /* 1 for the first job of the pool, and so on */
     struct cnn__job *following;
 } cnn__job;
+
+/* The next piece, or -1. The caller takes pieces from the front and workers from the back, so that each thread works on
+   much the same memory in every job. */
+static int cnn__claim(cnn__job *job, int thread)
+{
+    if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
+    return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
+}
+
+#ifndef CNN_NO_THREADS
 
 enum {
     CNN__MOST_WORKERS = 255,
@@ -1486,14 +1510,6 @@ static struct {
     int waiting;                                           /* callers asleep until their last pieces are done */
 } cnn__pool;
 static cnn__condition cnn__job_posted = CNN__CONDITION, cnn__pieces_done = CNN__CONDITION;
-
-/* The next piece, or -1. The caller takes pieces from the front and workers from the back, so that each thread works on
-   much the same memory in every job. */
-static int cnn__claim(cnn__job *job, int thread)
-{
-    if (cnn__add_atomic(&job->claimed, 1) >= job->pieces) return -1;
-    return thread ? job->pieces - 1 - cnn__add_atomic(&job->back, 1) : job->front++;
-}
 
 static int cnn__open_job(cnn__job *job)                    /* 1 if one more thread may join and finds a piece */
 {
@@ -1586,22 +1602,31 @@ static void cnn__post(cnn__job *job)
     cnn__wake(wake);
 }
 
-/* All pieces are claimed; waits until the workers have finished theirs. */
-static void cnn__finish(cnn__job *job)
+static void cnn__wait_for(cnn__job *job)                   /* call it under the lock; all pieces are claimed */
 {
-    cnn__job **at = &cnn__pool.jobs;
-    int spins = CNN__SPINS;
-    cnn__lock();
-    while (*at != job) at = &(*at)->following;
-    *at = job->following;
-    cnn__unlock();
-    while (spins-- > 0 && cnn__read_atomic(&job->holding)) cnn__pause();
-    if (!cnn__read_atomic(&job->holding)) return;
-    cnn__lock();
     cnn__add_atomic(&cnn__pool.waiting, 1);
     while (cnn__read_atomic(&job->holding)) cnn__wait(&cnn__pieces_done, &cnn__the_lock);
     cnn__add_atomic(&cnn__pool.waiting, -1);
+}
+
+/* All pieces are claimed; waits until the workers have finished theirs. 0: this process was forked from the one that
+   posted the job, and the workers that held pieces stayed there. */
+static int cnn__finish(cnn__job *job)
+{
+    cnn__job **at = &cnn__pool.jobs;
+    int spins = CNN__SPINS, posted;
+    cnn__lock();
+    while (*at && *at != job) at = &(*at)->following;
+    posted = *at != NULL;
+    if (posted) *at = job->following;
     cnn__unlock();
+    if (!posted) return 0;
+    while (spins-- > 0 && cnn__read_atomic(&job->holding)) cnn__pause();
+    if (!cnn__read_atomic(&job->holding)) return 1;
+    cnn__lock();
+    cnn__wait_for(job);
+    cnn__unlock();
+    return 1;
 }
 
 #ifndef _WIN32
@@ -1668,22 +1693,69 @@ static void cnn__close_pool(void)
 #endif
 }
 
-/* Runs run(arguments, piece, thread) for every piece, on the caller's thread (0) and up to threads - 1 workers. */
-static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, int piece, int thread), void *arguments)
+/* The first half of cnn__parallel: workers begin, while the caller does something else until cnn__end_job, or
+   cnn__drop_job. */
+static void cnn__begin_job(cnn__job *job, int threads, int pieces, void (*run)(void *arguments, int piece, int thread),
+                           void *arguments, const void *of)
+{
+    memset(job, 0, sizeof *job);
+    job->run = run; job->arguments = arguments; job->of = of;
+    job->pieces = pieces;
+    job->threads = threads < pieces ? threads : pieces;
+    job->joined = 1;
+#ifdef CNN_NO_THREADS
+    job->threads = 1;
+#else
+    if (job->threads > 1) cnn__post(job);
+#endif
+}
+
+/* The second half: the caller takes pieces too; when it returns, all are done. */
+static void cnn__end_job(cnn__job *job)
 {
     int piece;
     unsigned before = cnn__flush_denormals();
-    if (threads > pieces) threads = pieces;
+    while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
 #ifndef CNN_NO_THREADS
-    if (threads > 1) {
-        cnn__job job = { run, arguments, pieces, threads, 0, 0, 0, 1, 0, 0, NULL };
-        cnn__post(&job);
-        while ((piece = cnn__claim(&job, 0)) >= 0) run(arguments, piece, 0);
-        cnn__finish(&job);
-    } else
+    if (job->threads > 1 && !cnn__finish(job))
+        for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
 #endif
-    for (piece = 0; piece < pieces; piece++) run(arguments, piece, 0);
     cnn__restore_denormals(before);
+}
+
+static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
+{
+    cnn__add_atomic(&job->claimed, job->pieces);
+#ifndef CNN_NO_THREADS
+    if (job->threads > 1) cnn__finish(job);
+#endif
+}
+
+/* When it returns, no worker is busy with a job that was begun with this `of`, nor will be. */
+static void cnn__halt_jobs(const void *of)
+{
+#ifdef CNN_NO_THREADS
+    (void)of;
+#else
+    cnn__job *job;
+    cnn__lock();
+    for (job = cnn__pool.jobs; job; ) {
+        if (job->of == of) cnn__add_atomic(&job->claimed, job->pieces);
+        if (job->of == of && cnn__read_atomic(&job->holding)) {
+            cnn__wait_for(job);
+            job = cnn__pool.jobs;                          /* the list may have changed meanwhile */
+        } else job = job->following;
+    }
+    cnn__unlock();
+#endif
+}
+
+/* Runs run(arguments, piece, thread) for every piece, on the caller's thread (0) and up to threads - 1 workers. */
+static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, int piece, int thread), void *arguments)
+{
+    cnn__job job;
+    cnn__begin_job(&job, threads, pieces, run, arguments, NULL);
+    cnn__end_job(&job);
 }
 
 /* ============================================================================================
@@ -7646,6 +7718,8 @@ static void cnn__data_forget(cnn__data_memory *memory);
 static int cnn__data_freed(cnn__data_memory *memory);
 /* cnn_loader_new for `call` */
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
+/* its samples, one after the other, of a data set that reads them; NULL and an error */
+static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *batch);
 static int cnn__find_layer(const cnn_net *net, const char *name);
 static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
@@ -7656,6 +7730,14 @@ static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t 
    others even after it was freed. */
 typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
 typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
+
+/* The samples of a batch, one after the other, as the data set's function writes them on the pool's threads */
+typedef struct cnn__reading {
+    cnn__job job; int done;
+    int (*read)(void *user, int sample, unsigned char *bytes); void *user;
+    const int *order; int size;             /* as in cnn_batch; size 0: no batch                         */
+    unsigned char *bytes; size_t values, room;             /* (size, values), then (size): what read returned */
+} cnn__reading;
 
 typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for the gradient of any output */
 
@@ -7712,6 +7794,7 @@ struct cnn_net {
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
     /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
+    cnn__reading reading;                   /* for a batch that is not the one its loader dealt last     */
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
@@ -8032,6 +8115,7 @@ static int cnn__open_backend(cnn_net *net)
         if (!b->context)
             return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
+    cnn__open_pool(cnn_num_threads(net));                  /* for data sets that read their samples */
     net->opened = 1;
     return 1;
 }
@@ -8611,6 +8695,7 @@ static void cnn__release(cnn_net *net)
         cnn__backend_free(net, &net->class_weight_sent);
         while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
         if (net->backend.close) net->backend.close(net->backend.context);
+        cnn__close_pool();
     }
     cnn__free(net->scaled);
     cnn__free(net->resident);
@@ -8655,6 +8740,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->layers);
     cnn__free(net->history);
     cnn__free(net->staging);
+    cnn__free(net->reading.bytes);
     cnn__free(net->class_weight);
     cnn__free(net->trained_scale);
     cnn__free(net->best);
@@ -8792,20 +8878,21 @@ static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
     return net->staging;
 }
 
-/* The batch's samples as they are now, in backend memory; the order that goes with them is 0, 1, 2, ... */
-static const void *cnn__send_samples(cnn_net *net, const void *from, int batch, size_t size)
+/* The batch's samples, one after the other, in memory that the backend reads; the order that goes with them is 0, 1,
+   2, ... */
+static const void *cnn__send_samples(cnn_net *net, const cnn_batch *batch, const void *from, size_t size)
 {
-    size_t bytes = size * (size_t)batch;
-    void *rows;
+    size_t bytes = size * (size_t)batch->size;
+    const void *rows = batch->data->read ? cnn__read_samples(net, batch) : cnn__stage(net, from, batch->size, size);
+    if (!rows || net->backend.reads_host) return rows;
     if (bytes > net->staged_size) {
         cnn__backend_free(net, &net->staged);
         net->staged = cnn__backend_alloc(net, bytes, 1, "the samples");
         net->staged_size = net->staged ? bytes : 0;
         if (!net->staged) return NULL;
     }
-    rows = cnn__stage(net, from, batch, size);
-    if (rows) cnn__upload(net, net->staged, rows, bytes);
-    return rows ? net->staged : NULL;
+    cnn__upload(net, net->staged, rows, bytes);
+    return net->staged;
 }
 
 /* All batches of a data set have the same scale, so it is sent with the first of them. */
@@ -8863,7 +8950,8 @@ static int cnn__usable_batch(cnn_net *net, const cnn_batch *batch)
         return cnn__fail(net, "cnn_forward: the samples of %s are %d x %d x %d, but the network's input is %d x %d x "
                          "%d", data->name, data->channels, data->height, data->width, net->input.channels,
                          net->input.height, net->input.width);
-    if (!data->scale || !data->shift || !data->bytes == !data->floats)
+    if (!data->scale || !data->shift || !data->bytes + !data->floats + !data->read != 2
+        || (data->read && !data->memory))
         return cnn__fail(net, "cnn_forward: the data set has no samples or no scale; make it with cnn_data_new");
     return cnn__usable_count(&net->error, "cnn_forward", data);
 }
@@ -8890,8 +8978,8 @@ static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
     cnn_augment_options o;
     uint64_t seed, epoch;
     memset((void *)&o, 0, sizeof o);
-    if (net->looking || net->pass.evaluating || !batch->data->augmented_by) return o;
-    o = cnn__augmentation(batch->data->augmented_by, &seed, &epoch);
+    if (net->looking || net->pass.evaluating || !batch->data->dealt_by) return o;
+    o = cnn__augmentation(batch->data->dealt_by, &seed, &epoch);
     if (seed != net->pass.data_seed) cnn__upload(net, &c->data_seed, &seed, sizeof seed);
     if (epoch != net->pass.epoch) cnn__upload(net, &c->epoch, &epoch, sizeof epoch);
     net->pass.data_seed = seed;
@@ -8924,24 +9012,24 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     b = &net->backend;
     data = batch->data;
     s.batch = batch->size; s.channels = data->channels; s.height = data->height; s.width = data->width;
-    s.packed = cnn__is_sent(net, data);
-    size = cnn__size(net->input) * (data->bytes ? 1 : sizeof(float));
+    s.packed = data->read || cnn__is_sent(net, data);
+    size = cnn__size(net->input) * (data->floats ? sizeof(float) : 1);
     samples = data->bytes ? (const void *)data->bytes : data->floats;
     cnn__drop_freed(net);
-    if (s.packed) samples = cnn__send_samples(net, samples, batch->size, size);
+    if (s.packed) samples = cnn__send_samples(net, batch, samples, size);
     else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
     if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
     s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
-        if (data->bytes && !cnn__remember_scale(net, data->scale, data->shift)) return;
+        if (!data->floats && !cnn__remember_scale(net, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
     net->pass.order_next += batch->size;
-    b->gather(b->context, net->pass.counters, &s, net->pass.x, data->bytes ? (const unsigned char *)samples : NULL,
+    b->gather(b->context, net->pass.counters, &s, net->pass.x, data->floats ? NULL : (const unsigned char *)samples,
               data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
     cnn__run(net, batch->size);
     net->pass.last = *batch;
@@ -10230,7 +10318,7 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
 }
 
 /* ============================================================================================
-   >>data   Samples in memory, the files they come from, and the loader that cuts them into batches.
+   >>data   Samples, in memory or read when their batch comes; the files they come from; the loader that deals them out.
             Loading never returns NULL: a data set that could not be loaded has the reason in ->error
             and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
@@ -10241,6 +10329,10 @@ struct cnn__data_memory {
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
     void *bytes, *floats, *labels, *targets, *scale, *shift, *names;       /* the arrays freed with it    */
+    /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
+    int (*read)(void *user, int sample, unsigned char *bytes); void *user;
+    cnn__bytes files; cnn_image_options image;
+    cnn__data_memory *from; int *order;
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -10276,16 +10368,22 @@ static size_t cnn__data_count(const cnn_data *data)
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
 
 /* A network recognises a data set by the address of its memory block. The block is therefore kept until no network has
-   a copy of the arrays: otherwise a new data set could get the same address. */
+   a copy of the arrays: otherwise a new one could get the same address. A split one keeps that of the one it reads. */
 static cnn__data_memory *cnn__data_keep(const cnn_data *data)
 {
     cnn__add_atomic(&data->memory->users, 1);              /* networks in several threads may use one data set */
     return data->memory;
 }
 
+static void cnn__free_files(cnn__bytes *list);             /* at the pictures */
+
 static void cnn__data_forget(cnn__data_memory *memory)
 {
-    if (cnn__add_atomic(&memory->users, -1) == 1) cnn__free(memory);
+    if (cnn__add_atomic(&memory->users, -1) != 1) return;
+    cnn__free_files(&memory->files);
+    cnn__free(memory->order);
+    if (memory->from) cnn__data_forget(memory->from);
+    cnn__free(memory);
 }
 
 static int cnn__data_freed(cnn__data_memory *memory) { return cnn__read_atomic(&memory->freed); }
@@ -10293,7 +10391,7 @@ static int cnn__data_freed(cnn__data_memory *memory) { return cnn__read_atomic(&
 static cnn_data *cnn__data_empty(const char *name)
 {
     /* for when there is not even memory for the message */
-    static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
+    static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", 0, NULL, NULL };
     cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
     struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
@@ -10313,6 +10411,7 @@ static cnn_data *cnn__data_empty(const char *name)
 void cnn_data_free(cnn_data *data)
 {
     if (!data || !data->memory) return;
+    cnn__halt_jobs(data->memory);                          /* a loader may be reading ahead */
     cnn__free(data->memory->bytes);
     cnn__free(data->memory->floats);
     cnn__free(data->memory->labels);
@@ -10398,7 +10497,7 @@ static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
         cnn__data_no_memory(data, 8.0 * data->channels);
         return cnn__data_fails(data);
     }
-    for (i = 0; i < data->channels; i++) scale[i] = data->bytes ? 1.0f / 255 : 1;
+    for (i = 0; i < data->channels; i++) scale[i] = data->floats ? 1 : 1.0f / 255;
     data->scale = scale;
     data->shift = shift;
     return data;
@@ -10408,7 +10507,7 @@ void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
     if (!data || data->error) return;
     if (!cnn__scale_of((float *)data->memory->scale, (float *)data->memory->shift, data->channels,
-                       data->bytes ? 1.0f / 255 : 1, mean, std, "cnn_normalize", &data->memory->error))
+                       data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize", &data->memory->error))
         cnn__data_fails(data);
 }
 
@@ -10428,6 +10527,7 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->classes = o.labels ? o.classes : 0;
     data->outputs = o.targets ? o.outputs : 0;
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
+    data->read = data->memory->read = o.read; data->user = data->memory->user = o.user;
     data->class_names = o.class_names;
     data->memory->constant = o.constant;
     if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1
@@ -10435,8 +10535,9 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
         cnn__say(&data->memory->error,
                  "cnn_data_new: %d samples of %d x %d x %d are not possible; all must be at least 1",
                  o.count, o.channels, o.height, o.width);
-    else if (!o.bytes == !o.floats)
-        cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats");
+    else if (!o.bytes + !o.floats + !o.read != 2)
+        cnn__say(&data->memory->error, "cnn_data_new: needs either .bytes or .floats, or .read, a function that gives "
+                 "a sample's bytes");
     else if ((o.labels && o.classes < 1) || (o.targets && o.outputs < 1))
         cnn__say(&data->memory->error,
                  "cnn_data_new: .labels need .classes of at least 1, and .targets .outputs of at least 1");
@@ -11242,6 +11343,29 @@ static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes,
 
 static void cnn__free_pixels(unsigned char *pixels) { stbi_image_free(pixels); }
 
+static int cnn__read_part(void *file, char *to, int size) { return (int)fread(to, 1, (size_t)size, (FILE *)file); }
+static int cnn__ended(void *file) { return feof((FILE *)file) || ferror((FILE *)file); }
+static void cnn__skip(void *file, int count)
+{
+    int next;
+    fseek((FILE *)file, count, SEEK_CUR);
+    next = fgetc((FILE *)file);                            /* finds the end, as fseek does not */
+    if (next != EOF) ungetc(next, (FILE *)file);
+}
+
+/* 1 if the head of the file is that of a picture that is read. Its pixels are not decoded. */
+static int cnn__looks_right(const char *path)
+{
+    static const stbi_io_callbacks file_calls = { cnn__read_part, cnn__skip, cnn__ended };
+    size_t size;
+    int height, width, channels, known;
+    FILE *file = cnn__open_to_read(path, &size, NULL);
+    if (!file) return 0;
+    known = stbi_info_from_callbacks(&file_calls, file, &width, &height, &channels);
+    fclose(file);
+    return known && (height > 1 || width > 1) && (double)height * width <= CNN__MOST_PIXELS;
+}
+
 /* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
    red = (255 - C) (255 - K) / 255, and so on. */
 static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
@@ -11271,6 +11395,7 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
 enum { CNN__HAS_STB = 0 };
 
 static void cnn__free_pixels(unsigned char *pixels) { (void)pixels; }
+static int cnn__looks_right(const char *path) { (void)path; return 0; }
 
 static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
 {
@@ -11403,7 +11528,8 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
 
 static const cnn__field cnn__image_fields[] = {
     CNN__INT(cnn_image_options, height, 0), CNN__INT(cnn_image_options, width, 0),
-    CNN__INT(cnn_image_options, channels, 3), CNN__INT(cnn_image_options, skip_broken, 0)
+    CNN__INT(cnn_image_options, channels, 3), CNN__INT(cnn_image_options, skip_broken, 0),
+    CNN__INT(cnn_image_options, keep, 1)
 };
 
 static size_t cnn__image_values(const cnn_image_options *o)
@@ -11440,7 +11566,7 @@ static void cnn__images_memory(cnn_data *data, const cnn_image_options *o, int c
 
 typedef struct cnn__images_job {
     const cnn__image_file *files;
-    unsigned char *bytes;
+    unsigned char *bytes;                   /* NULL: only look at the files */
     signed char *result;
     const cnn_image_options *o;
     int first;
@@ -11450,25 +11576,25 @@ static void cnn__image_piece(void *arguments, int piece, int thread)
 {
     const cnn__images_job *job = (const cnn__images_job *)arguments;
     int i = job->first + piece;
-    unsigned char *sample = job->bytes + (size_t)i * cnn__image_values(job->o);
+    const char *path = job->files[i].path;
     (void)thread;
-    job->result[i] = (signed char)cnn__read_image(sample, job->files[i].path, job->o, NULL);
+    job->result[i] = (signed char)(!job->bytes ? cnn__looks_right(path) ? CNN__READ : CNN__BROKEN
+                     : cnn__read_image(job->bytes + (size_t)i * cnn__image_values(job->o), path, job->o, NULL));
 }
 
 /* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
-   message: so the first broken file is named, however many threads there are. */
-static void cnn__read_images(cnn_data *data, const cnn_image_options *o, const cnn__image_file *files, int count,
-                             int threads)
+   message: so the first broken file is named, however many threads there are. files: those used come to the front. */
+static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__image_file *files, int count, int threads)
 {
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
     size_t values = cnn__image_values(o);
     int i, next, *labels;
-    cnn__images_memory(data, o, count);
+    cnn__images_memory(data, o, o->keep ? count : 1);
     data->memory->labels = labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
     data->labels = labels;
     job.files = files;
-    job.bytes = (unsigned char *)data->memory->bytes;
+    job.bytes = o->keep ? (unsigned char *)data->memory->bytes : NULL;
     job.result = (signed char *)cnn__alloc((size_t)count, 1);
     job.o = o;
     if (!labels || !job.result) cnn__data_no_memory(data, (double)count * (double)(values + sizeof *labels));
@@ -11477,15 +11603,19 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, const c
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
         cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
         for (i = job.first; i < next; i++) {
-            unsigned char *sample = job.bytes + (size_t)i * values;
+            unsigned char *bytes = (unsigned char *)data->memory->bytes;
+            unsigned char *sample = bytes + (o->keep ? (size_t)i * values : 0);
+            cnn__image_file file = files[i];
             if (job.result[i] == CNN__BROKEN && o->skip_broken) {
                 data->skipped++;
                 if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", files[i].path);
                 continue;
             }
             if (job.result[i] != CNN__READ && cnn__read_image(sample, files[i].path, o, error) != CNN__READ) break;
-            memmove(job.bytes + (size_t)data->count * values, sample, values);
-            labels[data->count++] = files[i].label;
+            if (o->keep) memmove(bytes + (size_t)data->count * values, sample, values);
+            files[i] = files[data->count];
+            files[data->count] = file;
+            labels[data->count++] = file.label;
         }
         if (o->progress && (int)(10.0 * job.first / count) < (int)(10.0 * next / count)) {
             cnn__fprintf(o->progress, "%s: %d of %d pictures\n", data->name, next, count);
@@ -11494,6 +11624,34 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, const c
     }
     cnn__close_pool();
     cnn__free(job.result);
+}
+
+/* The data set whose own samples a split one reads, and the number that its `sample` has there */
+static const cnn__data_memory *cnn__origin(const cnn__data_memory *m, int *sample)
+{
+    for (; m->from; m = m->from) *sample = m->order[*sample];
+    return m;
+}
+
+static const char *cnn__path_of(const cnn__data_memory *m, int sample)
+{
+    int count;
+    return cnn__files(&m->files, &count)[sample].path;
+}
+
+static int cnn__read_from(void *memory, int sample, unsigned char *bytes)  /* cnn_data.read of pictures and splits */
+{
+    const cnn__data_memory *m = cnn__origin((const cnn__data_memory *)memory, &sample);
+    if (m->read) return m->read(m->user, sample, bytes);
+    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, NULL) == CNN__READ;
+}
+
+/* For a sample that could not be read: says why. A picture is tried once more for that, and 1 if it can be read now. */
+static int cnn__read_again(const cnn_data *data, int sample, unsigned char *bytes, cnn__text *error)
+{
+    const cnn__data_memory *m = cnn__origin(data->memory, &sample);
+    if (m->read) return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
+    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, error) == CNN__READ;
 }
 
 static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
@@ -11520,7 +11678,13 @@ static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int t
                         "away", class_folder[c].path);
     cnn__free(names);
     cnn__free_files(&classes);
-    cnn__free_files(&pictures);
+    if (o.keep) cnn__free_files(&pictures);
+    else {
+        data->memory->files = pictures;
+        data->memory->image = o;
+        data->bytes = NULL;
+        data->read = cnn__read_from; data->user = data->memory;
+    }
     return cnn__data_complete(data, NULL, 0);
 }
 
@@ -11546,7 +11710,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
 {
     cnn_data *data = cnn__data_empty(from->name);
     size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
-    size_t bytes = from->bytes ? 1 : sizeof(float);
+    size_t bytes = from->read ? 0 : from->bytes ? 1 : sizeof(float);
     const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
     unsigned char *copy;
     int i, *labels, c;
@@ -11562,18 +11726,26 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
     labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
     targets = (float *)cnn__alloc((size_t)count * (size_t)from->outputs, sizeof *targets);
-    *(from->bytes ? &data->memory->bytes : &data->memory->floats) = copy;
+    *(from->floats ? &data->memory->floats : &data->memory->bytes) = copy;
     data->memory->labels = labels;
     data->memory->targets = targets;
+    if (from->read) {
+        data->read = cnn__read_from; data->user = data->memory;
+        data->memory->from = cnn__data_keep(from);
+        data->memory->order = (int *)cnn__alloc((size_t)count, sizeof *order);
+        if (data->memory->order) memcpy(data->memory->order, order, (size_t)count * sizeof *order);
+        else cnn__data_no_memory(data, (double)count * (double)sizeof *order);
+    }
     if (!copy || !labels || !targets) cnn__data_no_memory(data, (double)count * (double)(values * bytes));
     for (i = 0; !data->memory->error.s[0] && i < count; i++) {
-        memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
+        if (bytes)
+            memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
         if (from->labels) labels[i] = from->labels[order[i]];
         if (from->targets)
             memcpy(targets + (ptrdiff_t)i * from->outputs, from->targets + (ptrdiff_t)order[i] * from->outputs,
                    sizeof *targets * (size_t)from->outputs);
     }
-    data->bytes = (unsigned char *)data->memory->bytes;
+    data->bytes = from->bytes ? copy : NULL;
     data->floats = (float *)data->memory->floats;
     data->labels = from->labels ? labels : NULL;
     data->targets = from->targets ? targets : NULL;
@@ -11621,7 +11793,8 @@ struct cnn_loader {
     cnn__text error;
     int augments;
     cnn_data own;                           /* of its batches: in error an empty one with the message; or
-                                               the data set, augmented                                    */
+                                               the data set, augmented or read                            */
+    cnn__reading reading[2]; int now;       /* of the batch dealt last: [now]; of the one after it: the other */
 };
 
 static const cnn__field cnn__loader_fields[] = {
@@ -11708,9 +11881,21 @@ int cnn_batches(const cnn_loader *loader)
     return count / size + (!loader->options.drop_last && count % size);
 }
 
+static void cnn__stop_reading(cnn__reading *r)
+{
+    if (r->size && !r->done) cnn__drop_job(&r->job);
+    r->size = 0;
+}
+
+static int cnn__next_size(const cnn_loader *loader)        /* of the next batch; 0 at the end of the epoch */
+{
+    int left = loader->count - loader->at, size = loader->options.batch_size;
+    return left >= size ? size : loader->options.drop_last ? 0 : left;
+}
+
 int cnn_next(cnn_loader *loader, cnn_batch *batch)
 {
-    int left, i;
+    int size, i;
     memset(batch, 0, sizeof *batch);
     if (!loader) return 0;
     if (loader->own.error) {
@@ -11718,6 +11903,7 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         return loader->begun = !loader->begun;
     }
     if (!loader->begun) {
+        for (i = 0; i < 2; i++) cnn__stop_reading(&loader->reading[i]);
         for (i = 0; i < loader->count; i++) loader->order[i] = i;
         if (loader->options.shuffle)
             cnn__shuffle(loader->order, loader->count, loader->options.seed, CNN__STREAM_SHUFFLE,
@@ -11725,20 +11911,20 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         loader->at = 0;
         loader->begun = 1;
     }
-    left = loader->count - loader->at;
-    if (left < 1 || (loader->options.drop_last && left < loader->options.batch_size)) {
+    size = cnn__next_size(loader);
+    if (!size) {
         cnn_set_epoch(loader, loader->epoch < INT_MAX ? loader->epoch + 1 : 0);
         return 0;
     }
     batch->data = loader->data;
-    if (loader->augments) {
+    if (loader->augments || loader->data->read) {
         loader->own = *loader->data;
-        loader->own.augmented_by = loader;
+        loader->own.dealt_by = loader;
         batch->data = &loader->own;
     }
     batch->order = loader->order + loader->at;
-    batch->size = left < loader->options.batch_size ? left : loader->options.batch_size;
-    loader->at += batch->size;
+    batch->size = size;
+    loader->at += size;
     return 1;
 }
 
@@ -11747,6 +11933,63 @@ static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t 
     *seed = loader->options.seed;
     *epoch = (uint64_t)loader->epoch;
     return loader->options.augment;
+}
+
+static void cnn__read_piece(void *arguments, int n, int thread)
+{
+    const cnn__reading *r = (const cnn__reading *)arguments;
+    (void)thread;
+    r->bytes[(size_t)r->size * r->values + (size_t)n] =
+        r->read(r->user, r->order[n], r->bytes + (size_t)n * r->values) != 0;
+}
+
+/* The pool's workers begin; whoever needs the samples ends the job, and takes part in it. */
+static int cnn__start_reading(cnn_net *net, cnn__reading *r, const cnn_data *data, const int *order, int size)
+{
+    size_t bytes;
+    cnn__stop_reading(r);
+    r->values = cnn__size(net->input);
+    if (!cnn__mul(&bytes, r->values + 1, (size_t)size)) bytes = (size_t)-1;
+    if (bytes > r->room) {
+        cnn__free(r->bytes);
+        r->bytes = (unsigned char *)cnn__alloc_raw(bytes);
+        r->room = r->bytes ? bytes : 0;
+        if (!r->bytes) return cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    }
+    r->read = data->read; r->user = data->user;
+    r->order = order; r->size = size;
+    r->done = 0;
+    cnn__begin_job(&r->job, cnn_num_threads(net), size, cnn__read_piece, r, data->memory);
+    return 1;
+}
+
+/* While the network computes a batch, the one that its loader deals next is read. */
+static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *batch)
+{
+    const cnn_data *data = batch->data;
+    cnn_loader *loader = data->dealt_by;
+    cnn__reading *r = &net->reading, *ahead;
+    int n, size;
+    if (loader && batch->order + batch->size != loader->order + loader->at) loader = NULL;       /* not dealt last */
+    if (loader) {
+        if (loader->reading[loader->now].order != batch->order) loader->now = !loader->now;
+        r = &loader->reading[loader->now];
+    }
+    if ((!loader || r->order != batch->order || r->size != batch->size)
+        && !cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
+    if (!r->done) cnn__end_job(&r->job);
+    r->done = 1;
+    for (n = 0; n < r->size; n++)
+        if (!r->bytes[(size_t)r->size * r->values + (size_t)n]
+            && !cnn__read_again(data, r->order[n], r->bytes + (size_t)n * r->values, &net->error)) {
+            r->size = 0;
+            return NULL;
+        }
+    ahead = loader ? &loader->reading[!loader->now] : NULL;
+    size = loader ? cnn__next_size(loader) : 0;
+    if (size && (ahead->order != loader->order + loader->at || ahead->size != size)
+        && !cnn__start_reading(net, ahead, data, loader->order + loader->at, size)) return NULL;
+    return r->bytes;
 }
 
 /* cnn_next and cnn_forward for a loader that only this network uses: the order of a whole epoch is uploaded at once */
@@ -11761,7 +12004,12 @@ static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch)
 
 void cnn_loader_free(cnn_loader *loader)
 {
+    int i;
     if (!loader) return;
+    for (i = 0; i < 2; i++) {
+        cnn__stop_reading(&loader->reading[i]);
+        cnn__free(loader->reading[i].bytes);
+    }
     cnn__free(loader->order);
     cnn__free(loader);
 }
@@ -14967,12 +15215,19 @@ static unsigned char cnn__grey(float value, float low, float high)         /* fr
     return (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
 }
 
-/* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one. */
-static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int sample, int *channels)
+/* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one.
+   0 and an error if it cannot be read. */
+static int cnn__sample_pixels(cnn_net *net, unsigned char *pixels, const cnn_data *data, int sample, int *channels)
 {
     int map = data->height * data->width, c, i;
     size_t first = (size_t)sample * (size_t)data->channels * (size_t)map;
+    const unsigned char *bytes = data->bytes ? data->bytes + first : NULL;
     float low = 0, high = 1;
+    if (data->read) {
+        cnn_batch one;
+        one.data = data; one.order = &sample; one.size = 1;
+        if (!(bytes = cnn__read_samples(net, &one))) return 0;
+    }
     *channels = data->channels == 3 ? 3 : 1;
     if (data->floats) {
         low = (float)HUGE_VAL;
@@ -14986,9 +15241,8 @@ static void cnn__sample_pixels(unsigned char *pixels, const cnn_data *data, int 
     for (c = 0; c < *channels; c++)
         for (i = 0; i < map; i++)
             pixels[i * *channels + c] =
-                data->bytes
-                    ? data->bytes[first + (size_t)(c * map + i)]
-                    : cnn__grey(data->floats[first + (size_t)(c * map + i)], low, high);
+                bytes ? bytes[c * map + i] : cnn__grey(data->floats[first + (size_t)(c * map + i)], low, high);
+    return 1;
 }
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
@@ -15159,7 +15413,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
     cnn__free(counts);
 }
 
-static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *data, const int *guess,
+static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess,
                                  const float *probability, unsigned char *pixels)
 {
     enum { most = 24 };                                   /* whole rows of six, four, three or two */
@@ -15185,7 +15439,7 @@ static void cnn__report_mistakes(FILE *f, const cnn_net *net, const cnn_data *da
     cnn__fprintf(f, ".</p>\n<div class=\"cards\">\n");
     for (k = 0; k < count; k++) {
         n = shown[k];
-        cnn__sample_pixels(pixels, data, n, &channels);
+        if (!cnn__sample_pixels(net, pixels, data, n, &channels)) break;
         cnn__fprintf(f, "<figure>");
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
         cnn__fprintf(f, "<figcaption>said <b>");
@@ -15236,7 +15490,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
         cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
         cnn__fprintf(f, "</summary>\n");
-        cnn__sample_pixels(pixels, data, order[n], &channels);
+        if (!cnn__sample_pixels(net, pixels, data, order[n], &channels)) break;
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "input");
         for (i = 0; i < net->layer_count; i++) {
             const cnn__layer *l = &net->layers[i];

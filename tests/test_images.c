@@ -442,6 +442,121 @@ static void test_errors(void)
 }
 
 /* Whatever allocation fails, it is an error, and not a file left out; nothing leaks (make sanitize). */
+/* ---- pictures that are not kept in memory ---- */
+
+static cnn_net *small_net(int threads)
+{
+    cnn_net *net = cnn_new(3, 5, 4);
+    cnn_set_num_threads(net, threads);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 2);
+    cnn_adam(net, .lr = 0.01f);
+    return net;
+}
+
+/* Trains on one part, evaluates the other; the weights and the loss. 1, or 0 and the message */
+static int learn(cnn_data *data, int threads, float weights[122], char *message)
+{
+    cnn_net *net = small_net(threads);
+    cnn_data *train, *test;
+    int good;
+    cnn_random_split(data, 9, 4, &train, &test);
+    cnn_data_free(data);                                    /* the files are known to the two */
+    good = cnn_fit(net, train, test, .epochs = 2, .batch_size = 8, .keep_last = 1, .augment = { .flip = 1 });
+    weights[0] = (float)cnn_evaluate(net, test, 4, CNN_CROSS_ENTROPY).loss;
+    if (good) cnn_get(net, "1.weight", weights + 1, 121);
+    message[0] = 0;
+    strncat(message, cnn_error(net) ? cnn_error(net) : "no error", 499);
+    cnn_free(net);
+    cnn_data_free(train);
+    cnn_data_free(test);
+    return good;
+}
+
+#define NOT_KEPT(...) cnn_load_images(in_folder("set"), .height = 5, .width = 4, .keep = CNN_ZERO, __VA_ARGS__)
+
+static void test_not_kept(void)
+{
+    static unsigned char jpeg[1 << 16];
+    unsigned char sample[60];
+    float kept[122] = { 0 }, weights[122] = { 0 };
+    char name[60], message[500];
+    size_t size = read_file("plain.jpg", jpeg, sizeof jpeg);
+    cnn_data *data, *same;
+    cnn_batch batch;
+    cnn_net *net;
+    int i, k;
+    make("set"); make("set/a"); make("set/b");
+    for (i = 0; i < 30; i++) {
+        snprintf(name, sizeof name, "set/%c/%03d.png", i < 14 ? 'a' : 'b', i);
+        put_colour(name, 3 * i, 2 * i, 255 - i);
+    }
+    write_file("set/a/photo.jpg", jpeg, size);
+    same = cnn_load_images(in_folder("set"), .height = 5, .width = 4);
+    data = NOT_KEPT(.channels = 3);
+    CHECK(!data->error && !data->bytes && !data->floats && data->read && data->count == 31 && data->classes == 2 && data->skipped == 0
+              && data->scale[0] == 1.0f / 255 && !strcmp(data->class_names[1], "b"), "%s: %d samples", data->error ? data->error : "fine", data->count);
+    for (i = 0; i < data->count; i++)
+        CHECK(data->read(data->user, i, sample) == 1 && !memcmp(sample, same->bytes + 60 * i, 60) && data->labels[i] == same->labels[i], "sample %d is another", i);
+    cnn_data_free(data);
+    CHECK(learn(same, 2, kept, message), "%s", message);
+    for (k = 1; k <= 4; k++)
+        CHECK(learn(NOT_KEPT(.channels = 3), k, weights, message) && !memcmp(kept, weights, sizeof kept), "%d threads: %s", k, message);
+    /* a head that is wrong is found at once, what comes later when it is wanted */
+    write_file("set/a/003.png", "no picture", 10);
+    REFUSED(NOT_KEPT(.channels = 3), "set/a/003.png: stb_image cannot decode it", "unknown image type");
+    write_file("set/b/020.bmp", "", 0);
+    data = NOT_KEPT(.skip_broken = 1);
+    CHECK(!data->error && data->count == 30 && data->skipped == 2 && data->labels[12] == 0 && data->labels[13] == 0 && data->labels[14] == 1, "%s: %d samples",
+          data->error ? data->error : "fine", data->count);
+    CHECK(data->read(data->user, 3, sample) == 1 && sample[0] == 12 && data->read(data->user, 29, sample) == 1 && sample[0] == 87, "red is %d", sample[0]);
+    same = cnn_load_image(in_folder("set/b/029.png"), .height = 5, .width = 4, .keep = CNN_ZERO);
+    CHECK(same->bytes && !same->read && same->bytes[0] == 87, "one picture is always kept");
+    cnn_data_free(same);
+    write_file("set/a/photo.jpg", jpeg, size / 2);
+    net = small_net(3);
+    i = 13;
+    batch.data = data; batch.order = &i; batch.size = 1;
+    errors_said = 0;
+    cnn_forward(net, &batch);
+    CHECK(cnn_error(net) && strstr(cnn_error(net), "set/a/photo.jpg: breaks off before the end of its") && errors_said == 1, "%s",
+          cnn_error(net) ? cnn_error(net) : "no error");
+    cnn_clear_error(net);
+    write_file("set/a/photo.jpg", jpeg, size);              /* mended */
+    cnn_forward(net, &batch);
+    CHECK(!cnn_error(net), "%s", cnn_error(net));
+    cnn_free(net);
+    remove(in_folder("set/b/025.png"));
+    CHECK(!learn(data, 2, weights, message) && strstr(message, "set/b/025.png: cannot be opened: "), "%s", message);
+    data = NOT_KEPT(.skip_broken = 1);
+    CHECK(!data->error && data->count == 29 && data->skipped == 2, "%s", data->error ? data->error : "other samples");
+    for (i = 0; i < 400; i++) {                             /* without memory at any place: a sentence, or enough of it */
+        cnn_data *less;
+        memory_left = i;
+        less = cnn__load_images(in_folder("set"), (cnn_image_options){ .height = 5, .width = 4, .keep = CNN_ZERO, .skip_broken = 1 }, 1);
+        memory_left = -1;
+        k = !less->error;
+        CHECK(k ? less->count == 29 : strstr(less->error, "out of memory") && !less->count, "allocation %d: %s", i, less->error ? less->error : "a file is missing");
+        cnn_data_free(less);
+        if (k) break;
+    }
+    CHECK(i > 12 && i < 400, "after %d allocations", i);
+    net = small_net(1);
+    cnn_evaluate(net, data, 4, CNN_CROSS_ENTROPY);
+    for (i = 0; i < 100; i++) {
+        memory_left = i;
+        cnn_evaluate(net, data, 29, CNN_CROSS_ENTROPY);
+        memory_left = -1;
+        if (!cnn_error(net)) break;
+        CHECK(strstr(cnn_error(net), "out of memory"), "allocation %d: %s", i, cnn_error(net));
+        cnn_clear_error(net);
+    }
+    CHECK(i > 5 && i < 100 && !cnn_error(net), "after %d allocations: %s", i, cnn_error(net) ? cnn_error(net) : "fine");
+    cnn_free(net);
+    cnn_data_free(data);
+    clear("set");
+}
+
 static void test_memory(void)
 {
     int i, good = 0;
@@ -491,6 +606,7 @@ int main(void)
     test_resize();
     test_orientation();
     test_contents();
+    test_not_kept();
     test_broken();
     test_errors();
     test_memory();
