@@ -7503,7 +7503,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     c.training = !net->pass.evaluating;
     c.counters = net->pass.counters;
     for (i = 0; i < l->tensor_count; i++)
-        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
+        if (net->pass.gradients && !l->frozen[i])
+            c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
     if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
@@ -9462,8 +9463,8 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
     for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
     data->memory->names = copy = (const char **)cnn__alloc(room, 1);
     data->class_names = copy;
-    if (!copy) cnn__data_no_memory(data, (double)room);
-    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
+    if (!copy) { cnn__data_no_memory(data, (double)room); return; }
+    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
         copy[c] = strcpy(text, names[c]);
 }
 
@@ -11877,7 +11878,7 @@ static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, 
 static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
-    const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
+    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
     if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
         cnn__put(&p->stack, &a[1], sizeof *a);
@@ -11913,8 +11914,8 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
 static void cnn__reduce(cnn__pickle *p)
 {
     cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
-    const cnn__object *a = arguments.kind == CNN__TUPLE ? cnn__objects(&p->parts) + arguments.n : NULL;
-    size_t count = arguments.count;
+    size_t count = arguments.kind == CNN__TUPLE ? arguments.count : 0;
+    const cnn__object *a = count ? cnn__objects(&p->parts) + arguments.n : NULL;
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
