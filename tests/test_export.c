@@ -4,7 +4,7 @@
 #include "../cnn.h"
 #include "folder.h"
 
-enum { SAMPLES = 2, MOST = 100, VALUES = 1 << 15, STREAM = 77 };
+enum { SAMPLES = 2, MOST = 104, VALUES = 1 << 15, STREAM = 77 };
 
 static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
 
@@ -38,6 +38,23 @@ static cnn_net *lenet(void)
     cnn_name(net, "classifier");
     cnn_linear(net, .out_features = 10);
     return net;
+}
+
+/* Batch normalisation's numbers as training could leave them, with variances near eps among them */
+static void trained(cnn_net *net)
+{
+    static const char *const names[] = { "running_mean", "running_var", "weight", "bias" };
+    float values[100];
+    int n, i, k;
+    for (n = 0; n < net->layer_count; n++) {
+        const cnn__layer *l = &net->layers[n];
+        for (i = 0; i < l->buffer_count + l->tensor_count && l->buffer_count; i++) {
+            char key[40];
+            snprintf(key, sizeof key, "%d.%s", n, names[i]);
+            for (k = 0; k < l->in.channels; k++) values[k] = (float)(i == 1 ? draw(4) * draw(4) : draw(40) - 20) / 10;
+            CHECK(cnn_set(net, key, values, (size_t)l->in.channels), "%s", error_of(net));
+        }
+    }
 }
 
 /* Layer by layer, each option at least once; NULL after the last. */
@@ -104,7 +121,11 @@ static cnn_net *fixed(int i)
     case 9: cnn_global_avg_pool2d(net); cnn_linear(net, .out_features = 3); return net;
     case 10: cnn_avg_pool2d(net, .kernel_size = 2); cnn_global_avg_pool2d(net); cnn_flatten(net); return net;
     case 11: conv(net, convolutions[0]); cnn_relu(net); return net;
-    case 12: cnn_free(net); return lenet();
+    case 12: cnn_batch_norm2d(net, 0); trained(net); return net;
+    case 13: cnn_batch_norm2d(net, .no_affine = 1, .eps = .25f); cnn_relu(net); trained(net); return net;
+    case 14: cnn_flatten(net); cnn_batch_norm1d(net, .eps = 1e-3f); trained(net); return net;
+    case 15: conv(net, convolutions[0]); cnn_batch_norm2d(net, 0); cnn_relu(net); trained(net); return net;
+    case 16: cnn_free(net); return lenet();
     default: cnn_free(net); return NULL;
     }
 }
@@ -289,7 +310,7 @@ static void take_branches(void)
 
 static void agree_with_predict(void)
 {
-    int count = getenv("CNN_TEST_SHORT") ? 70 : MOST, i;
+    int count = getenv("CNN_TEST_SHORT") ? 74 : MOST, i;
     cnn_net *net;
     FILE *out;
     for (i = 0; (net = fixed(i)) != NULL; i++) take(net);
@@ -435,6 +456,10 @@ static void bad_input(void)
     cnn_linear(net, .out_features = 1);
     cnn_set(net, "0.weight", infinite, 2);
     refused(net, "cnn_export_c: value 1 of 0.weight is inf, which C has no number for; train again, or load weights that are finite");
+    net = cnn_new(2, 1, 1);
+    cnn_batch_norm2d(net, .no_running_stats = 1);
+    refused(net, "cnn_export_c: layer 1 (batch_norm2d) has no running statistics: what it puts out depends on the other samples of the "
+            "batch; train it with them");
     net = cnn_new(2, 1, 1);
     cnn_name(net, "a*/b");
     cnn_relu(net);

@@ -579,10 +579,9 @@ static void p(const char *opcodes) { add_text(&pickle, opcodes); }
 static void p_string(const char *text) { p("X"); add_number(&pickle, strlen(text), 4); p(text); }
 static void p_number(unsigned long long n) { p("\x8a\5"); add_number(&pickle, n, 5); }
 
-static void p_tensor(const char *key, const char *storage, const char *entry, int values, int first, const char *sizes, const char *strides)   /* "32": (3, 2) */
+static void p_arguments(const char *storage, const char *entry, int values, int first, const char *sizes, const char *strides)   /* "32": (3, 2) */
 {
-    p_string(key);
-    p("ctorch._utils\n_rebuild_tensor_v2\n((");
+    p("((");
     p_string("storage");
     p("ctorch\n"); p(storage); p("\n");
     p_string(entry);
@@ -592,7 +591,15 @@ static void p_tensor(const char *key, const char *storage, const char *entry, in
     p_number((unsigned long long)first);
     for (p("("); *sizes; sizes++) { p("K"); add_number(&pickle, *sizes - '0', 1); }
     for (p("t("); *strides; strides++) { p("K"); add_number(&pickle, *strides - '0', 1); }
-    p("t\x89" "ccollections\nOrderedDict\n)RtR");
+    p("t\x89" "ccollections\nOrderedDict\n)Rt");
+}
+
+static void p_tensor(const char *key, const char *storage, const char *entry, int values, int first, const char *sizes, const char *strides)
+{
+    p_string(key);
+    p("ctorch._utils\n_rebuild_tensor_v2\n");
+    p_arguments(storage, entry, values, first, sizes, strides);
+    p("R");
 }
 
 static void begin_pickle(void) { pickle.count = 0; p("\x80\2ccollections\nOrderedDict\n)R("); }
@@ -722,6 +729,16 @@ static void test_strides(void)
     p("\x89NtRs.");
     archive("p.pth", PLAIN);
     CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a plain dict with a parameter and a memo");
+    begin_pickle();                                         /* a subclass of Tensor; and opcodes that torch.save writes seldom, which leave as much on the stack as Python's */
+    p_string("fc.weight"); p("ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\nctorch.nn\nBuffer\n");
+    p_arguments("FloatStorage", "0", 6, 0, "32", "21"); p("}tR");
+    p_string("a frozen set"); p("(K\1K\2\x91");
+    p_string("an instance with keywords"); p("cmine\nClass\n)}\x92");
+    p_string("twice"); p("2K\1" "0");                          /* key and value are one string */
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a subclass and seldom opcodes");
 }
 
 /* Of several dicts the one that fits, wherever it stands; nothing of the others is left. */
