@@ -5577,18 +5577,14 @@ static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
     return s->out_height && s->out_width;
 }
 
-/* Values of a padded sample, and of a kernel, are counted in ints. */
+/* Values of a padded sample are counted in ints; a kernel, which fits in it, has no more. */
 static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
 {
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
     double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    double depth = s->in_channels / s->groups;
     if (s->in_channels * high * wide > INT_MAX)
         return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
                            "values", s->in_channels, high, wide, INT_MAX);
-    if (depth * s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__misfit(f, "a kernel of %.0f x %d x %d has more than %d values", depth,
-                           s->kernel_height, s->kernel_width, INT_MAX);
     return 1;
 }
 
