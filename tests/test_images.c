@@ -190,8 +190,8 @@ static void put_exif(int orientation, int motorola, int how)
     memcpy(out + 5, motorola ? mm : ii, sizeof ii - 1);
     out[5 + 40 + motorola] = (unsigned char)orientation;
     if (how == CUT) {                                       /* ends within the second entry; a comment follows */
-        memcpy(out + 5 + 2, "\0\050", 2);
-        memcpy(out + 5 + 42, "\377\376\0\024", 4);
+        memcpy(out + 5 + 2, "\0\051", 2);
+        memcpy(out + 5 + 43, "\377\376\0\023", 4);
     }
     if (how == FAR) memset(out + 5 + 14, 0x7f, 4);           /* begins behind the file */
     if (how == NO_ROOM) out[5 + 14 + 3 * motorola] = 62 - 10 + 2 - 1;         /* or with the last byte */
@@ -224,9 +224,9 @@ static void test_orientation(void)
     for (i = CUT; i < 2 * EXIFS; i++) {                     /* no orientation: it is as it is */
         cnn_data *data;
         if (i == EXIFS) continue;
-        put_exif(3, i >= EXIFS, i % EXIFS);
+        put_exif(2, i >= EXIFS, i % EXIFS);
         data = cnn_load_image(in_folder("photo.jpg"), .height = ROWS * BLOCK, .width = COLUMNS * BLOCK);
-        CHECK(!data->error && data->bytes[BLOCK / 2 * COLUMNS * BLOCK + BLOCK / 2] > 200 && data->bytes[BLOCK / 2 * COLUMNS * BLOCK + BLOCK / 2 + BLOCK] < 60,
+        CHECK(!data->error && data->bytes[BLOCK / 2 * COLUMNS * BLOCK + BLOCK / 2] > 200,
               "Exif %d: %s", i, data->error ? data->error : "turned");
         cnn_data_free(data);
     }
