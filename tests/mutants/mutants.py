@@ -11,7 +11,7 @@ two arguments swapped. Places are code that this machine compiles: no declaratio
 A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile: by clang
 without optimization, where there is clang, as that takes a sixth of the time. The test programs that run the changed line
 (gcov says which) run on it in their short form until one fails, the one that has failed most in this section first. What
-passes them runs under the sanitizers, and then, but for --short, in the long form and through the scripts. A test that
+passes them runs under the sanitizers in five of the programs, and then, but for --short, in the long form and through the scripts. A test that
 takes too long has noticed. equivalent.txt names changes that cannot be noticed, and functions that only another machine
 runs, each with its reason."""
 import argparse, bisect, concurrent.futures, glob, hashlib, json, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
@@ -313,7 +313,8 @@ def look_at(mutant, source, tree, forms, lock):
     mutant.run_by = [c.name for c in forms[0] if c.may_notice(mutant)]
     for form in forms:
         with lock: order = sorted(form, key=lambda c: (-c.hits.get(mutant.section, 0), c.seconds))
-        for check in [c for c in order if c.may_notice(mutant)] or (order if form is forms[0] else []):
+        order = [c for c in order if c.may_notice(mutant)] or (order if form is forms[0] else [])
+        for check in order[:5] if form is forms[1] else order:             # the sanitizers take long: the quickest
             if stopping.is_set(): break
             noticed = check.notices(tree, made)
             if noticed and not check.passes:               # under the sanitizers: does cnn.h, as it is?
