@@ -11,9 +11,9 @@ two arguments swapped. Places are code that this machine compiles: no declaratio
 A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile: by clang
 without optimization, where there is clang, as that takes a sixth of the time. The test programs that run the changed line
 (gcov says which) run on it in their short form until one fails, the one that has failed most in this section first. What
-passes them runs under the sanitizers in five of the programs, and then, but for --short, in the long form and through the scripts. A test that
-takes too long has noticed. equivalent.txt names changes that cannot be noticed, and functions that only another machine
-runs, each with its reason."""
+passes them runs under the sanitizers in five of them, and then, but for --short, in the long form and through the scripts.
+A test that takes too long has noticed. equivalent.txt names changes that cannot be noticed, and functions that only another
+machine runs, each with its reason."""
 import argparse, bisect, concurrent.futures, glob, hashlib, json, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -54,7 +54,7 @@ def compiled_lines():
     program = '#if defined(__has_include)\n#if __has_include(<stb_image.h>)\n#include <stb_image.h>\n#endif\n#endif\n' \
               '#define CNN_IMPLEMENTATION\n#include "cnn.h"\n'
     stb = subprocess.run(["pkg-config", "--cflags", "stb"], capture_output=True, text=True).stdout.split()
-    command = [os.environ.get("CC", "cc"), "-std=c99", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
+    command = [CC, "-std=c99", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
     lines, at, here = set(), 0, False
     for line in subprocess.run(command, input=program, capture_output=True, text=True, check=True).stdout.split("\n"):
         marker = re.match(r'# (\d+) "(.*?)"', line)
