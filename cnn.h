@@ -13057,7 +13057,7 @@ static int cnn__choose_buffer(cnn__export *e, int i)
     int from = cnn__writer_of(e, l->inputs[0]), best = -1, b;
     size_t size = cnn__size(l->out), least = 0;
     if (l->value_by_value && from >= 0 && e->spots[from].last_reader == i) best = e->spots[from].buffer;
-    for (b = 0; b < e->buffer_count && best < 0; b++) {
+    else for (b = 0; b < e->buffer_count; b++) {
         size_t growth = size > e->buffers[b].size ? size - e->buffers[b].size : 0;
         if (e->buffers[b].last_reader < i && (best < 0 || growth < least)) best = b, least = growth;
     }

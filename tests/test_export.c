@@ -393,6 +393,27 @@ static void is_readable(void)
     cnn_free(net);
 }
 
+/* An output lies in the free buffer that grows least, which a new one would, too. Outputs of 16, 96, 112, 96, 3 values: of
+   the first three buffers the second is large enough for the fourth. */
+static void buffers_are_used_again(void)
+{
+    cnn_net *net = cnn_new(1, 4, 4);
+    const char *text;
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 1);
+    cnn_concat(net, 1);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 1);
+    cnn_batch_norm2d(net, .eps = .125f);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    text = exported(net, in_folder("again.c"), NULL);
+    CHECK(strstr(text, "its buffers 896 bytes of RAM."), "%.900s", text);
+    CHECK(strstr(text, "    static float buffer1[16];\n    static float buffer2[96];\n    static float buffer3[112];\n\n"), "%s", strstr(text, "/* ---- the network"));
+    CHECK(strstr(text, "    for (c = 0; c < 6; c++) {\n"
+                       "        const float scale = layer5_weight[c] / sqrtf(layer5_running_var[c] + 0.125f);\n"), "%s", strstr(text, "layer5_batch_norm2d("));
+    cnn_free(net);
+}
+
 /* ---- names ---- */
 
 static void names(void)
@@ -479,6 +500,7 @@ int main(void)
     folder_make();
     agree_with_predict();
     is_readable();
+    buffers_are_used_again();
     names();
     bad_input();
     folder_remove();

@@ -31,7 +31,7 @@ TOKEN = re.compile(r"""(?P<skip>\s+|/\*.*?\*/|//[^\n]*)|(?P<pp>^[ \t]*\#(?:\\\n|
                    re.S | re.M | re.X)
 TYPES = set("int float double char void const unsigned signed long short struct enum union static extern inline register volatile "
             "size_t ptrdiff_t FILE va_list time_t ssize_t mode_t clock_t wchar_t CNN__INLINE CNN__VECTOR".split())
-EITHER_WAY = set("cnn__smaller cnn__larger cnn__mul fmax fmin".split())            # their arguments may be swapped
+EITHER_WAY = set("cnn__smaller cnn__larger cnn__mul cnn__alloc fmax fmin".split())            # their arguments may be swapped
 WORDS = set("if while for switch return sizeof do else case goto break continue default".split())
 OTHERS = {"+": ["-"], "-": ["+"], "*": ["/"], "/": ["*"], "%": ["/"], "<": ["<=", ">"], "<=": ["<", ">"], ">": [">=", "<"],
           ">=": [">", "<"], "==": ["!="], "!=": ["=="], "&&": ["||"], "||": ["&&"], "&": ["|"], "|": ["&"], "^": ["|"],
@@ -372,6 +372,9 @@ def main():
 
     pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
     for _ in pool.map(begin, short + long_): pass
+    known = {number for c in short for number in c.lines or ()}
+    for c in short:                                        # a function that a program never calls is not in it
+        if c.lines: c.lines.update((number, False) for number in known - set(c.lines))
     for check in sanitized + long_:
         plain = next((c for c in short if c.build == check.build), check)
         check.lines = plain.lines
