@@ -189,6 +189,23 @@ static int net_count;
 static float x[VALUES * 8], y[VALUES * 8], expected[VALUES * 8];
 static size_t x_count, y_count;
 
+/* What is in braces stands four columns to the right of them, and the closing one below what opened it. */
+static void is_indented(const char *text, int number)
+{
+    int open[20], depth = 0, after = 0, wrong = 0;
+    const char *end;
+    for (; (end = strchr(text, '\n')) != NULL; text = end + 1) {
+        int indent = (int)strspn(text, " ");
+        if (end == text) continue;
+        if (text[indent] == '}' && depth) wrong += indent != open[--depth];
+        else if (after) wrong += indent != open[depth - 1] + 4;
+        after = end[-1] == '{' && depth < 20;
+        if (after) open[depth++] = indent;
+        if (wrong) break;
+    }
+    CHECK(!wrong && !depth, "network %d: %.60s", number, text);
+}
+
 static void take(cnn_net *net)
 {
     compiled *c = &nets[net_count];
@@ -207,6 +224,7 @@ static void take(cnn_net *net)
     y_count += SAMPLES * c->outputs;
     snprintf(name, sizeof name, "net%d.c", net_count);
     CHECK(cnn_export_c(net, in_folder(name), NULL), "network %d: %s", net_count, error_of(net));
+    is_indented(text_of(fopen(in_folder(name), "r")), net_count);
     net_count++;
 }
 
