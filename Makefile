@@ -14,7 +14,7 @@ compile = $(CC) $(need_cflags) $(CPPFLAGS) $(CFLAGS)
 link = $(LDFLAGS) $(LDLIBS) $(need_ldlibs)
 
 # stb_image, for the programs that read pictures: the system's, or a copy beside cnn.h
-stb_programs := augment edges pretrained
+stb_programs := augment edges photos pretrained
 stb_cflags := $(or $(shell pkg-config --cflags stb 2>/dev/null),$(if $(wildcard stb_image.h),-I.))
 stb := $(if $(stb_cflags)$(wildcard /usr/include/stb_image.h),yes)
 stb_missing := stb_image is not there, so $(stb_programs) are left out; get it with: apt install libstb-dev (or put stb_image.h and stb_image_write.h beside cnn.h)

@@ -87,6 +87,8 @@
        first layer of a block is "block.0". Indices in C count from 0.
        Random numbers are a pure function of (seed, stream, step, index): the same weights, shuffles
        and dropout masks on every backend and for any number of threads.
+       A result has the same bits for any number of threads, but not for any batch size: that
+       decides in which order numbers are added up.
        Two threads may use two networks at the same time, also with the same data set; one network,
        loader or file belongs to one thread at a time.
 
@@ -145,7 +147,8 @@ typedef enum cnn_padding_mode {
     CNN_ZEROS, CNN_REPLICATE, CNN_REFLECT, CNN_CIRCULAR
 } cnn_padding_mode;
 typedef enum cnn_activation {
-    CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH
+    CNN_NO_ACTIVATION, CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH,
+    CNN_GELU                    /* never fused: its slope is no function of y */
 } cnn_activation;
 typedef enum cnn_init {         /* how weights begin; fan_in = inputs of one output value */
     CNN_INIT_DEFAULT,           /* PyTorch's: uniform within 1 / sqrt(fan_in), biases too */
@@ -179,6 +182,15 @@ typedef struct cnn_pool2d_options {
     int exclude_padding CNN__0;         /* average pooling: count_include_pad = False */
 } cnn_pool2d_options;
 
+typedef struct cnn_adaptive_pool2d_options {
+    int output_size CNN__0, output_height CNN__0, output_width CNN__0;  /* one for both, or each */
+} cnn_adaptive_pool2d_options;
+
+typedef struct cnn_zero_pad2d_options {
+    int padding CNN__0;                 /* on all sides, or each; default 0 */
+    int padding_left CNN__0, padding_right CNN__0, padding_top CNN__0, padding_bottom CNN__0;
+} cnn_zero_pad2d_options;
+
 typedef struct cnn_linear_options {
     int out_features CNN__0;
     int no_bias CNN__0;
@@ -196,6 +208,10 @@ typedef struct cnn_batch_norm_options {
 typedef struct cnn_leaky_relu_options {
     float negative_slope CNN__0;        /* default 0.01 */
 } cnn_leaky_relu_options;
+typedef struct cnn_prelu_options {
+    int num_parameters CNN__0;          /* 1, the default: one slope; or one for each channel */
+    float init CNN__0;                  /* of the slopes; default 0.25 */
+} cnn_prelu_options;
 typedef struct cnn_dropout_options {
     float p CNN__0;                     /* share of values set to 0; no default; CNN_ZERO: none */
 } cnn_dropout_options;
@@ -211,13 +227,17 @@ void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = max of win
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o);  /* y = mean of window */
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* along width only, after conv1d; */
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o);  /* options for height are not read */
+void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o);  /* to a size */
 void cnn_global_avg_pool2d(cnn_net *net);                      /* (c, h, w) -> (c, 1, 1): means */
+void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o);  /* zeros around each map */
 void cnn_linear_with(cnn_net *net, cnn_linear_options o);      /* y = W x + b */
 /* y = w (x - mean) / sqrt(var + eps) + b, for each channel; 1d: after cnn_linear or cnn_conv1d */
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o);
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o);
 void cnn_relu(cnn_net *net);                                   /* y = max(0, x)            (6.3) */
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o);  /* y = x > 0 ? x : slope x */
+void cnn_prelu_with(cnn_net *net, cnn_prelu_options o);        /* y = x > 0 ? x : a x, a learned */
+void cnn_gelu(cnn_net *net);                                   /* y = x (1 + erf(x / sqrt 2)) / 2 */
 void cnn_sigmoid(cnn_net *net);                                /* y = 1 / (1 + exp(-x)) */
 void cnn_tanh(cnn_net *net);                                   /* y = tanh x */
 void cnn_softmax(cnn_net *net);                                /* y_c = exp(x_c) / sum_k exp(x_k) */
@@ -251,12 +271,16 @@ void cnn_name(cnn_net *net, const char *name);                 /* names the next
 #define cnn_avg_pool2d(net, ...) cnn_avg_pool2d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_max_pool1d(net, ...) cnn_max_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
 #define cnn_avg_pool1d(net, ...) cnn_avg_pool1d_with(net, (cnn_pool2d_options){ __VA_ARGS__ })
+#define cnn_adaptive_avg_pool2d(net, ...) \
+    cnn_adaptive_avg_pool2d_with(net, (cnn_adaptive_pool2d_options){ __VA_ARGS__ })
+#define cnn_zero_pad2d(net, ...) cnn_zero_pad2d_with(net, (cnn_zero_pad2d_options){ __VA_ARGS__ })
 #define cnn_linear(net, ...)     cnn_linear_with(net, (cnn_linear_options){ __VA_ARGS__ })
 #define cnn_batch_norm2d(net, ...) \
     cnn_batch_norm2d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_batch_norm1d(net, ...) \
     cnn_batch_norm1d_with(net, (cnn_batch_norm_options){ __VA_ARGS__ })
 #define cnn_leaky_relu(net, ...) cnn_leaky_relu_with(net, (cnn_leaky_relu_options){ __VA_ARGS__ })
+#define cnn_prelu(net, ...)      cnn_prelu_with(net, (cnn_prelu_options){ __VA_ARGS__ })
 #define cnn_dropout(net, ...)    cnn_dropout_with(net, (cnn_dropout_options){ __VA_ARGS__ })
 #define cnn_sgd(net, ...)        cnn_sgd_with(net, (cnn_sgd_options){ __VA_ARGS__ })
 #define cnn_adam(net, ...)       cnn_adam_with(net, (cnn_adam_options){ __VA_ARGS__ })
@@ -562,7 +586,8 @@ const char *cnn_layer_name(const cnn_net *net, int i);  /* layer i from 0; NULL 
    cnn_forward. After a call that asks for parameters (cnn_key, cnn_shape, ...) no layer can be
    added; after cnn_summary it can. */
 
-/* A row a layer: name, output, parameters, multiply-adds, bytes. */
+/* A row a layer: name, output, parameters, multiply-adds, bytes; `from 8, 3`: the rows it reads,
+   where that is not the one above alone. Eighty columns; a longer name has a line of its own. */
 void cnn_summary(cnn_net *net, FILE *out);
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in
@@ -586,7 +611,8 @@ void cnn_print_curves(const cnn_net *net, FILE *out);   /* drawn with characters
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out);
 
 /* Writes one self-contained HTML page: scores on data, learning curves, confusion matrix, precision
-   and recall, the most confident mistakes, layers, first kernels, every layer's feature maps. */
+   and recall, the most confident mistakes, the graph of layers, first kernels, every layer's
+   feature maps. */
 int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char *title);
 
 /* ---- files: state dicts that PyTorch reads and writes too, and checkpoints ---- */
@@ -616,6 +642,15 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room);
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size);
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room);
 
+/* Strings that cnn_save writes beside the weights, in the "__metadata__" of a .safetensors file:
+   what a program must know to use the network, such as its classes. UTF-8, of any length; value
+   NULL takes the key away; "format" is the file's own. PyTorch's format has no place for them, so
+   cnn_save refuses to write a .pth while there are any. cnn_load neither needs nor takes them. */
+int cnn_set_metadata(cnn_net *net, const char *key, const char *value);
+/* Reads one of them, before there is a network. value: (room). Returns 1; or 0, and `value` has one
+   sentence: what is wrong with the file, or which keys it has, or how much room it takes. */
+int cnn_read_metadata(const char *path, const char *key, char *value, size_t room);
+
 /* Everything that training needs to go on: parameters, the optimizer's moments, steps, learning
    rate, place in the schedule, seed and history. Call cnn_checkpoint_load after the same building
    calls, cnn_adam (or another) and schedule as in the program that saved it; cnn_fit then goes on
@@ -643,6 +678,8 @@ typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
     int kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
     int average, exclude_padding;       /* average: 0 for max pooling */
+    int adaptive;                       /* 1: the windows are even shares of the input; an average,
+                                           and kernel, stride and pad are not read */
 } cnn_pool2d_shape;
 
 typedef struct cnn_conv2d_shape {
@@ -674,7 +711,13 @@ typedef struct cnn_copy_shape {
     int batch, channels, pixels;
     int to_channels, to_first, from_channels, from_first;
 } cnn_copy_shape;
-/* Softmax and gathering know pixels, not rows and columns. */
+/* Row j, column i go to j + top, i + left; negative: what lies outside is cut off */
+typedef struct cnn_pad2d_shape {
+    int batch, channels, in_height, in_width, out_height, out_width, top, left;
+} cnn_pad2d_shape;
+
+/* Softmax, PReLU and gathering know pixels, not rows and columns. PReLU with one slope for all
+   channels sees one channel. */
 typedef struct cnn_map_shape { int batch, channels, pixels; } cnn_map_shape;
 
 /* Gathering: packed 1: sample n of the batch lies at n, else at order[n]; augment all 0: none */
@@ -711,12 +754,12 @@ typedef struct cnn_span {
                                            numbers of the parameter */
 } cnn_span;
 
-enum { CNN_BACKEND_VERSION = 5 };
+enum { CNN_BACKEND_VERSION = 6 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as
    `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
-   or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. The dx,
-   dweight and dbias of conv2d, linear and batch_norm may each be NULL: not wanted. To make a
+   or writes there. Every entry overwrites its outputs, but adds to dweight and dbias. Where a layer
+   has parameters, dx, dweight and dbias may each be NULL: not wanted. To make a
    backend, copy cnn_find_backend("direct") and replace entries, or fill all. Entries marked
    (optional) may be NULL; if another one is missing, a network refuses the backend and names the
    entry. */
@@ -769,16 +812,24 @@ struct cnn_backend {
                                 float *dweight, float *dbias, const float *dy, const float *y,
                                 const float *saved, const float *x, const float *weight,
                                 void *work);
-    /* x, y: (n). The backward passes read y alone, so x and y, dx and dy may be the same memory. */
+    /* x, y: (n); x and y, dx and dy may be the same memory. Backward reads y alone, and of
+       CNN_GELU x alone; the other may be NULL. */
     void (*activation_forward)(void *context, cnn_activation f, float slope, float *y,
                                const float *x, size_t n);
     void (*activation_backward)(void *context, cnn_activation f, float slope, float *dx,
-                                const float *dy, const float *y, size_t n);
+                                const float *dy, const float *y, const float *x, size_t n);
+    /* x, y: (batch, channels, pixels); weight: (channels); work: (batch, channels) floats */
+    void (*prelu_forward)(void *context, const cnn_map_shape *s, float *y, const float *x,
+                          const float *weight);
+    void (*prelu_backward)(void *context, const cnn_map_shape *s, float *dx, float *dweight,
+                           const float *dy, const float *x, const float *weight, float *work);
     /* y = a + b: (n); y may be a or b */
     void (*add)(void *context, float *y, const float *a, const float *b, size_t n);
     /* to: (batch, to_channels, pixels), whose other channels stay as they are;
        from: (batch, from_channels, pixels) */
     void (*copy_channels)(void *context, const cnn_copy_shape *s, float *to, const float *from);
+    /* to: (batch, channels, out_height, out_width); from: (.., in_height, in_width) */
+    void (*pad2d)(void *context, const cnn_pad2d_shape *s, float *to, const float *from);
     /* x, y: (batch, channels, pixels), over the channels of each pixel */
     void (*softmax_forward)(void *context, const cnn_map_shape *s, float *y, const float *x);
     void (*softmax_backward)(void *context, const cnn_map_shape *s, float *dx, const float *dy,
@@ -1656,8 +1707,8 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
    The other cards call a layer's input x and its output y. dz, du, db are the gradients of the loss
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
-   Cards: padding; convolution (6.1), (6.2); activation (6.3); pooling; linear; batch
-   normalisation; softmax; joins; dropout; cross-entropy; mean squared error; optimizers; a batch of
+   Cards: padding; convolution (6.1), (6.2); activation (6.3); PReLU; pooling; linear; batch
+   normalisation; softmax; joins; zero padding; dropout; cross-entropy; mean squared error; optimizers; a batch of
    samples.
    ============================================================================================ */
 
@@ -1830,9 +1881,15 @@ static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du
        leaky relu  x > 0 ? x : a x       tau' = y > 0 ? 1 : a          (a >= 0)
        sigmoid     1 / (1 + exp(-x))     tau' = y (1 - y)
        tanh        tanh x                tau' = 1 - y^2
+       gelu        x P(x)                tau' = P(x) + x exp(-x^2 / 2) / sqrt(2 pi)
+                                         P(x) = (1 + erf(x / sqrt 2)) / 2, the normal distribution
+                                                (Hendrycks, Gimpel 2016)
 
-   Backward:  dx = dy tau'.  Each derivative is written with y, so that x need not be kept.
+   Backward:  dx = dy tau'.  All derivatives but GELU's are written with y, so that x need not be
+   kept.
    -------------------------------------------------------------------------------------------- */
+static double cnn__normal(double x) { return (1 + erf(x * sqrt(.5))) / 2; }
+
 static double cnn__activation_at(cnn_activation tau, double slope, double x)
 {
     switch (tau) {
@@ -1840,17 +1897,20 @@ static double cnn__activation_at(cnn_activation tau, double slope, double x)
     case CNN_LEAKY_RELU: return x <= 0 ? slope * x : x;
     case CNN_SIGMOID:    return 1 / (1 + exp(-x));
     case CNN_TANH:       return tanh(x);
+    case CNN_GELU:       return x * cnn__normal(x);
     default:             return x;
     }
 }
 
-static double cnn__activation_slope(cnn_activation tau, double slope, double y)
+/* All but GELU read y alone. */
+static double cnn__activation_slope(cnn_activation tau, double slope, double y, double x)
 {
     switch (tau) {
     case CNN_RELU:       return y > 0 ? 1 : 0;
     case CNN_LEAKY_RELU: return y > 0 ? 1 : slope;
     case CNN_SIGMOID:    return y * (1 - y);
     case CNN_TANH:       return 1 - y * y;
+    case CNN_GELU:       return cnn__normal(x) + x * exp(-x * x / 2) * .3989422804014327;
     default:             return 1;
     }
 }
@@ -1863,11 +1923,50 @@ static void cnn__activation_forward(cnn_activation tau, float slope, float *y, c
 }
 
 static void cnn__activation_backward(cnn_activation tau, float slope, float *dx, const float *dy,
-                                     const float *y, size_t n)
+                                     const float *y, const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++)
-        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope, (double)y[i]));
+        dx[i] = (float)((double)dy[i] * cnn__activation_slope(tau, (double)slope,
+                                                              y ? (double)y[i] : 0,
+                                                              x ? (double)x[i] : 0));
+}
+
+/* --------------------------------------------------------------------------------------------
+   PReLU (He et al. 2015): a leaky ReLU whose slopes a are learned, one a channel.
+
+       y(n,c,p) = x > 0 ? x : a(c) x               x = x(n,c,p)
+       dx = x > 0 ? dy : a(c) dy
+       da(c) += sum_n sum_p (x > 0 ? 0 : x dy)
+
+       x, y  (n, channels, pixels)   a  (channels)
+   -------------------------------------------------------------------------------------------- */
+static double cnn__prelu_at(double x, double a) { return x > 0 ? x : a * x; }
+
+static void cnn__prelu_forward(const cnn_map_shape *s, float *y, const float *x, const float *a)
+{
+    int n, c, p;
+    for (n = 0; n < s->batch; n++)
+        for (c = 0; c < s->channels; c++)
+            for (p = 0; p < s->pixels; p++)
+                *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
+}
+
+static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, const float *dy,
+                                const float *x, const float *a)
+{
+    int n, c, p;
+    for (c = 0; c < s->channels; c++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++) {
+            ptrdiff_t i = ((ptrdiff_t)n * s->channels + c) * s->pixels;
+            for (p = 0; p < s->pixels; p++, i++) {
+                if (!(x[i] > 0)) sum += (double)x[i] * (double)dy[i];
+                if (dx) dx[i] = x[i] > 0 ? dy[i] : a[c] * dy[i];
+            }
+        }
+        if (da) da[c] += (float)sum;
+    }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -1884,6 +1983,9 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
    With ceil_mode the last windows may reach beyond the padding; what lies there is not counted in
    m. A window that would begin after the input's last row or column is left out.
 
+   Adaptive pooling gets h' and w' and cuts the input into as many windows, which may share a row:
+   rows floor(j h / h') .. ceil((j + 1) h / h') - 1, and columns likewise.
+
    The index holds a byte for each y: the winner's place in its window, row * kw + column. Backward
    finds the winner there, or, without an index, in x.
    -------------------------------------------------------------------------------------------- */
@@ -1891,9 +1993,24 @@ static void cnn__activation_backward(cnn_activation tau, float slope, float *dx,
 /* The rows top .. bottom-1 and columns left .. right-1 of x; count: m */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
+/* size cut into n shares: where share j begins, and where it ends */
+static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * size / n); }
+static int cnn__end_of(int j, int n, int size)
+{
+    return (int)((((int64_t)j + 1) * size + n - 1) / n);
+}
+
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__window w;
+    if (s->adaptive) {
+        w.top = cnn__begin_of(j, s->out_height, s->in_height);
+        w.bottom = cnn__end_of(j, s->out_height, s->in_height);
+        w.left = cnn__begin_of(i, s->out_width, s->in_width);
+        w.right = cnn__end_of(i, s->out_width, s->in_width);
+        w.count = (w.bottom - w.top) * (w.right - w.left);
+        return w;
+    }
     w.top = j * s->stride_height - s->pad_height;
     w.left = i * s->stride_width - s->pad_width;
     /* cut at the end of the padding, which is where m is counted */
@@ -2238,6 +2355,27 @@ static void cnn__copy_channels(const cnn_copy_shape *s, float *to, const float *
         to += (ptrdiff_t)s->to_channels * s->pixels;
         from += (ptrdiff_t)s->from_channels * s->pixels;
     }
+}
+
+/* --------------------------------------------------------------------------------------------
+   Zero padding: each map in a larger one.
+
+       y(j,i) = x(j - top, i - left), and 0 beyond x's border      dx(j,i) = dy(j + top, i + left)
+
+       y  (n, c, h', w')    x  (n, c, h, w)
+
+   The gradient is the same with x and y changed, and with -top and -left: it cuts.
+   -------------------------------------------------------------------------------------------- */
+static void cnn__pad2d(const cnn_pad2d_shape *s, float *to, const float *from)
+{
+    ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
+    int j, i;
+    for (m = 0; m < maps; m++, from += (ptrdiff_t)s->in_height * s->in_width)
+        for (j = -s->top; j < s->out_height - s->top; j++)
+            for (i = -s->left; i < s->out_width - s->left; i++) {
+                int inside = j >= 0 && j < s->in_height && i >= 0 && i < s->in_width;
+                *to++ = inside ? from[(ptrdiff_t)j * s->in_width + i] : 0;
+            }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2627,11 +2765,12 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
     float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
     (void)context;
     if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y,
+        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, NULL,
                                  cnn__pool2d_outputs(&s->pool));
         cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__conv2d_outputs(s));
+        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
+                                 cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -2659,7 +2798,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y,
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
                              (size_t)s->batch * (size_t)s->out_features);
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
@@ -2692,7 +2831,7 @@ static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, cnn__batch_norm_values(s));
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__batch_norm_values(s));
     cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
 }
 
@@ -2710,8 +2849,18 @@ static void cnn__direct_activation_forward(void *context, cnn_activation f, floa
 { (void)context; cnn__activation_forward(f, slope, y, x, n); }
 
 static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
-                                            const float *dy, const float *y, size_t n)
-{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, n); }
+                                            const float *dy, const float *y, const float *x,
+                                            size_t n)
+{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, x, n); }
+
+static void cnn__direct_prelu_forward(void *context, const cnn_map_shape *s, float *y,
+                                      const float *x, const float *weight)
+{ (void)context; cnn__prelu_forward(s, y, x, weight); }
+
+static void cnn__direct_prelu_backward(void *context, const cnn_map_shape *s, float *dx,
+                                       float *dweight, const float *dy, const float *x,
+                                       const float *weight, float *work)
+{ (void)context; (void)work; cnn__prelu_backward(s, dx, dweight, dy, x, weight); }
 
 static void cnn__direct_add(void *context, float *y, const float *a, const float *b, size_t n)
 { (void)context; cnn__sum_of(y, a, b, n); }
@@ -2719,6 +2868,9 @@ static void cnn__direct_add(void *context, float *y, const float *a, const float
 static void cnn__direct_copy_channels(void *context, const cnn_copy_shape *s, float *to,
                                       const float *from)
 { (void)context; cnn__copy_channels(s, to, from); }
+
+static void cnn__direct_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
+{ (void)context; cnn__pad2d(s, to, from); }
 
 static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
                                         const float *x)
@@ -2823,8 +2975,11 @@ static cnn_backend cnn__direct(void)
     b.batch_norm_backward = cnn__direct_batch_norm_backward;
     b.activation_forward = cnn__direct_activation_forward;
     b.activation_backward = cnn__direct_activation_backward;
+    b.prelu_forward = cnn__direct_prelu_forward;
+    b.prelu_backward = cnn__direct_prelu_backward;
     b.add = cnn__direct_add;
     b.copy_channels = cnn__direct_copy_channels;
+    b.pad2d = cnn__direct_pad2d;
     b.softmax_forward = cnn__direct_softmax_forward;
     b.softmax_backward = cnn__direct_softmax_backward;
     b.dropout_forward = cnn__direct_dropout_forward;
@@ -2853,6 +3008,9 @@ static cnn_backend cnn__direct(void)
                            image 1   a1 b1 c1 ...      becomes      pixel b   b0 b1 b2 b3
                            ...                                      ...       lanes 0 to 3
 
+                       Few images would leave lanes empty. Then each image is cut into parts, and
+                       a part lies in each lane (cnn__choose_cut); in the linear layer the inputs
+                       of one sample do (cnn__linear_rows_piece).
             Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
@@ -2869,7 +3027,8 @@ static cnn_backend cnn__direct(void)
 
    THE WORDS of this section:
        lane     one number of a vector; lane l belongs to image l of a block
-       block    as many images (in the linear layer: samples) as a vector has lanes
+       block    as many images (or parts of images; in the linear layer: samples) as a vector has lanes
+       share    some of the output channels; with few blocks, a piece computes one
        map      one channel of one image
        tap      one weight of a kernel, and the input value that it is multiplied by
        window   the input values that one output value sees
@@ -2890,6 +3049,12 @@ static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
 /* How many of the `left` go next, at most `most`, so that all shares are about equal: 7 by at most 3 are 3 + 2 + 2. */
 static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__divide_up(left, most)); }
+
+/* Whether so many images or samples, one in each lane, fill three lanes of four. If not, lanes hold something else. */
+static int cnn__fills_lanes(int samples, int lanes)
+{
+    return 4 * (double)samples >= 3.0 * lanes * cnn__divide_up(samples, lanes);
+}
 
 /* ---- the operands of the vector functions ---- */
 
@@ -2949,6 +3114,7 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     int lanes;
     int rows, vectors;                                     /* of a product, at most */
     void (*multiply)(const cnn__product *p);
+    void (*multiply_rows)(const cnn__product *p);
     void (*add_windows)(const cnn__window_sum *w);
     ptrdiff_t (*list_nonzeros)(float *values, int32_t *offsets, const float *df, const int32_t *corners,
                                const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n);
@@ -2965,7 +3131,7 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
     void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
                        int first, int count);
-    float (*total)(const float *x, ptrdiff_t n);
+    float (*total)(const float *x, float x0, ptrdiff_t n);
     void (*relu_forward)(float *y, const float *x, ptrdiff_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *y, ptrdiff_t n);
     void (*sum_into)(float *to, const float *from, ptrdiff_t n);
@@ -3121,23 +3287,23 @@ static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 }
 
 /* cnn__product by outer products: each step loads a row of B and one value of each row of A, for ROWS * vectors
-   multiply-adds. `vectors` is a constant wherever this is called, so that the sums are registers. */
-static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int vectors)
+   multiply-adds. `most` rows and `vectors` are constants wherever this is called, so that the sums are registers. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int most, int vectors)
 {
     CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
     float *c = p->c;
     ptrdiff_t c_stride = p->c_stride;
     int rows = p->rows, accumulate = p->accumulate, relu = p->relu, t, r, v;
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+    CNN__UNROLL for (r = 0; r < most; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + p->init[r];
     for (t = 0; t < p->depth; t++) {
         CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + p->b_offsets[t] + v * p->b_stride);
-        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+        CNN__UNROLL for (r = 0; r < most; r++) {
             float value = p->a[r][t];
             CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
         }
     }
-    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+    CNN__UNROLL for (r = 0; r < most; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) {
             float *to = c + r * c_stride + v * CNN__LANES;
             if (r >= rows) break;
@@ -3148,9 +3314,41 @@ static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int ve
 
 static void CNN__FOR(cnn__multiply)(const cnn__product *p)
 {
-    if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, 1);
-    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, 2);
-    else CNN__FOR(cnn__multiply_of)(p, CNN__VECTORS);
+    if (p->rows == 1 && p->vectors == CNN__VECTORS) CNN__FOR(cnn__multiply_of)(p, 1, CNN__VECTORS);    /* depthwise */
+    else if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 2);
+    else CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, CNN__VECTORS);
+}
+
+/* C = init + A B^T, for rows of B that are as contiguous as those of A: the lanes lie along the depth, and are added up
+   at the end. A column of C is a row of B; c(r, v) lies at c[v c_stride + r]. */
+static CNN__INLINE void CNN__FOR(cnn__multiply_rows_of)(const cnn__product *p, int vectors)
+{
+    CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
+    int r, v, t, l;
+    CNN__UNROLL for (r = 0; r < CNN__ROWS; r++)
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero;
+    for (t = 0; t + CNN__LANES <= p->depth; t += CNN__LANES) {
+        CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + v * p->b_stride + t);
+        CNN__UNROLL for (r = 0; r < CNN__ROWS; r++) {
+            CNN__VECTOR value = CNN__LOAD(p->a[r] + t);
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
+        }
+    }
+    for (r = 0; r < p->rows; r++)
+        for (v = 0; v < vectors; v++) {
+            float total = p->init[r];
+            for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[r][v])[l];
+            for (l = t; l < p->depth; l++) total += p->a[r][l] * p->b[v * p->b_stride + l];
+            p->c[v * p->c_stride + r] = p->relu && total <= 0 ? 0 : total;
+        }
+}
+
+static void CNN__FOR(cnn__multiply_rows)(const cnn__product *p)
+{
+    if (p->vectors == 1) CNN__FOR(cnn__multiply_rows_of)(p, 1);
+    else if (p->vectors == 2) CNN__FOR(cnn__multiply_rows_of)(p, 2);
+    else CNN__FOR(cnn__multiply_rows_of)(p, CNN__VECTORS);
 }
 
 /* cnn__window_sum for rows x vectors of its windows, from `x` on: one load for each multiply-add. Too few sums stall on
@@ -3454,7 +3652,8 @@ static void CNN__FOR(cnn__winograd_f)(const cnn__conv *conv, float *out, const f
 
 /* ---- value by value ---- */
 
-static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
+/* The sum of x - x0 */
+static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
 {
     CNN__VECTOR sum[4], zero = { 0 };
     float total = 0;
@@ -3462,10 +3661,10 @@ static float CNN__FOR(cnn__total)(const float *x, ptrdiff_t n)
     int v, l;
     for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
-        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES);
+        CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES) - x0;
     for (v = 0; v < 4; v++)
         for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
-    for (; i < n; i++) total += x[i];
+    for (; i < n; i++) total += x[i] - x0;
     return total;
 }
 
@@ -3606,7 +3805,8 @@ static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64
 
 static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
-    CNN__FOR(cnn__multiply), CNN__FOR(cnn__add_windows), CNN__FOR(cnn__list_nonzeros),
+    CNN__FOR(cnn__multiply), CNN__FOR(cnn__multiply_rows), CNN__FOR(cnn__add_windows),
+    CNN__FOR(cnn__list_nonzeros),
     CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
@@ -3794,9 +3994,10 @@ static ptrdiff_t cnn__out_map(const cnn__conv *conv) { return (ptrdiff_t)conv->o
        channels: with fewer than 4 of either, the transforms do not pay.
      - Tiles are computed whole. On a small map the last tiles reach beyond it, and that work is lost. It is counted:
        Winograd is taken only with fewer than 2/3 of the direct multiplications.
+     - A kernel's transform takes as long as some 40 multiplications. With one block of images that counts, too.
    The gradient of the weights is always summed up directly. Winograd's rounding is larger, and Adam, which divides by
    the gradient's size, would turn the rounding of a small gradient into whole steps. */
-static int cnn__choose_convolution(const cnn__conv *conv)
+static int cnn__choose_convolution(const cnn__conv *conv, int blocks)
 {
     int r = conv->kernel_height, points = r + 3;
     double winograd, direct;
@@ -3804,12 +4005,13 @@ static int cnn__choose_convolution(const cnn__conv *conv)
     if (conv->stride_height != 1 || conv->stride_width != 1) return 0;
     if (conv->dilation_height != 1 || conv->dilation_width != 1) return 0;
     if (conv->in_channels < 4 || conv->out_channels < 4) return 0;
-    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    winograd = (double)points * points * cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width) + 40.0 / blocks;
     direct = (double)r * r * conv->out_height * conv->out_width;
     return 1.5 * winograd < direct ? points : 0;
 }
 
 enum {
+    CNN__FEW_BLOCKS = 4,                    /* forward: with fewer, a block has several pieces, for so many threads */
     CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
@@ -3856,10 +4058,12 @@ typedef struct cnn__weight_window {
 typedef struct cnn__conv_plan {
     cnn__conv forward, backward;            /* from X to Z; from D to dx */
     int lanes, blocks, pieces;
+    int shares;                             /* forward: of the output channels; a piece computes one, of one block */
     int df_top, df_left;                    /* where df(0, 0) lies in D */
     int top, left;                          /* where the backward convolution begins in D */
     int fold;                               /* dx is computed with its padding, which is then added to the inside */
     ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
+    ptrdiff_t own;                          /* forward: of a share of an image */
     cnn__weight_window window;
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
@@ -3867,13 +4071,13 @@ typedef struct cnn__conv_plan {
     ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
-static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
+static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int groups)
 {
     ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
     int tiles;
     if (!conv->points) return;
     tiles = cnn__tiles_at_once(conv, p->lanes);
-    p->u_size = cnn__align(conv->groups * cnn__u_size(conv, p->lanes));
+    p->u_size = cnn__align(groups * cnn__u_size(conv, p->lanes));
     p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
     p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
 }
@@ -3881,15 +4085,18 @@ static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv)
 static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
     cnn__conv *conv = &p->forward;
-    conv->points = cnn__choose_convolution(conv);
+    conv->points = cnn__choose_convolution(conv, p->blocks);
+    while (p->shares > 1 && (s->groups > 1 || s->out_channels % (p->shares * CNN__MOST_ROWS))) p->shares--;
+    conv->out_channels /= p->shares;
+    p->own = p->image / p->shares;
     if (conv->points) {                                    /* the last tiles reach beyond the padding */
         conv->height = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
         conv->width = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
     }
     p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
-    p->z_size = cnn__align(s->out_channels * cnn__out_map(conv) * p->lanes);
-    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->image * p->lanes) : 0;
-    cnn__plan_winograd(p, conv);
+    p->z_size = cnn__align(conv->groups * conv->out_channels * cnn__out_map(conv) * p->lanes);
+    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->own * p->lanes) : 0;
+    cnn__plan_winograd(p, conv, s->groups * p->shares);
 }
 
 /* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
@@ -3910,7 +4117,7 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     conv->stride_height = conv->stride_width = 1;
     conv->out_height = s->in_height + (p->fold ? s->pad_top + s->pad_bottom : 0);
     conv->out_width = s->in_width + (p->fold ? s->pad_left + s->pad_right : 0);
-    conv->points = cnn__choose_convolution(conv);
+    conv->points = cnn__choose_convolution(conv, p->blocks);
     conv->height = p->top + rows + (conv->points ? 4 * cnn__tiles(conv->out_height) : conv->out_height);
     conv->width = p->left + columns + (conv->points ? 4 * cnn__tiles(conv->out_width) : conv->out_width);
     conv->height = (int)cnn__larger(conv->height, p->df_top + (s->out_height - 1) * s->stride_height + 1);
@@ -3918,7 +4125,7 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->d_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
     p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
     p->pooled_size = 3 * cnn__align(p->image * p->lanes);
-    cnn__plan_winograd(p, conv);
+    cnn__plan_winograd(p, conv, s->groups);
 }
 
 static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
@@ -3960,6 +4167,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     p.lanes = isa->lanes;
     p.blocks = cnn__divide_up(s->batch, p.lanes);
     p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
+    p.shares = cnn__divide_up(CNN__FEW_BLOCKS, p.blocks);
     p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
     p.image = s->out_channels * p.map;
     if (!backward) cnn__plan_forward(&p, s);
@@ -3985,7 +4193,16 @@ typedef struct cnn__conv_job {
     int learns; float *sums;                               /* dweight or dbias is wanted; their sums, piece by piece */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
+    const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
+    float *laid;                                           /* forward with few blocks: X of each */
+    float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
+
+/* Backward, the output channels of a share begin here. */
+static int cnn__share_begin(const cnn__conv_plan *p, const cnn_conv2d_shape *s, int share)
+{
+    return (int)((int64_t)s->out_channels * share / p->shares);
+}
 
 static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
 {
@@ -4025,17 +4242,16 @@ static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, 
     }
 }
 
-/* X forward: a block of images */
-static void cnn__pad_block(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
-                           const float *x, int images)
+/* X forward: map c of a block of images */
+static void cnn__pad_map(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
+                         const float *x, int c, int images)
 {
-    int c, lanes = isa->lanes;
+    int lanes = isa->lanes;
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
-    for (c = 0; c < s->in_channels; c++, x += pixels, to += conv->height * row_stride) {
-        isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x,
-                      s->in_channels * pixels, images, s->in_height, s->in_width);
-        cnn__fill_borders(s, conv, to, lanes);
-    }
+    to += c * conv->height * row_stride;
+    isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x + c * pixels,
+                  s->in_channels * pixels, images, s->in_height, s->in_width);
+    cnn__fill_borders(s, conv, to, lanes);
 }
 
 /* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
@@ -4142,13 +4358,16 @@ static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, f
     }
 }
 
-/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block */
-static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float *out, const float *in,
+/* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block. share: of
+   the output channels, as if there were as many groups before it */
+static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, int share, float *out, const float *in,
                           const float *bias, int relu, const cnn__conv_arrays *a)
 {
     const cnn__isa *isa = job->isa;
-    const float *weight = job->weight, *u = job->u;
+    const float *weight = job->weight + share * conv->out_channels * cnn__taps(conv);
+    const float *u = job->u + share * cnn__u_size(conv, isa->lanes);
     int group;
+    if (bias) bias += share * conv->out_channels;
     for (group = 0; group < conv->groups; group++) {
         if (conv->points) cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a);
         else cnn__convolve_direct(isa, conv, out, in, weight, bias, relu, a->offsets);
@@ -4160,40 +4379,229 @@ static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, float
     }
 }
 
-/* The card of convolution for a block of images: pad, convolve, activate, pool. */
-static void cnn__conv_forward_piece(void *arguments, int block, int thread)
+/* ---- a few images: each is cut into parts, and a part lies in each lane ----
+
+       0  1  2  3         A part has its own outputs, and all inputs that these see: neighbours share
+       4  5  6  7         inputs as far as a kernel reaches. So it is an image of a convolution
+       8  9 10 11         without padding, which all that is above computes. X is laid out once, and
+      12 13 14 15         the results go back to their places in the maps.
+
+   One image fills 16 lanes, e.g. with 4 x 4 parts. */
+
+typedef struct cnn__cut {
+    cnn_conv2d_shape part;                  /* its batch: all parts of all images */
+    int down, right;                        /* parts of an image; 1 x 1: it is not cut */
+    int pool_later;                         /* the parts are not pooled: the whole maps are */
+} cnn__cut;
+
+static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down, int right, int pool_later,
+                                             cnn__cut *cut)
+{
+    cnn_conv2d_shape *part = &cut->part;
+    cnn_pool2d_shape *pool = &part->pool;
+    int rows, columns;                      /* outputs of a part, after pooling */
+    *part = *s;
+    cut->down = down;
+    cut->right = right;
+    cut->pool_later = pool_later;
+    if (pool_later) memset(pool, 0, sizeof *pool);
+    if (down * right == 1) return part;
+    rows = cnn__divide_up(pool->kernel_height ? pool->out_height : s->out_height, down);
+    columns = cnn__divide_up(pool->kernel_height ? pool->out_width : s->out_width, right);
+    part->batch = s->batch * down * right;
+    part->out_height = pool->kernel_height ? rows * pool->stride_height : rows;
+    part->out_width = pool->kernel_height ? columns * pool->stride_width : columns;
+    part->in_height = (part->out_height - 1) * s->stride_height + (s->kernel_height - 1) * s->dilation_height + 1;
+    part->in_width = (part->out_width - 1) * s->stride_width + (s->kernel_width - 1) * s->dilation_width + 1;
+    part->pad_top = part->pad_left = part->pad_bottom = part->pad_right = 0;
+    part->padding_mode = CNN_ZEROS;
+    pool->batch = part->batch;
+    pool->in_height = part->out_height; pool->in_width = part->out_width;
+    pool->out_height = rows; pool->out_width = columns;
+    return part;
+}
+
+/* Vectors that are multiplied or copied for a cut, about */
+static double cnn__cost_of(const cnn_conv2d_shape *part, const cnn__isa *isa)
+{
+    cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
+    const cnn__conv *conv = &p.forward;
+    double taps = (double)conv->kernel_height * conv->kernel_width * conv->out_height * conv->out_width;
+    double tiles = (double)cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), copied = (double)p.image;
+    double products = p.blocks * taps;
+    if (conv->points) products = p.blocks * conv->points * conv->points * tiles + 40;
+    copied += (double)part->in_channels * part->in_height * part->in_width;
+    return products * part->out_channels * conv->in_channels + 4 * p.blocks * copied;
+}
+
+/* Whether each window of the pool lies in one part, wherever the maps are cut */
+static int cnn__pools_apart(const cnn_pool2d_shape *p)
+{
+    return p->kernel_height == p->stride_height && p->kernel_width == p->stride_width && !p->pad_height && !p->pad_width
+        && p->out_height * p->kernel_height <= p->in_height && p->out_width * p->kernel_width <= p->in_width;
+}
+
+/* HOW AN IMAGE IS CUT. Not at all if the images fill the lanes. Else into the parts that cost least; among those within
+   a tenth of it, into most, up to FEW_BLOCKS: then as many threads share them. They are pooled at once where that is
+   possible; if the pooled map is too small to fill the lanes, or windows overlap, later. */
+static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
+{
+    int pooled = s->pool.kernel_height > 0, later, down, right, most = CNN__FEW_BLOCKS * isa->lanes;
+    double least, best;
+    cnn__cut cut, tried;
+    least = best = cnn__cost_of(cnn__cut_into(s, 1, 1, 0, &cut), isa);
+    if (cnn__fills_lanes(s->batch, isa->lanes)) return cut;
+    for (later = pooled && !cnn__pools_apart(&s->pool); later <= pooled; later++) {
+        int height = pooled && !later ? s->pool.out_height : s->out_height;
+        int width = pooled && !later ? s->pool.out_width : s->out_width;
+        for (down = 1; down <= height && down * s->batch <= most; down++)
+            for (right = 1; right <= width && down * right * s->batch <= most; right++) {
+                double cost = cnn__cost_of(cnn__cut_into(s, down, right, later, &tried), isa);
+                int more = tried.part.batch > cut.part.batch && later == cut.pool_later;
+                if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* by the card, value by value */
+                if (cost >= (more ? 1.1 * least : best)) continue;
+                if (cost < least) least = cost;
+                best = cost;
+                cut = tried;
+            }
+    }
+    return cut;
+}
+
+/* Where part `number` begins: its first output, after pooling, and in the padded input */
+typedef struct cnn__part_of { int image, row, column, in_row, in_column; } cnn__part_of;
+
+static cnn__part_of cnn__find_part(const cnn__conv_job *job, int number)
+{
+    const cnn_conv2d_shape *part = &job->cut->part, *s = job->whole;
+    int pooled = part->pool.kernel_height > 0, right = job->cut->right, j, i;
+    cnn__part_of at;
+    at.image = number / (job->cut->down * right);
+    j = number / right % job->cut->down;
+    i = number % right;
+    at.row = j * (pooled ? part->pool.out_height : part->out_height);
+    at.column = i * (pooled ? part->pool.out_width : part->out_width);
+    at.in_row = j * part->out_height * s->stride_height - s->pad_top;
+    at.in_column = i * part->out_width * s->stride_width - s->pad_left;
+    return at;
+}
+
+/* Map c of X: a part in each lane. What lies beyond the padding belongs to outputs that nobody wants: 0. */
+static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, float *to)
+{
+    const cnn_conv2d_shape *s = job->whole;
+    int lanes = job->plan.lanes, height = job->plan.forward.height, width = job->plan.forward.width, l, j, i;
+    if (parts < lanes) cnn__zero_floats(to, (ptrdiff_t)height * width * lanes);
+    for (l = 0; l < parts; l++) {
+        cnn__part_of at = cnn__find_part(job, first + l);
+        const float *map = job->x + ((ptrdiff_t)at.image * s->in_channels + c) * s->in_height * s->in_width;
+        float *lane = to + l;
+        for (j = at.in_row; j < at.in_row + height; j++) {
+            int row = j >= s->in_height + s->pad_bottom ? -1 : cnn__border(j, s->in_height, s->padding_mode);
+            const float *from = map + (ptrdiff_t)row * s->in_width;
+            for (i = at.in_column; i < at.in_column + width; i++, lane += lanes) {
+                int column = i;
+                if ((unsigned)i >= (unsigned)s->in_width)
+                    column = i >= s->in_width + s->pad_right ? -1 : cnn__border(i, s->in_width, s->padding_mode);
+                *lane = row < 0 || column < 0 ? 0 : from[column];
+            }
+        }
+    }
+}
+
+/* `channels` maps of y and index, from the lanes to their places */
+static void cnn__paste(const cnn__conv_job *job, int first, int parts, int channel, int channels, const float *y,
+                       const float *index)
+{
+    const cnn_conv2d_shape *part = job->s, *s = job->whole;
+    int pooled = part->pool.kernel_height > 0, lanes = job->plan.lanes, l, k, j, i;
+    int height = pooled ? s->pool.out_height : s->out_height, rows = pooled ? part->pool.out_height : part->out_height;
+    int width = pooled ? s->pool.out_width : s->out_width, columns = pooled ? part->pool.out_width : part->out_width;
+    for (l = 0; l < parts; l++) {
+        cnn__part_of at = cnn__find_part(job, first + l);
+        int high = cnn__smaller(rows, height - at.row), wide = cnn__smaller(columns, width - at.column);
+        for (k = 0; k < channels; k++)
+            for (j = 0; j < high; j++) {
+                ptrdiff_t map = (ptrdiff_t)at.image * s->out_channels + channel + k;
+                ptrdiff_t to = (map * height + at.row + j) * width + at.column;
+                ptrdiff_t from = ((ptrdiff_t)k * rows + j) * columns * lanes + l;
+                for (i = 0; i < wide; i++) job->out[to + i] = y[from + (ptrdiff_t)i * lanes];
+                for (i = 0; index && i < wide; i++)
+                    job->out_index[to + i] = (unsigned char)index[from + (ptrdiff_t)i * lanes];
+            }
+    }
+}
+
+/* The card of convolution for a piece, a share of the output channels of a block of images. X is padded here or, with
+   few blocks, is there already, because several pieces read it. */
+static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
-    int pooled = s->pool.kernel_height > 0;
-    cnn__pad_block(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height * s->in_width,
-                   images);
-    cnn__convolve(job, &p->forward, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
+    int block = piece / p->shares, share = piece % p->shares, channels = s->out_channels / p->shares;
+    int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
+    cnn_pool2d_shape pool = s->pool;
+    float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
+    ptrdiff_t to = first * p->image + share * p->own;
+    if (job->laid) a.x = job->laid + block * p->x_size;
+    else
+        for (c = 0; c < s->in_channels; c++)
+            cnn__pad_map(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
+                         * s->in_width, c, images);
+    cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activation_forward(s->activation, s->slope, a.z, a.z,
-                                (size_t)(s->out_channels * cnn__out_map(&p->forward) * lanes));
-    if (pooled) {
-        float *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
-        isa->max_pool(&s->pool, a.pooled, index, a.z);
-        if (index) isa->bytes_from_lanes(job->out_index + first * p->image, p->image, images, index, p->image);
+                                (size_t)(channels * cnn__out_map(&p->forward) * lanes));
+    pool.channels = channels;
+    if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
+    if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
+    else {
+        isa->from_lanes(job->out + to, p->image, images, y, lanes, p->own);
+        if (index) isa->bytes_from_lanes(job->out_index + to, p->image, images, index, p->own);
     }
-    isa->from_lanes(job->out + first * p->image, p->image, images, pooled ? a.pooled : a.z, lanes, p->image);
 }
 
-/* df of a block's images, one after the other: before the activation, after the pool. Lanes without an image get
-   zeros. */
+/* X of a block, map `piece` of all of them: for few blocks, whose pieces share it */
+static void cnn__lay_piece(void *arguments, int piece, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv_plan *p = &job->plan;
+    int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
+    int images = cnn__smaller(p->lanes, s->batch - first);
+    float *to = job->laid + block * p->x_size;
+    (void)thread;
+    if (job->cut) cnn__cut_out(job, first, images, c, to + c * p->forward.height * p->forward.width * p->lanes);
+    else cnn__pad_map(s, &p->forward, job->isa, to, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
+                      * s->in_width, c, images);
+}
+
+/* df of some images, one after the other: before the activation, after the pool */
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
     ptrdiff_t image = job->plan.image;
     const float *dy = job->dy + first * image, *y = job->y + first * image;
     if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, image * images);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)(image * images));
-    cnn__zero_floats(df + image * images, (job->plan.lanes - images) * image);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)(image * images));
+}
+
+/* df of image n before pooling, for few images */
+static void cnn__conv_df_image(void *arguments, int n, int thread)
+{
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn_conv2d_shape *s = job->s;
+    cnn_pool2d_shape pool = s->pool;
+    float *df = job->df + (ptrdiff_t)n * s->out_channels * s->out_height * s->out_width;
+    ptrdiff_t at = n * job->plan.image;
+    float *pooled = pool.kernel_height ? job->df_pooled + at : df;
+    (void)thread;
+    cnn__conv_df(job, pooled, n, 1);
+    pool.batch = 1;
+    if (pool.kernel_height) cnn__pool2d_backward(&pool, df, pooled, NULL, job->index + at);
 }
 
 /* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
@@ -4237,10 +4645,10 @@ static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, 
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block; only df that are not 0 are
-   listed. */
-static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, float *sums, const float *df,
-                              int first, int images)
+/* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block, and the output channels of a
+   share; only df that are not 0 are listed. */
+static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, int share, float *sums,
+                              const float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
@@ -4251,11 +4659,12 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
     int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
+    int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
     for (n = 0; n < images; n += count) {
-        float *to = sums, *dbias = sums + s->out_channels * w->size;
+        float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
         count = cnn__smaller(p->images, images - n);
         for (b = 0; b < count; b++) cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * in);
-        for (k = 0; k < s->out_channels; k++, to += w->size, dbias += p->lanes) {
+        for (k = k_first; k < k_end; k++, to += w->size, dbias += p->lanes) {
             const float *x = a->x + k / conv->out_channels * x_group;
             sum.count = 0;
             for (b = 0; b < count; b++) {
@@ -4290,8 +4699,8 @@ static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float 
         for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
 }
 
-/* The card's backward for the blocks of one piece. The pieces are the same for any number of threads. Each has its
-   own sums of dweight and dbias, which are added up in order at the end. */
+/* The card's backward for some blocks, and a share of the output channels. The pieces are the same for any number of
+   threads. The blocks have sums of dweight and dbias of their own, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
@@ -4299,20 +4708,23 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int lanes = p->lanes, block, begin = (int)((long)piece * p->blocks / p->pieces);
-    int end = (int)((long)(piece + 1) * p->blocks / p->pieces);
+    int share = piece % p->shares, part = piece / p->shares, lanes = p->lanes, block;
+    int begin = (int)((long)part * p->blocks / p->pieces), end = (int)((long)(part + 1) * p->blocks / p->pieces);
+    int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
-    float *sums = job->sums + p->sums_size * piece;
-    cnn__zero_floats(sums, p->sums_size);
+    float *sums = job->sums + p->sums_size * part;
+    cnn__zero_floats(sums + k * p->window.size, channels * p->window.size);
+    cnn__zero_floats(sums + s->out_channels * p->window.size + k * lanes, (ptrdiff_t)channels * lanes);
     cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
     for (block = begin; block < end; block++) {
         int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
         cnn__conv_df(job, a.pooled, first, images);
-        if (job->learns) cnn__conv_dweight(job, &a, sums, a.pooled, first, images);
-        if (!job->dx) continue;
+        cnn__zero_floats(a.pooled + p->image * images, (lanes - images) * p->image);       /* lanes without an image */
+        if (job->learns) cnn__conv_dweight(job, &a, share, sums, a.pooled, first, images);
+        if (!job->dx || share) continue;
         cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
-        cnn__convolve(job, &p->backward, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL, 0,
-                      &a);
+        cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL,
+                      0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
         isa->from_lanes(job->dx + first * in, in, images, p->fold ? a.x : a.z, lanes, in);
     }
@@ -4328,41 +4740,119 @@ static void cnn__mirror(const cnn__conv *conv, float *to, const float *weight)
                 for (at = area - 1; at >= 0; at--) *to++ = weight[((ptrdiff_t)k * conv->in_channels + c) * area + at];
 }
 
-static void cnn__transform_kernels(const cnn__isa *isa, const cnn__conv *conv, float *u, const float *weight)
+typedef struct cnn__kernels_job {
+    const cnn__isa *isa;
+    const cnn__conv *conv;
+    float *u; const float *weight;
+} cnn__kernels_job;
+
+static void cnn__transform_piece(void *arguments, int piece, int thread)
 {
-    int group;
-    for (group = 0; conv->points && group < conv->groups; group++) {
-        isa->winograd_u(conv, u, weight);
-        u += cnn__u_size(conv, isa->lanes);
-        weight += conv->out_channels * cnn__taps(conv);
-    }
+    const cnn__kernels_job *job = (const cnn__kernels_job *)arguments;
+    (void)thread;
+    job->isa->winograd_u(job->conv, job->u + piece * cnn__u_size(job->conv, job->isa->lanes),
+                         job->weight + piece * job->conv->out_channels * cnn__taps(job->conv));
+}
+
+/* Winograd's U, group by group (or share by share) */
+static void cnn__transform_kernels(void *context, const cnn__conv *conv, int groups, float *u, const float *weight)
+{
+    cnn__kernels_job job = { cnn__isa_of(context), conv, u, weight };
+    if (conv->points) cnn__parallel(cnn__threads_of(context), groups, cnn__transform_piece, &job);
+}
+
+typedef struct cnn__pool_job {
+    const cnn_pool2d_shape *s;
+    float *out; unsigned char *index; const float *dy, *x; /* y, index, NULL and x; or dx, NULL, dy and x */
+} cnn__pool_job;
+
+static void cnn__pool_sample(void *arguments, int n, int thread)
+{
+    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
+    cnn_pool2d_shape one = *job->s;
+    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
+    (void)thread;
+    one.batch = 1;
+    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
+    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
+}
+
+static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, const cnn__cut *cut, int threads)
+{
+    int laid = p->shares > 1 || cut->down * cut->right > 1;
+    return p->u_size + p->per_thread * threads + (laid ? p->blocks * p->x_size : 0);
+}
+
+/* Of forward */
+static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
+{
+    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
+    cnn__conv_plan p = cnn__plan_conv(&cut.part, cnn__isa_of(context), 0);
+    return cnn__forward_floats(&p, &cut, cnn__threads_of(context))
+         + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
+}
+
+/* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
+   with a stride there are zeros between the df, and other padding than zeros has to be folded. */
+static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_conv2d_shape *back)
+{
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    if (cnn__fills_lanes(s->batch, isa->lanes) || s->padding_mode != CNN_ZEROS || s->stride_height > 1
+        || s->stride_width > 1 || s->pad_top > rows || s->pad_bottom > rows || s->pad_left > columns
+        || s->pad_right > columns)
+        return 0;
+    *back = *s;
+    back->in_channels = s->out_channels; back->in_height = s->out_height; back->in_width = s->out_width;
+    back->out_channels = s->in_channels; back->out_height = s->in_height; back->out_width = s->in_width;
+    back->pad_top = rows - s->pad_top; back->pad_left = columns - s->pad_left;
+    back->pad_bottom = rows - s->pad_bottom; back->pad_right = columns - s->pad_right;
+    back->activation = CNN_NO_ACTIVATION;
+    memset(&back->pool, 0, sizeof back->pool);
+    return 1;
+}
+
+/* Floats behind the mirrored kernels for that: df before and after pooling, and forward's own */
+static ptrdiff_t cnn__few_back_work(void *context, const cnn_conv2d_shape *s)
+{
+    cnn_conv2d_shape back;
+    if (!cnn__few_back(s, cnn__isa_of(context), &back)) return 0;
+    return 2 * cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)) + cnn__forward_work(context, &back);
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    cnn__conv_plan forward = cnn__plan_conv(s, cnn__isa_of(context), 0);
-    cnn__conv_plan backward = cnn__plan_conv(s, cnn__isa_of(context), 1);
-    int threads = cnn__threads_of(context);
-    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&forward.forward));
-    return sizeof(float) * (size_t)cnn__larger(forward.u_size + forward.per_thread * threads,
-                                               mirrored + backward.u_size + backward.sums_size * backward.pieces
-                                               + backward.per_thread * threads);
+    cnn__conv_plan p = cnn__plan_conv(s, cnn__isa_of(context), 1);
+    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&p.forward));
+    ptrdiff_t backward = p.u_size + p.sums_size * p.pieces + p.per_thread * cnn__threads_of(context);
+    backward = mirrored + cnn__larger(backward, cnn__few_back_work(context, s));
+    return sizeof(float) * (size_t)cnn__larger(cnn__forward_work(context, s), backward);
 }
 
 static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
+    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
     float *u = (float *)work;
+    int threads = cnn__threads_of(context);
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
-    job.s = s;
-    job.plan = cnn__plan_conv(s, job.isa, 0);
+    job.s = &cut.part;
+    job.plan = cnn__plan_conv(job.s, job.isa, 0);
+    if (cut.down * cut.right > 1) job.cut = &cut, job.whole = s;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
     job.u = u;
     job.scratch = u + job.plan.u_size;
-    cnn__transform_kernels(job.isa, &job.plan.forward, u, weight);
-    cnn__parallel(cnn__threads_of(context), job.plan.blocks, cnn__conv_forward_piece, &job);
+    if (job.cut || job.plan.shares > 1) job.laid = job.scratch + job.plan.per_thread * threads;
+    if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, &cut, threads), job.out_index = NULL;
+    cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, u, weight);
+    if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
+    cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
+    if (cut.pool_later) {
+        cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
+        cnn__parallel(threads, s->batch, cnn__pool_sample, &pool);
+    }
 }
 
 static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
@@ -4370,31 +4860,40 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
+    cnn_conv2d_shape back;
     const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *u;
-    int piece;
+    int part;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = s;
     job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
+    if (dx) cnn__mirror(&p->forward, mirrored, weight);
+    if (dx && cnn__few_back(s, job.isa, &back)) {
+        job.df = u; job.df_pooled = u + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s));
+        cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
+        cnn__simd_conv2d_forward(context, &back, dx, NULL, job.df, mirrored, NULL,
+                                 job.df_pooled + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)));
+        job.dx = NULL;
+    }
+    if (!job.dx && !job.learns) return;
     job.weight = mirrored; job.u = u;
     job.sums = u + p->u_size;
     job.scratch = job.sums + p->sums_size * p->pieces;
-    if (dx) {
-        cnn__mirror(&p->forward, mirrored, weight);
-        cnn__transform_kernels(job.isa, &p->backward, u, mirrored);
-    }
-    cnn__parallel(cnn__threads_of(context), p->pieces, cnn__conv_backward_piece, &job);
-    for (piece = 1; piece < p->pieces; piece++)
-        job.isa->sum_into(job.sums, job.sums + p->sums_size * piece, p->sums_size);
+    if (job.dx) cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
+    cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
+    if (!job.learns) return;
+    for (part = 1; part < p->pieces; part++)
+        job.isa->sum_into(job.sums, job.sums + p->sums_size * part, p->sums_size);
     cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
 }
 
 /* ---- the linear layer ---- */
 
 enum {
+    CNN__LINEAR_ROWS = 16,                  /* forward, few samples: of a piece; a multiple of the rows, too */
     CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
     CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
                                                and stay in a second-level cache */
@@ -4457,6 +4956,34 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
     for (v = 0; v < p.vectors; v++, block++)
         isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
                         cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
+}
+
+/* The same for so few samples that their lanes would stay empty: the lanes lie along the inputs. */
+static void cnn__linear_rows_piece(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    const cnn__isa *isa = job->isa;
+    int first = piece * CNN__LINEAR_ROWS, end = cnn__smaller(first + CNN__LINEAR_ROWS, s->out_features), n, o;
+    cnn__product p;
+    (void)thread;
+    p.depth = s->in_features;
+    p.b_stride = s->in_features;
+    p.c_stride = s->out_features;
+    p.relu = s->activation == CNN_RELU;
+    for (o = first; o < end; o += isa->rows) {
+        cnn__take_rows(&p, isa, job->weight, s->in_features, job->bias, o, end);
+        for (n = 0; n < s->batch; n += p.vectors) {
+            p.vectors = cnn__share(s->batch - n, isa->vectors);
+            p.b = job->x + (ptrdiff_t)n * s->in_features;
+            p.c = job->y + (ptrdiff_t)n * s->out_features + o;
+            isa->multiply_rows(&p);
+        }
+    }
+    for (n = 0; n < s->batch && s->activation && !p.relu; n++) {
+        float *y = job->y + (ptrdiff_t)n * s->out_features + first;
+        cnn__activation_forward(s->activation, s->slope, y, y, (size_t)(end - first));
+    }
 }
 
 /* Floats of `packed`: `longest` rows of a panel, which is the inputs of a whole piece, and one row of `result` */
@@ -4548,6 +5075,11 @@ static void cnn__simd_linear_forward(void *context, const cnn_linear_shape *s, f
     job.isa = cnn__isa_of(context);
     job.s = s; job.y = y; job.x = x; job.weight = weight; job.bias = bias;
     lanes = job.isa->lanes;
+    if (!cnn__fills_lanes(s->batch, lanes)) {
+        cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->out_features, CNN__LINEAR_ROWS),
+                      cnn__linear_rows_piece, &job);
+        return;
+    }
     blocks = cnn__divide_up(s->batch, lanes);
     job.offsets = (ptrdiff_t *)work;
     job.x_lanes = (float *)work + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS;
@@ -4571,12 +5103,13 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
     job.isa = cnn__isa_of(context);
     isa = job.isa;
     job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
+                             (size_t)s->batch * (size_t)s->out_features);
     for (n = 0; n < s->batch; n++)
         for (o = 0; o < s->out_features; o++)
             transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
     for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, s->batch);
+        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, 0, s->batch);
     if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
     if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
     job.scratch = next;
@@ -4606,21 +5139,23 @@ typedef struct cnn__activation_job {
     const cnn__isa *isa;
     cnn_activation f; float slope;
     float *out;                                            /* y, or dx */
-    const float *dy, *in;                                  /* NULL and x, or dy and y */
+    const float *dy, *y, *x;                               /* forward: NULL, NULL and x */
     size_t n;
 } cnn__activation_job;
+
+static const float *cnn__from(const float *values, ptrdiff_t first) { return values ? values + first : NULL; }
 
 static void cnn__activation_piece(void *arguments, int piece, int thread)
 {
     const cnn__activation_job *job = (const cnn__activation_job *)arguments;
     ptrdiff_t first, n = cnn__piece_of(job->n, piece, &first);
     float *out = job->out + first;
-    const float *dy = job->dy ? job->dy + first : NULL, *in = job->in + first;
+    const float *dy = cnn__from(job->dy, first), *y = cnn__from(job->y, first), *x = cnn__from(job->x, first);
     (void)thread;
-    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, in, n);
-    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, in, n);
-    else if (!dy) cnn__activation_forward(job->f, job->slope, out, in, (size_t)n);
-    else cnn__activation_backward(job->f, job->slope, out, dy, in, (size_t)n);
+    if (job->f == CNN_RELU && !dy) job->isa->relu_forward(out, x, n);
+    else if (job->f == CNN_RELU) job->isa->relu_backward(out, dy, y, n);
+    else if (!dy) cnn__activation_forward(job->f, job->slope, out, x, (size_t)n);
+    else cnn__activation_backward(job->f, job->slope, out, dy, y, x, (size_t)n);
 }
 
 typedef struct cnn__add_job { float *y; const float *a, *b; size_t n; } cnn__add_job;
@@ -4642,14 +5177,14 @@ static void cnn__simd_add(void *context, float *y, const float *a, const float *
 static void cnn__simd_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x,
                                          size_t n)
 {
-    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, x, n };
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, y, NULL, NULL, x, n };
     cnn__each(context, n, cnn__activation_piece, &job);
 }
 
 static void cnn__simd_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
-                                          const float *y, size_t n)
+                                          const float *y, const float *x, size_t n)
 {
-    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, n };
+    cnn__activation_job job = { cnn__isa_of(context), f, slope, dx, dy, y, x, n };
     cnn__each(context, n, cnn__activation_piece, &job);
 }
 
@@ -4755,34 +5290,75 @@ static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gat
                   cnn__augments(&s->augment) ? cnn__gather_augmented : cnn__gather_sample, &job);
 }
 
-typedef struct cnn__pool_job {
-    const cnn_pool2d_shape *s;
-    float *out; const float *dy, *x;                       /* y, NULL and x; or dx, dy and x */
-} cnn__pool_job;
-
-static void cnn__pool_sample(void *arguments, int n, int thread)
-{
-    const cnn__pool_job *job = (const cnn__pool_job *)arguments;
-    cnn_pool2d_shape one = *job->s;
-    ptrdiff_t in = (ptrdiff_t)n * one.channels * one.in_height * one.in_width, out;
-    (void)thread;
-    one.batch = 1;
-    out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
-    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
-    else cnn__pool2d_forward(&one, job->out + out, NULL, job->x + in);
-}
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    cnn__pool_job job = { s, y, NULL, x };
+    cnn__pool_job job = { s, y, NULL, NULL, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
 static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
                                       const float *x)
 {
-    cnn__pool_job job = { s, dx, dy, x };
+    cnn__pool_job job = { s, dx, NULL, dy, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
+}
+
+typedef struct cnn__pad_job { const cnn_pad2d_shape *s; float *to; const float *from; } cnn__pad_job;
+
+static void cnn__pad_sample(void *arguments, int n, int thread)
+{
+    const cnn__pad_job *job = (const cnn__pad_job *)arguments;
+    cnn_pad2d_shape one = *job->s;
+    (void)thread;
+    one.batch = 1;
+    cnn__pad2d(&one, job->to + (ptrdiff_t)n * one.channels * one.out_height * one.out_width,
+               job->from + (ptrdiff_t)n * one.channels * one.in_height * one.in_width);
+}
+
+static void cnn__simd_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
+{
+    cnn__pad_job job = { s, to, from };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__pad_sample, &job);
+}
+
+typedef struct cnn__prelu_job {
+    const cnn_map_shape *s;
+    float *out; const float *dy, *x, *weight;              /* y, NULL and x; or dx, dy and x */
+    float *sums;                                           /* (batch, channels): da of each sample */
+} cnn__prelu_job;
+
+static void cnn__prelu_sample(void *arguments, int n, int thread)
+{
+    const cnn__prelu_job *job = (const cnn__prelu_job *)arguments;
+    cnn_map_shape one = *job->s;
+    ptrdiff_t at = (ptrdiff_t)n * one.channels * one.pixels;
+    float *out = job->out ? job->out + at : NULL, *sums = job->dy ? job->sums + (ptrdiff_t)n * one.channels : NULL;
+    (void)thread;
+    one.batch = 1;
+    if (sums) cnn__zero_floats(sums, one.channels);
+    if (sums) cnn__prelu_backward(&one, out, sums, job->dy + at, job->x + at, job->weight);
+    else cnn__prelu_forward(&one, out, job->x + at, job->weight);
+}
+
+static void cnn__simd_prelu_forward(void *context, const cnn_map_shape *s, float *y, const float *x,
+                                    const float *weight)
+{
+    cnn__prelu_job job = { s, y, NULL, x, weight, NULL };
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
+}
+
+static void cnn__simd_prelu_backward(void *context, const cnn_map_shape *s, float *dx, float *dweight,
+                                     const float *dy, const float *x, const float *weight, float *work)
+{
+    cnn__prelu_job job = { s, dx, dy, x, weight, work };
+    int n, c;
+    cnn__parallel(cnn__threads_of(context), s->batch, cnn__prelu_sample, &job);
+    for (c = 0; dweight && c < s->channels; c++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++) sum += (double)work[(ptrdiff_t)n * s->channels + c];
+        dweight[c] += (float)sum;
+    }
 }
 
 /* ---- batch normalisation: channel by channel ----
@@ -4840,7 +5416,8 @@ static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, pt
     }
 }
 
-/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). */
+/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). A chunk is summed as
+   differences from its first value, so that a constant channel is its mean exactly. */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
     cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
@@ -4852,7 +5429,7 @@ static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
         double mean, delta, all;
         n = cnn__chunk_size(job->s, first);
         x = cnn__chunk(job->s, job->x, c, first, n, own);
-        mean = (double)job->isa->total(x, n) / n;
+        mean = (double)x[0] + (double)job->isa->total(x, x[0], n) / n;
         delta = mean - of.mean;
         all = (double)(first + n);
         of.mean += delta * n / all;
@@ -4900,7 +5477,7 @@ static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff
     if (!s->activation) return dy;
     y = cnn__chunk(s, job->result, c, first, n, own);
     if (s->activation == CNN_RELU) job->isa->relu_backward(df, dy, y, n);
-    else cnn__activation_backward(s->activation, s->slope, df, dy, y, (size_t)n);
+    else cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, (size_t)n);
     return df;
 }
 
@@ -4917,7 +5494,7 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
         n = cnn__chunk_size(s, first);
         x = cnn__chunk(s, job->x, c, first, n, in);
         df = cnn__chunk_df(job, c, first, n, own);
-        sum += (double)job->isa->total(df, n);
+        sum += (double)job->isa->total(df, 0, n);
         sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
@@ -5025,6 +5602,9 @@ static cnn_backend cnn__simd(void)
     b.batch_norm_backward = cnn__simd_batch_norm_backward;
     b.activation_forward = cnn__simd_activation_forward;
     b.activation_backward = cnn__simd_activation_backward;
+    b.prelu_forward = cnn__simd_prelu_forward;
+    b.prelu_backward = cnn__simd_prelu_backward;
+    b.pad2d = cnn__simd_pad2d;
     b.dropout_forward = cnn__simd_dropout;
     b.dropout_backward = cnn__simd_dropout;
     b.gather = cnn__simd_gather;
@@ -5051,7 +5631,8 @@ static cnn_backend cnn__simd(void)
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
 
    In this section: what a kind is made of; options; shapes; then the kinds: convolution,
-   activation, pooling, linear, batch normalisation, softmax, flatten, dropout and joins.
+   activation, PReLU, pooling, zero padding, linear, batch normalisation, softmax, flatten, dropout
+   and joins.
    ============================================================================================ */
 
 /* ---- what a kind is made of ---- */
@@ -5072,6 +5653,7 @@ typedef struct cnn__shapes {
     cnn_linear_shape linear;
     cnn_batch_norm_shape norm;
     cnn_map_shape map;
+    cnn_pad2d_shape pad;
 } cnn__shapes;
 
 typedef struct cnn__layer {
@@ -5101,9 +5683,12 @@ typedef struct cnn__layer {
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
     cnn_pool2d_options pool_options;
+    cnn_adaptive_pool2d_options adaptive_options;
+    cnn_zero_pad2d_options pad_options;
+    cnn_prelu_options prelu_options;
     cnn_linear_options linear_options;
     cnn_batch_norm_options norm_options;
-    int along_width, average, global;  /* conv1d, pool1d, batch_norm1d; avg_pool; global_avg_pool */
+    int along_width, average;               /* conv1d, pool1d, batch_norm1d; avg_pool */
     cnn_activation activation;
     float slope, p;                         /* of leaky_relu; of dropout */
 } cnn__layer;
@@ -5469,10 +6054,20 @@ static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cn
     return 2;
 }
 
+/* One tensor of the channels, or one number */
+static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
+{
+    memset(t, 0, sizeof *t);
+    t->name = name;
+    t->ndim = channels > 0;
+    t->shape[0] = channels;
+    t->first = first;
+}
+
 /* f, slope: an operation's, which takes one activation */
 static int cnn__fuse_activation(cnn_activation *f, float *slope, const cnn__layer *next)
 {
-    if (!next->activation || *f) return 0;
+    if (!next->activation || next->activation == CNN_GELU || *f) return 0;
     *f = next->activation;
     *slope = next->slope;
     return 1;
@@ -5802,7 +6397,7 @@ static void cnn__layer_activation_backward(const cnn__call *c)
 {
     const cnn__layer *l = c->layer;
     c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
-                              cnn__values(c));
+                              c->x[0], cnn__values(c));
 }
 
 static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
@@ -5815,7 +6410,8 @@ static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row
 static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
     static const char *const tau[] = {
-        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x"
+        "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
+        "x (1 + erf(x / sqrt 2)) / 2"
     };
     cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
                  (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
@@ -5826,7 +6422,7 @@ static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE
 {
     static const char *const tau[] = {
         "", "in[i] <= 0 ? 0 : in[i]", "in[i] <= 0 ? slope * in[i] : in[i]",
-        "1 / (1 + expf(-in[i]))", "tanhf(in[i])"
+        "1 / (1 + expf(-in[i]))", "tanhf(in[i])", "in[i] * (1 + erff(in[i] * 0.70710678f)) / 2"
     };
     cnn__text slope;
     (void)number;
@@ -5858,10 +6454,101 @@ static void cnn__add_activation(cnn_net *net, cnn_activation activation, const c
 void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
 void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
 void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
+void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 {
     cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
+}
+
+/* ---- PReLU ---- */
+
+static const cnn__field cnn__prelu_fields[] = {
+    CNN__INT(cnn_prelu_options, num_parameters, 1), CNN__FLOAT(cnn_prelu_options, init, 0.25)
+};
+
+static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error);
+}
+
+static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    int slopes = l->prelu_options.num_parameters;
+    if (slopes != 1 && slopes != l->in.channels)
+        return cnn__misfit(f, "has .num_parameters = %d, but its input has %d channels; give %d, a "
+                           "slope for each, or 1 for all", slopes, l->in.channels, l->in.channels);
+    l->shapes.map.channels = slopes;
+    l->shapes.map.pixels = (int)cnn__size(l->in) / slopes;
+    l->out = l->in;
+    return 1;
+}
+
+static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
+{
+    cnn__channel_tensor(t, "weight", l->prelu_options.num_parameters, l->prelu_options.init);
+    return 1;
+}
+
+static size_t cnn__layer_prelu_work(const cnn__call *c)
+{
+    return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels;
+}
+
+static void cnn__layer_prelu_forward(const cnn__call *c)
+{
+    c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]);
+}
+
+static void cnn__layer_prelu_backward(const cnn__call *c)
+{
+    c->b->prelu_backward(c->b->context, &c->shapes->map, c->dx[0], c->gradients[0], c->dy, c->x[0],
+                         c->tensors[0], (float *)c->work);
+}
+
+static double cnn__prelu_slope(const cnn__call *c, int k)
+{
+    return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0];
+}
+
+static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    double x = (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
+    return cnn__prelu_at(x, cnn__prelu_slope(c, k));
+}
+
+static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n  x = %.6f, y = %.6f\n",
+                 cnn__prelu_slope(c, k),
+                 c->shapes->map.channels > 1 ? "this channel" : "all channels",
+                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
+                 cnn__layer_prelu_at(c, 0, k, row, column));
+}
+
+static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_map_shape *s = &l->shapes.map;
+    cnn__line(file, 1, "int c, i;");
+    cnn__line(file, 1, "for (c = 0; c < %d; c++)", s->channels);
+    cnn__line(file, 2, "for (i = c * %d; i < (c + 1) * %d; i++)", s->pixels, s->pixels);
+    cnn__line(file, 3, "out[i] = in[i] > 0 ? in[i] : layer%d_weight[c] * in[i];", number);
+}
+
+static const cnn__kind cnn__prelu_kind = {
+    cnn__layer_prelu_shape, cnn__layer_prelu_forward, cnn__layer_prelu_backward,
+    cnn__layer_prelu_at, cnn__layer_prelu_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_prelu_options, cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work, NULL,
+    cnn__layer_prelu_export_c
+};
+
+void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__prelu_kind, "prelu");
+    layer.prelu_options = o;
+    layer.has_kinks = layer.value_by_value = 1;
+    cnn__add(net, &layer);
 }
 
 /* ---- pooling ---- */
@@ -5936,10 +6623,10 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     cnn_pool2d_shape *s = &l->shapes.pool;
     memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
-    s->kernel_height = l->global ? s->in_height : o->kernel_height;
-    s->kernel_width = l->global ? s->in_width : o->kernel_width;
-    s->stride_height = l->global ? s->in_height : o->stride_height;
-    s->stride_width = l->global ? s->in_width : o->stride_width;
+    s->kernel_height = o->kernel_height;
+    s->kernel_width = o->kernel_width;
+    s->stride_height = o->stride_height;
+    s->stride_width = o->stride_width;
     s->pad_height = o->padding_height;
     s->pad_width = o->padding_width;
     s->average = l->average;
@@ -6051,12 +6738,11 @@ static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
 };
 
-static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char *type, int average,
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average,
                           int along_width)
 {
     cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
-    if (o) layer.pool_options = *o;
-    layer.global = !o;
+    layer.pool_options = o;
     layer.average = average;
     layer.along_width = along_width;
     layer.has_kinks = !average;
@@ -6065,25 +6751,209 @@ static void cnn__add_pool(cnn_net *net, const cnn_pool2d_options *o, const char 
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "max_pool2d", 0, 0);
+    cnn__add_pool(net, o, "max_pool2d", 0, 0);
 }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "avg_pool2d", 1, 0);
+    cnn__add_pool(net, o, "avg_pool2d", 1, 0);
 }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "max_pool1d", 0, 1);
+    cnn__add_pool(net, o, "max_pool1d", 0, 1);
 }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 {
-    cnn__add_pool(net, &o, "avg_pool1d", 1, 1);
+    cnn__add_pool(net, o, "avg_pool1d", 1, 1);
 }
 
-void cnn_global_avg_pool2d(cnn_net *net) { cnn__add_pool(net, NULL, "global_avg_pool2d", 1, 0); }
+/* Adaptive pooling: where the windows share no row and no column, they are ordinary ones. */
+
+static const cnn__field cnn__adaptive_pool2d_fields[] = {
+    CNN__INT(cnn_adaptive_pool2d_options, output_size, 0),
+    CNN__LIKE(cnn_adaptive_pool2d_options, output_height, output_size),
+    CNN__LIKE(cnn_adaptive_pool2d_options, output_width, output_size)
+};
+
+static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error);
+}
+
+static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    cnn_pool2d_shape *s = &l->shapes.pool;
+    memset(s, 0, sizeof *s);
+    s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->out_height = l->adaptive_options.output_height;
+    s->out_width = l->adaptive_options.output_width;
+    s->average = 1;
+    if (!cnn__has_maps(l, f)) return 0;
+    if (s->out_height < 1 || s->out_width < 1)
+        return cnn__misfit(f, "needs .output_size of at least 1, but has %d x %d", s->out_height,
+                           s->out_width);
+    s->kernel_height = s->stride_height = s->in_height / s->out_height;
+    s->kernel_width = s->stride_width = s->in_width / s->out_width;
+    s->adaptive = s->in_height % s->out_height || s->in_width % s->out_width;
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return 1;
+}
+
+static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_pool2d_shape *s = &l->shapes.pool;
+    int h = s->in_height, w = s->in_width, rows = s->out_height, columns = s->out_width;
+    if (!s->adaptive) {
+        cnn__layer_pool2d_export_c(l, number, file);
+        return;
+    }
+    cnn__line(file, 1, "int k, j, i, y, x;");
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
+    cnn__line(file, 2, "for (j = 0; j < %d; j++)", rows);
+    cnn__line(file, 3, "for (i = 0; i < %d; i++) {", columns);
+    cnn__line(file, 4, "int top = j * %d / %d, bottom = ((j + 1) * %d + %d) / %d;", h, rows, h,
+              rows - 1, rows);
+    cnn__line(file, 4, "int left = i * %d / %d, right = ((i + 1) * %d + %d) / %d;", w, columns, w,
+              columns - 1, columns);
+    cnn__line(file, 4, "float sum = 0;");
+    cnn__line(file, 4, "for (y = top; y < bottom; y++)");
+    cnn__line(file, 5, "for (x = left; x < right; x++) sum += in[(k * %d + y) * %d + x];", h, w);
+    cnn__line(file, 4, "*out++ = sum / (float)((bottom - top) * (right - left));");
+    cnn__line(file, 3, "}");
+}
+
+static const cnn__kind cnn__adaptive_pool2d_kind = {
+    cnn__layer_adaptive_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_adaptive_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_adaptive_export_c
+};
+
+static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const char *type)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__adaptive_pool2d_kind, type);
+    layer.adaptive_options = o;
+    layer.average = 1;
+    cnn__add(net, &layer);
+}
+
+void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
+{
+    cnn__add_adaptive(net, o, "adaptive_avg_pool2d");
+}
+
+void cnn_global_avg_pool2d(cnn_net *net)
+{
+    cnn_adaptive_pool2d_options o;
+    memset((void *)&o, 0, sizeof o);
+    o.output_size = 1;
+    cnn__add_adaptive(net, o, "global_avg_pool2d");
+}
+
+/* ---- zero padding ---- */
+
+static const cnn__field cnn__zero_pad2d_fields[] = {
+    CNN__INT(cnn_zero_pad2d_options, padding, 0),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_left, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_right, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_top, padding),
+    CNN__LIKE(cnn_zero_pad2d_options, padding_bottom, padding)
+};
+
+static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
+{
+    return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error);
+}
+
+static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
+{
+    const cnn_zero_pad2d_options *o = &l->pad_options;
+    cnn_pad2d_shape *s = &l->shapes.pad;
+    double height = (double)l->in.height + o->padding_top + o->padding_bottom;
+    double width = (double)l->in.width + o->padding_left + o->padding_right;
+    if (!cnn__has_maps(l, f)) return 0;
+    if (o->padding_left < 0 || o->padding_right < 0 || o->padding_top < 0 || o->padding_bottom < 0)
+        return cnn__misfit(f, "padding must be at least 0 on each side, but is left %d, right %d, "
+                           "top %d, bottom %d", o->padding_left, o->padding_right, o->padding_top,
+                           o->padding_bottom);
+    if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
+        return cnn__misfit(f, "its output would be %.0f x %.0f, and a side can have %d; give less "
+                           "padding", height, width, (int)CNN__LONGEST_SIDE);
+    s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
+    s->out_height = (int)height;
+    s->out_width = (int)width;
+    s->top = o->padding_top;
+    s->left = o->padding_left;
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return 1;
+}
+
+static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
+{
+    c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]);
+}
+
+static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
+{
+    const cnn_pad2d_shape *s = &c->shapes->pad;
+    cnn_pad2d_shape cut = *s;
+    cut.in_height = s->out_height; cut.in_width = s->out_width;
+    cut.out_height = s->in_height; cut.out_width = s->in_width;
+    cut.top = -s->top; cut.left = -s->left;
+    c->b->pad2d(c->b->context, &cut, c->dx[0], c->dy);
+}
+
+/* The place in x of output (n, k, row, column), or -1: a zero */
+static ptrdiff_t cnn__zero_pad2d_place(const cnn__layer *l, int n, int k, int row, int column)
+{
+    int j = row - l->shapes.pad.top, i = column - l->shapes.pad.left;
+    if (j < 0 || j >= l->in.height || i < 0 || i >= l->in.width) return -1;
+    return (((ptrdiff_t)n * l->in.channels + k) * l->in.height + j) * l->in.width + i;
+}
+
+static double cnn__layer_zero_pad2d_at(const cnn__call *c, int n, int k, int row, int column)
+{
+    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, n, k, row, column);
+    return at < 0 ? 0 : (double)c->x[0][at];
+}
+
+static void cnn__layer_zero_pad2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    const cnn_pad2d_shape *s = &c->shapes->pad;
+    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, 0, k, row, column);
+    if (at < 0) cnn__fprintf(out, "y(%d, %d, %d) is beyond the border of x: 0\n", k, row, column);
+    else cnn__fprintf(out, "y(%d, %d, %d) = x(%d, %d, %d) = %.6f\n", k, row, column, k,
+                      row - s->top, column - s->left, (double)c->x[0][at]);
+}
+
+static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE *file)
+{
+    const cnn_pad2d_shape *s = &l->shapes.pad;
+    (void)number;
+    cnn__line(file, 1, "int k, j, i;");
+    cnn__line(file, 1, "for (i = 0; i < %d; i++) out[i] = 0;", (int)cnn__size(l->out));
+    cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
+    cnn__line(file, 2, "for (j = 0; j < %d; j++)", s->in_height);
+    cnn__line(file, 3, "for (i = 0; i < %d; i++)", s->in_width);
+    cnn__line(file, 4, "out[(k * %d + j + %d) * %d + i + %d] = *in++;", s->out_height, s->top,
+              s->out_width, s->left);
+}
+
+static const cnn__kind cnn__zero_pad2d_kind = {
+    cnn__layer_zero_pad2d_shape, cnn__layer_zero_pad2d_forward, cnn__layer_zero_pad2d_backward,
+    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain,
+    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
+    cnn__layer_zero_pad2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_zero_pad2d_export_c
+};
+
+void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o)
+{
+    cnn__layer layer = cnn__layer_of(&cnn__zero_pad2d_kind, "zero_pad2d");
+    layer.pad_options = o;
+    cnn__add(net, &layer);
+}
 
 /* ---- linear ---- */
 
@@ -6262,16 +7132,6 @@ static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
     l->kept = 2 * sizeof(float) * (size_t)s->channels;
     l->out = l->in;
     return 1;
-}
-
-/* One tensor of the channels, or one number */
-static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
-{
-    memset(t, 0, sizeof *t);
-    t->name = name;
-    t->ndim = channels > 0;
-    t->shape[0] = channels;
-    t->first = first;
 }
 
 static int cnn__layer_batch_norm_tensors(const cnn__layer *l, cnn__tensor *t)
@@ -6830,6 +7690,7 @@ struct cnn_net {
     cnn_step_lr_options step_lr; cnn_cosine_lr_options cosine_lr; cnn_one_cycle_lr_options one_cycle_lr;
     cnn_epoch *history; int history_count, history_room;
     float *best; int best_epoch;            /* on the host: the weights after that epoch; 0: none        */
+    cnn__bytes metadata;                    /* key, value, key, value ..., each ended by 0               */
 };
 
 enum { CNN__IGNORED = -100 };                              /* PyTorch's default of ignore_index */
@@ -7110,7 +7971,8 @@ static const char *cnn__missing_entry(const cnn_backend *b)
     CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
     CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
     CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
-    CNN__MISSES(add); CNN__MISSES(copy_channels);
+    CNN__MISSES(prelu_forward); CNN__MISSES(prelu_backward);
+    CNN__MISSES(add); CNN__MISSES(copy_channels); CNN__MISSES(pad2d);
     CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
     CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
     CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
@@ -7490,7 +8352,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     cnn__call c;
     int i;
     s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = s->norm.batch = s->map.batch = batch;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
+    s->norm.batch = s->map.batch = s->pad.batch = batch;
     memset(&c, 0, sizeof c);
     cnn__bind(net, op->first, net->parameters, &c);
     c.b = &net->backend;
@@ -7763,6 +8626,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->class_weight);
     cnn__free(net->trained_scale);
     cnn__free(net->best);
+    cnn__free(net->metadata.at);
     cnn__free(net);
 }
 
@@ -11579,8 +12443,11 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
     cnn__put_number(out, 0, 8);
     cnn__print(out, "{\"__metadata__\":{");
-    for (i = 0; i < s->metadata.count / sizeof *pair; i += 2)
-        cnn__print(out, "%s\"%s\":\"%s\"", i ? "," : "", pair[i], pair[i + 1]);
+    for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
+        cnn__print(out, i % 2 ? ":\"" : i ? ",\"" : "\"");
+        cnn__print_json(out, pair[i]);
+        cnn__print(out, "\"");
+    }
     cnn__print(out, "}");
     for (i = 0; i < count; i++, t++, at[narrow] += size) {
         narrow = t->dtype->bits < 64;
@@ -11593,6 +12460,9 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
+    if (out->count > 100000000)
+        cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
+                   (double)out->count);
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
     t = cnn__tensors(s, &count);
     for (narrow = 0; narrow < 2; narrow++)
@@ -12423,16 +13293,16 @@ static int cnn__choose_dict(cnn__state *s)
 }
 
 /* The contents tell the format; where they do not, the path's ending does. */
-static int cnn__parse_state(cnn__state *s)
+static int cnn__parse_file(cnn__state *s)
 {
-    int good;
     if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
-    if (cnn__is_legacy(s)) good = cnn__read_legacy(s);
-    else if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) good = cnn__read_pth(s);
-    else if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) good = cnn__read_pth(s);
-    else good = cnn__read_safetensors(s);
-    return good && cnn__choose_dict(s);
+    if (cnn__is_legacy(s)) return cnn__read_legacy(s);
+    if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) return cnn__read_pth(s);
+    if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) return cnn__read_pth(s);
+    return cnn__read_safetensors(s);
 }
+
+static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
 
 /* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
    file in place. */
@@ -12451,18 +13321,23 @@ static void cnn__map_state(cnn__state *s)
 #endif
 }
 
-static int cnn__read_state(cnn__state *s)
+static int cnn__read_contents(cnn__state *s)
 {
     cnn__map_state(s);
     if (!s->bytes && !cnn__failed(s))
         s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
-    return s->bytes && cnn__parse_state(s);
+    return s->bytes != NULL;
 }
+
+static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
 
 static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
 {
     memset(out, 0, sizeof *out);
     if (cnn__failed(s)) return 0;
+    if (pth && s->net->metadata.count)
+        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                             "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
     if (pth) cnn__compose_pth(s, out);
     else cnn__compose_safetensors(s, out);
     if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
@@ -12539,8 +13414,15 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 
 static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 {
-    static const char *const format[2] = { "format", "pt" };
-    cnn__put(&s->metadata, format, sizeof format);
+    const char *pair[2] = { "format", "pt" };
+    size_t at = 0;
+    cnn__put(&s->metadata, pair, sizeof pair);
+    while (at < net->metadata.count) {
+        pair[0] = (const char *)net->metadata.at + at;
+        pair[1] = pair[0] + strlen(pair[0]) + 1;
+        cnn__put(&s->metadata, pair, sizeof pair);
+        at += strlen(pair[0]) + strlen(pair[1]) + 2;
+    }
     cnn__add_block(net, s, CNN__PARAMETERS);
 }
 
@@ -12746,6 +13628,70 @@ int cnn_load_partly(cnn_net *net, const char *path, char *report, size_t room)
 int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 {
     return cnn__load(net, "the weights in memory", bytes ? bytes : "", bytes ? size : 0, 0, NULL, 0);
+}
+
+/* ---- metadata ---- */
+
+int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
+{
+    cnn__bytes *m = net ? &net->metadata : NULL;
+    size_t at, end, before;
+    if (cnn__stopped(net)) return 0;
+    if (!key || !*key || !strcmp(key, "format"))
+        return cnn__fail(net, "cnn_set_metadata: the key \"%s\" cannot be set; give a name, and not the file's own, "
+                         "format", key ? key : "");
+    if (!cnn__utf8((const unsigned char *)key, strlen(key)))
+        return cnn__fail(net, "cnn_set_metadata: the key \"%.80s\" is not UTF-8", key);
+    if (value && !cnn__utf8((const unsigned char *)value, strlen(value)))
+        return cnn__fail(net, "cnn_set_metadata: the value of \"%.80s\" is not UTF-8: \"%.80s\"", key, value);
+    before = m->count;
+    if (value) {
+        cnn__put(m, key, strlen(key) + 1);
+        cnn__put(m, value, strlen(value) + 1);
+    }
+    if (m->failed) {
+        m->failed = 0;
+        m->count = before;
+        return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
+    }
+    for (at = 0; at < before; at = end) {                  /* the old value goes */
+        const char *old = (const char *)m->at + at;
+        end = at + strlen(old) + 1;
+        end += strlen((const char *)m->at + end) + 1;
+        if (strcmp(old, key)) continue;
+        memmove(m->at + at, m->at + end, m->count - end);
+        m->count -= end - at;
+        break;
+    }
+    return 1;
+}
+
+int cnn_read_metadata(const char *path, const char *key, char *value, size_t room)
+{
+    cnn__text error = { "" };
+    cnn__list keys = { 0, "" };
+    cnn__state s;
+    const char *const *pair, *found = NULL;
+    size_t k, count;
+    memset(&s, 0, sizeof s);
+    s.path = path ? path : "";
+    s.error = &error;
+    if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
+        cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
+    pair = (const char *const *)(void *)s.metadata.at;
+    count = s.metadata.count / sizeof *pair;
+    for (k = 0; k < count; k += 2) {
+        if (key && !strcmp(pair[k], key)) found = pair[k + 1];
+        cnn__add_name(&keys, pair[k]);
+    }
+    if (!found)
+        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key ? key : "", count ? "it has " : "it has none",
+                   keys.names);
+    else if (!value || strlen(found) >= room)
+        cnn__wrong(&s, "its \"%.80s\" takes %.0f bytes, but there is room for %.0f", key, (double)strlen(found) + 1,
+                   (double)room);
+    if (value) cnn__snprintf(value, room, "%s", cnn__failed(&s) ? error.s : found);
+    return cnn__close_state(&s, !cnn__failed(&s));
 }
 
 /* ---- checkpoints ----
@@ -13373,50 +14319,69 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
-/* ` 3  conv2 (conv2d)`, and <- places that it reads where they are not the one above */
+/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; returns its length */
 static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 {
     const cnn__layer *l = &net->layers[i];
     int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
-    for (k = 0; k < l->input_count; k++)
-        if (l->inputs[k] != i - 1)
-            length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, " <- %d", l->inputs[k] + 1);
+    for (k = 0; k < l->input_count && (l->input_count > 1 || l->inputs[0] != i - 1); k++)
+        length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, "%s %d", k ? "," : " from",
+                                l->inputs[k] + 1);
     return length;
 }
 
-/* LeNet-5 fits a terminal of 80 columns. */
+typedef struct cnn__columns { int label, output, bytes; } cnn__columns;    /* their widths, in characters */
+
+/* Numbers below `least` are left out. */
+static void cnn__summary_row(FILE *out, const cnn__columns *width, const char *label, const char *output,
+                             double parameters, double work, double bytes, double least)
+{
+    cnn__text p, w, b;
+    if ((int)strlen(label) > width->label) {               /* a line of its own */
+        cnn__fprintf(out, "%s\n", label);
+        label = "";
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width->label, label, width->output, output,
+                 parameters < least ? "" : cnn__thousands(parameters, &p),
+                 work < least ? "" : cnn__thousands(work, &w), width->bytes, cnn__thousands(bytes, &b));
+}
+
+/* The table fits a terminal of 80 columns. */
 void cnn_summary(cnn_net *net, FILE *out)
 {
-    cnn__text dims, parameters, work, bytes, label;
+    cnn__columns width = { 25, 12, 8 };                    /* the least: the longest text of the last line, ... */
+    cnn__text dims, label;
     double all_work = 0, all_parameters = 0, all_bytes;
-    int i, width = 12;
+    int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
     if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
-    for (i = 0; i < net->layer_count; i++) {
-        int length = cnn__row_label(net, i, &label);
-        if (length > width) width = length;
-    }
     all_bytes = 4.0 * (double)cnn__size(net->input);
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    layer", "output", "parameters", "multiply-adds",
-                 "bytes");
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    input", cnn__dims_text(net->input, &dims), "", "",
-                 cnn__thousands(all_bytes, &bytes));
+    for (i = 0; i < net->layer_count; i++) {
+        all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
+        length = (int)strlen(cnn__dims_text(net->layers[i].out, &dims));
+        if (length > width.output) width.output = length;
+    }
+    length = (int)strlen(cnn__thousands(all_bytes, &dims));
+    if (length > width.bytes) width.bytes = length;
+    room = 80 - width.output - 10 - 13 - width.bytes - 4;
+    for (i = 0; i < net->layer_count; i++) {
+        length = cnn__row_label(net, i, &label);
+        if (length > width.label && length <= room) width.label = length;
+    }
+    cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width.label, "    layer", width.output, "output", "parameters",
+                 "multiply-adds", width.bytes, "bytes");
+    cnn__summary_row(out, &width, " 0  input", cnn__dims_text(net->input, &dims), 0, 0,
+                     4.0 * (double)cnn__size(net->input), 1);
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double values = 4.0 * (double)cnn__size(l->out), p = (double)cnn__layer_parameters(net, i),
-               m = cnn__layer_multiply_adds(l);
+        double p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
         cnn__row_label(net, i, &label);
-        cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, label.s, cnn__dims_text(l->out, &dims),
-                     p > 0 ? cnn__thousands(p, &parameters) : "", m > 0 ? cnn__thousands(m, &work) : "",
-                     cnn__thousands(values, &bytes));
+        cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
         all_work += m;
-        all_bytes += values;
         all_parameters += p;
     }
-    cnn__fprintf(out, "%-*s %12s %10s %13s %8s\n", width, "    total, for one sample", "",
-                 cnn__thousands(all_parameters, &parameters), cnn__thousands(all_work, &work),
-                 cnn__thousands(all_bytes, &bytes));
+    cnn__summary_row(out, &width, "    total, for one sample", "", all_parameters, all_work, all_bytes, 0);
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
@@ -14032,14 +14997,77 @@ static const char *cnn__class_name(const cnn_data *data, int class_number, cnn__
     return text->s;
 }
 
+/* Which lane each input comes in, lane[layer * CNN__INPUTS + input], for those that are not the row above. Readers take
+   lanes from top to bottom, each the first in which the shortcuts so far have ended where its own begins; so one that
+   lies within another is nearer to the boxes. until: scratch, where each lane ends. Returns how many there are. */
+static int cnn__graph_lanes(const cnn_net *net, int *lane, int *until)
+{
+    int lanes = 0, i, k, n;
+    for (i = 0; i < net->layer_count; i++)
+        for (k = 0; k < net->layers[i].input_count; k++) {
+            int from = net->layers[i].inputs[k];
+            if (from == i - 1) continue;
+            for (n = 0; n < lanes && until[n] > from; n++) {}
+            if (n == lanes) lanes++;
+            until[n] = i;
+            lane[i * CNN__INPUTS + k] = n;
+        }
+    return lanes;
+}
+
+/* A box for the samples and for each layer; lines between boxes, and beside them the shortcuts */
+static void cnn__report_graph(FILE *f, cnn_net *net)
+{
+    enum { letter = 7, box = 16, row = box + 6, left = 36, gap = 14, apart = 10 };         /* in pixels */
+    size_t most = (size_t)net->layer_count * CNN__INPUTS;
+    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 5, kind = 0, output, length, right, width, i, k;
+    cnn__text dims;
+    if (!lane) { cnn__fail(net, "cnn_report: out of memory"); return; }
+    output = (int)strlen(cnn__dims_text(net->input, &dims));
+    for (i = 0; i < net->layer_count; i++) {               /* the longest texts */
+        const cnn__layer *l = &net->layers[i];
+        if ((length = (int)strlen(l->name)) > name) name = length;
+        if ((length = (int)strlen(l->type)) > kind) kind = length;
+        if ((length = (int)strlen(cnn__dims_text(l->out, &dims))) > output) output = length;
+    }
+    right = left + (name + kind + output) * letter + 4 * gap;
+    width = right + (cnn__graph_lanes(net, lane, lane + most) + 1) * apart;
+    cnn__fprintf(f, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %d %d\">\n<title>The network's graph"
+                 "</title><desc>%d layers from top to bottom, and what each reads</desc>\n", width, width,
+                 (net->layer_count + 1) * row, net->layer_count);
+    for (i = -1; i < net->layer_count; i++) {
+        const cnn__layer *l = i < 0 ? NULL : &net->layers[i];
+        int y = (i + 1) * row + row - box - 1;
+        cnn__fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%s/><text y=\"%d\"><tspan x=\"%d\" "
+                     "text-anchor=\"end\">%d</tspan><tspan x=\"%d\">", left, y, right - left, box,
+                     l && l->tensor_count ? " class=\"learns\"" : "", y + 12, left - 8, i + 1, left + gap / 2);
+        cnn__svg_text(f, l ? l->name : "input");
+        cnn__fprintf(f, "</tspan><tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
+                     left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
+                     cnn__dims_text(l ? l->out : net->input, &dims));
+        for (k = 0; l && k < l->input_count; k++)
+            if (l->inputs[k] == i - 1)
+                cnn__fprintf(f, "<path d=\"M%d %dV%d\"/>\n", right - gap / 2 * (k + 1), y - row + box, y);
+            else                                           /* out below the middle of a box, in above it, with a tip */
+                cnn__fprintf(f, "<path d=\"M%d %dH%dq6 0 6 6V%dq0 6 -6 6H%dl4 -3m-4 3l4 3\"/>\n",
+                             right, y + (l->inputs[k] - i) * row + 11,
+                             right + (lane[i * CNN__INPUTS + k] + 1) * apart - 6, y - 1, right);
+    }
+    cnn__fprintf(f, "</svg>\n");
+    cnn__free(lane);
+}
+
 static void cnn__report_network(FILE *f, cnn_net *net)
 {
     cnn__text a, b, c;
     double work = 0;
     int i;
-    cnn__fprintf(f, "<h2>The network</h2>\n<div class=\"scroll\"><table "
-            "class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n"
-            "<tr><td>input<td><td>%s<td><td></tr>\n", cnn__dims_text(net->input, &a));
+    cnn__fprintf(f, "<h2>The network</h2>\n<p>A line brings a layer what it reads, from the one above or from further "
+                 "up. Layers with parameters are tinted.</p>\n");
+    cnn__report_graph(f, net);
+    cnn__fprintf(f, "<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output"
+                 "<th>parameters<th>multiply-adds</tr>\n<tr><td>input<td><td>%s<td><td></tr>\n",
+                 cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
@@ -14220,6 +15248,9 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
         "img{max-width:100%;image-rendering:pixelated;display:block;margin-bottom:.4rem}"
         ".maps{display:flex;flex-wrap:wrap;gap:4px}.maps img{margin:0;outline:1px solid var(--line)}"
         "svg{max-width:100%;height:auto;border-radius:.5rem}summary{cursor:pointer;font-weight:600;margin:.6rem 0}"
+        ".graph{font:11px ui-monospace,monospace;display:block;margin-bottom:1rem}.graph text{fill:var(--ink)}"
+        ".graph rect{fill:var(--soft);stroke:var(--line)}.graph .learns{fill:rgba(31,119,180,.2)}"
+        ".graph path{fill:none;stroke:#1f77b4;stroke-width:1.5}"
         ".numbers{display:flex;flex-wrap:wrap;gap:.8rem}"
         ".numbers div{background:var(--soft);border-radius:.5rem;padding:.6rem 1rem}"
         ".numbers b{display:block;font-size:1.5rem}";

@@ -651,6 +651,26 @@ static __global__ void add_parts(float *y, const float *parts, size_t count, int
     if (at < count) y[at] = sum_parts(parts, at, count, splits);
 }
 
+/* The sum of a block's values, for all its threads: halves are added until one is left, always in the same order */
+static __device__ double block_sum(double value, double *shared)
+{
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = THREADS / 2; half; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    value = shared[0];
+    __syncthreads();                        /* before shared is used again */
+    return value;
+}
+
+/* value `at` of channel c, counted through all samples; s: a shape with channels and pixels */
+template <class Shape> static __device__ size_t channel_place(const Shape &s, int c, size_t at)
+{
+    return (at / s.pixels * s.channels + c) * s.pixels + at % s.pixels;
+}
+
 /* ============================================================================================
    >>cards   In the order of cnn.h, which has the equations and the shapes.
    ============================================================================================ */
@@ -670,7 +690,7 @@ static __device__ int border(int i, int n, cnn_padding_mode mode)
 }
 
 /* --------------------------------------------------------------------------------------------
-   Activation (6.3): y = tau(x), and tau' written with y.
+   Activation (6.3): y = tau(x), and tau' written with y. GELU, whose slope needs x, is never fused.
    -------------------------------------------------------------------------------------------- */
 static __device__ float activation_at(cnn_activation tau, float slope, float x)
 {
@@ -707,6 +727,48 @@ static __global__ void activation_backward(cnn_activation tau, float slope, floa
     if (i < n) dx[i] = dy[i] * activation_slope(tau, slope, y[i]);
 }
 
+static __device__ float normal(float x) { return erfcf(-x * 0.70710678f) / 2; }    /* (1 + erf(x / sqrt 2)) / 2 */
+
+static __global__ void gelu_forward(float *y, const float *x, size_t n)
+{
+    size_t i = thread_index();
+    if (i < n) y[i] = x[i] * normal(x[i]);
+}
+
+static __global__ void gelu_backward(float *dx, const float *dy, const float *x, size_t n)
+{
+    size_t i = thread_index();
+    if (i < n) dx[i] = dy[i] * (normal(x[i]) + x[i] * expf(-x[i] * x[i] / 2) * 0.39894228f);
+}
+
+/* --------------------------------------------------------------------------------------------
+   PReLU: y = x > 0 ? x : a(c) x; da(c) += sum x dy where x <= 0, one block a channel.
+   -------------------------------------------------------------------------------------------- */
+static __global__ void prelu_forward(cnn_map_shape s, float *y, const float *x, const float *a)
+{
+    size_t i = thread_index();
+    if (i < (size_t)s.batch * s.channels * s.pixels) y[i] = x[i] > 0 ? x[i] : a[i / s.pixels % s.channels] * x[i];
+}
+
+static __global__ void prelu_dx(cnn_map_shape s, float *dx, const float *dy, const float *x, const float *a)
+{
+    size_t i = thread_index();
+    if (i < (size_t)s.batch * s.channels * s.pixels) dx[i] = x[i] > 0 ? dy[i] : a[i / s.pixels % s.channels] * dy[i];
+}
+
+static __global__ void prelu_da(cnn_map_shape s, float *da, const float *dy, const float *x)
+{
+    __shared__ double shared[THREADS];
+    size_t m = (size_t)s.batch * s.pixels;
+    double sum = 0;
+    for (size_t i = threadIdx.x; i < m; i += THREADS) {
+        size_t at = channel_place(s, (int)blockIdx.x, i);
+        if (!(x[at] > 0)) sum += (double)x[at] * dy[at];
+    }
+    sum = block_sum(sum, shared);
+    if (!threadIdx.x) da[blockIdx.x] += (float)sum;
+}
+
 /* --------------------------------------------------------------------------------------------
    Joins: one thread a value.
    -------------------------------------------------------------------------------------------- */
@@ -724,6 +786,18 @@ static __global__ void copy_channels(cnn_copy_shape s, float *to, const float *f
 }
 
 /* --------------------------------------------------------------------------------------------
+   Zero padding: one thread for each value that is written.
+   -------------------------------------------------------------------------------------------- */
+static __global__ void pad2d(cnn_pad2d_shape s, float *to, const float *from)
+{
+    size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width;
+    if (at >= (size_t)s.batch * s.channels * pixels) return;
+    int j = (int)(at % pixels) / s.out_width - s.top, i = (int)(at % pixels) % s.out_width - s.left;
+    bool inside = j >= 0 && j < s.in_height && i >= 0 && i < s.in_width;
+    to[at] = inside ? from[(at / pixels * s.in_height + j) * s.in_width + i] : 0;
+}
+
+/* --------------------------------------------------------------------------------------------
    Pooling (figure 6-8): forward, one thread for each window.
    -------------------------------------------------------------------------------------------- */
 struct window { int top, bottom, left, right, count; };    /* rows top .. bottom-1 */
@@ -731,6 +805,14 @@ struct window { int top, bottom, left, right, count; };    /* rows top .. bottom
 static __device__ window pool2d_window(const cnn_pool2d_shape &s, int j, int i)
 {
     window w;
+    if (s.adaptive) {
+        w.top = (int)((int64_t)j * s.in_height / s.out_height);
+        w.left = (int)((int64_t)i * s.in_width / s.out_width);
+        w.bottom = (int)((((int64_t)j + 1) * s.in_height + s.out_height - 1) / s.out_height);
+        w.right = (int)((((int64_t)i + 1) * s.in_width + s.out_width - 1) / s.out_width);
+        w.count = (w.bottom - w.top) * (w.right - w.left);
+        return w;
+    }
     w.top = j * s.stride_height - s.pad_height;
     w.left = i * s.stride_width - s.pad_width;
     w.bottom = w.top + min(s.kernel_height, s.in_height + s.pad_height - w.top);
@@ -2072,26 +2154,6 @@ PRODUCT_KERNELS(linear_dw, linear_dw_job)
        dx = weight / sqrt(var + eps) (dy - 1/m sum dy - xh 1/m sum dy xh), or without the sums in evaluation
    One block a channel; x, y  (n, channels, pixels).
    -------------------------------------------------------------------------------------------- */
-/* The sum of a block's values, for all its threads: halves are added until one is left, always in the same order */
-static __device__ double block_sum(double value, double *shared)
-{
-    shared[threadIdx.x] = value;
-    __syncthreads();
-    for (unsigned half = THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
-    }
-    value = shared[0];
-    __syncthreads();                        /* before shared is used again */
-    return value;
-}
-
-/* value `at` of channel c, counted through all samples */
-static __device__ size_t channel_place(cnn_batch_norm_shape s, int c, size_t at)
-{
-    return (at / s.pixels * s.channels + c) * s.pixels + at % s.pixels;
-}
-
 static __global__ void batch_norm_forward(cnn_batch_norm_shape s, float *y, float *saved, float *running_mean, float *running_var,
                                           int64_t *batches, const float *x, const float *weight, const float *bias)
 {
@@ -2819,6 +2881,10 @@ static void cuda_naive_pool2d_backward(void *context, const cnn_pool2d_shape *s,
 
 static void cuda_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
 {
+    if (s->adaptive) {                      /* its windows may share pixels with any neighbour */
+        cuda_naive_pool2d_backward(context, s, dx, dy, x);
+        return;
+    }
     LAUNCH(of(context), pool2d_backward, dim3((unsigned)s->batch * (unsigned)s->channels), *s, dx, dy, x);
 }
 
@@ -2937,13 +3003,27 @@ static void cuda_batch_norm_backward(void *context, const cnn_batch_norm_shape *
 
 static void cuda_activation_forward(void *context, cnn_activation f, float slope, float *y, const float *x, size_t n)
 {
-    LAUNCH(of(context), activation_forward, threads_for(n), f, slope, y, x, n);
+    if (f == CNN_GELU) LAUNCH(of(context), gelu_forward, threads_for(n), y, x, n);
+    else LAUNCH(of(context), activation_forward, threads_for(n), f, slope, y, x, n);
 }
 
 static void cuda_activation_backward(void *context, cnn_activation f, float slope, float *dx, const float *dy,
-                                     const float *y, size_t n)
+                                     const float *y, const float *x, size_t n)
 {
-    LAUNCH(of(context), activation_backward, threads_for(n), f, slope, dx, dy, y, n);
+    if (f == CNN_GELU) LAUNCH(of(context), gelu_backward, threads_for(n), dx, dy, x, n);
+    else LAUNCH(of(context), activation_backward, threads_for(n), f, slope, dx, dy, y, n);
+}
+
+static void cuda_prelu_forward(void *context, const cnn_map_shape *s, float *y, const float *x, const float *weight)
+{
+    LAUNCH(of(context), prelu_forward, threads_for((size_t)s->batch * s->channels * s->pixels), *s, y, x, weight);
+}
+
+static void cuda_prelu_backward(void *context, const cnn_map_shape *s, float *dx, float *dweight, const float *dy,
+                                const float *x, const float *weight, float *)
+{
+    if (dweight) LAUNCH(of(context), prelu_da, dim3((unsigned)s->channels), *s, dweight, dy, x);
+    if (dx) LAUNCH(of(context), prelu_dx, threads_for((size_t)s->batch * s->channels * s->pixels), *s, dx, dy, x, weight);
 }
 
 static void cuda_add(void *context, float *y, const float *a, const float *b, size_t n)
@@ -2954,6 +3034,11 @@ static void cuda_add(void *context, float *y, const float *a, const float *b, si
 static void cuda_copy_channels(void *context, const cnn_copy_shape *s, float *to, const float *from)
 {
     LAUNCH(of(context), copy_channels, threads_for((size_t)s->batch * s->channels * s->pixels), *s, to, from);
+}
+
+static void cuda_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
+{
+    LAUNCH(of(context), pad2d, threads_for((size_t)s->batch * s->channels * s->out_height * s->out_width), *s, to, from);
 }
 
 static void cuda_softmax_forward(void *context, const cnn_map_shape *s, float *y, const float *x)
@@ -3073,8 +3158,11 @@ static cnn_backend cuda_backend()
     b.batch_norm_backward = cuda_batch_norm_backward;
     b.activation_forward = cuda_activation_forward;
     b.activation_backward = cuda_activation_backward;
+    b.prelu_forward = cuda_prelu_forward;
+    b.prelu_backward = cuda_prelu_backward;
     b.add = cuda_add;
     b.copy_channels = cuda_copy_channels;
+    b.pad2d = cuda_pad2d;
     b.softmax_forward = cuda_softmax_forward;
     b.softmax_backward = cuda_softmax_backward;
     b.dropout_forward = b.dropout_backward = cuda_dropout;

@@ -14,20 +14,27 @@
 #include "../cnn.h"
 #include "digits.h"
 #ifdef _WIN32
+#include <direct.h>
 #include <io.h>
 #include <process.h>
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>                        /* last: it makes macros of short words */
 #define example_process _getpid
+#define example_mkdir(path) _mkdir(path)
 #else
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #define example_process getpid
+#define example_mkdir(path) mkdir(path, 0777)
 #endif
 
-/* A program trains one network, compares several, or uses a trained one: that decides which options it has. */
-enum { EXAMPLE_TRAINS = 1, EXAMPLE_COMPARES = 2, EXAMPLE_USES = 4, EXAMPLE_ALL = 7 };
+/* A program trains one network, compares several, uses a trained one, or does both with a folder of pictures: that
+   decides which options it has. */
+enum {
+    EXAMPLE_TRAINS = 1, EXAMPLE_COMPARES = 2, EXAMPLE_USES = 4, EXAMPLE_PHOTOS = 8,
+    EXAMPLE_LEARNS = EXAMPLE_TRAINS | EXAMPLE_COMPARES | EXAMPLE_PHOTOS, EXAMPLE_SETS = 7, EXAMPLE_ALL = 15
+};
 
 typedef struct example {
     /* set by the program */
@@ -35,7 +42,7 @@ typedef struct example {
     const char *about;                      /* one sentence for --help                                   */
     const char *data_name, *data_folder;    /* "MNIST", "mnist": looked for in $CNN_DATA and in data     */
     cnn_data *(*read)(const char *directory, const char *split);
-    int kind;                               /* EXAMPLE_TRAINS (also 0), _COMPARES or _USES               */
+    int kind;                               /* EXAMPLE_TRAINS (also 0), _COMPARES, _USES or _PHOTOS      */
     int train_limit;                        /* training samples where --limit is not given; 0: all       */
     /* set by the options; the program gives the defaults */
     int epochs, batch;
@@ -44,6 +51,8 @@ typedef struct example {
     uint64_t seed;
     const char *data, *backend, *precision, *save, *load, *checkpoint, *report, *image;
     int threads, limit, quiet;
+    const char *pretrained; int size, alone;                /* EXAMPLE_PHOTOS has these */
+    char **pictures; int picture_count;                     /* the words that are no options */
     /* loaded */
     cnn_data *train, *test;
     int drawn;                              /* train and test are the built-in digits                    */
@@ -77,14 +86,22 @@ typedef struct example_option {
 } example_option;
 
 static const example_option example_list[] = {
-    { "--data", "DIR", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, data), 0, 0, "the folder with the data set" },
-    { "--epochs", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, epochs), 1, 1000000,
+    { "--data", "DIR", EXAMPLE_SETS, EXAMPLE_TEXT, offsetof(example, data), 0, 0, "the folder with the data set" },
+    { "--data", "FOLDER", EXAMPLE_PHOTOS, EXAMPLE_TEXT, offsetof(example, data), 0, 0,
+      "has a folder of pictures for each class (default: photos_digits, which is made, of drawn digits)" },
+    { "--size", "N", EXAMPLE_PHOTOS, EXAMPLE_WHOLE, offsetof(example, size), 16, 4096,
+      "pictures are resized and cropped to N x N (default 64; with --pretrained 224)" },
+    { "--pretrained", "FILE", EXAMPLE_PHOTOS, EXAMPLE_TEXT, offsetof(example, pretrained), 0, 0,
+      "a state dict of torchvision's resnet18: begin with its weights and a new last layer" },
+    { "--alone", "N", EXAMPLE_PHOTOS, EXAMPLE_WHOLE, offsetof(example, alone), 0, 1000000,
+      "with --pretrained: epochs in which the last layer learns alone; then all do, at a tenth of the rate" },
+    { "--epochs", "N", EXAMPLE_LEARNS, EXAMPLE_WHOLE, offsetof(example, epochs), 1, 1000000,
       "passes over the training samples" },
-    { "--batch", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000,
+    { "--batch", "N", EXAMPLE_LEARNS, EXAMPLE_WHOLE, offsetof(example, batch), 1, 1000000,
       "samples in each step" },
-    { "--lr", "X", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000,
+    { "--lr", "X", EXAMPLE_LEARNS, EXAMPLE_REAL, offsetof(example, lr), 1e-9, 1000,
       "learning rate" },
-    { "--seed", "N", EXAMPLE_TRAINS | EXAMPLE_COMPARES, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
+    { "--seed", "N", EXAMPLE_LEARNS, EXAMPLE_SEED, offsetof(example, seed), 0, 0,
       "of weights, shuffles and dropout" },
     { "--backend", "NAME", EXAMPLE_ALL, EXAMPLE_TEXT, offsetof(example, backend), 0, 0,
       "simd (vectors and threads), direct (the textbook), or cuda where it is linked (default simd)" },
@@ -92,19 +109,23 @@ static const example_option example_list[] = {
       "float32, or tf32 for convolutions on a backend that has it, such as cuda (default float32)" },
     { "--threads", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, threads), 1, 1024,
       "changes the speed but no bit of the result (default: all cores)" },
-    { "--limit", "N", EXAMPLE_ALL, EXAMPLE_WHOLE, offsetof(example, limit), 1, INT_MAX,
+    { "--limit", "N", EXAMPLE_SETS, EXAMPLE_WHOLE, offsetof(example, limit), 1, INT_MAX,
       "use the first N training samples, and the first N test samples" },
     { "--save", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, save), 0, 0,
       "write the learned parameters, as .pth (PyTorch) or .safetensors" },
+    { "--save", "FILE", EXAMPLE_PHOTOS, EXAMPLE_TEXT, offsetof(example, save), 0, 0,
+      "write the network, with the names of the classes" },
+    { "--load", "FILE", EXAMPLE_PHOTOS, EXAMPLE_TEXT, offsetof(example, load), 0, 0,
+      "say what the PICTURES show with the network in such a file, instead of training one" },
     { "--load", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, load), 0, 0,
       "start from the parameters in such a file" },
     { "--checkpoint", "FILE", EXAMPLE_TRAINS, EXAMPLE_TEXT, offsetof(example, checkpoint), 0, 0,
       "save the state of training after each epoch; if FILE exists, continue from it" },
-    { "--report", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, report), 0, 0,
+    { "--report", "FILE", EXAMPLE_TRAINS | EXAMPLE_USES | EXAMPLE_PHOTOS, EXAMPLE_TEXT, offsetof(example, report), 0, 0,
       "write an HTML page with curves, confusion matrix, mistakes and feature maps" },
     { "--image", "FILE", EXAMPLE_USES, EXAMPLE_TEXT, offsetof(example, image), 0, 0,
       "say what this picture shows, instead of evaluating the test samples" },
-    { "--quiet", NULL, EXAMPLE_TRAINS | EXAMPLE_USES, EXAMPLE_SWITCH, offsetof(example, quiet), 0, 0,
+    { "--quiet", NULL, EXAMPLE_TRAINS | EXAMPLE_USES | EXAMPLE_PHOTOS, EXAMPLE_SWITCH, offsetof(example, quiet), 0, 0,
       "print only the results" }
 };
 enum { EXAMPLE_OPTIONS = sizeof example_list / sizeof *example_list };
@@ -117,7 +138,8 @@ static inline int example_has(const example *e, const example_option *o)
 static inline void example_help(const example *e)
 {
     int i;
-    printf("%s - %s\n\nusage: ./%s [options]\n", e->name, e->about, e->name);
+    printf("%s - %s\n\nusage: ./%s [options]%s\n", e->name, e->about, e->name,
+           e->kind == EXAMPLE_PHOTOS ? " [PICTURES]" : "");
     for (i = 0; i < EXAMPLE_OPTIONS; i++) {
         const example_option *o = &example_list[i];
         const void *at = (const char *)e + o->at;
@@ -125,7 +147,7 @@ static inline void example_help(const example *e)
         if (!example_has(e, o)) continue;
         snprintf(name, sizeof name, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
         printf("  %-20s%s", name, o->about);
-        if (at == (const void *)&e->data)
+        if (at == (const void *)&e->data && e->data_folder)
             printf(": %s (default: $CNN_DATA/%s, then data/%s)", e->data_name, e->data_folder, e->data_folder);
         else if (at == (const void *)&e->limit && e->train_limit)
             printf(" (default: %d training samples, all test samples)", e->train_limit);
@@ -137,7 +159,7 @@ static inline void example_help(const example *e)
         printf("\n");
     }
     printf("  %-20s%s", "--help, -h", "print this text\n");
-    if (!e->kind || e->kind == EXAMPLE_TRAINS)
+    if (!e->kind || e->kind == EXAMPLE_TRAINS || e->kind == EXAMPLE_PHOTOS)
         printf("\nCtrl-C stops after the current batch and saves the files asked for; again, and it stops at once.\n");
 }
 
@@ -188,6 +210,7 @@ static inline void example_take(example *e, const example_option *o, const char 
 static inline void example_options(example *e, int argc, char **argv)
 {
     int i, k;
+    e->pictures = argv + 1;
     for (i = 1; i < argc; i++) {
         const example_option *o = NULL;
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
@@ -196,7 +219,8 @@ static inline void example_options(example *e, int argc, char **argv)
         }
         for (k = 0; k < EXAMPLE_OPTIONS && !o; k++)
             if (!strcmp(argv[i], example_list[k].name) && example_has(e, &example_list[k])) o = &example_list[k];
-        if (!o) example_fail(e, "there is no option %.60s; --help lists the options", argv[i]);
+        if (!o && argv[i][0] != '-' && e->kind == EXAMPLE_PHOTOS) argv[++e->picture_count] = argv[i];
+        else if (!o) example_fail(e, "there is no option %.60s; --help lists the options", argv[i]);
         else if (o->type == EXAMPLE_SWITCH) *(int *)((char *)e + o->at) = 1;
         else if (i + 1 == argc) example_fail(e, "%s needs a value; --help says which", argv[i]);
         else example_take(e, o, argv[++i]);
@@ -354,34 +378,20 @@ static inline int example_columns(void)
 #endif
 }
 
-/* Trains as the lecture does and prints a line for each epoch; then draws the learning curves: on the terminal, in
-   NAME.svg and in NAME.csv. */
-static inline void example_train(example *e, cnn_net *net)
+/* Prints the layers, tries the files that will be written, and loads what training begins with. */
+static inline void example_before(const example *e, cnn_net *net)
 {
-    char svg[256], csv[256], title[256];
-    cnn_fit_options o = { 0 };
+    char file[256];
     int epochs;
-    snprintf(svg, sizeof svg, "%s.svg", e->name);
-    snprintf(csv, sizeof csv, "%s.csv", e->name);
-    o.progress_width = example_columns();
-    o.progress_bar = o.progress_width > 0;
-    o.epochs = e->epochs;
-    o.batch_size = e->batch;
-    o.test_batch_size = 256;
-    o.augment = e->augment;
-    o.log = stdout;
-    o.progress = e->quiet ? NULL : stderr;
-    o.doctor = stderr;
-    o.each_epoch = example_each_epoch;
-    o.interrupted = example_is_interrupted;
-    o.user = e;
     if (!e->quiet) cnn_summary(net, stdout);
     example_check(e, net);
     if (e->save) example_try(e, net, "--save", e->save, cnn_save);
     if (e->checkpoint) example_try(e, net, "--checkpoint", e->checkpoint, cnn_checkpoint_save);
     if (e->report) example_try(e, net, "--report", e->report, example_open);
-    example_try(e, net, "the learning curves", svg, example_open);
-    example_try(e, net, "the learning curves", csv, example_open);
+    snprintf(file, sizeof file, "%s.svg", e->name);
+    example_try(e, net, "the learning curves", file, example_open);
+    snprintf(file, sizeof file, "%s.csv", e->name);
+    example_try(e, net, "the learning curves", file, example_open);
     if (e->load) cnn_load(net, e->load);
     if (e->checkpoint && example_exists(e->checkpoint)) {
         cnn_checkpoint_load(net, e->checkpoint);
@@ -390,8 +400,35 @@ static inline void example_train(example *e, cnn_net *net)
     }
     fflush(stdout);
     signal(SIGINT, example_interrupt);
+}
+
+/* Trains as the lecture does, up to that epoch, and prints a line for each. */
+static inline void example_fit(example *e, cnn_net *net, int epochs)
+{
+    cnn_fit_options o = { 0 };
+    o.progress_width = example_columns();
+    o.progress_bar = o.progress_width > 0;
+    o.epochs = epochs;
+    o.batch_size = e->batch;
+    o.test_batch_size = e->kind == EXAMPLE_PHOTOS ? e->batch : 256;        /* photographs are large */
+    o.augment = e->augment;
+    o.log = stdout;
+    o.progress = e->quiet ? NULL : stderr;
+    o.doctor = stderr;
+    o.each_epoch = example_each_epoch;
+    o.interrupted = example_is_interrupted;
+    o.user = e;
     cnn_fit_with(net, e->train, e->test, o);
     example_check(e, net);
+}
+
+/* Saves the files asked for, and draws the learning curves: on the terminal, in NAME.svg and in NAME.csv. */
+static inline void example_after(example *e, cnn_net *net)
+{
+    char svg[256], csv[256], title[256];
+    int epochs;
+    snprintf(svg, sizeof svg, "%s.svg", e->name);
+    snprintf(csv, sizeof csv, "%s.csv", e->name);
     cnn_history(net, &epochs);
     e->stopped = example_interrupted && epochs < e->epochs;
     if (e->stopped)
@@ -414,6 +451,13 @@ static inline void example_train(example *e, cnn_net *net)
         printf("Checkpoint: %s, from the end of epoch %d\n", e->checkpoint, epochs);
     else if (e->stopped && e->checkpoint)
         printf("Checkpoint: %s, from the middle of epoch 1, which will start again\n", e->checkpoint);
+}
+
+static inline void example_train(example *e, cnn_net *net)
+{
+    example_before(e, net);
+    example_fit(e, net, e->epochs);
+    example_after(e, net);
 }
 
 /* Returns the program's exit status: 130 after Ctrl-C, as shells expect. */

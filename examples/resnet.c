@@ -1,55 +1,14 @@
 /* Beyond the lecture: ResNet-20 (He et al. 2015, section 4.2) on CIFAR-10, with batch normalisation, shortcuts and
  * augmented pictures. A block's shortcut carries its input past two convolutions; where the shape changes, through a
- * convolution of 1 x 1. The names are torchvision's, so state dicts go to PyTorch and back.
+ * convolution of 1 x 1: network_resnet20 and residual_block in networks.h. The names are torchvision's, so state dicts go to
+ * PyTorch and back.
  *
  *     make resnet && ./resnet          or          cc -O2 examples/resnet.c -lm -o resnet
  */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
 #include "common.h"
-
-static void conv_norm(cnn_net *net, const char *block, const char *conv, const char *norm, int channels, int kernel, int stride)
-{
-    char name[60];
-    snprintf(name, sizeof name, "%s%s", block, conv);
-    cnn_name(net, name);
-    cnn_conv2d(net, .out_channels = channels, .kernel_size = kernel, .stride = stride, .padding = kernel / 2, .no_bias = 1);
-    snprintf(name, sizeof name, "%s%s", block, norm);
-    cnn_name(net, name);
-    cnn_batch_norm2d(net, 0);
-}
-
-static void residual_block(cnn_net *net, const char *block, int channels, int stride)
-{
-    int x = cnn_here(net), y;
-    conv_norm(net, block, "conv1", "bn1", channels, 3, stride);
-    cnn_relu(net);
-    conv_norm(net, block, "conv2", "bn2", channels, 3, 1);
-    y = cnn_here(net);
-    if (stride > 1) {
-        cnn_from(net, x);
-        conv_norm(net, block, "downsample.0", "downsample.1", channels, 1, stride);
-        cnn_add(net, y);
-    } else
-        cnn_add(net, x);
-    cnn_relu(net);
-}
-
-static void resnet20(cnn_net *net)                          /* 3 x 32 x 32 -> 10 */
-{
-    char block[20];
-    int stage, i;
-    conv_norm(net, "", "conv1", "bn1", 16, 3, 1);
-    cnn_relu(net);
-    for (stage = 1; stage <= 3; stage++)                    /* 16 x 32 x 32, 32 x 16 x 16, 64 x 8 x 8 */
-        for (i = 0; i < 3; i++) {
-            snprintf(block, sizeof block, "layer%d.%d.", stage, i);
-            residual_block(net, block, 8 << stage, stage > 1 && i == 0 ? 2 : 1);
-        }
-    cnn_global_avg_pool2d(net);
-    cnn_name(net, "fc");
-    cnn_linear(net, .out_features = 10);
-}
+#include "networks.h"
 
 int main(int argc, char **argv)
 {
@@ -69,7 +28,7 @@ int main(int argc, char **argv)
 
     net = cnn_new(3, 32, 32);
     example_begin(&e, net);
-    resnet20(net);
+    network_resnet20(net);
     cnn_sgd(net, .lr = .1f, .momentum = .9f, .nesterov = 1, .weight_decay = 5e-4f);
     cnn_one_cycle_lr(net, .max_lr = (float)e.lr, .total_steps = e.epochs * (e.train->count / e.batch));
     example_train(&e, net);

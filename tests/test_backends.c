@@ -502,8 +502,8 @@ static cnn_conv2d_shape random_conv2d(void)
 
 static int describe_pool(char *to, size_t room, const cnn_pool2d_shape *s)
 {
-    return snprintf(to, room, "%s pool of %d x %d x %d x %d to %d x %d, kernel %d x %d, stride %d x %d, padding %d x %d%s",
-                    s->average ? "average" : "max", s->batch, s->channels, s->in_height, s->in_width, s->out_height, s->out_width,
+    return snprintf(to, room, "%s%s pool of %d x %d x %d x %d to %d x %d, kernel %d x %d, stride %d x %d, padding %d x %d%s",
+                    s->adaptive ? "adaptive " : "", s->average ? "average" : "max", s->batch, s->channels, s->in_height, s->in_width, s->out_height, s->out_width,
                     s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->pad_height, s->pad_width,
                     s->exclude_padding ? " excluded" : "");
 }
@@ -672,10 +672,30 @@ static cnn_pool2d_shape random_pool2d(void)
     int batch = between(1, 20), channels = size_up_to(49), height = size_up_to(33), width = size_up_to(33);
     int average = below(2);
     cnn_pool2d_shape s = random_pool(batch, channels, height, width, average);
+    if (average && below(3) == 0) {
+        s.adaptive = 1;
+        s.kernel_height = s.kernel_width = s.stride_height = s.stride_width = 0;       /* not read */
+        s.pad_height = s.pad_width = s.exclude_padding = 0;
+        s.out_height = between(1, 9);
+        s.out_width = between(1, 9);
+    }
     while (pool_inputs(&s) > 100000) s.batch = (s.batch + 1) / 2, s.channels = (s.channels + 1) / 2;
     describe_pool(shape_text, sizeof shape_text, &s);
     if (whole) strcat(shape_text, ", whole numbers");
     return s;
+}
+
+/* The most windows that share a value, and the most values of a window */
+static double windows_of(const cnn_pool2d_shape *s)
+{
+    if (s->adaptive) return (s->out_height / s->in_height + 2.0) * (s->out_width / s->in_width + 2.0);
+    return (s->kernel_height / s->stride_height + 1.0) * (s->kernel_width / s->stride_width + 1.0);
+}
+
+static double values_of(const cnn_pool2d_shape *s)
+{
+    if (s->adaptive) return (s->in_height / s->out_height + 2.0) * (s->in_width / s->out_width + 2.0);
+    return (double)s->kernel_height * s->kernel_width;
 }
 
 static void pool2d_forward(void)
@@ -687,20 +707,19 @@ static void pool2d_forward(void)
     upload();
     for (i = 0; i < SIDES; i++) side[i].pool2d_forward(side[i].context, &s, at(y, i), at(x, i));
     download();
-    compare(y, s.average ? s.kernel_height * s.kernel_width : 0);
+    compare(y, s.average ? values_of(&s) : 0);
 }
 
 static void pool2d_backward(void)
 {
     cnn_pool2d_shape s = random_pool2d();
-    double windows = (s.kernel_height / s.stride_height + 1.0) * (s.kernel_width / s.stride_width + 1.0);  /* around one value */
     array *x = signs(values("x", INPUT, pool_inputs(&s))), *dx = output("dx", count(x));
     array *dy = values("dy", INPUT, pool_outputs(&s));
     int i;
     upload();
     for (i = 0; i < SIDES; i++) side[i].pool2d_backward(side[i].context, &s, at(dx, i), at(dy, i), at(x, i));
     download();
-    compare(dx, whole && !s.average ? 0 : 4 * windows);
+    compare(dx, whole && !s.average ? 0 : 4 * windows_of(&s));
 }
 
 /* ---- the linear layer ---- */
@@ -794,6 +813,7 @@ static void activation_forward(void)
     array *x, *y;
     int i, in_place = below(2);
     random_activation(&f, &slope);
+    if (!below(6)) f = CNN_GELU;
     snprintf(shape_text, sizeof shape_text, "%lu values within %g, activation %d slope %g%s", (unsigned long)n, most, (int)f, slope,
              in_place ? ", in place" : "");
     x = signs(values_within("x", in_place ? SUM : INPUT, n, -most, most));
@@ -802,7 +822,7 @@ static void activation_forward(void)
     upload();
     for (i = 0; i < SIDES; i++) side[i].activation_forward(side[i].context, f, slope, at(y, i), at(x, i), n);
     download();
-    for (i = 0; i < (int)n; i++) result(y, BOUND)[i] = fabsf(result(y, DIRECT)[i]);
+    for (i = 0; i < (int)n; i++) result(y, BOUND)[i] = fabsf(f == CNN_GELU ? begun(x, DIRECT)[i] : result(y, DIRECT)[i]);
     compare(y, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
 }
 
@@ -844,6 +864,28 @@ static void copy_channels(void)                             /* the channels that
     compare(to, 0);
 }
 
+static void pad2d(void)                                     /* padding, and cutting: the way back */
+{
+    cnn_pad2d_shape s;
+    array *to, *from;
+    size_t n;
+    int i;
+    s.batch = between(1, 20); s.channels = between(1, 7);
+    s.in_height = between(1, 20); s.in_width = between(1, 20);
+    s.top = between(-s.in_height, 5); s.left = between(-s.in_width, 5);
+    s.out_height = between(1, s.in_height + 10); s.out_width = between(1, s.in_width + 10);
+    n = product(s.batch, s.channels, s.out_height, s.out_width);
+    snprintf(shape_text, sizeof shape_text, "%d x %d x %d x %d to %d x %d, top %d, left %d", s.batch, s.channels, s.in_height, s.in_width,
+             s.out_height, s.out_width, s.top, s.left);
+    to = output("to", n);
+    from = values_within("from", INPUT, product(s.batch, s.channels, s.in_height, s.in_width), -3, 3);
+    upload();
+    for (i = 0; i < SIDES; i++) side[i].pad2d(side[i].context, &s, at(to, i), at(from, i));
+    download();
+    for (i = 0; i < (int)n; i++) result(to, BOUND)[i] = fabsf(result(to, DIRECT)[i]);
+    compare(to, 0);
+}
+
 static void activation_backward(void)
 {
     size_t n = length();
@@ -852,6 +894,7 @@ static void activation_backward(void)
     array *y, *dy, *dx;
     int i, in_place = below(2);
     random_activation(&f, &slope);
+    if (!below(6)) f = CNN_GELU;                            /* then y is x */
     snprintf(shape_text, sizeof shape_text, "%lu values, activation %d slope %g%s", (unsigned long)n, (int)f, slope,
              in_place ? ", in place" : "");
     y = f == CNN_SIGMOID ? values_within("y", INPUT, n, 0, 1) : values("y", INPUT, n);
@@ -859,7 +902,8 @@ static void activation_backward(void)
     dx = in_place ? dy : output("dx", n);
     upload();
     for (i = 0; i < SIDES; i++)
-        side[i].activation_backward(side[i].context, i == BOUND ? CNN_NO_ACTIVATION : f, slope, at(dx, i), at(dy, i), at(y, i), n);
+        side[i].activation_backward(side[i].context, i == BOUND ? CNN_NO_ACTIVATION : f, slope, at(dx, i), at(dy, i),
+                                    f == CNN_GELU ? NULL : at(y, i), f == CNN_GELU ? at(y, i) : NULL, n);
     download();
     compare(dx, f == CNN_NO_ACTIVATION || f == CNN_RELU ? 0 : 1);
 }
@@ -877,6 +921,38 @@ static cnn_map_shape random_map(int channels, int pixels)
 }
 
 static size_t map_values(const cnn_map_shape *s) { return (size_t)s->batch * s->channels * s->pixels; }
+
+static void prelu_forward(void)
+{
+    cnn_map_shape s = random_map(33, 257);
+    size_t n = map_values(&s), i;
+    array *x = signs(values("x", INPUT, n)), *a = values("weight", INPUT, (size_t)s.channels), *y = output("y", n);
+    int k;
+    if (!below(4)) add_nan(x);
+    upload();
+    for (k = 0; k < SIDES; k++) side[k].prelu_forward(side[k].context, &s, at(y, k), at(x, k), at(a, k));
+    download();
+    for (i = 0; i < n; i++) result(y, BOUND)[i] = fabsf(result(y, DIRECT)[i]);
+    compare(y, 1);
+}
+
+static void prelu_backward(void)
+{
+    cnn_map_shape s = random_map(33, 257);
+    size_t n = map_values(&s), sums = (size_t)s.batch * (size_t)s.channels, i;
+    array *x = values("x", INPUT, n), *a = values("weight", INPUT, (size_t)s.channels), *dy = values("dy", INPUT, n);
+    array *dx = below(4) ? output("dx", n) : NULL, *da = below(4) ? values("dweight", SUM, (size_t)s.channels) : NULL;
+    array *work = scratch(sizeof(float) * sums, sizeof(float) * sums);
+    int k;
+    for (i = 0; i < n; i++) begun(x, BOUND)[i] *= -1, begun(dy, BOUND)[i] *= -1;           /* so all count for da */
+    upload();
+    for (k = 0; k < SIDES; k++)
+        side[k].prelu_backward(side[k].context, &s, at(dx, k), at(da, k), at(dy, k), at(x, k), at(a, k), (float *)at(work, k));
+    download();
+    for (i = 0; dx && i < n; i++) result(dx, BOUND)[i] = fabsf(result(dx, DIRECT)[i]);
+    compare(dx, 1);
+    compare(da, (double)s.batch * s.pixels + 1);
+}
 
 /* exp(x - max x) is off by |x - max x| roundings of x alone: M is as many times y. */
 static void softmax_forward(void)
@@ -1313,7 +1389,8 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "conv2d_forward", conv2d_forward, 1 }, { "conv2d_backward", conv2d_backward, 1 },
     { "pool2d_forward", pool2d_forward, 1 }, { "pool2d_backward", pool2d_backward, 1 },
     { "linear_forward", linear_forward, 1 }, { "linear_backward", linear_backward, 1 },
-    { "add", addition, 0 }, { "copy_channels", copy_channels, 0 },
+    { "add", addition, 0 }, { "copy_channels", copy_channels, 0 }, { "pad2d", pad2d, 0 },
+    { "prelu_forward", prelu_forward, 0 }, { "prelu_backward", prelu_backward, 0 },
     { "activation_forward", activation_forward, 0 }, { "activation_backward", activation_backward, 0 },
     { "batch_norm_forward", batch_norm_forward, 0 }, { "batch_norm_backward", batch_norm_backward, 0 },
     { "softmax_forward", softmax_forward, 0 }, { "softmax_backward", softmax_backward, 0 },

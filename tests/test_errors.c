@@ -223,6 +223,16 @@ static void test_sizes(void)
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .in_features = 288), "layer 2 (linear): ", ".out_features", "0");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = -1), "layer 2 (linear): ", "-1");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = 1, .init = (cnn_init)-1), "layer 2 (linear): ", "init -1");
+    IMPOSSIBLE(cnn_adaptive_avg_pool2d(net, .output_height = 3), "layer 1 (adaptive_avg_pool2d): needs .output_size of at least 1, but has 3 x 0");
+    IMPOSSIBLE(cnn_adaptive_avg_pool2d(net, .output_size = -2), "layer 1 (adaptive_avg_pool2d): ", "-2 x -2");
+    IMPOSSIBLE(cnn_flatten(net); cnn_adaptive_avg_pool2d(net, .output_size = 1), "layer 2 (adaptive_avg_pool2d): ", "flat", "288");
+    IMPOSSIBLE(cnn_adaptive_avg_pool2d(net, .output_size = 2000000000), "layer 1 (adaptive_avg_pool2d): ", "4 x 2000000000 x 2000000000");
+    IMPOSSIBLE(cnn_zero_pad2d(net, .padding = 2, .padding_top = -1), "layer 1 (zero_pad2d): ", "at least 0", "left 2, right 2, top -1, bottom 2");
+    IMPOSSIBLE(cnn_zero_pad2d(net, .padding = 2147483647), "layer 1 (zero_pad2d): ", "4294967303 x 4294967302", "536870911");
+    IMPOSSIBLE(cnn_flatten(net); cnn_zero_pad2d(net, .padding = 1), "layer 2 (zero_pad2d): ", "flat", "288");
+    IMPOSSIBLE(cnn_prelu(net, .num_parameters = 3), "layer 1 (prelu): has .num_parameters = 3, but its input has 4 channels; give 4,", "or 1 for all");
+    IMPOSSIBLE(cnn_prelu(net, .num_parameters = -4), "layer 1 (prelu): ", "-4");
+    IMPOSSIBLE(cnn_prelu(net, .init = INFINITY), "layer 1 (prelu): ", "init", "inf");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = -0.5f), "layer 1 (leaky_relu): ", "negative_slope", "-0.5");
     IMPOSSIBLE(cnn_leaky_relu(net, .negative_slope = NAN), "layer 1 (leaky_relu): ", "nan");
     IMPOSSIBLE(cnn_dropout(net, .p = 1.5f), "layer 1 (dropout): ", "p ", "1.5");

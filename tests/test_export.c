@@ -4,7 +4,7 @@
 #include "../cnn.h"
 #include "folder.h"
 
-enum { SAMPLES = 2, MOST = 104, VALUES = 1 << 15, STREAM = 77 };
+enum { SAMPLES = 2, MOST = 110, VALUES = 1 << 15, STREAM = 77 };
 
 static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
 
@@ -121,11 +121,17 @@ static cnn_net *fixed(int i)
     case 9: cnn_global_avg_pool2d(net); cnn_linear(net, .out_features = 3); return net;
     case 10: cnn_avg_pool2d(net, .kernel_size = 2); cnn_global_avg_pool2d(net); cnn_flatten(net); return net;
     case 11: conv(net, convolutions[0]); cnn_relu(net); return net;
-    case 12: cnn_batch_norm2d(net, 0); trained(net); return net;
-    case 13: cnn_batch_norm2d(net, .no_affine = 1, .eps = .25f); cnn_relu(net); trained(net); return net;
-    case 14: cnn_flatten(net); cnn_batch_norm1d(net, .eps = 1e-3f); trained(net); return net;
-    case 15: conv(net, convolutions[0]); cnn_batch_norm2d(net, 0); cnn_relu(net); trained(net); return net;
-    case 16: cnn_free(net); return lenet();
+    case 12: cnn_free(net); return lenet();
+    case 13: cnn_gelu(net); return net;
+    case 14: cnn_prelu(net, .init = .3f); cnn_conv2d(net, .out_channels = 2, .kernel_size = 1); cnn_prelu(net, .num_parameters = 2); return net;
+    case 15: cnn_zero_pad2d(net, .padding_left = 1, .padding_right = 2, .padding_top = 3); return net;
+    case 16: cnn_adaptive_avg_pool2d(net, .output_size = 3); return net;       /* 5 x 4: windows that share */
+    case 17: cnn_adaptive_avg_pool2d(net, .output_height = 5, .output_width = 2); return net;      /* and that do not */
+    case 18: cnn_adaptive_avg_pool2d(net, .output_height = 7, .output_width = 6); return net;      /* larger than it was */
+    case 19: cnn_batch_norm2d(net, 0); trained(net); return net;
+    case 20: cnn_batch_norm2d(net, .no_affine = 1, .eps = .25f); cnn_relu(net); trained(net); return net;
+    case 21: cnn_flatten(net); cnn_batch_norm1d(net, .eps = 1e-3f); trained(net); return net;
+    case 22: conv(net, convolutions[0]); cnn_batch_norm2d(net, 0); cnn_relu(net); trained(net); return net;
     default: cnn_free(net); return NULL;
     }
 }
@@ -150,7 +156,7 @@ static cnn_net *random_net(void)
     int layers = 1 + draw(6), i;
     if (draw(2)) cnn_to(net, "direct");
     for (i = 0; i < layers; i++)
-        switch (draw(12)) {
+        switch (draw(16)) {
         case 0: case 1: case 2:
             conv(net, (cnn_conv2d_options){ .out_channels = 2 * (1 + draw(4)), .kernel_height = 1 + draw(4), .kernel_width = 1 + draw(4),
                 .stride_height = 1 + draw(3), .stride_width = 1 + draw(3), .padding_height = draw(4), .padding_width = draw(4),
@@ -168,6 +174,9 @@ static cnn_net *random_net(void)
         case 5: cnn_relu(net); break;
         case 6: cnn_leaky_relu(net, .negative_slope = .1f * (float)(1 + draw(5))); break;
         case 7: if (draw(2)) cnn_sigmoid(net); else cnn_tanh(net); break;
+        case 9: if (draw(2)) cnn_gelu(net); else cnn_prelu(net, .num_parameters = draw(2), .init = .1f * (float)(1 + draw(5))); break;
+        case 10: cnn_zero_pad2d(net, .padding = draw(3), .padding_left = draw(3), .padding_bottom = draw(3)); break;
+        case 11: cnn_adaptive_avg_pool2d(net, .output_height = 1 + draw(6), .output_width = 1 + draw(6)); break;
         case 8: if (draw(2)) cnn_dropout(net, .p = .5f); else cnn_softmax(net); break;
         default: join(net); break;
         }
@@ -328,7 +337,7 @@ static void take_branches(void)
 
 static void agree_with_predict(void)
 {
-    int count = getenv("CNN_TEST_SHORT") ? 74 : MOST, i;
+    int count = getenv("CNN_TEST_SHORT") ? 80 : MOST, i;
     cnn_net *net;
     FILE *out;
     for (i = 0; (net = fixed(i)) != NULL; i++) take(net);
@@ -393,7 +402,7 @@ static void is_readable(void)
     CHECK(strstr(text, "void my_net_2(float y[2], const float x[36]);"), "%.300s", text);
     CHECK(strstr(text, "x: 1 x 6 x 6, one sample (channels, rows, columns), scaled as the network saw them in training\n"), "%.900s", text);
     CHECK(strstr(text, "Its numbers take 456 bytes, its buffers 720 bytes of RAM."), "%.900s", text);
-    CHECK(strstr(text, "\n 6  b.5 (linear)                2         74            72        8\n"), "%.900s", text);
+    CHECK(strstr(text, "\n 6  b.5 (linear)                     2         74            72        8\n"), "%.900s", text);
     CHECK(strstr(text, "    static float buffer1[144];\n    static float buffer2[36];\n\n"
                        "    layer1_conv2d(buffer1, x);                       /* 4 x 6 x 6 */\n"
                        "    layer2_relu(buffer1, buffer1);                   /* 4 x 6 x 6 */\n"

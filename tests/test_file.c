@@ -1725,6 +1725,141 @@ static void test_memory(void)
     cnn_data_free(data);
 }
 
+/* ---- metadata ---- */
+
+static int read_says(const char *name, const char *key, const char *words)
+{
+    char value[600] = "untouched";
+    int good = !cnn_read_metadata(in_folder(name), key, value, sizeof value) && strstr(value, words) && !strchr(value, '\n');
+    if (!good) printf("   %s, \"%s\": %s\n", name, key, value);
+    return good;
+}
+
+static void test_metadata(void)
+{
+    static const char *const values[] = { "cat\ndog", "", "quote\" back\\slash /", "\1\b\t\r\x1f\x7f", "\xea\xb3\xa0\xec\x96\x91\xec\x9d\xb4 \xf0\x9f\x90\xb1", "%s %d" };
+    char value[600], key[40], *large;
+    unsigned char file[2000];
+    cnn_net *net = small(), *other = small();
+    size_t i, count, plain;
+    long n, bad = 0;
+    fill(net, 1);
+    plain = cnn_save_memory(net, ".safetensors", NULL, 0);
+    for (i = 0; i < 6; i++) {
+        sprintf(key, "key %d \"\n", (int)i);
+        CHECK(cnn_set_metadata(net, key, "another") && cnn_set_metadata(net, key, values[i]), "metadata %d: %s", (int)i, said(net));
+    }
+    CHECK(cnn_save(net, in_folder("a.safetensors")), "%s", said(net));
+    for (i = 0; i < 6; i++) {
+        sprintf(key, "key %d \"\n", (int)i);
+        CHECK(cnn_read_metadata(in_folder("a.safetensors"), key, value, sizeof value) == 1 && !strcmp(value, values[i]), "value %d is \"%s\"", (int)i, value);
+        count = strlen(values[i]) + 1;
+        CHECK(cnn_read_metadata(in_folder("a.safetensors"), key, value, count) == 1 && !strcmp(value, values[i]), "value %d in %d bytes", (int)i, (int)count);
+        CHECK(!cnn_read_metadata(in_folder("a.safetensors"), key, value, count - 1), "value %d in %d bytes", (int)i, (int)count - 1);
+    }
+    CHECK(cnn_read_metadata(in_folder("a.safetensors"), "format", value, sizeof value) && !strcmp(value, "pt"), "format is %s", value);
+
+    /* the weights are what they were, and loading takes no metadata over */
+    CHECK(cnn_load(other, in_folder("a.safetensors")) && same_parameters(net, other), "%s", said(other));
+    CHECK(cnn_save_memory(other, ".safetensors", NULL, 0) == plain, "cnn_load took metadata over");
+    CHECK(cnn_checkpoint_save(net, in_folder("a.safetensors")) && cnn_checkpoint_load(other, in_folder("a.safetensors")), "a checkpoint: %s", said(other));
+    CHECK(read_says("a.safetensors", "key 0 \"\n", "it has format, optimizer, schedule, version"), "of a checkpoint");
+
+    /* PyTorch's format has no place for it; taken away, everything is as before */
+    cnn_save(other, in_folder("a.pth"));
+    CHECK(!cnn_save(net, in_folder("a.pth")) && strstr(said(net), "PyTorch's format has no place for metadata (\"key 0"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_save_memory(net, ".pth", NULL, 0) && strstr(said(net), "no place for metadata"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(cnn_load(other, in_folder("a.pth")), "the old .pth: %s", said(other));
+    for (i = 6; i-- > 0; ) {
+        sprintf(key, "key %d \"\n", (int)i);
+        CHECK(cnn_set_metadata(net, key, NULL) && cnn_set_metadata(net, key, NULL), "%s", said(net));
+    }
+    CHECK(cnn_save_memory(net, ".safetensors", NULL, 0) == plain && cnn_save(net, in_folder("a.pth")), "taken away: %s", said(net));
+
+    /* a value of many kilobytes */
+    large = (char *)malloc(50001);
+    if (!large) exit(1);
+    for (i = 0; i < 50000; i++) large[i] = (char)('a' + i % 26);
+    large[50000] = 0;
+    cnn_set_metadata(net, "large", large);
+    cnn_save(net, in_folder("a.safetensors"));
+    memset(large, 0, 50001);
+    CHECK(cnn_read_metadata(in_folder("a.safetensors"), "large", large, 50001) && strlen(large) == 50000 && large[49999] == 'a' + 49999 % 26, "%.200s", large);
+    free(large);
+    CHECK(read_says("a.safetensors", "large", "its \"large\" takes 50001 bytes, but there is room for 600"), "too little room");
+    CHECK(!cnn_read_metadata(in_folder("a.safetensors"), "large", NULL, 0), "no room at all");
+    CHECK(!cnn_read_metadata(in_folder("a.safetensors"), "large", value, 9) && !strncmp(value, in_folder("a.safetensors"), 8) && !value[8], "the message where there is room for 9: %s", value);
+
+    /* what cannot be set */
+    CHECK(!cnn_set_metadata(net, "format", "x") && strstr(said(net), "the key \"format\" cannot be set"), "%s", said(net));
+    CHECK(!cnn_set_metadata(net, "a", "b"), "set in a network in error");
+    cnn_clear_error(net);
+    CHECK(!cnn_set_metadata(net, "", "x") && strstr(said(net), "the key \"\" cannot be set"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_set_metadata(net, NULL, "x") && strstr(said(net), "cannot be set"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_set_metadata(net, "\xff", "x") && strstr(said(net), "is not UTF-8"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_set_metadata(net, "x", "\xed\xa0\x80") && strstr(said(net), "the value of \"x\" is not UTF-8"), "%s", said(net));
+    cnn_clear_error(net);
+    CHECK(!cnn_set_metadata(NULL, "a", "b"), "no network");
+    cnn_save(net, in_folder("a.safetensors"));
+    CHECK(read_says("a.safetensors", "x", "has no metadata \"x\"; it has format, large"), "what was refused is not written");
+
+    /* what cannot be read */
+    CHECK(read_says("nothing.safetensors", "x", "nothing.safetensors: cannot be opened"), "no file");
+    CHECK(!cnn_read_metadata(NULL, "x", value, sizeof value) && strstr(value, "cannot be opened"), "no path: %s", value);
+    CHECK(!cnn_read_metadata(in_folder("a.safetensors"), NULL, value, sizeof value) && strstr(value, "has no metadata \"\"; it has"), "no key: %s", value);
+    CHECK(read_says("a.pth", "x", "it is of PyTorch's format; only .safetensors files"), "a .pth");
+    write_bytes("t.safetensors", "<html><body>not found", 21);
+    CHECK(read_says("t.safetensors", "x", "is a web page"), "a web page");
+    write_bytes("t.safetensors", "\x89PNG\r\n\x1a\n0123456789", 18);
+    CHECK(read_says("t.safetensors", "x", "is it a .safetensors file?"), "a picture");
+    write_bytes("t.safetensors", "\2\0\0\0\0\0\0\0{}", 10);
+    CHECK(read_says("t.safetensors", "x", "has no metadata \"x\"; it has none"), "no metadata");
+    cnn_set_metadata(net, "large", NULL);
+    cnn_set_metadata(net, "x", "y");
+    count = cnn_save_memory(net, ".safetensors", file, sizeof file);
+    write_bytes("t.safetensors", file, count - 1);
+    CHECK(read_says("t.safetensors", "x", "do not fill the"), "a cut file");
+
+    /* without memory */
+    cnn_free(net);
+    net = small();
+    cnn_set_metadata(net, "x", "y");
+    for (n = 0; n < 50; n++) {
+        int done;
+        cnn_clear_error(net);
+        cnn_set_metadata(net, "k", NULL);
+        memset(value, 'v', 500);
+        value[500] = 0;
+        allocations_left = n;
+        done = cnn_set_metadata(net, "k", value);
+        allocations_left = -1;
+        if (done) break;
+        if (!strstr(said(net), "out of memory")) bad++;
+        cnn_clear_error(net);
+        cnn_save(net, in_folder("t.safetensors"));
+        if (!cnn_read_metadata(in_folder("t.safetensors"), "x", value, sizeof value) || strcmp(value, "y")
+            || cnn_read_metadata(in_folder("t.safetensors"), "k", value, sizeof value)) bad++;
+    }
+    CHECK(n > 0 && n < 50 && !bad, "%ld of %ld failed allocations", bad, n);
+    cnn_save(net, in_folder("t.safetensors"));
+    for (n = 0; n < 50; n++) {
+        int done;
+        allocations_left = n;
+        done = cnn_read_metadata(in_folder("t.safetensors"), "x", value, sizeof value);
+        allocations_left = -1;
+        if (done) break;
+        if (!strstr(value, "out of memory")) bad++;
+    }
+    CHECK(n > 0 && n < 50 && !bad, "reading: %ld of %ld failed allocations", bad, n);
+    cnn_free(net);
+    cnn_free(other);
+}
+
 int main(void)
 {
     static const char *const left[] = { "a.safetensors", "a.pth", "a.pt", "n.safetensors", "n.pth", "s.safetensors", "d.safetensors", "p.pth", "t.safetensors", "t.pth", "t.ckpt",
@@ -1760,6 +1895,7 @@ int main(void)
     test_checkpoint();
     test_backend();
     test_memory();
+    test_metadata();
     for (i = 0; i < sizeof left / sizeof *left; i++) remove(in_folder(left[i]));
     folder_remove();
     return test_end("file");

@@ -157,6 +157,15 @@ static void call(cnn_net *net, const char *line)
     else if (IS("max_pool2d")) cnn_max_pool2d_with(net, pool2d_options(line));
     else if (IS("avg_pool2d")) cnn_avg_pool2d_with(net, pool2d_options(line));
     else if (IS("global_avg_pool2d")) cnn_global_avg_pool2d(net);
+    else if (IS("adaptive_avg_pool2d"))
+        cnn_adaptive_avg_pool2d(net, .output_size = number(line, "output_size"), .output_height = number(line, "output_height"),
+                                .output_width = number(line, "output_width"));
+    else if (IS("zero_pad2d"))
+        cnn_zero_pad2d(net, .padding = number(line, "padding"), .padding_left = number(line, "padding_left"),
+                       .padding_right = number(line, "padding_right"), .padding_top = number(line, "padding_top"),
+                       .padding_bottom = number(line, "padding_bottom"));
+    else if (IS("prelu")) cnn_prelu(net, .num_parameters = number(line, "num_parameters"));
+    else if (IS("gelu")) cnn_gelu(net);
     else if (IS("linear")) cnn_linear(net, .out_features = number(line, "out_features"), .no_bias = number(line, "no_bias"));
     else if (IS("batch_norm2d")) cnn_batch_norm2d_with(net, batch_norm_options(line));
     else if (IS("batch_norm1d")) cnn_batch_norm1d_with(net, batch_norm_options(line));
@@ -510,6 +519,7 @@ static void test_dropout(const char *backend, float p)
 static kind kinds[] = {
     { "convolution",   1e-5, run_operation, 0, 0 },        /* float sums of up to 297 products; gradients, of up to 1680: 5 times as much */
     { "pooling",       2e-6, run_operation, 0, 0 },        /* max is exact; dx: a float sum over up to 20 windows */
+    { "prelu",         2e-6, run_operation, 0, 0 },        /* da: a sum in double of up to 185 products */
     { "activation",    2e-6, run_operation, 0, 0 },        /* computed in double; dx begins with the rounded y */
     { "linear",        5e-6, run_operation, 0, 0 },        /* float sums of up to 130 products; gradients as above */
     { "chain",         5e-6, run_operation, 0, 0 },        /* float sums of up to 27 products, and what they grow to after activation */

@@ -6,13 +6,15 @@
 
 enum { MOST = 24, N = 3, OUTPUTS = 4, ROOM = N * 12 * 8 * 8 };
 
-typedef enum kind { SAMPLES, CONV, ACTIVATION, POOL, ADD, CONCAT, FLATTEN, LINEAR, SOFTMAX } kind;
+typedef enum kind { SAMPLES, CONV, ACTIVATION, POOL, ADD, CONCAT, FLATTEN, LINEAR, SOFTMAX, NORM, PRELU, ADAPTIVE, PAD, DROPOUT } kind;
 
 typedef struct node {
     kind kind;
     int a, b;                               /* the nodes it reads */
     int c, h, w;                            /* of its output */
     int size, stride, average;              /* of a kernel; pad: size / 2 for a convolution, 0 for pooling */
+    int top, left;                          /* of zero padding */
+    int slopes;                             /* of PReLU */
     cnn_activation f;
     int frozen;
     char name[16];
@@ -51,9 +53,17 @@ static node *new_node(kind k, int a)
 
 static int inputs_of(const node *n) { return nodes[n->a].c * (n->kind == LINEAR ? nodes[n->a].h * nodes[n->a].w : n->size * n->size); }
 
+/* How many weights and biases it learns */
+static int weights_of(const node *n)
+{
+    return n->kind == CONV || n->kind == LINEAR ? n->c * inputs_of(n) : n->kind == NORM ? n->c : n->kind == PRELU ? n->slopes : 0;
+}
+
+static int biases_of(const node *n) { return n->kind == CONV || n->kind == LINEAR || n->kind == NORM ? n->c : 0; }
+
 static void random_layer(cnn_net *net, int here)
 {
-    int what = below(10), other = below(count);
+    int what = below(15), other = below(count);
     node *n;
     if (what == 0 && count > 2) {                          /* go on from elsewhere */
         cnn_from(net, other);
@@ -61,8 +71,8 @@ static void random_layer(cnn_net *net, int here)
         CHECK(cnn_here(net) == other, "cnn_from(%d), but cnn_here is %d", other, cnn_here(net));
     }
     if (what <= 3) {
-        static const cnn_activation all[] = { CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH };
-        cnn_activation f = all[below(4)];
+        static const cnn_activation all[] = { CNN_RELU, CNN_LEAKY_RELU, CNN_SIGMOID, CNN_TANH, CNN_GELU };
+        cnn_activation f = all[below(5)];
         n = new_node(CONV, here);
         n->size = below(2) ? 3 : 1;
         n->stride = below(4) || n->h < 3 ? 1 : 2;
@@ -76,6 +86,7 @@ static void random_layer(cnn_net *net, int here)
         n->f = f;
         cnn_name(net, n->name);
         if (f == CNN_RELU) cnn_relu(net); else if (f == CNN_SIGMOID) cnn_sigmoid(net); else if (f == CNN_TANH) cnn_tanh(net);
+        else if (f == CNN_GELU) cnn_gelu(net);
         else cnn_leaky_relu(net, .negative_slope = .25f);
     } else if (what == 4 && nodes[here].h > 1 && nodes[here].w > 1) {
         n = new_node(POOL, here);
@@ -88,6 +99,31 @@ static void random_layer(cnn_net *net, int here)
         n = new_node(SOFTMAX, here);
         cnn_name(net, n->name);
         cnn_softmax(net);
+    } else if (what == 10) {
+        n = new_node(NORM, here);
+        cnn_name(net, n->name);
+        cnn_batch_norm2d(net, .eps = .5f);
+    } else if (what == 11) {
+        n = new_node(PRELU, here);
+        n->slopes = below(2) ? 1 : n->c;
+        cnn_name(net, n->name);
+        cnn_prelu(net, .num_parameters = n->slopes);
+    } else if (what == 12) {
+        n = new_node(ADAPTIVE, here);
+        n->h = 1 + below(8); n->w = 1 + below(8);
+        cnn_name(net, n->name);
+        if (!below(3)) n->h = n->w = 1, cnn_global_avg_pool2d(net);
+        else cnn_adaptive_avg_pool2d(net, .output_height = n->h, .output_width = n->w);
+    } else if (what == 13 && nodes[here].h <= 5 && nodes[here].w <= 5) {
+        n = new_node(PAD, here);
+        n->top = below(3); n->left = below(3);
+        n->h += n->top + 1; n->w += n->left;
+        cnn_name(net, n->name);
+        cnn_zero_pad2d(net, .padding_top = n->top, .padding_left = n->left, .padding_bottom = 1);
+    } else if (what == 14) {
+        n = new_node(DROPOUT, here);
+        cnn_name(net, n->name);
+        cnn_dropout(net, .p = .25f);
     } else {                                               /* a join with the last place that fits */
         int join = what < 8 ? ADD : CONCAT, b;
         for (b = other; b >= 0; b--) {
@@ -110,11 +146,16 @@ static void copy_weights(cnn_net *net)
     int i, k;
     for (i = 1; i < count; i++) {
         node *n = &nodes[i];
-        if (n->kind != CONV && n->kind != LINEAR) continue;
+        if (!weights_of(n)) continue;
         snprintf(key, sizeof key, "%s.weight", n->name);
+        for (k = 0; k < 16; k++) w[k] = (float)(real() + .5);              /* those of NORM and PRELU are alike */
+        if (n->kind == NORM || n->kind == PRELU) cnn_set(net, key, w, (size_t)weights_of(n));
         cnn_get(net, key, w, sizeof w / sizeof *w);
-        for (k = 0; k < n->c * inputs_of(n); k++) n->weight[k] = (double)w[k];
+        for (k = 0; k < weights_of(n); k++) n->weight[k] = (double)w[k];
+        if (!biases_of(n)) continue;
         snprintf(key, sizeof key, "%s.bias", n->name);
+        for (k = 0; k < 16; k++) w[k] = (float)real();
+        if (n->kind == NORM) cnn_set(net, key, w, (size_t)n->c);
         cnn_get(net, key, w, 16);
         for (k = 0; k < n->c; k++) n->bias[k] = (double)w[k];
     }
@@ -133,6 +174,60 @@ static void add_to(node *x, int n, int c, int j, int i, double d)
 }
 
 static double *place_of(double *y, const node *o, int n, int c, int j, int i) { return y + ((n * o->c + c) * o->h + j) * o->w + i; }
+
+/* The sum over channel k of x (0), (x - mean)^2 (1), dy (2) or dy (x - mean) (3) */
+static double sum_over(const node *o, int k, int what, double mean)
+{
+    const node *a = &nodes[o->a];
+    double sum = 0;
+    int n, p;
+    for (n = 0; n < N; n++)
+        for (p = 0; p < a->h * a->w; p++) {
+            double x = a->y[(n * a->c + k) * a->h * a->w + p], dy = o->dy[(n * a->c + k) * a->h * a->w + p];
+            sum += what == 0 ? x : what == 1 ? (x - mean) * (x - mean) : what == 2 ? dy : dy * (x - mean);
+        }
+    return sum;
+}
+
+static void one_of_norm(node *o, int n, int k, int j, int i, int back)
+{
+    node *a = &nodes[o->a];
+    double m = N * a->h * a->w, mean = sum_over(o, k, 0, 0) / m, inverse = 1 / sqrt(sum_over(o, k, 1, mean) / m + .5);
+    double xh = (value_of(a, n, k, j, i) - mean) * inverse, d = *place_of(o->dy, o, n, k, j, i);
+    if (!back) *place_of(o->y, o, n, k, j, i) = o->weight[k] * xh + o->bias[k];
+    else {
+        o->dbias[k] += d;
+        o->dweight[k] += d * xh;
+        add_to(a, n, k, j, i, o->weight[k] * inverse * (d - sum_over(o, k, 2, 0) / m - xh * inverse * sum_over(o, k, 3, mean) / m));
+    }
+}
+
+static void one_of_adaptive(node *o, int n, int k, int j, int i, int back)
+{
+    node *a = &nodes[o->a];
+    double sum = 0, d = *place_of(o->dy, o, n, k, j, i);
+    int row, column, count_of = 0, pass;
+    for (pass = 0; pass <= back; pass++)                   /* which pixels lie in it: those that overlap [j h / h', (j + 1) h / h') */
+        for (row = 0; row < a->h; row++)
+            for (column = 0; column < a->w; column++) {
+                if ((row + 1) * o->h <= j * a->h || row * o->h >= (j + 1) * a->h) continue;
+                if ((column + 1) * o->w <= i * a->w || column * o->w >= (i + 1) * a->w) continue;
+                if (pass) add_to(a, n, k, row, column, d / count_of);
+                else sum += value_of(a, n, k, row, column), count_of++;
+            }
+    if (!back) *place_of(o->y, o, n, k, j, i) = sum / count_of;
+}
+
+static double activation_slope_of(const node *o, double x, double y)
+{
+    switch (o->f) {
+    case CNN_RELU: return x > 0;
+    case CNN_LEAKY_RELU: return x > 0 ? 1 : .25;
+    case CNN_SIGMOID: return y * (1 - y);
+    case CNN_TANH: return 1 - y * y;
+    default: return (1 + erf(x / sqrt(2))) / 2 + x * exp(-x * x / 2) / sqrt(2 * 3.14159265358979324);
+    }
+}
 
 /* One output value, or what its gradient gives to the inputs and parameters */
 static void one(node *o, int n, int k, int j, int i, int back)
@@ -162,7 +257,7 @@ static void one(node *o, int n, int k, int j, int i, int back)
         v = value_of(a, n, k, j, i);
         if (o->f <= CNN_LEAKY_RELU && fabs(v) < nearest) nearest = fabs(v);
         if (!back) *y = cnn__activation_at(o->f, .25, v);
-        else add_to(a, n, k, j, i, d * (o->f == CNN_RELU ? v > 0 : o->f == CNN_LEAKY_RELU ? (v > 0 ? 1 : .25) : o->f == CNN_SIGMOID ? *y * (1 - *y) : 1 - *y * *y));
+        else add_to(a, n, k, j, i, d * activation_slope_of(o, v, *y));
         break;
     case POOL:
         for (most = -1e30, sum = 0, p = 0; p < 4; p++) {
@@ -195,6 +290,28 @@ static void one(node *o, int n, int k, int j, int i, int back)
         if (!back) *y = a->y[n * o->c + k];
         else a->dy[n * o->c + k] += d;
         break;
+    case NORM: one_of_norm(o, n, k, j, i, back); break;
+    case ADAPTIVE: one_of_adaptive(o, n, k, j, i, back); break;
+    case PRELU:
+        v = value_of(a, n, k, j, i);
+        if (fabs(v) < nearest && v != 0) nearest = fabs(v);
+        w = o->slopes > 1 ? k : 0;
+        if (!back) *y = v > 0 ? v : o->weight[w] * v;
+        else {
+            add_to(a, n, k, j, i, v > 0 ? d : o->weight[w] * d);
+            if (v <= 0) o->dweight[w] += v * d;
+        }
+        break;
+    case PAD:
+        if (!back) *y = value_of(a, n, k, j - o->top, i - o->left);
+        else add_to(a, n, k, j - o->top, i - o->left, d);
+        break;
+    case DROPOUT:                                           /* the mask of the first pass; layer i is place i + 1 */
+        at = ((n * o->c + k) * o->h + j) * o->w + i;
+        sum = cnn__unit(cnn__word(seed, (uint32_t)(o - nodes - 1), 1, (size_t)at)) >= .25f ? 1 / .75 : 0;
+        if (!back) *y = sum * value_of(a, n, k, j, i);
+        else add_to(a, n, k, j, i, sum * d);
+        break;
     default: break;
     }
 }
@@ -213,7 +330,7 @@ static void evaluate(int back)
 
 static double difference(const float *is, const double *should, int n)
 {
-    double most = 1e-3, worst = 0;
+    double most = 1e-2, worst = 0;             /* before a normalisation the sum of a bias's gradient is 0, all rounding */
     int i;
     for (i = 0; i < n; i++) if (fabs(should[i]) > most) most = fabs(should[i]);
     for (i = 0; i < n; i++) if (!(fabs((double)is[i] - should[i]) <= worst)) worst = fabs((double)is[i] - should[i]);
@@ -256,6 +373,107 @@ static cnn_net *random_graph(const char *backend)
     return net;
 }
 
+/* ---- the drawing in the report: its boxes and lines, read back from the SVG ---- */
+
+typedef struct box { int x, y, width, height; } box;
+typedef struct line { int x0, y0, lane, x1, y1; } line;    /* lane: where it goes down */
+
+/* The box on whose border (x, y) lies; -1: none */
+static int box_at(const box *boxes, int n, int x, int y)
+{
+    int i;
+    for (i = 0; i < n; i++) {
+        const box *b = &boxes[i];
+        if (x >= b->x && x <= b->x + b->width && y >= b->y && y <= b->y + b->height
+            && (x == b->x || x == b->x + b->width || y == b->y || y == b->y + b->height)) return i;
+    }
+    return -1;
+}
+
+/* Reads one line; what follows it, or NULL */
+static const char *read_line(const char *at, line *l)
+{
+    int end = 0;
+    if (sscanf(at, "<path d=\"M%d %dV%d\"/>\n%n", &l->x0, &l->y0, &l->y1, &end) == 3 && end) {
+        l->lane = l->x1 = l->x0;
+        return at + end;
+    }
+    if (sscanf(at, "<path d=\"M%d %dH%dq6 0 6 6V%dq0 6 -6 6H%dl4 -3m-4 3l4 3\"/>\n%n", &l->x0, &l->y0, &l->lane, &l->y1, &l->x1, &end) != 5 || !end) return NULL;
+    l->lane += 6;
+    l->y1 += 6;
+    return at + end;
+}
+
+/* names: as SVG writes them */
+static void check_drawing(cnn_net *net, const node *all, int n, const char *const *names)
+{
+    static box boxes[MOST];
+    static line lines[2 * MOST];
+    int found[MOST][MOST], width, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    FILE *file = tmpfile();
+    const char *text, *at, *next;
+    char expected[300], shape[64];
+    memset(found, 0, sizeof found);
+    cnn__report_graph(file, net);
+    at = text = text_of(file);
+    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %*d %d\">\n%n", &width, &height, &end) == 2 && end, "seed %d: %.200s", (int)seed, at);
+    snprintf(expected, sizeof expected, "<title>The network's graph</title><desc>%d layers from top to bottom, and what each reads</desc>\n", n - 1);
+    CHECK(!strncmp(at + end, expected, strlen(expected)), "seed %d: %.200s", (int)seed, at + end);
+    for (at += end + (int)strlen(expected), i = 0; i < n; i++) {
+        box *b = &boxes[i];
+        int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR, learns;
+        end = 0;
+        CHECK(sscanf(at, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%n", &b->x, &b->y, &b->width, &b->height, &end) == 4, "seed %d: box %d: %.200s", (int)seed, i, at);
+        at += end;
+        learns = !strncmp(at, " class=\"learns\"", 15);
+        CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR || all[i].kind == NORM || all[i].kind == PRELU), "seed %d: box %d: %.200s", (int)seed, i, at);
+        at = strstr(at, "/><text ");
+        CHECK(at && sscanf(at, "/><text y=\"%*d\"><tspan x=\"%*d\" text-anchor=\"end\">%d</tspan><tspan x=\"%*d\">%n", &number, &end) == 1 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
+        at += end;
+        snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
+        snprintf(expected, sizeof expected, "%s</tspan>", i ? names[i] : "input");
+        CHECK(!strncmp(at, expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        at = strstr(at, "<tspan");
+        snprintf(expected, sizeof expected, ">%s</tspan><tspan x=", i ? net->layers[i - 1].type : "");
+        CHECK(at && !strncmp(strchr(at, '>'), expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        at = strstr(at + 1, "<tspan");
+        snprintf(expected, sizeof expected, " text-anchor=\"end\">%s</tspan></text>\n", shape);
+        next = at ? strstr(at, expected) : NULL;
+        CHECK(next && next == strchr(at + 7, ' '), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
+        if (!next) return;
+        at = next + strlen(expected);
+        while (edges < 2 * MOST && (next = read_line(at, &lines[edges])) != NULL) at = next, edges++;
+    }
+    CHECK(!strcmp(at, "</svg>\n"), "seed %d: after the last box: %.200s", (int)seed, at);
+
+    for (i = 1; i < n; i++) {
+        const box *a = &boxes[i - 1], *b = &boxes[i];
+        CHECK(a->x == b->x && a->width == b->width && a->y + a->height < b->y, "seed %d: boxes %d and %d", (int)seed, i - 1, i);
+    }
+    CHECK(boxes[n - 1].y + boxes[n - 1].height < height && boxes[0].y >= 0 && boxes[0].x + boxes[0].width < width, "seed %d: boxes without", (int)seed);
+    for (i = 0; i < edges; i++) {
+        const line *l = &lines[i];
+        int from = box_at(boxes, n, l->x0, l->y0), to = box_at(boxes, n, l->x1, l->y1), straight = l->lane == l->x0;
+        CHECK(from >= 0 && to > from, "seed %d: line %d from (%d, %d) to (%d, %d) joins boxes %d and %d", (int)seed, i, l->x0, l->y0, l->x1, l->y1, from, to);
+        if (from < 0 || to < 0) continue;
+        found[from][to]++;
+        CHECK(straight ? to == from + 1 && l->y0 == boxes[from].y + boxes[from].height && l->y1 == boxes[to].y
+                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width,
+              "seed %d: line %d from box %d to %d goes through boxes", (int)seed, i, from, to);
+        for (k = 0; k < i; k++)
+            CHECK(lines[k].lane != l->lane || lines[k].y1 < l->y0 || l->y1 < lines[k].y0,
+                  "seed %d: lines %d and %d share a lane", (int)seed, k, i);
+    }
+    for (i = 1; i < n; i++) {
+        int two = all[i].kind == ADD || all[i].kind == CONCAT;
+        found[all[i].a][i]--;
+        if (two) found[all[i].b][i]--;
+        drawn += 1 + two;
+    }
+    for (i = 0; i < n; i++) for (k = 0; k < n; k++) CHECK(!found[i][k], "seed %d: %d lines too many from %d to %d", (int)seed, found[i][k], i, k);
+    CHECK(edges == drawn, "seed %d: %d lines, not %d", (int)seed, edges, drawn);
+}
+
 static int compare_graph(const char *backend)
 {
     static float x[ROOM], target[N * OUTPUTS];
@@ -287,13 +505,19 @@ static int compare_graph(const char *backend)
     for (i = 1; i < count; i++) compare(net, nodes[i].name, nodes[i].y, N * nodes[i].c * nodes[i].h * nodes[i].w, backend);
     for (i = 1; i < count && usable; i++) {
         node *n = &nodes[i];
-        if (n->kind != CONV && n->kind != LINEAR) continue;
+        if (!weights_of(n)) continue;
         learns += !n->frozen;
         if (n->frozen) memset(n->dweight, 0, sizeof n->dweight), memset(n->dbias, 0, sizeof n->dbias);
         snprintf(key, sizeof key, "%s.weight.grad", n->name);
-        compare(net, key, n->dweight, n->c * inputs_of(n), backend);
+        compare(net, key, n->dweight, weights_of(n), backend);
+        if (!biases_of(n)) continue;
         snprintf(key, sizeof key, "%s.bias.grad", n->name);
         compare(net, key, n->dbias, n->c, backend);
+    }
+    if (!strcmp(backend, "direct")) {
+        const char *names[MOST];
+        for (i = 0; i < count; i++) names[i] = nodes[i].name;
+        check_drawing(net, nodes, count, names);
     }
     if (seed % 10 == 0) {
         cnn_gradcheck_result r = cnn_gradcheck(net, &batch, 4, NULL);
@@ -371,7 +595,8 @@ static void test_looks(void)
     batch.data = data; batch.order = order; batch.size = 2;
     cnn_summary(net, out);
     text = text_of(out);
-    CHECK(strstr(text, " 5  add5 (add) <- 1 ") && strstr(text, " 7  concat7 (concat) <- 0 ") && strstr(text, " 4  3 (conv2d)  ") && strstr(text, " 6  4 (relu) "),
+    CHECK(strstr(text, "\n 0  input  ") && strstr(text, "\n 4  3 (conv2d)  ") && strstr(text, "\n 5  add5 (add) from 4, 1  ") && strstr(text, "\n 6  4 (relu)  ")
+          && strstr(text, "\n 7  concat7 (concat) from 6, 0 "),
           "summary:\n%s", text);
     cnn_forward(net, &batch);
     CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
@@ -406,6 +631,61 @@ static void test_looks(void)
     cnn_data_free(data);
 }
 
+/* The table keeps to 80 columns: a name too long for its column has a line of its own, and the numbers stand below those of the others. */
+static void test_summary(void)
+{
+    cnn_net *net = cnn_new(3, 224, 224);
+    FILE *out = tmpfile();
+    const char *text, *line, *end;
+    cnn_name(net, "a.name.longer.than.its.column.that.goes.on.and.on");
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 7, .stride = 2, .padding = 3);
+    cnn_name(net, "layer2.0.downsample.0");
+    cnn_from(net, 0);
+    cnn_conv2d(net, .out_channels = 64, .kernel_size = 1, .stride = 2);
+    cnn_add(net, cnn_here(net));
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(strstr(text, "\n 1  a.name.longer.than.its.column.that.goes.on.and.on (conv2d)\n  ")
+          && strstr(text, "\n 2  layer2.0.downsample.0 (conv2d) from 0\n  ") && strstr(text, "\n 3  add3 (add) from 2, 2 "), "summary:\n%s", text);
+    for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        CHECK(end - line == (strstr(text, "bytes") + 5 - text) || end[-1] == ')' || end[-1] == '0', "a row of %d columns:\n%s", (int)(end - line), text);
+    CHECK(strchr(text, '\n') - text <= 80, "%d columns", (int)(strchr(text, '\n') - text));
+    cnn_free(net);
+}
+
+/* One shortcut within another takes the lane nearer to the boxes, and the next one takes it again; a name is escaped. */
+static void test_drawing(void)
+{
+    static node all[7];
+    static const char *const names[7] = { "input", "&lt;a &amp; &quot;b&quot;&gt;", "1", "0", "add4", "add5", "add6" };
+    static const int read[7][2] = { { 0, 0 }, { 0, 0 }, { 1, 0 }, { 2, 0 }, { 3, 1 }, { 4, 0 }, { 5, 5 } };
+    FILE *file = tmpfile();
+    const char *text;
+    int right, outer, inner, i;
+    cnn_net *net = cnn_new(2, 4, 4);
+    for (i = 0; i < 7; i++) {
+        all[i].kind = i > 3 ? ADD : i == 3 ? ACTIVATION : i ? CONV : SAMPLES;
+        all[i].a = read[i][0]; all[i].b = read[i][1];
+        all[i].c = 2; all[i].h = all[i].w = 4;
+    }
+    cnn_name(net, "<a & \"b\">");
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 1);
+    cnn_name(net, "1");
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 1);
+    cnn_relu(net);
+    cnn_add(net, 1);
+    cnn_add(net, 0);
+    cnn_add(net, 5);
+    CHECK(cnn_num_parameters(net) == 12, "%s", error_of(net));
+    check_drawing(net, all, 7, names);
+    cnn__report_graph(file, net);
+    text = text_of(file);
+    text = strstr(text, "H");
+    CHECK(text && sscanf(text, "H%dq6 0 6 6V%*dq0 6 -6 6H%d", &inner, &right) == 2 && (text = strstr(text + 1, "l4 3\"/>\n")) != NULL
+          && (text = strstr(text, "H")) != NULL && sscanf(text, "H%dq", &outer) == 1 && right < inner && inner < outer, "lanes %d and %d", inner, outer);
+    cnn_free(net);
+}
+
 static void test_saved(void)
 {
     cnn_net *net = residual(), *other = residual();
@@ -433,6 +713,8 @@ int main(void)
     seed = 1;
     test_sentences();
     test_looks();
+    test_summary();
+    test_drawing();
     test_saved();
     folder_remove();
     return test_end("graph");

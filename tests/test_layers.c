@@ -159,7 +159,7 @@ static void is_looked_at(void)
     char expected[100];
     cnn_summary(net, out);
     page = text_of(out);
-    CHECK(strstr(page, " 1  loud (gain)    3 x 4 x 4          3            48      192\n"), "summary:\n%s", page);
+    CHECK(strstr(page, " 1  loud (gain)              3 x 4 x 4          3            48      192\n"), "summary:\n%s", page);
     CHECK(strstr(page, "total, for one sample                     101           144      776\n"), "summary:\n%s", page);
     good = cnn_gradcheck(net, &batch, 50, NULL);
     break_backward = 1;

@@ -34,6 +34,9 @@ typedef struct options {
 static const options all_options[] = {
     LIST("conv2d", cnn_conv2d_options, cnn__conv2d_fields),
     LIST("pool2d", cnn_pool2d_options, cnn__pool2d_fields),
+    LIST("adaptive_pool2d", cnn_adaptive_pool2d_options, cnn__adaptive_pool2d_fields),
+    LIST("zero_pad2d", cnn_zero_pad2d_options, cnn__zero_pad2d_fields),
+    LIST("prelu", cnn_prelu_options, cnn__prelu_fields),
     LIST("linear", cnn_linear_options, cnn__linear_fields),
     LIST("leaky_relu", cnn_leaky_relu_options, cnn__leaky_relu_fields),
     LIST("dropout", cnn_dropout_options, cnn__dropout_fields),

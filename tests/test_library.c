@@ -161,7 +161,7 @@ static void test_numbering(void)
 static void test_summary(void)
 {
     static const char *const rows[] = {
-        "\n    input ", "1 x 28 x 28", "\n 1  input_layer.0 (conv2d) ", "117,600", "\n 3  input_layer.2 (max_pool2d) ", "6 x 14 x 14",
+        "\n 0  input ", "1 x 28 x 28", "\n 1  input_layer.0 (conv2d) ", "117,600", "\n 3  input_layer.2 (max_pool2d) ", "6 x 14 x 14",
         "\n 7  hidden_layer_2.0 (conv2d) ", "48,120", "2,352,000", "\n 9  hidden_layer_2.2 (flatten) ", "5880",
         "\n12  classifier (linear) ", "\n    total, for one sample ", "545,546", "3,434,760" };
     FILE *file = tmpfile();
@@ -1094,9 +1094,10 @@ static void transposed_weight(void *context, const cnn_linear_shape *s, float *d
     direct->linear_backward(context, s, dx, dweight, dbias, dy, y, x, changed, work);
 }
 
-static void forgotten_derivative(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void forgotten_derivative(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y,
+                                 const float *x, size_t n)
 {
-    direct->activation_backward(context, f == CNN_SIGMOID ? CNN_NO_ACTIVATION : f, slope, dx, dy, y, n);
+    direct->activation_backward(context, f == CNN_SIGMOID ? CNN_NO_ACTIVATION : f, slope, dx, dy, y, x, n);
 }
 
 static void softmax_without_sum(void *context, const cnn_map_shape *s, float *dx, const float *dy, const float *y)
@@ -1375,6 +1376,7 @@ static void test_refused_backends(void)
     cnn_backend b = *direct;
     cnn_net *net = small_net("simd");
     cnn_data *data = noise_data(4, 2, 6, 6, 4);
+    char version[20];
     b.name = "abacus";
     b.softmax_backward = NULL;
     check_refused(&b, "abacus", "softmax_backward");
@@ -1385,7 +1387,8 @@ static void test_refused_backends(void)
     b = *direct;
     b.name = "abacus";
     b.version = CNN_BACKEND_VERSION + 7;
-    check_refused(&b, "abacus", "version 12");
+    snprintf(version, sizeof version, "version %d", CNN_BACKEND_VERSION + 7);
+    check_refused(&b, "abacus", version);
     b.version = CNN_BACKEND_VERSION;
     b.open = refusing_open;
     check_refused(&b, "abacus", "the machine has no abacus");

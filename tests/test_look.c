@@ -408,14 +408,14 @@ typedef struct row { const char *label, *output, *parameters, *work, *bytes; } r
 static void check_summary(cnn_net *net, const row *rows, int count)
 {
     FILE *file = tmpfile();
-    int width = 12, i;
+    int width = 25, i;
     for (i = 0; i < count - 1; i++) if ((int)strlen(rows[i].label) + 4 > width) width = (int)strlen(rows[i].label) + 4;
     expect_nothing();
     expect("%-*s       output parameters multiply-adds    bytes\n", width, "    layer");
     for (i = 0; i < count; i++) {
         char label[100];
         if (i && i < count - 1) snprintf(label, sizeof label, "%2d  %s", i, rows[i].label);
-        else snprintf(label, sizeof label, "    %s", rows[i].label);
+        else snprintf(label, sizeof label, "%s%s", i ? "    " : " 0  ", rows[i].label);
         expect("%-*s %12s %10s %13s %8s\n", width, label, rows[i].output, rows[i].parameters, rows[i].work, rows[i].bytes);
     }
     cnn_summary(net, file);
@@ -452,10 +452,17 @@ static void test_summary(void)
         { "3 (linear)", "100", "2,700", "2,700", "400" },
         { "4 (linear)", "1000", "101,000", "100,000", "4,000" },
         { "total, for one sample", "", "103,733", "102,970", "4,884" } };
-    static const row little[] = {                          /* names shorter than the least width */
+    static const row little[] = {                          /* names shorter than "total, for one sample" */
         { "input", "5 x 1 x 1", "", "", "20" },
         { "0 (relu)", "5 x 1 x 1", "", "", "20" },
         { "total, for one sample", "", "0", "0", "40" } };
+    static const row later[] = {
+        { "input", "2 x 6 x 5", "", "", "240" },
+        { "0 (zero_pad2d)", "2 x 7 x 8", "", "", "448" },
+        { "1 (prelu)", "2 x 7 x 8", "2", "", "448" },
+        { "2 (adaptive_avg_pool2d)", "2 x 3 x 2", "", "", "48" },
+        { "3 (gelu)", "2 x 3 x 2", "", "", "48" },
+        { "total, for one sample", "", "2", "0", "1,232" } };
     static const row least[] = {
         { "input", "1 x 1 x 1", "", "", "4" },
         { "0 (conv2d)", "1 x 1 x 1", "1", "1", "4" },
@@ -494,6 +501,14 @@ static void test_summary(void)
     cnn_linear(net, .out_features = 100, .no_bias = 1);
     cnn_linear(net, .out_features = 1000);
     check_summary(net, along, 7);
+    cnn_free(net);
+
+    net = cnn_new(2, 6, 5);
+    cnn_zero_pad2d(net, .padding_top = 1, .padding_left = 3);
+    cnn_prelu(net, .num_parameters = 2);
+    cnn_adaptive_avg_pool2d(net, .output_height = 3, .output_width = 2);
+    cnn_gelu(net);
+    check_summary(net, later, 6);
     cnn_free(net);
 
     net = cnn_new(5, 1, 1);
@@ -777,10 +792,12 @@ static void check_linear(int n, int no_bias)
 /* Activation, softmax, dropout, flatten: 3 x 2 x 4 values of quarters. */
 static void test_explain_others(void)
 {
-    static const char *const types[] = { "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "dropout", "flatten" },
-                      *const says[] = { "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x" };
+    static const char *const types[] = { "relu", "leaky_relu", "sigmoid", "tanh", "softmax", "dropout", "flatten", "gelu", "prelu", "prelu" },
+                      *const says[] = { "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x", "", "", "",
+                                        "x (1 + erf(x / sqrt 2)) / 2" };
+    float weight[3];
     int kind, channel, y, x, k, eval;
-    for (kind = 0; kind < 7; kind++)
+    for (kind = 0; kind < 10; kind++)
         for (eval = 0; eval < (kind == 5 ? 2 : 1); eval++) {
             cnn_net *net = cnn_new(3, 2, 4);
             double scale = 1;
@@ -793,11 +810,15 @@ static void test_explain_others(void)
             case 2: cnn_sigmoid(net); break;
             case 3: cnn_tanh(net); break;
             case 4: cnn_softmax(net); break;
+            case 7: cnn_gelu(net); break;
+            case 8: cnn_prelu(net, 0); break;
+            case 9: cnn_prelu(net, .num_parameters = 3); break;
             case 5: cnn_dropout(net, .p = 0.25f); scale = eval ? 1 : 1 / 0.75; break;
             default: cnn_flatten(net);
             }
             if (eval) cnn_eval(net);
             run_exact(net, 3, 2, 4);
+            if (kind >= 8) cnn_get(net, "look.weight", weight, 3);
             for (channel = 0; channel < 3; channel++)
                 for (y = 0; y < 2; y++)
                     for (x = 0; x < 4; x++) {
@@ -805,8 +826,14 @@ static void test_explain_others(void)
                         const char *text = kind == 6 ? explained(net, "look", at, 0, 0) : explained(net, "look", channel, y, x);
                         double z = values[0][at], out = kind == 6 ? value_at(net, "look", at, 0, 0) : value_at(net, "look", channel, y, x);
                         expect_layer(net, "look", types[kind]);
-                        if (kind < 4) {
-                            double right = kind == 0 ? (z > 0 ? z : 0) : kind == 1 ? (z > 0 ? z : z / 8) : kind == 2 ? 1 / (1 + exp(-z)) : tanh(z);
+                        if (kind >= 8) {
+                            double a = weight[kind == 8 ? 0 : channel], right = z > 0 ? z : a * z;
+                            expect("y = x > 0 ? x : a x, a = %.6f, learned for %s\n  x = %.6f, y = %.6f\n", a,
+                                   kind == 8 ? "all channels" : "this channel", z, right);
+                            CHECK(fabs(right - out) < 1e-6, "prelu: %g put out", out);
+                        } else if (kind < 4 || kind == 7) {
+                            double right = kind == 0 ? (z > 0 ? z : 0) : kind == 1 ? (z > 0 ? z : z / 8) : kind == 2 ? 1 / (1 + exp(-z))
+                                         : kind == 3 ? tanh(z) : z * (1 + erf(z / sqrt(2))) / 2;
                             expect("y = %s\n  x = %.6f, y = %.6f\n", says[kind], z, right);
                             CHECK(fabs(right - out) < 1e-6, "%s: %g put out", types[kind], out);
                         } else if (kind == 4) {
@@ -833,6 +860,52 @@ static void test_explain_others(void)
             CHECK_FINE(net);
             cnn_free(net);
         }
+}
+
+/* Zero padding and adaptive pooling of 2 x 3 x 4 values */
+static void test_explain_padding(void)
+{
+    cnn_net *net = cnn_new(2, 3, 4);
+    int k, row, column, j, i;
+    cnn_name(net, "look");
+    cnn_zero_pad2d(net, .padding_left = 2, .padding_top = 1, .padding_right = 1);
+    cnn_name(net, "pool");
+    cnn_adaptive_avg_pool2d(net, .output_height = 3, .output_width = 2);       /* of 4 x 7: rows 0-1, 1-2, 2-3, columns 0-3, 3-6 */
+    run_exact(net, 2, 3, 4);
+    for (k = 0; k < 2; k++)
+        for (row = 0; row < 4; row++)
+            for (column = 0; column < 7; column++) {
+                int inside = row >= 1 && column >= 2 && column < 6;
+                double x = inside ? (double)values[0][(k * 3 + row - 1) * 4 + column - 2] : 0;
+                const char *text = explained(net, "look", k, row, column);
+                expect_layer(net, "look", "zero_pad2d");
+                if (inside) expect("y(%d, %d, %d) = x(%d, %d, %d) = %.6f\n", k, row, column, k, row - 1, column - 2, x);
+                else expect("y(%d, %d, %d) is beyond the border of x: 0\n", k, row, column);
+                check_text(text, expected, "zero padding");
+                CHECK(value_at(net, "look", k, row, column) == x, "(%d, %d, %d)", k, row, column);
+            }
+    for (k = 0; k < 2; k++)
+        for (row = 0; row < 3; row++)
+            for (column = 0; column < 2; column++) {
+                const char *text = explained(net, "pool", k, row, column);
+                double sum = 0;
+                expect_layer(net, "pool", "adaptive_avg_pool2d");
+                expect("y(%d, %d, %d) = mean of the window: rows %d to %d, columns %d to %d\n", k, row, column, row, row + 1, 3 * column, 3 * column + 3);
+                for (j = row; j < row + 2; j++) {
+                    expect("   ");
+                    for (i = 3 * column; i < 3 * column + 4; i++) {
+                        double v = value_at(net, "look", k, j, i);
+                        expect(" %8.4f ", v);
+                        sum += v;
+                    }
+                    expect("\n");
+                }
+                expect("  sum / 8 = %.6f\n", sum / 8);
+                check_text(text, expected, "adaptive pooling");
+                CHECK(fabs(sum / 8 - value_at(net, "pool", k, row, column)) < 1e-6, "(%d, %d, %d)", k, row, column);
+            }
+    CHECK_FINE(net);
+    cnn_free(net);
 }
 
 static void test_explain_errors(void)
@@ -1123,9 +1196,10 @@ static void wrong_pool(void *context, const cnn_pool2d_shape *s, float *dx, cons
     spoil(dx, s->batch * s->channels * s->in_height * s->in_width);
 }
 
-static void wrong_activation(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, size_t n)
+static void wrong_activation(void *context, cnn_activation f, float slope, float *dx, const float *dy, const float *y, const float *x,
+                             size_t n)
 {
-    direct->activation_backward(context, f, slope, dx, dy, y, n);
+    direct->activation_backward(context, f, slope, dx, dy, y, x, n);
     spoil(dx, (int)n);
 }
 
@@ -1317,6 +1391,7 @@ int main(void)
     check_linear(13, 0);
     check_linear(40, 0);
     test_explain_others();
+    test_explain_padding();
     test_explain_errors();
     test_doctor_epochs();
     test_doctor_repeats();

@@ -217,6 +217,7 @@ static void check_report(cnn_net *net, const cnn_data *data, const report_case *
     static float outputs[MOST], probability[600], maps[1 << 16];
     static int guess[600], matrix[12][12], order[600], chosen[3];
     const char *path = in_folder("report.html"), *svg_path, *body;
+    FILE *graph = tmpfile();
     int outs, n, k, g, columns, correct = 0, wrong = 0, most = 1, count, i, j;
     double loss = 0;
     cnn_batch batch;
@@ -318,7 +319,10 @@ static void check_report(cnn_net *net, const cnn_data *data, const report_case *
             }
         expect("</div>\n");
     }
-    expect("<h2>The network</h2>\n<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n");
+    cnn__report_graph(graph, net);                         /* test_graph.c reads it */
+    expect("<h2>The network</h2>\n<p>A line brings a layer what it reads, from the one above or from further up. Layers with parameters are tinted.</p>\n%s",
+           text_of(graph));
+    expect("<div class=\"scroll\"><table class=\"network\"><tr><th>layer<th>kind<th>output<th>parameters<th>multiply-adds</tr>\n");
     for (i = 0; i < c->row_count; i++) {
         char number[16] = "";
         if (i && i < c->row_count - 1) snprintf(number, sizeof number, "%d. ", i);

@@ -27,7 +27,7 @@ static void bench_free(void *memory);
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-enum { BATCH = 128, BATCHES = 20, LEARNED = 200, WARM_UP = 3, MOST_PARTS = 64, MOST_THREADS = 64 };
+enum { BATCH = 128, BATCHES = 20, LEARNED = 200, WARM_UP = 3, MOST_PARTS = 256, MOST_THREADS = 64 };
 
 static void fail(const char *format, ...)
 {
@@ -116,8 +116,17 @@ static const char *fused(cnn_activation f, int pool)
     return f && pool ? " + act + pool" : f ? " + act" : pool ? " + pool" : "";
 }
 
+static const char *activation(cnn_activation f)
+{
+    static const char *const names[] = { "none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu" };
+    return names[f];
+}
+
 #define CONV_SHAPE "%d -> %d of %d x %d, %d x %d%s", s->in_channels, s->out_channels, s->out_height, s->out_width, \
                    s->kernel_height, s->kernel_width, fused(s->activation, s->pool.kernel_height)
+#define POOL_SHAPE "%d of %d x %d to %d x %d", s->channels, s->in_height, s->in_width, s->out_height, s->out_width
+#define NORM_SHAPE "%d of %d pixels%s", s->channels, s->pixels, fused(s->activation, 0)
+#define MAP_SHAPE "%d of %d pixels", s->channels, s->pixels
 #define LINEAR_SHAPE "%d -> %d%s", s->in_features, s->out_features, fused(s->activation, 0)
 
 CLOCK(conv2d_forward,
@@ -135,6 +144,30 @@ CLOCK(linear_backward,
       (void *c, const cnn_linear_shape *s, float *dx, float *dw, float *db, const float *dy, const float *y, const float *x,
        const float *w, void *work),
       (c, s, dx, dw, db, dy, y, x, w, work), (dx ? 2 : 1) * linear_work(s), LINEAR_SHAPE)
+CLOCK(pool2d_forward, (void *c, const cnn_pool2d_shape *s, float *y, const float *x), (c, s, y, x), 0, POOL_SHAPE)
+CLOCK(pool2d_backward, (void *c, const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x), (c, s, dx, dy, x), 0, POOL_SHAPE)
+CLOCK(batch_norm_forward,
+      (void *c, const cnn_batch_norm_shape *s, float *y, float *saved, float *mean, float *var, int64_t *batches, const float *x,
+       const float *w, const float *b),
+      (c, s, y, saved, mean, var, batches, x, w, b), 0, NORM_SHAPE)
+CLOCK(batch_norm_backward,
+      (void *c, const cnn_batch_norm_shape *s, float *dx, float *dw, float *db, const float *dy, const float *y, const float *saved,
+       const float *x, const float *w, void *work),
+      (c, s, dx, dw, db, dy, y, saved, x, w, work), 0, NORM_SHAPE)
+CLOCK(activation_forward, (void *c, cnn_activation f, float slope, float *y, const float *x, size_t n), (c, f, slope, y, x, n), 0,
+      "%s of %lu values", activation(f), (unsigned long)n)
+CLOCK(activation_backward,
+      (void *c, cnn_activation f, float slope, float *dx, const float *dy, const float *y, const float *x, size_t n),
+      (c, f, slope, dx, dy, y, x, n), 0, "%s of %lu values", activation(f), (unsigned long)n)
+CLOCK(prelu_forward, (void *c, const cnn_map_shape *s, float *y, const float *x, const float *w), (c, s, y, x, w), 0, MAP_SHAPE)
+CLOCK(prelu_backward,
+      (void *c, const cnn_map_shape *s, float *dx, float *dw, const float *dy, const float *x, const float *w, float *work),
+      (c, s, dx, dw, dy, x, w, work), 0, MAP_SHAPE)
+CLOCK(add, (void *c, float *y, const float *a, const float *b, size_t n), (c, y, a, b, n), 0, "%lu values", (unsigned long)n)
+CLOCK(copy_channels, (void *c, const cnn_copy_shape *s, float *to, const float *from), (c, s, to, from), 0, "%d of %d pixels",
+      s->channels, s->pixels)
+CLOCK(pad2d, (void *c, const cnn_pad2d_shape *s, float *to, const float *from), (c, s, to, from), 0, "%d of %d x %d to %d x %d",
+      s->channels, s->in_height, s->in_width, s->out_height, s->out_width)
 CLOCK(dropout_forward,
       (void *c, const cnn_counters *k, int layer, float p, float *y, const float *x, size_t n),
       (c, k, layer, p, y, x, n), 0, "%lu values", (unsigned long)n)
@@ -163,6 +196,17 @@ static cnn_backend clocked(void)
     b.conv2d_backward = clock_conv2d_backward;
     b.linear_forward = clock_linear_forward;
     b.linear_backward = clock_linear_backward;
+    b.pool2d_forward = clock_pool2d_forward;
+    b.pool2d_backward = clock_pool2d_backward;
+    b.batch_norm_forward = clock_batch_norm_forward;
+    b.batch_norm_backward = clock_batch_norm_backward;
+    b.activation_forward = clock_activation_forward;
+    b.activation_backward = clock_activation_backward;
+    b.prelu_forward = clock_prelu_forward;
+    b.prelu_backward = clock_prelu_backward;
+    b.add = clock_add;
+    b.copy_channels = clock_copy_channels;
+    b.pad2d = clock_pad2d;
     b.dropout_forward = clock_dropout_forward;
     b.dropout_backward = clock_dropout_backward;
     b.gather = clock_gather;
@@ -180,10 +224,28 @@ typedef struct network {
     int channels, side, samples;            /* of its data set */
 } network;
 
+/* Layers that no other network here has, each where it costs something */
+static void network_others(cnn_net *net)
+{
+    int x;
+    cnn_conv2d(net, .out_channels = 32, .kernel_size = 3, .padding = 1);
+    cnn_gelu(net);
+    x = cnn_here(net);
+    cnn_zero_pad2d(net, .padding_right = 1, .padding_bottom = 1);
+    cnn_conv2d(net, .out_channels = 32, .kernel_size = 2);
+    cnn_prelu(net, .num_parameters = 32);
+    cnn_concat(net, x);
+    cnn_adaptive_avg_pool2d(net, .output_size = 7);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 10);
+}
+
 static const network networks[] = {
     { "lenet5", "LeNet-5", network_lenet5, 1, 28, 60000 },
     { "mnist_cnn", "MNIST CNN", network_mnist_cnn, 1, 28, 60000 },
-    { "cifar10_cnn", "CIFAR-10 CNN", network_cifar10_cnn, 3, 32, 50000 }
+    { "cifar10_cnn", "CIFAR-10 CNN", network_cifar10_cnn, 3, 32, 50000 },
+    { "resnet20", "ResNet-20", network_resnet20, 3, 32, 50000 },
+    { "others", "other layers", network_others, 3, 32, 50000 }
 };
 enum { NETWORKS = sizeof networks / sizeof *networks };
 
@@ -407,7 +469,7 @@ static void denormal_round(denormal_arrays *a, int entry)
         simd.conv2d_backward(a->context, &a->conv, a->dx, a->m, NULL, a->g, a->w, NULL, a->w, a->w, a->work);
     else if (entry == 3)
         simd.linear_backward(a->context, &a->linear, a->dx, a->m, NULL, a->g, a->w, a->w, a->w, a->work);
-    else simd.activation_backward(a->context, CNN_RELU, 0, a->dx, a->g, a->w, DENORMAL_VALUES);
+    else simd.activation_backward(a->context, CNN_RELU, 0, a->dx, a->g, a->w, NULL, DENORMAL_VALUES);
     add(&a->ms[entry], 1e3 * (seconds() - begun));
 }
 
@@ -520,7 +582,7 @@ static void help(void)
          "usage: build/bench [options]\n"
          "  --threads N   with N threads only (default: 1, and 2 where there are two processors)\n"
          "  --repeats N   rounds, of which the median counts (default 30)\n"
-         "  --net NAME    lenet5, mnist_cnn or cifar10_cnn only\n"
+         "  --net NAME    lenet5, mnist_cnn, cifar10_cnn, resnet20 or others only\n"
          "  --short       one line a network: ms a training step and an inference batch\n"
          "  --cpu-time    the process's own time instead of the clock's: for one thread on a machine that others use\n"
          "  --time N COMMAND...  only the ms that COMMAND takes, N runs");
@@ -656,13 +718,13 @@ static void print_trainings(void)
     }
 }
 
-/* The way back of what went forward at `at`: the last call of that entry that is not taken, as layers come back in reverse. */
+/* The way back of what went forward at `at`: the next call of that entry, with that shape, that is not taken */
 static part *way_back(profile *p, int at)
 {
     part *f = &p->parts[at];
     char *end = strstr(f->entry, "_forward");
     int k;
-    for (k = p->count - 1; end && k > at; k--) {
+    for (k = at + 1; end && k < p->count; k++) {
         part *b = &p->parts[k];
         if (!b->shown && !strcmp(b->entry + (end - f->entry), "_backward") && !strcmp(b->shape, f->shape)
             && !strncmp(b->entry, f->entry, (size_t)(end - f->entry)))
@@ -671,24 +733,45 @@ static part *way_back(profile *p, int at)
     return NULL;
 }
 
+/* Later calls of the same kind as part i are added to it, but for the way back. Returns how many there are, with i. */
+static int gather_parts(profile *p, int i, double *ms, double *gflop)
+{
+    int k, calls = 0;
+    part *f = &p->parts[i];
+    *ms = *gflop = 0;
+    for (k = i; k < p->count; k++) {
+        part *o = &p->parts[k];
+        if (o->shown || strcmp(o->entry, f->entry) || strcmp(o->shape, f->shape)) continue;
+        *ms += median(&o->ms);
+        *gflop += o->gflop;
+        o->shown = 1;
+        calls++;
+    }
+    return calls;
+}
+
 static void print_parts(training *t, double most)
 {
     profile *p = &t->parts;
-    double rest = median(&t->step);
-    int i;
+    double rest = median(&t->step), ms, gflop;
+    int i, calls;
     printf("\n%s, %s: ms an operation within the training step\n  %-22s %-40s %9s %8s %6s %9s %8s %6s\n", t->network->title,
            threads_text(t->threads), "", "", "forward", "GFLOP/s", "limit", "backward", "GFLOP/s", "limit");
     for (i = 0; i < p->count; i++) {
         part *f = &p->parts[i], *b;
+        char label[80];
         rest -= median(&f->ms);
         if (f->shown) continue;
         b = way_back(p, i);
-        printf("  %-22.*s %-40s", (int)strlen(f->entry) - (b ? (int)strlen("_forward") : 0), f->entry, f->shape);
-        print_rate(f->gflop, median(&f->ms), most);
+        calls = gather_parts(p, i, &ms, &gflop);
+        if (calls > 1) snprintf(label, sizeof label, "%d x  %.60s", calls, f->shape);
+        else snprintf(label, sizeof label, "%.63s", f->shape);
+        printf("  %-22.*s %-40s", (int)strlen(f->entry) - (b ? (int)strlen("_forward") : 0), f->entry, label);
+        print_rate(gflop, ms, most);
         if (b) {
-            b->shown = 1;
+            gather_parts(p, (int)(b - p->parts), &ms, &gflop);
             if (!(f->gflop > 0)) printf(" %15s", "");
-            print_rate(b->gflop, median(&b->ms), most);
+            print_rate(gflop, ms, most);
         }
         printf("\n");
     }

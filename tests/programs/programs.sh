@@ -247,6 +247,90 @@ else
     echo "SKIP programs: pretrained was not built, as stb_image is missing"
 fi
 
+# ---- one's own photographs ----
+
+if [ -x "$top/photos" ]; then
+    rm -rf photos && mkdir photos && cd photos || exit 1
+    ${CC:-cc} -std=c99 -O2 $(pkg-config --cflags stb 2>/dev/null || echo "-I$top") "$top/tests/programs/photos_tool.c" -o tool -lm -pthread
+    ok "photos_tool.c compiles" test -x tool
+    ok "photos runs without a folder" run photos --size 28 --epochs 8 --threads 2 --report r.html
+    ok "it says that it made one" says '^No --data FOLDER: learning photos_digits, which has drawn digits, instead.$'
+    ok "of 1000 pictures in 10 folders" test "$(ls photos_digits/[0-9]/*.png | wc -l)" -eq 1000
+    ok "a fifth is kept for the test" says '^photos_digits: 10 classes, 800 training and 200 test pictures, as 3 x 28 x 28$'
+    ok "the digits are learned" awk '/^epoch 8\/8 / { for (i = 1; i < NF; i++) if ($i == "test_acc" && $(i + 1) + 0 >= 85) good = 1 } END { exit !good }' out
+    ok "curves, a report with the classes, one file" sh -c 'test -s photos.svg -a -s photos.csv -a -s photos.safetensors && grep -q "photos on photos_digits" r.html'
+    ok "the file has the classes" test "$(./tool fact photos.safetensors classes | tr '\n' ' ')" = '0 1 2 3 4 5 6 7 8 9 '
+    ok "the size" test "$(./tool fact photos.safetensors size)" = 28
+    ok "the scale" test "$(./tool fact photos.safetensors scale)" = 'mean 0.485 0.456 0.406 std 0.229 0.224 0.225'
+
+    # 50 pictures: each line begins with the class and the probability that cnn_classify gives
+    pictures=$(ls photos_digits/[0-9]/*[05].png | awk 'NR % 4 == 1')
+    ok "--load names pictures" run photos --load photos.safetensors $pictures
+    ok "a line each" test "$(wc -l <out)" -eq "$(echo "$pictures" | wc -l)" -a "$(wc -l <out)" -ge 40
+    ./tool name photos.safetensors $pictures >expected
+    sed 's/ %,.*/ %/' out >first
+    ok "with the class and probability of cnn_classify" cmp -s first expected
+    ok "most are right" awk -F'[/:, ]+' '{ if ($2 == $4) right++ } END { exit !(right >= .85 * NR) }' out
+    ok "three classes, the likeliest first, of one whole" awk -F'[:,]' '{ n = 0; sum = 0; for (i = 2; i <= NF; i++) { split($i, w, " "); if (n++ && w[2] > last) exit 1; last = w[2]; sum += last }
+        if (n != 3 || sum > 100.2 || sum < 40) exit 1 }' out
+    ok "options may come last" run photos photos_digits/3/*1.png --load photos.safetensors --threads 1
+
+    # what cannot be named
+    one=../photos_digits/7/$(ls photos_digits/7 | head -n 1)
+    net=../photos.safetensors
+    head -c 100 "photos_digits/7/${one##*/}" >cut.png
+    ok "a broken picture" refused photos "cut.png: " --load $net ../cut.png
+    ok "a missing picture" refused photos 'gone.png: cannot be opened' --load $net ../gone.png $one
+    ok "the others are named all the same" says "^$one: [0-9] [0-9.]* %, "
+    ok "a file that is no picture" refused photos 'r.html: is a web page' --load $net ../r.html
+    ok "a missing network" refused photos 'gone.safetensors: cannot be opened' --load gone.safetensors $one
+    ok "a .pth" refused photos "straight.pth: has no metadata: it is of PyTorch's format" --load ../../straight.pth $one
+    ok "a picture as the network" refused photos 'is it a .safetensors file' --load $one $one
+    run lenet5 --limit 128 --epochs 1 --quiet --save lenet5.safetensors
+    ok "the file of another program" refused photos 'lenet5.safetensors: has no metadata "size"; it has format' --load ../lenet5.safetensors $one
+    ./tool forge forged.safetensors size none
+    ok "an impossible size" refused photos '3 x 0 x 0' --load ../forged.safetensors $one
+    ./tool forge forged.safetensors scale 'mean 0 std 1'
+    ok "an impossible scale" refused photos 'forged.safetensors: its scale is no mean and std of three colours: mean 0 std 1' --load ../forged.safetensors $one
+    ./tool forge forged.safetensors classes "$(printf 'one\ntwo')"
+    ok "classes that the weights have not" refused photos 'does not fit the network: .*fc.weight: 1 x 128 instead of 2 x 128' --load ../forged.safetensors $one
+    ./tool forge forged.safetensors classes 'only one'
+    ok "one class is always right" sh -c "'$top/photos' --load forged.safetensors cut.png photos_digits/7/${one##*/} 2>err | grep -q ': only one 100.0 %\$'"
+    ok "--load without pictures" refused photos '--load names pictures and trains nothing' --load $net
+    ok "--load with --data" refused photos '--load names pictures and trains nothing' --load $net --data ../photos_digits $one
+    ok "pictures without --load" refused photos 'to name pictures, give the network too: --load FILE' $one
+
+    # what cannot be learned
+    mkdir -p three empty-class/0 empty-class/1 none && cp -r photos_digits/[0-2] three && cp three/0/* empty-class/0
+    ok "a missing folder" refused photos 'gone: cannot be opened as a folder' --data gone
+    ok "a folder without folders" refused photos 'none: has no folder in it' --data ../none
+    ok "a class without pictures" refused photos 'empty-class/1: has no picture' --data ../empty-class
+    ok "--save as .pth" refused photos "--save net.pth: PyTorch's format has no place for metadata (\"classes\")" --data ../three --quiet --save net.pth
+    ok "--pretrained of another network" refused photos 'straight.pth: nothing in it fits the network' --data ../three --quiet --pretrained ../../straight.pth --size 32
+    ok "--pretrained of a narrow ResNet-18" refused photos 'photos.safetensors: .*fits' --data ../three --quiet --pretrained $net --size 32
+    for option in --limit --checkpoint --image; do ok "photos $option" refused photos "there is no option $option" $option x; done
+    ok "photos --help" sh -c "'$top/photos' -h | grep -q '^usage: ./photos \\[options\\] \\[PICTURES\\]\$' && '$top/photos' --help | grep -q -- '--pretrained FILE'"
+
+    # the weights of a trained ResNet-18: first the last layer learns alone, then all
+    ./tool pretrained resnet18.pth
+    common="--data three --pretrained resnet18.pth --size 32 --alone 1 --threads 2"
+    cp cut.png three/1/000.png
+    ok "photos --pretrained" run photos $common --epochs 1 --save alone.safetensors
+    ok "it says what it loads" says '^resnet18.pth: 60 of 62 parameters loaded; skipped: 2 mis-shaped (fc.weight: 7 x 512 instead of 3 x 512'
+    ok "and that a picture is broken" sh -c 'grep -q "^three: left out 1 files that cannot be read$" out && grep -q "three/1/000.png: left out" err'
+    ok "in the first epoch the last layer learns alone" test "$(./tool changed resnet18.pth alone.safetensors | tr '\n' ' ')" = 'fc.weight fc.bias '
+    ok "photos --pretrained, then all" run photos $common --epochs 2 --save all.safetensors --quiet
+    ok "everything learns" test "$(./tool changed alone.safetensors all.safetensors | wc -l)" -eq 62
+    ok "the wide network names pictures" run photos --load all.safetensors three/*/*1.png
+    ./tool name all.safetensors three/*/*1.png >expected
+    sed 's/ %,.*/ %/' out >first
+    ok "as cnn_classify does" cmp -s first expected
+    cd ..
+else
+    skipped=$((skipped + 1))
+    echo "SKIP programs: photos was not built, as stb_image is missing"
+fi
+
 printf 'programs: %d passed, %d failed' $passed $failed
 [ $skipped -eq 0 ] || printf ', %d skipped' $skipped
 echo
