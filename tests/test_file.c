@@ -430,6 +430,9 @@ static void test_safetensors(void)
     CHECK(header_says("{\"a\x1b[31m\":{}}", 0, "expected"), "a control character");
     CHECK(header_says("{\"a\x7f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unexpected (a?)"), "a terminal's control character in a message");
     CHECK(header_says("{\"\\u00e9 \\u20AC \\ud83d\\udc31\\/\\u007f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unexpected (\xc3\xa9 \xe2\x82\xac \xf0\x9f\x90\xb1/?)"), "UTF-8 from escapes");
+    CHECK(header_says("{\"\\u0080\\u07ff\\u0800\\uffff\\ud800\\udc00\\udbff\\udfff\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+                      "unexpected (\xc2\x80\xdf\xbf\xe0\xa0\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf)"), "the first and the last of each length from escapes");
+    CHECK(header_says("{\"te\\/\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "unexpected (te/)"), "an escape at the end");
     {
         static const char *const bad[] = { "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "\xc3", "\x80", "\xf0\x9f\x90", "\xe2\x28\xa1" };
         for (i = 0; i < 9; i++) {
@@ -766,6 +769,23 @@ static void test_several_dicts(void)
     close(open_after);
 }
 
+static void test_open_files(void)                           /* none is left open, nor the folder's */
+{
+    static const char *const names[] = { "o.pth", "o.safetensors", "o.ckpt" };
+    cnn_net *net = small();
+    int before = dup(0), after, i;
+    for (i = 0; i < 3; i++) {
+        const char *path = in_folder(names[i]);
+        CHECK(i < 2 ? cnn_save(net, path) && cnn_load(net, path) : cnn_checkpoint_save(net, path) && cnn_checkpoint_load(net, path), "%s", said(net));
+        remove(path);
+    }
+    after = dup(0);
+    CHECK(after <= before + 1, "descriptor %d before, %d after: files stay open", before, after);
+    close(before);
+    close(after);
+    cnn_free(net);
+}
+
 /* The numbers of a .safetensors file begin at a multiple of 8, however long its header is. */
 static void test_alignment(void)
 {
@@ -850,6 +870,8 @@ static void test_pickles(void)
     ONLY(STORAGE "K\0K\3(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY(STORAGE "K\0)K\1\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
     ONLY(STORAGE "N(K\3K\2t(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY(STORAGE "K\0(K\3K\2t(K\2Nt\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
+    ONLY(STORAGE "K\0(NK\2t(K\2K\1t\x89NtR.", "(REDUCE) on torch._utils._rebuild_tensor_v2");
 #undef STORAGE
     ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n(N\x88NtR.", "but torch._utils._rebuild_parameter, which");
     ONLY("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "but torch._utils._rebuild_parameter, which");
@@ -1877,6 +1899,7 @@ int main(void)
     test_archives();
     test_strides();
     test_several_dicts();
+    test_open_files();
     test_alignment();
     test_pickles();
     test_torch_files();
