@@ -6273,18 +6273,14 @@ static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
     return s->out_height && s->out_width;
 }
 
-/* Values of a padded sample, and of a kernel, are counted in ints. */
+/* Values of a padded sample are counted in ints; a kernel, which fits in it, has no more. */
 static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
 {
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
     double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    double depth = s->in_channels / s->groups;
     if (s->in_channels * high * wide > INT_MAX)
         return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
                            "values", s->in_channels, high, wide, INT_MAX);
-    if (depth * s->kernel_height * s->kernel_width > INT_MAX)
-        return cnn__misfit(f, "a kernel of %.0f x %d x %d has more than %d values", depth,
-                           s->kernel_height, s->kernel_width, INT_MAX);
     return 1;
 }
 
@@ -8479,7 +8475,8 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     c.training = !net->pass.evaluating;
     c.counters = net->pass.counters;
     for (i = 0; i < l->tensor_count; i++)
-        if (!l->frozen[i]) c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
+        if (net->pass.gradients && !l->frozen[i])
+            c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
     if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
@@ -10454,8 +10451,8 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
     for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
     data->memory->names = copy = (const char **)cnn__alloc(room, 1);
     data->class_names = copy;
-    if (!copy) cnn__data_no_memory(data, (double)room);
-    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
+    if (!copy) { cnn__data_no_memory(data, (double)room); return; }
+    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
         copy[c] = strcpy(text, names[c]);
 }
 
@@ -13024,7 +13021,7 @@ static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, 
 static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
-    const cnn__object *a = id.kind == CNN__TUPLE ? cnn__objects(&p->parts) + id.n : NULL;
+    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
     if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
         cnn__put(&p->stack, &a[1], sizeof *a);
@@ -13060,8 +13057,8 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
 static void cnn__reduce(cnn__pickle *p)
 {
     cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
-    const cnn__object *a = arguments.kind == CNN__TUPLE ? cnn__objects(&p->parts) + arguments.n : NULL;
-    size_t count = arguments.count;
+    size_t count = arguments.kind == CNN__TUPLE ? arguments.count : 0;
+    const cnn__object *a = count ? cnn__objects(&p->parts) + arguments.n : NULL;
     cnn__text whole;
     cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
@@ -14283,7 +14280,7 @@ static int cnn__choose_buffer(cnn__export *e, int i)
     int from = cnn__writer_of(e, l->inputs[0]), best = -1, b;
     size_t size = cnn__size(l->out), least = 0;
     if (l->value_by_value && from >= 0 && e->spots[from].last_reader == i) best = e->spots[from].buffer;
-    for (b = 0; b < e->buffer_count && best < 0; b++) {
+    else for (b = 0; b < e->buffer_count; b++) {
         size_t growth = size > e->buffers[b].size ? size - e->buffers[b].size : 0;
         if (e->buffers[b].last_reader < i && (best < 0 || growth < least)) best = b, least = growth;
     }

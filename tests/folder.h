@@ -34,7 +34,7 @@ static const char *in_folder(const char *name)
 /* All text of a file, from its start; "" if there is no file. It stays until the next call. */
 static inline const char *text_of(FILE *file)
 {
-    static char text[1 << 18];
+    static char text[1 << 21];
     size_t length = 0;
     if (file) {
         rewind(file);

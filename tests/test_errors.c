@@ -265,6 +265,7 @@ static void test_features(void)
     CHECK(!cnn_error(net), "%s", error_of(net));
     cnn_free(net);
     IMPOSSIBLE_ON(4, 1, 1, cnn_linear(net, .in_features = 3, .out_features = 2), "layer 1 (linear): expects 3 inputs, but the input gives 4");
+    IMPOSSIBLE_ON(1, 28, 28, (cnn_flatten(net), cnn_linear(net, .in_features = 512 * 512, .out_features = 2)), "this network was drawn for 512 x 512?");
     IMPOSSIBLE(cnn_flatten(net); cnn_linear(net, .out_features = 5); cnn_linear(net, .in_features = 6, .out_features = 2),
                "layer 3 (linear): expects 6 inputs, but layer 2 (linear) gives 5");
 }

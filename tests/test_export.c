@@ -4,7 +4,7 @@
 #include "../cnn.h"
 #include "folder.h"
 
-enum { SAMPLES = 2, MOST = 100, VALUES = 1 << 15, STREAM = 77 };
+enum { SAMPLES = 2, MOST = 110, VALUES = 1 << 15, STREAM = 77 };
 
 static const char *error_of(const cnn_net *net) { return cnn_error(net) ? cnn_error(net) : "nothing"; }
 
@@ -38,6 +38,23 @@ static cnn_net *lenet(void)
     cnn_name(net, "classifier");
     cnn_linear(net, .out_features = 10);
     return net;
+}
+
+/* Batch normalisation's numbers as training could leave them, with variances near eps among them */
+static void trained(cnn_net *net)
+{
+    static const char *const names[] = { "running_mean", "running_var", "weight", "bias" };
+    float values[100];
+    int n, i, k;
+    for (n = 0; n < net->layer_count; n++) {
+        const cnn__layer *l = &net->layers[n];
+        for (i = 0; i < l->buffer_count + l->tensor_count && l->buffer_count; i++) {
+            char key[40];
+            snprintf(key, sizeof key, "%d.%s", n, names[i]);
+            for (k = 0; k < l->in.channels; k++) values[k] = (float)(i == 1 ? draw(4) * draw(4) : draw(40) - 20) / 10;
+            CHECK(cnn_set(net, key, values, (size_t)l->in.channels), "%s", error_of(net));
+        }
+    }
 }
 
 /* Layer by layer, each option at least once; NULL after the last. */
@@ -111,6 +128,10 @@ static cnn_net *fixed(int i)
     case 16: cnn_adaptive_avg_pool2d(net, .output_size = 3); return net;       /* 5 x 4: windows that share */
     case 17: cnn_adaptive_avg_pool2d(net, .output_height = 5, .output_width = 2); return net;      /* and that do not */
     case 18: cnn_adaptive_avg_pool2d(net, .output_height = 7, .output_width = 6); return net;      /* larger than it was */
+    case 19: cnn_batch_norm2d(net, 0); trained(net); return net;
+    case 20: cnn_batch_norm2d(net, .no_affine = 1, .eps = .25f); cnn_relu(net); trained(net); return net;
+    case 21: cnn_flatten(net); cnn_batch_norm1d(net, .eps = 1e-3f); trained(net); return net;
+    case 22: conv(net, convolutions[0]); cnn_batch_norm2d(net, 0); cnn_relu(net); trained(net); return net;
     default: cnn_free(net); return NULL;
     }
 }
@@ -177,6 +198,23 @@ static int net_count;
 static float x[VALUES * 8], y[VALUES * 8], expected[VALUES * 8];
 static size_t x_count, y_count;
 
+/* What is in braces stands four columns to the right of them, and the closing one below what opened it. */
+static void is_indented(const char *text, int number)
+{
+    int open[20], depth = 0, after = 0, wrong = 0;
+    const char *end;
+    for (; (end = strchr(text, '\n')) != NULL; text = end + 1) {
+        int indent = (int)strspn(text, " ");
+        if (end == text) continue;
+        if (text[indent] == '}' && depth) wrong += indent != open[--depth];
+        else if (after) wrong += indent != open[depth - 1] + 4;
+        after = end[-1] == '{' && depth < 20;
+        if (after) open[depth++] = indent;
+        if (wrong) break;
+    }
+    CHECK(!wrong && !depth, "network %d: %.60s", number, text);
+}
+
 static void take(cnn_net *net)
 {
     compiled *c = &nets[net_count];
@@ -195,6 +233,7 @@ static void take(cnn_net *net)
     y_count += SAMPLES * c->outputs;
     snprintf(name, sizeof name, "net%d.c", net_count);
     CHECK(cnn_export_c(net, in_folder(name), NULL), "network %d: %s", net_count, error_of(net));
+    is_indented(text_of(fopen(in_folder(name), "r")), net_count);
     net_count++;
 }
 
@@ -298,7 +337,7 @@ static void take_branches(void)
 
 static void agree_with_predict(void)
 {
-    int count = getenv("CNN_TEST_SHORT") ? 70 : MOST, i;
+    int count = getenv("CNN_TEST_SHORT") ? 80 : MOST, i;
     cnn_net *net;
     FILE *out;
     for (i = 0; (net = fixed(i)) != NULL; i++) take(net);
@@ -381,6 +420,27 @@ static void is_readable(void)
     cnn_free(net);
 }
 
+/* An output lies in the free buffer that grows least, which a new one would, too. Outputs of 16, 96, 112, 96, 3 values: of
+   the first three buffers the second is large enough for the fourth. */
+static void buffers_are_used_again(void)
+{
+    cnn_net *net = cnn_new(1, 4, 4);
+    const char *text;
+    cnn_conv2d(net, .out_channels = 1, .kernel_size = 1);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 1);
+    cnn_concat(net, 1);
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 1);
+    cnn_batch_norm2d(net, .eps = .125f);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    text = exported(net, in_folder("again.c"), NULL);
+    CHECK(strstr(text, "its buffers 896 bytes of RAM."), "%.900s", text);
+    CHECK(strstr(text, "    static float buffer1[16];\n    static float buffer2[96];\n    static float buffer3[112];\n\n"), "%s", strstr(text, "/* ---- the network"));
+    CHECK(strstr(text, "    for (c = 0; c < 6; c++) {\n"
+                       "        const float scale = layer5_weight[c] / sqrtf(layer5_running_var[c] + 0.125f);\n"), "%s", strstr(text, "layer5_batch_norm2d("));
+    cnn_free(net);
+}
+
 /* ---- names ---- */
 
 static void names(void)
@@ -445,6 +505,10 @@ static void bad_input(void)
     cnn_set(net, "0.weight", infinite, 2);
     refused(net, "cnn_export_c: value 1 of 0.weight is inf, which C has no number for; train again, or load weights that are finite");
     net = cnn_new(2, 1, 1);
+    cnn_batch_norm2d(net, .no_running_stats = 1);
+    refused(net, "cnn_export_c: layer 1 (batch_norm2d) has no running statistics: what it puts out depends on the other samples of the "
+            "batch; train it with them");
+    net = cnn_new(2, 1, 1);
     cnn_name(net, "a*/b");
     cnn_relu(net);
     refused(net, "cnn_export_c: layer 1 (relu \"a*/b\"): its name would begin or end a comment of C");
@@ -463,6 +527,7 @@ int main(void)
     folder_make();
     agree_with_predict();
     is_readable();
+    buffers_are_used_again();
     names();
     bad_input();
     folder_remove();

@@ -567,6 +567,10 @@ static void test_sentences(void)
     net = residual();
     cnn_concat(net, 1);
     says(net, "layer 10 (concat): joins the channels of maps of one size, but here are 3 and at place 1 are 4 x 6 x 6");
+    net = cnn_new(1500000000, 1, 1);
+    cnn_relu(net);
+    cnn_concat(net, 0);
+    says(net, "layer 2 (concat): 1500000000 and 1500000000 channels are too many");
     net = residual();
     cnn_from(net, 2);
     cnn_linear(net, .out_features = 3);

@@ -175,8 +175,10 @@ static void test_resize(void)
 
 enum { BLOCK = 16, ROWS = 2, COLUMNS = 3 };
 
+enum { WHOLE, CUT, FAR, NO_ROOM, NAMELESS, EXIFS };        /* a directory that is right, and four that are not */
+
 /* Writes photo.jpg with an APP1 segment of this orientation. motorola: the highest byte first */
-static void put_exif(int orientation, int motorola)
+static void put_exif(int orientation, int motorola, int how)
 {
     static unsigned char jpeg[1 << 16], out[1 << 16];
     static const unsigned char ii[] = "\377\341\0\076Exif\0\0II*\0\10\0\0\0\2\0\17\1\2\0\4\0\0\0abc\0\22\1\3\0\1\0\0\0\0\0\0\0\0\0\0\0";
@@ -187,6 +189,13 @@ static void put_exif(int orientation, int motorola)
     memset(out + 5, 0, segment);
     memcpy(out + 5, motorola ? mm : ii, sizeof ii - 1);
     out[5 + 40 + motorola] = (unsigned char)orientation;
+    if (how == CUT) {                                       /* ends within the second entry; a comment follows */
+        memcpy(out + 5 + 2, "\0\051", 2);
+        memcpy(out + 5 + 43, "\377\376\0\023", 4);
+    }
+    if (how == FAR) memset(out + 5 + 14, 0x7f, 4);           /* begins behind the file */
+    if (how == NO_ROOM) out[5 + 14 + 3 * motorola] = 62 - 10 + 2 - 1;         /* or with the last byte */
+    if (how == NAMELESS) out[5 + 4] = 'e';
     memcpy(out + 5 + segment, jpeg + 2, size - 2);
     write_file("photo.jpg", out, size + segment + 3);
 }
@@ -201,7 +210,7 @@ static void test_orientation(void)
         for (motorola = 0; motorola < 2; motorola++) {
             int o = orientation < 1 || orientation > 8 ? 1 : orientation, rows = o < 5 ? ROWS : COLUMNS, columns = o < 5 ? COLUMNS : ROWS, wrong = 0;
             cnn_data *data;
-            put_exif(orientation, motorola);
+            put_exif(orientation, motorola, WHOLE);
             data = cnn_load_image(in_folder("photo.jpg"), .height = rows * BLOCK, .width = columns * BLOCK);
             CHECK(!data->error, "%s", data->error);
             for (i = 0; !data->error && i < 6; i++)
@@ -212,6 +221,15 @@ static void test_orientation(void)
             CHECK(!wrong, "orientation %d, %s: %d of 18 values are wrong", orientation, motorola ? "MM" : "II", wrong);
             cnn_data_free(data);
         }
+    for (i = CUT; i < 2 * EXIFS; i++) {                     /* no orientation: it is as it is */
+        cnn_data *data;
+        if (i == EXIFS) continue;
+        put_exif(2, i >= EXIFS, i % EXIFS);
+        data = cnn_load_image(in_folder("photo.jpg"), .height = ROWS * BLOCK, .width = COLUMNS * BLOCK);
+        CHECK(!data->error && data->bytes[BLOCK / 2 * COLUMNS * BLOCK + BLOCK / 2] > 200,
+              "Exif %d: %s", i, data->error ? data->error : "turned");
+        cnn_data_free(data);
+    }
     remove(in_folder("photo.jpg"));
 }
 

@@ -177,6 +177,16 @@ static void check_shapes(void)
             cnn_data_free(data);
         }
     }
+    for (i = 0; i < 3; i++) {                               /* up to 4 channels may stand last, if what stands first is more than 4 */
+        static const int shapes[3][4] = { { 2, 5, 3, 4 }, { 2, 4, 3, 4 }, { 2, 5, 3, 5 } }, channels[3] = { 4, 4, 5 }, heights[3] = { 5, 3, 3 };
+        cnn_data *data;
+        write_idx("images", 8, 4, shapes[i], pixels, 2 * shapes[i][1] * shapes[i][2] * shapes[i][3]);
+        write_idx("labels", 8, 1, first, labels, 2);
+        data = load(4);
+        CHECK(!data->error && data->channels == channels[i] && data->height == heights[i], "shape %d: %s, %d channels", i,
+              data->error ? data->error : "fine", data->channels);
+        cnn_data_free(data);
+    }
     {
         cnn_data *data;
         write_idx("images", 8, 4, both, planes, 12);        /* one channel of 2 x 3, not three of 1 x 2 */

@@ -129,28 +129,39 @@ static void a_wrong_gradient_is_found(void)
     cnn_free(net);
 }
 
-/* Its numbers are those of the equation. */
-static void is_explained(void)
+/* Its numbers are those of the equation, for every channel, in training and in evaluation. */
+static void is_explained(int no_affine)
 {
-    cnn_net *net = build();
-    FILE *out = tmpfile();
-    double in, mean, var, w, b, y;
-    float got[BATCH * 5 * SIDE * SIDE], eps;
-    const char *page;
-    cnn_forward(net, &batch);
-    cnn_explain(net, "bn1", 2, 1, 3, out);
-    cnn_get(net, "bn1", got, sizeof got / sizeof *got);
-    page = text_of(out);
-    CHECK(strstr(page, "layer 2 (batch_norm2d \"bn1\"): y = w (x - mean) / sqrt(var + eps) + b, mean and var of this batch\n"), "%s", page);
-    page = strchr(page, '\n');
-    CHECK(page && sscanf(page, " %lf * (%lf - %lf) / sqrt(%lf + %f) + %lf = %lf", &w, &in, &mean, &var, &eps, &b, &y) == 7
-          && fabs(w * (in - mean) / sqrt(var + eps) + b - y) < 1e-4
-          && fabs(y - got[(2 * SIDE + 1) * SIDE + 3]) < 2e-6, "%s, not %g", page, (double)got[(2 * SIDE + 1) * SIDE + 3]);
-    cnn_eval(net);
-    cnn_forward(net, &batch);
-    out = tmpfile();
-    cnn_explain(net, "bn1", 2, 1, 3, out);
-    CHECK(strstr(text_of(out), "the running ones\n"), "in evaluation");
+    static const float weight[C] = { 2, -3 }, bias[C] = { .5f, -4 }, mean[C] = { .25f, -1 }, var[C] = { 4, .01f };
+    cnn_net *net = cnn_new(C, SIDE, SIDE);
+    float got[BATCH * C * SIDE * SIDE];
+    int evaluating, k;
+    cnn_to(net, backend);
+    cnn_name(net, "bn1");
+    cnn_batch_norm2d(net, .no_affine = no_affine, .eps = .125f);
+    if (!no_affine) CHECK(cnn_set(net, "bn1.weight", weight, C) && cnn_set(net, "bn1.bias", bias, C), "%s", error_of(net));
+    for (evaluating = 0; evaluating < 2; evaluating++) {
+        if (evaluating) cnn_eval(net);
+        CHECK(cnn_set(net, "bn1.running_mean", mean, C) && cnn_set(net, "bn1.running_var", var, C), "%s", error_of(net));
+        cnn_forward(net, &batch);
+        cnn_get(net, "bn1", got, sizeof got / sizeof *got);
+        for (k = 0; k < C; k++) {
+            double in = 0, m = 0, v = 0, w = 0, b = 0, y = 0, is = (double)got[(k * SIDE + 1) * SIDE + 3];
+            FILE *out = tmpfile();
+            const char *page, *line;
+            float eps = 0;
+            cnn_explain(net, "bn1", k, 1, 3, out);
+            page = text_of(out);
+            CHECK(strstr(page, "layer 1 (batch_norm2d \"bn1\"): y = w (x - mean) / sqrt(var + eps) + b, mean and var ")
+                  && strstr(page, evaluating ? "the running ones\n" : "of this batch\n"), "%s", page);
+            line = strchr(page, '\n');
+            CHECK(line && sscanf(line, " %lf * (%lf - %lf) / sqrt(%lf + %f) + %lf = %lf", &w, &in, &m, &v, &eps, &b, &y) == 7
+                  && fabs(w * (in - m) / sqrt(v + (double)eps) + b - y) < 1e-4 && fabs(y - is) < 2e-6, "%s, not %g", page, is);
+            CHECK(fabs(w - (no_affine ? 1 : (double)weight[k])) < 1e-6 && fabs(b - (no_affine ? 0 : (double)bias[k])) < 1e-6
+                  && fabs((double)eps - .125) < 1e-6 && fabs(in - (double)x[(k * SIDE + 1) * SIDE + 3]) < 1e-6, "%s", page);
+            if (evaluating) CHECK(fabs(m - (double)mean[k]) < 1e-6 && fabs(v - (double)var[k]) < 1e-6, "%s", page);
+        }
+    }
     cnn_free(net);
 }
 
@@ -357,7 +368,8 @@ int main(void)
         if (!cnn_find_backend(backend)) continue;          /* cuda is there where it is linked */
         begins_as_pytorch();
         moves_only_in_training();
-        is_explained();
+        is_explained(0);
+        is_explained(1);
         is_saved("b.safetensors");
         is_saved("b.pth");
         is_resumed();

@@ -2,21 +2,26 @@
 """mutants.py - would the tests notice a bug in cnn.h? Plants single changes at random places of it and runs the tests on each.
 
     make mutants                                 300 changes, drawn by seed 1
-    make mutants MUTANTS='--seed 7 --count 50 --section simd'
+    make mutants MUTANTS='--seed 7 --count 50 --section simd'            and --function cnn__inflate,cnn__crc32
     make mutants MUTANTS='--list'                what would be planted; nothing is run
     make mutants MUTANTS='--only 1a2b3c4d,...'   these again, by the ids that a run has printed
 
 A change is one of: an operator, a constant, an index, a bound of a comparison, a condition negated, a statement left out,
 two arguments swapped. Places are code that this machine compiles: no declarations, strings, comments or preprocessor lines.
-A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile, and the
-test programs run on it until one fails: the one that has failed most in this section comes first, in its short form. What
-passes them all goes through the long form, each instruction set and the programs. A test that takes too long has noticed.
-Changes that cannot be noticed, because the program means the same, are named in equivalent.txt, each with its reason."""
-import argparse, bisect, concurrent.futures, glob, hashlib, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
+A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile: by clang
+without optimization, where there is clang, as that takes a sixth of the time. The test programs that run the changed line
+(gcov says which) run on it in their short form until one fails, the one that has failed most in this section first. What
+passes them runs under the sanitizers in five of them, and then, but for --short, in the long form and through the scripts.
+A test that takes too long has noticed. equivalent.txt names changes that cannot be noticed, and functions that only another
+machine runs, each with its reason."""
+import argparse, bisect, concurrent.futures, glob, hashlib, json, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
-CFLAGS = "-O1 -w -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
+CC = "clang" if shutil.which("clang") else os.environ.get("CC", "cc")
+CFLAGS = "-w -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
+SANITIZE = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all"
+
 
 # ---- reading C ----
 
@@ -26,7 +31,7 @@ TOKEN = re.compile(r"""(?P<skip>\s+|/\*.*?\*/|//[^\n]*)|(?P<pp>^[ \t]*\#(?:\\\n|
                    re.S | re.M | re.X)
 TYPES = set("int float double char void const unsigned signed long short struct enum union static extern inline register volatile "
             "size_t ptrdiff_t FILE va_list time_t ssize_t mode_t clock_t wchar_t CNN__INLINE CNN__VECTOR".split())
-EITHER_WAY = set("cnn__smaller cnn__larger cnn__mul fmax fmin".split())            # their arguments may be swapped
+EITHER_WAY = set("cnn__smaller cnn__larger cnn__mul cnn__alloc fmax fmin".split())            # their arguments may be swapped
 WORDS = set("if while for switch return sizeof do else case goto break continue default".split())
 OTHERS = {"+": ["-"], "-": ["+"], "*": ["/"], "/": ["*"], "%": ["/"], "<": ["<=", ">"], "<=": ["<", ">"], ">": [">=", "<"],
           ">=": [">", "<"], "==": ["!="], "!=": ["=="], "&&": ["||"], "||": ["&&"], "&": ["|"], "|": ["&"], "^": ["|"],
@@ -49,7 +54,7 @@ def compiled_lines():
     program = '#if defined(__has_include)\n#if __has_include(<stb_image.h>)\n#include <stb_image.h>\n#endif\n#endif\n' \
               '#define CNN_IMPLEMENTATION\n#include "cnn.h"\n'
     stb = subprocess.run(["pkg-config", "--cflags", "stb"], capture_output=True, text=True).stdout.split()
-    command = [os.environ.get("CC", "cc"), "-std=c99", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
+    command = [CC, "-std=c99", "-O1", *stb, "-I", ROOT, "-E", "-x", "c", "-"]
     lines, at, here = set(), 0, False
     for line in subprocess.run(command, input=program, capture_output=True, text=True, check=True).stdout.split("\n"):
         marker = re.match(r'# (\d+) "(.*?)"', line)
@@ -69,6 +74,7 @@ class Mutant:
     def __init__(self, source, line, kind, at, end, new, section, function):
         self.function = function
         self.line, self.kind, self.at, self.end, self.new, self.section = line, kind, at, end, new, section
+        self.last = line + source.count("\n", at, end)
         begin, stop = source.rfind("\n", 0, at) + 1, source.find("\n", end)
         self.before = source[begin:stop].strip()
         self.after = (source[begin:at] + new + source[end:stop]).strip()
@@ -182,12 +188,13 @@ def places_of(source):
 
 
 def equivalent_ones():
-    """equivalent.txt: blocks of  @ function  - line  + line  and a reason."""
+    """equivalent.txt: blocks of  @ function  - line  + line  and a reason; or of  @ function  alone, and a reason."""
     path, known = os.path.join(ROOT, "tests", "mutants", "equivalent.txt"), {}
     if not os.path.exists(path): return known
     for block in open(path).read().split("\n\n"):
         lines = [line for line in block.strip().split("\n") if not line.startswith("#")]
-        if len(lines) >= 4: known[tuple(line[2:].strip() for line in lines[:3])] = " ".join(lines[3:]).strip()
+        named = tuple(line[2:].strip() for line in lines if re.match("[-@+] ", line))
+        if named: known[named] = " ".join(lines[len(named):])
     return known
 
 
@@ -205,7 +212,7 @@ def scratch_of(tree):                                      # in memory, where sa
     return os.path.join(memory if os.access(memory, os.W_OK) else tree, f"cnn_mutants_{os.getpid()}_{os.path.basename(tree)}")
 
 
-def run(command, tree, seconds, variables=(), of_processor=3600):
+def run(command, tree, seconds, variables=(), of_processor=3600, memory=True):
     """The exit status; None where it took longer. The processor's own time says so, as the machine may have other work."""
     scratch = scratch_of(tree)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -215,7 +222,7 @@ def run(command, tree, seconds, variables=(), of_processor=3600):
     with open(os.path.join(tree, "output"), "wb") as output:
         process = subprocess.Popen(command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    start_new_session=True,
-                                   preexec_fn=lambda: limits(not any("sanitize" in word for word in command), int(of_processor)))
+                                   preexec_fn=lambda: limits(memory, int(of_processor)))
         try: return process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -235,64 +242,90 @@ def new_tree(number):
 
 class Check:
     """One way to look at a mutant: a program, or a script, in its short or its long form."""
-    def __init__(self, name, build, command, variables=(), sections=None):
-        self.name, self.build, self.command, self.variables, self.sections = name, build, command, variables, sections
-        self.seconds, self.of_processor, self.hits = 300, 3600, {}
+    def __init__(self, name, build, command, flags="-O0", variables=(), sections=None):
+        self.name, self.build, self.command, self.flags, self.variables, self.sections = name, build, command, flags, variables, sections
+        self.seconds, self.of_processor, self.hits, self.lines, self.passes = 300, 3600, {}, None, False
 
     def notices(self, tree, made):                         # True, False, or None where the mutant does not compile
-        if self.build and self.build not in made:
-            if run(["make", "-s", f"CFLAGS={CFLAGS}", *self.build.split()], tree, 1200) != 0: return None
-            made.add(self.build)
-        return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor) != 0
+        if made.get(self.build) != self.flags:
+            if run(["make", "-s", "-B", f"CC={CC}", f"CFLAGS={self.flags} {CFLAGS}", self.build], tree, 1200) != 0: return None
+            made[self.build] = self.flags
+        return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor, "sanitize" not in self.flags) != 0
+
+    def begin(self, tree, source):                         # cnn.h as it is must pass; how long that takes
+        with open(os.path.join(tree, "cnn.h"), "w") as file: file.write(source)
+        self.notices(tree, built := {})
+        begun = time.time()
+        self.passes = self.notices(tree, built) is False
+        self.seconds = time.time() - begun
+        self.of_processor = 5 * self.seconds + 10
+        if not self.passes:
+            output = open(os.path.join(tree, "output"), errors="replace").read()
+            sys.exit(f"mutants: {self.name} fails on cnn.h as it is:\n{output[-3000:]}")
+
+    def look_where(self, tree):                            # which lines of cnn.h it runs
+        if not shutil.which("gcov") or self.build == "all": return
+        run(["make", "-s", "-B", "CC=gcc", f"CFLAGS=-O0 --coverage {CFLAGS}", self.build], tree, 1200)
+        run(self.command, tree, 600, self.variables)
+        notes = glob.glob(os.path.join(tree, self.build + "*.gcda"))
+        found = subprocess.run(["gcov", "--stdout", "--json-format", *notes], cwd=tree, capture_output=True, text=True).stdout
+        self.lines = {}                                    # by number: was it run
+        for file in (f for part in found.split("\n") if part for f in json.loads(part)["files"]):
+            for line in file["lines"] if os.path.basename(file["file"]) == "cnn.h" else []:
+                number = line["line_number"]
+                self.lines[number] = self.lines.get(number, False) or line["count"] > 0
+        for path in notes: os.remove(path)
+
+    def may_notice(self, mutant):                          # yes where gcov does not know, as in a table
+        if self.sections and mutant.section not in self.sections: return False
+        return self.lines is None or any(self.lines.get(n, True) for n in range(mutant.line, mutant.last + 1))
 
 
 KERNELS = ["simd", "textbook", "direct"]
-OTHER = ["error", "memory", "random", "layers", "net", "train", "data", "file", "look"]
+OTHER = ["error", "memory", "random", "threads", "layers", "net", "train", "data", "file", "look"]
 
 
 def checks_of():
-    # what looks at a section first, until the run has learned it
-    first = {"library": "error memory random net data look", "errors": "net data error", "numbers": "textbook random memory data",
-             "backends": "simd textbook", "fixtures": "textbook", "file": "file"}
-    short, long_ = [], []
+    """The short form, the same under the sanitizers, and the long form."""
+    short, sanitized, long_ = [], [], []
     for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c"))):
         name = os.path.basename(path)[5:-2]
-        program = f"build/test_{name}"
-        check = Check(name, program, [program], [("CNN_TEST_SHORT", "1")])
-        for section in first.get(name, "").split(): check.hits[section] = 0.5
-        short.append(check)
-        sections = {"backends": KERNELS, "file": ["file"], "gunzip": ["data"]}.get(name, OTHER)
-        if "CNN_TEST_SHORT" in open(path).read(): long_.append(Check(name + ", long", program, [program], (), sections))
-        if name in ("backends", "library", "errors", "file", "gunzip", "numbers"):   # bounds that are crossed, memory that leaks
-            program = f"build/sanitize/test_{name}"
-            long_.append(Check(name + ", sanitized", program, [program], [("CNN_TEST_SHORT", "1")], sections))
-    for isa in ("avx2", "baseline"):
-        program = "build/test_backends"
-        long_.insert(0, Check("backends, " + isa, program, [program], [("CNN_TEST_SHORT", "1"), ("CNN_ISA", isa)], KERNELS))
+        program, little, slow = f"build/test_{name}", [("CNN_TEST_SHORT", "1")], name in ("backends", "fixtures")
+        short.append(Check(name, program, [program], "-O1" if slow else "-O0", little))
+        few = [program] + (["simd", "5"] if name == "backends" else [])
+        if name != "fixtures": sanitized.append(Check(name + ", sanitized", program, few, SANITIZE, little, slow and KERNELS))
+        if "CNN_TEST_SHORT" in open(path).read(): long_.append(Check(name + ", long", program, [program], "-O1"))
+        for isa in ("avx2", "baseline"):
+            if name == "backends": short.append(Check(f"{name}, {isa}", program, [program], "-O1", little + [("CNN_ISA", isa)]))
     for script in ("walkthrough", "programs"):
         if os.path.exists(os.path.join(ROOT, "tests", "programs", script + ".sh")):
-            long_.append(Check(script, "all", ["tests/run", f"tests/programs/{script}.sh"], (), OTHER))
-    return short, long_
+            long_.append(Check(script, "all", ["tests/run", f"tests/programs/{script}.sh"], "-O1", (), OTHER))
+    return short, sanitized, long_
 
 
 stopping = threading.Event()
 
 
-def look_at(mutant, source, tree, short, long_, lock):
+def look_at(mutant, source, tree, forms, lock):
     """Sets noticed_by; "" where nothing notices; False where it does not compile."""
     with open(os.path.join(tree, "cnn.h"), "w") as file: file.write(mutant.plant(source))
-    made = set()
-    with lock: order = sorted(short, key=lambda c: -c.hits.get(mutant.section, 0))
-    for check in order + [c for c in long_ if not c.sections or mutant.section in c.sections]:
-        if stopping.is_set(): break
-        noticed = check.notices(tree, made)
-        if noticed is None:
-            mutant.noticed_by = check.name + " (does not compile there)" if made else False
-            return mutant
-        if noticed:
-            with lock: check.hits[mutant.section] = check.hits.get(mutant.section, 0) + 1
-            mutant.noticed_by = check.name
-            return mutant
+    made = {}
+    mutant.run_by = [c.name for c in forms[0] if c.may_notice(mutant)]
+    for form in forms:
+        with lock: order = sorted(form, key=lambda c: (-c.hits.get(mutant.section, 0), c.seconds))
+        order = [c for c in order if c.may_notice(mutant)] or (order if form is forms[0] else [])
+        for check in order[:5] if form is forms[1] else order:             # the sanitizers take long: the quickest
+            if stopping.is_set(): break
+            noticed = check.notices(tree, made)
+            if noticed and not check.passes:               # under the sanitizers: does cnn.h, as it is?
+                check.begin(tree, source)
+            if noticed is None:
+                mutant.noticed_by = check.name + " (does not compile there)" if made else False
+                return mutant
+            if noticed:
+                with lock: check.hits[mutant.section] = check.hits.get(mutant.section, 0) + 1
+                mutant.noticed_by = check.name
+                return mutant
     mutant.noticed_by = ""
     return mutant
 
@@ -306,6 +339,7 @@ def main():
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--section", help="only there, e.g. simd, or net,data")
+    parser.add_argument("--function", help="only there, e.g. cnn__inflate,cnn__crc32")
     parser.add_argument("--only", help="ids, with commas")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--short", action="store_true", help="leave the long forms out")
@@ -314,6 +348,7 @@ def main():
     source = open(os.path.join(ROOT, "cnn.h")).read()
     places = places_of(source)
     if o.section: places = [m for m in places if m.section in o.section.split(",")]
+    if o.function: places = [m for m in places if m.function in o.function.split(",")]
     random.Random(o.seed).shuffle(places)
     if o.only: places = [m for m in places if m.id in o.only.split(",")]
     if not places: sys.exit("mutants: there is no such place")
@@ -324,31 +359,39 @@ def main():
         return 0
     started, lock, trees, known = time.time(), threading.Lock(), queue.Queue(), equivalent_ones()
     for i in range(o.jobs): trees.put(new_tree(i))
-    short, long_ = checks_of()
+    short, sanitized, long_ = checks_of()
     if o.short: long_ = []
-    tree, made = trees.get(), set()                        # as it is, all must pass; and how long that takes
-    for check in short + long_:
-        begun, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        if check.notices(tree, made) is not False:
-            sys.exit(f"mutants: {check.name} fails on cnn.h as it is:\n" + open(os.path.join(tree, "output"), errors="replace").read()[-3000:])
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        check.seconds = time.time() - begun
-        check.of_processor = 5 * (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) + 10
-    trees.put(tree)
+    forms = [short, sanitized, long_]
+
+    def begin(check):
+        mine = trees.get()
+        try:
+            check.begin(mine, source)
+            if check in short: check.look_where(mine)
+        finally: trees.put(mine)
+
+    pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
+    for _ in pool.map(begin, short + long_): pass
+    known = {number for c in short for number in c.lines or ()}
+    for c in short:                                        # a function that a program never calls is not in it
+        if c.lines: c.lines.update((number, False) for number in known - set(c.lines))
+    for check in sanitized + long_:
+        plain = next((c for c in short if c.build == check.build), check)
+        check.lines = plain.lines
+        if check in sanitized: check.seconds, check.of_processor = 10 * plain.seconds, 10 * plain.of_processor
     print(f"cnn.h as it is passes: {', '.join(c.name for c in short + long_)}; {time.time() - started:.0f} s", flush=True)
 
     def task(m):
         mine = trees.get()
-        try: return look_at(m, source, mine, short, long_, lock)
+        try: return look_at(m, source, mine, forms, lock)
         finally: trees.put(mine)
 
     todo, done, redrawn, same = iter(places), [], 0, []
-    pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
     try:
         while len(done) + len(same) < count:               # as many again as did not compile
             batch = []
             for m in todo:
-                if m.named in known and not o.only: same.append(m)
+                if (m.named in known or (m.function,) in known) and not o.only: same.append(m)
                 else: batch.append(m)
                 if len(done) + len(same) + len(batch) == count: break
             if not batch: break
@@ -357,7 +400,7 @@ def main():
                 if m.noticed_by is False: redrawn += 1; continue
                 done.append(m)
                 if len(done) % 25 == 0: print(f"{len(done)} of {count}, {time.time() - started:.0f} s", flush=True)
-                if m.noticed_by == "": print(show(m, ": NOT NOTICED"), flush=True)
+                if m.noticed_by == "": print(show(m, f": NOT NOTICED, run by {', '.join(m.run_by) or 'no test'}"), flush=True)
                 elif o.only: print(show(m, ": noticed by " + m.noticed_by), flush=True)
     except KeyboardInterrupt:                              # the sum of what is done
         stopping.set()
@@ -365,7 +408,7 @@ def main():
     pool.shutdown(cancel_futures=True)
     while not trees.empty(): shutil.rmtree(scratch_of(trees.get()), ignore_errors=True)
     survivors = [m for m in done if m.noticed_by == ""]
-    for m in same: print(f"{show(m, ': equivalent')}\n    {known[m.named]}")
+    for m in same: print(f"{show(m, ': equivalent')}\n    {known.get(m.named) or known[(m.function,)]}")
     for section in sorted({m.section for m in done}):
         here = [m for m in done if m.section == section]
         print(f">>{section:<10} {sum(m.noticed_by != '' for m in here):4} of {len(here):4} noticed")
