@@ -13613,8 +13613,8 @@ static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* fr
     memset(out, 0, sizeof *out);
     if (cnn__failed(s)) return 0;
     if (pth && s->net->metadata.count)
-        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
-                             "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
+        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take "
+                             "it away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
     if (pth) cnn__compose_pth(s, out);
     else cnn__compose_safetensors(s, out);
     if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
