@@ -59,6 +59,7 @@
        what a network holds        struct cnn_net {
        from a call to a card       the head of >>net
        the fast convolution        cnn__choose_convolution
+       one picture at a time       cnn__choose_cut
        how a layer is added        the head of >>layers
        a .pth, read safely         cnn__read_pth, cnn__run_pickle
 
@@ -104,9 +105,9 @@
 
 /* The first number changes when programs may have to be changed, the second when something is
    added, the third when a fault is corrected. The backend table has a version of its own. */
-#define CNN_VERSION "2.0.0"
+#define CNN_VERSION "2.1.0"
 #define CNN_VERSION_MAJOR 2
-#define CNN_VERSION_MINOR 0
+#define CNN_VERSION_MINOR 1
 #define CNN_VERSION_PATCH 0
 
 #include <stddef.h>
