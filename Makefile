@@ -53,7 +53,7 @@ test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/wa
     programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
 cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -186,6 +186,9 @@ bench-threads: build/bench_threads  ## idle, beside busy processes, more threads
 
 bench-torch: build/bench  ## the same beside PyTorch; PYTHON=... has torch, PEER=... is its program
 	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench/bench_torch.py $(BENCH)
+
+bench-infer: cnn.h  ## one picture at a time, beside PyTorch, ONNX Runtime and OpenVINO; PYTHON=... has those that are to be compared
+	@$(if $(PEER),PEER='$(PEER)') $(PYTHON) tests/bench/bench_infer.py $(BENCH)
 
 bench-file: build/bench_file  ## saving and loading 400 MB beside PyTorch; PYTHON=... has torch, FOLDER=... is where
 	@$(PYTHON) tests/bench/bench_file.py build/bench_file $(or $(FOLDER),build)
