@@ -4976,8 +4976,9 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     if (dx) cnn__mirror(&p->forward, mirrored, weight);
     if (dx && cnn__few_back(s, job.isa, &back)) {
         job.df = u; job.df_pooled = u + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s));
-        cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
-        cnn__simd_conv2d_forward(context, &back, dx, NULL, job.df, mirrored, NULL,
+        int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
+        if (!as_it_is) cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
+        cnn__simd_conv2d_forward(context, &back, dx, NULL, as_it_is ? dy : job.df, mirrored, NULL,
                                  job.df_pooled + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)));
         job.dx = NULL;
     }
