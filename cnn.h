@@ -4167,6 +4167,7 @@ typedef struct cnn__conv_plan {
     int df_top, df_left;                    /* where df(0, 0) lies in D */
     int top, left;                          /* where the backward convolution begins in D */
     int fold;                               /* dx is computed with its padding, which is then added to the inside */
+    int phases;                             /* with a stride: dx is computed in phases, from a D without gaps */
     ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
     ptrdiff_t own;                          /* forward: of a share of an image */
     cnn__weight_window window;
@@ -4213,8 +4214,9 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->fold = s->padding_mode != CNN_ZEROS;
     top = p->fold ? 0 : s->pad_top;                        /* where dx(0, 0) lies in the padded dx */
     left = p->fold ? 0 : s->pad_left;
-    p->df_top = rows > top ? rows - top : 0;
-    p->df_left = columns > left ? columns - left : 0;
+    p->phases = !p->fold && s->stride_height * s->stride_width > 1 && s->dilation_height * s->dilation_width == 1;
+    p->df_top = p->phases ? cnn__divide_up(s->kernel_height, s->stride_height) - 1 : rows > top ? rows - top : 0;
+    p->df_left = p->phases ? cnn__divide_up(s->kernel_width, s->stride_width) - 1 : columns > left ? columns - left : 0;
     p->top = p->df_top + top - rows;
     p->left = p->df_left + left - columns;
     *conv = p->forward;
@@ -4222,11 +4224,17 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     conv->stride_height = conv->stride_width = 1;
     conv->out_height = s->in_height + (p->fold ? s->pad_top + s->pad_bottom : 0);
     conv->out_width = s->in_width + (p->fold ? s->pad_left + s->pad_right : 0);
-    conv->points = cnn__choose_convolution(conv, p->blocks);
+    conv->points = p->phases ? 0 : cnn__choose_convolution(conv, p->blocks);
     conv->height = p->top + rows + (conv->points ? 4 * cnn__tiles(conv->out_height) : conv->out_height);
     conv->width = p->left + columns + (conv->points ? 4 * cnn__tiles(conv->out_width) : conv->out_width);
     conv->height = (int)cnn__larger(conv->height, p->df_top + (s->out_height - 1) * s->stride_height + 1);
     conv->width = (int)cnn__larger(conv->width, p->df_left + (s->out_width - 1) * s->stride_width + 1);
+    if (p->phases) {
+        int below = (s->in_height - 1 + s->pad_top) / s->stride_height + 1;
+        int beyond = (s->in_width - 1 + s->pad_left) / s->stride_width + 1;
+        conv->height = p->df_top + (int)cnn__larger(s->out_height, below);
+        conv->width = p->df_left + (int)cnn__larger(s->out_width, beyond);
+    }
     p->d_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
     p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
     p->pooled_size = 3 * cnn__align(p->image * p->lanes);
@@ -4252,7 +4260,8 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     w->size = w->calls * w->rows * row;
     p->images = cnn__smaller(p->lanes, (int)cnn__larger(1, CNN__X_FLOATS / image));
     p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
-    if (p->fold) p->x_size = cnn__larger(p->x_size, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
+    if (p->fold || p->phases)
+        p->x_size = cnn__larger(p->x_size, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
     p->list_size = cnn__align(p->images * p->map + p->lanes);
     p->corners_size = cnn__align(p->map) + CNN__POOL_TAPS;
     p->sums_size = cnn__align(s->out_channels * (w->size + p->lanes));
@@ -4707,6 +4716,67 @@ static void cnn__conv_df_image(void *arguments, int n, int thread)
     if (pool.kernel_height) cnn__pool2d_backward(&pool, df, pooled, NULL, job->index + at);
 }
 
+/* ---- the way back with a stride ----
+
+   dx(r) = sum over y of df((r + p - y) / s) u(y), for those y where s divides. They are y = a, a + s, a + 2 s, ... with
+   a = (r + p) mod s. So the rows r of one a, a phase, are a convolution without a stride, with every s-th row of the
+   kernel; columns likewise. Without phases, D would hold s s - 1 zeros for each df. */
+
+typedef struct cnn__phase { int taps, first, count, in; } cnn__phase;  /* kernel rows; first r, how many; in D for it */
+
+/* Phase a of a side: kernel, stride and padding of the forward pass, df's place in D, size of dx */
+static cnn__phase cnn__phase_of(int a, int kernel, int stride, int pad, int df, int size)
+{
+    cnn__phase f;
+    f.taps = a < kernel ? cnn__divide_up(kernel - a, stride) : 0;
+    f.first = (a - pad % stride + stride) % stride;
+    f.count = f.first < size ? (size - 1 - f.first) / stride + 1 : 0;
+    f.in = f.taps ? df + (f.first + pad - a) / stride - (f.taps - 1) : 0;
+    return f;
+}
+
+/* The kernels of phase (a, b): mirrored, k and c exchanged, as cnn__mirror's. Returns where the next phase's go. */
+static float *cnn__mirror_phase(const cnn__conv *conv, float *to, const float *weight, int a, int b)
+{
+    int group, k, c, y, x, height = conv->kernel_height, width = conv->kernel_width;
+    int last_y = a < height ? a + (height - 1 - a) / conv->stride_height * conv->stride_height : -1;
+    int last_x = b < width ? b + (width - 1 - b) / conv->stride_width * conv->stride_width : -1;
+    for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
+        for (c = 0; c < conv->in_channels; c++)
+            for (k = 0; k < conv->out_channels; k++)
+                for (y = last_y; y >= 0; y -= conv->stride_height)
+                    for (x = last_x; x >= 0; x -= conv->stride_width)
+                        *to++ = weight[(((ptrdiff_t)k * conv->in_channels + c) * height + y) * width + x];
+    return to;
+}
+
+/* dx of a block from D, phase by phase: each in Z, then in its places of a.x */
+static void cnn__convolve_phases(const cnn__conv_job *job, const cnn__conv_arrays *array)
+{
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv_plan *p = &job->plan;
+    cnn__conv_job phase_job = *job;
+    int lanes = p->lanes, a, b, c, j, i;
+    for (a = 0; a < s->stride_height; a++)
+        for (b = 0; b < s->stride_width; b++) {
+            cnn__phase down = cnn__phase_of(a, s->kernel_height, s->stride_height, s->pad_top, p->df_top, s->in_height);
+            cnn__phase right = cnn__phase_of(b, s->kernel_width, s->stride_width, s->pad_left, p->df_left, s->in_width);
+            cnn__conv conv = p->backward;
+            const float *z = array->z;
+            conv.kernel_height = down.taps; conv.kernel_width = right.taps;
+            if (!down.taps || !right.taps) conv.kernel_height = conv.kernel_width = 0;
+            conv.out_height = down.count; conv.out_width = right.count;
+            cnn__convolve(&phase_job, &conv, 0, array->z, array->d
+                          + ((ptrdiff_t)down.in * conv.width + right.in) * lanes, NULL, 0, array);
+            phase_job.weight += (ptrdiff_t)conv.groups * conv.out_channels * cnn__taps(&conv);
+            for (c = 0; c < s->in_channels; c++)
+                for (j = 0; j < down.count; j++)
+                    for (i = 0; i < right.count; i++, z += lanes)
+                        cnn__copy_floats(array->x + (((ptrdiff_t)c * s->in_height + down.first + j * s->stride_height)
+                                         * s->in_width + right.first + i * s->stride_width) * lanes, z, lanes);
+        }
+}
+
 /* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
 static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images,
                         int fresh)
@@ -4716,7 +4786,8 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
     const cnn__isa *isa = job->isa;
     int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
     ptrdiff_t width = (ptrdiff_t)p->backward.width * lanes, map_stride = p->backward.height * width;
-    ptrdiff_t row_stride = s->stride_height * width, pixel_stride = (ptrdiff_t)s->stride_width * lanes;
+    ptrdiff_t row_stride = (p->phases ? 1 : s->stride_height) * width;
+    ptrdiff_t pixel_stride = (ptrdiff_t)(p->phases ? 1 : s->stride_width) * lanes;
     ptrdiff_t image = p->image;
     float *df_lanes = a->pooled + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
     float *to = a->d + p->df_top * width + (ptrdiff_t)p->df_left * lanes;
@@ -4826,10 +4897,12 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
         if (job->learns) cnn__conv_dweight(job, &a, share, sums, a.pooled, first, images);
         if (!job->dx || share) continue;
         cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
-        cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes, NULL,
-                      0, &a);
+        if (p->phases) cnn__convolve_phases(job, &a);
+        else
+            cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes,
+                          NULL, 0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
-        isa->from_lanes(job->dx + first * in, in, images, p->fold ? a.x : a.z, lanes, in);
+        isa->from_lanes(job->dx + first * in, in, images, p->fold || p->phases ? a.x : a.z, lanes, in);
     }
 }
 
@@ -4973,7 +5046,12 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
-    if (dx) cnn__mirror(&p->forward, mirrored, weight);
+    if (dx && p->phases) {
+        float *next = mirrored;
+        int a, b;
+        for (a = 0; a < s->stride_height; a++)
+            for (b = 0; b < s->stride_width; b++) next = cnn__mirror_phase(&p->forward, next, weight, a, b);
+    } else if (dx) cnn__mirror(&p->forward, mirrored, weight);
     if (dx && cnn__few_back(s, job.isa, &back)) {
         job.df = u; job.df_pooled = u + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s));
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
