@@ -7059,7 +7059,7 @@ static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
         return cnn__misfit(f, "padding must be at least 0 on each side, but is left %d, right %d, "
                            "top %d, bottom %d", o->padding_left, o->padding_right, o->padding_top,
                            o->padding_bottom);
-    if (height > CNN__LONGEST_SIDE || width > CNN__LONGEST_SIDE)
+    if (height > (int)CNN__LONGEST_SIDE || width > (int)CNN__LONGEST_SIDE)
         return cnn__misfit(f, "its output would be %.0f x %.0f, and a side can have %d; give less "
                            "padding", height, width, (int)CNN__LONGEST_SIDE);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
@@ -11427,7 +11427,7 @@ static void cnn__skip(void *file, int count)
     int next;
     fseek((FILE *)file, count, SEEK_CUR);
     next = fgetc((FILE *)file);                            /* finds the end, as fseek does not */
-    if (next != EOF) ungetc(next, (FILE *)file);
+    if (next >= 0) ungetc(next, (FILE *)file);
 }
 
 /* 1 if the head of the file is that of a picture that is read. Its pixels are not decoded. */
