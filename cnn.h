@@ -1267,6 +1267,7 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
                delays only the piece that it holds. Which thread takes which piece changes no result.
 
                Read cnn__parallel first, at the end of this section: it is all that the backends call.
+               Its halves, cnn__begin_job and cnn__end_job, are for reading ahead.
    ============================================================================================ */
 
 /* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
@@ -1649,7 +1650,7 @@ static void cnn__forked(void)
 
 #endif
 
-/* A backend that calls cnn__parallel opens the pool when it is opened, and closes it when it is closed. */
+/* Whoever runs jobs opens the pool before and closes it after: a network, the backend simd, cnn__read_images. */
 static void cnn__open_pool(int threads)
 {
 #ifdef CNN_NO_THREADS
@@ -3099,7 +3100,8 @@ static cnn_backend cnn__direct(void)
    is, for example, cnn__total_avx2.
 
    THE WORDS of this section:
-       lane     one number of a vector; lane l belongs to image l of a block
+       lane     one number of a vector; lane l belongs to image (or part) l of a block
+       part     a piece of an image, cut out with the inputs that its outputs see
        block    as many images (or parts of images; in the linear layer: samples) as a vector has lanes
        share    some of the output channels; with few blocks, a piece computes one
        map      one channel of one image
@@ -3743,7 +3745,7 @@ static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
     return total;
 }
 
-/* The compiler vectorises the next six loops itself. */
+/* The compiler vectorises the loops without CNN__LOAD itself. */
 
 static void CNN__FOR(cnn__relu_forward)(float *y, const float *x, ptrdiff_t n)
 {
@@ -4116,7 +4118,8 @@ static int cnn__choose_convolution(const cnn__conv *conv, int blocks)
 }
 
 enum {
-    CNN__FEW_BLOCKS = 4,                    /* forward: with fewer, a block has several pieces, for so many threads */
+    CNN__FEW_BLOCKS = 4,                    /* with fewer, a block has several pieces, each a share of the output channels,
+                                               so that as many threads have work; and what a few images are cut into */
     CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
@@ -4163,7 +4166,7 @@ typedef struct cnn__weight_window {
 typedef struct cnn__conv_plan {
     cnn__conv forward, backward;            /* from X to Z; from D to dx */
     int lanes, blocks, pieces;
-    int shares;                             /* forward: of the output channels; a piece computes one, of one block */
+    int shares;                             /* of the output channels: with few blocks a piece computes one */
     int df_top, df_left;                    /* where df(0, 0) lies in D */
     int top, left;                          /* where the backward convolution begins in D */
     int fold;                               /* dx is computed with its padding, which is then added to the inside */
@@ -4356,15 +4359,16 @@ static void cnn__fill_borders(const cnn_conv2d_shape *s, const cnn__conv *conv, 
     }
 }
 
-/* X forward: map c of a block of images */
-static void cnn__pad_map(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
-                         const float *x, int c, int images)
+/* Map c of X forward, for a block of images; to: where it begins */
+static void cnn__pad_map(const cnn__conv_job *job, int first, int images, int c, float *to)
 {
-    int lanes = isa->lanes;
+    const cnn_conv2d_shape *s = job->s;
+    const cnn__conv *conv = &job->plan.forward;
+    int lanes = job->plan.lanes;
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
-    to += c * conv->height * row_stride;
-    isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes, x + c * pixels,
-                  s->in_channels * pixels, images, s->in_height, s->in_width);
+    job->isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes,
+                       job->x + ((ptrdiff_t)first * s->in_channels + c) * pixels, s->in_channels * pixels, images,
+                       s->in_height, s->in_width);
     cnn__fill_borders(s, conv, to, lanes);
 }
 
@@ -4555,12 +4559,15 @@ static int cnn__pools_apart(const cnn_pool2d_shape *p)
         && p->out_height * p->kernel_height <= p->in_height && p->out_width * p->kernel_width <= p->in_width;
 }
 
+/* n parts of a side are no smaller than n - 1 are: one more would be empty. */
+static int cnn__parts_stay(int side, int n) { return n > 1 && cnn__divide_up(side, n) == cnn__divide_up(side, n - 1); }
+
 /* HOW AN IMAGE IS CUT. Not at all if the images fill the lanes. Else into the parts that cost least; among those within
    a tenth of it, into most, up to FEW_BLOCKS: then as many threads share them. They are pooled at once where that is
    possible; if the pooled map is too small to fill the lanes, or windows overlap, later. */
 static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
 {
-    int pooled = s->pool.kernel_height > 0, later, down, right, most = CNN__FEW_BLOCKS * isa->lanes;
+    int pooled = s->pool.kernel_height > 0, later, down, right, more, most = CNN__FEW_BLOCKS * isa->lanes;
     double least, best;
     cnn__cut cut, tried;
     least = best = cnn__cost_of(cnn__cut_into(s, 1, 1, 0, &cut), isa);
@@ -4570,8 +4577,10 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
         int width = pooled && !later ? s->pool.out_width : s->out_width;
         for (down = 1; down <= height && down * s->batch <= most; down++)
             for (right = 1; right <= width && down * right * s->batch <= most; right++) {
-                double cost = cnn__cost_of(cnn__cut_into(s, down, right, later, &tried), isa);
-                int more = tried.part.batch > cut.part.batch && later == cut.pool_later;
+                double cost;
+                if (cnn__parts_stay(height, down) || cnn__parts_stay(width, right)) continue;
+                cost = cnn__cost_of(cnn__cut_into(s, down, right, later, &tried), isa);
+                more = tried.part.batch > cut.part.batch && later == cut.pool_later;
                 if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* by the card, value by value */
                 if (cost >= (more ? 1.1 * least : best)) continue;
                 if (cost < least) least = cost;
@@ -4612,7 +4621,7 @@ static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, 
         float *lane = to + l;
         for (j = at.in_row; j < at.in_row + height; j++) {
             int row = j >= s->in_height + s->pad_bottom ? -1 : cnn__border(j, s->in_height, s->padding_mode);
-            const float *from = map + (ptrdiff_t)row * s->in_width;
+            const float *from = map + (ptrdiff_t)(row < 0 ? 0 : row) * s->in_width;
             for (i = at.in_column; i < at.in_column + width; i++, lane += lanes) {
                 int column = i;
                 if ((unsigned)i >= (unsigned)s->in_width)
@@ -4659,12 +4668,10 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
     cnn_pool2d_shape pool = s->pool;
     float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
-    ptrdiff_t to = first * p->image + share * p->own;
+    ptrdiff_t to = first * p->image + share * p->own, map = (ptrdiff_t)p->forward.height * p->forward.width * lanes;
     if (job->laid) a.x = job->laid + block * p->x_size;
     else
-        for (c = 0; c < s->in_channels; c++)
-            cnn__pad_map(s, &p->forward, isa, a.x, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
-                         * s->in_width, c, images);
+        for (c = 0; c < s->in_channels; c++) cnn__pad_map(job, first, images, c, a.x + c * map);
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activate(isa, s->activation, s->slope, a.z, a.z, channels * cnn__out_map(&p->forward) * lanes);
@@ -4685,11 +4692,10 @@ static void cnn__lay_piece(void *arguments, int piece, int thread)
     const cnn__conv_plan *p = &job->plan;
     int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
     int images = cnn__smaller(p->lanes, s->batch - first);
-    float *to = job->laid + block * p->x_size;
+    float *to = job->laid + block * p->x_size + (ptrdiff_t)c * p->forward.height * p->forward.width * p->lanes;
     (void)thread;
-    if (job->cut) cnn__cut_out(job, first, images, c, to + c * p->forward.height * p->forward.width * p->lanes);
-    else cnn__pad_map(s, &p->forward, job->isa, to, job->x + (ptrdiff_t)first * s->in_channels * s->in_height
-                      * s->in_width, c, images);
+    if (job->cut) cnn__cut_out(job, first, images, c, to);
+    else cnn__pad_map(job, first, images, c, to);
 }
 
 /* df of some images, one after the other: before the activation, after the pool */
@@ -4954,13 +4960,14 @@ static void cnn__pool_sample(void *arguments, int n, int thread)
     else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
 }
 
+/* Floats of U, of the threads' arrays and, where pieces share it, of X of all blocks */
 static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, const cnn__cut *cut, int threads)
 {
     int laid = p->shares > 1 || cut->down * cut->right > 1;
     return p->u_size + p->per_thread * threads + (laid ? p->blocks * p->x_size : 0);
 }
 
-/* Of forward */
+/* The same, with the maps that are pooled later */
 static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
@@ -4988,12 +4995,18 @@ static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_con
     return 1;
 }
 
+/* Of df before pooling, and of df after it, which padding may have made larger */
+static ptrdiff_t cnn__df_floats(const cnn_conv2d_shape *s)
+{
+    return cnn__align(cnn__larger((ptrdiff_t)cnn__conv2d_outputs(s), (ptrdiff_t)cnn__pool2d_outputs(&s->pool)));
+}
+
 /* Floats behind the mirrored kernels for that: df before and after pooling, and forward's own */
 static ptrdiff_t cnn__few_back_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn_conv2d_shape back;
     if (!cnn__few_back(s, cnn__isa_of(context), &back)) return 0;
-    return 2 * cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)) + cnn__forward_work(context, &back);
+    return 2 * cnn__df_floats(s) + cnn__forward_work(context, &back);
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
@@ -5053,11 +5066,11 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
             for (b = 0; b < s->stride_width; b++) next = cnn__mirror_phase(&p->forward, next, weight, a, b);
     } else if (dx) cnn__mirror(&p->forward, mirrored, weight);
     if (dx && cnn__few_back(s, job.isa, &back)) {
-        job.df = u; job.df_pooled = u + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s));
+        job.df = u; job.df_pooled = u + cnn__df_floats(s);
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
         if (!as_it_is) cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
         cnn__simd_conv2d_forward(context, &back, dx, NULL, as_it_is ? dy : job.df, mirrored, NULL,
-                                 job.df_pooled + cnn__align((ptrdiff_t)cnn__conv2d_outputs(s)));
+                                 job.df_pooled + cnn__df_floats(s));
         job.dx = NULL;
     }
     if (!job.dx && !job.learns) return;
@@ -5468,7 +5481,6 @@ static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gat
     cnn__parallel(cnn__threads_of(context), s->batch,
                   cnn__augments(&s->augment) ? cnn__gather_augmented : cnn__gather_sample, &job);
 }
-
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
@@ -6986,6 +6998,8 @@ static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *
 {
     const cnn_pool2d_shape *s = &l->shapes.pool;
     int h = s->in_height, w = s->in_width, rows = s->out_height, columns = s->out_width;
+    const char *down = (h + 1.0) * (rows + 1.0) > INT_MAX ? "LL" : "";      /* a long side */
+    const char *across = (w + 1.0) * (columns + 1.0) > INT_MAX ? "LL" : "";
     if (!s->adaptive) {
         cnn__layer_pool2d_export_c(l, number, file);
         return;
@@ -6994,10 +7008,10 @@ static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *
     cnn__line(file, 1, "for (k = 0; k < %d; k++)", s->channels);
     cnn__line(file, 2, "for (j = 0; j < %d; j++)", rows);
     cnn__line(file, 3, "for (i = 0; i < %d; i++) {", columns);
-    cnn__line(file, 4, "int top = j * %d / %d, bottom = ((j + 1) * %d + %d) / %d;", h, rows, h,
-              rows - 1, rows);
-    cnn__line(file, 4, "int left = i * %d / %d, right = ((i + 1) * %d + %d) / %d;", w, columns, w,
-              columns - 1, columns);
+    cnn__line(file, 4, "int top = j * %d%s / %d, bottom = ((j + 1) * %d%s + %d) / %d;", h, down,
+              rows, h, down, rows - 1, rows);
+    cnn__line(file, 4, "int left = i * %d%s / %d, right = ((i + 1) * %d%s + %d) / %d;", w, across,
+              columns, w, across, columns - 1, columns);
     cnn__line(file, 4, "float sum = 0;");
     cnn__line(file, 4, "for (y = top; y < bottom; y++)");
     cnn__line(file, 5, "for (x = left; x < right; x++) sum += in[(k * %d + y) * %d + x];", h, w);
@@ -10884,7 +10898,6 @@ static double cnn__idx_at(const cnn__idx *idx, size_t i)
     }
 }
 
-
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
@@ -12817,9 +12830,9 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
-    if (out->count > 100000000)
+    if (out->count - 8 > 100000000)
         cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
-                   (double)out->count);
+                   (double)(out->count - 8));
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
     t = cnn__tensors(s, &count);
     for (narrow = 0; narrow < 2; narrow++)
@@ -13818,7 +13831,7 @@ static void cnn__add_name(cnn__list *list, const char *name)
     size_t used = strlen(list->names), room = sizeof list->names - used;
     if (!list->count++) cnn__snprintf(list->names, room, "%.90s", name);
     else if (used + strlen(name) + 8 < sizeof list->names) cnn__snprintf(list->names + used, room, ", %s", name);
-    else if (strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
+    else if (used < 3 || strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
 /* Names the layer that the file has and the network lacks: "features.1 is a BatchNorm". */
