@@ -12830,7 +12830,7 @@ static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
     }
     cnn__print(out, "}");
     cnn__put(out, "       ", (8 - out->count % 8) % 8);
-    if (out->count - 8 > 100000000)
+    if (out->count > 100000008)
         cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
                    (double)(out->count - 8));
     for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
