@@ -4118,9 +4118,11 @@ static int cnn__choose_convolution(const cnn__conv *conv, int blocks)
 }
 
 enum {
-    CNN__FEW_BLOCKS = 4,                    /* with fewer, a block has several pieces, each a share of the output channels,
-                                               so that as many threads have work; and what a few images are cut into */
-    CNN__PIECES = 16,                       /* of a backward pass, at most: each has its own sums of dweight */
+    CNN__FEW_BLOCKS = 4,                    /* with fewer, a block has several pieces, each a share of the output
+                                               channels, so that as many threads have work; and what a few images are
+                                               cut into, at most */
+    CNN__PIECES = 16,                       /* runs of blocks in a backward pass, at most: each has its
+                                               own sums of dweight */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4172,7 +4174,7 @@ typedef struct cnn__conv_plan {
     int fold;                               /* dx is computed with its padding, which is then added to the inside */
     int phases;                             /* with a stride: dx is computed in phases, from a D without gaps */
     ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
-    ptrdiff_t own;                          /* forward: of a share of an image */
+    ptrdiff_t share_size;                   /* forward: values of a share of an image of y */
     cnn__weight_window window;
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
@@ -4197,14 +4199,14 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     conv->points = cnn__choose_convolution(conv, p->blocks);
     while (p->shares > 1 && (s->groups > 1 || s->out_channels % (p->shares * CNN__MOST_ROWS))) p->shares--;
     conv->out_channels /= p->shares;
-    p->own = p->image / p->shares;
+    p->share_size = p->image / p->shares;
     if (conv->points) {                                    /* the last tiles reach beyond the padding */
         conv->height = 4 * cnn__tiles(s->out_height) + s->kernel_height - 1;
         conv->width = 4 * cnn__tiles(s->out_width) + s->kernel_width - 1;
     }
     p->x_size = cnn__align(s->groups * cnn__in_group(conv) * p->lanes);
     p->z_size = cnn__align(conv->groups * conv->out_channels * cnn__out_map(conv) * p->lanes);
-    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->own * p->lanes) : 0;
+    p->pooled_size = s->pool.kernel_height ? 2 * cnn__align(p->share_size * p->lanes) : 0;
     cnn__plan_winograd(p, conv, s->groups * p->shares);
 }
 
@@ -4311,7 +4313,7 @@ typedef struct cnn__conv_job {
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
     const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
-    float *laid;                                           /* forward with few blocks: X of each */
+    float *x_laid;                                         /* forward with few blocks: X of each */
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
 
@@ -4510,6 +4512,7 @@ typedef struct cnn__cut {
     cnn_conv2d_shape part;                  /* its batch: all parts of all images */
     int down, right;                        /* parts of an image; 1 x 1: it is not cut */
     int pool_later;                         /* the parts are not pooled: the whole maps are */
+    int height, width, rows, columns;       /* of the map that is cut, after pooling unless that is later; of a part */
 } cnn__cut;
 
 static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down, int right, int pool_later,
@@ -4517,25 +4520,27 @@ static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down
 {
     cnn_conv2d_shape *part = &cut->part;
     cnn_pool2d_shape *pool = &part->pool;
-    int rows, columns;                      /* outputs of a part, after pooling */
+    int pooled = s->pool.kernel_height > 0 && !pool_later;
     *part = *s;
     cut->down = down;
     cut->right = right;
     cut->pool_later = pool_later;
+    cut->height = pooled ? pool->out_height : s->out_height;
+    cut->width = pooled ? pool->out_width : s->out_width;
+    cut->rows = cnn__divide_up(cut->height, down);
+    cut->columns = cnn__divide_up(cut->width, right);
     if (pool_later) memset(pool, 0, sizeof *pool);
     if (down * right == 1) return part;
-    rows = cnn__divide_up(pool->kernel_height ? pool->out_height : s->out_height, down);
-    columns = cnn__divide_up(pool->kernel_height ? pool->out_width : s->out_width, right);
     part->batch = s->batch * down * right;
-    part->out_height = pool->kernel_height ? rows * pool->stride_height : rows;
-    part->out_width = pool->kernel_height ? columns * pool->stride_width : columns;
+    part->out_height = pooled ? cut->rows * pool->stride_height : cut->rows;
+    part->out_width = pooled ? cut->columns * pool->stride_width : cut->columns;
     part->in_height = (part->out_height - 1) * s->stride_height + (s->kernel_height - 1) * s->dilation_height + 1;
     part->in_width = (part->out_width - 1) * s->stride_width + (s->kernel_width - 1) * s->dilation_width + 1;
     part->pad_top = part->pad_left = part->pad_bottom = part->pad_right = 0;
     part->padding_mode = CNN_ZEROS;
     pool->batch = part->batch;
     pool->in_height = part->out_height; pool->in_width = part->out_width;
-    pool->out_height = rows; pool->out_width = columns;
+    pool->out_height = cut->rows; pool->out_width = cut->columns;
     return part;
 }
 
@@ -4573,8 +4578,10 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
     least = best = cnn__cost_of(cnn__cut_into(s, 1, 1, 0, &cut), isa);
     if (cnn__fills_lanes(s->batch, isa->lanes)) return cut;
     for (later = pooled && !cnn__pools_apart(&s->pool); later <= pooled; later++) {
-        int height = pooled && !later ? s->pool.out_height : s->out_height;
-        int width = pooled && !later ? s->pool.out_width : s->out_width;
+        int height, width;
+        cnn__cut_into(s, 1, 1, later, &tried);
+        height = tried.height;
+        width = tried.width;
         for (down = 1; down <= height && down * s->batch <= most; down++)
             for (right = 1; right <= width && down * right * s->batch <= most; right++) {
                 double cost;
@@ -4597,13 +4604,13 @@ typedef struct cnn__part_of { int image, row, column, in_row, in_column; } cnn__
 static cnn__part_of cnn__find_part(const cnn__conv_job *job, int number)
 {
     const cnn_conv2d_shape *part = &job->cut->part, *s = job->whole;
-    int pooled = part->pool.kernel_height > 0, right = job->cut->right, j, i;
+    int right = job->cut->right, j, i;
     cnn__part_of at;
     at.image = number / (job->cut->down * right);
     j = number / right % job->cut->down;
     i = number % right;
-    at.row = j * (pooled ? part->pool.out_height : part->out_height);
-    at.column = i * (pooled ? part->pool.out_width : part->out_width);
+    at.row = j * job->cut->rows;
+    at.column = i * job->cut->columns;
     at.in_row = j * part->out_height * s->stride_height - s->pad_top;
     at.in_column = i * part->out_width * s->stride_width - s->pad_left;
     return at;
@@ -4636,18 +4643,17 @@ static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, 
 static void cnn__paste(const cnn__conv_job *job, int first, int parts, int channel, int channels, const float *y,
                        const float *index)
 {
-    const cnn_conv2d_shape *part = job->s, *s = job->whole;
-    int pooled = part->pool.kernel_height > 0, lanes = job->plan.lanes, l, k, j, i;
-    int height = pooled ? s->pool.out_height : s->out_height, rows = pooled ? part->pool.out_height : part->out_height;
-    int width = pooled ? s->pool.out_width : s->out_width, columns = pooled ? part->pool.out_width : part->out_width;
+    const cnn__cut *cut = job->cut;
+    int lanes = job->plan.lanes, l, k, j, i;
     for (l = 0; l < parts; l++) {
         cnn__part_of at = cnn__find_part(job, first + l);
-        int high = cnn__smaller(rows, height - at.row), wide = cnn__smaller(columns, width - at.column);
+        int high = cnn__smaller(cut->rows, cut->height - at.row);
+        int wide = cnn__smaller(cut->columns, cut->width - at.column);
         for (k = 0; k < channels; k++)
             for (j = 0; j < high; j++) {
-                ptrdiff_t map = (ptrdiff_t)at.image * s->out_channels + channel + k;
-                ptrdiff_t to = (map * height + at.row + j) * width + at.column;
-                ptrdiff_t from = ((ptrdiff_t)k * rows + j) * columns * lanes + l;
+                ptrdiff_t map = (ptrdiff_t)at.image * job->s->out_channels + channel + k;
+                ptrdiff_t to = (map * cut->height + at.row + j) * cut->width + at.column;
+                ptrdiff_t from = ((ptrdiff_t)k * cut->rows + j) * cut->columns * lanes + l;
                 for (i = 0; i < wide; i++) job->out[to + i] = y[from + (ptrdiff_t)i * lanes];
                 for (i = 0; index && i < wide; i++)
                     job->out_index[to + i] = (unsigned char)index[from + (ptrdiff_t)i * lanes];
@@ -4668,8 +4674,9 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
     cnn_pool2d_shape pool = s->pool;
     float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
-    ptrdiff_t to = first * p->image + share * p->own, map = (ptrdiff_t)p->forward.height * p->forward.width * lanes;
-    if (job->laid) a.x = job->laid + block * p->x_size;
+    ptrdiff_t to = first * p->image + share * p->share_size;
+    ptrdiff_t map = (ptrdiff_t)p->forward.height * p->forward.width * lanes;
+    if (job->x_laid) a.x = job->x_laid + block * p->x_size;
     else
         for (c = 0; c < s->in_channels; c++) cnn__pad_map(job, first, images, c, a.x + c * map);
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
@@ -4679,8 +4686,8 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
     if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
     else {
-        isa->from_lanes(job->out + to, p->image, images, y, lanes, p->own);
-        if (index) isa->bytes_from_lanes(job->out_index + to, p->image, images, index, p->own);
+        isa->from_lanes(job->out + to, p->image, images, y, lanes, p->share_size);
+        if (index) isa->bytes_from_lanes(job->out_index + to, p->image, images, index, p->share_size);
     }
 }
 
@@ -4692,7 +4699,7 @@ static void cnn__lay_piece(void *arguments, int piece, int thread)
     const cnn__conv_plan *p = &job->plan;
     int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
     int images = cnn__smaller(p->lanes, s->batch - first);
-    float *to = job->laid + block * p->x_size + (ptrdiff_t)c * p->forward.height * p->forward.width * p->lanes;
+    float *to = job->x_laid + block * p->x_size + (ptrdiff_t)c * p->forward.height * p->forward.width * p->lanes;
     (void)thread;
     if (job->cut) cnn__cut_out(job, first, images, c, to);
     else cnn__pad_map(job, first, images, c, to);
@@ -4888,11 +4895,11 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int share = piece % p->shares, part = piece / p->shares, lanes = p->lanes, block;
-    int begin = (int)((long)part * p->blocks / p->pieces), end = (int)((long)(part + 1) * p->blocks / p->pieces);
+    int share = piece % p->shares, run = piece / p->shares, lanes = p->lanes, block;
+    int begin = (int)((long)run * p->blocks / p->pieces), end = (int)((long)(run + 1) * p->blocks / p->pieces);
     int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
-    float *sums = job->sums + p->sums_size * part;
+    float *sums = job->sums + p->sums_size * run;
     cnn__zero_floats(sums + k * p->window.size, channels * p->window.size);
     cnn__zero_floats(sums + s->out_channels * p->window.size + k * lanes, (ptrdiff_t)channels * lanes);
     cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
@@ -5033,10 +5040,10 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
     job.u = u;
     job.scratch = u + job.plan.u_size;
-    if (job.cut || job.plan.shares > 1) job.laid = job.scratch + job.plan.per_thread * threads;
+    if (job.cut || job.plan.shares > 1) job.x_laid = job.scratch + job.plan.per_thread * threads;
     if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, &cut, threads), job.out_index = NULL;
     cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, u, weight);
-    if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
+    if (job.x_laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
         cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
@@ -5052,7 +5059,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     cnn_conv2d_shape back;
     const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *u;
-    int part;
+    int run;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = s;
@@ -5080,8 +5087,8 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     if (job.dx) cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
     cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
     if (!job.learns) return;
-    for (part = 1; part < p->pieces; part++)
-        job.isa->sum_into(job.sums, job.sums + p->sums_size * part, p->sums_size);
+    for (run = 1; run < p->pieces; run++)
+        job.isa->sum_into(job.sums, job.sums + p->sums_size * run, p->sums_size);
     cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
 }
 
