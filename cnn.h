@@ -4552,9 +4552,9 @@ static double cnn__cost_of(const cnn_conv2d_shape *part, const cnn__isa *isa)
     double taps = (double)conv->kernel_height * conv->kernel_width * conv->out_height * conv->out_width;
     double tiles = (double)cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), copied = (double)p.image;
     double products = p.blocks * taps;
-    if (conv->points) products = p.blocks * conv->points * conv->points * tiles + 40;
+    if (conv->points) products = tiles * p.blocks * conv->points * conv->points + 40;
     copied += (double)part->in_channels * part->in_height * part->in_width;
-    return products * part->out_channels * conv->in_channels + 4 * p.blocks * copied;
+    return products * part->out_channels * conv->in_channels + 4 * copied * p.blocks;
 }
 
 /* Whether each window of the pool lies in one part, wherever the maps are cut */
