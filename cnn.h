@@ -14513,7 +14513,8 @@ static void cnn__export_head(const cnn__export *e)
     int i;
     for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
     for (i = 0; i < net->tensor_count; i++) numbers += 4 * (double)net->tensors[i].count;
-    for (i = 0; i < net->buffer_count; i++) numbers += 4 * (double)net->buffers[i].count;
+    for (i = 0; i < net->buffer_count; i++)
+        if (!net->buffers[i].integer) numbers += 4 * (double)net->buffers[i].count;      /* a count is not written */
     cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
                  "       ");
     cnn__export_signature(e, ";\n\n");
