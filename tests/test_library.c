@@ -1377,6 +1377,7 @@ static void test_refused_backends(void)
     cnn_net *net = small_net("simd");
     cnn_data *data = noise_data(4, 2, 6, 6, 4);
     char version[20];
+    size_t at;
     b.name = "abacus";
     b.softmax_backward = NULL;
     check_refused(&b, "abacus", "softmax_backward");
@@ -1386,6 +1387,12 @@ static void test_refused_backends(void)
     check_refused(&b, "abacus", "batch_norm_work");
     b = *direct;
     b.name = "abacus";
+    for (at = offsetof(cnn_backend, conv2d_work); at < offsetof(cnn_backend, step_begin); at += sizeof b.conv2d_work) {
+        cnn_backend lacking = *direct;                      /* each of the entries that must be there */
+        memset((char *)&lacking + at, 0, sizeof b.conv2d_work);
+        lacking.name = "abacus";
+        check_refused(&lacking, "abacus", "_");
+    }
     b.version = CNN_BACKEND_VERSION + 7;
     snprintf(version, sizeof version, "version %d", CNN_BACKEND_VERSION + 7);
     check_refused(&b, "abacus", version);
