@@ -1782,8 +1782,8 @@ static void cnn__parallel(int threads, int pieces, void (*run)(void *arguments, 
    with respect to z, u, b. Backward adds to the gradients of parameters and overwrites the others.
 
    Cards: padding; convolution (6.1), (6.2); activation (6.3); PReLU; pooling; linear; batch
-   normalisation; softmax; joins; zero padding; dropout; cross-entropy; mean squared error; optimizers; a batch of
-   samples.
+   normalisation; softmax; joins; zero padding; dropout; cross-entropy; mean squared error;
+   optimizers; a batch of samples.
    ============================================================================================ */
 
 /* --------------------------------------------------------------------------------------------
@@ -4575,8 +4575,9 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
     int pooled = s->pool.kernel_height > 0, later, down, right, more, most = CNN__FEW_BLOCKS * isa->lanes;
     double least, best;
     cnn__cut cut, tried;
-    least = best = cnn__cost_of(cnn__cut_into(s, 1, 1, 0, &cut), isa);
+    cnn__cut_into(s, 1, 1, 0, &cut);
     if (cnn__fills_lanes(s->batch, isa->lanes)) return cut;
+    least = best = cnn__cost_of(&cut.part, isa);
     for (later = pooled && !cnn__pools_apart(&s->pool); later <= pooled; later++) {
         int height, width;
         cnn__cut_into(s, 1, 1, later, &tried);
@@ -4748,21 +4749,6 @@ static cnn__phase cnn__phase_of(int a, int kernel, int stride, int pad, int df, 
     return f;
 }
 
-/* The kernels of phase (a, b): mirrored, k and c exchanged, as cnn__mirror's. Returns where the next phase's go. */
-static float *cnn__mirror_phase(const cnn__conv *conv, float *to, const float *weight, int a, int b)
-{
-    int group, k, c, y, x, height = conv->kernel_height, width = conv->kernel_width;
-    int last_y = a < height ? a + (height - 1 - a) / conv->stride_height * conv->stride_height : -1;
-    int last_x = b < width ? b + (width - 1 - b) / conv->stride_width * conv->stride_width : -1;
-    for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
-        for (c = 0; c < conv->in_channels; c++)
-            for (k = 0; k < conv->out_channels; k++)
-                for (y = last_y; y >= 0; y -= conv->stride_height)
-                    for (x = last_x; x >= 0; x -= conv->stride_width)
-                        *to++ = weight[(((ptrdiff_t)k * conv->in_channels + c) * height + y) * width + x];
-    return to;
-}
-
 /* dx of a block from D, phase by phase: each in Z, then in its places of a.x */
 static void cnn__convolve_phases(const cnn__conv_job *job, const cnn__conv_arrays *array)
 {
@@ -4906,9 +4892,9 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     for (block = begin; block < end; block++) {
         int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
         cnn__conv_df(job, a.pooled, first, images);
-        cnn__zero_floats(a.pooled + p->image * images, (lanes - images) * p->image);       /* lanes without an image */
         if (job->learns) cnn__conv_dweight(job, &a, share, sums, a.pooled, first, images);
         if (!job->dx || share) continue;
+        cnn__zero_floats(a.pooled + p->image * images, (lanes - images) * p->image);       /* lanes without an image */
         cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
         if (p->phases) cnn__convolve_phases(job, &a);
         else
@@ -4919,14 +4905,20 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     }
 }
 
-/* to: (groups, c, k, kh, kw), each kernel mirrored and k and c exchanged: the kernels of the way back from df to dx */
-static void cnn__mirror(const cnn__conv *conv, float *to, const float *weight)
+/* to: (groups, c, k, rows, columns): of each kernel every down-th row from a on and every right-th column from b on,
+   mirrored, and k and c exchanged: the kernels of the way back from df to dx. Returns where the next ones go. */
+static float *cnn__mirror(const cnn__conv *conv, float *to, const float *weight, int a, int down, int b, int right)
 {
-    int group, k, c, area = conv->kernel_height * conv->kernel_width, at;
+    int group, k, c, y, x, height = conv->kernel_height, width = conv->kernel_width;
+    int last_y = a < height ? a + (height - 1 - a) / down * down : -1;
+    int last_x = b < width ? b + (width - 1 - b) / right * right : -1;
     for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
         for (c = 0; c < conv->in_channels; c++)
             for (k = 0; k < conv->out_channels; k++)
-                for (at = area - 1; at >= 0; at--) *to++ = weight[((ptrdiff_t)k * conv->in_channels + c) * area + at];
+                for (y = last_y; y >= 0; y -= down)
+                    for (x = last_x; x >= 0; x -= right)
+                        *to++ = weight[(((ptrdiff_t)k * conv->in_channels + c) * height + y) * width + x];
+    return to;
 }
 
 typedef struct cnn__kernels_job {
@@ -5058,23 +5050,21 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     cnn__conv_job job;
     cnn_conv2d_shape back;
     const cnn__conv_plan *p = &job.plan;
-    float *mirrored = (float *)work, *u;
-    int run;
+    float *mirrored = (float *)work, *next = mirrored, *u;
+    int run, a, b, down, right;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = s;
     job.plan = cnn__plan_conv(s, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
-    if (dx && p->phases) {
-        float *next = mirrored;
-        int a, b;
-        for (a = 0; a < s->stride_height; a++)
-            for (b = 0; b < s->stride_width; b++) next = cnn__mirror_phase(&p->forward, next, weight, a, b);
-    } else if (dx) cnn__mirror(&p->forward, mirrored, weight);
+    down = p->phases ? s->stride_height : 1;               /* without phases, one: all rows and columns */
+    right = p->phases ? s->stride_width : 1;
+    for (a = 0; dx && a < down; a++)
+        for (b = 0; b < right; b++) next = cnn__mirror(&p->forward, next, weight, a, down, b, right);
     if (dx && cnn__few_back(s, job.isa, &back)) {
-        job.df = u; job.df_pooled = u + cnn__df_floats(s);
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
+        job.df = u; job.df_pooled = u + cnn__df_floats(s);
         if (!as_it_is) cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
         cnn__simd_conv2d_forward(context, &back, dx, NULL, as_it_is ? dy : job.df, mirrored, NULL,
                                  job.df_pooled + cnn__df_floats(s));
@@ -7037,7 +7027,6 @@ static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const
 {
     cnn__layer layer = cnn__layer_of(&cnn__adaptive_pool2d_kind, type);
     layer.adaptive_options = o;
-    layer.average = 1;
     cnn__add(net, &layer);
 }
 
