@@ -3182,6 +3182,8 @@ static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of
     return ((ptrdiff_t)channels * tiles + 1) * lanes;
 }
 
+typedef struct cnn__lane_place { ptrdiff_t start; int high, wide; } cnn__lane_place;   /* of a part: rows, columns */
+
 /* ---- an instruction set ---- */
 
 typedef struct cnn__isa {                                  /* entry NAME is CNN__FOR(cnn__NAME), explained below */
@@ -3195,15 +3197,21 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
                                const unsigned char *index, const int32_t *taps, int32_t begin, ptrdiff_t n);
     void (*to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from, ptrdiff_t image_stride,
                      int images, int height, int width);
+    void (*parts_to_lanes)(float *to, const float *from, ptrdiff_t row_stride, const ptrdiff_t *starts, int height,
+                           int width);
     void (*bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images, int count);
     void (*from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t pixel_stride,
                        ptrdiff_t count);
     void (*bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t count);
+    void (*parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count, const float *from,
+                             int rows, int columns);
+    void (*part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count,
+                                  const float *from, int rows, int columns);
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
                        ptrdiff_t pixel_stride, const float *dy, const float *index);
     void (*winograd_u)(const cnn__conv *conv, float *u, const float *weight);
-    void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count);
+    void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int channels, int first, int count);
     void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
                        int first, int count);
     float (*total)(const float *x, float x0, ptrdiff_t n);
@@ -3544,6 +3552,21 @@ static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t p
     CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
 }
 
+/* The same of parts of a map, whose rows are row_stride apart: part l begins at starts[l]. to: (height, width). Up to
+   LANES - 1 floats behind a row are read, too. */
+static void CNN__FOR(cnn__parts_to_lanes)(float *to, const float *from, ptrdiff_t row_stride, const ptrdiff_t *starts,
+                                          int height, int width)
+{
+    CNN__VECTOR r[CNN__LANES];
+    int j, i, l, p;
+    for (j = 0; j < height; j++, from += row_stride)
+        for (i = 0; i < width; i += CNN__LANES) {
+            for (l = 0; l < CNN__LANES; l++) r[l] = CNN__LOAD(from + starts[l] + i);
+            CNN__FOR(cnn__transpose)(r);
+            for (p = 0; p < CNN__LANES && i + p < width; p++, to += CNN__LANES) CNN__AT(to) = r[p];
+        }
+}
+
 static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images,
                                           int count)
 {
@@ -3590,6 +3613,45 @@ static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_s
                                             ptrdiff_t count)
 {
     CNN__FOR(cnn__from_lanes_of)(NULL, to, image_stride, images, from, CNN__LANES, count);
+}
+
+/* The way back for parts of a map. from: (rows, columns); part l has no more than `high` and `wide` of them. */
+static CNN__INLINE void CNN__FOR(cnn__parts_from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t row_stride,
+                                                           const cnn__lane_place *parts, int count, const float *from,
+                                                           int rows, int columns)
+{
+    CNN__VECTOR r[CNN__LANES];
+    int j, i, l, p;
+    for (j = 0; j < rows; j++)
+        for (i = 0; i < columns; i += CNN__LANES) {
+            for (p = 0; p < CNN__LANES; p++, from += CNN__LANES) {
+                if (i + p == columns) break;
+                r[p] = CNN__LOAD(from);
+            }
+            for (; p < CNN__LANES; p++) r[p] = r[0];
+            CNN__FOR(cnn__transpose)(r);
+            for (l = 0; l < count; l++) {
+                ptrdiff_t to = parts[l].start + j * row_stride + i;
+                const float *part = (const float *)&r[l];
+                int width = j < parts[l].high ? parts[l].wide - i : 0;
+                if (width > CNN__LANES) width = CNN__LANES;
+                if (!floats) for (p = 0; p < width; p++) bytes[to + p] = (unsigned char)part[p];
+                else if (width == CNN__LANES) CNN__AT(floats + to) = r[l];
+                else for (p = 0; p < width; p++) floats[to + p] = part[p];
+            }
+        }
+}
+
+static void CNN__FOR(cnn__parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count,
+                                            const float *from, int rows, int columns)
+{
+    CNN__FOR(cnn__parts_from_lanes_of)(to, NULL, row_stride, parts, count, from, rows, columns);
+}
+
+static void CNN__FOR(cnn__part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__lane_place *parts,
+                                                 int count, const float *from, int rows, int columns)
+{
+    CNN__FOR(cnn__parts_from_lanes_of)(NULL, to, row_stride, parts, count, from, rows, columns);
 }
 
 /* The card of max pooling for a block. index (NULL: not wanted) is the winner's number in its window. */
@@ -3691,12 +3753,13 @@ static void CNN__FOR(cnn__winograd_u)(const cnn__conv *conv, float *u, const flo
 }
 
 /* V = BT z B of the windows of `count` tiles, from tile `first` on, of each channel. v: (point, channel, tile) */
-static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const float *in, int first, int count)
+static void CNN__FOR(cnn__winograd_v)(const cnn__conv *conv, float *v, const float *in, int channels, int first,
+                                      int count)
 {
     ptrdiff_t row_stride = (ptrdiff_t)conv->width * CNN__LANES, map_stride = conv->height * row_stride;
     ptrdiff_t point_stride = cnn__point_stride(conv->in_channels, count, CNN__LANES);
     int across = cnn__tiles(conv->out_width), c, t;
-    for (c = 0; c < conv->in_channels; c++, in += map_stride)
+    for (c = 0; c < channels; c++, in += map_stride)
         for (t = first; t < first + count; t++, v += CNN__LANES) {
             const float *z = in + t / across * 4 * row_stride + t % across * 4 * CNN__LANES;
             if (conv->points == 6) CNN__FOR(cnn__transform)(cnn__BT6, 6, 6, v, point_stride, z, row_stride, CNN__LANES);
@@ -3897,7 +3960,8 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
     CNN__FOR(cnn__multiply), CNN__FOR(cnn__multiply_rows), CNN__FOR(cnn__add_windows),
     CNN__FOR(cnn__list_nonzeros),
-    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes), CNN__FOR(cnn__bytes_from_lanes),
+    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__parts_to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes),
+    CNN__FOR(cnn__bytes_from_lanes), CNN__FOR(cnn__parts_from_lanes), CNN__FOR(cnn__part_bytes_from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
     CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__leaky_forward),
@@ -4150,6 +4214,8 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
    kernel row are contiguous, and fill vectors.                                                                     */
 typedef struct cnn__conv_arrays {
     float *x, *d, *z, *v, *m;
+    const float *v_laid;                    /* V of all tiles of the block, where several pieces share it */
+    float *padded;                          /* a map with its padding, to be cut into parts */
     float *pooled;                          /* forward: Z after pooling, index; backward: df, df in lanes, index */
     ptrdiff_t *offsets;                     /* of the rows of B in a product */
     float *values; int32_t *windows;        /* the df of a channel that are not 0, and the offsets of their windows */
@@ -4175,22 +4241,28 @@ typedef struct cnn__conv_plan {
     int phases;                             /* with a stride: dx is computed in phases, from a D without gaps */
     ptrdiff_t map, image;                   /* values of a map and of an image of y, which is after pooling */
     ptrdiff_t share_size;                   /* forward: values of a share of an image of y */
+    int padded_height, padded_width;        /* of a whole image, where it is cut into parts */
     cnn__weight_window window;
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
-    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size;
+    ptrdiff_t laid_size;                    /* forward, where pieces share them: of X, or with Winograd V, of a block */
+    ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size, padded_size;
     ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
+
+static ptrdiff_t cnn__v_size(const cnn__conv *conv, int lanes)             /* of as many tiles as go at once */
+{
+    int tiles = cnn__tiles_at_once(conv, lanes);
+    return cnn__align((ptrdiff_t)conv->points * conv->points * cnn__point_stride(conv->in_channels, tiles, lanes));
+}
 
 static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int groups)
 {
     ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
-    int tiles;
     if (!conv->points) return;
-    tiles = cnn__tiles_at_once(conv, p->lanes);
     p->u_size = cnn__align(groups * cnn__u_size(conv, p->lanes));
-    p->v_size = cnn__align(values * cnn__point_stride(conv->in_channels, tiles, p->lanes));
-    p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, tiles, p->lanes));
+    p->v_size = cnn__v_size(conv, p->lanes);
+    p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, cnn__tiles_at_once(conv, p->lanes), p->lanes));
 }
 
 static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
@@ -4296,7 +4368,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     }
     p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
     p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
-                 + 2 * p.list_size + p.corners_size;
+                 + 2 * p.list_size + cnn__align(p.corners_size);
     return p;
 }
 
@@ -4313,7 +4385,7 @@ typedef struct cnn__conv_job {
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
     const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
-    float *x_laid;                                         /* forward with few blocks: X of each */
+    float *laid;                                           /* forward with few blocks: X or V of each */
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
 
@@ -4334,6 +4406,8 @@ static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
     a.values = a.m + p->m_size + p->offsets_size;
     a.windows = (int32_t *)(void *)(a.values + p->list_size);
     a.taps = a.windows + p->list_size; a.corners = a.taps + CNN__POOL_TAPS;
+    a.padded = (float *)(void *)(a.taps + p->corners_size);
+    a.v_laid = NULL;
     return a;
 }
 
@@ -4437,8 +4511,8 @@ static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, flo
 }
 
 /* M = U V, a product of matrices for each point: a row of A is an output channel, a column of C a tile. */
-static void cnn__multiply_points(const cnn__isa *isa, const cnn__conv *conv, const float *u, int channels, int tiles,
-                                 const cnn__conv_arrays *a)
+static void cnn__multiply_points(const cnn__isa *isa, const cnn__conv *conv, const float *u, const float *v,
+                                 int channels, int tiles, const cnn__conv_arrays *a)
 {
     cnn__product p;
     int point, c, k, t;
@@ -4455,27 +4529,32 @@ static void cnn__multiply_points(const cnn__isa *isa, const cnn__conv *conv, con
             cnn__take_rows(&p, isa, u, cnn__u_row_stride(conv, isa->lanes), NULL, k, channels);
             for (t = 0; t < tiles; t += p.vectors) {
                 p.vectors = cnn__share(tiles - t, isa->vectors);
-                p.b = a->v + point * v_stride + t * p.b_stride;
+                p.b = v + point * v_stride + t * p.b_stride;
                 p.c = a->m + point * m_stride + k * p.c_stride + t * p.b_stride;
                 isa->multiply(&p);
             }
         }
 }
 
-static void cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
-                                   const float *u, const float *bias, int relu, const cnn__conv_arrays *a)
+/* laid: V of all tiles, or NULL: it is computed here. Returns where the next group's is laid. */
+static const float *cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv *conv, float *out, const float *in,
+                                           const float *u, const float *bias, int relu, const cnn__conv_arrays *a,
+                                           const float *laid)
 {
     int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), first, tiles, k, channels;
     for (first = 0; first < all; first += tiles) {
         tiles = cnn__smaller(cnn__tiles_at_once(conv, isa->lanes), all - first);
-        isa->winograd_v(conv, a->v, in, first, tiles);
+        if (!laid) isa->winograd_v(conv, a->v, in, conv->in_channels, first, tiles);
         for (k = 0; k < conv->out_channels; k += channels) {
             channels = cnn__smaller(CNN__M_CHANNELS, conv->out_channels - k);
-            cnn__multiply_points(isa, conv, u + k * cnn__u_row_stride(conv, isa->lanes), channels, tiles, a);
+            cnn__multiply_points(isa, conv, u + k * cnn__u_row_stride(conv, isa->lanes), laid ? laid : a->v, channels,
+                                 tiles, a);
             isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu,
                             channels, first, tiles);
         }
+        if (laid) laid += cnn__v_size(conv, isa->lanes);
     }
+    return laid;
 }
 
 /* Group by group, in the way that was chosen. out: (groups * out_channels, out_height, out_width) of a block. share: of
@@ -4485,11 +4564,11 @@ static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, int s
 {
     const cnn__isa *isa = job->isa;
     const float *weight = job->weight + share * conv->out_channels * cnn__taps(conv);
-    const float *u = job->u + share * cnn__u_size(conv, isa->lanes);
+    const float *u = job->u + share * cnn__u_size(conv, isa->lanes), *laid = a->v_laid;
     int group;
     if (bias) bias += share * conv->out_channels;
     for (group = 0; group < conv->groups; group++) {
-        if (conv->points) cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a);
+        if (conv->points) laid = cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a, laid);
         else cnn__convolve_direct(isa, conv, out, in, weight, bias, relu, a->offsets);
         out += conv->out_channels * cnn__out_map(conv) * isa->lanes;
         in += cnn__in_group(conv) * isa->lanes;
@@ -4544,17 +4623,37 @@ static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down
     return part;
 }
 
-/* Vectors that are multiplied or copied for a cut, about */
-static double cnn__cost_of(const cnn_conv2d_shape *part, const cnn__isa *isa)
+/* Steps of a product that makes `columns` vectors of a row: with fewer than 8 sums, each waits for its own last one. */
+static double cnn__steps(const cnn__isa *isa, int columns)
 {
+    int whole = cnn__divide_up(columns, isa->vectors), least = cnn__divide_up(8, isa->rows);
+    return cnn__larger(columns, (ptrdiff_t)whole * least);
+}
+
+/* What copying a map costs, from lanes or to them: LANES columns are transposed at once, the rest goes one by one. */
+static double cnn__copies(const cnn__isa *isa, int rows, int columns)
+{
+    return (double)rows * isa->lanes * (8 * cnn__divide_up(columns, isa->lanes) + 3 * (columns % isa->lanes));
+}
+
+/* What a cut costs, about: a vector that is multiplied, or loaded from an outer cache, is 1 */
+static double cnn__cost_of(const cnn__cut *cut, const cnn__isa *isa)
+{
+    const cnn_conv2d_shape *part = &cut->part;
     cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
     const cnn__conv *conv = &p.forward;
-    double taps = (double)conv->kernel_height * conv->kernel_width * conv->out_height * conv->out_width;
-    double tiles = (double)cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), copied = (double)p.image;
-    double products = p.blocks * taps;
-    if (conv->points) products = tiles * p.blocks * conv->points * conv->points + 40;
-    copied += (double)part->in_channels * part->in_height * part->in_width;
-    return products * part->out_channels * conv->in_channels + 4 * copied * p.blocks;
+    double channels = (double)part->out_channels * conv->in_channels, products, weights, copies;
+    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    if (conv->points) {
+        weights = conv->points * conv->points;
+        products = weights * cnn__steps(isa, tiles);
+    } else {
+        weights = conv->kernel_height * conv->kernel_width;
+        products = weights * conv->out_height * cnn__steps(isa, conv->out_width);
+    }
+    copies = part->in_channels * cnn__copies(isa, part->in_height, cnn__round_up(part->in_width, isa->lanes))
+           + part->out_channels * cnn__copies(isa, cut->rows, cut->columns);
+    return p.blocks * (channels * (products + 8 * weights / isa->lanes) + copies) + (conv->points ? 40 * channels : 0);
 }
 
 /* Whether each window of the pool lies in one part, wherever the maps are cut */
@@ -4577,7 +4676,7 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
     cnn__cut cut, tried;
     cnn__cut_into(s, 1, 1, 0, &cut);
     if (cnn__fills_lanes(s->batch, isa->lanes)) return cut;
-    least = best = cnn__cost_of(&cut.part, isa);
+    least = best = cnn__cost_of(&cut, isa);
     for (later = pooled && !cnn__pools_apart(&s->pool); later <= pooled; later++) {
         int height, width;
         cnn__cut_into(s, 1, 1, later, &tried);
@@ -4587,7 +4686,8 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
             for (right = 1; right <= width && down * right * s->batch <= most; right++) {
                 double cost;
                 if (cnn__parts_stay(height, down) || cnn__parts_stay(width, right)) continue;
-                cost = cnn__cost_of(cnn__cut_into(s, down, right, later, &tried), isa);
+                cnn__cut_into(s, down, right, later, &tried);
+                cost = cnn__cost_of(&tried, isa);
                 more = tried.part.batch > cut.part.batch && later == cut.pool_later;
                 if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* by the card, value by value */
                 if (cost >= (more ? 1.1 * least : best)) continue;
@@ -4597,6 +4697,29 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
             }
     }
     return cut;
+}
+
+/* The plan of a forward pass in parts */
+static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape *s, const cnn__isa *isa)
+{
+    const cnn_conv2d_shape *part = &cut->part;
+    cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
+    const cnn__conv *conv = &p.forward;
+    int number = cut->down * cut->right, images = cnn__smaller(s->batch, p.lanes / number + 2);
+    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    if (number > 1) {
+        p.padded_height = (cut->down - 1) * part->out_height * s->stride_height + conv->height;
+        p.padded_width = (cut->right - 1) * part->out_width * s->stride_width + conv->width;
+        p.padded_height = (int)cnn__larger(p.padded_height, s->in_height + s->pad_top + s->pad_bottom);
+        p.padded_width = (int)cnn__larger(p.padded_width, s->in_width + s->pad_left + s->pad_right);
+        p.padded_size = cnn__align((ptrdiff_t)images * p.padded_height * p.padded_width + p.lanes);
+        p.per_thread += p.padded_size;
+    }
+    if (number == 1 && p.shares == 1) return p;
+    p.laid_size = p.x_size;
+    if (conv->points)
+        p.laid_size = s->groups * p.v_size * cnn__divide_up(tiles, cnn__tiles_at_once(conv, p.lanes));
+    return p;
 }
 
 /* Where part `number` begins: its first output, after pooling, and in the padded input */
@@ -4612,32 +4735,36 @@ static cnn__part_of cnn__find_part(const cnn__conv_job *job, int number)
     i = number % right;
     at.row = j * job->cut->rows;
     at.column = i * job->cut->columns;
-    at.in_row = j * part->out_height * s->stride_height - s->pad_top;
-    at.in_column = i * part->out_width * s->stride_width - s->pad_left;
+    at.in_row = j * part->out_height * s->stride_height;
+    at.in_column = i * part->out_width * s->stride_width;
     return at;
 }
 
-/* Map c of X: a part in each lane. What lies beyond the padding belongs to outputs that nobody wants: 0. */
-static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, float *to)
+/* Map c of X: a part in each lane. Each image of the block is padded once; what lies beyond its padding belongs to
+   outputs that nobody wants, and so do lanes after the last part, which repeat it. */
+static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, float *padded, float *to)
 {
     const cnn_conv2d_shape *s = job->whole;
-    int lanes = job->plan.lanes, height = job->plan.forward.height, width = job->plan.forward.width, l, j, i;
-    if (parts < lanes) cnn__zero_floats(to, (ptrdiff_t)height * width * lanes);
-    for (l = 0; l < parts; l++) {
-        cnn__part_of at = cnn__find_part(job, first + l);
-        const float *map = job->x + ((ptrdiff_t)at.image * s->in_channels + c) * s->in_height * s->in_width;
-        float *lane = to + l;
-        for (j = at.in_row; j < at.in_row + height; j++) {
-            int row = j >= s->in_height + s->pad_bottom ? -1 : cnn__border(j, s->in_height, s->padding_mode);
-            const float *from = map + (ptrdiff_t)(row < 0 ? 0 : row) * s->in_width;
-            for (i = at.in_column; i < at.in_column + width; i++, lane += lanes) {
-                int column = i;
-                if ((unsigned)i >= (unsigned)s->in_width)
-                    column = i >= s->in_width + s->pad_right ? -1 : cnn__border(i, s->in_width, s->padding_mode);
-                *lane = row < 0 || column < 0 ? 0 : from[column];
-            }
+    const cnn__conv_plan *p = &job->plan;
+    cnn__conv whole = p->forward;
+    float *map = padded;
+    ptrdiff_t starts[CNN__MOST_LANES];
+    int image = -1, l, j;
+    whole.height = p->padded_height;
+    whole.width = p->padded_width;
+    for (l = 0; l < p->lanes; l++) {
+        cnn__part_of at = cnn__find_part(job, first + cnn__smaller(l, parts - 1));
+        if (at.image != image) {
+            const float *from = job->x + ((ptrdiff_t)at.image * s->in_channels + c) * s->in_height * s->in_width;
+            if (l) map += (ptrdiff_t)whole.height * whole.width;
+            for (j = 0; j < s->in_height; j++, from += s->in_width)
+                cnn__copy_floats(map + (ptrdiff_t)(s->pad_top + j) * whole.width + s->pad_left, from, s->in_width);
+            cnn__fill_borders(s, &whole, map, 1);
+            image = at.image;
         }
+        starts[l] = map - padded + (ptrdiff_t)at.in_row * whole.width + at.in_column;
     }
+    job->isa->parts_to_lanes(to, padded, whole.width, starts, p->forward.height, p->forward.width);
 }
 
 /* `channels` maps of y and index, from the lanes to their places */
@@ -4645,20 +4772,21 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
                        const float *index)
 {
     const cnn__cut *cut = job->cut;
-    int lanes = job->plan.lanes, l, k, j, i;
+    const cnn__isa *isa = job->isa;
+    ptrdiff_t map = (ptrdiff_t)cut->height * cut->width, size = (ptrdiff_t)cut->rows * cut->columns * isa->lanes;
+    cnn__lane_place places[CNN__MOST_LANES];
+    int l, k;
     for (l = 0; l < parts; l++) {
         cnn__part_of at = cnn__find_part(job, first + l);
-        int high = cnn__smaller(cut->rows, cut->height - at.row);
-        int wide = cnn__smaller(cut->columns, cut->width - at.column);
-        for (k = 0; k < channels; k++)
-            for (j = 0; j < high; j++) {
-                ptrdiff_t map = (ptrdiff_t)at.image * job->s->out_channels + channel + k;
-                ptrdiff_t to = (map * cut->height + at.row + j) * cut->width + at.column;
-                ptrdiff_t from = ((ptrdiff_t)k * cut->rows + j) * cut->columns * lanes + l;
-                for (i = 0; i < wide; i++) job->out[to + i] = y[from + (ptrdiff_t)i * lanes];
-                for (i = 0; index && i < wide; i++)
-                    job->out_index[to + i] = (unsigned char)index[from + (ptrdiff_t)i * lanes];
-            }
+        places[l].start = (at.image * job->s->out_channels + channel) * map + (ptrdiff_t)at.row * cut->width + at.column;
+        places[l].high = cnn__smaller(cut->rows, cut->height - at.row);
+        places[l].wide = cnn__smaller(cut->columns, cut->width - at.column);
+    }
+    for (k = 0; k < channels; k++, y += size) {
+        isa->parts_from_lanes(job->out + k * map, cut->width, places, parts, y, cut->rows, cut->columns);
+        if (!index) continue;
+        isa->part_bytes_from_lanes(job->out_index + k * map, cut->width, places, parts, index, cut->rows, cut->columns);
+        index += size;
     }
 }
 
@@ -4677,7 +4805,8 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
     ptrdiff_t to = first * p->image + share * p->share_size;
     ptrdiff_t map = (ptrdiff_t)p->forward.height * p->forward.width * lanes;
-    if (job->x_laid) a.x = job->x_laid + block * p->x_size;
+    if (job->laid && p->forward.points) a.v_laid = job->laid + block * p->laid_size;
+    else if (job->laid) a.x = job->laid + block * p->laid_size;
     else
         for (c = 0; c < s->in_channels; c++) cnn__pad_map(job, first, images, c, a.x + c * map);
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
@@ -4692,18 +4821,28 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     }
 }
 
-/* X of a block, map `piece` of all of them: for few blocks, whose pieces share it */
+/* For few blocks, whose pieces share them: map c of a block's X or, with Winograd, V */
 static void cnn__lay_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
+    const cnn__conv *conv = &p->forward;
+    cnn__conv_arrays a = cnn__arrays_of(job, thread);
     int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
     int images = cnn__smaller(p->lanes, s->batch - first);
-    float *to = job->x_laid + block * p->x_size + (ptrdiff_t)c * p->forward.height * p->forward.width * p->lanes;
-    (void)thread;
-    if (job->cut) cnn__cut_out(job, first, images, c, to);
+    int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), at_once, tile, tiles;
+    float *laid = job->laid + block * p->laid_size, *to = a.x;
+    if (!conv->points) to = laid + (ptrdiff_t)c * conv->height * conv->width * p->lanes;
+    if (job->cut) cnn__cut_out(job, first, images, c, a.padded, to);
     else cnn__pad_map(job, first, images, c, to);
+    if (!conv->points) return;
+    at_once = cnn__tiles_at_once(conv, p->lanes);
+    laid += c / conv->in_channels * cnn__divide_up(all, at_once) * p->v_size;
+    for (tile = 0; tile < all; tile += tiles, laid += p->v_size) {
+        tiles = cnn__smaller(at_once, all - tile);
+        job->isa->winograd_v(conv, laid + (ptrdiff_t)(c % conv->in_channels) * tiles * p->lanes, to, 1, tile, tiles);
+    }
 }
 
 /* df of some images, one after the other: before the activation, after the pool */
@@ -4959,20 +5098,18 @@ static void cnn__pool_sample(void *arguments, int n, int thread)
     else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
 }
 
-/* Floats of U, of the threads' arrays and, where pieces share it, of X of all blocks */
-static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, const cnn__cut *cut, int threads)
+/* Floats of U, of the threads' arrays and of what pieces share */
+static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, int threads)
 {
-    int laid = p->shares > 1 || cut->down * cut->right > 1;
-    return p->u_size + p->per_thread * threads + (laid ? p->blocks * p->x_size : 0);
+    return p->u_size + p->per_thread * threads + p->blocks * p->laid_size;
 }
 
 /* The same, with the maps that are pooled later */
 static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
-    cnn__conv_plan p = cnn__plan_conv(&cut.part, cnn__isa_of(context), 0);
-    return cnn__forward_floats(&p, &cut, cnn__threads_of(context))
-         + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
+    cnn__conv_plan p = cnn__plan_cut(&cut, s, cnn__isa_of(context));
+    return cnn__forward_floats(&p, cnn__threads_of(context)) + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
 }
 
 /* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
@@ -5027,15 +5164,15 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = &cut.part;
-    job.plan = cnn__plan_conv(job.s, job.isa, 0);
+    job.plan = cnn__plan_cut(&cut, s, job.isa);
     if (cut.down * cut.right > 1) job.cut = &cut, job.whole = s;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
     job.u = u;
     job.scratch = u + job.plan.u_size;
-    if (job.cut || job.plan.shares > 1) job.x_laid = job.scratch + job.plan.per_thread * threads;
-    if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, &cut, threads), job.out_index = NULL;
+    if (job.plan.laid_size) job.laid = job.scratch + job.plan.per_thread * threads;
+    if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, threads), job.out_index = NULL;
     cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, u, weight);
-    if (job.x_laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
+    if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
         cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
