@@ -703,6 +703,8 @@ typedef struct cnn_conv2d_shape {
     cnn_activation activation; float slope;          /* applied to the sum */
     cnn_pool2d_shape pool;                           /* then max pooling; kernel_height 0: none */
     int allow_tf32;                                  /* conv2d_work must not depend on it */
+    uint64_t weight_version;                         /* changes when weights do, so that a backend may keep
+                                                        what it has made of them; 0: it must not */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -766,7 +768,7 @@ typedef struct cnn_span {
                                            numbers of the parameter */
 } cnn_span;
 
-enum { CNN_BACKEND_VERSION = 6 };
+enum { CNN_BACKEND_VERSION = 7 };
 
 /* Rules. Outputs come first. Sizes are in one struct. No operation allocates: scratch comes as
    `work`, of the bytes that *_work asked for. Pointers are the backend's memory; nobody else reads
@@ -3182,7 +3184,7 @@ static ptrdiff_t cnn__point_stride(int channels, int tiles, int lanes)     /* of
     return ((ptrdiff_t)channels * tiles + 1) * lanes;
 }
 
-typedef struct cnn__lane_place { ptrdiff_t start; int high, wide; } cnn__lane_place;   /* of a part: rows, columns */
+typedef struct cnn__part_at { ptrdiff_t start; int high, wide; } cnn__part_at;   /* of a part: rows, columns */
 
 /* ---- an instruction set ---- */
 
@@ -3203,9 +3205,9 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     void (*from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t pixel_stride,
                        ptrdiff_t count);
     void (*bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t count);
-    void (*parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count, const float *from,
+    void (*parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count, const float *from,
                              int rows, int columns);
-    void (*part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count,
+    void (*part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count,
                                   const float *from, int rows, int columns);
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
@@ -3617,7 +3619,7 @@ static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_s
 
 /* The way back for parts of a map. from: (rows, columns); part l has no more than `high` and `wide` of them. */
 static CNN__INLINE void CNN__FOR(cnn__parts_from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t row_stride,
-                                                           const cnn__lane_place *parts, int count, const float *from,
+                                                           const cnn__part_at *parts, int count, const float *from,
                                                            int rows, int columns)
 {
     CNN__VECTOR r[CNN__LANES];
@@ -3642,13 +3644,13 @@ static CNN__INLINE void CNN__FOR(cnn__parts_from_lanes_of)(float *floats, unsign
         }
 }
 
-static void CNN__FOR(cnn__parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__lane_place *parts, int count,
+static void CNN__FOR(cnn__parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count,
                                             const float *from, int rows, int columns)
 {
     CNN__FOR(cnn__parts_from_lanes_of)(to, NULL, row_stride, parts, count, from, rows, columns);
 }
 
-static void CNN__FOR(cnn__part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__lane_place *parts,
+static void CNN__FOR(cnn__part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__part_at *parts,
                                                  int count, const float *from, int rows, int columns)
 {
     CNN__FOR(cnn__parts_from_lanes_of)(NULL, to, row_stride, parts, count, from, rows, columns);
@@ -4101,8 +4103,15 @@ static const cnn__isa *cnn__narrow_isa(const cnn__isa *isa, int floats)
     return isa;
 }
 
+/* Transformed weights that are kept from call to call, until the network says that they have changed */
+typedef struct cnn__kept {
+    const float *weight; uint64_t version;
+    int points, out_channels, groups;                      /* what they were made for */
+    float *u; ptrdiff_t size;
+} cnn__kept;
+
 /* The backend's context */
-typedef struct cnn__simd_context { int threads; const cnn__isa *isa; } cnn__simd_context;
+typedef struct cnn__simd_context { int threads; const cnn__isa *isa; cnn__kept *kept; int kept_count; } cnn__simd_context;
 
 static const cnn__isa *cnn__isa_of(void *context) { return ((const cnn__simd_context *)context)->isa; }
 static int cnn__threads_of(void *context) { return ((const cnn__simd_context *)context)->threads; }
@@ -4191,6 +4200,8 @@ enum {
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
     CNN__M_CHANNELS = 16,                   /* output channels in M at once: few, so that M stays in the cache too */
+    CNN__KEPT_FLOATS = 1 << 18,             /* of U, at most, to be kept for the next call: larger ones would come back
+                                               from memory, which takes as long as computing them */
     CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
     CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
 };
@@ -4774,7 +4785,7 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
     const cnn__cut *cut = job->cut;
     const cnn__isa *isa = job->isa;
     ptrdiff_t map = (ptrdiff_t)cut->height * cut->width, size = (ptrdiff_t)cut->rows * cut->columns * isa->lanes;
-    cnn__lane_place places[CNN__MOST_LANES];
+    cnn__part_at places[CNN__MOST_LANES];
     int l, k;
     for (l = 0; l < parts; l++) {
         cnn__part_of at = cnn__find_part(job, first + l);
@@ -5074,11 +5085,46 @@ static void cnn__transform_piece(void *arguments, int piece, int thread)
                          job->weight + piece * job->conv->out_channels * cnn__taps(job->conv));
 }
 
-/* Winograd's U, group by group (or share by share) */
-static void cnn__transform_kernels(void *context, const cnn__conv *conv, int groups, float *u, const float *weight)
+/* Where U of these weights is kept, with room for it; NULL: no memory */
+static cnn__kept *cnn__find_kept(cnn__simd_context *simd, const float *weight, ptrdiff_t size)
 {
-    cnn__kernels_job job = { cnn__isa_of(context), conv, u, weight };
-    if (conv->points) cnn__parallel(cnn__threads_of(context), groups, cnn__transform_piece, &job);
+    cnn__kept *k = simd->kept, *more;
+    while (k < simd->kept + simd->kept_count && k->weight != weight) k++;
+    if (k == simd->kept + simd->kept_count) {
+        more = (cnn__kept *)cnn__alloc((size_t)simd->kept_count + 1, sizeof *more);
+        if (!more) return NULL;
+        if (simd->kept) memcpy(more, simd->kept, sizeof *more * (size_t)simd->kept_count);
+        cnn__free(simd->kept);
+        simd->kept = more;
+        k = more + simd->kept_count++;
+        k->weight = weight;
+    }
+    if (k->size == size) return k;
+    cnn__free(k->u);
+    k->version = 0;
+    k->u = (float *)cnn__alloc((size_t)size, sizeof *k->u);
+    k->size = k->u ? size : 0;
+    return k->u ? k : NULL;
+}
+
+/* Winograd's U, group by group (or share by share): what was kept, or computed here, into what is kept or `work` */
+static const float *cnn__transform_kernels(void *context, const cnn__conv *conv, int groups, uint64_t version,
+                                           const float *weight, float *work)
+{
+    cnn__kernels_job job = { cnn__isa_of(context), conv, work, weight };
+    ptrdiff_t size = groups * cnn__u_size(conv, job.isa->lanes);
+    cnn__kept *k = NULL;
+    if (!conv->points) return work;
+    if (version && size <= CNN__KEPT_FLOATS) k = cnn__find_kept((cnn__simd_context *)context, weight, size);
+    if (k) {
+        int same = k->points == conv->points && k->out_channels == conv->out_channels && k->groups == groups;
+        job.u = k->u;
+        if (same && k->version == version) return k->u;
+        k->version = version;
+        k->points = conv->points; k->out_channels = conv->out_channels; k->groups = groups;
+    }
+    cnn__parallel(cnn__threads_of(context), groups, cnn__transform_piece, &job);
+    return job.u;
 }
 
 typedef struct cnn__pool_job {
@@ -5127,6 +5173,7 @@ static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_con
     back->pad_top = rows - s->pad_top; back->pad_left = columns - s->pad_left;
     back->pad_bottom = rows - s->pad_bottom; back->pad_right = columns - s->pad_right;
     back->activation = CNN_NO_ACTIVATION;
+    back->weight_version = 0;
     memset(&back->pool, 0, sizeof back->pool);
     return 1;
 }
@@ -5167,11 +5214,10 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     job.plan = cnn__plan_cut(&cut, s, job.isa);
     if (cut.down * cut.right > 1) job.cut = &cut, job.whole = s;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
-    job.u = u;
     job.scratch = u + job.plan.u_size;
     if (job.plan.laid_size) job.laid = job.scratch + job.plan.per_thread * threads;
     if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, threads), job.out_index = NULL;
-    cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, u, weight);
+    job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version, weight, u);
     if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
@@ -5208,10 +5254,10 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
         job.dx = NULL;
     }
     if (!job.dx && !job.learns) return;
-    job.weight = mirrored; job.u = u;
+    job.weight = mirrored;
     job.sums = u + p->u_size;
     job.scratch = job.sums + p->sums_size * p->pieces;
-    if (job.dx) cnn__transform_kernels(context, &p->backward, s->groups, u, mirrored);
+    if (job.dx) job.u = cnn__transform_kernels(context, &p->backward, s->groups, 0, mirrored, u);
     cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
     if (!job.learns) return;
     for (run = 1; run < p->pieces; run++)
@@ -5905,8 +5951,11 @@ static void *cnn__simd_open(int threads, char *sentence, size_t room)
 
 static void cnn__simd_close(void *context)
 {
+    cnn__simd_context *simd = (cnn__simd_context *)context;
     cnn__close_pool();
-    cnn__free(context);
+    while (simd->kept_count) cnn__free(simd->kept[--simd->kept_count].u);
+    cnn__free(simd->kept);
+    cnn__free(simd);
 }
 
 static cnn_backend cnn__simd(void)
@@ -8010,6 +8059,7 @@ struct cnn_net {
     int op_count;                           /* of each pass                                              */
     cnn__fold *folds;                       /* (op_count): what begins with that operation               */
     float *folded; size_t folded_size; int folded_now;     /* their weights; 0: the parameters have changed since */
+    uint64_t weight_version;                /* counts their changes */
     /* passes */
     cnn__pass pass, look;                   /* pass: in use; look: the one that waits                    */
     int looking, allow_tf32;                /* looking: 1 between cnn__begin_look and cnn__end_look      */
@@ -8065,6 +8115,7 @@ cnn_net *cnn_new(int channels, int height, int width)
     net->backend = *cnn_find_backend("simd");
     net->cross_entropy.ignore_index = CNN__IGNORED;
     net->initial_lr = -1;
+    net->weight_version = 1;
     net->here = -1;
     if (channels < 1 || height < 1 || width < 1 || (double)channels * height * width > INT_MAX) {
         net->broken = 1;
@@ -8646,6 +8697,12 @@ static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count);
 
+static void cnn__weights_changed(cnn_net *net)
+{
+    net->folded_now = 0;
+    net->weight_version++;
+}
+
 /* The weights of all folds, from the parameters and buffers as they are */
 static int cnn__fold_all(cnn_net *net)
 {
@@ -8692,6 +8749,7 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     cnn__call c;
     int i;
     s->conv.allow_tf32 = net->allow_tf32;
+    s->conv.weight_version = net->looking && net->pass.evaluating ? net->weight_version : 0;
     s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
     s->norm.batch = s->map.batch = s->pad.batch = batch;
     memset(&c, 0, sizeof c);
@@ -9027,7 +9085,7 @@ static int cnn__run_fold(cnn_net *net, int i, int batch)
 static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x through all operations */
 {
     int i, k;
-    if (!net->pass.evaluating) net->folded_now = 0;
+    if (!net->pass.evaluating) cnn__weights_changed(net);  /* batch normalisation's running statistics */
     net->pass.batch = batch;
     net->pass.has_loss = 0;
     memset(&net->pass.last, 0, sizeof net->pass.last);
@@ -9664,7 +9722,7 @@ int cnn_set(cnn_net *net, const char *key, const float *values, size_t count)
         number = (int64_t)values[0];
         cnn__upload(net, net->parameters + t->offset, &number, sizeof number);
     } else cnn__upload(net, net->parameters + t->offset, values, sizeof *values * count);
-    net->folded_now = 0;
+    cnn__weights_changed(net);
     return 1;
 }
 
@@ -9980,7 +10038,7 @@ void cnn_step(cnn_net *net)
     const cnn_backend *b;
     if (!cnn__ready(net)) return;
     b = &net->backend;
-    net->folded_now = 0;
+    cnn__weights_changed(net);
     switch (net->optimizer) {
     case CNN__NO_OPTIMIZER:
         cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
@@ -10430,7 +10488,7 @@ static void cnn__end_with_best(cnn_net *net, const cnn_fit_options *o)
                 net->history_count, without, o->by_accuracy ? "accuracy" : "loss", best);
     if (!o->keep_best || !net->best_epoch) return;
     cnn__upload(net, net->parameters, net->best, sizeof(float) * net->state_size);
-    net->folded_now = 0;
+    cnn__weights_changed(net);
     if (o->log) cnn__fprintf(o->log, "the weights are those of epoch %d\n", net->best_epoch);
 }
 
@@ -14079,7 +14137,7 @@ static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
                             void (*upload)(void *context, void *to, const void *host, size_t bytes))
 {
     int i;
-    net->folded_now = 0;
+    cnn__weights_changed(net);
     for (i = 0; i < net->state_count; i++) {
         const cnn__tensor *of = cnn__in_block(net, block, i);
         const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;

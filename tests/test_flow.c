@@ -5,7 +5,8 @@
    2. Whatever looks leaves training bit for bit as it was, at each point of the training loop.
    3. Numbers in public arrays are checked when they are used: one sentence each.
    4. argmax and max pooling with NaN and equal values, as PyTorch.
-   5. Data without labels; cross-entropy's options beside numbers from PyTorch; bytes with the scale of training. */
+   5. Data without labels; cross-entropy's options beside numbers from PyTorch; bytes with the scale of training.
+   6. What `simd` keeps of the weights between predictions is never out of date. */
 #define _POSIX_C_SOURCE 200112L             /* folder.h */
 #define CNN_IMPLEMENTATION
 #include "../cnn.h"
@@ -819,6 +820,97 @@ static void test_constant_data(void)
     CHECK(!foreign && !held, "%d arrays of the host were read, %lu bytes are left", foreign, (unsigned long)held);
 }
 
+/* ---- kept weights ---- */
+
+enum { KEPT_SIDE = 12, KEPT_VALUES = 4 * KEPT_SIDE * KEPT_SIDE, KEPT_SAMPLES = 40 };
+
+static cnn_net *winograd_net(void)          /* two convolutions by Winograd's algorithm; the second with a normalisation folded in */
+{
+    cnn_net *net = cnn_new(4, KEPT_SIDE, KEPT_SIDE);
+    cnn_conv2d(net, .out_channels = 8, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_conv2d(net, .out_channels = 8, .kernel_size = 5, .padding = 2, .groups = 2);
+    cnn_batch_norm2d(net, 0);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = CLASSES);
+    cnn_adam(net, .lr = .05f);
+    return net;
+}
+
+/* Predictions have the bits of a new network with the same weights, for few samples and for many, again and again. */
+static void check_kept(cnn_net *net, const float *x, const char *when)
+{
+    static const int counts[] = { 1, KEPT_SAMPLES, 1, 1 };
+    static float y[KEPT_SAMPLES * CLASSES], fresh[KEPT_SAMPLES * CLASSES];
+    const cnn__simd_context *simd;
+    size_t size = cnn_save_memory(net, ".safetensors", NULL, 0), i;
+    void *bytes = malloc(size);
+    int k;
+    CHECK(bytes && cnn_save_memory(net, ".safetensors", bytes, size) == size, "%s: %s", when, error_of(net));
+    for (i = 0; i < sizeof counts / sizeof *counts; i++) {
+        cnn_net *other = winograd_net();
+        cnn_load_memory(other, bytes, size);
+        cnn_predict(net, y, x, counts[i]);
+        cnn_predict(other, fresh, x, counts[i]);
+        CHECK(!memcmp(y, fresh, sizeof *y * (size_t)(counts[i] * CLASSES)), "%s, %d samples: other bits than a new network's",
+              when, counts[i]);
+        cnn_free(other);
+    }
+    simd = (const cnn__simd_context *)net->backend.context;
+    CHECK(!cnn_error(net), "%s: %s", when, error_of(net));
+    CHECK(simd->kept_count == 2, "%s: the weights of %d convolutions are kept", when, simd->kept_count);
+    for (k = 0; k < simd->kept_count; k++) CHECK(simd->kept[k].version == net->weight_version, "%s: an old version", when);
+    free(bytes);
+}
+
+static float first_u(const cnn_net *net)    /* of the first convolution, which has no groups */
+{
+    const cnn__simd_context *simd = (const cnn__simd_context *)net->backend.context;
+    return simd->kept[simd->kept[0].groups == 1 ? 0 : 1].u[1];
+}
+
+static void test_kept(void)
+{
+    static float x[KEPT_SAMPLES * KEPT_VALUES], w[8 * 4 * 9];
+    static int labels[KEPT_SAMPLES];
+    cnn_net *net = winograd_net();
+    cnn_data *data;
+    cnn_loader *loader;
+    cnn_batch batch;
+    float kept_u;
+    size_t i;
+    int k;
+    for (i = 0; i < sizeof x / sizeof *x; i++) x[i] = drawn(3, i);
+    for (i = 0; i < sizeof w / sizeof *w; i++) w[i] = drawn(4, i);
+    for (k = 0; k < KEPT_SAMPLES; k++) labels[k] = k % CLASSES;
+    data = cnn_data_new(.count = KEPT_SAMPLES, .channels = 4, .height = KEPT_SIDE, .width = KEPT_SIDE, .classes = CLASSES,
+                        .floats = x, .labels = labels);
+    loader = cnn_loader_new(data, .batch_size = 20);
+    check_kept(net, x, "at the beginning");
+    kept_u = first_u(net);
+    check_kept(net, x, "again");
+    CHECK(first_u(net) == kept_u, "nothing has changed, and U has");
+    cnn_set(net, cnn_key(net, 0), w, sizeof w / sizeof *w);
+    check_kept(net, x, "after cnn_set");
+    CHECK(first_u(net) != kept_u, "the weights have changed, and U has not");
+    cnn_next(loader, &batch);
+    cnn_forward(net, &batch);                              /* moves the running statistics, which are folded */
+    cnn_cross_entropy(net, &batch);
+    check_kept(net, x, "after a forward pass");
+    cnn_zero_grad(net);
+    cnn_backward(net);
+    cnn_step(net);
+    check_kept(net, x, "after a step");
+    CHECK(cnn_checkpoint_save(net, in_folder("checkpoint")), "%s", error_of(net));
+    cnn_fit(net, data, data, .epochs = 3, .batch_size = 20, .keep_best = 1);
+    check_kept(net, x, "after cnn_fit");
+    CHECK(cnn_checkpoint_load(net, in_folder("checkpoint")), "%s", error_of(net));
+    check_kept(net, x, "after a checkpoint");
+    cnn_loader_free(loader);
+    cnn_data_free(data);
+    cnn_free(net);
+}
+
 int main(void)
 {
     static const char *const left[] = { "page.html", "net.safetensors", "net.pth", "checkpoint", "curves.svg", "curves.csv", "bytes",
@@ -843,6 +935,7 @@ int main(void)
     test_entropy_edges();
     test_bytes();
     test_constant_data();
+    test_kept();
     fclose(nowhere);
     for (i = 0; i < sizeof left / sizeof *left; i++) remove(in_folder(left[i]));
     folder_remove();
