@@ -178,8 +178,9 @@ build/sanitize-threads/%: %.c cnn.h $(test_headers)
 valgrind: $(test_programs)  ## the test programs, with fewer cases, under valgrind, which knows no AVX-512; takes long
 	@CNN_TEST_SHORT=1 CNN_ISA=avx2 tests/run --under 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' $^
 
-bench: build/bench  ## how fast training is, as a share of the machine's own limit; takes minutes
+bench: build/bench build/bench_shapes  ## how fast training is, as a share of the machine's own limit; then any batch, any shape; takes minutes
 	@build/bench $(BENCH)
+	@$(if $(BENCH),,build/bench_shapes --ways)
 
 bench-threads: build/bench_threads  ## idle, beside busy processes, more threads than processors; begin with an idle machine
 	@build/bench_threads $(BENCH)

@@ -4194,8 +4194,8 @@ enum {
     CNN__FEW_BLOCKS = 4,                    /* with fewer, a block has several pieces, each a share of the output
                                                channels, so that as many threads have work; and what a few images are
                                                cut into, at most */
-    CNN__PIECES = 16,                       /* runs of blocks in a backward pass, at most: each has its
-                                               own sums of dweight */
+    CNN__PIECES = 16,                       /* of a forward pass of few blocks; runs of blocks in a backward pass, each
+                                               with its own sums of dweight; at most */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4280,6 +4280,7 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
     cnn__conv *conv = &p->forward;
     conv->points = cnn__choose_convolution(conv, p->blocks);
+    if (p->shares > 1) p->shares = cnn__divide_up(CNN__PIECES, p->blocks);
     while (p->shares > 1 && (s->groups > 1 || s->out_channels % (p->shares * CNN__MOST_ROWS))) p->shares--;
     conv->out_channels /= p->shares;
     p->share_size = p->image / p->shares;
