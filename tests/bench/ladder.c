@@ -3,7 +3,7 @@
        make ladder          or          build/ladder [rounds]
 
    The convolution is the second one of the lecture's MNIST network: 32 maps of 28 x 28 in, 64 out, kernels of 3 x 3,
-   padded by 1; the last steps go back. Each step is checked against the textbook's result, all are timed in turn, and
+   padded by 1; the last steps go back. The second ladder computes one image in place of 128. Each step is checked against the textbook's result, all are timed in turn, and
    GFLOP/s are those of the textbook's multiply-adds. The own steps are compiled with -fno-tree-vectorize: each shows its idea alone, and
    what a compiler makes of loops by itself comes to none of them. */
 #define _POSIX_C_SOURCE 200809L
@@ -213,6 +213,8 @@ static void convolve_straight(int images)
 typedef struct library { cnn_backend table; void *work; } library;
 
 static library direct, simd[2];             /* simd: with 1 thread, and with all that this run has */
+static instruction_set set;
+static uint64_t weight_version;             /* 0: the library keeps nothing of the kernels between calls */
 
 static cnn_conv2d_shape shape_of(int images, int fused)
 {
@@ -223,6 +225,7 @@ static cnn_conv2d_shape shape_of(int images, int fused)
     s.kernel_height = s.kernel_width = KERNEL;
     s.stride_height = s.stride_width = s.dilation_height = s.dilation_width = 1;
     s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = PAD;
+    s.weight_version = weight_version;
     if (!fused) return s;
     s.activation = CNN_RELU;
     s.pool.batch = images; s.pool.channels = OUT;
@@ -277,6 +280,20 @@ static void fused_step(int images) { convolve_entry(&simd[1], images, 1, y); }
 static void back_step(int images) { go_back(&simd[1], images, 0); }
 static void zeros_step(int images) { go_back(&simd[1], images, 1); }
 
+/* One image. With as many as there are lanes, what is computed for the others would be computed for empty lanes, too. */
+static void lane_step(int images) { convolve_entry(&simd[0], images * set.lanes, 0, y); }
+static void parts_step(int images) { convolve_entry(&simd[0], images, 0, y); }
+
+static void keep_and_convolve(const library *l, int images)
+{
+    weight_version = 1;
+    convolve_entry(l, images, 0, y);
+    weight_version = 0;
+}
+
+static void kept_step(int images) { keep_and_convolve(&simd[0], images); }
+static void shares_step(int images) { keep_and_convolve(&simd[1], images); }
+
 typedef struct step {
     const char *name, *idea;
     void (*run)(int images);
@@ -299,7 +316,13 @@ static step steps[] = {
     { "apart", "then ReLU, then max pooling", apart_step, BATCH, 1, 1, 0, { 0 } },
     { "fused", "all three in one entry", fused_step, BATCH, 1, 1, 0, { 0 } },
     { "back", "the way back, without activation", back_step, BATCH, 0, 1, 1, { 0 } },
-    { "no zeros", "and behind ReLU and max pooling", zeros_step, BATCH, 1, 1, 1, { 0 } }
+    { "no zeros", "and behind ReLU and max pooling", zeros_step, BATCH, 1, 1, 1, { 0 } },
+    { "direct", "eq. 6.2 as it stands", direct_step, 1, 0, 0, 0, { 0 } },
+    { "straight", "pixels in the lanes, as above", straight_step, 1, 0, 0, 0, { 0 } },
+    { "one lane", "an image a lane: the others are empty", lane_step, 1, 0, 0, 0, { 0 } },
+    { "parts", "a part of the image in each lane", parts_step, 1, 0, 0, 0, { 0 } },
+    { "kept", "Winograd's kernels from the last call", kept_step, 1, 0, 0, 0, { 0 } },
+    { "shares", "output channels shared by all threads", shares_step, 1, 0, 1, 0, { 0 } }
 };
 enum { STEPS = sizeof steps / sizeof *steps, DIFFERENT = 2 };          /* image n is image n % DIFFERENT */
 
@@ -327,15 +350,19 @@ static float *random_floats(size_t n, float low, float high)
 
 static library open_library(const char *name, int threads)
 {
-    cnn_conv2d_shape plain = shape_of(BATCH, 0), fused = shape_of(BATCH, 1);
+    const int counts[] = { 1, DIFFERENT, set.lanes, BATCH };               /* few may need more than many */
     library l;
     char sentence[256] = "";
-    size_t room, other;
+    size_t room = 1;
+    int i;
     l.table = *cnn_find_backend(name);
     if (l.table.open && !(l.table.context = l.table.open(threads, sentence, sizeof sentence))) fail(sentence);
-    room = l.table.conv2d_work(l.table.context, &plain);
-    other = l.table.conv2d_work(l.table.context, &fused);
-    l.work = l.table.alloc(l.table.context, (room > other ? room : other) + 1);
+    for (i = 0; i < 8; i++) {
+        cnn_conv2d_shape s = shape_of(counts[i / 2], i % 2);
+        size_t needed = l.table.conv2d_work(l.table.context, &s);
+        if (needed > room) room = needed;
+    }
+    l.work = l.table.alloc(l.table.context, room);
     if (!l.work) fail("out of memory");
     return l;
 }
@@ -343,8 +370,9 @@ static library open_library(const char *name, int threads)
 /* The largest difference between what a step puts out and what `direct` does (for DIFFERENT images), where values are about 1. */
 static double difference(const step *s, const float *right)
 {
-    size_t values = s->back ? OUT * TAPS : (size_t)OUT * PIXELS * DIFFERENT / (s->fused ? 4 : 1), n, i;
-    size_t times = s->back ? 1 : (size_t)s->images / DIFFERENT;
+    size_t different = s->images < DIFFERENT ? 1 : DIFFERENT;
+    size_t values = s->back ? OUT * TAPS : OUT * PIXELS * different / (s->fused ? 4 : 1), n, i;
+    size_t times = s->back ? 1 : (size_t)s->images / different;
     double worst = 0;
     memset(y, 0xFF, sizeof *y * values * times);           /* NaN, where nothing is written */
     s->run(s->images);
@@ -387,11 +415,11 @@ int main(int argc, char **argv)
     int rounds = argc > 1 ? atoi(argv[1]) : 30, most = processors() < 2 ? 1 : 2, i, r;
     size_t outputs = (size_t)OUT * PIXELS;
     double gflop = 2e-9 * OUT * PIXELS * TAPS, before = 0;
-    instruction_set set = best_instruction_set();
     float *right[2][2];
     series limits[2] = { { 0 }, { 0 } };
 
     if (rounds < 1) fail("the number of rounds is at least 1");
+    set = best_instruction_set();
     direct = open_library("direct", 1);
     simd[0] = open_library("simd", 1);
     simd[1] = open_library("simd", most);
@@ -425,12 +453,14 @@ int main(int argc, char **argv)
     printf("%s, %s, %s; medians of %d rounds\n", processor(), set.name, compiler(), rounds);
     printf("32 maps of 28 x 28 -> 64, 3 x 3: %.1f MFLOP an image; limit %.1f GFLOP/s with 1 thread, %.1f with %d\n\n",
            1e3 * gflop, median(&limits[0]), median(&limits[1]), most);
-    printf("  %-11s %-34s %8s %7s %10s\n", "step", "idea", "GFLOP/s", "limit", "faster by");
+    printf("  %-11s %-37s %8s %7s %10s\n", "step", "idea", "GFLOP/s", "limit", "faster by");
     for (i = 0; i < STEPS; i++) {
         double rate = median(&steps[i].rates);
-        printf("  %-11s %-34s %8.2f %6.1f%%", steps[i].name, steps[i].idea, rate,
+        int first = !i || (steps[i].images == 1 && steps[i - 1].images > 1);
+        if (i && first) printf("\n  one image\n");
+        printf("  %-11s %-37s %8.2f %6.1f%%", steps[i].name, steps[i].idea, rate,
                100 * rate / median(&limits[steps[i].threaded]));
-        if (i && steps[i].back == steps[i - 1].back) printf(" %8.2f x", rate / before);
+        if (!first && steps[i].back == steps[i - 1].back) printf(" %8.2f x", rate / before);
         printf("\n");
         before = rate;
     }
