@@ -2070,9 +2070,7 @@ typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 /* size cut into n shares: where share j begins, and where it ends */
 static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * size / n); }
 static int cnn__end_of(int j, int n, int size)
-{
-    return (int)((((int64_t)j + 1) * size + n - 1) / n);
-}
+{ return (int)((((int64_t)j + 1) * size + n - 1) / n); }
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
@@ -2275,9 +2273,7 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
 typedef struct cnn__moments { double mean, var; } cnn__moments;
 
 static ptrdiff_t cnn__batch_norm_map(const cnn_batch_norm_shape *s, int n, int c)
-{
-    return ((ptrdiff_t)n * s->channels + c) * s->pixels;
-}
+{ return ((ptrdiff_t)n * s->channels + c) * s->pixels; }
 
 static cnn__moments cnn__batch_norm_moments(const cnn_batch_norm_shape *s, const float *x, int c)
 {
@@ -2478,9 +2474,7 @@ static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, floa
 
 static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
                                   const float *dy, size_t n)
-{
-    cnn__dropout_forward(c, layer, p, dx, dy, n);
-}
+{ cnn__dropout_forward(c, layer, p, dx, dy, n); }
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
@@ -2526,9 +2520,7 @@ static void cnn__count_loss(cnn_counters *c, double loss, double weight, int cor
 }
 
 static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
-{
-    return o->weight ? (double)o->weight[k] : 1;
-}
+{ return o->weight ? (double)o->weight[k] : 1; }
 
 /* q(n,k); p: the probabilities of sample n, or NULL: from its label t */
 static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
@@ -2720,9 +2712,7 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    24 a within +-rotation; word 3 s within 1 +- scale.
    -------------------------------------------------------------------------------------------- */
 static int cnn__augments(const cnn_augment_options *o)
-{
-    return o->padding || o->flip || o->rotation > 0 || o->scale > 0;
-}
+{ return o->padding || o->flip || o->rotation > 0 || o->scale > 0; }
 
 typedef struct cnn__change { int down, right, mirrored; double cos, sin; } cnn__change;
 
@@ -2804,14 +2794,10 @@ static void cnn__gather(const cnn_counters *k, const cnn_gather_shape *s, int n,
    ============================================================================================ */
 
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
-{
-    return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width); }
 
 static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
-{
-    return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width); }
 
 static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
@@ -2878,9 +2864,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 }
 
 static size_t cnn__batch_norm_values(const cnn_batch_norm_shape *s)
-{
-    return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels); }
 
 static size_t cnn__direct_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
 {
@@ -3025,6 +3009,21 @@ static void cnn__host_copy(void *context, void *to, const void *from, size_t byt
 static void cnn__host_zero(void *context, void *memory, size_t bytes)
 { (void)context; memset(memory, 0, bytes); }
 
+/* All operations: `each` is done with the entry of each of them. */
+#define CNN__OPERATIONS(each) \
+    each(conv2d_work) each(conv2d_forward) each(conv2d_backward) \
+    each(pool2d_forward) each(pool2d_backward) \
+    each(linear_work) each(linear_forward) each(linear_backward) \
+    each(batch_norm_work) each(batch_norm_forward) each(batch_norm_backward) \
+    each(activation_forward) each(activation_backward) \
+    each(prelu_forward) each(prelu_backward) \
+    each(add) each(copy_channels) each(pad2d) \
+    each(softmax_forward) each(softmax_backward) \
+    each(dropout_forward) each(dropout_backward) \
+    each(softmax_cross_entropy) each(mse) \
+    each(next_batch) each(gather) each(gather_rows) \
+    each(clip_grad_norm) each(sgd_step) each(adam_step)
+
 static cnn_backend cnn__direct(void)
 {
     cnn_backend b;
@@ -3036,36 +3035,9 @@ static cnn_backend cnn__direct(void)
     b.upload = b.download = cnn__host_copy;
     b.zero = cnn__host_zero;
     b.reads_host = 1;
-    b.conv2d_work = cnn__direct_conv2d_work;
-    b.conv2d_forward = cnn__direct_conv2d_forward;
-    b.conv2d_backward = cnn__direct_conv2d_backward;
-    b.pool2d_forward = cnn__direct_pool2d_forward;
-    b.pool2d_backward = cnn__direct_pool2d_backward;
-    b.linear_work = cnn__direct_linear_work;
-    b.linear_forward = cnn__direct_linear_forward;
-    b.linear_backward = cnn__direct_linear_backward;
-    b.batch_norm_work = cnn__direct_batch_norm_work;
-    b.batch_norm_forward = cnn__direct_batch_norm_forward;
-    b.batch_norm_backward = cnn__direct_batch_norm_backward;
-    b.activation_forward = cnn__direct_activation_forward;
-    b.activation_backward = cnn__direct_activation_backward;
-    b.prelu_forward = cnn__direct_prelu_forward;
-    b.prelu_backward = cnn__direct_prelu_backward;
-    b.add = cnn__direct_add;
-    b.copy_channels = cnn__direct_copy_channels;
-    b.pad2d = cnn__direct_pad2d;
-    b.softmax_forward = cnn__direct_softmax_forward;
-    b.softmax_backward = cnn__direct_softmax_backward;
-    b.dropout_forward = cnn__direct_dropout_forward;
-    b.dropout_backward = cnn__direct_dropout_backward;
-    b.softmax_cross_entropy = cnn__direct_softmax_cross_entropy;
-    b.mse = cnn__direct_mse;
-    b.gather = cnn__direct_gather;
-    b.gather_rows = cnn__direct_gather_rows;
-    b.next_batch = cnn__direct_next_batch;
-    b.clip_grad_norm = cnn__direct_clip_grad_norm;
-    b.sgd_step = cnn__direct_sgd_step;
-    b.adam_step = cnn__direct_adam_step;
+#define CNN__FILL(entry) b.entry = cnn__direct_##entry;
+    CNN__OPERATIONS(CNN__FILL)
+#undef CNN__FILL
     return b;
 }
 
@@ -5811,11 +5783,11 @@ static cnn_backend cnn__simd(void)
        >>textbook   write its card: equation, shapes, _at, forward, backward
        >>api        declare cnn_NAME(), and an entry of the backend table for each direction; raise
                     CNN_BACKEND_VERSION
-       >>direct     fill the entries with the card; >>simd and cnn_cuda.cu, where they can be faster
+       >>direct     fill the entries with the card, and list them in CNN__OPERATIONS; >>simd and
+                    cnn_cuda.cu, where they can be faster
        here         its shape in cnn__shapes, its fields in cnn__layer, the functions of cnn__kind
                     that it needs, their list, and cnn_NAME(), which hands a layer of this kind to
                     cnn__add
-       >>net        cnn__missing_entry: a line for each new entry
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
@@ -5984,9 +5956,7 @@ static int cnn__misfit(const cnn__fitter *f, const char *format, ...)
 }
 
 static size_t cnn__size(cnn__dims d)
-{
-    return (size_t)((ptrdiff_t)d.channels * d.height * d.width);
-}
+{ return (size_t)((ptrdiff_t)d.channels * d.height * d.width); }
 
 static cnn__dims cnn__maps(int channels, int height, int width)
 {
@@ -6019,15 +5989,23 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
 }
 
 static size_t cnn__values(const cnn__call *c)
-{
-    return cnn__size(c->layer->out) * (size_t)c->batch;
-}
+{ return cnn__size(c->layer->out) * (size_t)c->batch; }
 
 /* in an output (n, k, h', w') */
 static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
 {
     return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width
                     + column);
+}
+
+/* Where the output has the input's shape: the input value in the same place */
+static double cnn__x_at(const cnn__call *c, int n, int k, int row, int column)
+{ return (double)c->x[0][cnn__place(c->layer, n, k, row, column)]; }
+
+static void cnn__explain_value(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(c, 0, k, row, column),
+                 (c->layer->kind->at)(c, 0, k, row, column));      /* `at` may be a macro */
 }
 
 /* ---- C code, for cnn_export_c ---- */
@@ -6115,9 +6093,10 @@ typedef struct cnn__field {
 #define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
 #define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
 #define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
-#define CNN__SIDES(o, both, otherwise) \
+/* one for both, or each: .kernel_size, .kernel_height, .kernel_width */
+#define CNN__SIDES(o, both, each, otherwise) \
     CNN__INT(o, both, otherwise), \
-    CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+    CNN__LIKE(o, each##_height, both), CNN__LIKE(o, each##_width, both)
 
 #define CNN__AUGMENT(o) \
     CNN__INT(o, augment.padding, 0), CNN__INT(o, augment.flip, 0), \
@@ -6127,40 +6106,31 @@ typedef struct cnn__field {
 #define CNN__OPTIONS(o, fields, call, error) \
     cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
 
-static void cnn__int_option(char *here, const cnn__field *f, const char *options)
-{
-    int value, otherwise = (int)f->otherwise;
-    memcpy(&value, here, sizeof value);
-    if (f->like >= 0) memcpy(&otherwise, options + f->like, sizeof otherwise);
-    value = value == CNN_ZERO ? 0 : value ? value : otherwise;
-    memcpy(here, &value, sizeof value);
-}
-
-static int cnn__float_option(char *here, const cnn__field *f)
-{
-    float value;
-    memcpy(&value, here, sizeof value);
-    if (!(value - value == 0)) return 0;
-    value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
-    memcpy(here, &value, sizeof value);
-    return 1;
-}
-
 /* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option
    takes that. */
 static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call,
                         cnn__text *error)
 {
-    const uint64_t zero = (uint64_t)(int64_t)CNN_ZERO;
     for (; count--; f++) {
         char *here = (char *)options + f->at;
-        if (f->type == 'i') cnn__int_option(here, f, (const char *)options);
-        else if (f->type == 'u' && !memcmp(here, &zero, sizeof zero)) memset(here, 0, sizeof zero);
-        else if (f->type == 'f' && !cnn__float_option(here, f)) {
-            float value;
-            memcpy(&value, here, sizeof value);
-            return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
-                            (double)value);
+        int i, otherwise = (int)f->otherwise;
+        float x;
+        uint64_t u;
+        memcpy(&i, here, sizeof i);
+        memcpy(&x, here, sizeof x);
+        if (f->type == 'i') {
+            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
+            i = i == CNN_ZERO ? 0 : i ? i : otherwise;
+            memcpy(here, &i, sizeof i);
+        } else if (f->type == 'f') {
+            if (!(x - x == 0))
+                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
+                                (double)x);
+            x = x == (float)CNN_ZERO ? 0 : x != 0 ? x : (float)f->otherwise;
+            memcpy(here, &x, sizeof x);
+        } else {
+            memcpy(&u, here, sizeof u);
+            if (u == (uint64_t)(int64_t)CNN_ZERO) memset(here, 0, sizeof u);
         }
     }
     return 1;
@@ -6266,12 +6236,12 @@ static int cnn__fuse_activation(cnn_activation *f, float *slope, const cnn__laye
 /* ---- convolution ---- */
 
 static const cnn__field cnn__conv2d_fields[] = {
-    CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_conv2d_options, stride, 1), CNN__SIDES(cnn_conv2d_options, padding, 0),
-    CNN__SIDES(cnn_conv2d_options, dilation, 1), CNN__INT(cnn_conv2d_options, groups, 1),
-    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, out_channels, 0),
+    CNN__SIDES(cnn_conv2d_options, kernel_size, kernel, 0),
+    CNN__SIDES(cnn_conv2d_options, stride, stride, 1),
+    CNN__SIDES(cnn_conv2d_options, padding, padding, 0),
+    CNN__SIDES(cnn_conv2d_options, dilation, dilation, 1),
+    CNN__INT(cnn_conv2d_options, groups, 1), CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
     CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, in_channels, 0),
     CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
 };
@@ -6421,9 +6391,7 @@ static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
 }
 
 static size_t cnn__layer_conv2d_work(const cnn__call *c)
-{
-    return c->b->conv2d_work(c->b->context, &c->shapes->conv);
-}
+{ return c->b->conv2d_work(c->b->context, &c->shapes->conv); }
 
 static void cnn__layer_conv2d_forward(const cnn__call *c)
 {
@@ -6592,9 +6560,8 @@ static void cnn__layer_activation_backward(const cnn__call *c)
 
 static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
-    double x = (double)c->x[0][cnn__place(l, n, k, row, column)];
-    return cnn__activation_at(l->activation, (double)l->slope, x);
+    return cnn__activation_at(c->layer->activation, (double)c->layer->slope,
+                              cnn__x_at(c, n, k, row, column));
 }
 
 static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
@@ -6603,9 +6570,8 @@ static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, 
         "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
         "x (1 + erf(x / sqrt 2)) / 2"
     };
-    cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_activation_at(c, 0, k, row, column));
+    cnn__fprintf(out, "y = %s\n", tau[c->layer->activation]);
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6647,9 +6613,7 @@ void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
 void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
-{
-    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
-}
+{ cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope); }
 
 /* ---- PReLU ---- */
 
@@ -6658,9 +6622,7 @@ static const cnn__field cnn__prelu_fields[] = {
 };
 
 static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error); }
 
 static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -6681,14 +6643,10 @@ static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
 }
 
 static size_t cnn__layer_prelu_work(const cnn__call *c)
-{
-    return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels;
-}
+{ return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels; }
 
 static void cnn__layer_prelu_forward(const cnn__call *c)
-{
-    c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]);
-}
+{ c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]); }
 
 static void cnn__layer_prelu_backward(const cnn__call *c)
 {
@@ -6697,23 +6655,16 @@ static void cnn__layer_prelu_backward(const cnn__call *c)
 }
 
 static double cnn__prelu_slope(const cnn__call *c, int k)
-{
-    return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0];
-}
+{ return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0]; }
 
 static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
-{
-    double x = (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
-    return cnn__prelu_at(x, cnn__prelu_slope(c, k));
-}
+{ return cnn__prelu_at(cnn__x_at(c, n, k, row, column), cnn__prelu_slope(c, k)); }
 
 static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n  x = %.6f, y = %.6f\n",
-                 cnn__prelu_slope(c, k),
-                 c->shapes->map.channels > 1 ? "this channel" : "all channels",
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_prelu_at(c, 0, k, row, column));
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(c, k),
+                 c->shapes->map.channels > 1 ? "this channel" : "all channels");
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6744,12 +6695,10 @@ void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
 /* ---- pooling ---- */
 
 static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default is the kernel */
-    CNN__INT(cnn_pool2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_pool2d_options, stride, 0),
-    CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
-    CNN__INT(cnn_pool2d_options, exclude_padding, 0)
+    CNN__SIDES(cnn_pool2d_options, kernel_size, kernel, 0),
+    CNN__SIDES(cnn_pool2d_options, stride, stride, 0),
+    CNN__SIDES(cnn_pool2d_options, padding, padding, 0),
+    CNN__INT(cnn_pool2d_options, ceil_mode, 0), CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
 
 static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
@@ -6825,14 +6774,10 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_pool2d_forward(const cnn__call *c)
-{
-    c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]);
-}
+{ c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]); }
 
 static void cnn__layer_pool2d_backward(const cnn__call *c)
-{
-    c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]);
-}
+{ c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]); }
 
 static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
 {
@@ -6940,37 +6885,25 @@ static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, 
 }
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "max_pool2d", 0, 0);
-}
+{ cnn__add_pool(net, o, "max_pool2d", 0, 0); }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "avg_pool2d", 1, 0);
-}
+{ cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "max_pool1d", 0, 1);
-}
+{ cnn__add_pool(net, o, "max_pool1d", 0, 1); }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "avg_pool1d", 1, 1);
-}
+{ cnn__add_pool(net, o, "avg_pool1d", 1, 1); }
 
 /* Adaptive pooling: where the windows share no row and no column, they are ordinary ones. */
 
 static const cnn__field cnn__adaptive_pool2d_fields[] = {
-    CNN__INT(cnn_adaptive_pool2d_options, output_size, 0),
-    CNN__LIKE(cnn_adaptive_pool2d_options, output_height, output_size),
-    CNN__LIKE(cnn_adaptive_pool2d_options, output_width, output_size)
+    CNN__SIDES(cnn_adaptive_pool2d_options, output_size, output, 0)
 };
 
 static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error); }
 
 static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7031,9 +6964,7 @@ static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const
 }
 
 void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
-{
-    cnn__add_adaptive(net, o, "adaptive_avg_pool2d");
-}
+{ cnn__add_adaptive(net, o, "adaptive_avg_pool2d"); }
 
 void cnn_global_avg_pool2d(cnn_net *net)
 {
@@ -7054,9 +6985,7 @@ static const cnn__field cnn__zero_pad2d_fields[] = {
 };
 
 static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error); }
 
 static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7082,9 +7011,7 @@ static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
-{
-    c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]);
-}
+{ c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]); }
 
 static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
 {
@@ -7155,9 +7082,7 @@ static const cnn__field cnn__linear_fields[] = {
 };
 
 static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error); }
 
 /* .in_features says what the network was drawn for: often the image has another size. */
 static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
@@ -7197,14 +7122,10 @@ static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 }
 
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
-{
-    return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next);
-}
+{ return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next); }
 
 static size_t cnn__layer_linear_work(const cnn__call *c)
-{
-    return c->b->linear_work(c->b->context, &c->shapes->linear);
-}
+{ return c->b->linear_work(c->b->context, &c->shapes->linear); }
 
 static void cnn__layer_linear_forward(const cnn__call *c)
 {
@@ -7225,9 +7146,7 @@ static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, in
 }
 
 static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
-{
-    return (double)l->in.channels * l->out.channels;
-}
+{ return (double)l->in.channels * l->out.channels; }
 
 /* There may be thousands of products: the largest are written out, the others summed. */
 static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
@@ -7344,9 +7263,7 @@ static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
 }
 
 static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
-{
-    return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next);
-}
+{ return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next); }
 
 static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
 {
@@ -7357,9 +7274,7 @@ static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
 }
 
 static size_t cnn__layer_batch_norm_work(const cnn__call *c)
-{
-    return c->b->batch_norm_work(c->b->context, &c->shapes->norm);
-}
+{ return c->b->batch_norm_work(c->b->context, &c->shapes->norm); }
 
 static void cnn__layer_batch_norm_forward(const cnn__call *c)
 {
@@ -7391,8 +7306,7 @@ static cnn__moments cnn__moments_of(const cnn__call *c, int k)
 static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
 {
     return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
-                              (double)c->x[0][cnn__place(c->layer, n, k, row, column)],
-                              c->tensors[0], c->tensors[1], k);
+                              cnn__x_at(c, n, k, row, column), c->tensors[0], c->tensors[1], k);
 }
 
 static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
@@ -7404,9 +7318,7 @@ static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shi
 }
 
 static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
-{
-    return (double)cnn__size(l->out);
-}
+{ return (double)cnn__size(l->out); }
 
 static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
@@ -7416,8 +7328,8 @@ static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, 
     cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
                  cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
     cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)], of.mean, of.var,
-                 (double)c->shapes->norm.eps, b, cnn__layer_batch_norm_at(c, 0, k, row, column));
+                 cnn__x_at(c, 0, k, row, column), of.mean, of.var, (double)c->shapes->norm.eps, b,
+                 cnn__layer_batch_norm_at(c, 0, k, row, column));
 }
 
 static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7456,14 +7368,10 @@ static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const ch
 }
 
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
-{
-    cnn__add_batch_norm(net, o, "batch_norm2d", 0);
-}
+{ cnn__add_batch_norm(net, o, "batch_norm2d", 0); }
 
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
-{
-    cnn__add_batch_norm(net, o, "batch_norm1d", 1);
-}
+{ cnn__add_batch_norm(net, o, "batch_norm1d", 1); }
 
 /* ---- softmax ---- */
 
@@ -7477,19 +7385,13 @@ static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_softmax_forward(const cnn__call *c)
-{
-    c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]);
-}
+{ c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]); }
 
 static void cnn__layer_softmax_backward(const cnn__call *c)
-{
-    c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y);
-}
+{ c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y); }
 
 static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
-{
-    return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column);
-}
+{ return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column); }
 
 static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
                                        int column)
@@ -7498,8 +7400,8 @@ static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channe
     cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
     for (k = 0; k < c->layer->in.channels; k++)
         cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                     (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                     cnn__layer_softmax_at(c, 0, k, row, column), k == channel ? "  <" : "");
+                     cnn__x_at(c, 0, k, row, column), cnn__layer_softmax_at(c, 0, k, row, column),
+                     k == channel ? "  <" : "");
 }
 
 static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7608,10 +7510,9 @@ static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, i
 
 static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n", c->training
-                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x",
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_dropout_at(c, 0, k, row, column));
+    cnn__fprintf(out, "%s\n", c->training
+                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x");
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static const cnn__kind cnn__dropout_kind = {
@@ -7643,9 +7544,7 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_add_forward(const cnn__call *c)
-{
-    c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c));
-}
+{ c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
 
 /* Channels `first` .. of dy, or all of x behind them in y */
 static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels,
@@ -7770,14 +7669,10 @@ static void cnn__add_join(cnn_net *net, const cnn__kind *kind, const char *type,
 }
 
 void cnn_add(cnn_net *net, int place)
-{
-    cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place);
-}
+{ cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place); }
 
 void cnn_concat(cnn_net *net, int place)
-{
-    cnn__add_join(net, &cnn__concat_kind, "concat", "cnn_concat", place);
-}
+{ cnn__add_join(net, &cnn__concat_kind, "concat", "cnn_concat", place); }
 
 /* ============================================================================================
    >>net   Building a list of layers and running it forward and backward. The net owns everything:
@@ -7806,8 +7701,6 @@ static int cnn__data_freed(cnn__data_memory *memory);
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
 /* its samples, one after the other, of a data set that reads them; NULL and an error */
 static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *batch);
-static int cnn__find_layer(const cnn_net *net, const char *name);
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
 /* its augmentation, and the keys of that */
 static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t *seed, uint64_t *epoch);
@@ -7830,7 +7723,7 @@ typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for
 /* The state of forward and backward passes. A network has two: one for training, one for looking (evaluating,
    predicting, checking; see "looking" below), so that a look changes nothing in training. */
 typedef struct cnn__pass {
-    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int evaluating;                         /* dropout off                                               */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     int *dealt;                             /* its order then, checked: (capacity), on the host          */
@@ -7839,9 +7732,10 @@ typedef struct cnn__pass {
     cnn_counters *counters;                 /* in backend memory, as are all below                       */
     float *gradients;                       /* the block of all parameters' gradients                    */
     /* for batches of up to `capacity` samples */
-    int capacity, index_capacity, backward_capacity;
+    int capacity;
     float *x, *dloss, *targets;
-    cnn__flow *flows; int flow_count;       /* gradients on their way back */
+    cnn__flow *flows; int flow_count;       /* gradients on their way back: a chain needs two, a place that several
+                                               layers read one more; each is taken when it is first needed */
     int *labels;
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
@@ -8166,20 +8060,9 @@ void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allo
 
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
-#define CNN__MISSES(entry) if (!b->entry) return #entry
-    CNN__MISSES(alloc); CNN__MISSES(free); CNN__MISSES(upload); CNN__MISSES(download); CNN__MISSES(zero);
-    CNN__MISSES(conv2d_work); CNN__MISSES(conv2d_forward); CNN__MISSES(conv2d_backward);
-    CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
-    CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
-    CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
-    CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
-    CNN__MISSES(prelu_forward); CNN__MISSES(prelu_backward);
-    CNN__MISSES(add); CNN__MISSES(copy_channels); CNN__MISSES(pad2d);
-    CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
-    CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
-    CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
-    CNN__MISSES(next_batch); CNN__MISSES(gather); CNN__MISSES(gather_rows);
-    CNN__MISSES(clip_grad_norm); CNN__MISSES(sgd_step); CNN__MISSES(adam_step);
+#define CNN__MISSES(entry) if (!b->entry) return #entry;
+    CNN__MISSES(alloc) CNN__MISSES(free) CNN__MISSES(upload) CNN__MISSES(download) CNN__MISSES(zero)
+    CNN__OPERATIONS(CNN__MISSES)
 #undef CNN__MISSES
     return NULL;
 }
@@ -8226,9 +8109,7 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
 }
 
 static float *cnn__alloc_floats(cnn_net *net, size_t count, const char *what)
-{
-    return (float *)cnn__backend_alloc(net, count, sizeof(float), what);
-}
+{ return (float *)cnn__backend_alloc(net, count, sizeof(float), what); }
 
 static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 {
@@ -8239,18 +8120,21 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 }
 
 static void cnn__upload(cnn_net *net, void *to, const void *host, size_t bytes)
-{
-    net->backend.upload(net->backend.context, to, host, bytes);
-}
+{ net->backend.upload(net->backend.context, to, host, bytes); }
 
 static void cnn__fetch(cnn_net *net, void *host, const void *from, size_t bytes)
-{
-    net->backend.download(net->backend.context, host, from, bytes);
-}
+{ net->backend.download(net->backend.context, host, from, bytes); }
 
 static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
+{ net->backend.zero(net->backend.context, memory, bytes); }
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    net->backend.zero(net->backend.context, memory, bytes);
+    size_t bytes;
+    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
+    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
+    else cnn__fail(net, "out of memory");
+    return copy;
 }
 
 static cnn_counters cnn__read_counters(cnn_net *net)
@@ -8261,9 +8145,7 @@ static cnn_counters cnn__read_counters(cnn_net *net)
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
-{
-    cnn__upload(net, net->pass.counters, c, sizeof *c);
-}
+{ cnn__upload(net, net->pass.counters, c, sizeof *c); }
 
 /* ---- its parameters, in one block; layers fused into operations ---- */
 
@@ -8507,8 +8389,6 @@ static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *
     }
 }
 
-static float *cnn__download(cnn_net *net, const float *from, size_t count);
-
 /* The weights of all folds, from the parameters and buffers as they are */
 static int cnn__fold_all(cnn_net *net)
 {
@@ -8570,7 +8450,7 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
-    c.index = net->pass.no_grad ? NULL : op->index;
+    c.index = op->index;
     c.work = net->work;
     return c;
 }
@@ -8583,52 +8463,48 @@ static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 
 static void cnn__free_batch_memory(cnn_net *net)
 {
+    cnn__pass *p = &net->pass;
     int i;
-    cnn__backend_free(net, &net->pass.x);
-    cnn__backend_free(net, &net->pass.dloss);
-    cnn__backend_free(net, &net->pass.targets);
-    cnn__backend_free(net, &net->pass.labels);
-    cnn__free(net->pass.dealt);
-    net->pass.dealt = NULL;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].output);
-    net->pass.capacity = 0;
-    net->pass.batch = net->pass.has_loss = 0;                        /* there is no last forward pass any more */
+    cnn__backend_free(net, &p->x);
+    cnn__backend_free(net, &p->dloss);
+    cnn__backend_free(net, &p->targets);
+    cnn__backend_free(net, &p->labels);
+    cnn__free(p->dealt);
+    for (i = 0; p->ops && i < net->op_count; i++) {        /* no ops: nobody has looked */
+        cnn__backend_free(net, &p->ops[i].output);
+        cnn__backend_free(net, &p->ops[i].index);
+    }
+    while (p->flow_count) cnn__backend_free(net, &p->flows[--p->flow_count].memory);
+    cnn__free(p->flows);
+    p->dealt = NULL; p->flows = NULL;
+    p->capacity = p->batch = p->has_loss = 0;              /* there is no last forward pass any more */
 }
 
-static void cnn__free_backward_memory(cnn_net *net)
-{
-    while (net->pass.flow_count) cnn__backend_free(net, &net->pass.flows[--net->pass.flow_count].memory);
-    cnn__free(net->pass.flows);
-    net->pass.flows = NULL;
-    net->pass.backward_capacity = 0;
-}
-
-static void cnn__free_index_memory(cnn_net *net)
-{
-    int i;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].index);
-    net->pass.index_capacity = 0;
-}
-
-static int cnn__reserve_outputs(cnn_net *net, int batch)
+static int cnn__reserve_batch(cnn_net *net, int batch)
 {
     size_t b = (size_t)batch, channels = (size_t)net->input.channels;
+    cnn__pass *p = &net->pass;
     int i;
     cnn__free_batch_memory(net);
-    net->pass.x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
-    net->pass.dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
-    net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
-    net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-    net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!net->pass.dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
+    p->x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
+    p->dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
+    p->targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
+    p->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+    p->dealt = (int *)cnn__alloc(b, sizeof(int));
+    if (!p->dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
+    p->flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *p->flows);
+    if (!p->flows) cnn__fail(net, "out of memory for the gradients");
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-        cnn__op *op = &net->pass.ops[i];
+        cnn__op *op = &p->ops[i];
+        size_t index = op->index_size * b + op->kept;
         op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
+        if (index && !net->looking)
+            op->index = (unsigned char *)cnn__backend_alloc(net, index, 1, "what backward needs");
     }
     if (!net->scale) net->scale = cnn__alloc_floats(net, channels, "the inputs");
     if (!net->shift) net->shift = cnn__alloc_floats(net, channels, "the inputs");
-    net->pass.capacity = cnn__stopped(net) ? 0 : batch;
-    return !cnn__stopped(net);
+    p->capacity = cnn__stopped(net) ? 0 : batch;
+    return p->capacity;
 }
 
 static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch may need more: sums are split otherwise */
@@ -8642,21 +8518,6 @@ static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch ma
     }
     if (!cnn__need_work(net, work)) return 0;
     net->work_batch = batch;
-    return 1;
-}
-
-static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leaves for backward */
-{
-    int i;
-    cnn__free_index_memory(net);
-    for (i = 0; i < net->op_count; i++) {
-        cnn__op *op = &net->pass.ops[i];
-        if (!op->index_size && !op->kept) continue;
-        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch + op->kept, 1,
-                                                        "what backward needs");
-        if (!op->index) return 0;
-    }
-    net->pass.index_capacity = batch;
     return 1;
 }
 
@@ -8681,21 +8542,8 @@ static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and varia
 static int cnn__reserve(cnn_net *net, int batch)
 {
     return cnn__ready(net) && cnn__enough_values(net, batch)
-        && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
-        && (batch == net->work_batch || cnn__reserve_work(net, batch))
-        && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
-}
-
-/* Room for gradients on their way back: a chain needs two, a place that several layers read one more. They are taken
-   when they are needed for the first time. */
-static int cnn__reserve_backward(cnn_net *net)
-{
-    if (net->pass.batch <= net->pass.backward_capacity) return 1;
-    cnn__free_backward_memory(net);
-    net->pass.flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *net->pass.flows);
-    if (!net->pass.flows) return cnn__fail(net, "out of memory for the gradients");
-    net->pass.backward_capacity = net->pass.batch;
-    return 1;
+        && (batch <= net->pass.capacity || cnn__reserve_batch(net, batch))
+        && (batch == net->work_batch || cnn__reserve_work(net, batch));
 }
 
 /* ---- looking ----
@@ -8734,7 +8582,7 @@ static int cnn__begin_look(cnn_net *net)
     }
     if (!cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
-    net->pass.evaluating = net->pass.no_grad = 1;
+    net->pass.evaluating = 1;
     return 1;
 }
 
@@ -8743,8 +8591,6 @@ static void cnn__end_look(cnn_net *net) { cnn__swap_passes(net); }
 static void cnn__release_pass(cnn_net *net)
 {
     cnn__free_batch_memory(net);
-    cnn__free_backward_memory(net);
-    cnn__free_index_memory(net);
     cnn__backend_free(net, &net->pass.gradients);
     cnn__backend_free(net, &net->pass.counters);
     cnn__backend_free(net, &net->pass.order);
@@ -8763,38 +8609,23 @@ static void cnn__drop_resident(cnn_net *net, int i)
 /* Gives back all that cnn__make_ready and what followed it took. */
 static void cnn__release(cnn_net *net)
 {
-    if (net->opened) {
-        int ops = net->op_count;
-        cnn__release_pass(net);
-        cnn__swap_passes(net);
-        net->op_count = net->pass.ops ? ops : 0;                /* nobody may have looked */
-        cnn__release_pass(net);
-        cnn__swap_passes(net);
-        cnn__backend_free(net, &net->work);
-        cnn__backend_free(net, &net->scale);
-        cnn__backend_free(net, &net->shift);
-        cnn__backend_free(net, &net->parameters);
-        cnn__backend_free(net, &net->folded);
-        cnn__backend_free(net, &net->moment1);
-        cnn__backend_free(net, &net->moment2);
-        cnn__backend_free(net, &net->spans);
-        cnn__backend_free(net, &net->staged);
-        cnn__backend_free(net, &net->class_weight_sent);
-        while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
-        if (net->backend.close) net->backend.close(net->backend.context);
-        cnn__close_pool();
-    }
+    void *const blocks[] = { &net->work, &net->scale, &net->shift, &net->parameters, &net->folded, &net->moment1,
+                             &net->moment2, &net->spans, &net->staged, &net->class_weight_sent };
+    size_t i;
+    cnn__release_pass(net);
+    cnn__swap_passes(net);
+    cnn__release_pass(net);
+    cnn__swap_passes(net);
+    for (i = 0; i < sizeof blocks / sizeof *blocks; i++) cnn__backend_free(net, blocks[i]);
+    while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
+    if (net->opened && net->backend.close) net->backend.close(net->backend.context);
+    if (net->opened) cnn__close_pool();
     cnn__free(net->scaled);
     cnn__free(net->resident);
-    cnn__free(net->pass.ops);
     cnn__free(net->folds);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL; net->folds = NULL;
-    net->op_count = net->opened = 0;
-    net->folded_size = 0;
-    net->folded_now = 0;
-    net->staged_size = 0;
-    net->work_batch = 0;
+    net->scaled = NULL; net->resident = NULL; net->folds = NULL;
+    net->opened = 0;
 }
 
 static int cnn__make_ready(cnn_net *net)
@@ -8838,9 +8669,7 @@ void cnn_free(cnn_net *net)
 /* ---- forward ---- */
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
-{
-    return l->training_only && net->pass.evaluating;
-}
+{ return l->training_only && net->pass.evaluating; }
 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
 static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
@@ -8849,20 +8678,11 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
     c.layer->kind->forward(&c);
 }
 
-/* The same again, or to look: no buffer is moved. */
-static void cnn__look_forward(cnn_net *net, cnn__op *op, int batch)
-{
-    cnn__call c = cnn__call_of(net, op, batch);
-    if (c.training) memset(c.buffers, 0, sizeof c.buffers);
-    c.layer->kind->forward(&c);
-}
-
 /* From dy to op->dx; adds to the gradients of what is not frozen. */
 static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
 {
     cnn__call c = cnn__call_of(net, op, batch);
     c.dy = dy;
-    c.index = op->index;
     c.layer->kind->backward(&c);
 }
 
@@ -8941,9 +8761,7 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
 static int cnn__is_sent(const cnn_net *net, const cnn_data *data)
-{
-    return !net->backend.reads_host && !cnn__data_stays(data);
-}
+{ return !net->backend.reads_host && !cnn__data_stays(data); }
 
 static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
 {
@@ -9263,7 +9081,7 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
     net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
-                                       net->pass.no_grad ? NULL : net->pass.dloss, cnn__last_output(net), targets,
+                                       net->looking ? NULL : net->pass.dloss, cnn__last_output(net), targets,
                                        labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
@@ -9286,7 +9104,7 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->pass.counters, net->pass.no_grad ? NULL : net->pass.dloss,
+    net->backend.mse(net->backend.context, net->pass.counters, net->looking ? NULL : net->pass.dloss,
                      cnn__last_output(net), targets, labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
@@ -9339,7 +9157,7 @@ static float *cnn__take_flow(cnn_net *net)                 /* NULL and an error 
         size_t size = cnn__size(net->layers[net->pass.ops[i].last].out);
         if (i != net->layers[net->layer_count - 1].op && size > most) most = size;         /* that one has dloss */
     }
-    flow->memory = cnn__alloc_floats(net, most * (size_t)net->pass.backward_capacity, "the gradients");
+    flow->memory = cnn__alloc_floats(net, most * (size_t)net->pass.capacity, "the gradients");
     flow->used = flow->memory != NULL;
     net->pass.flow_count += flow->used;
     return flow->memory;
@@ -9383,12 +9201,11 @@ void cnn_backward(cnn_net *net)
 {
     int i;
     if (cnn__stopped(net)) return;
-    if (!net->pass.has_loss || net->pass.no_grad) {
+    if (!net->pass.has_loss) {
         cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
                   "cnn_mse_loss, then cnn_backward");
         return;
     }
-    if (!cnn__reserve_backward(net)) return;
     if (!cnn__find_learners(net) && net->tensor_count) {   /* PyTorch: "element 0 of tensors does not require grad" */
         cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
                   "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
@@ -9418,7 +9235,11 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.x[0] = x;
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
-        if (one.y) cnn__look_forward(net, &one, net->pass.batch);
+        if (one.y) {
+            cnn__call c = cnn__call_of(net, &one, net->pass.batch);
+            if (c.training) memset(c.buffers, 0, sizeof c.buffers);        /* it has moved them already */
+            c.layer->kind->forward(&c);
+        }
         cnn__backend_free(net, own);
         x = *own = one.y;
     }
@@ -9430,15 +9251,6 @@ static const float *cnn__input_of(cnn_net *net, int i, int k, float **own)      
     int from = net->layers[i].inputs[k];
     *own = NULL;
     return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
-}
-
-static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
-{
-    size_t bytes;
-    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
-    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
-    else cnn__fail(net, "out of memory");
-    return copy;
 }
 
 /* ---- every number by name ---- */
@@ -9551,9 +9363,7 @@ int cnn_shape(cnn_net *net, const char *key, int shape[4])
 }
 
 const char *cnn_key(cnn_net *net, int i)
-{
-    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
-}
+{ return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL; }
 
 size_t cnn_num_parameters(cnn_net *net)
 {
@@ -9565,9 +9375,7 @@ size_t cnn_num_parameters(cnn_net *net)
 }
 
 const char *cnn_layer_name(const cnn_net *net, int i)
-{
-    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
-}
+{ return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL; }
 
 /* ============================================================================================
    >>train   Learning, and what was learned: optimizers, schedules of the learning rate, evaluating and
@@ -9709,9 +9517,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
 /* ---- schedules ---- */
 
 static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
-{
-    return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2;
-}
+{ return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2; }
 
 static double cnn__one_cycle_at(const cnn_one_cycle_lr_options *o, long t)
 {
@@ -9933,9 +9739,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
 }
 
 static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *loss)
-{
-    cnn__take_loss(net, batch, *(cnn_loss_kind *)loss);
-}
+{ cnn__take_loss(net, batch, *(cnn_loss_kind *)loss); }
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
@@ -14670,9 +14474,7 @@ static size_t cnn__layer_parameters(const cnn_net *net, int layer)
 }
 
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
-{
-    return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0;
-}
+{ return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0; }
 
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
@@ -14851,7 +14653,6 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
     }
     op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
-    net->pass.no_grad = 0;
     if (!cnn__stopped(net)) {
         for (k = 0; k < l->input_count; k++)
             cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
@@ -14866,7 +14667,6 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
     cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
     cnn__backend_free(net, &op->index);
-    net->pass.no_grad = 1;
     return !cnn__stopped(net);
 }
 
@@ -15029,9 +14829,7 @@ static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SV
 static const int cnn__plot_width = 320, cnn__plot_height = 220;
 
 static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
-{
-    return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
-}
+{ return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
 
 static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
                           const char *unit)
