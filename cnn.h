@@ -7778,7 +7778,7 @@ struct cnn_net {
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
-    cnn__resident *resident; int resident_count;
+    cnn__resident *resident; int resident_count, resident_room;
     /* training */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
@@ -7818,7 +7818,7 @@ cnn_net *cnn_new(int channels, int height, int width)
         CNN_ON_ERROR(cnn_error(NULL));
         return NULL;
     }
-    net->input.channels = channels; net->input.height = height; net->input.width = width;
+    net->input = cnn__maps(channels, height, width);
     net->backend = *cnn_find_backend("simd");
     net->cross_entropy.ignore_index = CNN__IGNORED;
     net->initial_lr = -1;
@@ -8621,10 +8621,9 @@ static void cnn__release(cnn_net *net)
     if (net->opened && net->backend.close) net->backend.close(net->backend.context);
     if (net->opened) cnn__close_pool();
     cnn__free(net->scaled);
-    cnn__free(net->resident);
     cnn__free(net->folds);
     cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->folds = NULL;
+    net->scaled = NULL; net->folds = NULL;
     net->opened = 0;
 }
 
@@ -8657,6 +8656,7 @@ void cnn_free(cnn_net *net)
     cnn__release(net);
     cnn__free(net->layers);
     cnn__free(net->history);
+    cnn__free(net->resident);
     cnn__free(net->staging);
     cnn__free(net->reading.bytes);
     cnn__free(net->class_weight);
@@ -8735,7 +8735,7 @@ static void cnn__drop_freed(cnn_net *net)
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
 static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part part, const void *host, size_t bytes)
 {
-    cnn__resident *larger;
+    cnn__resident *copy;
     int i;
     if (net->backend.reads_host || !host) return host;
     for (i = net->resident_count - 1; i >= 0; i--) {
@@ -8743,42 +8743,36 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
         if (net->resident[i].host == host) return net->resident[i].memory;
         cnn__drop_resident(net, i);                        /* the data set has been given another array */
     }
-    larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
-    if (!larger) return cnn__fail(net, "out of memory for the data set"), (const void *)NULL;
-    if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
-    cnn__free(net->resident);
-    net->resident = larger;
-    larger += net->resident_count;
-    larger->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
-    if (!larger->memory) return NULL;
-    larger->of = cnn__data_keep(data);
-    larger->part = part;
-    larger->host = host;
-    cnn__upload(net, larger->memory, host, bytes);
+    net->resident = (cnn__resident *)cnn__grow(net->resident, net->resident_count, &net->resident_room, sizeof *copy);
+    if (net->resident_count == net->resident_room) cnn__fail(net, "out of memory for the data set");
+    if (cnn__stopped(net)) return NULL;
+    copy = &net->resident[net->resident_count];
+    copy->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
+    if (!copy->memory) return NULL;
+    copy->of = cnn__data_keep(data);
+    copy->part = part;
+    copy->host = host;
+    cnn__upload(net, copy->memory, host, bytes);
     net->resident_count++;
-    return larger->memory;
+    return copy->memory;
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
 static int cnn__is_sent(const cnn_net *net, const cnn_data *data)
 { return !net->backend.reads_host && !cnn__data_stays(data); }
 
-static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
-{
-    if (bytes <= net->staging_size) return 1;
-    cnn__free(net->staging);
-    net->staging = cnn__alloc(bytes, 1);
-    net->staging_size = net->staging ? bytes : 0;
-    if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
-    return net->staging != NULL;
-}
-
 /* The batch's rows, of `size` bytes each, one after the other on the host; NULL and an error without memory */
 static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
 {
+    size_t bytes = size * (size_t)batch;
     int n;
-    if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
-    for (n = 0; n < batch; n++)
+    if (bytes > net->staging_size) {
+        cnn__free(net->staging);
+        net->staging = cnn__alloc(bytes, 1);
+        net->staging_size = net->staging ? bytes : 0;
+        if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    }
+    for (n = 0; net->staging && n < batch; n++)
         memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->pass.dealt[n], size);
     return net->staging;
 }
@@ -8800,16 +8794,24 @@ static const void *cnn__send_samples(cnn_net *net, const cnn_batch *batch, const
     return net->staged;
 }
 
+/* Scale and shift of the channels, one behind the other in *to; 1, or 0 and an error without memory */
+static int cnn__keep_scale(cnn_net *net, float **to, const float *scale, const float *shift)
+{
+    size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
+    if (!*to) *to = (float *)cnn__alloc(2 * channels, sizeof(float));
+    if (!*to) return cnn__fail(net, "out of memory for the inputs' scale");
+    memcpy(*to, scale, size);
+    memcpy(*to + channels, shift, size);
+    return 1;
+}
+
 /* All batches of a data set have the same scale, so it is sent with the first of them. */
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
     if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
         return;
-    if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->scaled) { cnn__fail(net, "out of memory for the inputs' scale"); return; }
-    memcpy(net->scaled, data->scale, size);
-    memcpy(net->scaled + channels, data->shift, size);
+    if (!cnn__keep_scale(net, &net->scaled, data->scale, data->shift)) return;
     cnn__upload(net, net->scale, data->scale, size);
     cnn__upload(net, net->shift, data->shift, size);
 }
@@ -8892,17 +8894,6 @@ static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
     return o;
 }
 
-/* The scale of bytes that it trains on: for cnn_predict_bytes. 1, or 0 and an error without memory. */
-static int cnn__remember_scale(cnn_net *net, const float *scale, const float *shift)
-{
-    size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
-    if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__fail(net, "out of memory for the inputs' scale");
-    memcpy(net->trained_scale, scale, size);
-    memcpy(net->trained_scale + channels, shift, size);
-    return 1;
-}
-
 /* order_sent: the batch is the next one of the order that was sent last */
 static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
 {
@@ -8928,7 +8919,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     if (cnn__stopped(net)) return;
     s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
-        if (!data->floats && !cnn__remember_scale(net, data->scale, data->shift)) return;
+        if (!data->floats && !cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
@@ -9005,35 +8996,32 @@ static const cnn__field cnn__cross_entropy_fields[] = {
     CNN__INT(cnn_cross_entropy_options, probabilities, 0)
 };
 
+static int cnn__usable_cross_entropy(cnn_net *net, const cnn_cross_entropy_options *o)
+{
+    int k;
+    if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1))
+        return cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                         (double)o->label_smoothing);
+    if (!o->weight != !o->classes || o->classes < 0)
+        return cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
+                         "classes is %d", o->classes);
+    for (k = 0; k < o->classes; k++)
+        if (!(o->weight[k] >= 0 && o->weight[k] - o->weight[k] == 0))
+            return cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                             (double)o->weight[k]);
+    return 1;
+}
+
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
     float *weight = NULL;
-    int k;
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
-    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                  (double)o.label_smoothing);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)
+        || !cnn__usable_cross_entropy(net, &o))
         return;
-    }
-    if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
-                  "is %d", o.classes);
-        return;
-    }
-    for (k = 0; k < o.classes; k++) {
-        if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                  (double)o.weight[k]);
-        return;
-    }
-    if (o.classes) {
-        weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) {
-            cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
-            return;
-        }
-        memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
-    }
+    if (o.classes) weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
+    if (weight) memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
+    else if (o.classes) cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+    if (cnn__stopped(net)) return;
     cnn__free(net->class_weight);
     if (net->opened) cnn__backend_free(net, &net->class_weight_sent);
     net->class_weight = weight;
@@ -9858,7 +9846,7 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
     if (!both) cnn__fail(net, "out of memory for the inputs' scale");
     else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
-        cnn__remember_scale(net, both, both + channels);
+        cnn__keep_scale(net, &net->trained_scale, both, both + channels);
     cnn__free(both);
 }
 
@@ -9957,14 +9945,8 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
 /* ---- the doctor: what a lecturer would say on looking over a student's shoulder ---- */
 
 enum {
-    CNN__SAID_SOFTMAX = 1,
-    CNN__SAID_UNSCALED = 2,
-    CNN__SAID_NAN = 4,
-    CNN__SAID_STUCK = 8,
-    CNN__SAID_DEAD = 16,
-    CNN__SAID_RATE = 32,
-    CNN__SAID_OVERFIT = 64,
-    CNN__SAID_CLASSES = 128
+    CNN__SAID_SOFTMAX = 1, CNN__SAID_UNSCALED = 2, CNN__SAID_NAN = 4, CNN__SAID_STUCK = 8, CNN__SAID_DEAD = 16,
+    CNN__SAID_RATE = 32, CNN__SAID_OVERFIT = 64, CNN__SAID_CLASSES = 128
 };
 
 typedef struct cnn__doctor { FILE *out; int said; double best_loss; } cnn__doctor;
