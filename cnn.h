@@ -7148,23 +7148,31 @@ static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, in
 static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
 { return (double)l->in.channels * l->out.channels; }
 
+/* Puts i into the list of those with the largest values so far: `count`, at most `most`, the largest
+   first. Returns how many it has then. */
+static int cnn__rank(int *list, double *values, int count, int most, int i, double value)
+{
+    int k;
+    for (k = count; k > 0 && value > values[k - 1]; k--)
+        if (k < most) list[k] = list[k - 1], values[k] = values[k - 1];
+    if (k == most) return count;
+    list[k] = i;
+    values[k] = value;
+    return count < most ? count + 1 : count;
+}
+
 /* There may be thousands of products: the largest are written out, the others summed. */
 static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
 {
     enum { most = 12 };
     int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
     const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
-    double sum = 0, rest;
+    double sizes[most], sum = 0, rest;
     (void)row; (void)column;
     for (i = 0; i < n; i++) {
-        double product = fabs((double)x[i] * (double)w[i]);
-        for (k = count; k > 0; k--) {
-            if (!(product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]))) break;
-            if (k < most) shown[k] = shown[k - 1];
-        }
-        if (k < most) shown[k] = i;
-        if (count < most && k < most) count++;
-        sum += (double)x[i] * (double)w[i];
+        double product = (double)x[i] * (double)w[i];
+        count = cnn__rank(shown, sizes, count, most, i, fabs(product));
+        sum += product;
     }
     rest = sum;
     cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
@@ -9232,13 +9240,6 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         x = *own = one.y;
     }
     return *own;
-}
-
-static const float *cnn__input_of(cnn_net *net, int i, int k, float **own)       /* layer i's input k */
-{
-    int from = net->layers[i].inputs[k];
-    *own = NULL;
-    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
 
 /* ---- every number by name ---- */
@@ -14536,6 +14537,21 @@ void cnn_summary(cnn_net *net, FILE *out)
     if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
+static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
+
+/* x: layer `number`'s inputs, the first `samples` of the batch, copied to the host; the caller frees them. */
+static void cnn__download_inputs(cnn_net *net, int number, int samples, float *x[CNN__INPUTS])
+{
+    const cnn__layer *l = &net->layers[number];
+    int k;
+    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
+        float *own = NULL;
+        const float *from = l->inputs[k] < 0 ? net->pass.x : cnn__activation_of(net, l->inputs[k], &own);
+        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)samples);
+        cnn__backend_free(net, &own);
+    }
+}
+
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
 static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
                                    const cnn_counters *counters)
@@ -14573,8 +14589,6 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
 
 /* NaN is the worst */
 static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
-
-static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
 /* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: how many
    values a sample of that input has; 0 for a parameter */
@@ -14657,14 +14671,12 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     static const char *const names[CNN__INPUTS] = { "input", "other" };
     const cnn__layer *l = &net->layers[number];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
-    float *own, *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
+    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
     cnn__moments *moments = NULL;
     cnn__op op = cnn__op_of(net, number);
     int k;
+    cnn__download_inputs(net, number, net->pass.batch, x);
     for (k = 0; k < l->input_count; k++) {
-        const float *from = cnn__input_of(net, number, k, &own);
-        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * batch);
-        cnn__backend_free(net, &own);
         dx[k] = (float *)cnn__alloc(cnn__input_size(l, k) * batch, sizeof **dx);
         if (!dx[k]) cnn__fail(net, "out of memory");
     }
@@ -14798,14 +14810,17 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SVG wants them; NULL is "" */
+/* The text between two pieces of HTML or SVG, its <, >, & and " as they want them; NULL is "" */
+static void cnn__put_text(FILE *f, const char *before, const char *text, const char *after)
 {
+    fputs(before, f);
     for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
         else if (*text == '>') fputs("&gt;", f);
         else if (*text == '&') fputs("&amp;", f);
         else if (*text == '"') fputs("&quot;", f);
         else fputc(*text, f);
+    fputs(after, f);
 }
 
 static const int cnn__plot_width = 320, cnn__plot_height = 220;
@@ -14871,8 +14886,7 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
                  "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
                  "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
                  width, height, width, height, width / 2);
-    cnn__svg_text(f, title);
-    cnn__fprintf(f, "</text>\n");
+    cnn__put_text(f, "", title, "</text>\n");
     cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
     cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
     cnn__fprintf(f, "</svg>\n");
@@ -14958,9 +14972,8 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
 {
     const cnn__layer *l;
-    const float *from;
-    float *own, *x[CNN__INPUTS] = { NULL }, *parameters;
-    int number, mixes, k;
+    float *x[CNN__INPUTS] = { NULL }, *parameters;
+    int number, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -14972,13 +14985,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
-    mixes = cnn__mixes(l, !net->pass.evaluating);
-    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
-        from = cnn__input_of(net, number, k, &own);
-        if (from)                                          /* the first sample of the batch, or all */
-            x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)(mixes ? net->pass.batch : 1));
-        cnn__backend_free(net, &own);
-    }
+    cnn__download_inputs(net, number, cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1, x);
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
@@ -15076,10 +15083,25 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__fprintf(file, "\">\n");
 }
 
-static unsigned char cnn__grey(float value, float low, float high)         /* from black to white; NaN is black */
+/* Numbers (channels, area) as bytes (area, channels), from black, the smallest of all, to white; NaN is black.
+   centred: 0 is grey */
+static void cnn__grey_pixels(unsigned char *pixels, const float *maps, int area, int channels, int centred)
 {
-    float share = high > low ? (value - low) / (high - low) : 0;
-    return (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
+    float low = (float)HUGE_VAL, high = -low;              /* NaN is neither, wherever it stands */
+    int i, c;
+    for (i = 0; i < channels * area; i++) {
+        if (maps[i] < low) low = maps[i];
+        if (maps[i] > high) high = maps[i];
+    }
+    if (centred) {
+        high = high > -low ? high : -low;
+        low = -high;
+    }
+    for (c = 0; c < channels; c++)
+        for (i = 0; i < area; i++) {
+            float share = high > low ? (maps[c * area + i] - low) / (high - low) : 0;
+            pixels[i * channels + c] = (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
+        }
 }
 
 /* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one.
@@ -15089,53 +15111,30 @@ static int cnn__sample_pixels(cnn_net *net, unsigned char *pixels, const cnn_dat
     int map = data->height * data->width, c, i;
     size_t first = (size_t)sample * (size_t)data->channels * (size_t)map;
     const unsigned char *bytes = data->bytes ? data->bytes + first : NULL;
-    float low = 0, high = 1;
     if (data->read) {
         cnn_batch one;
         one.data = data; one.order = &sample; one.size = 1;
         if (!(bytes = cnn__read_samples(net, &one))) return 0;
     }
     *channels = data->channels == 3 ? 3 : 1;
-    if (data->floats) {
-        low = (float)HUGE_VAL;
-        high = -low;
-        for (i = 0; i < *channels * map; i++) {
-            float v = data->floats[first + (size_t)i];
-            if (v < low) low = v;
-            if (v > high) high = v;
-        }
-    }
-    for (c = 0; c < *channels; c++)
-        for (i = 0; i < map; i++)
-            pixels[i * *channels + c] =
-                bytes ? bytes[c * map + i] : cnn__grey(data->floats[first + (size_t)(c * map + i)], low, high);
+    if (data->floats) cnn__grey_pixels(pixels, data->floats + first, map, *channels, 0);
+    for (c = 0; bytes && c < *channels; c++)
+        for (i = 0; i < map; i++) pixels[i * *channels + c] = bytes[c * map + i];
     return 1;
 }
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
 
-/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; `centred`: 0 is
-   grey. */
+/* Maps (count, channels, height, width) as pictures, each from black to white */
 static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
                               int centred, const char *alt)
 {
-    int area = height * width, m, i, c;
+    int area = height * width, m;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
     if (!pixels) { cnn__fail(net, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
-        float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
-        for (i = 0; i < channels * area; i++) {
-            if (maps[i] < low) low = maps[i];
-            if (maps[i] > high) high = maps[i];
-        }
-        if (centred) {
-            high = high > -low ? high : -low;
-            low = -high;
-        }
-        for (c = 0; c < channels; c++)
-            for (i = 0; i < area; i++)
-                pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
+        cnn__grey_pixels(pixels, maps, area, channels, centred);
         cnn__picture(f, pixels, width, height, channels, cnn__map_side, alt);
     }
     cnn__fprintf(f, "</div>\n");
@@ -15194,8 +15193,8 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
         cnn__fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%s/><text y=\"%d\"><tspan x=\"%d\" "
                      "text-anchor=\"end\">%d</tspan><tspan x=\"%d\">", left, y, right - left, box,
                      l && l->tensor_count ? " class=\"learns\"" : "", y + 12, left - 8, i + 1, left + gap / 2);
-        cnn__svg_text(f, l ? l->name : "input");
-        cnn__fprintf(f, "</tspan><tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
+        cnn__put_text(f, "", l ? l->name : "input", "</tspan>");
+        cnn__fprintf(f, "<tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
                      left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
                      cnn__dims_text(l ? l->out : net->input, &dims));
         for (k = 0; l && k < l->input_count; k++)
@@ -15225,8 +15224,8 @@ static void cnn__report_network(FILE *f, cnn_net *net)
         const cnn__layer *l = &net->layers[i];
         double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
         cnn__fprintf(f, "<tr><td>%d. ", i + 1);
-        cnn__svg_text(f, l->name);
-        cnn__fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
+        cnn__put_text(f, "", l->name, "<td>");
+        cnn__fprintf(f, "%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
         work += m;
     }
@@ -15248,11 +15247,10 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
     cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
                  "said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
-    for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
+    for (g = 0; g < k; g++) cnn__put_text(f, "<th>", cnn__class_name(data, g, &text), "");
     cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
-        cnn__fprintf(f, "<tr><th>");
-        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        cnn__put_text(f, "<tr><th>", cnn__class_name(data, t, &text), "");
         for (g = 0; g < columns; g++) {
             int c = counts[t * columns + g];
             if (t == g) cnn__fprintf(f, "<td class=\"right\">%d", c);
@@ -15268,8 +15266,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         int called = 0, are = 0;
         for (g = 0; g < k; g++) called += counts[g * columns + t];
         for (g = 0; g < columns; g++) are += counts[t * columns + g];
-        cnn__fprintf(f, "<tr><td>");
-        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        cnn__put_text(f, "<tr><td>", cnn__class_name(data, t, &text), "");
         if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / called);
         else cnn__fprintf(f, "<td>-");
         if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / are);
@@ -15285,15 +15282,12 @@ static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, co
 {
     enum { most = 24 };                                   /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
-    cnn__text a, b;
+    double score[most];
+    cnn__text text;
     for (n = 0; n < data->count; n++) {
         if (guess[n] == data->labels[n] || data->labels[n] == net->cross_entropy.ignore_index) continue;
         all++;
-        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < most) shown[k] = shown[k - 1];
-        if (k < most) {
-            shown[k] = n;
-            if (count < most) count++;
-        }
+        count = cnn__rank(shown, score, count, most, n, (double)probability[n]);
     }
     cnn__fprintf(f, "<h2>The most confident mistakes</h2>\n<p>");
     if (!all) {
@@ -15309,11 +15303,10 @@ static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, co
         if (!cnn__sample_pixels(net, pixels, data, n, &channels)) break;
         cnn__fprintf(f, "<figure>");
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
-        cnn__fprintf(f, "<figcaption>said <b>");
-        cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        cnn__fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * (double)probability[n]);
-        cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
-        cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
+        cnn__put_text(f, "<figcaption>said <b>", cnn__class_name(data, guess[n], &text), "</b>");
+        cnn__fprintf(f, " (%.1f&nbsp;%%)<br>", 100 * score[k]);
+        cnn__put_text(f, "is <b>", cnn__class_name(data, data->labels[n], &text), "</b><br>");
+        cnn__fprintf(f, "sample %d</figcaption></figure>\n", n);
     }
     cnn__fprintf(f, "</div>\n");
 }
@@ -15355,8 +15348,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
                  "smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
-        cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
-        cnn__fprintf(f, "</summary>\n");
+        cnn__put_text(f, "", cnn__class_name(data, data->labels[order[n]], &text), "</summary>\n");
         if (!cnn__sample_pixels(net, pixels, data, order[n], &channels)) break;
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "input");
         for (i = 0; i < net->layer_count; i++) {
@@ -15369,8 +15361,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             maps = from ? cnn__download(net, from + size * (size_t)n, size) : NULL;
             cnn__backend_free(net, &own);
             if (!maps) break;
-            cnn__fprintf(f, "<h3>");
-            cnn__svg_text(f, l->name);
+            cnn__put_text(f, "<h3>", l->name, "");
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
             cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height,
                               l->out.width, 1, 0, "map");
@@ -15426,14 +15417,13 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
              && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
-        cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-                   "content=\"width=device-width,initial-scale=1\"><title>");
-        cnn__svg_text(f, title);
-        cnn__fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
-        cnn__svg_text(f, title);
-        cnn__fprintf(f, "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
-                "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
-                100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
+        cnn__put_text(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                      "content=\"width=device-width,initial-scale=1\"><title>", title, "</title>\n");
+        cnn__fprintf(f, "<style>%s</style></head>\n<body>\n", style);
+        cnn__put_text(f, "<h1>", title, "</h1>\n");
+        cnn__fprintf(f, "<div class=\"numbers\"><div>accuracy<b>%.2f %%</b></div><div>loss<b>%.4f</b></div>"
+                     "<div>samples<b>%s</b></div>", 100 * score.accuracy, score.loss,
+                     cnn__thousands(score.count, &text));
         cnn__fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
                 cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
         if (net->history_count) {
