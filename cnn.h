@@ -5791,10 +5791,6 @@ static cnn_backend cnn__simd(void)
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
-
-   In this section: what a kind is made of; options; shapes; then the kinds: convolution,
-   activation, PReLU, pooling, zero padding, linear, batch normalisation, softmax, flatten, dropout
-   and joins.
    ============================================================================================ */
 
 /* ---- what a kind is made of ---- */
@@ -6146,9 +6142,9 @@ typedef struct cnn__side {                  /* of an image, and the window that 
 } cnn__side;
 
 /* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
-   With ceil_mode as PyTorch's pooling_output_shape: rounded up, so that the last window may hang
-   over, but it begins in the input or the padding before it. Also shortens *s.stride to the padded
-   side where it is longer: there is one window either way. */
+   With ceil_mode rounded up, as in PyTorch: the last window may hang over, but begins in the input
+   or the padding before it. A stride longer than the padded side, which gives one window either
+   way, is shortened to it. */
 static int cnn__output_size(cnn__side s, const cnn__fitter *f)
 {
     int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
@@ -6303,18 +6299,16 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
 {
     int down = o->padding_height, across = o->padding_width;
     int height = s->in_height, width = s->in_width;
-    if (o->padding == CNN_SAME) {
-        if (!cnn__pad_same(s, f)) return 0;
-    } else {
-        if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
-            return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the "
-                               "input could need, but is %d x %d", down, across);
-        s->pad_top = s->pad_bottom = down;
-        s->pad_left = s->pad_right = across;
-    }
+    s->pad_top = s->pad_bottom = down;
+    s->pad_left = s->pad_right = across;
+    if (o->padding == CNN_SAME && !cnn__pad_same(s, f)) return 0;
+    if (o->padding != CNN_SAME && (down < 0 || across < 0 || down > CNN__LONGEST_SIDE
+                                   || across > CNN__LONGEST_SIDE))
+        return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the input "
+                           "could need, but is %d x %d", down, across);
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
-    if (s->padding_mode == CNN_REFLECT) height--, width--;     /* it leaves the border value out, */
-                                                               /* and circular goes around once   */
+    /* circular goes around once; reflect leaves the border value out */
+    if (s->padding_mode == CNN_REFLECT) height--, width--;
     if (s->pad_bottom <= height && s->pad_right <= width) return 1;
     return cnn__misfit(f, "%s padding of %d x %d needs a larger input than %d x %d",
                        s->padding_mode == CNN_REFLECT ? "reflect" : "circular", s->pad_bottom,
@@ -6327,20 +6321,15 @@ static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
                          s->kernel_height, 0, &s->stride_height };
     cnn__side width = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width,
                         s->kernel_width, 0, &s->stride_width };
-    s->out_height = cnn__output_size(height, f);
-    s->out_width = cnn__output_size(width, f);
-    return s->out_height && s->out_width;
-}
-
-/* Values of a padded sample are counted in ints; a kernel, which fits in it, has no more. */
-static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
-{
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
     double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    if (s->in_channels * high * wide > INT_MAX)
-        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
-                           "values", s->in_channels, high, wide, INT_MAX);
-    return 1;
+    s->out_height = cnn__output_size(height, f);
+    s->out_width = cnn__output_size(width, f);
+    if (!s->out_height || !s->out_width) return 0;
+    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
+    if (s->in_channels * high * wide <= INT_MAX) return 1;
+    return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d values",
+                       s->in_channels, high, wide, INT_MAX);
 }
 
 static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
@@ -6360,17 +6349,15 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
     if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
-    return cnn__countable_conv2d(s, f);
+    return 1;
 }
 
 static int cnn__layer_conv2d_tensors(const cnn__layer *l, cnn__tensor *t)
 {
     const cnn_conv2d_shape *s = &l->shapes.conv;
-    int shape[4];
-    shape[0] = s->out_channels;
-    shape[1] = s->in_channels / s->groups;
-    shape[2] = l->along_width ? s->kernel_width : s->kernel_height;
-    shape[3] = s->kernel_width;
+    int depth = s->in_channels / s->groups;
+    int shape[4] = { s->out_channels, depth, s->kernel_height, s->kernel_width };
+    if (l->along_width) shape[2] = s->kernel_width;
     return cnn__weight_and_bias(t, l->along_width ? 3 : 4, shape, l->conv_options.init,
                                 l->conv_options.no_bias);
 }
@@ -6530,12 +6517,8 @@ static const cnn__field cnn__leaky_relu_fields[] = {
 
 static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
 {
-    cnn_leaky_relu_options o;
-    if (l->activation != CNN_LEAKY_RELU) return 1;
-    o.negative_slope = l->slope;
-    if (!CNN__OPTIONS(&o, cnn__leaky_relu_fields, f->label, f->error)) return 0;
-    l->slope = o.negative_slope;
-    return 1;
+    if (l->activation != CNN_LEAKY_RELU) return 1;         /* the slope: its options' only field */
+    return CNN__OPTIONS(&l->slope, cnn__leaky_relu_fields, f->label, f->error);
 }
 
 static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
@@ -6718,10 +6701,8 @@ static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
 static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_shape *s = &l->shapes.pool;
-    const char *kind = l->average ? "avg" : "max";
-    if (!cnn__has_maps(l, f)
-        || !cnn__has_one_row(l, l->average ? "avg_pool2d" : "max_pool2d", f))
-        return 0;
+    const char *of_images = l->average ? "avg_pool2d" : "max_pool2d";
+    if (!cnn__has_maps(l, f) || !cnn__has_one_row(l, of_images, f)) return 0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__misfit(f, "needs .kernel_size and stride of at least 1, but has %d x %d and "
                            "%d x %d", s->kernel_height, s->kernel_width, s->stride_height,
@@ -6737,8 +6718,8 @@ static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
     if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height
         && !l->pool_options.ceil_mode)
         return cnn__misfit(f, "its window is %d high, but its input %d x 1 x %d has one row, as "
-                           "cnn_conv1d gives; use cnn_%s_pool1d, which pools along the width",
-                           s->kernel_height, s->channels, s->in_width, kind);
+                           "cnn_conv1d gives; use cnn_%.3s_pool1d, which pools along the width",
+                           s->kernel_height, s->channels, s->in_width, of_images);
     return 1;
 }
 
@@ -6762,12 +6743,9 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     cnn_pool2d_shape *s = &l->shapes.pool;
     memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
-    s->kernel_height = o->kernel_height;
-    s->kernel_width = o->kernel_width;
-    s->stride_height = o->stride_height;
-    s->stride_width = o->stride_width;
-    s->pad_height = o->padding_height;
-    s->pad_width = o->padding_width;
+    s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
+    s->stride_height = o->stride_height; s->stride_width = o->stride_width;
+    s->pad_height = o->padding_height; s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
     return cnn__check_pool2d(l, f) && cnn__size_pool2d(l, f);
@@ -7115,9 +7093,7 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
 
 static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 {
-    int shape[4] = { 0, 0, 0, 0 };
-    shape[0] = l->shapes.linear.out_features;
-    shape[1] = l->shapes.linear.in_features;
+    int shape[4] = { l->shapes.linear.out_features, l->shapes.linear.in_features, 0, 0 };
     return cnn__weight_and_bias(t, 2, shape, l->linear_options.init, l->linear_options.no_bias);
 }
 
@@ -7148,8 +7124,8 @@ static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, in
 static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
 { return (double)l->in.channels * l->out.channels; }
 
-/* Puts i into the list of those with the largest values so far: `count`, at most `most`, the largest
-   first. Returns how many it has then. */
+/* Puts i into the list of those with the largest values so far, which has `count` and at most
+   `most`, the largest first. Returns how many it has then. */
 static int cnn__rank(int *list, double *values, int count, int most, int i, double value)
 {
     int k;
@@ -7480,14 +7456,10 @@ static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options
 
 static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
 {
-    cnn_dropout_options o;
-    o.p = l->p;
-    if (o.p == 0)                           /* a sweep's first value, or forgotten: neither is .5 */
+    if (l->p == 0)                          /* a sweep's first value, or forgotten: neither is .5 */
         return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
                            ".p = CNN_ZERO for none");
-    if (!CNN__OPTIONS(&o, cnn__dropout_fields, f->label, f->error)) return 0;
-    l->p = o.p;
-    return 1;
+    return CNN__OPTIONS(&l->p, cnn__dropout_fields, f->label, f->error);   /* p: their only field */
 }
 
 static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
@@ -7554,26 +7526,18 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
 static void cnn__layer_add_forward(const cnn__call *c)
 { c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
 
-/* Channels `first` .. of dy, or all of x behind them in y */
-static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels,
-                           int first, int back)
+/* Channels `first` .. of dy become dx; dx NULL: not wanted */
+static void cnn__copy_back(const cnn__call *c, float *dx, int first, int channels)
 {
-    cnn_copy_shape s;
-    s.batch = c->batch;
-    s.channels = channels;
-    s.pixels = c->layer->out.height * c->layer->out.width;
-    s.to_channels = back ? channels : c->layer->out.channels;
-    s.from_channels = back ? c->layer->out.channels : channels;
-    s.to_first = back ? 0 : first;
-    s.from_first = back ? first : 0;
-    c->b->copy_channels(c->b->context, &s, to, from);
+    int pixels = c->layer->out.height * c->layer->out.width;
+    cnn_copy_shape s = { c->batch, channels, pixels, channels, 0, c->layer->out.channels, first };
+    if (dx) c->b->copy_channels(c->b->context, &s, dx, c->dy);
 }
 
 static void cnn__layer_add_backward(const cnn__call *c)
 {
-    int k;
-    for (k = 0; k < 2; k++)
-        if (c->dx[k]) cnn__copy_part(c, c->dx[k], c->dy, c->layer->out.channels, 0, 1);
+    cnn__copy_back(c, c->dx[0], 0, c->layer->out.channels);
+    cnn__copy_back(c, c->dx[1], 0, c->layer->out.channels);
 }
 
 static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
@@ -7584,10 +7548,9 @@ static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int c
 
 static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, 0, k, row, column);
+    double a = cnn__x_at(c, 0, k, row, column), y = cnn__layer_add_at(c, 0, k, row, column);
     cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n", c->layer->inputs[1] + 1,
-                 (double)c->x[0][i], (double)c->x[1][i],
-                 cnn__layer_add_at(c, 0, k, row, column));
+                 a, (double)c->x[1][cnn__place(c->layer, 0, k, row, column)], y);
 }
 
 static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7621,15 +7584,18 @@ static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
 
 static void cnn__layer_concat_forward(const cnn__call *c)
 {
-    cnn__copy_part(c, c->y, c->x[0], c->layer->in.channels, 0, 0);
-    cnn__copy_part(c, c->y, c->x[1], c->layer->other.channels, c->layer->in.channels, 0);
+    int a = c->layer->in.channels, b = c->layer->other.channels;
+    int pixels = c->layer->out.height * c->layer->out.width;
+    cnn_copy_shape first = { c->batch, a, pixels, a + b, 0, a, 0 };
+    cnn_copy_shape second = { c->batch, b, pixels, a + b, a, b, 0 };
+    c->b->copy_channels(c->b->context, &first, c->y, c->x[0]);
+    c->b->copy_channels(c->b->context, &second, c->y, c->x[1]);
 }
 
 static void cnn__layer_concat_backward(const cnn__call *c)
 {
-    int first = c->layer->in.channels;
-    if (c->dx[0]) cnn__copy_part(c, c->dx[0], c->dy, first, 0, 1);
-    if (c->dx[1]) cnn__copy_part(c, c->dx[1], c->dy, c->layer->other.channels, first, 1);
+    cnn__copy_back(c, c->dx[0], 0, c->layer->in.channels);
+    cnn__copy_back(c, c->dx[1], c->layer->in.channels, c->layer->other.channels);
 }
 
 static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
