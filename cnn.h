@@ -2022,8 +2022,7 @@ static void cnn__prelu_forward(const cnn_map_shape *s, float *y, const float *x,
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (c = 0; c < s->channels; c++)
-            for (p = 0; p < s->pixels; p++)
-                *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
+            for (p = 0; p < s->pixels; p++) *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
 }
 
 static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, const float *dy,
@@ -2829,8 +2828,7 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
                                  cnn__pool2d_outputs(&s->pool));
         cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
-                                 cnn__conv2d_outputs(s));
+        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -7818,9 +7816,8 @@ static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *te
 /* The square input size with which the last layer would get `features` values; 0 if none. */
 static int cnn__size_that_fits(const cnn_net *net, int features)
 {
-    cnn__fitter quiet = { NULL, "", NULL };
+    cnn__fitter quiet = { net, "", NULL };
     int size, i;
-    quiet.net = net;
     for (size = 1; size <= 512; size++) {
         cnn__dims d = cnn__maps(net->input.channels, size, size);
         for (i = 0; i < net->layer_count; i++) {
@@ -7874,9 +7871,8 @@ static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 
 /* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
-    cnn__fitter f;
+    cnn__fitter f = { net, label, &net->error };
     int i;
-    f.net = net; f.label = label; f.error = &net->error;
     if (net->ready)
         return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
                            "its parameters");
@@ -8055,8 +8051,7 @@ static int cnn__open_backend(cnn_net *net)
                          "entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
-        if (!b->context)
-            return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
+        if (!b->context) return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     cnn__open_pool(cnn_num_threads(net));                  /* for data sets that read their samples */
     net->opened = 1;
@@ -8691,19 +8686,11 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
-        for (k = 0; k < l->input_count; k++)
-            op->x[k] = cnn__output_of(net, cnn__op_at(net, l->inputs[k]));
+        for (k = 0; k < l->input_count; k++) op->x[k] = cnn__output_of(net, cnn__op_at(net, l->inputs[k]));
         op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
         if (net->looking && net->folded_now && net->folds[i].op.last >= 0) i = cnn__run_fold(net, i, batch);
         else if (op->y == op->output) cnn__op_forward(net, op, batch);
     }
-}
-
-/* A data set that was freed takes its copies along. */
-static void cnn__drop_freed(cnn_net *net)
-{
-    int i;
-    for (i = net->resident_count - 1; i >= 0; i--) if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
 }
 
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
@@ -8876,6 +8863,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     cnn_gather_shape s;
     const void *samples;
     size_t size;
+    int i;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
     net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
@@ -8885,7 +8873,8 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     s.packed = data->read || cnn__is_sent(net, data);
     size = cnn__size(net->input) * (data->floats ? sizeof(float) : 1);
     samples = data->bytes ? (const void *)data->bytes : data->floats;
-    cnn__drop_freed(net);
+    for (i = net->resident_count - 1; i >= 0; i--)         /* a data set that was freed takes its copies along */
+        if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
     if (s.packed) samples = cnn__send_samples(net, batch, samples, size);
     else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
     if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
@@ -8938,7 +8927,7 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
 {
     const cnn_data *data = batch->data;
     int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
-    if (!data->labels) return NULL;
+    if (cnn__stopped(net) || !data->labels) return NULL;
     for (n = 0; n < batch->size; n++) {
         int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
@@ -8955,11 +8944,10 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
 {
     const cnn_data *data = batch->data;
     int outputs = (int)cnn__outputs(net);
-    if (data->outputs != outputs) {
+    if (data->outputs != outputs)
         cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
                   data->name, data->outputs, outputs);
-        return NULL;
-    }
+    if (cnn__stopped(net)) return NULL;
     cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
     return net->pass.targets;
 }
@@ -9023,10 +9011,9 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     const int *labels;
     const float *targets = NULL;
     int outputs, soft;
-    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch)) return;
+    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch) || !cnn__cross_entropy_now(net, &o)) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
         cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
@@ -9038,9 +9025,8 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     else if (o.weight && o.classes != outputs)
         cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
                   "each", o.classes, outputs);
-    if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
-    if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
+    if (soft) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
     net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
                                        net->looking ? NULL : net->pass.dloss, cnn__last_output(net), targets,
@@ -9062,8 +9048,7 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     else if (!data->targets && data->classes > outputs)
         cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
                   data->classes, outputs);
-    if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
-    if (cnn__stopped(net)) return;
+    if (data->targets) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
     net->backend.mse(net->backend.context, net->pass.counters, net->looking ? NULL : net->pass.dloss,
@@ -9079,13 +9064,6 @@ void cnn_zero_grad(cnn_net *net)
     cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
 }
 
-static int cnn__learns(const cnn__layer *l)
-{
-    int i;
-    for (i = 0; i < l->tensor_count; i++) if (!l->frozen[i]) return 1;
-    return 0;
-}
-
 /* The operation that gives op its input k; NULL: the samples */
 static cnn__op *cnn__producer(cnn_net *net, const cnn__op *op, int k)
 {
@@ -9099,9 +9077,11 @@ static int cnn__find_learners(cnn_net *net)
     int any = 0, i, k;
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i], *from;
-        op->wants_gradient = cnn__learns(&net->layers[op->first]);
-        for (k = 0; k < net->layers[op->first].input_count; k++)
-            if ((from = cnn__producer(net, op, k)) != NULL && from->wants_gradient) op->wants_gradient = 1;
+        const cnn__layer *l = &net->layers[op->first];
+        op->wants_gradient = 0;
+        for (k = 0; k < l->tensor_count; k++) op->wants_gradient |= !l->frozen[k];
+        for (k = 0; k < l->input_count; k++)
+            if ((from = cnn__producer(net, op, k)) != NULL) op->wants_gradient |= from->wants_gradient;
         any |= op->wants_gradient;
         op->dy = NULL;
     }
@@ -9426,11 +9406,8 @@ void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
 void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
-    if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
-        return;
-    }
-    cnn__put_lr(net, (double)lr);
+    if (lr >= 0 && lr - lr == 0) cnn__put_lr(net, (double)lr);
+    else cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
 }
 
 float cnn_lr(const cnn_net *net) { return cnn__stopped(net) ? 0 : (float)net->lr; }
@@ -9566,12 +9543,9 @@ void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
-    if (!net->schedule) {
-        cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
-                  "cnn_one_cycle_lr");
-        return;
-    }
-    cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
+    if (net->schedule) cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
+    else cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                   "cnn_one_cycle_lr");
 }
 
 /* ---- a step ---- */
@@ -9579,10 +9553,9 @@ void cnn_scheduler_step(cnn_net *net)
 static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
-                                     (double)max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
-                                net->spans, net->tensor_count, max_norm);
+    if (!(max_norm > 0)) cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm);
+    else net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients,
+                                     net->parameter_count, net->spans, net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -9626,17 +9599,10 @@ void cnn_step(cnn_net *net)
 void cnn_train(cnn_net *net) { if (net) net->pass.evaluating = 0; }
 void cnn_eval(cnn_net *net) { if (net) net->pass.evaluating = 1; }
 
-float cnn_loss(cnn_net *net)
-{
-    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
-    return (float)cnn__read_counters(net).loss;
-}
+static int cnn__has_result(cnn_net *net) { return !cnn__stopped(net) && net->ready && cnn__sync(net); }
 
-int cnn_correct(cnn_net *net)
-{
-    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
-    return cnn__read_counters(net).correct;
-}
+float cnn_loss(cnn_net *net) { return cnn__has_result(net) ? (float)cnn__read_counters(net).loss : 0; }
+int cnn_correct(cnn_net *net) { return cnn__has_result(net) ? cnn__read_counters(net).correct : 0; }
 
 /* ---- evaluating and predicting ---- */
 
@@ -10096,15 +10062,13 @@ static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_opt
 {
     if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
     if (o->epochs < 0) return cnn__fail(net, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
-    if (o->batch_size < 1)
-        return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+    if (o->batch_size < 1) return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
     if (o->test_batch_size < 1)
         return cnn__fail(net, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
     if (o->clip_grad_norm < 0)
         return cnn__fail(net, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
                          (double)o->clip_grad_norm);
-    if (o->patience < 0)
-        return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+    if (o->patience < 0) return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
     if ((o->patience || o->keep_best) && !test)
         return cnn__fail(net, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
                          "hold some samples back with cnn_random_split");
@@ -14683,8 +14647,7 @@ static int cnn__begin_gradcheck(cnn_net *net)
     c.batch_offset = c.next_offset = 0;
     net->pass.order_next = 0;
     cnn__write_counters(net, &c);
-    if (!net->pass.gradients)
-        net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
+    if (!net->pass.gradients) net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
     return 1;
 }
 
