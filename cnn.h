@@ -6335,7 +6335,6 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     const cnn_conv2d_options *o = &l->conv_options;
     cnn_conv2d_shape *s = &l->shapes.conv;
     if (!cnn__check_conv2d(l, f)) return 0;
-    memset(s, 0, sizeof *s);
     s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_channels = o->out_channels;
     s->groups = o->groups;
@@ -6739,7 +6738,6 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_options *o = &l->pool_options;
     cnn_pool2d_shape *s = &l->shapes.pool;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
     s->stride_height = o->stride_height; s->stride_width = o->stride_width;
@@ -6884,7 +6882,6 @@ static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
 static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_pool2d_shape *s = &l->shapes.pool;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_height = l->adaptive_options.output_height;
     s->out_width = l->adaptive_options.output_width;
@@ -7082,7 +7079,6 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
         return cnn__misfit(f, "needs .out_features of at least 1, but has %d", o->out_features);
     if (!cnn__usable_init(o->init, f)) return 0;
     if (o->in_features && o->in_features != l->in.channels) return cnn__features_differ(l, f);
-    memset(&l->shapes, 0, sizeof l->shapes);
     l->shapes.linear.in_features = l->in.channels;
     l->shapes.linear.out_features = o->out_features;
     l->out = cnn__flat(o->out_features);
@@ -7216,7 +7212,6 @@ static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
         return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
                            "%d values; use batch_norm1d after a linear layer", l->in.channels);
     if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels;
     s->pixels = l->in.height * l->in.width;
     s->eps = l->norm_options.eps;
@@ -9143,16 +9138,13 @@ void cnn_backward(cnn_net *net)
 {
     int i;
     if (cnn__stopped(net)) return;
-    if (!net->pass.has_loss) {
+    if (!net->pass.has_loss)
         cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
                   "cnn_mse_loss, then cnn_backward");
-        return;
-    }
-    if (!cnn__find_learners(net) && net->tensor_count) {   /* PyTorch: "element 0 of tensors does not require grad" */
+    else if (!cnn__find_learners(net) && net->tensor_count)    /* PyTorch: "... does not require grad" */
         cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
                   "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
-        return;
-    }
+    if (cnn__stopped(net)) return;
     for (i = 0; i < net->pass.flow_count; i++) net->pass.flows[i].used = 0;
     i = net->layers[net->layer_count - 1].op;
     if (i >= 0) net->pass.ops[i].dy = net->pass.dloss;
@@ -9329,11 +9321,13 @@ static void cnn__put_lr(cnn_net *net, double lr)          /* only the host chang
     if (net->ready) cnn__upload(net, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
+/* Checks what all optimizers have; 0: that, or something before it, is an error. */
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
-    if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
-                     (double)weight_decay);
+    if (!(lr >= 0 && weight_decay >= 0))
+        cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
+                  (double)weight_decay);
+    return !cnn__stopped(net);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -9362,11 +9356,9 @@ static const cnn__field cnn__sgd_fields[] = {
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
-    if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
+    if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0))
         cnn__fail(net, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
                   (double)o.momentum);
-        return;
-    }
     if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
     net->sgd = o;
     cnn__new_optimizer(net, CNN__SGD, o.lr);
@@ -9374,11 +9366,9 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 
 static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
 {
-    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
+    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0))
         cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
                   (double)o.beta1, (double)o.beta2, (double)o.eps);
-        return;
-    }
     if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
     net->adam = o;
     cnn__new_optimizer(net, optimizer, o.lr);
@@ -14771,8 +14761,8 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
         cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
-                     "text-anchor=\"end\">", cnn__plot_width, y, y, y + 4);
-        cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
+                     "text-anchor=\"end\">%s</text>\n", cnn__plot_width, y, y, y + 4,
+                     cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
         if (net->history[i].epoch % every) continue;
