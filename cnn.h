@@ -14556,8 +14556,9 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. */
-static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float *const *dx)
+/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. The
+   caller frees dx. */
+static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float **dx)
 {
     const cnn__layer *l = &net->layers[op->first];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch;
@@ -14576,8 +14577,7 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, gradient, net->pass.batch);
-        for (k = 0; k < l->input_count; k++)
-            cnn__fetch(net, dx[k], op->dx[k], sizeof **dx * cnn__input_size(l, k) * batch);
+        for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
@@ -14596,10 +14596,6 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__op op = cnn__op_of(net, number);
     int k;
     cnn__download_inputs(net, number, net->pass.batch, x);
-    for (k = 0; k < l->input_count; k++) {
-        dx[k] = (float *)cnn__alloc(cnn__input_size(l, k) * batch, sizeof **dx);
-        if (!dx[k]) cnn__fail(net, "out of memory");
-    }
     dy = (float *)cnn__alloc(outs, sizeof *dy);
     if (!dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
