@@ -8158,17 +8158,6 @@ static int cnn__list_tensors(cnn_net *net)
     return 1;
 }
 
-static void cnn__forget_tensors(cnn_net *net)
-{
-    cnn__free(net->tensors);
-    cnn__free(net->buffers);
-    cnn__free((void *)net->state);
-    net->tensors = net->buffers = NULL;
-    net->state = NULL;
-    net->tensor_count = net->buffer_count = net->state_count = 0;
-    net->parameter_count = net->state_size = 0;
-}
-
 /* One tensor's first values: a function of (seed, number of the tensor, element). */
 static void cnn__init_tensor(float *w, const cnn__tensor *t, uint64_t seed, int number)
 {
@@ -8434,7 +8423,7 @@ static void cnn__free_batch_memory(cnn_net *net)
     cnn__backend_free(net, &p->targets);
     cnn__backend_free(net, &p->labels);
     cnn__free(p->dealt);
-    for (i = 0; p->ops && i < net->op_count; i++) {        /* no ops: nobody has looked */
+    for (i = 0; i < net->op_count; i++) {
         cnn__backend_free(net, &p->ops[i].output);
         cnn__backend_free(net, &p->ops[i].index);
     }
@@ -8526,23 +8515,12 @@ static void cnn__swap_passes(cnn_net *net)
 /* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
-    cnn__pass *look;
-    int i;
+    cnn_counters **counters = &net->look.counters;
     if (!cnn__ready(net)) return 0;
-    look = &net->look;
-    if (!look->ops) {
-        look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__fail(net, "out of memory for the network's layers");
-        memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
-        for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &look->ops[i];
-            op->output = op->y = NULL; op->index = NULL;
-        }
-    }
-    if (!look->counters) {
-        look->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
-        if (!look->counters) return 0;
-        cnn__zero(net, look->counters, sizeof(cnn_counters));
+    if (!*counters) {
+        *counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof **counters, "the counters");
+        if (!*counters) return 0;
+        cnn__zero(net, *counters, sizeof **counters);
     }
     if (!cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
@@ -8586,9 +8564,12 @@ static void cnn__release(cnn_net *net)
     if (net->opened) cnn__close_pool();
     cnn__free(net->scaled);
     cnn__free(net->folds);
-    cnn__forget_tensors(net);
-    net->scaled = NULL; net->folds = NULL;
-    net->opened = 0;
+    cnn__free(net->tensors);
+    cnn__free(net->buffers);
+    cnn__free((void *)net->state);
+    net->scaled = NULL; net->folds = NULL; net->tensors = net->buffers = NULL; net->state = NULL;
+    net->op_count = net->tensor_count = net->buffer_count = net->state_count = net->opened = 0;
+    net->parameter_count = net->state_size = 0;
 }
 
 static int cnn__make_ready(cnn_net *net)
@@ -8596,9 +8577,11 @@ static int cnn__make_ready(cnn_net *net)
     if (!net->layer_count) return cnn__fail(net, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
     net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
-    if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
+    net->look.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->look.ops);
+    if (!net->pass.ops || !net->look.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
+    memcpy(net->look.ops, net->pass.ops, sizeof *net->look.ops * (size_t)net->op_count);
     return cnn__find_folds(net) && cnn__init_parameters(net);
 }
 
@@ -14367,12 +14350,13 @@ int cnn_export_c(cnn_net *net, const char *path, const char *name)
 
 /* ---- summary ---- */
 
-static size_t cnn__layer_parameters(const cnn_net *net, int layer)
+static double cnn__layer_parameters(const cnn__layer *l)   /* how many numbers; more layers may still be added */
 {
-    const cnn__layer *l = &net->layers[layer];
-    size_t sum = 0;
-    int i;
-    for (i = 0; i < l->tensor_count; i++) sum += net->tensors[l->first_tensor + i].count;
+    cnn__tensor t[CNN__TENSORS];
+    double sum = 0, count;
+    int tensors = l->kind->tensors ? l->kind->tensors(l, t) : 0, k, i;
+    for (k = 0; k < tensors; k++, sum += count)
+        for (count = 1, i = 0; i < t[k].ndim; i++) count *= t[k].shape[i];
     return sum;
 }
 
@@ -14427,7 +14411,6 @@ void cnn_summary(cnn_net *net, FILE *out)
     int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
-    if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     all_bytes = 4.0 * (double)cnn__size(net->input);
     for (i = 0; i < net->layer_count; i++) {
         all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
@@ -14447,14 +14430,13 @@ void cnn_summary(cnn_net *net, FILE *out)
                      4.0 * (double)cnn__size(net->input), 1);
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        double p = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
         cnn__row_label(net, i, &label);
         cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
         all_work += m;
         all_parameters += p;
     }
     cnn__summary_row(out, &width, "    total, for one sample", "", all_parameters, all_work, all_bytes, 0);
-    if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
 }
 
 static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
@@ -15137,7 +15119,7 @@ static void cnn__report_network(FILE *f, cnn_net *net)
                  cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        double parameters = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
         cnn__fprintf(f, "<tr><td>%d. ", i + 1);
         cnn__put_text(f, "", l->name, "<td>");
         cnn__fprintf(f, "%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
@@ -15195,7 +15177,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
 static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess,
                                  const float *probability, unsigned char *pixels)
 {
-    enum { most = 24 };                                   /* whole rows of six, four, three or two */
+    enum { most = 24 };                                    /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
     double score[most];
     cnn__text text;
