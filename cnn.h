@@ -14641,19 +14641,12 @@ cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int sam
 
 /* ---- learning curves ---- */
 
-typedef enum cnn__curve { CNN__TRAIN_LOSS, CNN__TEST_LOSS, CNN__TRAIN_ACCURACY, CNN__TEST_ACCURACY } cnn__curve;
-
-/* Infinite, which is not drawn, where an epoch was not tested. */
-static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
+/* A loss or an accuracy, in training or test. Infinite, which is not drawn, where an epoch was not tested. */
+static double cnn__curve_at(const cnn_net *net, int accuracy, int test, int i)
 {
-    const cnn_epoch *e = &net->history[i];
-    if (!e->test.count && (curve == CNN__TEST_LOSS || curve == CNN__TEST_ACCURACY)) return HUGE_VAL;
-    switch (curve) {
-    case CNN__TRAIN_LOSS:     return e->train.loss;
-    case CNN__TEST_LOSS:      return e->test.loss;
-    case CNN__TRAIN_ACCURACY: return 100 * e->train.accuracy;
-    default:                  return 100 * e->test.accuracy;
-    }
+    const cnn_score *score = test ? &net->history[i].test : &net->history[i].train;
+    if (test && !score->count) return HUGE_VAL;
+    return accuracy ? 100 * score->accuracy : score->loss;
 }
 
 static int cnn__has_test(const cnn_net *net)               /* in any epoch: not all need one */
@@ -14686,15 +14679,15 @@ static const char *cnn__axis_text(double v, double low, double high, double step
 }
 
 /* returns the axis's step */
-static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
+static double cnn__curve_range(const cnn_net *net, int accuracy, double *low, double *high)
 {
-    int i, c;
+    int i, test;
     double step;
     *low = HUGE_VAL;
     *high = -HUGE_VAL;
-    for (c = 0; c < 1 + cnn__has_test(net); c++)
+    for (test = 0; test < 2; test++)
         for (i = 0; i < net->history_count; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
+            double v = cnn__curve_at(net, accuracy, test, i);
             if (!(v - v == 0)) continue;                                   /* NaN, infinity */
             if (v < *low) *low = v;
             if (v > *high) *high = v;
@@ -14725,14 +14718,14 @@ static const int cnn__plot_width = 320, cnn__plot_height = 220;
 static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
 { return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, int accuracy, const char *title,
                           const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v, x, y;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
-    step = cnn__curve_range(net, first, &low, &high);
+    step = cnn__curve_range(net, accuracy, &low, &high);
     cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
                  "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
@@ -14754,10 +14747,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                  "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
                  cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
+        int at = 18 * c + (accuracy ? cnn__plot_height - 30 : 20), points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
-            v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
+            v = cnn__curve_at(net, accuracy, c, i);
             if (!(v - v == 0)) continue;
             x = cnn__epoch_x(n, i);
             y = cnn__plot_height * (high - v) / (high - low);
@@ -14784,8 +14777,8 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
                  "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
                  width, height, width, height, width / 2);
     cnn__put_text(f, "", title, "</text>\n");
-    cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
-    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
+    cnn__svg_plot(f, net, 70, 70, 0, "Loss", "mean loss per sample");
+    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, 1, "Accuracy", "accuracy, %");
     cnn__fprintf(f, "</svg>\n");
 }
 
@@ -14821,21 +14814,21 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 }
 
 /* One mark an epoch, in its column; one epoch alone stands in the middle, as in the SVG. */
-static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
+static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char *title)
 {
     enum { width = 60, height = 9 };
     char cell[height][width + 1];
-    double low, high, step = cnn__curve_range(net, first, &low, &high);
-    int c, i, row, column, n = net->history_count;
+    double low, high, step = cnn__curve_range(net, accuracy, &low, &high);
+    int test, i, row, column, n = net->history_count;
     cnn__text text;
     for (row = 0; row < height; row++) {
         memset(cell[row], ' ', width);
         cell[row][width] = 0;
     }
-    for (c = 0; c < 1 + cnn__has_test(net); c++)
+    for (test = 0; test < 2; test++)
         for (i = 0; i < n; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
-            char mark = c ? 'o' : '.', *at;
+            double v = cnn__curve_at(net, accuracy, test, i);
+            char mark = test ? 'o' : '.', *at;
             if (!(v - v == 0)) continue;
             column = n > 1 ? (int)((double)i * (width - 1) / (n - 1) + 0.5) : width / 2;
             row = (int)((high - v) / (high - low) * (height - 1) + 0.5);
@@ -14859,9 +14852,8 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
 void cnn_print_curves(const cnn_net *net, FILE *out)
 {
     if (cnn__stopped(net) || !net->history_count) return;
-    cnn__sketch(net, out, CNN__TRAIN_LOSS, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
-    cnn__sketch(net, out, CNN__TRAIN_ACCURACY,
-                cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+    cnn__sketch(net, out, 0, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
+    cnn__sketch(net, out, 1, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
 }
 
 /* ---- explain: one output value, with its numbers ---- */
