@@ -7737,7 +7737,7 @@ struct cnn_net {
     /* passes */
     cnn__pass pass, look;                   /* pass: in use; look: the one that waits                    */
     int looking, allow_tf32;                /* looking: 1 between cnn__begin_look and cnn__end_look      */
-    float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
+    float *scale, *scaled;                  /* the inputs' scale, and behind it their shift; scaled: on the host */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
     /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
@@ -8435,7 +8435,7 @@ static void cnn__free_batch_memory(cnn_net *net)
 
 static int cnn__reserve_batch(cnn_net *net, int batch)
 {
-    size_t b = (size_t)batch, channels = (size_t)net->input.channels;
+    size_t b = (size_t)batch;
     cnn__pass *p = &net->pass;
     int i;
     cnn__free_batch_memory(net);
@@ -8454,8 +8454,7 @@ static int cnn__reserve_batch(cnn_net *net, int batch)
         if (index && !net->looking)
             op->index = (unsigned char *)cnn__backend_alloc(net, index, 1, "what backward needs");
     }
-    if (!net->scale) net->scale = cnn__alloc_floats(net, channels, "the inputs");
-    if (!net->shift) net->shift = cnn__alloc_floats(net, channels, "the inputs");
+    if (!net->scale) net->scale = cnn__alloc_floats(net, 2 * (size_t)net->input.channels, "the inputs");
     p->capacity = cnn__stopped(net) ? 0 : batch;
     return p->capacity;
 }
@@ -8551,8 +8550,8 @@ static void cnn__drop_resident(cnn_net *net, int i)
 /* Gives back all that cnn__make_ready and what followed it took. */
 static void cnn__release(cnn_net *net)
 {
-    void *const blocks[] = { &net->work, &net->scale, &net->shift, &net->parameters, &net->folded, &net->moment1,
-                             &net->moment2, &net->spans, &net->staged, &net->class_weight_sent };
+    void *const blocks[] = { &net->work, &net->scale, &net->parameters, &net->folded, &net->moment1, &net->moment2,
+                             &net->spans, &net->staged, &net->class_weight_sent };
     size_t i;
     cnn__release_pass(net);
     cnn__swap_passes(net);
@@ -8751,8 +8750,7 @@ static void cnn__send_scale(cnn_net *net, const cnn_data *data)
     if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
         return;
     if (!cnn__keep_scale(net, &net->scaled, data->scale, data->shift)) return;
-    cnn__upload(net, net->scale, data->scale, size);
-    cnn__upload(net, net->shift, data->shift, size);
+    cnn__upload(net, net->scale, net->scaled, 2 * size);
 }
 
 /* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
@@ -8867,7 +8865,8 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
     net->pass.order_next += batch->size;
     b->gather(b->context, net->pass.counters, &s, net->pass.x, data->floats ? NULL : (const unsigned char *)samples,
-              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
+              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale,
+              net->scale + net->input.channels);
     cnn__run(net, batch->size);
     net->pass.last = *batch;
 }
@@ -14889,22 +14888,16 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
 
 /* ---- the report: one page, with everything in it ---- */
 
-typedef struct cnn__page { FILE *file; unsigned char three[3]; int count; } cnn__page;    /* bytes go out as base64 */
+typedef struct cnn__page { FILE *file; unsigned bits; int count; } cnn__page;      /* three bytes go out as base64 */
 
 static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
 {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    int n = page->count, k;
-    unsigned bits;
-    if (byte >= 0) {
-        page->three[page->count++] = (unsigned char)byte;
-        if (page->count < 3) return;
-        n = 3;
-    } else if (!n)
-        return;
-    for (k = n; k < 3; k++) page->three[k] = 0;
-    bits = (unsigned)page->three[0] << 16 | (unsigned)page->three[1] << 8 | page->three[2];
-    for (k = 0; k < 4; k++) fputc(k <= n ? digit[bits >> (18 - 6 * k) & 63] : '=', page->file);
+    int k;
+    if (byte >= 0) page->bits |= (unsigned)byte << (16 - 8 * page->count++);
+    if (!page->count || (byte >= 0 && page->count < 3)) return;
+    for (k = 0; k < 4; k++) fputc(k <= page->count ? digit[page->bits >> (18 - 6 * k) & 63] : '=', page->file);
+    page->bits = 0;
     page->count = 0;
 }
 
@@ -14936,11 +14929,10 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
 {
     enum { least = 16 };
     int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
-    cnn__page page = { NULL, { 0 }, 0 };
+    cnn__page page = { file, 0, 0 };
     uint32_t crc = 0, a = 1, b = 0;
     size_t row = (size_t)width * (size_t)channels, blocks = row / CNN__STORED + 1;
     int j;
-    page.file = file;
     cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
             width * zoom > least ? width * zoom : least, height * zoom > least ? height * zoom : least, alt);
     cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
