@@ -2799,10 +2799,7 @@ static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
 { return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width); }
 
 static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
-{
-    (void)context;
-    return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool));
-}
+{ (void)context; return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool)); }
 
 static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y,
                                        unsigned char *index, const float *x, const float *weight,
@@ -2833,10 +2830,7 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
 }
 
 static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
-{
-    (void)context;
-    return sizeof(float) * (size_t)s->batch * (size_t)s->out_features;
-}
+{ (void)context; return sizeof(float) * (size_t)s->batch * (size_t)s->out_features; }
 
 static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
                                        const float *x, const float *weight, const float *bias,
@@ -2865,10 +2859,7 @@ static size_t cnn__batch_norm_values(const cnn_batch_norm_shape *s)
 { return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels); }
 
 static size_t cnn__direct_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
-{
-    (void)context;
-    return sizeof(float) * cnn__batch_norm_values(s);
-}
+{ (void)context; return sizeof(float) * cnn__batch_norm_values(s); }
 
 static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y,
                                            float *saved, float *mean, float *var, int64_t *batches,
@@ -6134,34 +6125,30 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
 
 enum { CNN__LONGEST_SIDE = INT_MAX / 4 };   /* so that what is calculated with it fits an int */
 
-typedef struct cnn__side {                  /* of an image, and the window that slides along it */
-    const char *name;
-    int in, pad_before, pad_after, dilation, kernel, ceil_mode, *stride;
-} cnn__side;
-
 /* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
    With ceil_mode rounded up, as in PyTorch: the last window may hang over, but begins in the input
    or the padding before it. A stride longer than the padded side, which gives one window either
    way, is shortened to it. */
-static int cnn__output_size(cnn__side s, const cnn__fitter *f)
+static int cnn__output_size(const char *side, int in, int before, int after, int kernel,
+                            int dilation, int *stride, int ceil_mode, const cnn__fitter *f)
 {
-    int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
-    int64_t span = padded - (int64_t)s.dilation * (s.kernel - 1) - 1;
-    const char *rounded = s.ceil_mode ? "ceil" : "floor";
-    int given = *s.stride;
+    int64_t padded = (int64_t)in + before + after, out;
+    int64_t span = padded - (int64_t)dilation * (kernel - 1) - 1;
+    const char *rounded = ceil_mode ? "ceil" : "floor";
+    int given = *stride;
     if (padded > CNN__LONGEST_SIDE)
         return cnn__misfit(f, "its input's %s with the padding is %d + %.0f, more than the %d it "
-                           "can have; give less padding, or cut the input", s.name, s.in,
-                           (double)s.pad_before + s.pad_after, (int)CNN__LONGEST_SIDE);
-    if (s.ceil_mode) span += given - 1;
+                           "can have; give less padding, or cut the input", side, in,
+                           (double)before + after, (int)CNN__LONGEST_SIDE);
+    if (ceil_mode) span += given - 1;
     out = span < 0 ? 0 : span / given + 1;
-    if (s.ceil_mode && (out - 1) * given >= (int64_t)s.in + s.pad_before) out--;
-    if (given > padded) *s.stride = (int)padded;
+    if (ceil_mode && (out - 1) * given >= (int64_t)in + before) out--;
+    if (given > padded) *stride = (int)padded;
     if (out < 1)
         cnn__misfit(f, "its window does not fit: output %s = %s((in + padding - dilation * (kernel "
                     "- 1) - 1) / stride) + 1 = %s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; "
-                    "give more padding, a smaller kernel, or a larger input", s.name, rounded,
-                    rounded, s.in, s.pad_before + s.pad_after, s.dilation, s.kernel, given);
+                    "give more padding, a smaller kernel, or a larger input", side, rounded,
+                    rounded, in, before + after, dilation, kernel, given);
     return (int)out;
 }
 
@@ -6315,14 +6302,12 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
 
 static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
 {
-    cnn__side height = { "height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height,
-                         s->kernel_height, 0, &s->stride_height };
-    cnn__side width = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width,
-                        s->kernel_width, 0, &s->stride_width };
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
     double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    s->out_height = cnn__output_size(height, f);
-    s->out_width = cnn__output_size(width, f);
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
+                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
+                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
     if (!s->out_height || !s->out_width) return 0;
     /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
     if (s->in_channels * high * wide <= INT_MAX) return 1;
@@ -6720,20 +6705,6 @@ static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static int cnn__size_pool2d(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_pool2d_shape *s = &l->shapes.pool;
-    int ceil_mode = l->pool_options.ceil_mode;
-    cnn__side height = { "height", s->in_height, s->pad_height, s->pad_height, 1,
-                         s->kernel_height, ceil_mode, &s->stride_height };
-    cnn__side width = { "width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width,
-                        ceil_mode, &s->stride_width };
-    s->out_height = cnn__output_size(height, f);
-    s->out_width = cnn__output_size(width, f);
-    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
-    return s->out_height && s->out_width;
-}
-
 static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_options *o = &l->pool_options;
@@ -6744,7 +6715,13 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     s->pad_height = o->padding_height; s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
-    return cnn__check_pool2d(l, f) && cnn__size_pool2d(l, f);
+    if (!cnn__check_pool2d(l, f)) return 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height,
+                                     s->kernel_height, 1, &s->stride_height, o->ceil_mode, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width,
+                                    s->kernel_width, 1, &s->stride_width, o->ceil_mode, f);
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return s->out_height && s->out_width;
 }
 
 static void cnn__layer_pool2d_forward(const cnn__call *c)
