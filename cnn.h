@@ -7496,7 +7496,9 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
 static void cnn__layer_add_forward(const cnn__call *c)
 { c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
 
-/* Channels `first` .. of dy become dx; dx NULL: not wanted */
+/* Channels `first` .. of dy become dx; dx NULL: not wanted. A cnn_copy_shape, here and below: batch,
+   channels, pixels; all channels where it is written and the first one there; the same of what is
+   read */
 static void cnn__copy_back(const cnn__call *c, float *dx, int first, int channels)
 {
     int pixels = c->layer->out.height * c->layer->out.width;
