@@ -2024,8 +2024,7 @@ static void cnn__prelu_forward(const cnn_map_shape *s, float *y, const float *x,
     int n, c, p;
     for (n = 0; n < s->batch; n++)
         for (c = 0; c < s->channels; c++)
-            for (p = 0; p < s->pixels; p++)
-                *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
+            for (p = 0; p < s->pixels; p++) *y++ = (float)cnn__prelu_at((double)*x++, (double)a[c]);
 }
 
 static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, const float *dy,
@@ -2072,9 +2071,7 @@ typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 /* size cut into n shares: where share j begins, and where it ends */
 static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * size / n); }
 static int cnn__end_of(int j, int n, int size)
-{
-    return (int)((((int64_t)j + 1) * size + n - 1) / n);
-}
+{ return (int)((((int64_t)j + 1) * size + n - 1) / n); }
 
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
@@ -2277,9 +2274,7 @@ static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw
 typedef struct cnn__moments { double mean, var; } cnn__moments;
 
 static ptrdiff_t cnn__batch_norm_map(const cnn_batch_norm_shape *s, int n, int c)
-{
-    return ((ptrdiff_t)n * s->channels + c) * s->pixels;
-}
+{ return ((ptrdiff_t)n * s->channels + c) * s->pixels; }
 
 static cnn__moments cnn__batch_norm_moments(const cnn_batch_norm_shape *s, const float *x, int c)
 {
@@ -2480,9 +2475,7 @@ static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, floa
 
 static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
                                   const float *dy, size_t n)
-{
-    cnn__dropout_forward(c, layer, p, dx, dy, n);
-}
+{ cnn__dropout_forward(c, layer, p, dx, dy, n); }
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
@@ -2528,9 +2521,7 @@ static void cnn__count_loss(cnn_counters *c, double loss, double weight, int cor
 }
 
 static double cnn__class_weight(const cnn_cross_entropy_options *o, int k)
-{
-    return o->weight ? (double)o->weight[k] : 1;
-}
+{ return o->weight ? (double)o->weight[k] : 1; }
 
 /* q(n,k); p: the probabilities of sample n, or NULL: from its label t */
 static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const float *p, int t, int k,
@@ -2722,9 +2713,7 @@ static void cnn__clip_grad_norm(cnn_counters *c, float *g, const cnn_span *spans
    24 a within +-rotation; word 3 s within 1 +- scale.
    -------------------------------------------------------------------------------------------- */
 static int cnn__augments(const cnn_augment_options *o)
-{
-    return o->padding || o->flip || o->rotation > 0 || o->scale > 0;
-}
+{ return o->padding || o->flip || o->rotation > 0 || o->scale > 0; }
 
 typedef struct cnn__change { int down, right, mirrored; double cos, sin; } cnn__change;
 
@@ -2806,20 +2795,13 @@ static void cnn__gather(const cnn_counters *k, const cnn_gather_shape *s, int n,
    ============================================================================================ */
 
 static size_t cnn__conv2d_outputs(const cnn_conv2d_shape *s)       /* before pooling */
-{
-    return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->out_channels * s->out_height * s->out_width); }
 
 static size_t cnn__pool2d_outputs(const cnn_pool2d_shape *s)
-{
-    return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->channels * s->out_height * s->out_width); }
 
 static size_t cnn__direct_conv2d_work(void *context, const cnn_conv2d_shape *s)
-{
-    (void)context;
-    return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool));
-}
+{ (void)context; return sizeof(float) * (cnn__conv2d_outputs(s) + cnn__pool2d_outputs(&s->pool)); }
 
 static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y,
                                        unsigned char *index, const float *x, const float *weight,
@@ -2845,16 +2827,12 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
                                  cnn__pool2d_outputs(&s->pool));
         cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
     } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
-                                 cnn__conv2d_outputs(s));
+        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__conv2d_outputs(s));
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
 static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
-{
-    (void)context;
-    return sizeof(float) * (size_t)s->batch * (size_t)s->out_features;
-}
+{ (void)context; return sizeof(float) * (size_t)s->batch * (size_t)s->out_features; }
 
 static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
                                        const float *x, const float *weight, const float *bias,
@@ -2880,15 +2858,10 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 }
 
 static size_t cnn__batch_norm_values(const cnn_batch_norm_shape *s)
-{
-    return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels);
-}
+{ return (size_t)((ptrdiff_t)s->batch * s->channels * s->pixels); }
 
 static size_t cnn__direct_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
-{
-    (void)context;
-    return sizeof(float) * cnn__batch_norm_values(s);
-}
+{ (void)context; return sizeof(float) * cnn__batch_norm_values(s); }
 
 static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y,
                                            float *saved, float *mean, float *var, int64_t *batches,
@@ -3027,6 +3000,21 @@ static void cnn__host_copy(void *context, void *to, const void *from, size_t byt
 static void cnn__host_zero(void *context, void *memory, size_t bytes)
 { (void)context; memset(memory, 0, bytes); }
 
+/* All operations: `each` is done with the entry of each of them. */
+#define CNN__OPERATIONS(each) \
+    each(conv2d_work) each(conv2d_forward) each(conv2d_backward) \
+    each(pool2d_forward) each(pool2d_backward) \
+    each(linear_work) each(linear_forward) each(linear_backward) \
+    each(batch_norm_work) each(batch_norm_forward) each(batch_norm_backward) \
+    each(activation_forward) each(activation_backward) \
+    each(prelu_forward) each(prelu_backward) \
+    each(add) each(copy_channels) each(pad2d) \
+    each(softmax_forward) each(softmax_backward) \
+    each(dropout_forward) each(dropout_backward) \
+    each(softmax_cross_entropy) each(mse) \
+    each(next_batch) each(gather) each(gather_rows) \
+    each(clip_grad_norm) each(sgd_step) each(adam_step)
+
 static cnn_backend cnn__direct(void)
 {
     cnn_backend b;
@@ -3038,36 +3026,9 @@ static cnn_backend cnn__direct(void)
     b.upload = b.download = cnn__host_copy;
     b.zero = cnn__host_zero;
     b.reads_host = 1;
-    b.conv2d_work = cnn__direct_conv2d_work;
-    b.conv2d_forward = cnn__direct_conv2d_forward;
-    b.conv2d_backward = cnn__direct_conv2d_backward;
-    b.pool2d_forward = cnn__direct_pool2d_forward;
-    b.pool2d_backward = cnn__direct_pool2d_backward;
-    b.linear_work = cnn__direct_linear_work;
-    b.linear_forward = cnn__direct_linear_forward;
-    b.linear_backward = cnn__direct_linear_backward;
-    b.batch_norm_work = cnn__direct_batch_norm_work;
-    b.batch_norm_forward = cnn__direct_batch_norm_forward;
-    b.batch_norm_backward = cnn__direct_batch_norm_backward;
-    b.activation_forward = cnn__direct_activation_forward;
-    b.activation_backward = cnn__direct_activation_backward;
-    b.prelu_forward = cnn__direct_prelu_forward;
-    b.prelu_backward = cnn__direct_prelu_backward;
-    b.add = cnn__direct_add;
-    b.copy_channels = cnn__direct_copy_channels;
-    b.pad2d = cnn__direct_pad2d;
-    b.softmax_forward = cnn__direct_softmax_forward;
-    b.softmax_backward = cnn__direct_softmax_backward;
-    b.dropout_forward = cnn__direct_dropout_forward;
-    b.dropout_backward = cnn__direct_dropout_backward;
-    b.softmax_cross_entropy = cnn__direct_softmax_cross_entropy;
-    b.mse = cnn__direct_mse;
-    b.gather = cnn__direct_gather;
-    b.gather_rows = cnn__direct_gather_rows;
-    b.next_batch = cnn__direct_next_batch;
-    b.clip_grad_norm = cnn__direct_clip_grad_norm;
-    b.sgd_step = cnn__direct_sgd_step;
-    b.adam_step = cnn__direct_adam_step;
+#define CNN__FILL(entry) b.entry = cnn__direct_##entry;
+    CNN__OPERATIONS(CNN__FILL)
+#undef CNN__FILL
     return b;
 }
 
@@ -5998,18 +5959,14 @@ static cnn_backend cnn__simd(void)
        >>textbook   write its card: equation, shapes, _at, forward, backward
        >>api        declare cnn_NAME(), and an entry of the backend table for each direction; raise
                     CNN_BACKEND_VERSION
-       >>direct     fill the entries with the card; >>simd and cnn_cuda.cu, where they can be faster
+       >>direct     fill the entries with the card, and list them in CNN__OPERATIONS; >>simd and
+                    cnn_cuda.cu, where they can be faster
        here         its shape in cnn__shapes, its fields in cnn__layer, the functions of cnn__kind
                     that it needs, their list, and cnn_NAME(), which hands a layer of this kind to
                     cnn__add
-       >>net        cnn__missing_entry: a line for each new entry
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
-
-   In this section: what a kind is made of; options; shapes; then the kinds: convolution,
-   activation, PReLU, pooling, zero padding, linear, batch normalisation, softmax, flatten, dropout
-   and joins.
    ============================================================================================ */
 
 /* ---- what a kind is made of ---- */
@@ -6171,9 +6128,7 @@ static int cnn__misfit(const cnn__fitter *f, const char *format, ...)
 }
 
 static size_t cnn__size(cnn__dims d)
-{
-    return (size_t)((ptrdiff_t)d.channels * d.height * d.width);
-}
+{ return (size_t)((ptrdiff_t)d.channels * d.height * d.width); }
 
 static cnn__dims cnn__maps(int channels, int height, int width)
 {
@@ -6206,15 +6161,23 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
 }
 
 static size_t cnn__values(const cnn__call *c)
-{
-    return cnn__size(c->layer->out) * (size_t)c->batch;
-}
+{ return cnn__size(c->layer->out) * (size_t)c->batch; }
 
 /* in an output (n, k, h', w') */
 static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
 {
     return (size_t)((((ptrdiff_t)n * l->out.channels + k) * l->out.height + row) * l->out.width
                     + column);
+}
+
+/* Where the output has the input's shape: the input value in the same place */
+static double cnn__x_at(const cnn__call *c, int n, int k, int row, int column)
+{ return (double)c->x[0][cnn__place(c->layer, n, k, row, column)]; }
+
+static void cnn__explain_value(const cnn__call *c, FILE *out, int k, int row, int column)
+{
+    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(c, 0, k, row, column),
+                 (c->layer->kind->at)(c, 0, k, row, column));      /* `at` may be a macro */
 }
 
 /* ---- C code, for cnn_export_c ---- */
@@ -6302,9 +6265,10 @@ typedef struct cnn__field {
 #define CNN__INT(o, field, otherwise) { #field, offsetof(o, field), 'i', otherwise, -1 }
 #define CNN__FLOAT(o, field, otherwise) { #field, offsetof(o, field), 'f', otherwise, -1 }
 #define CNN__LIKE(o, field, other) { #field, offsetof(o, field), 'i', 0, (int)offsetof(o, other) }
-#define CNN__SIDES(o, both, otherwise) \
+/* one for both, or each: .kernel_size, .kernel_height, .kernel_width */
+#define CNN__SIDES(o, both, each, otherwise) \
     CNN__INT(o, both, otherwise), \
-    CNN__LIKE(o, both##_height, both), CNN__LIKE(o, both##_width, both)
+    CNN__LIKE(o, each##_height, both), CNN__LIKE(o, each##_width, both)
 
 #define CNN__AUGMENT(o) \
     CNN__INT(o, augment.padding, 0), CNN__INT(o, augment.flip, 0), \
@@ -6314,40 +6278,31 @@ typedef struct cnn__field {
 #define CNN__OPTIONS(o, fields, call, error) \
     cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
 
-static void cnn__int_option(char *here, const cnn__field *f, const char *options)
-{
-    int value, otherwise = (int)f->otherwise;
-    memcpy(&value, here, sizeof value);
-    if (f->like >= 0) memcpy(&otherwise, options + f->like, sizeof otherwise);
-    value = value == CNN_ZERO ? 0 : value ? value : otherwise;
-    memcpy(here, &value, sizeof value);
-}
-
-static int cnn__float_option(char *here, const cnn__field *f)
-{
-    float value;
-    memcpy(&value, here, sizeof value);
-    if (!(value - value == 0)) return 0;
-    value = value == (float)CNN_ZERO ? 0 : value != 0 ? value : (float)f->otherwise;
-    memcpy(here, &value, sizeof value);
-    return 1;
-}
-
 /* Puts into each field what it means. 0 and an error where a float is NaN or infinite: no option
    takes that. */
 static int cnn__options(void *options, const cnn__field *f, size_t count, const char *call,
                         cnn__text *error)
 {
-    const uint64_t zero = (uint64_t)(int64_t)CNN_ZERO;
     for (; count--; f++) {
         char *here = (char *)options + f->at;
-        if (f->type == 'i') cnn__int_option(here, f, (const char *)options);
-        else if (f->type == 'u' && !memcmp(here, &zero, sizeof zero)) memset(here, 0, sizeof zero);
-        else if (f->type == 'f' && !cnn__float_option(here, f)) {
-            float value;
-            memcpy(&value, here, sizeof value);
-            return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
-                            (double)value);
+        int i, otherwise = (int)f->otherwise;
+        float x;
+        uint64_t u;
+        memcpy(&i, here, sizeof i);
+        memcpy(&x, here, sizeof x);
+        if (f->type == 'i') {
+            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
+            i = i == CNN_ZERO ? 0 : i ? i : otherwise;
+            memcpy(here, &i, sizeof i);
+        } else if (f->type == 'f') {
+            if (!(x - x == 0))
+                return cnn__say(error, "%s: .%s is %g, but must be a finite number", call, f->name,
+                                (double)x);
+            x = x == (float)CNN_ZERO ? 0 : x != 0 ? x : (float)f->otherwise;
+            memcpy(here, &x, sizeof x);
+        } else {
+            memcpy(&u, here, sizeof u);
+            if (u == (uint64_t)(int64_t)CNN_ZERO) memset(here, 0, sizeof u);
         }
     }
     return 1;
@@ -6357,34 +6312,30 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
 
 enum { CNN__LONGEST_SIDE = INT_MAX / 4 };   /* so that what is calculated with it fits an int */
 
-typedef struct cnn__side {                  /* of an image, and the window that slides along it */
-    const char *name;
-    int in, pad_before, pad_after, dilation, kernel, ceil_mode, *stride;
-} cnn__side;
-
 /* The size of one side after a convolution or pooling; 0 and an error if the window does not fit.
-   With ceil_mode as PyTorch's pooling_output_shape: rounded up, so that the last window may hang
-   over, but it begins in the input or the padding before it. Also shortens *s.stride to the padded
-   side where it is longer: there is one window either way. */
-static int cnn__output_size(cnn__side s, const cnn__fitter *f)
+   With ceil_mode rounded up, as in PyTorch: the last window may hang over, but begins in the input
+   or the padding before it. A stride longer than the padded side, which gives one window either
+   way, is shortened to it. */
+static int cnn__output_size(const char *side, int in, int before, int after, int kernel,
+                            int dilation, int *stride, int ceil_mode, const cnn__fitter *f)
 {
-    int64_t padded = (int64_t)s.in + s.pad_before + s.pad_after, out;
-    int64_t span = padded - (int64_t)s.dilation * (s.kernel - 1) - 1;
-    const char *rounded = s.ceil_mode ? "ceil" : "floor";
-    int given = *s.stride;
+    int64_t padded = (int64_t)in + before + after, out;
+    int64_t span = padded - (int64_t)dilation * (kernel - 1) - 1;
+    const char *rounded = ceil_mode ? "ceil" : "floor";
+    int given = *stride;
     if (padded > CNN__LONGEST_SIDE)
         return cnn__misfit(f, "its input's %s with the padding is %d + %.0f, more than the %d it "
-                           "can have; give less padding, or cut the input", s.name, s.in,
-                           (double)s.pad_before + s.pad_after, (int)CNN__LONGEST_SIDE);
-    if (s.ceil_mode) span += given - 1;
+                           "can have; give less padding, or cut the input", side, in,
+                           (double)before + after, (int)CNN__LONGEST_SIDE);
+    if (ceil_mode) span += given - 1;
     out = span < 0 ? 0 : span / given + 1;
-    if (s.ceil_mode && (out - 1) * given >= (int64_t)s.in + s.pad_before) out--;
-    if (given > padded) *s.stride = (int)padded;
+    if (ceil_mode && (out - 1) * given >= (int64_t)in + before) out--;
+    if (given > padded) *stride = (int)padded;
     if (out < 1)
         cnn__misfit(f, "its window does not fit: output %s = %s((in + padding - dilation * (kernel "
                     "- 1) - 1) / stride) + 1 = %s((%d + %d - %d * (%d - 1) - 1) / %d) + 1 < 1; "
-                    "give more padding, a smaller kernel, or a larger input", s.name, rounded,
-                    rounded, s.in, s.pad_before + s.pad_after, s.dilation, s.kernel, given);
+                    "give more padding, a smaller kernel, or a larger input", side, rounded,
+                    rounded, in, before + after, dilation, kernel, given);
     return (int)out;
 }
 
@@ -6453,12 +6404,12 @@ static int cnn__fuse_activation(cnn_activation *f, float *slope, const cnn__laye
 /* ---- convolution ---- */
 
 static const cnn__field cnn__conv2d_fields[] = {
-    CNN__INT(cnn_conv2d_options, out_channels, 0), CNN__INT(cnn_conv2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_conv2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_conv2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_conv2d_options, stride, 1), CNN__SIDES(cnn_conv2d_options, padding, 0),
-    CNN__SIDES(cnn_conv2d_options, dilation, 1), CNN__INT(cnn_conv2d_options, groups, 1),
-    CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
+    CNN__INT(cnn_conv2d_options, out_channels, 0),
+    CNN__SIDES(cnn_conv2d_options, kernel_size, kernel, 0),
+    CNN__SIDES(cnn_conv2d_options, stride, stride, 1),
+    CNN__SIDES(cnn_conv2d_options, padding, padding, 0),
+    CNN__SIDES(cnn_conv2d_options, dilation, dilation, 1),
+    CNN__INT(cnn_conv2d_options, groups, 1), CNN__INT(cnn_conv2d_options, padding_mode, CNN_ZEROS),
     CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, in_channels, 0),
     CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
 };
@@ -6520,18 +6471,16 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
 {
     int down = o->padding_height, across = o->padding_width;
     int height = s->in_height, width = s->in_width;
-    if (o->padding == CNN_SAME) {
-        if (!cnn__pad_same(s, f)) return 0;
-    } else {
-        if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
-            return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the "
-                               "input could need, but is %d x %d", down, across);
-        s->pad_top = s->pad_bottom = down;
-        s->pad_left = s->pad_right = across;
-    }
+    s->pad_top = s->pad_bottom = down;
+    s->pad_left = s->pad_right = across;
+    if (o->padding == CNN_SAME && !cnn__pad_same(s, f)) return 0;
+    if (o->padding != CNN_SAME && (down < 0 || across < 0 || down > CNN__LONGEST_SIDE
+                                   || across > CNN__LONGEST_SIDE))
+        return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the input "
+                           "could need, but is %d x %d", down, across);
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
-    if (s->padding_mode == CNN_REFLECT) height--, width--;     /* it leaves the border value out, */
-                                                               /* and circular goes around once   */
+    /* circular goes around once; reflect leaves the border value out */
+    if (s->padding_mode == CNN_REFLECT) height--, width--;
     if (s->pad_bottom <= height && s->pad_right <= width) return 1;
     return cnn__misfit(f, "%s padding of %d x %d needs a larger input than %d x %d",
                        s->padding_mode == CNN_REFLECT ? "reflect" : "circular", s->pad_bottom,
@@ -6540,24 +6489,17 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
 
 static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
 {
-    cnn__side height = { "height", s->in_height, s->pad_top, s->pad_bottom, s->dilation_height,
-                         s->kernel_height, 0, &s->stride_height };
-    cnn__side width = { "width", s->in_width, s->pad_left, s->pad_right, s->dilation_width,
-                        s->kernel_width, 0, &s->stride_width };
-    s->out_height = cnn__output_size(height, f);
-    s->out_width = cnn__output_size(width, f);
-    return s->out_height && s->out_width;
-}
-
-/* Values of a padded sample are counted in ints; a kernel, which fits in it, has no more. */
-static int cnn__countable_conv2d(const cnn_conv2d_shape *s, const cnn__fitter *f)
-{
     double high = (double)s->in_height + s->pad_top + s->pad_bottom;
     double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    if (s->in_channels * high * wide > INT_MAX)
-        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
-                           "values", s->in_channels, high, wide, INT_MAX);
-    return 1;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
+                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
+                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
+    if (!s->out_height || !s->out_width) return 0;
+    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
+    if (s->in_channels * high * wide <= INT_MAX) return 1;
+    return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d values",
+                       s->in_channels, high, wide, INT_MAX);
 }
 
 static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
@@ -6565,7 +6507,6 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     const cnn_conv2d_options *o = &l->conv_options;
     cnn_conv2d_shape *s = &l->shapes.conv;
     if (!cnn__check_conv2d(l, f)) return 0;
-    memset(s, 0, sizeof *s);
     s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_channels = o->out_channels;
     s->groups = o->groups;
@@ -6577,17 +6518,15 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
     if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
-    return cnn__countable_conv2d(s, f);
+    return 1;
 }
 
 static int cnn__layer_conv2d_tensors(const cnn__layer *l, cnn__tensor *t)
 {
     const cnn_conv2d_shape *s = &l->shapes.conv;
-    int shape[4];
-    shape[0] = s->out_channels;
-    shape[1] = s->in_channels / s->groups;
-    shape[2] = l->along_width ? s->kernel_width : s->kernel_height;
-    shape[3] = s->kernel_width;
+    int depth = s->in_channels / s->groups;
+    int shape[4] = { s->out_channels, depth, s->kernel_height, s->kernel_width };
+    if (l->along_width) shape[2] = s->kernel_width;
     return cnn__weight_and_bias(t, l->along_width ? 3 : 4, shape, l->conv_options.init,
                                 l->conv_options.no_bias);
 }
@@ -6608,9 +6547,7 @@ static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
 }
 
 static size_t cnn__layer_conv2d_work(const cnn__call *c)
-{
-    return c->b->conv2d_work(c->b->context, &c->shapes->conv);
-}
+{ return c->b->conv2d_work(c->b->context, &c->shapes->conv); }
 
 static void cnn__layer_conv2d_forward(const cnn__call *c)
 {
@@ -6749,12 +6686,8 @@ static const cnn__field cnn__leaky_relu_fields[] = {
 
 static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
 {
-    cnn_leaky_relu_options o;
-    if (l->activation != CNN_LEAKY_RELU) return 1;
-    o.negative_slope = l->slope;
-    if (!CNN__OPTIONS(&o, cnn__leaky_relu_fields, f->label, f->error)) return 0;
-    l->slope = o.negative_slope;
-    return 1;
+    if (l->activation != CNN_LEAKY_RELU) return 1;         /* the slope: its options' only field */
+    return CNN__OPTIONS(&l->slope, cnn__leaky_relu_fields, f->label, f->error);
 }
 
 static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
@@ -6779,9 +6712,8 @@ static void cnn__layer_activation_backward(const cnn__call *c)
 
 static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
-    double x = (double)c->x[0][cnn__place(l, n, k, row, column)];
-    return cnn__activation_at(l->activation, (double)l->slope, x);
+    return cnn__activation_at(c->layer->activation, (double)c->layer->slope,
+                              cnn__x_at(c, n, k, row, column));
 }
 
 static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
@@ -6790,9 +6722,8 @@ static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, 
         "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
         "x (1 + erf(x / sqrt 2)) / 2"
     };
-    cnn__fprintf(out, "y = %s\n  x = %.6f, y = %.6f\n", tau[c->layer->activation],
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_activation_at(c, 0, k, row, column));
+    cnn__fprintf(out, "y = %s\n", tau[c->layer->activation]);
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6834,9 +6765,7 @@ void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
 void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
-{
-    cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope);
-}
+{ cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope); }
 
 /* ---- PReLU ---- */
 
@@ -6845,9 +6774,7 @@ static const cnn__field cnn__prelu_fields[] = {
 };
 
 static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error); }
 
 static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -6868,14 +6795,10 @@ static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
 }
 
 static size_t cnn__layer_prelu_work(const cnn__call *c)
-{
-    return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels;
-}
+{ return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels; }
 
 static void cnn__layer_prelu_forward(const cnn__call *c)
-{
-    c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]);
-}
+{ c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]); }
 
 static void cnn__layer_prelu_backward(const cnn__call *c)
 {
@@ -6884,23 +6807,16 @@ static void cnn__layer_prelu_backward(const cnn__call *c)
 }
 
 static double cnn__prelu_slope(const cnn__call *c, int k)
-{
-    return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0];
-}
+{ return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0]; }
 
 static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
-{
-    double x = (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
-    return cnn__prelu_at(x, cnn__prelu_slope(c, k));
-}
+{ return cnn__prelu_at(cnn__x_at(c, n, k, row, column), cnn__prelu_slope(c, k)); }
 
 static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n  x = %.6f, y = %.6f\n",
-                 cnn__prelu_slope(c, k),
-                 c->shapes->map.channels > 1 ? "this channel" : "all channels",
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_prelu_at(c, 0, k, row, column));
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(c, k),
+                 c->shapes->map.channels > 1 ? "this channel" : "all channels");
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6931,12 +6847,10 @@ void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
 /* ---- pooling ---- */
 
 static const cnn__field cnn__pool2d_fields[] = {           /* the stride's default is the kernel */
-    CNN__INT(cnn_pool2d_options, kernel_size, 0),
-    CNN__LIKE(cnn_pool2d_options, kernel_height, kernel_size),
-    CNN__LIKE(cnn_pool2d_options, kernel_width, kernel_size),
-    CNN__SIDES(cnn_pool2d_options, stride, 0),
-    CNN__SIDES(cnn_pool2d_options, padding, 0), CNN__INT(cnn_pool2d_options, ceil_mode, 0),
-    CNN__INT(cnn_pool2d_options, exclude_padding, 0)
+    CNN__SIDES(cnn_pool2d_options, kernel_size, kernel, 0),
+    CNN__SIDES(cnn_pool2d_options, stride, stride, 0),
+    CNN__SIDES(cnn_pool2d_options, padding, padding, 0),
+    CNN__INT(cnn_pool2d_options, ceil_mode, 0), CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
 
 static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
@@ -6956,10 +6870,8 @@ static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
 static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_shape *s = &l->shapes.pool;
-    const char *kind = l->average ? "avg" : "max";
-    if (!cnn__has_maps(l, f)
-        || !cnn__has_one_row(l, l->average ? "avg_pool2d" : "max_pool2d", f))
-        return 0;
+    const char *of_images = l->average ? "avg_pool2d" : "max_pool2d";
+    if (!cnn__has_maps(l, f) || !cnn__has_one_row(l, of_images, f)) return 0;
     if (s->kernel_height < 1 || s->kernel_width < 1 || s->stride_height < 1 || s->stride_width < 1)
         return cnn__misfit(f, "needs .kernel_size and stride of at least 1, but has %d x %d and "
                            "%d x %d", s->kernel_height, s->kernel_width, s->stride_height,
@@ -6975,51 +6887,35 @@ static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
     if (s->in_height == 1 && s->in_width > 1 && s->kernel_height > 1 + 2 * s->pad_height
         && !l->pool_options.ceil_mode)
         return cnn__misfit(f, "its window is %d high, but its input %d x 1 x %d has one row, as "
-                           "cnn_conv1d gives; use cnn_%s_pool1d, which pools along the width",
-                           s->kernel_height, s->channels, s->in_width, kind);
+                           "cnn_conv1d gives; use cnn_%.3s_pool1d, which pools along the width",
+                           s->kernel_height, s->channels, s->in_width, of_images);
     return 1;
-}
-
-static int cnn__size_pool2d(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_pool2d_shape *s = &l->shapes.pool;
-    int ceil_mode = l->pool_options.ceil_mode;
-    cnn__side height = { "height", s->in_height, s->pad_height, s->pad_height, 1,
-                         s->kernel_height, ceil_mode, &s->stride_height };
-    cnn__side width = { "width", s->in_width, s->pad_width, s->pad_width, 1, s->kernel_width,
-                        ceil_mode, &s->stride_width };
-    s->out_height = cnn__output_size(height, f);
-    s->out_width = cnn__output_size(width, f);
-    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
-    return s->out_height && s->out_width;
 }
 
 static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_pool2d_options *o = &l->pool_options;
     cnn_pool2d_shape *s = &l->shapes.pool;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
-    s->kernel_height = o->kernel_height;
-    s->kernel_width = o->kernel_width;
-    s->stride_height = o->stride_height;
-    s->stride_width = o->stride_width;
-    s->pad_height = o->padding_height;
-    s->pad_width = o->padding_width;
+    s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
+    s->stride_height = o->stride_height; s->stride_width = o->stride_width;
+    s->pad_height = o->padding_height; s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
-    return cnn__check_pool2d(l, f) && cnn__size_pool2d(l, f);
+    if (!cnn__check_pool2d(l, f)) return 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height,
+                                     s->kernel_height, 1, &s->stride_height, o->ceil_mode, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_width, s->pad_width,
+                                    s->kernel_width, 1, &s->stride_width, o->ceil_mode, f);
+    l->out = cnn__maps(s->channels, s->out_height, s->out_width);
+    return s->out_height && s->out_width;
 }
 
 static void cnn__layer_pool2d_forward(const cnn__call *c)
-{
-    c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]);
-}
+{ c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]); }
 
 static void cnn__layer_pool2d_backward(const cnn__call *c)
-{
-    c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]);
-}
+{ c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]); }
 
 static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
 {
@@ -7127,42 +7023,29 @@ static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, 
 }
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "max_pool2d", 0, 0);
-}
+{ cnn__add_pool(net, o, "max_pool2d", 0, 0); }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "avg_pool2d", 1, 0);
-}
+{ cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "max_pool1d", 0, 1);
-}
+{ cnn__add_pool(net, o, "max_pool1d", 0, 1); }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{
-    cnn__add_pool(net, o, "avg_pool1d", 1, 1);
-}
+{ cnn__add_pool(net, o, "avg_pool1d", 1, 1); }
 
 /* Adaptive pooling: where the windows share no row and no column, they are ordinary ones. */
 
 static const cnn__field cnn__adaptive_pool2d_fields[] = {
-    CNN__INT(cnn_adaptive_pool2d_options, output_size, 0),
-    CNN__LIKE(cnn_adaptive_pool2d_options, output_height, output_size),
-    CNN__LIKE(cnn_adaptive_pool2d_options, output_width, output_size)
+    CNN__SIDES(cnn_adaptive_pool2d_options, output_size, output, 0)
 };
 
 static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error); }
 
 static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_pool2d_shape *s = &l->shapes.pool;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_height = l->adaptive_options.output_height;
     s->out_width = l->adaptive_options.output_width;
@@ -7218,9 +7101,7 @@ static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const
 }
 
 void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
-{
-    cnn__add_adaptive(net, o, "adaptive_avg_pool2d");
-}
+{ cnn__add_adaptive(net, o, "adaptive_avg_pool2d"); }
 
 void cnn_global_avg_pool2d(cnn_net *net)
 {
@@ -7241,9 +7122,7 @@ static const cnn__field cnn__zero_pad2d_fields[] = {
 };
 
 static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error); }
 
 static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7269,9 +7148,7 @@ static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
-{
-    c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]);
-}
+{ c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]); }
 
 static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
 {
@@ -7342,9 +7219,7 @@ static const cnn__field cnn__linear_fields[] = {
 };
 
 static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
-{
-    return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error);
-}
+{ return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error); }
 
 /* .in_features says what the network was drawn for: often the image has another size. */
 static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
@@ -7368,7 +7243,6 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
         return cnn__misfit(f, "needs .out_features of at least 1, but has %d", o->out_features);
     if (!cnn__usable_init(o->init, f)) return 0;
     if (o->in_features && o->in_features != l->in.channels) return cnn__features_differ(l, f);
-    memset(&l->shapes, 0, sizeof l->shapes);
     l->shapes.linear.in_features = l->in.channels;
     l->shapes.linear.out_features = o->out_features;
     l->out = cnn__flat(o->out_features);
@@ -7377,21 +7251,15 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
 
 static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 {
-    int shape[4] = { 0, 0, 0, 0 };
-    shape[0] = l->shapes.linear.out_features;
-    shape[1] = l->shapes.linear.in_features;
+    int shape[4] = { l->shapes.linear.out_features, l->shapes.linear.in_features, 0, 0 };
     return cnn__weight_and_bias(t, 2, shape, l->linear_options.init, l->linear_options.no_bias);
 }
 
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
-{
-    return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next);
-}
+{ return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next); }
 
 static size_t cnn__layer_linear_work(const cnn__call *c)
-{
-    return c->b->linear_work(c->b->context, &c->shapes->linear);
-}
+{ return c->b->linear_work(c->b->context, &c->shapes->linear); }
 
 static void cnn__layer_linear_forward(const cnn__call *c)
 {
@@ -7412,8 +7280,19 @@ static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, in
 }
 
 static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
+{ return (double)l->in.channels * l->out.channels; }
+
+/* Puts i into the list of those with the largest values so far, which has `count` and at most
+   `most`, the largest first. Returns how many it has then. */
+static int cnn__rank(int *list, double *values, int count, int most, int i, double value)
 {
-    return (double)l->in.channels * l->out.channels;
+    int k;
+    for (k = count; k > 0 && value > values[k - 1]; k--)
+        if (k < most) list[k] = list[k - 1], values[k] = values[k - 1];
+    if (k == most) return count;
+    list[k] = i;
+    values[k] = value;
+    return count < most ? count + 1 : count;
 }
 
 /* There may be thousands of products: the largest are written out, the others summed. */
@@ -7422,17 +7301,12 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
     enum { most = 12 };
     int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
     const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
-    double sum = 0, rest;
+    double sizes[most], sum = 0, rest;
     (void)row; (void)column;
     for (i = 0; i < n; i++) {
-        double product = fabs((double)x[i] * (double)w[i]);
-        for (k = count; k > 0; k--) {
-            if (!(product > fabs((double)x[shown[k - 1]] * (double)w[shown[k - 1]]))) break;
-            if (k < most) shown[k] = shown[k - 1];
-        }
-        if (k < most) shown[k] = i;
-        if (count < most && k < most) count++;
-        sum += (double)x[i] * (double)w[i];
+        double product = (double)x[i] * (double)w[i];
+        count = cnn__rank(shown, sizes, count, most, i, fabs(product));
+        sum += product;
     }
     rest = sum;
     cnn__fprintf(out, "y(%d) = b(%d) + sum over i = 0 .. %d of  W(%d, i) x(i)%s\n", o, o, n - 1, o,
@@ -7502,7 +7376,6 @@ static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
         return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
                            "%d values; use batch_norm1d after a linear layer", l->in.channels);
     if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
-    memset(s, 0, sizeof *s);
     s->channels = l->in.channels;
     s->pixels = l->in.height * l->in.width;
     s->eps = l->norm_options.eps;
@@ -7531,9 +7404,7 @@ static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
 }
 
 static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
-{
-    return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next);
-}
+{ return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next); }
 
 static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
 {
@@ -7544,9 +7415,7 @@ static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
 }
 
 static size_t cnn__layer_batch_norm_work(const cnn__call *c)
-{
-    return c->b->batch_norm_work(c->b->context, &c->shapes->norm);
-}
+{ return c->b->batch_norm_work(c->b->context, &c->shapes->norm); }
 
 static void cnn__layer_batch_norm_forward(const cnn__call *c)
 {
@@ -7578,8 +7447,7 @@ static cnn__moments cnn__moments_of(const cnn__call *c, int k)
 static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
 {
     return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
-                              (double)c->x[0][cnn__place(c->layer, n, k, row, column)],
-                              c->tensors[0], c->tensors[1], k);
+                              cnn__x_at(c, n, k, row, column), c->tensors[0], c->tensors[1], k);
 }
 
 static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
@@ -7591,9 +7459,7 @@ static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shi
 }
 
 static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
-{
-    return (double)cnn__size(l->out);
-}
+{ return (double)cnn__size(l->out); }
 
 static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
@@ -7603,8 +7469,8 @@ static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, 
     cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
                  cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
     cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)], of.mean, of.var,
-                 (double)c->shapes->norm.eps, b, cnn__layer_batch_norm_at(c, 0, k, row, column));
+                 cnn__x_at(c, 0, k, row, column), of.mean, of.var, (double)c->shapes->norm.eps, b,
+                 cnn__layer_batch_norm_at(c, 0, k, row, column));
 }
 
 static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7643,14 +7509,10 @@ static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const ch
 }
 
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
-{
-    cnn__add_batch_norm(net, o, "batch_norm2d", 0);
-}
+{ cnn__add_batch_norm(net, o, "batch_norm2d", 0); }
 
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
-{
-    cnn__add_batch_norm(net, o, "batch_norm1d", 1);
-}
+{ cnn__add_batch_norm(net, o, "batch_norm1d", 1); }
 
 /* ---- softmax ---- */
 
@@ -7664,19 +7526,13 @@ static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_softmax_forward(const cnn__call *c)
-{
-    c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]);
-}
+{ c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]); }
 
 static void cnn__layer_softmax_backward(const cnn__call *c)
-{
-    c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y);
-}
+{ c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y); }
 
 static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
-{
-    return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column);
-}
+{ return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column); }
 
 static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
                                        int column)
@@ -7685,8 +7541,8 @@ static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channe
     cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
     for (k = 0; k < c->layer->in.channels; k++)
         cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                     (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                     cnn__layer_softmax_at(c, 0, k, row, column), k == channel ? "  <" : "");
+                     cnn__x_at(c, 0, k, row, column), cnn__layer_softmax_at(c, 0, k, row, column),
+                     k == channel ? "  <" : "");
 }
 
 static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7757,14 +7613,10 @@ static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options
 
 static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
 {
-    cnn_dropout_options o;
-    o.p = l->p;
-    if (o.p == 0)                           /* a sweep's first value, or forgotten: neither is .5 */
+    if (l->p == 0)                          /* a sweep's first value, or forgotten: neither is .5 */
         return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
                            ".p = CNN_ZERO for none");
-    if (!CNN__OPTIONS(&o, cnn__dropout_fields, f->label, f->error)) return 0;
-    l->p = o.p;
-    return 1;
+    return CNN__OPTIONS(&l->p, cnn__dropout_fields, f->label, f->error);   /* p: their only field */
 }
 
 static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
@@ -7795,10 +7647,9 @@ static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, i
 
 static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "%s\n  x = %.6f, y = %.6f\n", c->training
-                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x",
-                 (double)c->x[0][cnn__place(c->layer, 0, k, row, column)],
-                 cnn__layer_dropout_at(c, 0, k, row, column));
+    cnn__fprintf(out, "%s\n", c->training
+                 ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x");
+    cnn__explain_value(c, out, k, row, column);
 }
 
 static const cnn__kind cnn__dropout_kind = {
@@ -7830,30 +7681,22 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
 }
 
 static void cnn__layer_add_forward(const cnn__call *c)
-{
-    c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c));
-}
+{ c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
 
-/* Channels `first` .. of dy, or all of x behind them in y */
-static void cnn__copy_part(const cnn__call *c, float *to, const float *from, int channels,
-                           int first, int back)
+/* Channels `first` .. of dy become dx; dx NULL: not wanted. A cnn_copy_shape, here and below: batch,
+   channels, pixels; all channels where it is written and the first one there; the same of what is
+   read */
+static void cnn__copy_back(const cnn__call *c, float *dx, int first, int channels)
 {
-    cnn_copy_shape s;
-    s.batch = c->batch;
-    s.channels = channels;
-    s.pixels = c->layer->out.height * c->layer->out.width;
-    s.to_channels = back ? channels : c->layer->out.channels;
-    s.from_channels = back ? c->layer->out.channels : channels;
-    s.to_first = back ? 0 : first;
-    s.from_first = back ? first : 0;
-    c->b->copy_channels(c->b->context, &s, to, from);
+    int pixels = c->layer->out.height * c->layer->out.width;
+    cnn_copy_shape s = { c->batch, channels, pixels, channels, 0, c->layer->out.channels, first };
+    if (dx) c->b->copy_channels(c->b->context, &s, dx, c->dy);
 }
 
 static void cnn__layer_add_backward(const cnn__call *c)
 {
-    int k;
-    for (k = 0; k < 2; k++)
-        if (c->dx[k]) cnn__copy_part(c, c->dx[k], c->dy, c->layer->out.channels, 0, 1);
+    cnn__copy_back(c, c->dx[0], 0, c->layer->out.channels);
+    cnn__copy_back(c, c->dx[1], 0, c->layer->out.channels);
 }
 
 static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
@@ -7864,10 +7707,9 @@ static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int c
 
 static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, 0, k, row, column);
+    double a = cnn__x_at(c, 0, k, row, column), y = cnn__layer_add_at(c, 0, k, row, column);
     cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n", c->layer->inputs[1] + 1,
-                 (double)c->x[0][i], (double)c->x[1][i],
-                 cnn__layer_add_at(c, 0, k, row, column));
+                 a, (double)c->x[1][cnn__place(c->layer, 0, k, row, column)], y);
 }
 
 static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7901,15 +7743,18 @@ static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
 
 static void cnn__layer_concat_forward(const cnn__call *c)
 {
-    cnn__copy_part(c, c->y, c->x[0], c->layer->in.channels, 0, 0);
-    cnn__copy_part(c, c->y, c->x[1], c->layer->other.channels, c->layer->in.channels, 0);
+    int a = c->layer->in.channels, b = c->layer->other.channels;
+    int pixels = c->layer->out.height * c->layer->out.width;
+    cnn_copy_shape first = { c->batch, a, pixels, a + b, 0, a, 0 };
+    cnn_copy_shape second = { c->batch, b, pixels, a + b, a, b, 0 };
+    c->b->copy_channels(c->b->context, &first, c->y, c->x[0]);
+    c->b->copy_channels(c->b->context, &second, c->y, c->x[1]);
 }
 
 static void cnn__layer_concat_backward(const cnn__call *c)
 {
-    int first = c->layer->in.channels;
-    if (c->dx[0]) cnn__copy_part(c, c->dx[0], c->dy, first, 0, 1);
-    if (c->dx[1]) cnn__copy_part(c, c->dx[1], c->dy, c->layer->other.channels, first, 1);
+    cnn__copy_back(c, c->dx[0], 0, c->layer->in.channels);
+    cnn__copy_back(c, c->dx[1], c->layer->in.channels, c->layer->other.channels);
 }
 
 static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
@@ -7957,14 +7802,10 @@ static void cnn__add_join(cnn_net *net, const cnn__kind *kind, const char *type,
 }
 
 void cnn_add(cnn_net *net, int place)
-{
-    cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place);
-}
+{ cnn__add_join(net, &cnn__add_kind, "add", "cnn_add", place); }
 
 void cnn_concat(cnn_net *net, int place)
-{
-    cnn__add_join(net, &cnn__concat_kind, "concat", "cnn_concat", place);
-}
+{ cnn__add_join(net, &cnn__concat_kind, "concat", "cnn_concat", place); }
 
 /* ============================================================================================
    >>net   Building a list of layers and running it forward and backward. The net owns everything:
@@ -7993,8 +7834,6 @@ static int cnn__data_freed(cnn__data_memory *memory);
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o);
 /* its samples, one after the other, of a data set that reads them; NULL and an error */
 static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *batch);
-static int cnn__find_layer(const cnn_net *net, const char *name);
-static void cnn__no_such_key(cnn_net *net, const char *call, const char *what, const char *key);
 static int cnn__forward_next(cnn_net *net, cnn_loader *loader, cnn_batch *batch);
 /* its augmentation, and the keys of that */
 static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t *seed, uint64_t *epoch);
@@ -8017,7 +7856,7 @@ typedef struct cnn__flow { float *memory; int used; } cnn__flow;     /* room for
 /* The state of forward and backward passes. A network has two: one for training, one for looking (evaluating,
    predicting, checking; see "looking" below), so that a look changes nothing in training. */
 typedef struct cnn__pass {
-    int evaluating, no_grad;                /* dropout off; no gradients wanted                          */
+    int evaluating;                         /* dropout off                                               */
     int batch, has_loss;                    /* samples of the last forward pass; its loss was taken      */
     cnn_batch last;                         /* what cnn_forward was given for it                         */
     int *dealt;                             /* its order then, checked: (capacity), on the host          */
@@ -8026,9 +7865,10 @@ typedef struct cnn__pass {
     cnn_counters *counters;                 /* in backend memory, as are all below                       */
     float *gradients;                       /* the block of all parameters' gradients                    */
     /* for batches of up to `capacity` samples */
-    int capacity, index_capacity, backward_capacity;
+    int capacity;
     float *x, *dloss, *targets;
-    cnn__flow *flows; int flow_count;       /* gradients on their way back */
+    cnn__flow *flows; int flow_count;       /* gradients on their way back: a chain needs two, a place that several
+                                               layers read one more; each is taken when it is first needed */
     int *labels;
     int *order, order_room, order_next;     /* the numbers of samples; order_next: the counters' next_offset */
 } cnn__pass;
@@ -8064,7 +7904,7 @@ struct cnn_net {
     /* passes */
     cnn__pass pass, look;                   /* pass: in use; look: the one that waits                    */
     int looking, allow_tf32;                /* looking: 1 between cnn__begin_look and cnn__end_look      */
-    float *scale, *shift, *scaled;          /* scaled: both, on the host, as they were sent              */
+    float *scale, *scaled;                  /* the inputs' scale, and behind it their shift; scaled: on the host */
     float *trained_scale;                   /* the same for the bytes that it last trained on, or NULL   */
     /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
@@ -8072,7 +7912,7 @@ struct cnn_net {
     float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
     cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
-    cnn__resident *resident; int resident_count;
+    cnn__resident *resident; int resident_count, resident_room;
     /* training */
     cnn__optimizer optimizer; cnn_sgd_options sgd; cnn_adam_options adam;
     double lr, initial_lr;                  /* the rate; where the first schedule began, or -1 without one */
@@ -8112,7 +7952,7 @@ cnn_net *cnn_new(int channels, int height, int width)
         CNN_ON_ERROR(cnn_error(NULL));
         return NULL;
     }
-    net->input.channels = channels; net->input.height = height; net->input.width = width;
+    net->input = cnn__maps(channels, height, width);
     net->backend = *cnn_find_backend("simd");
     net->cross_entropy.ignore_index = CNN__IGNORED;
     net->initial_lr = -1;
@@ -8139,9 +7979,8 @@ static const char *cnn__label(const cnn__layer *layer, int number, cnn__text *te
 /* The square input size with which the last layer would get `features` values; 0 if none. */
 static int cnn__size_that_fits(const cnn_net *net, int features)
 {
-    cnn__fitter quiet = { NULL, "", NULL };
+    cnn__fitter quiet = { net, "", NULL };
     int size, i;
-    quiet.net = net;
     for (size = 1; size <= 512; size++) {
         cnn__dims d = cnn__maps(net->input.channels, size, size);
         for (i = 0; i < net->layer_count; i++) {
@@ -8195,9 +8034,8 @@ static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 
 /* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
-    cnn__fitter f;
+    cnn__fitter f = { net, label, &net->error };
     int i;
-    f.net = net; f.label = label; f.error = &net->error;
     if (net->ready)
         return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
                            "its parameters");
@@ -8355,20 +8193,9 @@ void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allo
 
 static const char *cnn__missing_entry(const cnn_backend *b)
 {
-#define CNN__MISSES(entry) if (!b->entry) return #entry
-    CNN__MISSES(alloc); CNN__MISSES(free); CNN__MISSES(upload); CNN__MISSES(download); CNN__MISSES(zero);
-    CNN__MISSES(conv2d_work); CNN__MISSES(conv2d_forward); CNN__MISSES(conv2d_backward);
-    CNN__MISSES(pool2d_forward); CNN__MISSES(pool2d_backward);
-    CNN__MISSES(linear_work); CNN__MISSES(linear_forward); CNN__MISSES(linear_backward);
-    CNN__MISSES(batch_norm_work); CNN__MISSES(batch_norm_forward); CNN__MISSES(batch_norm_backward);
-    CNN__MISSES(activation_forward); CNN__MISSES(activation_backward);
-    CNN__MISSES(prelu_forward); CNN__MISSES(prelu_backward);
-    CNN__MISSES(add); CNN__MISSES(copy_channels); CNN__MISSES(pad2d);
-    CNN__MISSES(softmax_forward); CNN__MISSES(softmax_backward);
-    CNN__MISSES(dropout_forward); CNN__MISSES(dropout_backward);
-    CNN__MISSES(softmax_cross_entropy); CNN__MISSES(mse);
-    CNN__MISSES(next_batch); CNN__MISSES(gather); CNN__MISSES(gather_rows);
-    CNN__MISSES(clip_grad_norm); CNN__MISSES(sgd_step); CNN__MISSES(adam_step);
+#define CNN__MISSES(entry) if (!b->entry) return #entry;
+    CNN__MISSES(alloc) CNN__MISSES(free) CNN__MISSES(upload) CNN__MISSES(download) CNN__MISSES(zero)
+    CNN__OPERATIONS(CNN__MISSES)
 #undef CNN__MISSES
     return NULL;
 }
@@ -8387,8 +8214,7 @@ static int cnn__open_backend(cnn_net *net)
                          "entries", b->name, missing);
     if (b->open) {
         b->context = b->open(cnn_num_threads(net), sentence, sizeof sentence);
-        if (!b->context)
-            return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
+        if (!b->context) return cnn__fail(net, "backend \"%s\" cannot start: %s", b->name, sentence);
     }
     cnn__open_pool(cnn_num_threads(net));                  /* for data sets that read their samples */
     net->opened = 1;
@@ -8415,9 +8241,7 @@ static void *cnn__backend_alloc(cnn_net *net, size_t count, size_t size, const c
 }
 
 static float *cnn__alloc_floats(cnn_net *net, size_t count, const char *what)
-{
-    return (float *)cnn__backend_alloc(net, count, sizeof(float), what);
-}
+{ return (float *)cnn__backend_alloc(net, count, sizeof(float), what); }
 
 static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 {
@@ -8428,18 +8252,21 @@ static void cnn__backend_free(cnn_net *net, void *pointer_to_pointer)
 }
 
 static void cnn__upload(cnn_net *net, void *to, const void *host, size_t bytes)
-{
-    net->backend.upload(net->backend.context, to, host, bytes);
-}
+{ net->backend.upload(net->backend.context, to, host, bytes); }
 
 static void cnn__fetch(cnn_net *net, void *host, const void *from, size_t bytes)
-{
-    net->backend.download(net->backend.context, host, from, bytes);
-}
+{ net->backend.download(net->backend.context, host, from, bytes); }
 
 static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
+{ net->backend.zero(net->backend.context, memory, bytes); }
+
+static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    net->backend.zero(net->backend.context, memory, bytes);
+    size_t bytes;
+    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
+    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
+    else cnn__fail(net, "out of memory");
+    return copy;
 }
 
 static cnn_counters cnn__read_counters(cnn_net *net)
@@ -8450,9 +8277,7 @@ static cnn_counters cnn__read_counters(cnn_net *net)
 }
 
 static void cnn__write_counters(cnn_net *net, const cnn_counters *c)
-{
-    cnn__upload(net, net->pass.counters, c, sizeof *c);
-}
+{ cnn__upload(net, net->pass.counters, c, sizeof *c); }
 
 /* ---- its parameters, in one block; layers fused into operations ---- */
 
@@ -8499,17 +8324,6 @@ static int cnn__list_tensors(cnn_net *net)
         cnn__place_tensors(net, i, net->buffers + net->layers[i].first_buffer, net->layers[i].buffer_count,
                            &net->state_size);
     return 1;
-}
-
-static void cnn__forget_tensors(cnn_net *net)
-{
-    cnn__free(net->tensors);
-    cnn__free(net->buffers);
-    cnn__free((void *)net->state);
-    net->tensors = net->buffers = NULL;
-    net->state = NULL;
-    net->tensor_count = net->buffer_count = net->state_count = 0;
-    net->parameter_count = net->state_size = 0;
 }
 
 /* One tensor's first values: a function of (seed, number of the tensor, element). */
@@ -8696,8 +8510,6 @@ static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *
     }
 }
 
-static float *cnn__download(cnn_net *net, const float *from, size_t count);
-
 static void cnn__weights_changed(cnn_net *net)
 {
     net->folded_now = 0;
@@ -8766,7 +8578,7 @@ static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
     if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
     for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
     c.y = op->y;
-    c.index = net->pass.no_grad ? NULL : op->index;
+    c.index = op->index;
     c.work = net->work;
     return c;
 }
@@ -8779,52 +8591,47 @@ static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 
 static void cnn__free_batch_memory(cnn_net *net)
 {
+    cnn__pass *p = &net->pass;
     int i;
-    cnn__backend_free(net, &net->pass.x);
-    cnn__backend_free(net, &net->pass.dloss);
-    cnn__backend_free(net, &net->pass.targets);
-    cnn__backend_free(net, &net->pass.labels);
-    cnn__free(net->pass.dealt);
-    net->pass.dealt = NULL;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].output);
-    net->pass.capacity = 0;
-    net->pass.batch = net->pass.has_loss = 0;                        /* there is no last forward pass any more */
+    cnn__backend_free(net, &p->x);
+    cnn__backend_free(net, &p->dloss);
+    cnn__backend_free(net, &p->targets);
+    cnn__backend_free(net, &p->labels);
+    cnn__free(p->dealt);
+    for (i = 0; i < net->op_count; i++) {
+        cnn__backend_free(net, &p->ops[i].output);
+        cnn__backend_free(net, &p->ops[i].index);
+    }
+    while (p->flow_count) cnn__backend_free(net, &p->flows[--p->flow_count].memory);
+    cnn__free(p->flows);
+    p->dealt = NULL; p->flows = NULL;
+    p->capacity = p->batch = p->has_loss = 0;              /* there is no last forward pass any more */
 }
 
-static void cnn__free_backward_memory(cnn_net *net)
+static int cnn__reserve_batch(cnn_net *net, int batch)
 {
-    while (net->pass.flow_count) cnn__backend_free(net, &net->pass.flows[--net->pass.flow_count].memory);
-    cnn__free(net->pass.flows);
-    net->pass.flows = NULL;
-    net->pass.backward_capacity = 0;
-}
-
-static void cnn__free_index_memory(cnn_net *net)
-{
-    int i;
-    for (i = 0; i < net->op_count; i++) cnn__backend_free(net, &net->pass.ops[i].index);
-    net->pass.index_capacity = 0;
-}
-
-static int cnn__reserve_outputs(cnn_net *net, int batch)
-{
-    size_t b = (size_t)batch, channels = (size_t)net->input.channels;
+    size_t b = (size_t)batch;
+    cnn__pass *p = &net->pass;
     int i;
     cnn__free_batch_memory(net);
-    net->pass.x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
-    net->pass.dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
-    net->pass.targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
-    net->pass.labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
-    net->pass.dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!net->pass.dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
+    p->x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
+    p->dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
+    p->targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
+    p->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
+    p->dealt = (int *)cnn__alloc(b, sizeof(int));
+    if (!p->dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
+    p->flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *p->flows);
+    if (!p->flows) cnn__fail(net, "out of memory for the gradients");
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
-        cnn__op *op = &net->pass.ops[i];
+        cnn__op *op = &p->ops[i];
+        size_t index = op->index_size * b + op->kept;
         op->output = cnn__alloc_floats(net, cnn__size(net->layers[op->last].out) * b, "the outputs");
+        if (index && !net->looking)
+            op->index = (unsigned char *)cnn__backend_alloc(net, index, 1, "what backward needs");
     }
-    if (!net->scale) net->scale = cnn__alloc_floats(net, channels, "the inputs");
-    if (!net->shift) net->shift = cnn__alloc_floats(net, channels, "the inputs");
-    net->pass.capacity = cnn__stopped(net) ? 0 : batch;
-    return !cnn__stopped(net);
+    if (!net->scale) net->scale = cnn__alloc_floats(net, 2 * (size_t)net->input.channels, "the inputs");
+    p->capacity = cnn__stopped(net) ? 0 : batch;
+    return p->capacity;
 }
 
 static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch may need more: sums are split otherwise */
@@ -8838,21 +8645,6 @@ static int cnn__reserve_work(cnn_net *net, int batch)      /* a smaller batch ma
     }
     if (!cnn__need_work(net, work)) return 0;
     net->work_batch = batch;
-    return 1;
-}
-
-static int cnn__reserve_index(cnn_net *net, int batch)     /* what forward leaves for backward */
-{
-    int i;
-    cnn__free_index_memory(net);
-    for (i = 0; i < net->op_count; i++) {
-        cnn__op *op = &net->pass.ops[i];
-        if (!op->index_size && !op->kept) continue;
-        op->index = (unsigned char *)cnn__backend_alloc(net, op->index_size * (size_t)batch + op->kept, 1,
-                                                        "what backward needs");
-        if (!op->index) return 0;
-    }
-    net->pass.index_capacity = batch;
     return 1;
 }
 
@@ -8877,21 +8669,8 @@ static int cnn__enough_values(cnn_net *net, int batch)     /* for mean and varia
 static int cnn__reserve(cnn_net *net, int batch)
 {
     return cnn__ready(net) && cnn__enough_values(net, batch)
-        && (batch <= net->pass.capacity || cnn__reserve_outputs(net, batch))
-        && (batch == net->work_batch || cnn__reserve_work(net, batch))
-        && (net->pass.no_grad || batch <= net->pass.index_capacity || cnn__reserve_index(net, batch));
-}
-
-/* Room for gradients on their way back: a chain needs two, a place that several layers read one more. They are taken
-   when they are needed for the first time. */
-static int cnn__reserve_backward(cnn_net *net)
-{
-    if (net->pass.batch <= net->pass.backward_capacity) return 1;
-    cnn__free_backward_memory(net);
-    net->pass.flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *net->pass.flows);
-    if (!net->pass.flows) return cnn__fail(net, "out of memory for the gradients");
-    net->pass.backward_capacity = net->pass.batch;
-    return 1;
+        && (batch <= net->pass.capacity || cnn__reserve_batch(net, batch))
+        && (batch == net->work_batch || cnn__reserve_work(net, batch));
 }
 
 /* ---- looking ----
@@ -8910,27 +8689,16 @@ static void cnn__swap_passes(cnn_net *net)
 /* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
-    cnn__pass *look;
-    int i;
+    cnn_counters **counters = &net->look.counters;
     if (!cnn__ready(net)) return 0;
-    look = &net->look;
-    if (!look->ops) {
-        look->ops = (cnn__op *)cnn__alloc((size_t)net->op_count + 1, sizeof *look->ops);
-        if (!look->ops) return cnn__fail(net, "out of memory for the network's layers");
-        memcpy(look->ops, net->pass.ops, sizeof *look->ops * (size_t)net->op_count);
-        for (i = 0; i < net->op_count; i++) {
-            cnn__op *op = &look->ops[i];
-            op->output = op->y = NULL; op->index = NULL;
-        }
-    }
-    if (!look->counters) {
-        look->counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
-        if (!look->counters) return 0;
-        cnn__zero(net, look->counters, sizeof(cnn_counters));
+    if (!*counters) {
+        *counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof **counters, "the counters");
+        if (!*counters) return 0;
+        cnn__zero(net, *counters, sizeof **counters);
     }
     if (!cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
-    net->pass.evaluating = net->pass.no_grad = 1;
+    net->pass.evaluating = 1;
     return 1;
 }
 
@@ -8939,8 +8707,6 @@ static void cnn__end_look(cnn_net *net) { cnn__swap_passes(net); }
 static void cnn__release_pass(cnn_net *net)
 {
     cnn__free_batch_memory(net);
-    cnn__free_backward_memory(net);
-    cnn__free_index_memory(net);
     cnn__backend_free(net, &net->pass.gradients);
     cnn__backend_free(net, &net->pass.counters);
     cnn__backend_free(net, &net->pass.order);
@@ -8959,38 +8725,25 @@ static void cnn__drop_resident(cnn_net *net, int i)
 /* Gives back all that cnn__make_ready and what followed it took. */
 static void cnn__release(cnn_net *net)
 {
-    if (net->opened) {
-        int ops = net->op_count;
-        cnn__release_pass(net);
-        cnn__swap_passes(net);
-        net->op_count = net->pass.ops ? ops : 0;                /* nobody may have looked */
-        cnn__release_pass(net);
-        cnn__swap_passes(net);
-        cnn__backend_free(net, &net->work);
-        cnn__backend_free(net, &net->scale);
-        cnn__backend_free(net, &net->shift);
-        cnn__backend_free(net, &net->parameters);
-        cnn__backend_free(net, &net->folded);
-        cnn__backend_free(net, &net->moment1);
-        cnn__backend_free(net, &net->moment2);
-        cnn__backend_free(net, &net->spans);
-        cnn__backend_free(net, &net->staged);
-        cnn__backend_free(net, &net->class_weight_sent);
-        while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
-        if (net->backend.close) net->backend.close(net->backend.context);
-        cnn__close_pool();
-    }
+    void *const blocks[] = { &net->work, &net->scale, &net->parameters, &net->folded, &net->moment1, &net->moment2,
+                             &net->spans, &net->staged, &net->class_weight_sent };
+    size_t i;
+    cnn__release_pass(net);
+    cnn__swap_passes(net);
+    cnn__release_pass(net);
+    cnn__swap_passes(net);
+    for (i = 0; i < sizeof blocks / sizeof *blocks; i++) cnn__backend_free(net, blocks[i]);
+    while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
+    if (net->opened && net->backend.close) net->backend.close(net->backend.context);
+    if (net->opened) cnn__close_pool();
     cnn__free(net->scaled);
-    cnn__free(net->resident);
-    cnn__free(net->pass.ops);
     cnn__free(net->folds);
-    cnn__forget_tensors(net);
-    net->scaled = NULL; net->resident = NULL; net->pass.ops = NULL; net->folds = NULL;
-    net->op_count = net->opened = 0;
-    net->folded_size = 0;
-    net->folded_now = 0;
-    net->staged_size = 0;
-    net->work_batch = 0;
+    cnn__free(net->tensors);
+    cnn__free(net->buffers);
+    cnn__free((void *)net->state);
+    net->scaled = NULL; net->folds = NULL; net->tensors = net->buffers = NULL; net->state = NULL;
+    net->op_count = net->tensor_count = net->buffer_count = net->state_count = net->opened = 0;
+    net->parameter_count = net->state_size = 0;
 }
 
 static int cnn__make_ready(cnn_net *net)
@@ -8998,9 +8751,11 @@ static int cnn__make_ready(cnn_net *net)
     if (!net->layer_count) return cnn__fail(net, "the network has no layers");
     if (!cnn__list_tensors(net)) return 0;
     net->pass.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->pass.ops);
-    if (!net->pass.ops) return cnn__fail(net, "out of memory for the network's layers");
+    net->look.ops = (cnn__op *)cnn__alloc((size_t)net->layer_count, sizeof *net->look.ops);
+    if (!net->pass.ops || !net->look.ops) return cnn__fail(net, "out of memory for the network's layers");
     if (!cnn__open_backend(net)) return 0;
     cnn__fuse(net);
+    memcpy(net->look.ops, net->pass.ops, sizeof *net->look.ops * (size_t)net->op_count);
     return cnn__find_folds(net) && cnn__init_parameters(net);
 }
 
@@ -9022,6 +8777,7 @@ void cnn_free(cnn_net *net)
     cnn__release(net);
     cnn__free(net->layers);
     cnn__free(net->history);
+    cnn__free(net->resident);
     cnn__free(net->staging);
     cnn__free(net->reading.bytes);
     cnn__free(net->class_weight);
@@ -9034,9 +8790,7 @@ void cnn_free(cnn_net *net)
 /* ---- forward ---- */
 
 static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y = x */
-{
-    return l->training_only && net->pass.evaluating;
-}
+{ return l->training_only && net->pass.evaluating; }
 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
 static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
@@ -9045,20 +8799,11 @@ static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
     c.layer->kind->forward(&c);
 }
 
-/* The same again, or to look: no buffer is moved. */
-static void cnn__look_forward(cnn_net *net, cnn__op *op, int batch)
-{
-    cnn__call c = cnn__call_of(net, op, batch);
-    if (c.training) memset(c.buffers, 0, sizeof c.buffers);
-    c.layer->kind->forward(&c);
-}
-
 /* From dy to op->dx; adds to the gradients of what is not frozen. */
 static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
 {
     cnn__call c = cnn__call_of(net, op, batch);
     c.dy = dy;
-    c.index = op->index;
     c.layer->kind->backward(&c);
 }
 
@@ -9093,25 +8838,17 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
-        for (k = 0; k < l->input_count; k++)
-            op->x[k] = cnn__output_of(net, cnn__op_at(net, l->inputs[k]));
+        for (k = 0; k < l->input_count; k++) op->x[k] = cnn__output_of(net, cnn__op_at(net, l->inputs[k]));
         op->y = cnn__does_nothing(net, l) ? (float *)op->x[0] : op->output;
         if (net->looking && net->folded_now && net->folds[i].op.last >= 0) i = cnn__run_fold(net, i, batch);
         else if (op->y == op->output) cnn__op_forward(net, op, batch);
     }
 }
 
-/* A data set that was freed takes its copies along. */
-static void cnn__drop_freed(cnn_net *net)
-{
-    int i;
-    for (i = net->resident_count - 1; i >= 0; i--) if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
-}
-
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
 static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part part, const void *host, size_t bytes)
 {
-    cnn__resident *larger;
+    cnn__resident *copy;
     int i;
     if (net->backend.reads_host || !host) return host;
     for (i = net->resident_count - 1; i >= 0; i--) {
@@ -9119,44 +8856,36 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
         if (net->resident[i].host == host) return net->resident[i].memory;
         cnn__drop_resident(net, i);                        /* the data set has been given another array */
     }
-    larger = (cnn__resident *)cnn__alloc((size_t)net->resident_count + 1, sizeof *larger);
-    if (!larger) return cnn__fail(net, "out of memory for the data set"), (const void *)NULL;
-    if (net->resident) memcpy(larger, net->resident, sizeof *larger * (size_t)net->resident_count);
-    cnn__free(net->resident);
-    net->resident = larger;
-    larger += net->resident_count;
-    larger->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
-    if (!larger->memory) return NULL;
-    larger->of = cnn__data_keep(data);
-    larger->part = part;
-    larger->host = host;
-    cnn__upload(net, larger->memory, host, bytes);
+    net->resident = (cnn__resident *)cnn__grow(net->resident, net->resident_count, &net->resident_room, sizeof *copy);
+    if (net->resident_count == net->resident_room) cnn__fail(net, "out of memory for the data set");
+    if (cnn__stopped(net)) return NULL;
+    copy = &net->resident[net->resident_count];
+    copy->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
+    if (!copy->memory) return NULL;
+    copy->of = cnn__data_keep(data);
+    copy->part = part;
+    copy->host = host;
+    cnn__upload(net, copy->memory, host, bytes);
     net->resident_count++;
-    return larger->memory;
+    return copy->memory;
 }
 
 /* Sent batch by batch: the backend does not read the host, and nobody has said that the arrays stay as they are. */
 static int cnn__is_sent(const cnn_net *net, const cnn_data *data)
-{
-    return !net->backend.reads_host && !cnn__data_stays(data);
-}
-
-static int cnn__need_staging(cnn_net *net, size_t bytes)   /* host memory in which a batch is put together */
-{
-    if (bytes <= net->staging_size) return 1;
-    cnn__free(net->staging);
-    net->staging = cnn__alloc(bytes, 1);
-    net->staging_size = net->staging ? bytes : 0;
-    if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
-    return net->staging != NULL;
-}
+{ return !net->backend.reads_host && !cnn__data_stays(data); }
 
 /* The batch's rows, of `size` bytes each, one after the other on the host; NULL and an error without memory */
 static void *cnn__stage(cnn_net *net, const void *from, int batch, size_t size)
 {
+    size_t bytes = size * (size_t)batch;
     int n;
-    if (!cnn__need_staging(net, size * (size_t)batch)) return NULL;
-    for (n = 0; n < batch; n++)
+    if (bytes > net->staging_size) {
+        cnn__free(net->staging);
+        net->staging = cnn__alloc(bytes, 1);
+        net->staging_size = net->staging ? bytes : 0;
+        if (!net->staging) cnn__fail(net, "out of memory: a batch of samples needs %.1f MB", (double)bytes / 1e6);
+    }
+    for (n = 0; net->staging && n < batch; n++)
         memcpy((char *)net->staging + size * (size_t)n, (const char *)from + size * (size_t)net->pass.dealt[n], size);
     return net->staging;
 }
@@ -9178,18 +8907,25 @@ static const void *cnn__send_samples(cnn_net *net, const cnn_batch *batch, const
     return net->staged;
 }
 
+/* Scale and shift of the channels, one behind the other in *to; 1, or 0 and an error without memory */
+static int cnn__keep_scale(cnn_net *net, float **to, const float *scale, const float *shift)
+{
+    size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
+    if (!*to) *to = (float *)cnn__alloc(2 * channels, sizeof(float));
+    if (!*to) return cnn__fail(net, "out of memory for the inputs' scale");
+    memcpy(*to, scale, size);
+    memcpy(*to + channels, shift, size);
+    return 1;
+}
+
 /* All batches of a data set have the same scale, so it is sent with the first of them. */
 static void cnn__send_scale(cnn_net *net, const cnn_data *data)
 {
     size_t channels = (size_t)data->channels, size = sizeof(float) * channels;
     if (net->scaled && !memcmp(net->scaled, data->scale, size) && !memcmp(net->scaled + channels, data->shift, size))
         return;
-    if (!net->scaled) net->scaled = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->scaled) { cnn__fail(net, "out of memory for the inputs' scale"); return; }
-    memcpy(net->scaled, data->scale, size);
-    memcpy(net->scaled + channels, data->shift, size);
-    cnn__upload(net, net->scale, data->scale, size);
-    cnn__upload(net, net->shift, data->shift, size);
+    if (!cnn__keep_scale(net, &net->scaled, data->scale, data->shift)) return;
+    cnn__upload(net, net->scale, net->scaled, 2 * size);
 }
 
 /* The samples of the next batches: one batch's, or a whole epoch's, after which nothing is sent from batch to batch. */
@@ -9270,17 +9006,6 @@ static cnn_augment_options cnn__augment(cnn_net *net, const cnn_batch *batch)
     return o;
 }
 
-/* The scale of bytes that it trains on: for cnn_predict_bytes. 1, or 0 and an error without memory. */
-static int cnn__remember_scale(cnn_net *net, const float *scale, const float *shift)
-{
-    size_t channels = (size_t)net->input.channels, size = sizeof(float) * channels;
-    if (!net->trained_scale) net->trained_scale = (float *)cnn__alloc(2 * channels, sizeof(float));
-    if (!net->trained_scale) return cnn__fail(net, "out of memory for the inputs' scale");
-    memcpy(net->trained_scale, scale, size);
-    memcpy(net->trained_scale + channels, shift, size);
-    return 1;
-}
-
 /* order_sent: the batch is the next one of the order that was sent last */
 static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
 {
@@ -9289,6 +9014,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     cnn_gather_shape s;
     const void *samples;
     size_t size;
+    int i;
     if (!cnn__usable_batch(net, batch) || !cnn__reserve(net, batch->size)) return;
     net->pass.batch = net->pass.has_loss = 0;
     if (!cnn__take_order(net, batch)) return;
@@ -9298,7 +9024,8 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     s.packed = data->read || cnn__is_sent(net, data);
     size = cnn__size(net->input) * (data->floats ? sizeof(float) : 1);
     samples = data->bytes ? (const void *)data->bytes : data->floats;
-    cnn__drop_freed(net);
+    for (i = net->resident_count - 1; i >= 0; i--)         /* a data set that was freed takes its copies along */
+        if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
     if (s.packed) samples = cnn__send_samples(net, batch, samples, size);
     else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
     if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
@@ -9306,14 +9033,15 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     if (cnn__stopped(net)) return;
     s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
-        if (!data->floats && !cnn__remember_scale(net, data->scale, data->shift)) return;
+        if (!data->floats && !cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
         if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
     }
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
     net->pass.order_next += batch->size;
     b->gather(b->context, net->pass.counters, &s, net->pass.x, data->floats ? NULL : (const unsigned char *)samples,
-              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale, net->shift);
+              data->floats ? (const float *)samples : NULL, net->pass.order, net->scale,
+              net->scale + net->input.channels);
     cnn__run(net, batch->size);
     net->pass.last = *batch;
 }
@@ -9351,7 +9079,7 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
 {
     const cnn_data *data = batch->data;
     int n, outputs = (int)cnn__outputs(net), limit = data->classes < outputs ? data->classes : outputs;
-    if (!data->labels) return NULL;
+    if (cnn__stopped(net) || !data->labels) return NULL;
     for (n = 0; n < batch->size; n++) {
         int label = data->labels[net->pass.dealt[n]];
         if ((label >= 0 && label < limit) || (ignored && label == *ignored)) continue;
@@ -9368,11 +9096,10 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
 {
     const cnn_data *data = batch->data;
     int outputs = (int)cnn__outputs(net);
-    if (data->outputs != outputs) {
+    if (data->outputs != outputs)
         cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
                   data->name, data->outputs, outputs);
-        return NULL;
-    }
+    if (cnn__stopped(net)) return NULL;
     cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
     return net->pass.targets;
 }
@@ -9383,35 +9110,32 @@ static const cnn__field cnn__cross_entropy_fields[] = {
     CNN__INT(cnn_cross_entropy_options, probabilities, 0)
 };
 
+static int cnn__usable_cross_entropy(cnn_net *net, const cnn_cross_entropy_options *o)
+{
+    int k;
+    if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1))
+        return cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                         (double)o->label_smoothing);
+    if (!o->weight != !o->classes || o->classes < 0)
+        return cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
+                         "classes is %d", o->classes);
+    for (k = 0; k < o->classes; k++)
+        if (!(o->weight[k] >= 0 && o->weight[k] - o->weight[k] == 0))
+            return cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                             (double)o->weight[k]);
+    return 1;
+}
+
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
     float *weight = NULL;
-    int k;
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
-    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1)) {
-        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                  (double)o.label_smoothing);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)
+        || !cnn__usable_cross_entropy(net, &o))
         return;
-    }
-    if (!o.weight != !o.classes || o.classes < 0) {
-        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
-                  "is %d", o.classes);
-        return;
-    }
-    for (k = 0; k < o.classes; k++) {
-        if (o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0) continue;
-        cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                  (double)o.weight[k]);
-        return;
-    }
-    if (o.classes) {
-        weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
-        if (!weight) {
-            cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
-            return;
-        }
-        memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
-    }
+    if (o.classes) weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
+    if (weight) memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
+    else if (o.classes) cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
+    if (cnn__stopped(net)) return;
     cnn__free(net->class_weight);
     if (net->opened) cnn__backend_free(net, &net->class_weight_sent);
     net->class_weight = weight;
@@ -9439,10 +9163,9 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     const int *labels;
     const float *targets = NULL;
     int outputs, soft;
-    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch)) return;
+    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch) || !cnn__cross_entropy_now(net, &o)) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    if (!cnn__cross_entropy_now(net, &o)) return;
     soft = data->targets && (o.probabilities || !data->labels);
     if (!data->labels && !data->targets)
         cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
@@ -9454,12 +9177,11 @@ void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
     else if (o.weight && o.classes != outputs)
         cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
                   "each", o.classes, outputs);
-    if (cnn__stopped(net)) return;
     labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
-    if (soft && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
+    if (soft) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
     if (cnn__stopped(net)) return;
     net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
-                                       net->pass.no_grad ? NULL : net->pass.dloss, cnn__last_output(net), targets,
+                                       net->looking ? NULL : net->pass.dloss, cnn__last_output(net), targets,
                                        labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
@@ -9478,11 +9200,10 @@ void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
     else if (!data->targets && data->classes > outputs)
         cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
                   data->classes, outputs);
-    if (data->targets && !cnn__stopped(net)) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
-    if (cnn__stopped(net)) return;
+    if (data->targets) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
     labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
     if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->pass.counters, net->pass.no_grad ? NULL : net->pass.dloss,
+    net->backend.mse(net->backend.context, net->pass.counters, net->looking ? NULL : net->pass.dloss,
                      cnn__last_output(net), targets, labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
@@ -9493,13 +9214,6 @@ void cnn_zero_grad(cnn_net *net)
 {
     if (!cnn__ready(net)) return;
     cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
-}
-
-static int cnn__learns(const cnn__layer *l)
-{
-    int i;
-    for (i = 0; i < l->tensor_count; i++) if (!l->frozen[i]) return 1;
-    return 0;
 }
 
 /* The operation that gives op its input k; NULL: the samples */
@@ -9515,9 +9229,11 @@ static int cnn__find_learners(cnn_net *net)
     int any = 0, i, k;
     for (i = 0; i < net->op_count; i++) {
         cnn__op *op = &net->pass.ops[i], *from;
-        op->wants_gradient = cnn__learns(&net->layers[op->first]);
-        for (k = 0; k < net->layers[op->first].input_count; k++)
-            if ((from = cnn__producer(net, op, k)) != NULL && from->wants_gradient) op->wants_gradient = 1;
+        const cnn__layer *l = &net->layers[op->first];
+        op->wants_gradient = 0;
+        for (k = 0; k < l->tensor_count; k++) op->wants_gradient |= !l->frozen[k];
+        for (k = 0; k < l->input_count; k++)
+            if ((from = cnn__producer(net, op, k)) != NULL) op->wants_gradient |= from->wants_gradient;
         any |= op->wants_gradient;
         op->dy = NULL;
     }
@@ -9535,7 +9251,7 @@ static float *cnn__take_flow(cnn_net *net)                 /* NULL and an error 
         size_t size = cnn__size(net->layers[net->pass.ops[i].last].out);
         if (i != net->layers[net->layer_count - 1].op && size > most) most = size;         /* that one has dloss */
     }
-    flow->memory = cnn__alloc_floats(net, most * (size_t)net->pass.backward_capacity, "the gradients");
+    flow->memory = cnn__alloc_floats(net, most * (size_t)net->pass.capacity, "the gradients");
     flow->used = flow->memory != NULL;
     net->pass.flow_count += flow->used;
     return flow->memory;
@@ -9579,17 +9295,13 @@ void cnn_backward(cnn_net *net)
 {
     int i;
     if (cnn__stopped(net)) return;
-    if (!net->pass.has_loss || net->pass.no_grad) {
+    if (!net->pass.has_loss)
         cnn__fail(net, "cnn_backward: there is no loss to go back from; call cnn_forward, then cnn_cross_entropy or "
                   "cnn_mse_loss, then cnn_backward");
-        return;
-    }
-    if (!cnn__reserve_backward(net)) return;
-    if (!cnn__find_learners(net) && net->tensor_count) {   /* PyTorch: "element 0 of tensors does not require grad" */
+    else if (!cnn__find_learners(net) && net->tensor_count)    /* PyTorch: "... does not require grad" */
         cnn__fail(net, "cnn_backward: all %d parameters are frozen, so there is nothing to learn; call "
                   "cnn_requires_grad(net, key, 1) for those that shall", net->tensor_count);
-        return;
-    }
+    if (cnn__stopped(net)) return;
     for (i = 0; i < net->pass.flow_count; i++) net->pass.flows[i].used = 0;
     i = net->layers[net->layer_count - 1].op;
     if (i >= 0) net->pass.ops[i].dy = net->pass.dloss;
@@ -9614,27 +9326,15 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.x[0] = x;
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
-        if (one.y) cnn__look_forward(net, &one, net->pass.batch);
+        if (one.y) {
+            cnn__call c = cnn__call_of(net, &one, net->pass.batch);
+            if (c.training) memset(c.buffers, 0, sizeof c.buffers);        /* it has moved them already */
+            c.layer->kind->forward(&c);
+        }
         cnn__backend_free(net, own);
         x = *own = one.y;
     }
     return *own;
-}
-
-static const float *cnn__input_of(cnn_net *net, int i, int k, float **own)       /* layer i's input k */
-{
-    int from = net->layers[i].inputs[k];
-    *own = NULL;
-    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
-}
-
-static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
-{
-    size_t bytes;
-    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
-    if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
-    else cnn__fail(net, "out of memory");
-    return copy;
 }
 
 /* ---- every number by name ---- */
@@ -9747,9 +9447,7 @@ int cnn_shape(cnn_net *net, const char *key, int shape[4])
 }
 
 const char *cnn_key(cnn_net *net, int i)
-{
-    return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL;
-}
+{ return cnn__ready(net) && i >= 0 && i < net->tensor_count ? net->tensors[i].key : NULL; }
 
 size_t cnn_num_parameters(cnn_net *net)
 {
@@ -9761,9 +9459,7 @@ size_t cnn_num_parameters(cnn_net *net)
 }
 
 const char *cnn_layer_name(const cnn_net *net, int i)
-{
-    return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL;
-}
+{ return net && i >= 0 && i < net->layer_count ? net->layers[i].name : NULL; }
 
 /* ============================================================================================
    >>train   Learning, and what was learned: optimizers, schedules of the learning rate, evaluating and
@@ -9782,11 +9478,13 @@ static void cnn__put_lr(cnn_net *net, double lr)          /* only the host chang
     if (net->ready) cnn__upload(net, &net->pass.counters->lr, &lr, sizeof lr);
 }
 
+/* Checks what all optimizers have; 0: that, or something before it, is an error. */
 static int cnn__usable_rates(cnn_net *net, const char *call, float lr, float weight_decay)
 {
-    if (lr >= 0 && weight_decay >= 0) return 1;
-    return cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
-                     (double)weight_decay);
+    if (!(lr >= 0 && weight_decay >= 0))
+        cnn__fail(net, "%s: needs a learning rate and a weight decay of at least 0, not %g and %g", call, (double)lr,
+                  (double)weight_decay);
+    return !cnn__stopped(net);
 }
 
 /* A second call is a new optimizer, as in PyTorch: whatever the old one counted or remembered begins anew, or half
@@ -9815,11 +9513,9 @@ static const cnn__field cnn__sgd_fields[] = {
 void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 {
     if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__sgd_fields, "cnn_sgd", &net->error)) return;
-    if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0)) {
+    if (!(o.momentum >= 0) || (o.nesterov && o.momentum == 0))
         cnn__fail(net, "cnn_sgd: momentum must be at least 0, and above 0 for Nesterov's, but is %g",
                   (double)o.momentum);
-        return;
-    }
     if (!cnn__usable_rates(net, "cnn_sgd", o.lr, o.weight_decay)) return;
     net->sgd = o;
     cnn__new_optimizer(net, CNN__SGD, o.lr);
@@ -9827,11 +9523,9 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
 
 static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
 {
-    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0)) {
+    if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0))
         cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
                   (double)o.beta1, (double)o.beta2, (double)o.eps);
-        return;
-    }
     if (!cnn__usable_rates(net, call, o.lr, o.weight_decay)) return;
     net->adam = o;
     cnn__new_optimizer(net, optimizer, o.lr);
@@ -9859,11 +9553,8 @@ void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
 void cnn_set_lr(cnn_net *net, float lr)
 {
     if (cnn__stopped(net)) return;
-    if (!(lr >= 0 && lr - lr == 0)) {
-        cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
-        return;
-    }
-    cnn__put_lr(net, (double)lr);
+    if (lr >= 0 && lr - lr == 0) cnn__put_lr(net, (double)lr);
+    else cnn__fail(net, "cnn_set_lr: the learning rate must be a finite number of at least 0, not %g", (double)lr);
 }
 
 float cnn_lr(const cnn_net *net) { return cnn__stopped(net) ? 0 : (float)net->lr; }
@@ -9905,9 +9596,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
 /* ---- schedules ---- */
 
 static double cnn__cosine(double from, double to, double share)            /* half a cosine wave */
-{
-    return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2;
-}
+{ return to + (from - to) * (1 + cos(3.14159265358979323846 * share)) / 2; }
 
 static double cnn__one_cycle_at(const cnn_one_cycle_lr_options *o, long t)
 {
@@ -10001,12 +9690,9 @@ void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 void cnn_scheduler_step(cnn_net *net)
 {
     if (cnn__stopped(net)) return;
-    if (!net->schedule) {
-        cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
-                  "cnn_one_cycle_lr");
-        return;
-    }
-    cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
+    if (net->schedule) cnn__put_lr(net, cnn__next_lr(net, ++net->schedule_steps));
+    else cnn__fail(net, "cnn_scheduler_step: the network has no schedule; call cnn_step_lr, cnn_cosine_lr or "
+                   "cnn_one_cycle_lr");
 }
 
 /* ---- a step ---- */
@@ -10014,10 +9700,9 @@ void cnn_scheduler_step(cnn_net *net)
 static void cnn__clip(cnn_net *net, float max_norm)        /* does not read the norm: that would wait for the step */
 {
     if (!cnn__ready(net)) return;
-    if (!(max_norm > 0)) { cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g",
-                                     (double)max_norm); return; }
-    net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients, net->parameter_count,
-                                net->spans, net->tensor_count, max_norm);
+    if (!(max_norm > 0)) cnn__fail(net, "cnn_clip_grad_norm: max_norm must be above 0, not %g", (double)max_norm);
+    else net->backend.clip_grad_norm(net->backend.context, net->pass.counters, net->pass.gradients,
+                                     net->parameter_count, net->spans, net->tensor_count, max_norm);
 }
 
 float cnn_clip_grad_norm(cnn_net *net, float max_norm)
@@ -10061,17 +9746,10 @@ void cnn_step(cnn_net *net)
 void cnn_train(cnn_net *net) { if (net) net->pass.evaluating = 0; }
 void cnn_eval(cnn_net *net) { if (net) net->pass.evaluating = 1; }
 
-float cnn_loss(cnn_net *net)
-{
-    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
-    return (float)cnn__read_counters(net).loss;
-}
+static int cnn__has_result(cnn_net *net) { return !cnn__stopped(net) && net->ready && cnn__sync(net); }
 
-int cnn_correct(cnn_net *net)
-{
-    if (cnn__stopped(net) || !net->ready || !cnn__sync(net)) return 0;
-    return cnn__read_counters(net).correct;
-}
+float cnn_loss(cnn_net *net) { return cnn__has_result(net) ? (float)cnn__read_counters(net).loss : 0; }
+int cnn_correct(cnn_net *net) { return cnn__has_result(net) ? cnn__read_counters(net).correct : 0; }
 
 /* ---- evaluating and predicting ---- */
 
@@ -10129,9 +9807,7 @@ static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data
 }
 
 static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *loss)
-{
-    cnn__take_loss(net, batch, *(cnn_loss_kind *)loss);
-}
+{ cnn__take_loss(net, batch, *(cnn_loss_kind *)loss); }
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
@@ -10250,7 +9926,7 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
     if (!both) cnn__fail(net, "out of memory for the inputs' scale");
     else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
-        cnn__remember_scale(net, both, both + channels);
+        cnn__keep_scale(net, &net->trained_scale, both, both + channels);
     cnn__free(both);
 }
 
@@ -10349,14 +10025,8 @@ static void cnn__log_epoch(FILE *log, const cnn_epoch *e, int epochs, int tested
 /* ---- the doctor: what a lecturer would say on looking over a student's shoulder ---- */
 
 enum {
-    CNN__SAID_SOFTMAX = 1,
-    CNN__SAID_UNSCALED = 2,
-    CNN__SAID_NAN = 4,
-    CNN__SAID_STUCK = 8,
-    CNN__SAID_DEAD = 16,
-    CNN__SAID_RATE = 32,
-    CNN__SAID_OVERFIT = 64,
-    CNN__SAID_CLASSES = 128
+    CNN__SAID_SOFTMAX = 1, CNN__SAID_UNSCALED = 2, CNN__SAID_NAN = 4, CNN__SAID_STUCK = 8, CNN__SAID_DEAD = 16,
+    CNN__SAID_RATE = 32, CNN__SAID_OVERFIT = 64, CNN__SAID_CLASSES = 128
 };
 
 typedef struct cnn__doctor { FILE *out; int said; double best_loss; } cnn__doctor;
@@ -10539,15 +10209,13 @@ static int cnn__usable_fit(cnn_net *net, const cnn_data *test, const cnn_fit_opt
 {
     if (!cnn__usable_loss_kind(net, "cnn_fit", o->loss)) return 0;
     if (o->epochs < 0) return cnn__fail(net, "cnn_fit: epochs must be at least 0, not %d", o->epochs);
-    if (o->batch_size < 1)
-        return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
+    if (o->batch_size < 1) return cnn__fail(net, "cnn_fit: batch_size must be at least 1, not %d", o->batch_size);
     if (o->test_batch_size < 1)
         return cnn__fail(net, "cnn_fit: test_batch_size must be at least 1, not %d", o->test_batch_size);
     if (o->clip_grad_norm < 0)
         return cnn__fail(net, "cnn_fit: clip_grad_norm must be above 0, or 0 for no clipping, not %g",
                          (double)o->clip_grad_norm);
-    if (o->patience < 0)
-        return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
+    if (o->patience < 0) return cnn__fail(net, "cnn_fit: patience must be at least 1 epoch, not %d", o->patience);
     if ((o->patience || o->keep_best) && !test)
         return cnn__fail(net, "cnn_fit: .patience and .keep_best judge an epoch by the test data, but there is none; "
                          "hold some samples back with cnn_random_split");
@@ -14856,19 +14524,18 @@ int cnn_export_c(cnn_net *net, const char *path, const char *name)
 
 /* ---- summary ---- */
 
-static size_t cnn__layer_parameters(const cnn_net *net, int layer)
+static double cnn__layer_parameters(const cnn__layer *l)   /* how many numbers; more layers may still be added */
 {
-    const cnn__layer *l = &net->layers[layer];
-    size_t sum = 0;
-    int i;
-    for (i = 0; i < l->tensor_count; i++) sum += net->tensors[l->first_tensor + i].count;
+    cnn__tensor t[CNN__TENSORS];
+    double sum = 0, count;
+    int tensors = l->kind->tensors ? l->kind->tensors(l, t) : 0, k, i;
+    for (k = 0; k < tensors; k++, sum += count)
+        for (count = 1, i = 0; i < t[k].ndim; i++) count *= t[k].shape[i];
     return sum;
 }
 
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
-{
-    return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0;
-}
+{ return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0; }
 
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
@@ -14918,7 +14585,6 @@ void cnn_summary(cnn_net *net, FILE *out)
     int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
-    if (!net->ready && !cnn__list_tensors(net)) { cnn__forget_tensors(net); return; }      /* for this table alone */
     all_bytes = 4.0 * (double)cnn__size(net->input);
     for (i = 0; i < net->layer_count; i++) {
         all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
@@ -14938,14 +14604,28 @@ void cnn_summary(cnn_net *net, FILE *out)
                      4.0 * (double)cnn__size(net->input), 1);
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double p = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        double p = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
         cnn__row_label(net, i, &label);
         cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
         all_work += m;
         all_parameters += p;
     }
     cnn__summary_row(out, &width, "    total, for one sample", "", all_parameters, all_work, all_bytes, 0);
-    if (!net->ready) cnn__forget_tensors(net);             /* more layers may follow */
+}
+
+static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
+
+/* x: layer `number`'s inputs, the first `samples` of the batch, copied to the host; the caller frees them. */
+static void cnn__download_inputs(cnn_net *net, int number, int samples, float *x[CNN__INPUTS])
+{
+    const cnn__layer *l = &net->layers[number];
+    int k;
+    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
+        float *own = NULL;
+        const float *from = l->inputs[k] < 0 ? net->pass.x : cnn__activation_of(net, l->inputs[k], &own);
+        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)samples);
+        cnn__backend_free(net, &own);
+    }
 }
 
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
@@ -14985,8 +14665,6 @@ static double cnn__check_loss(const cnn__call *c, int n0, int n1)
 
 /* NaN is the worst */
 static int cnn__is_worse(double error, double worst) { return worst == worst && !(error <= worst); }
-
-static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
 /* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: how many
    values a sample of that input has; 0 for a parameter */
@@ -15034,8 +14712,9 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. */
-static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float *const *dx)
+/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. The
+   caller frees dx. */
+static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float **dx)
 {
     const cnn__layer *l = &net->layers[op->first];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch;
@@ -15047,7 +14726,6 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
     }
     op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
-    net->pass.no_grad = 0;
     if (!cnn__stopped(net)) {
         for (k = 0; k < l->input_count; k++)
             cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
@@ -15055,14 +14733,12 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, gradient, net->pass.batch);
-        for (k = 0; k < l->input_count; k++)
-            cnn__fetch(net, dx[k], op->dx[k], sizeof **dx * cnn__input_size(l, k) * batch);
+        for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
     cnn__backend_free(net, &op->index);
-    net->pass.no_grad = 1;
     return !cnn__stopped(net);
 }
 
@@ -15071,17 +14747,11 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     static const char *const names[CNN__INPUTS] = { "input", "other" };
     const cnn__layer *l = &net->layers[number];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
-    float *own, *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
+    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
     cnn__moments *moments = NULL;
     cnn__op op = cnn__op_of(net, number);
     int k;
-    for (k = 0; k < l->input_count; k++) {
-        const float *from = cnn__input_of(net, number, k, &own);
-        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * batch);
-        cnn__backend_free(net, &own);
-        dx[k] = (float *)cnn__alloc(cnn__input_size(l, k) * batch, sizeof **dx);
-        if (!dx[k]) cnn__fail(net, "out of memory");
-    }
+    cnn__download_inputs(net, number, net->pass.batch, x);
     dy = (float *)cnn__alloc(outs, sizeof *dy);
     if (!dy) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
@@ -15119,8 +14789,7 @@ static int cnn__begin_gradcheck(cnn_net *net)
     c.batch_offset = c.next_offset = 0;
     net->pass.order_next = 0;
     cnn__write_counters(net, &c);
-    if (!net->pass.gradients)
-        net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
+    if (!net->pass.gradients) net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
     return 1;
 }
 
@@ -15146,19 +14815,12 @@ cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int sam
 
 /* ---- learning curves ---- */
 
-typedef enum cnn__curve { CNN__TRAIN_LOSS, CNN__TEST_LOSS, CNN__TRAIN_ACCURACY, CNN__TEST_ACCURACY } cnn__curve;
-
-/* Infinite, which is not drawn, where an epoch was not tested. */
-static double cnn__curve_at(const cnn_net *net, cnn__curve curve, int i)
+/* A loss or an accuracy, in training or test. Infinite, which is not drawn, where an epoch was not tested. */
+static double cnn__curve_at(const cnn_net *net, int accuracy, int test, int i)
 {
-    const cnn_epoch *e = &net->history[i];
-    if (!e->test.count && (curve == CNN__TEST_LOSS || curve == CNN__TEST_ACCURACY)) return HUGE_VAL;
-    switch (curve) {
-    case CNN__TRAIN_LOSS:     return e->train.loss;
-    case CNN__TEST_LOSS:      return e->test.loss;
-    case CNN__TRAIN_ACCURACY: return 100 * e->train.accuracy;
-    default:                  return 100 * e->test.accuracy;
-    }
+    const cnn_score *score = test ? &net->history[i].test : &net->history[i].train;
+    if (test && !score->count) return HUGE_VAL;
+    return accuracy ? 100 * score->accuracy : score->loss;
 }
 
 static int cnn__has_test(const cnn_net *net)               /* in any epoch: not all need one */
@@ -15191,15 +14853,15 @@ static const char *cnn__axis_text(double v, double low, double high, double step
 }
 
 /* returns the axis's step */
-static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low, double *high)
+static double cnn__curve_range(const cnn_net *net, int accuracy, double *low, double *high)
 {
-    int i, c;
+    int i, test;
     double step;
     *low = HUGE_VAL;
     *high = -HUGE_VAL;
-    for (c = 0; c < 1 + cnn__has_test(net); c++)
+    for (test = 0; test < 2; test++)
         for (i = 0; i < net->history_count; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
+            double v = cnn__curve_at(net, accuracy, test, i);
             if (!(v - v == 0)) continue;                                   /* NaN, infinity */
             if (v < *low) *low = v;
             if (v > *high) *high = v;
@@ -15212,39 +14874,40 @@ static double cnn__curve_range(const cnn_net *net, cnn__curve first, double *low
     return step;
 }
 
-static void cnn__svg_text(FILE *f, const char *text)      /* <, >, & and " as SVG wants them; NULL is "" */
+/* The text between two pieces of HTML or SVG, its <, >, & and " as they want them; NULL is "" */
+static void cnn__put_text(FILE *f, const char *before, const char *text, const char *after)
 {
+    fputs(before, f);
     for (; text && *text; text++)
         if (*text == '<') fputs("&lt;", f);
         else if (*text == '>') fputs("&gt;", f);
         else if (*text == '&') fputs("&amp;", f);
         else if (*text == '"') fputs("&quot;", f);
         else fputc(*text, f);
+    fputs(after, f);
 }
 
 static const int cnn__plot_width = 320, cnn__plot_height = 220;
 
 static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
-{
-    return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5);
-}
+{ return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__curve first, const char *title,
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, int accuracy, const char *title,
                           const char *unit)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
     double low, high, step, v, x, y;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
-    step = cnn__curve_range(net, first, &low, &high);
+    step = cnn__curve_range(net, accuracy, &low, &high);
     cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
                  "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
         y = cnn__plot_height * (high - v) / (high - low);
         cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
-                     "text-anchor=\"end\">", cnn__plot_width, y, y, y + 4);
-        cnn__fprintf(f, "%s</text>\n", cnn__axis_text(v, low, high, step, &text));
+                     "text-anchor=\"end\">%s</text>\n", cnn__plot_width, y, y, y + 4,
+                     cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
         if (net->history[i].epoch % every) continue;
@@ -15258,10 +14921,10 @@ static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, cnn__c
                  "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
                  cnn__plot_height + 38, cnn__plot_height / 2, unit);
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = first == CNN__TRAIN_LOSS ? 20 + 18 * c : cnn__plot_height - 30 + 18 * c, points = 0;
+        int at = 18 * c + (accuracy ? cnn__plot_height - 30 : 20), points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
-            v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
+            v = cnn__curve_at(net, accuracy, c, i);
             if (!(v - v == 0)) continue;
             x = cnn__epoch_x(n, i);
             y = cnn__plot_height * (high - v) / (high - low);
@@ -15287,10 +14950,9 @@ static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title
                  "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
                  "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
                  width, height, width, height, width / 2);
-    cnn__svg_text(f, title);
-    cnn__fprintf(f, "</text>\n");
-    cnn__svg_plot(f, net, 70, 70, CNN__TRAIN_LOSS, "Loss", "mean loss per sample");
-    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, CNN__TRAIN_ACCURACY, "Accuracy", "accuracy, %");
+    cnn__put_text(f, "", title, "</text>\n");
+    cnn__svg_plot(f, net, 70, 70, 0, "Loss", "mean loss per sample");
+    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, 1, "Accuracy", "accuracy, %");
     cnn__fprintf(f, "</svg>\n");
 }
 
@@ -15326,21 +14988,21 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 }
 
 /* One mark an epoch, in its column; one epoch alone stands in the middle, as in the SVG. */
-static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const char *title)
+static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char *title)
 {
     enum { width = 60, height = 9 };
     char cell[height][width + 1];
-    double low, high, step = cnn__curve_range(net, first, &low, &high);
-    int c, i, row, column, n = net->history_count;
+    double low, high, step = cnn__curve_range(net, accuracy, &low, &high);
+    int test, i, row, column, n = net->history_count;
     cnn__text text;
     for (row = 0; row < height; row++) {
         memset(cell[row], ' ', width);
         cell[row][width] = 0;
     }
-    for (c = 0; c < 1 + cnn__has_test(net); c++)
+    for (test = 0; test < 2; test++)
         for (i = 0; i < n; i++) {
-            double v = cnn__curve_at(net, (cnn__curve)((int)first + c), i);
-            char mark = c ? 'o' : '.', *at;
+            double v = cnn__curve_at(net, accuracy, test, i);
+            char mark = test ? 'o' : '.', *at;
             if (!(v - v == 0)) continue;
             column = n > 1 ? (int)((double)i * (width - 1) / (n - 1) + 0.5) : width / 2;
             row = (int)((high - v) / (high - low) * (height - 1) + 0.5);
@@ -15364,9 +15026,8 @@ static void cnn__sketch(const cnn_net *net, FILE *out, cnn__curve first, const c
 void cnn_print_curves(const cnn_net *net, FILE *out)
 {
     if (cnn__stopped(net) || !net->history_count) return;
-    cnn__sketch(net, out, CNN__TRAIN_LOSS, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
-    cnn__sketch(net, out, CNN__TRAIN_ACCURACY,
-                cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+    cnn__sketch(net, out, 0, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
+    cnn__sketch(net, out, 1, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
 }
 
 /* ---- explain: one output value, with its numbers ---- */
@@ -15374,9 +15035,8 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
 {
     const cnn__layer *l;
-    const float *from;
-    float *own, *x[CNN__INPUTS] = { NULL }, *parameters;
-    int number, mixes, k;
+    float *x[CNN__INPUTS] = { NULL }, *parameters;
+    int number, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -15388,13 +15048,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
-    mixes = cnn__mixes(l, !net->pass.evaluating);
-    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
-        from = cnn__input_of(net, number, k, &own);
-        if (from)                                          /* the first sample of the batch, or all */
-            x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)(mixes ? net->pass.batch : 1));
-        cnn__backend_free(net, &own);
-    }
+    cnn__download_inputs(net, number, cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1, x);
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
@@ -15409,22 +15063,16 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
 
 /* ---- the report: one page, with everything in it ---- */
 
-typedef struct cnn__page { FILE *file; unsigned char three[3]; int count; } cnn__page;    /* bytes go out as base64 */
+typedef struct cnn__page { FILE *file; unsigned bits; int count; } cnn__page;      /* three bytes go out as base64 */
 
 static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
 {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    int n = page->count, k;
-    unsigned bits;
-    if (byte >= 0) {
-        page->three[page->count++] = (unsigned char)byte;
-        if (page->count < 3) return;
-        n = 3;
-    } else if (!n)
-        return;
-    for (k = n; k < 3; k++) page->three[k] = 0;
-    bits = (unsigned)page->three[0] << 16 | (unsigned)page->three[1] << 8 | page->three[2];
-    for (k = 0; k < 4; k++) fputc(k <= n ? digit[bits >> (18 - 6 * k) & 63] : '=', page->file);
+    int k;
+    if (byte >= 0) page->bits |= (unsigned)byte << (16 - 8 * page->count++);
+    if (!page->count || (byte >= 0 && page->count < 3)) return;
+    for (k = 0; k < 4; k++) fputc(k <= page->count ? digit[page->bits >> (18 - 6 * k) & 63] : '=', page->file);
+    page->bits = 0;
     page->count = 0;
 }
 
@@ -15456,11 +15104,10 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
 {
     enum { least = 16 };
     int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
-    cnn__page page = { NULL, { 0 }, 0 };
+    cnn__page page = { file, 0, 0 };
     uint32_t crc = 0, a = 1, b = 0;
     size_t row = (size_t)width * (size_t)channels, blocks = row / CNN__STORED + 1;
     int j;
-    page.file = file;
     cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
             width * zoom > least ? width * zoom : least, height * zoom > least ? height * zoom : least, alt);
     cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
@@ -15492,10 +15139,25 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__fprintf(file, "\">\n");
 }
 
-static unsigned char cnn__grey(float value, float low, float high)         /* from black to white; NaN is black */
+/* Numbers (channels, area) as bytes (area, channels), from black, the smallest of all, to white; NaN is black.
+   centred: 0 is grey */
+static void cnn__grey_pixels(unsigned char *pixels, const float *maps, int area, int channels, int centred)
 {
-    float share = high > low ? (value - low) / (high - low) : 0;
-    return (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
+    float low = (float)HUGE_VAL, high = -low;              /* NaN is neither, wherever it stands */
+    int i, c;
+    for (i = 0; i < channels * area; i++) {
+        if (maps[i] < low) low = maps[i];
+        if (maps[i] > high) high = maps[i];
+    }
+    if (centred) {
+        high = high > -low ? high : -low;
+        low = -high;
+    }
+    for (c = 0; c < channels; c++)
+        for (i = 0; i < area; i++) {
+            float share = high > low ? (maps[c * area + i] - low) / (high - low) : 0;
+            pixels[i * channels + c] = (unsigned char)(share > 0 ? 255 * (share < 1 ? share : 1) : 0);
+        }
 }
 
 /* A sample of the data set as bytes, (height, width, channels): grey or RGB; of other channel numbers the first one.
@@ -15505,53 +15167,30 @@ static int cnn__sample_pixels(cnn_net *net, unsigned char *pixels, const cnn_dat
     int map = data->height * data->width, c, i;
     size_t first = (size_t)sample * (size_t)data->channels * (size_t)map;
     const unsigned char *bytes = data->bytes ? data->bytes + first : NULL;
-    float low = 0, high = 1;
     if (data->read) {
         cnn_batch one;
         one.data = data; one.order = &sample; one.size = 1;
         if (!(bytes = cnn__read_samples(net, &one))) return 0;
     }
     *channels = data->channels == 3 ? 3 : 1;
-    if (data->floats) {
-        low = (float)HUGE_VAL;
-        high = -low;
-        for (i = 0; i < *channels * map; i++) {
-            float v = data->floats[first + (size_t)i];
-            if (v < low) low = v;
-            if (v > high) high = v;
-        }
-    }
-    for (c = 0; c < *channels; c++)
-        for (i = 0; i < map; i++)
-            pixels[i * *channels + c] =
-                bytes ? bytes[c * map + i] : cnn__grey(data->floats[first + (size_t)(c * map + i)], low, high);
+    if (data->floats) cnn__grey_pixels(pixels, data->floats + first, map, *channels, 0);
+    for (c = 0; bytes && c < *channels; c++)
+        for (i = 0; i < map; i++) pixels[i * *channels + c] = bytes[c * map + i];
     return 1;
 }
 
 static const int cnn__map_side = 56, cnn__sample_side = 84;                /* of a picture, in pixels of the page */
 
-/* Maps (count, channels, height, width) as pictures, each from black (its smallest value) to white; `centred`: 0 is
-   grey. */
+/* Maps (count, channels, height, width) as pictures, each from black to white */
 static void cnn__map_pictures(FILE *f, cnn_net *net, const float *maps, int count, int height, int width, int channels,
                               int centred, const char *alt)
 {
-    int area = height * width, m, i, c;
+    int area = height * width, m;
     unsigned char *pixels = (unsigned char *)cnn__alloc((size_t)area, (size_t)channels);
     if (!pixels) { cnn__fail(net, "cnn_report: out of memory"); return; }
     cnn__fprintf(f, "<div class=\"maps\">\n");
     for (m = 0; m < count; m++, maps += channels * area) {
-        float low = (float)HUGE_VAL, high = -low;          /* NaN is neither, wherever it stands */
-        for (i = 0; i < channels * area; i++) {
-            if (maps[i] < low) low = maps[i];
-            if (maps[i] > high) high = maps[i];
-        }
-        if (centred) {
-            high = high > -low ? high : -low;
-            low = -high;
-        }
-        for (c = 0; c < channels; c++)
-            for (i = 0; i < area; i++)
-                pixels[i * channels + c] = cnn__grey(maps[c * area + i], low, high);
+        cnn__grey_pixels(pixels, maps, area, channels, centred);
         cnn__picture(f, pixels, width, height, channels, cnn__map_side, alt);
     }
     cnn__fprintf(f, "</div>\n");
@@ -15610,8 +15249,8 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
         cnn__fprintf(f, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"%s/><text y=\"%d\"><tspan x=\"%d\" "
                      "text-anchor=\"end\">%d</tspan><tspan x=\"%d\">", left, y, right - left, box,
                      l && l->tensor_count ? " class=\"learns\"" : "", y + 12, left - 8, i + 1, left + gap / 2);
-        cnn__svg_text(f, l ? l->name : "input");
-        cnn__fprintf(f, "</tspan><tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
+        cnn__put_text(f, "", l ? l->name : "input", "</tspan>");
+        cnn__fprintf(f, "<tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
                      left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
                      cnn__dims_text(l ? l->out : net->input, &dims));
         for (k = 0; l && k < l->input_count; k++)
@@ -15639,10 +15278,10 @@ static void cnn__report_network(FILE *f, cnn_net *net)
                  cnn__dims_text(net->input, &a));
     for (i = 0; i < net->layer_count; i++) {
         const cnn__layer *l = &net->layers[i];
-        double parameters = (double)cnn__layer_parameters(net, i), m = cnn__layer_multiply_adds(l);
+        double parameters = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
         cnn__fprintf(f, "<tr><td>%d. ", i + 1);
-        cnn__svg_text(f, l->name);
-        cnn__fprintf(f, "<td>%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
+        cnn__put_text(f, "", l->name, "<td>");
+        cnn__fprintf(f, "%s<td>%s<td>%s<td>%s</tr>\n", l->type, cnn__dims_text(l->out, &a),
                 parameters > 0 ? cnn__thousands(parameters, &b) : "", m > 0 ? cnn__thousands(m, &c) : "");
         work += m;
     }
@@ -15664,11 +15303,10 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
     cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
                  "said.</p>\n<div class=\"scroll\"><table class=\"confusion\"><tr><th>");
-    for (g = 0; g < k; g++) { cnn__fprintf(f, "<th>"); cnn__svg_text(f, cnn__class_name(data, g, &text)); }
+    for (g = 0; g < k; g++) cnn__put_text(f, "<th>", cnn__class_name(data, g, &text), "");
     cnn__fprintf(f, "%s</tr>\n", other ? "<th>other" : "");
     for (t = 0; t < k; t++) {
-        cnn__fprintf(f, "<tr><th>");
-        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        cnn__put_text(f, "<tr><th>", cnn__class_name(data, t, &text), "");
         for (g = 0; g < columns; g++) {
             int c = counts[t * columns + g];
             if (t == g) cnn__fprintf(f, "<td class=\"right\">%d", c);
@@ -15684,8 +15322,7 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
         int called = 0, are = 0;
         for (g = 0; g < k; g++) called += counts[g * columns + t];
         for (g = 0; g < columns; g++) are += counts[t * columns + g];
-        cnn__fprintf(f, "<tr><td>");
-        cnn__svg_text(f, cnn__class_name(data, t, &text));
+        cnn__put_text(f, "<tr><td>", cnn__class_name(data, t, &text), "");
         if (called) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / called);
         else cnn__fprintf(f, "<td>-");
         if (are) cnn__fprintf(f, "<td>%.2f %%", 100.0 * counts[t * columns + t] / are);
@@ -15699,17 +15336,14 @@ static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, con
 static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess,
                                  const float *probability, unsigned char *pixels)
 {
-    enum { most = 24 };                                   /* whole rows of six, four, three or two */
+    enum { most = 24 };                                    /* whole rows of six, four, three or two */
     int shown[most], count = 0, n, k, channels, all = 0;
-    cnn__text a, b;
+    double score[most];
+    cnn__text text;
     for (n = 0; n < data->count; n++) {
         if (guess[n] == data->labels[n] || data->labels[n] == net->cross_entropy.ignore_index) continue;
         all++;
-        for (k = count; k > 0 && probability[n] > probability[shown[k - 1]]; k--) if (k < most) shown[k] = shown[k - 1];
-        if (k < most) {
-            shown[k] = n;
-            if (count < most) count++;
-        }
+        count = cnn__rank(shown, score, count, most, n, (double)probability[n]);
     }
     cnn__fprintf(f, "<h2>The most confident mistakes</h2>\n<p>");
     if (!all) {
@@ -15725,11 +15359,10 @@ static void cnn__report_mistakes(FILE *f, cnn_net *net, const cnn_data *data, co
         if (!cnn__sample_pixels(net, pixels, data, n, &channels)) break;
         cnn__fprintf(f, "<figure>");
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "sample");
-        cnn__fprintf(f, "<figcaption>said <b>");
-        cnn__svg_text(f, cnn__class_name(data, guess[n], &a));
-        cnn__fprintf(f, "</b> (%.1f&nbsp;%%)<br>is <b>", 100 * (double)probability[n]);
-        cnn__svg_text(f, cnn__class_name(data, data->labels[n], &b));
-        cnn__fprintf(f, "</b><br>sample %d</figcaption></figure>\n", n);
+        cnn__put_text(f, "<figcaption>said <b>", cnn__class_name(data, guess[n], &text), "</b>");
+        cnn__fprintf(f, " (%.1f&nbsp;%%)<br>", 100 * score[k]);
+        cnn__put_text(f, "is <b>", cnn__class_name(data, data->labels[n], &text), "</b><br>");
+        cnn__fprintf(f, "sample %d</figcaption></figure>\n", n);
     }
     cnn__fprintf(f, "</div>\n");
 }
@@ -15771,8 +15404,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
                  "smallest value (black) to its largest (white); of more than %d maps the first.</p>\n", most_maps);
     for (n = 0; n < count && !cnn__stopped(net); n++) {
         cnn__fprintf(f, "<details%s><summary>sample %d: ", n ? "" : " open", order[n]);
-        cnn__svg_text(f, cnn__class_name(data, data->labels[order[n]], &text));
-        cnn__fprintf(f, "</summary>\n");
+        cnn__put_text(f, "", cnn__class_name(data, data->labels[order[n]], &text), "</summary>\n");
         if (!cnn__sample_pixels(net, pixels, data, order[n], &channels)) break;
         cnn__picture(f, pixels, data->width, data->height, channels, cnn__sample_side, "input");
         for (i = 0; i < net->layer_count; i++) {
@@ -15785,8 +15417,7 @@ static void cnn__report_maps(FILE *f, cnn_net *net, const cnn_data *data, unsign
             maps = from ? cnn__download(net, from + size * (size_t)n, size) : NULL;
             cnn__backend_free(net, &own);
             if (!maps) break;
-            cnn__fprintf(f, "<h3>");
-            cnn__svg_text(f, l->name);
+            cnn__put_text(f, "<h3>", l->name, "");
             cnn__fprintf(f, " (%s), %s</h3>\n", l->type, cnn__dims_text(l->out, &text));
             cnn__map_pictures(f, net, maps, l->out.channels < most_maps ? l->out.channels : most_maps, l->out.height,
                               l->out.width, 1, 0, "map");
@@ -15842,14 +15473,13 @@ int cnn_report(cnn_net *net, const cnn_data *data, const char *path, const char 
     else if (!cnn__stopped(net) && cnn_classify(net, guess, probability, data, 0)
              && cnn__begin_file(&w, path, &net->error)) {
         FILE *f = w.file;
-        cnn__fprintf(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-                   "content=\"width=device-width,initial-scale=1\"><title>");
-        cnn__svg_text(f, title);
-        cnn__fprintf(f, "</title>\n<style>%s</style></head>\n<body>\n<h1>", style);
-        cnn__svg_text(f, title);
-        cnn__fprintf(f, "</h1>\n<div class=\"numbers\"><div>accuracy<b>%.2f "
-                "%%</b></div><div>loss<b>%.4f</b></div><div>samples<b>%s</b></div>",
-                100 * score.accuracy, score.loss, cnn__thousands(score.count, &text));
+        cnn__put_text(f, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                      "content=\"width=device-width,initial-scale=1\"><title>", title, "</title>\n");
+        cnn__fprintf(f, "<style>%s</style></head>\n<body>\n", style);
+        cnn__put_text(f, "<h1>", title, "</h1>\n");
+        cnn__fprintf(f, "<div class=\"numbers\"><div>accuracy<b>%.2f %%</b></div><div>loss<b>%.4f</b></div>"
+                     "<div>samples<b>%s</b></div>", 100 * score.accuracy, score.loss,
+                     cnn__thousands(score.count, &text));
         cnn__fprintf(f, "<div>parameters<b>%s</b></div><div>epochs<b>%d</b></div></div>\n",
                 cnn__thousands((double)cnn_num_parameters(net), &text), net->history_count);
         if (net->history_count) {
