@@ -1003,13 +1003,13 @@ typedef struct cnn__text { char s[512]; } cnn__text;
    The C library's printf writes the decimal separator that setlocale chose: under "de_DE.UTF-8" an .svg file had
    points="0,0,2,5". cnn__print_to always writes a point; all messages, all output and all files go through it. */
 
-typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory for text */
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory */
 
-static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
+static void cnn__emit(cnn__sink *sink, const void *bytes, size_t count)
 {
     size_t left = sink->room - (sink->count < sink->room ? sink->count : sink->room);
-    if (sink->file) fwrite(text, 1, count, sink->file);
-    else if (left) memcpy(sink->to + sink->count, text, count < left ? count : left);
+    if (sink->file) fwrite(bytes, 1, count, sink->file);
+    else if (left) memcpy(sink->to + sink->count, bytes, count < left ? count : left);
     sink->count += count;
 }
 
@@ -11449,7 +11449,7 @@ static int cnn__looks_right(const char *path)
     if (!file) return 0;
     known = stbi_info_from_callbacks(&file_calls, file, &width, &height, &channels);
     fclose(file);
-    return known && (height > 1 || width > 1) && (double)height * width <= CNN__MOST_PIXELS;
+    return known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
 }
 
 /* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
@@ -11594,8 +11594,8 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     result = cnn__decode(&p, path, file, size, error);
     cnn__free(file);
     if (result != CNN__READ) return result;
-    if (p.width == 1 && p.height == 1) {
-        cnn__say(error, "%.300s: has 1 x 1 pixel, which shows nothing: take it away", path);
+    if ((double)p.width * p.height <= 1) {                 /* stb_image lets a PPM have 0 rows */
+        cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p.height, p.width);
         cnn__free_pixels(p.pixels);
         return CNN__BROKEN;
     }
@@ -12329,7 +12329,7 @@ typedef struct cnn__state {                 /* a file that is being read or writ
     const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
-    void *mapped, *owned[16]; int owns;     /* unmapped and freed by cnn__close_state: see cnn__own      */
+    void *mapped; cnn__bytes owned;         /* unmapped and freed by cnn__close_state: see cnn__own      */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
@@ -12355,9 +12355,11 @@ static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
 /* Keeps an allocated block until cnn__close_state; says so where it is NULL. */
 static void *cnn__own(cnn__state *s, void *block)
 {
-    if (!block) cnn__wrong(s, "out of memory");
-    else s->owned[s->owns++] = block;
-    return block;
+    if (block) cnn__put(&s->owned, &block, sizeof block);
+    if (block && !s->owned.failed) return block;
+    cnn__wrong(s, "out of memory");
+    cnn__free(block);
+    return NULL;
 }
 
 static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
@@ -12483,64 +12485,21 @@ static void cnn__read_values(const cnn__stored *t, float *values)
     }
 }
 
-/* ---- a file to be written: its own bytes, and between them the values of tensors, which are not copied ---- */
-
-typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;
-typedef struct cnn__output {
-    cnn__bytes own, pieces;                 /* pieces: values, each `after` so many of the own bytes     */
-    size_t borrowed;                        /* the bytes of all pieces                                   */
-} cnn__output;
-
-static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
-
-/* Byte i of a tensor in the file, on a machine that stores the highest byte first. */
-static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
+/* A copy of the values with the bytes of each the other way round. */
+static const unsigned char *cnn__swapped(cnn__state *s, const cnn__stored *t)
 {
-    size_t size = t->dtype->bits / 8;
-    return t->data + (i / size * size + size - 1 - i % size);
+    size_t size = t->dtype->bits / 8, i;
+    unsigned char *copy = (unsigned char *)cnn__own(s, cnn__alloc_raw(t->bytes));
+    for (i = 0; copy && i < t->bytes; i++) copy[i] = t->data[i / size * size + size - 1 - i % size];
+    return copy;
 }
 
-static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32, F64 or I64 */
+/* Adds a tensor to what will be written. t->data: the machine's values, which are not copied. */
+static void cnn__add_stored(cnn__state *s, cnn__stored *t)
 {
-    size_t count = t->count * (t->dtype->bits / 8), i;
-    cnn__piece piece;
-    if (cnn__is_little()) {
-        piece.after = out->own.count;
-        piece.at = t->data;
-        piece.count = count;
-        out->borrowed += count;
-        cnn__put(&out->pieces, &piece, sizeof piece);
-        return;
-    }
-    for (i = 0; i < count; i++) cnn__put(&out->own, cnn__swapped(t, i), 1);
-}
-
-static uint32_t cnn__values_crc(const cnn__stored *t)
-{
-    size_t count = t->count * (t->dtype->bits / 8), i;
-    uint32_t crc = 0;
-    if (cnn__is_little()) return cnn__crc32(0, t->data, count);
-    for (i = 0; i < count; i++) crc = cnn__crc32(crc, cnn__swapped(t, i), 1);
-    return crc;
-}
-
-/* Writes it all, to a file or to memory. */
-static void cnn__send_bytes(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
-{
-    if (!count) return;
-    if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
-    else memcpy(*to, bytes, count), *to += count;
-}
-
-static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
-{
-    const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
-    size_t i, count = out->pieces.count / sizeof *piece, at = 0;
-    for (i = 0; i < count; at = piece[i++].after) {
-        cnn__send_bytes(file, &to, out->own.at + at, piece[i].after - at);
-        cnn__send_bytes(file, &to, piece[i].at, piece[i].count);
-    }
-    cnn__send_bytes(file, &to, out->own.at + at, out->own.count - at);
+    t->bytes = t->count * (t->dtype->bits / 8);
+    if (!cnn__is_little()) t->data = cnn__swapped(s, t);
+    cnn__put(&s->tensors, t, sizeof *t);
 }
 
 /* ---- .safetensors ----
@@ -12799,40 +12758,45 @@ static void cnn__print_json(cnn__bytes *b, const char *text)
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
 }
 
-static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
+static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at[2] = { 0, 0 }, size;               /* values of 8 bytes come first: all are aligned then */
+    size_t i, count, at[2] = { 0, 0 };                     /* values of 8 bytes come first: all are aligned then */
     int d, narrow;
-    cnn__bytes *out = &output->own;
+    cnn__bytes header = { NULL, 0, 0, 0 }, *h = &header;
     const cnn__stored *t = cnn__tensors(s, &count);
-    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
-    cnn__put_number(out, 0, 8);
-    cnn__print(out, "{\"__metadata__\":{");
+    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += t[i].bytes;
+    cnn__put_number(h, 0, 8);
+    cnn__print(h, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
-        cnn__print(out, i % 2 ? ":\"" : i ? ",\"" : "\"");
-        cnn__print_json(out, pair[i]);
-        cnn__print(out, "\"");
+        cnn__print(h, i % 2 ? ":\"" : i ? ",\"" : "\"");
+        cnn__print_json(h, pair[i]);
+        cnn__print(h, "\"");
     }
-    cnn__print(out, "}");
-    for (i = 0; i < count; i++, t++, at[narrow] += size) {
+    cnn__print(h, "}");
+    for (i = 0; i < count; i++, t++) {
         narrow = t->dtype->bits < 64;
-        cnn__print(out, ",\"%s", t->prefix);
-        cnn__print_json(out, t->key);
-        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
-        for (d = 0; d < t->ndim; d++) cnn__print(out, "%s%.0f", d ? "," : "", (double)t->shape[d]);
-        size = t->count * t->dtype->bits / 8;
-        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + size));
+        cnn__print(h, ",\"%s", t->prefix);
+        cnn__print_json(h, t->key);
+        cnn__print(h, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
+        for (d = 0; d < t->ndim; d++) cnn__print(h, "%s%.0f", d ? "," : "", (double)t->shape[d]);
+        cnn__print(h, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + t->bytes));
+        at[narrow] += t->bytes;
     }
-    cnn__print(out, "}");
-    cnn__put(out, "       ", (8 - out->count % 8) % 8);
-    if (out->count > 100000008)
+    cnn__print(h, "}");
+    cnn__put(h, "       ", (8 - h->count % 8) % 8);
+    if (h->failed) cnn__wrong(s, "out of memory");
+    else if (h->count > 100000008)
         cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
-                   (double)(out->count - 8));
-    for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    t = cnn__tensors(s, &count);
-    for (narrow = 0; narrow < 2; narrow++)
-        for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__put_values(output, t + i);
+                   (double)(h->count - 8));
+    else {
+        for (i = 0; i < 8; i++) h->at[i] = (unsigned char)((uint64_t)(h->count - 8) >> 8 * i);
+        cnn__emit(out, h->at, h->count);
+        t = cnn__tensors(s, &count);
+        for (narrow = 0; narrow < 2; narrow++)
+            for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__emit(out, t[i].data, t[i].bytes);
+    }
+    cnn__free(h->at);
 }
 
 /* ---- .pth ----
@@ -13422,38 +13386,54 @@ static int cnn__read_legacy(cnn__state *s)
     return cnn__free_pickle(&p, good);
 }
 
-/* The header of an entry; its bytes follow. Values begin at a multiple of 64, as torch.save writes them. */
-static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
+typedef struct cnn__zip { cnn__sink *out; cnn__bytes header, directory; int entries; } cnn__zip;
+
+/* Writes an entry and lists it in the directory. Its bytes begin at a multiple of 64, as torch.save writes them. */
+static void cnn__add_entry(cnn__zip *zip, const char *name, const void *bytes, size_t count)
 {
-    static const char padding[64] = { 0 };
-    size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
-    cnn__bytes *out = &output->own;
-    int central;
-    for (central = 0; central < 2; central++) {            /* the local header, and its copy in the directory */
-        cnn__bytes *b = central ? directory : out;
-        cnn__put_number(b, central ? 0x02014b50 : 0x04034b50, 4);
-        if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
-        cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
-        cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
-        cnn__put_number(b, crc, 4);
-        cnn__put_number(b, count, 4);                      /* packed size */
-        cnn__put_number(b, count, 4);                      /* size */
-        cnn__put_number(b, strlen(name), 2);
-        cnn__put_number(b, central ? 0 : 4 + filled, 2);   /* the extra field */
-        if (central) cnn__put(b, padding, 10);             /* comment, disk, attributes */
-        if (central) cnn__put_number(b, place, 4);
-        cnn__put(b, name, strlen(name));
-    }
-    cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
-    cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);
+    static const char zeros[64] = { 0 };
+    size_t length = strlen(name), place = zip->out->count, filled = (64 - (place + 34 + length) % 64) % 64;
+    cnn__bytes *h = &zip->header, *d = &zip->directory;
+    h->count = 0;
+    cnn__put_number(h, 0x04034b50, 4);
+    cnn__put_number(h, 20, 2);                             /* needs version 2.0 */
+    cnn__put_number(h, (uint64_t)33 << 48, 8);             /* flags, method 0: stored; time, date 1980-01-01 */
+    cnn__put_number(h, cnn__crc32(0, (const unsigned char *)bytes, count), 4);
+    cnn__put_number(h, count, 4);                          /* packed size */
+    cnn__put_number(h, count, 4);                          /* size */
+    cnn__put_number(h, length, 2);
+    if (h->failed) return;
+    cnn__put_number(d, 0x02014b50, 4);
+    cnn__put_number(d, 20, 2);                             /* made for version 2.0 */
+    cnn__put(d, h->at + 4, 24);                            /* the same numbers */
+    cnn__put(d, zeros, 12);                                /* no extra field, no comment; disk, attributes */
+    cnn__put_number(d, place, 4);
+    cnn__put(d, name, length);
+    cnn__put_number(h, 4 + filled, 2);                     /* the extra field, PyTorch's own: padding */
+    cnn__put(h, name, length);
+    cnn__put(h, "FB", 2);
+    cnn__put_number(h, filled, 2);
+    cnn__put(h, zeros, filled);
+    cnn__emit(zip->out, h->at, h->count);
+    cnn__emit(zip->out, bytes, count);
+    zip->entries++;
 }
 
-static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes,
-                                 size_t count)
+/* Writes the directory and the end record; 0 without memory. */
+static int cnn__end_zip(cnn__zip *zip)
 {
-    cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
-    cnn__put(&out->own, bytes, count);
+    size_t place = zip->out->count, count = zip->directory.count;
+    cnn__bytes *d = &zip->directory;
+    cnn__put_number(d, 0x06054b50, 8);                     /* its mark; this disk and the first: 0 */
+    cnn__put_number(d, (uint64_t)zip->entries, 2);         /* on this disk */
+    cnn__put_number(d, (uint64_t)zip->entries, 2);         /* in all */
+    cnn__put_number(d, count, 4);
+    cnn__put_number(d, place, 4);
+    cnn__put_number(d, 0, 2);                              /* length of a comment */
+    cnn__emit(zip->out, d->at, d->count);
+    cnn__free(zip->header.at);
+    cnn__free(d->at);
+    return !zip->header.failed && !d->failed;
 }
 
 static void cnn__pickle_string(cnn__bytes *b, const char *text)
@@ -13469,55 +13449,46 @@ static void cnn__pickle_number(cnn__bytes *b, size_t number)
     cnn__put_number(b, number, 4);
 }
 
-static void cnn__compose_pth(cnn__state *s, cnn__output *output)
+static void cnn__write_pth(cnn__state *s, cnn__sink *out)
 {
-    cnn__bytes pickle, directory, *out = &output->own;
+    cnn__zip zip;
+    cnn__bytes pickle = { NULL, 0, 0, 0 }, *p = &pickle;
     char name[40];
-    size_t i, count, place, stride;
+    size_t i, count, stride;
     int d;
     const cnn__stored *t = cnn__tensors(s, &count);
-    memset(&pickle, 0, sizeof pickle);
-    memset(&directory, 0, sizeof directory);
-    cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
+    memset(&zip, 0, sizeof zip);
+    zip.out = out;
+    cnn__print(p, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "%.0f", (double)i);
-        cnn__pickle_string(&pickle, t[i].key);
-        cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
-        cnn__pickle_string(&pickle, "storage");
-        cnn__print(&pickle, "ctorch\n%s\n", t[i].dtype->storage + 6);        /* behind "torch." */
-        cnn__pickle_string(&pickle, name);
-        cnn__pickle_string(&pickle, "cpu");
-        cnn__pickle_number(&pickle, t[i].count);
-        cnn__print(&pickle, "tQ");
-        cnn__pickle_number(&pickle, 0);
-        cnn__print(&pickle, "(");
-        for (d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, t[i].shape[d]);
-        cnn__print(&pickle, "t(");
-        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, stride /= t[i].shape[d]);
-        cnn__print(&pickle, "t\211ccollections\nOrderedDict\n)RtR");
+        cnn__pickle_string(p, t[i].key);
+        cnn__print(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
+        cnn__pickle_string(p, "storage");
+        cnn__print(p, "ctorch\n%s\n", t[i].dtype->storage + 6);             /* behind "torch." */
+        cnn__pickle_string(p, name);
+        cnn__pickle_string(p, "cpu");
+        cnn__pickle_number(p, t[i].count);
+        cnn__print(p, "tQ");
+        cnn__pickle_number(p, 0);
+        cnn__print(p, "(");
+        for (d = 0; d < t[i].ndim; d++) cnn__pickle_number(p, t[i].shape[d]);
+        cnn__print(p, "t(");
+        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__pickle_number(p, stride /= t[i].shape[d]);
+        cnn__print(p, "t\211ccollections\nOrderedDict\n)RtR");
     }
-    cnn__print(&pickle, "u.");
-    cnn__add_small_entry(output, &directory, "net/data.pkl", pickle.at, pickle.count);
-    cnn__add_small_entry(output, &directory, "net/byteorder", "little", 6);
+    cnn__print(p, "u.");
+    cnn__add_entry(&zip, "net/data.pkl", p->at, p->count);
+    cnn__add_entry(&zip, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
-        cnn__add_entry(output, &directory, name, cnn__values_crc(t + i), t[i].count * t[i].dtype->bits / 8);
-        cnn__put_values(output, t + i);
+        cnn__add_entry(&zip, name, t[i].data, t[i].bytes);
     }
-    cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
-    place = cnn__total(output);
-    cnn__put(out, directory.at, directory.count);
-    cnn__put_number(out, 0x06054b50, 8);                   /* the end record: its mark; this disk and the first: 0 */
-    cnn__put_number(out, count + 3, 2);                    /* entries on this disk */
-    cnn__put_number(out, count + 3, 2);                    /* entries in all */
-    cnn__put_number(out, directory.count, 4);
-    cnn__put_number(out, place, 4);
-    cnn__put_number(out, 0, 2);                            /* length of a comment */
-    out->failed |= pickle.failed | directory.failed;
-    if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
+    cnn__add_entry(&zip, "net/version", "3\n", 2);
+    if (!cnn__end_zip(&zip) || p->failed) cnn__wrong(s, "out of memory");
+    if (count > 65000 || (double)out->count > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
-    cnn__free(pickle.at);
-    cnn__free(directory.at);
+    cnn__free(p->at);
 }
 
 /* ---- a network's state dict ---- */
@@ -13534,11 +13505,13 @@ static cnn__state cnn__state_of(cnn_net *net, const char *path)
 
 static int cnn__close_state(cnn__state *s, int result)
 {
-    int i;
+    void **owned = (void **)(void *)s->owned.at;
+    size_t i;
 #ifndef _WIN32
     if (s->mapped) munmap(s->mapped, s->size);
 #endif
-    for (i = 0; i < s->owns; i++) cnn__free(s->owned[i]);
+    for (i = 0; i < s->owned.count / sizeof *owned; i++) cnn__free(owned[i]);
+    cnn__free(s->owned.at);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
@@ -13562,13 +13535,16 @@ static int cnn__ends_as_pth(const char *path)
     return 0;
 }
 
-/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors, or 0 and a message. */
+/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors; a message if it cannot be. */
 static int cnn__is_pth(cnn__state *s)
 {
-    if (cnn__ends_as_pth(s->path)) return 1;
-    if (!cnn__ends_in(s->path, ".safetensors"))
+    int pth = cnn__ends_as_pth(s->path);
+    if (pth && s->net->metadata.count)
+        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                      "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
+    if (!pth && !cnn__ends_in(s->path, ".safetensors"))
         cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
-    return 0;
+    return pth;
 }
 
 /* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
@@ -13697,37 +13673,25 @@ static int cnn__read_contents(cnn__state *s)
 
 static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
 
-static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
+/* To a file or to memory, or (with neither) to count the bytes. */
+static int cnn__write_to(cnn__sink *out, cnn__state *s, int pth)
 {
-    memset(out, 0, sizeof *out);
+    if (s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
     if (cnn__failed(s)) return 0;
-    if (pth && s->net->metadata.count)
-        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take "
-                             "it away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
-    if (pth) cnn__compose_pth(s, out);
-    else cnn__compose_safetensors(s, out);
-    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
-        return cnn__wrong(s, "out of memory");
+    if (pth) cnn__write_pth(s, out);
+    else cnn__write_safetensors(s, out);
     return !cnn__failed(s);
-}
-
-static void cnn__free_output(cnn__output *out)
-{
-    cnn__free(out->own.at);
-    cnn__free(out->pieces.at);
 }
 
 static int cnn__write_state(cnn__state *s, int pth)
 {
-    cnn__output out;
+    cnn__sink out = { NULL, NULL, 0, 0 };
     cnn__writer w;
-    int good = cnn__compose_state(s, pth, &out) && cnn__begin_file(&w, s->path, s->error);
-    if (good) {
-        cnn__send(&out, w.file, NULL);
-        good = cnn__end_file(&w, s->error);
-    }
-    cnn__free_output(&out);
-    return good;
+    if (cnn__failed(s) || !cnn__begin_file(&w, s->path, s->error)) return 0;
+    out.file = w.file;
+    if (cnn__write_to(&out, s, pth)) return cnn__end_file(&w, s->error);
+    cnn__abandon_file(&w);
+    return 0;
 }
 
 /* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
@@ -13765,7 +13729,7 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
         if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key)))
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
-        cnn__put(&s->tensors, &stored, sizeof stored);
+        cnn__add_stored(s, &stored);
     }
 }
 
@@ -13806,18 +13770,17 @@ int cnn_save(cnn_net *net, const char *path)
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
     cnn__state s;
-    cnn__output out;
-    size_t size = 0;
+    cnn__sink counted = { NULL, NULL, 0, 0 }, out = counted;
+    int pth, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, ending);
     cnn__add_parameters(net, &s);
-    if (cnn__compose_state(&s, cnn__is_pth(&s), &out)) {
-        size = cnn__total(&out);
-        if (bytes && size <= room) cnn__send(&out, NULL, (unsigned char *)bytes);
-    }
-    cnn__free_output(&out);
-    cnn__close_state(&s, 0);
-    return size;
+    pth = cnn__is_pth(&s);
+    good = cnn__write_to(&counted, &s, pth);
+    out.to = (char *)bytes;
+    out.room = room;
+    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s, pth);
+    return cnn__close_state(&s, good) ? counted.count : 0;
 }
 
 typedef struct cnn__list { int count; char names[110]; } cnn__list;        /* names, "..." after the last that fits */
@@ -14134,7 +14097,7 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     t.data = (const unsigned char *)numbers;
     cnn__add_dimension(&t, rows);
     cnn__add_dimension(&t, columns);
-    cnn__put(&s->tensors, &t, sizeof t);
+    cnn__add_stored(s, &t);
 }
 
 /* The network's numbers, in the arrays of a checkpoint; 0 and a message without memory. */
