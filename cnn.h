@@ -10415,7 +10415,8 @@ struct cnn__data_memory {
     int count, classes;                     /* as they were at first: a program may change the public ones */
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
-    void *bytes, *floats, *labels, *targets, *scale, *shift, *names;       /* the arrays freed with it    */
+    void *owned[8]; int owns;               /* the arrays freed with it, these among them                 */
+    float *scale, *shift; const char **names;
     /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
     int (*read)(void *user, int sample, unsigned char *bytes); void *user;
     cnn__bytes files; cnn_image_options image;
@@ -10499,13 +10500,7 @@ void cnn_data_free(cnn_data *data)
 {
     if (!data || !data->memory) return;
     cnn__halt_jobs(data->memory);                          /* a loader may be reading ahead */
-    cnn__free(data->memory->bytes);
-    cnn__free(data->memory->floats);
-    cnn__free(data->memory->labels);
-    cnn__free(data->memory->targets);
-    cnn__free(data->memory->scale);
-    cnn__free(data->memory->shift);
-    cnn__free(data->memory->names);
+    while (data->memory->owns) cnn__free(data->memory->owned[--data->memory->owns]);
     cnn__add_atomic(&data->memory->freed, 1);
     cnn__data_forget(data->memory);
     cnn__free(data);
@@ -10526,12 +10521,26 @@ static cnn_data *cnn__data_in_error(const char *name, const char *message)      
     return cnn__data_fails(data);
 }
 
-static int cnn__data_no_memory(cnn_data *data, double bytes)               /* returns 0, always */
+static void cnn__data_no_memory(cnn_data *data, size_t count, size_t size)
 {
-    return cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+    cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
+             (double)count * (double)size / 1e6);
 }
 
-/* Gives the data set a copy of the names of its classes; if there is no memory for it, an error. */
+static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with the data set */
+{
+    if (array) data->memory->owned[data->memory->owns++] = array;
+    return array;
+}
+
+static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NULL and an error without memory */
+{
+    void *array = cnn__data_own(data, cnn__alloc(count, size));
+    if (!array) cnn__data_no_memory(data, count, size);
+    return array;
+}
+
+/* Gives the data set a copy of the names of its classes. */
 static void cnn__copy_names(cnn_data *data, const char *const *names)
 {
     size_t room = (size_t)data->classes * sizeof *names;
@@ -10539,10 +10548,8 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
     char *text;
     int c;
     for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
-    data->memory->names = copy = (const char **)cnn__alloc(room, 1);
-    data->class_names = copy;
-    if (!copy) { cnn__data_no_memory(data, (double)room); return; }
-    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
+    data->class_names = data->memory->names = copy = (const char **)cnn__data_alloc(data, room, 1);
+    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
         copy[c] = strcpy(text, names[c]);
 }
 
@@ -10571,30 +10578,23 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 /* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
 static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
-    float *scale, *shift;
+    cnn__data_memory *m = data->memory;
     int i;
-    data->memory->count = data->count;
-    data->memory->classes = data->classes;
-    if (data->memory->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
-    scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
-    shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
-    data->memory->scale = scale;
-    data->memory->shift = shift;
-    if (!scale || !shift) {
-        cnn__data_no_memory(data, 8.0 * data->channels);
-        return cnn__data_fails(data);
-    }
-    for (i = 0; i < data->channels; i++) scale[i] = data->floats ? 1 : 1.0f / 255;
-    data->scale = scale;
-    data->shift = shift;
+    m->count = data->count;
+    m->classes = data->classes;
+    if (m->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
+    data->scale = m->scale = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->scale);
+    data->shift = m->shift = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->shift);
+    if (m->error.s[0]) return cnn__data_fails(data);
+    for (i = 0; i < data->channels; i++) m->scale[i] = data->floats ? 1 : 1.0f / 255;
     return data;
 }
 
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
     if (!data || data->error) return;
-    if (!cnn__scale_of((float *)data->memory->scale, (float *)data->memory->shift, data->channels,
-                       data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize", &data->memory->error))
+    if (!cnn__scale_of(data->memory->scale, data->memory->shift, data->channels, data->floats ? 1 : 1.0f / 255, mean,
+                       std, "cnn_normalize", &data->memory->error))
         cnn__data_fails(data);
 }
 
@@ -10646,6 +10646,16 @@ static uint64_t cnn__big(const unsigned char *b, int bytes)
     uint64_t number = 0;
     while (bytes--) number = number << 8 | *b++;
     return number;
+}
+
+static double cnn__ieee(uint64_t bits, int bytes)          /* a float (4 bytes) or a double (8) */
+{
+    uint32_t word = (uint32_t)bits;
+    float single;
+    double number;
+    if (bytes == 4) memcpy(&single, &word, sizeof single);
+    else memcpy(&number, &bits, sizeof number);
+    return bytes == 4 ? (double)single : number;
 }
 
 /* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
@@ -10792,18 +10802,32 @@ static const struct cnn__other_file { int given, at, length; const char *bytes, 
     { CNN__PICTURE, 0, 4, "MM\0*", "a TIFF picture", "make a JPEG or PNG of it" }
 };
 
+/* Whether the first characters of a are those of b, in capitals or not. b: small letters */
+static int cnn__alike(const char *a, const char *b, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++)
+        if ((a[i] >= 'A' && a[i] <= 'Z' ? (char)(a[i] - 'A' + 'a') : a[i]) != b[i]) return 0;
+    return 1;
+}
+
+static int cnn__ends_in(const char *path, const char *endings)             /* in one of ".jpg .png" */
+{
+    size_t length = strlen(path), count;
+    for (; *endings; endings += count + strspn(endings + count, " ")) {
+        count = strcspn(endings, " ");
+        if (count <= length && cnn__alike(path + length - count, endings, count)) return 1;
+    }
+    return 0;
+}
+
 static int cnn__is_web_page(const unsigned char *file, size_t size)
 {
     static const char *const begins[] = { "<!doctype", "<html", "<?xml", "<head", "<!--" };
-    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i, k;                /* a byte-order mark */
+    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i;                   /* a byte-order mark */
     while (at < size && (file[at] == ' ' || (file[at] >= '\t' && file[at] <= '\r'))) at++;
-    for (i = 0; i < sizeof begins / sizeof *begins; i++) {
-        for (k = 0; begins[i][k] && at + k < size; k++) {
-            int c = file[at + k];
-            if ((c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c) != begins[i][k]) break;
-        }
-        if (!begins[i][k]) return 1;
-    }
+    for (i = 0; i < sizeof begins / sizeof *begins; i++)
+        if (strlen(begins[i]) <= size - at && cnn__alike((const char *)file + at, begins[i], strlen(begins[i]))) return 1;
     return 0;
 }
 
@@ -10882,16 +10906,9 @@ static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
     int bytes = cnn__idx_bytes(idx->type);
     uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)bytes, bytes);
-    uint32_t low = (uint32_t)word;
-    double number;
-    float single;
-    switch (idx->type) {
-    case CNN__IDX_UINT8:  return (double)word;
-    case CNN__IDX_FLOAT:  memcpy(&single, &low, sizeof single); return (double)single;
-    case CNN__IDX_DOUBLE: memcpy(&number, &word, sizeof number); return number;
-    default:                                               /* signed, in two's complement */
-        return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);
-    }
+    if (idx->type == CNN__IDX_UINT8) return (double)word;
+    if (idx->type >= CNN__IDX_FLOAT) return cnn__ieee(word, bytes);
+    return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);             /* two's complement */
 }
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
@@ -10970,22 +10987,22 @@ static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
 }
 
 /* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
-static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+static void cnn__take_images(cnn_data *data, cnn__idx *idx)
 {
     int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
     size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
     size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
+    void *samples;
     float *floats = NULL;
     unsigned char *bytes = NULL;
     if (is_bytes && !last) {
-        data->memory->bytes = idx->file;
-        data->bytes = idx->file + idx->begin;
+        data->bytes = (unsigned char *)cnn__data_own(data, idx->file) + idx->begin;
         idx->file = NULL;
-        return 1;
+        return;
     }
-    if (is_bytes) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
-    else data->memory->floats = floats = (float *)cnn__alloc(all, sizeof *floats);
-    if (!bytes && !floats) return cnn__data_no_memory(data, (double)all * (is_bytes ? 1 : 4));
+    if (!(samples = cnn__data_alloc(data, all, is_bytes ? 1 : sizeof *floats))) return;
+    if (is_bytes) data->bytes = bytes = (unsigned char *)samples;
+    else data->floats = floats = (float *)samples;
     for (n = 0; n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
@@ -10994,25 +11011,17 @@ static int cnn__take_images(cnn_data *data, cnn__idx *idx)
                 if (bytes) bytes[to] = (unsigned char)x;
                 else floats[to] = (float)x;
             }
-    data->bytes = bytes;
-    data->floats = floats;
-    return 1;
 }
 
-static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *path)
+static void cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *path)
 {
-    int i, *labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
-    data->memory->labels = labels;
-    if (!labels) return cnn__data_no_memory(data, 4.0 * data->count);
-    for (i = 0; i < data->count; i++) {
-        double label = cnn__idx_at(idx, (size_t)i);
-        if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label,
-                            i);
-        labels[i] = (int)label;
-    }
+    int i, *labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     data->labels = labels;
-    return 1;
+    for (i = 0; !data->memory->error.s[0] && i < data->count; i++) {
+        double label = cnn__idx_at(idx, (size_t)i);
+        if (label > -2147483648.0 && label < 2147483648.0 && label == floor(label)) labels[i] = (int)label;
+        else cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label, i);
+    }
 }
 
 static cnn_data *cnn__load_idx(const char *images, const char *labels, int classes, const char *to)
@@ -11026,7 +11035,8 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
         if (y.sizes[0] != x.sizes[0])
             cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
                      x.sizes[0]);
-        else if (cnn__take_images(data, &x)) cnn__take_labels(data, &y, labels);
+        cnn__take_images(data, &x);
+        cnn__take_labels(data, &y, labels);
     }
     cnn__free(x.file);
     cnn__free(y.file);
@@ -11041,10 +11051,19 @@ cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
     return cnn__data_in_error(images ? images : "", wrong.s);
 }
 
+typedef struct cnn__mnist {
+    const char *call, *folders[2], *holds; const char *const *names;
+    double least_zeros, most_zeros;         /* the share of its pixels that are 0, by which the two are told apart: */
+} cnn__mnist;                               /* the files have the same names and sizes                              */
+
+static const cnn__mnist cnn__mnists[2] = {
+    { "cnn_load_mnist", { "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
+    { "cnn_load_fashion_mnist", { "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
+      cnn__fashion_names, 0.45, 0.55 } };
+
 /* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
    `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
-static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test,
-                            const char *what)
+static void cnn__find_mnist(char path[420], const char *directory, const cnn__mnist *m, int test, const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
     int packed, f, stem, dot;
@@ -11052,7 +11071,7 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
         for (f = 0; f < 4; f++)
             for (stem = test ? 1 : 0; stem < (test ? 3 : 1); stem++)
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
-                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
+                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : m->folders[f - 2];
                     char other[424];
                     cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
                                   dot ? '.' : '-', what + 7);
@@ -11062,54 +11081,40 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
     cnn__snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
 }
 
-static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, const char *split,
-                                      const char *const folders[2], const char *const *class_names)
+static double cnn__share_of_zeros(const cnn_data *data)
 {
+    size_t all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
+    for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
+    return (double)zeros / (double)all;
+}
+
+static cnn_data *cnn__load_mnist(int which, const char *directory, const char *split)
+{
+    const cnn__mnist *m = &cnn__mnists[which], *other = &cnn__mnists[!which];
     char images[420], labels[420];
     cnn__text wrong = { "" };
-    int test = cnn__split(call, split, &wrong);
+    int test = cnn__split(m->call, split, &wrong);
     cnn_data *data;
+    double zeros;
     if (!directory) directory = "(no folder)";
     if (test < 0) return cnn__data_in_error(directory, wrong.s);
-    cnn__find_mnist(images, directory, folders, test, "images-idx3-ubyte");
-    cnn__find_mnist(labels, directory, folders, test, "labels-idx1-ubyte");
+    cnn__find_mnist(images, directory, m, test, "images-idx3-ubyte");
+    cnn__find_mnist(labels, directory, m, test, "labels-idx1-ubyte");
     data = cnn__load_idx(images, labels, 10, " to cnn_load_idx, as it is another data set");
-    if (data->memory) data->class_names = class_names;
-    return data;
-}
-
-/* The files of MNIST and Fashion-MNIST have the same names and sizes, but four fifths of MNIST's pixels are 0 and half
-   of Fashion-MNIST's. Returns whether that share is from `low` to `high`. */
-static int cnn__zeros_within(const cnn_data *data, double low, double high)
-{
-    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width;
-    size_t i, zeros = 0, all = (size_t)data->count * pixels;
-    for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
-    return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
-}
-
-static cnn_data *cnn__other_mnist(cnn_data *data, const char *held, const char *wanted)
-{
-    cnn__say(&data->memory->error,
-             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. "
-             "Any other data set: cnn_load_idx", data->name, held, wanted);
+    if (data->memory) data->class_names = m->names;
+    if (data->error) return data;
+    zeros = cnn__share_of_zeros(data);
+    if (zeros < other->least_zeros || zeros > other->most_zeros) return data;
+    cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have "
+             "the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
     return cnn__data_fails(data);
 }
 
-cnn_data *cnn_load_mnist(const char *directory, const char *split)
-{
-    static const char *const folders[2] = { "/MNIST/raw", "/mnist" };
-    cnn_data *data = cnn__load_mnist_like("cnn_load_mnist", directory, split, folders, cnn__digit_names);
-    if (data->error || !cnn__zeros_within(data, 0.45, 0.55)) return data;
-    return cnn__other_mnist(data, "Fashion-MNIST's clothes", "MNIST's digits");
-}
+cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist(0, directory, split); }
 
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 {
-    static const char *const folders[2] = { "/FashionMNIST/raw", "/fashion-mnist" };
-    cnn_data *data = cnn__load_mnist_like("cnn_load_fashion_mnist", directory, split, folders, cnn__fashion_names);
-    if (data->error || !cnn__zeros_within(data, 0.7, 1)) return data;
-    return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
+    return cnn__load_mnist(1, directory, split);
 }
 
 /* ---- CIFAR, binary version (Krizhevsky 2009): each row has the labels and 3 x 32 x 32 bytes, red, green, blue ---- */
@@ -11200,12 +11205,8 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
-    if (!bytes || !labels)
-        cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
-    data->bytes = bytes;
-    data->labels = labels;
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, (size_t)data->count, CNN__CIFAR_VALUES);
+    data->labels = labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
         cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
@@ -11229,7 +11230,7 @@ cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar1
 
 /* ---- pictures: one folder a class, as torchvision's ImageFolder ---- */
 
-static int cnn__ends_in(const char *path, const char *ending);             /* at >>file */
+#define CNN__PICTURES ".jpg .jpeg .png .ppm .bmp .pgm"
 
 enum {
     CNN__MOST_PIXELS = 178956970,                          /* of a picture, as PIL */
@@ -11245,50 +11246,12 @@ static cnn__image_file *cnn__files(const cnn__bytes *list, int *count)
     return (cnn__image_file *)(void *)list->at;
 }
 
-static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name)
-{
-    cnn__image_file file = { NULL, 0 };
-    size_t room = strlen(folder) + strlen(name) + 2;
-    if (*name == '.') return;                              /* a hidden file, this folder, the one above */
-    file.path = (char *)cnn__alloc_raw(room);
-    if (file.path) cnn__snprintf(file.path, room, "%s/%s", folder, name);
-    else list->failed = 1;
-    cnn__put(list, &file, sizeof file);
-    if (list->failed) cnn__free(file.path);
-}
-
 static void cnn__free_files(cnn__bytes *list)
 {
     int count, i;
     cnn__image_file *files = cnn__files(list, &count);
     for (i = 0; i < count; i++) cnn__free(files[i].path);
     cnn__free(list->at);
-}
-
-/* Adds the paths of all that is in a folder; 1, or 0 and a message. */
-static int cnn__list_folder(cnn__bytes *list, const char *folder, cnn__text *error)
-{
-#ifdef _WIN32
-    wchar_t wide[CNN__PATH];
-    struct _wfinddata64_t entry;
-    char name[4 * 260];
-    intptr_t search;
-    cnn__wide(folder, wide);
-    if (wcslen(wide) + 3 < CNN__PATH) wcscat(wide, L"/*");
-    if ((search = _wfindfirst64(wide, &entry)) == -1)
-        return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
-        cnn__add_file(list, folder, name);
-    while (!_wfindnext64(search, &entry));
-    _findclose(search);
-#else
-    DIR *directory = opendir(folder);
-    struct dirent *entry;
-    if (!directory) return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    while ((entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name);
-    closedir(directory);
-#endif
-    return list->failed ? cnn__say(error, "%.300s: out of memory for the list of its files", folder) : 1;
 }
 
 static int cnn__is_folder(const char *path)
@@ -11304,65 +11267,93 @@ static int cnn__is_folder(const char *path)
 #endif
 }
 
-static int cnn__is_picture(const char *path)
-{
-    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm" };
-    size_t i;
-    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
-    return 0;
-}
+static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error);
 
-/* Adds the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. 1, or 0 and a message. */
-static int cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+/* Adds `name`, which is in `folder`, to the list, or does not: see cnn__find_files. */
+static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth, cnn__text *error)
 {
-    cnn__bytes here = { NULL, 0, 0, 0 };
-    int i, count, good = cnn__list_folder(&here, folder, error);
-    cnn__image_file *files = cnn__files(&here, &count);
-    if (depth > CNN__MOST_FOLDERS)
-        good = cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", folder,
-                        CNN__MOST_FOLDERS);
-    for (i = 0; good && i < count; i++) {
-        int is_folder = cnn__is_folder(files[i].path);
-        if (label >= 0 && is_folder) good = cnn__find_files(list, files[i].path, label, depth + 1, error);
-        else if (label >= 0 ? cnn__is_picture(files[i].path) : is_folder) {
-            files[i].label = label;
-            cnn__put(list, &files[i], sizeof *files);
-            if (!list->failed) files[i].path = NULL;       /* it has gone to the other list */
-            else good = cnn__say(error, "%.300s: out of memory for the list of its files", folder);
-        }
+    cnn__image_file file = { NULL, 0 };
+    size_t room = strlen(folder) + strlen(name) + 2;
+    int is_folder, kept = 0;
+    if (*name == '.' || error->s[0]) return;               /* a hidden file, this folder, the one above */
+    file.path = (char *)cnn__alloc_raw(room);
+    file.label = label;
+    if (!file.path) { list->failed = 1; return; }
+    cnn__snprintf(file.path, room, "%s/%s", folder, name);
+    is_folder = cnn__is_folder(file.path);
+    if (label >= 0 && is_folder && depth == CNN__MOST_FOLDERS)
+        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path, depth);
+    else if (label >= 0 && is_folder) cnn__find_files(list, file.path, label, depth + 1, error);
+    else if (label >= 0 ? cnn__ends_in(name, CNN__PICTURES) : is_folder) {
+        cnn__put(list, &file, sizeof file);
+        kept = !list->failed;
     }
-    cnn__free_files(&here);
-    return good;
+    if (!kept) cnn__free(file.path);
 }
 
-/* As ImageFolder sorts: by the folder, then by the name in it. */
+/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
+static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    struct _wfinddata64_t entry;
+    char name[4 * 260];
+    intptr_t search;
+    cnn__wide(folder, wide);
+    if (wcslen(wide) + 3 < CNN__PATH) wcscat(wide, L"/*");
+    search = _wfindfirst64(wide, &entry);
+    if (search == -1) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    else {
+        do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
+            cnn__add_file(list, folder, name, label, depth, error);
+        while (!_wfindnext64(search, &entry));
+        _findclose(search);
+    }
+#else
+    DIR *directory = opendir(folder);
+    struct dirent *entry;
+    if (!directory) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    while (directory && (entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name, label, depth, error);
+    if (directory) closedir(directory);
+#endif
+    if (list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+}
+
+/* As ImageFolder sorts: by the class, the folder, the name in it. */
 static int cnn__by_path(const void *a, const void *b)
 {
-    const char *p = ((const cnn__image_file *)a)->path, *q = ((const cnn__image_file *)b)->path;
+    const cnn__image_file *s = (const cnn__image_file *)a, *t = (const cnn__image_file *)b;
+    const char *p = s->path, *q = t->path;
     size_t m = (size_t)(strrchr(p, '/') - p), n = (size_t)(strrchr(q, '/') - q);
-    int order = memcmp(p, q, m < n ? m : n);
+    int order = s->label != t->label ? s->label - t->label : memcmp(p, q, m < n ? m : n);
     return order ? order : m != n ? (m < n ? -1 : 1) : strcmp(p + m, q + n);
+}
+
+static cnn__image_file *cnn__sort_files(cnn__bytes *list, int *count)
+{
+    cnn__image_file *files = cnn__files(list, count);
+    if (*count) qsort(files, (size_t)*count, sizeof *files, cnn__by_path);
+    return files;
 }
 
 /* Finds the class folders and the pictures of each, sorted; a message if there are none. */
 static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const char *folder, cnn__text *error)
 {
-    cnn__image_file *class_folder, *files;
+    cnn__image_file *class_folder;
     int c, count, before = 0, now;
-    if (!cnn__find_files(classes, folder, -1, 0, error)) return;
-    class_folder = cnn__files(classes, &count);
+    cnn__find_files(classes, folder, -1, 0, error);
+    class_folder = cnn__sort_files(classes, &count);
     if (!count)
         cnn__say(error, "%.300s: has no folder in it; each class needs one of its pictures, such as cat and dog",
                  folder);
-    else qsort(class_folder, (size_t)count, sizeof *class_folder, cnn__by_path);
     for (c = 0; c < count && !error->s[0]; c++, before = now) {
-        if (!cnn__find_files(pictures, class_folder[c].path, c, 1, error)) return;
-        files = cnn__files(pictures, &now);
-        if (now > before) qsort(files + before, (size_t)(now - before), sizeof *files, cnn__by_path);
-        else
-            cnn__say(error, "%.300s: has no picture (.jpg .jpeg .png .ppm .bmp .pgm), and each folder is a class; "
-                            "put some into it, or take it away", class_folder[c].path);
+        cnn__find_files(pictures, class_folder[c].path, c, 1, error);
+        cnn__files(pictures, &now);
+        if (now == before)
+            cnn__say(error, "%.300s: has no picture (" CNN__PICTURES "), and each folder is a class; put some into it, "
+                     "or take it away", class_folder[c].path);
     }
+    cnn__sort_files(pictures, &now);
 }
 
 /* ---- a picture: its file, decoded, upright, resized ---- */
@@ -11643,11 +11634,11 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
     return error->s[0] ? cnn__data_fails(data) : data;
 }
 
-static void cnn__images_memory(cnn_data *data, const cnn_image_options *o, int count)
+static unsigned char *cnn__images_memory(cnn_data *data, const cnn_image_options *o, int count)
 {
-    data->memory->bytes = cnn__alloc((size_t)count, cnn__image_values(o));
-    if (!data->memory->bytes) cnn__data_no_memory(data, (double)count * (double)cnn__image_values(o));
-    data->bytes = (unsigned char *)data->memory->bytes;
+    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, (size_t)count, cnn__image_values(o));
+    data->bytes = bytes;
+    return bytes;
 }
 
 typedef struct cnn__images_job {
@@ -11675,29 +11666,27 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
     size_t values = cnn__image_values(o);
-    int i, next, *labels;
-    cnn__images_memory(data, o, o->keep ? count : 1);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
+    int i, next, *labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
+    unsigned char *bytes = cnn__images_memory(data, o, o->keep ? count : 1);
     data->labels = labels;
     job.files = files;
-    job.bytes = o->keep ? (unsigned char *)data->memory->bytes : NULL;
+    job.bytes = o->keep ? bytes : NULL;
     job.result = (signed char *)cnn__alloc((size_t)count, 1);
     job.o = o;
-    if (!labels || !job.result) cnn__data_no_memory(data, (double)count * (double)(values + sizeof *labels));
+    if (!job.result) cnn__data_no_memory(data, (size_t)count, 1);
     cnn__open_pool(threads);
     for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
         cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
         for (i = job.first; i < next; i++) {
-            unsigned char *bytes = (unsigned char *)data->memory->bytes;
             unsigned char *sample = bytes + (o->keep ? (size_t)i * values : 0);
             cnn__image_file file = files[i];
             if (job.result[i] == CNN__BROKEN && o->skip_broken) {
                 data->skipped++;
-                if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", files[i].path);
+                if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", file.path);
                 continue;
             }
-            if (job.result[i] != CNN__READ && cnn__read_image(sample, files[i].path, o, error) != CNN__READ) break;
+            if (job.result[i] != CNN__READ && cnn__read_image(sample, file.path, o, error) != CNN__READ) break;
             if (o->keep) memmove(bytes + (size_t)data->count * values, sample, values);
             files[i] = files[data->count];
             files[data->count] = file;
@@ -11753,16 +11742,14 @@ static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int t
     cnn__find_images(&classes, &pictures, folder, error);
     files = cnn__files(&pictures, &count);
     class_folder = cnn__files(&classes, &data->classes);
-    names = (const char **)cnn__alloc((size_t)data->classes, sizeof *names);
+    names = (const char **)cnn__data_alloc(data, (size_t)data->classes, sizeof *names);
     for (c = 0; names && c < data->classes; c++) names[c] = strrchr(class_folder[c].path, '/') + 1;
-    if (!names) cnn__data_no_memory(data, (double)data->classes * (double)sizeof *names);
     if (!error->s[0]) cnn__copy_names(data, names);
     if (!error->s[0]) cnn__read_images(data, &o, files, count, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
     if (c < data->classes)
         cnn__say(error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take it "
                         "away", class_folder[c].path);
-    cnn__free(names);
     cnn__free_files(&classes);
     if (o.keep) cnn__free_files(&pictures);
     else {
@@ -11782,26 +11769,32 @@ cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o)
 cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
 {
     cnn_data *data = cnn__images_new("cnn_load_image", path, &o);
+    unsigned char *bytes;
     if (data->error) return data;
     data->count = 1;
-    cnn__images_memory(data, &o, 1);
-    if (data->bytes) cnn__read_image((unsigned char *)data->memory->bytes, path, &o, &data->memory->error);
+    if ((bytes = cnn__images_memory(data, &o, 1))) cnn__read_image(bytes, path, &o, &data->memory->error);
     return cnn__data_complete(data, NULL, 0);
 }
 
 /* ---- splitting a data set ---- */
+
+/* Rows order[0 .. count-1] of an array, of `size` bytes each; NULL if there is no such array. */
+static void *cnn__pick_rows(cnn_data *data, const void *from, size_t size, const int *order, int count)
+{
+    unsigned char *rows = from ? (unsigned char *)cnn__data_alloc(data, (size_t)count, size) : NULL;
+    int i;
+    for (i = 0; rows && i < count; i++)
+        memcpy(rows + (size_t)i * size, (const unsigned char *)from + (size_t)order[i] * size, size);
+    return rows;
+}
 
 /* A new data set of the samples order[0 .. count-1]. */
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
     size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
-    size_t bytes = from->read ? 0 : from->bytes ? 1 : sizeof(float);
-    const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
-    unsigned char *copy;
-    int i, *labels, c;
-    float *targets;
-    if (!data->memory) return data;
+    cnn__data_memory *m = data->memory;
+    if (!m) return data;
     data->count = count;
     data->channels = from->channels; data->height = from->height; data->width = from->width;
     data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
@@ -11809,37 +11802,21 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
         data->classes = from->memory->classes;
         cnn__copy_names(data, from->class_names);          /* they go with `from` */
     }
-    copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
-    labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
-    targets = (float *)cnn__alloc((size_t)count * (size_t)from->outputs, sizeof *targets);
-    *(from->floats ? &data->memory->floats : &data->memory->bytes) = copy;
-    data->memory->labels = labels;
-    data->memory->targets = targets;
+    data->bytes = (unsigned char *)cnn__pick_rows(data, from->bytes, values, order, count);
+    data->floats = (float *)cnn__pick_rows(data, from->floats, values * sizeof(float), order, count);
+    data->labels = (int *)cnn__pick_rows(data, from->labels, sizeof(int), order, count);
+    data->targets = (float *)cnn__pick_rows(data, from->targets, (size_t)from->outputs * sizeof(float), order, count);
     if (from->read) {
-        data->read = cnn__read_from; data->user = data->memory;
-        data->memory->from = cnn__data_keep(from);
-        data->memory->order = (int *)cnn__alloc((size_t)count, sizeof *order);
-        if (data->memory->order) memcpy(data->memory->order, order, (size_t)count * sizeof *order);
-        else cnn__data_no_memory(data, (double)count * (double)sizeof *order);
+        data->read = cnn__read_from; data->user = m;
+        m->from = cnn__data_keep(from);
+        m->order = (int *)cnn__alloc((size_t)count, sizeof *order);
+        if (m->order) memcpy(m->order, order, (size_t)count * sizeof *order);
+        else cnn__data_no_memory(data, (size_t)count, sizeof *order);
     }
-    if (!copy || !labels || !targets) cnn__data_no_memory(data, (double)count * (double)(values * bytes));
-    for (i = 0; !data->memory->error.s[0] && i < count; i++) {
-        if (bytes)
-            memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
-        if (from->labels) labels[i] = from->labels[order[i]];
-        if (from->targets)
-            memcpy(targets + (ptrdiff_t)i * from->outputs, from->targets + (ptrdiff_t)order[i] * from->outputs,
-                   sizeof *targets * (size_t)from->outputs);
-    }
-    data->bytes = from->bytes ? copy : NULL;
-    data->floats = (float *)data->memory->floats;
-    data->labels = from->labels ? labels : NULL;
-    data->targets = from->targets ? targets : NULL;
     cnn__data_complete(data, "", 1);
-    for (c = 0; !data->error && c < data->channels; c++) {
-        ((float *)data->memory->scale)[c] = from->scale[c];
-        ((float *)data->memory->shift)[c] = from->shift[c];
-    }
+    if (data->error) return data;
+    memcpy(m->scale, from->scale, (size_t)data->channels * sizeof *m->scale);
+    memcpy(m->shift, from->shift, (size_t)data->channels * sizeof *m->shift);
     return data;
 }
 
@@ -12417,21 +12394,15 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     uint64_t bits = cnn__little(b, (int)dtype->bits / 8);
     uint32_t word = (uint32_t)bits, exponent = word >> 10 & 31, fraction = word & 1023;
     double number;
-    float f;
     switch (dtype - cnn__dtypes) {
-    case CNN__F64:
-        memcpy(&number, &bits, sizeof number);
-        return number;
-    case CNN__F16:                                         /* sign, 5 bits of exponent, 10 of fraction */
-        number = exponent == 31 ? (fraction ? (double)NAN : HUGE_VAL)
-               : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
-                                : ldexp(fraction, -24);
-        return word >> 15 ? -number : number;
-    case CNN__BF16:                                        /* the upper half of a float */
-        word <<= 16;
+    case CNN__F64:  return cnn__ieee(bits, 8);
+    case CNN__F32:  return cnn__ieee(bits, 4);
+    case CNN__BF16: return cnn__ieee(bits << 16, 4);       /* the upper half of a float */
     }
-    memcpy(&f, &word, sizeof f);
-    return (double)f;
+    number = exponent == 31 ? (fraction ? (double)NAN : HUGE_VAL)          /* F16: 5 bits of exponent, 10 of fraction */
+           : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
+                            : ldexp(fraction, -24);
+    return word >> 15 ? -number : number;
 }
 
 static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
@@ -13517,23 +13488,7 @@ static int cnn__close_state(cnn__state *s, int result)
     return result;
 }
 
-static int cnn__ends_in(const char *path, const char *ending)              /* in capitals or not */
-{
-    size_t length = strlen(path), count = strlen(ending), i;
-    for (i = 0; i < count && count <= length; i++) {
-        char c = path[length - count + i];
-        if ((c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c) != ending[i]) return 0;
-    }
-    return count <= length;
-}
-
-static int cnn__ends_as_pth(const char *path)
-{
-    static const char *const endings[] = { ".pth", ".pt", ".pth.tar", ".bin", ".ckpt" };
-    size_t i;
-    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
-    return 0;
-}
+static int cnn__ends_as_pth(const char *path) { return cnn__ends_in(path, ".pth .pt .pth.tar .bin .ckpt"); }
 
 /* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors; a message if it cannot be. */
 static int cnn__is_pth(cnn__state *s)
