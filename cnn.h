@@ -1025,12 +1025,6 @@ static size_t cnn__digits(char *number, size_t room, const char *format, int wid
     return (size_t)(to - number);
 }
 
-static const char *cnn__read_count(const char *digits, int *count)         /* returns what follows the digits */
-{
-    for (*count = 0; *digits >= '0' && *digits <= '9'; digits++) *count = 10 * *count + *digits - '0';
-    return digits;
-}
-
 /* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
 static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments)
 {
@@ -1044,17 +1038,15 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         if (!*format) return;
         for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
         if (*format == '*') width = va_arg(arguments, int), format++;
-        else format = cnn__read_count(format, &width);
+        else width = (int)strtol(format, (char **)&format, 10);
         if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
-        else if (*format == '.') format = cnn__read_count(format + 1, &precision);
+        else if (*format == '.') precision = (int)strtol(format + 1, (char **)&format, 10);
         is_long = *format == 'l';
         format += is_long;
         kind = *format;
         format += kind != 0;
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
-        strcpy(end, strchr("dux", kind) ? "*.*l" : "*.*"); /* snprintf gets every whole number as a long */
-        end[strlen(end) + 1] = 0;
-        end[strlen(end)] = kind;
+        snprintf(end, 8, "*.*%s%c", strchr("dux", kind) ? "l" : "", kind); /* it gets every whole number as a long */
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
         else if (kind == 'd')
             count = (size_t)snprintf(number, room, spec, width, precision,
@@ -1648,34 +1640,25 @@ static void cnn__forked(void)
 }
 #endif
 
-#endif
-
 /* Whoever runs jobs opens the pool before and closes it after: a network, the backend simd, cnn__read_images. */
 static void cnn__open_pool(int threads)
 {
-#ifdef CNN_NO_THREADS
-    (void)threads;
-#else
     cnn__lock();
-    if (!cnn__pool.processors) cnn__pool.processors = cnn__processors();
+    if (!cnn__pool.processors) {                           /* the first time */
+        cnn__pool.processors = cnn__processors();
 #ifndef _WIN32
-    {
-        static int prepared;
-        if (!prepared) pthread_atfork(NULL, NULL, cnn__forked);
-        prepared = 1;
-    }
+        pthread_atfork(NULL, NULL, cnn__forked);
 #endif
+    }
     while (cnn__pool.ending) cnn__wait(&cnn__pieces_done, &cnn__the_lock);
     cnn__pool.users++;
     if (threads > CNN__MOST_WORKERS) threads = CNN__MOST_WORKERS + 1;
     if (cnn__pool.wanted < threads - 1) cnn__pool.wanted = threads - 1;
     cnn__unlock();
-#endif
 }
 
 static void cnn__close_pool(void)
 {
-#ifndef CNN_NO_THREADS
     cnn__lock();
     if (!--cnn__pool.users) {
         cnn__pool.ending = 1;
@@ -1692,8 +1675,30 @@ static void cnn__close_pool(void)
         cnn__wake_all(&cnn__pieces_done);
     }
     cnn__unlock();
-#endif
 }
+
+/* When it returns, no worker is busy with a job that was begun with this `of`, nor will be. */
+static void cnn__halt_jobs(const void *of)
+{
+    cnn__job *job;
+    cnn__lock();
+    for (job = cnn__pool.jobs; job; ) {
+        if (job->of == of) cnn__add_atomic(&job->claimed, job->pieces);
+        if (job->of == of && cnn__read_atomic(&job->holding)) {
+            cnn__wait_for(job);
+            job = cnn__pool.jobs;                          /* the list may have changed meanwhile */
+        } else job = job->following;
+    }
+    cnn__unlock();
+}
+
+#else                                                      /* the caller does it all */
+static void cnn__open_pool(int threads) { (void)threads; }
+static void cnn__close_pool(void) {}
+static void cnn__post(cnn__job *job) { job->threads = 1; }
+static int cnn__finish(const cnn__job *job) { return job->threads == 1; }
+static void cnn__halt_jobs(const void *of) { (void)of; }
+#endif
 
 /* The first half of cnn__parallel: workers begin, while the caller does something else until cnn__end_job, or
    cnn__drop_job. */
@@ -1705,11 +1710,7 @@ static void cnn__begin_job(cnn__job *job, int threads, int pieces, void (*run)(v
     job->pieces = pieces;
     job->threads = threads < pieces ? threads : pieces;
     job->joined = 1;
-#ifdef CNN_NO_THREADS
-    job->threads = 1;
-#else
     if (job->threads > 1) cnn__post(job);
-#endif
 }
 
 /* The second half: the caller takes pieces too; when it returns, all are done. */
@@ -1718,38 +1719,15 @@ static void cnn__end_job(cnn__job *job)
     int piece;
     unsigned before = cnn__flush_denormals();
     while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
-#ifndef CNN_NO_THREADS
     if (job->threads > 1 && !cnn__finish(job))
         for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
-#endif
     cnn__restore_denormals(before);
 }
 
 static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
 {
     cnn__add_atomic(&job->claimed, job->pieces);
-#ifndef CNN_NO_THREADS
     if (job->threads > 1) cnn__finish(job);
-#endif
-}
-
-/* When it returns, no worker is busy with a job that was begun with this `of`, nor will be. */
-static void cnn__halt_jobs(const void *of)
-{
-#ifdef CNN_NO_THREADS
-    (void)of;
-#else
-    cnn__job *job;
-    cnn__lock();
-    for (job = cnn__pool.jobs; job; ) {
-        if (job->of == of) cnn__add_atomic(&job->claimed, job->pieces);
-        if (job->of == of && cnn__read_atomic(&job->holding)) {
-            cnn__wait_for(job);
-            job = cnn__pool.jobs;                          /* the list may have changed meanwhile */
-        } else job = job->following;
-    }
-    cnn__unlock();
-#endif
 }
 
 /* Runs run(arguments, piece, thread) for every piece, on the caller's thread (0) and up to threads - 1 workers. */
