@@ -10802,10 +10802,12 @@ static int cnn__ends_in(const char *path, const char *endings)             /* in
 static int cnn__is_web_page(const unsigned char *file, size_t size)
 {
     static const char *const begins[] = { "<!doctype", "<html", "<?xml", "<head", "<!--" };
-    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i;                   /* a byte-order mark */
+    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i, count;            /* a byte-order mark */
     while (at < size && (file[at] == ' ' || (file[at] >= '\t' && file[at] <= '\r'))) at++;
-    for (i = 0; i < sizeof begins / sizeof *begins; i++)
-        if (strlen(begins[i]) <= size - at && cnn__alike((const char *)file + at, begins[i], strlen(begins[i]))) return 1;
+    for (i = 0; i < sizeof begins / sizeof *begins; i++) {
+        count = strlen(begins[i]);
+        if (count <= size - at && cnn__alike((const char *)file + at, begins[i], count)) return 1;
+    }
     return 0;
 }
 
@@ -11061,7 +11063,8 @@ static void cnn__find_mnist(char path[420], const char *directory, const cnn__mn
 
 static double cnn__share_of_zeros(const cnn_data *data)
 {
-    size_t all = (size_t)data->count * (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
+    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
+    size_t all = (size_t)data->count * pixels;
     for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros / (double)all;
 }
@@ -11083,8 +11086,8 @@ static cnn_data *cnn__load_mnist(int which, const char *directory, const char *s
     if (data->error) return data;
     zeros = cnn__share_of_zeros(data);
     if (zeros < other->least_zeros || zeros > other->most_zeros) return data;
-    cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have "
-             "the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
+    cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files "
+             "have the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
     return cnn__data_fails(data);
 }
 
@@ -11248,7 +11251,8 @@ static int cnn__is_folder(const char *path)
 static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error);
 
 /* Adds `name`, which is in `folder`, to the list, or does not: see cnn__find_files. */
-static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth, cnn__text *error)
+static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth,
+                          cnn__text *error)
 {
     cnn__image_file file = { NULL, 0 };
     size_t room = strlen(folder) + strlen(name) + 2;
@@ -11260,7 +11264,8 @@ static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name
     cnn__snprintf(file.path, room, "%s/%s", folder, name);
     is_folder = cnn__is_folder(file.path);
     if (label >= 0 && is_folder && depth == CNN__MOST_FOLDERS)
-        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path, depth);
+        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
+                 depth);
     else if (label >= 0 && is_folder) cnn__find_files(list, file.path, label, depth + 1, error);
     else if (label >= 0 ? cnn__ends_in(name, CNN__PICTURES) : is_folder) {
         cnn__put(list, &file, sizeof file);
@@ -11396,8 +11401,6 @@ static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes,
     return 0;
 }
 
-static void cnn__free_pixels(unsigned char *pixels) { stbi_image_free(pixels); }
-
 static int cnn__read_part(void *file, char *to, int size) { return (int)fread(to, 1, (size_t)size, (FILE *)file); }
 static int cnn__ended(void *file) { return feof((FILE *)file) || ferror((FILE *)file); }
 static void cnn__skip(void *file, int count)
@@ -11446,19 +11449,6 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
         cnn__say(error, "%.300s: stb_image cannot decode it: %s", path, size ? why : "it has 0 bytes");
     return CNN__BROKEN;
 }
-#else
-enum { CNN__HAS_STB = 0 };
-
-static void cnn__free_pixels(unsigned char *pixels) { (void)pixels; }
-static int cnn__looks_right(const char *path) { (void)path; return 0; }
-
-static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
-{
-    (void)p; (void)path; (void)file; (void)size; (void)error;
-    return CNN__BROKEN;
-}
-#endif
-
 /* planes: (channels, height, width), upright; p->pixels: (height, width, 3), as the camera had it. Grey is the luma of
    ITU-R 601-2 in 16 bits, as PIL's convert("L"). p's height and width become the upright ones. */
 static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
@@ -11483,12 +11473,12 @@ static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
 /* Weights of one axis: `size` samples become `scaled`, of which `count` from `cut` on are wanted. An output is a mean
    of the inputs around its place, weighted by a triangle: 1 at the place, 0 one sample away (of the input or of the
    output, the larger). The table has *stride numbers an output: the first input, how many, their weights. */
-static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, int *stride)
+static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, size_t *stride)
 {
     double scale = size / (double)scaled, reach = scale > 1 ? scale : 1, sum;
     int *table, *row, i, k;
-    *stride = 2 * (int)ceil(reach) + 1 + 2;
-    table = (int *)cnn__alloc((size_t)count, (size_t)*stride * sizeof *table);
+    *stride = 2 * (size_t)ceil(reach) + 1 + 2;
+    table = (int *)cnn__alloc((size_t)count, *stride * sizeof *table);
     for (i = 0, row = table; table && i < count; i++, row += *stride) {
         double middle = ((double)(cut + i) + 0.5) * scale;
         int first = (int)(middle - reach + 0.5), end = (int)(middle + reach + 0.5);
@@ -11525,26 +11515,21 @@ static int cnn__resize(unsigned char *to, const unsigned char *planes, int heigh
     int wider = (int64_t)o->width * height >= (int64_t)o->height * width;  /* the width needs the larger scale */
     int64_t scaled_height = wider ? (int64_t)o->width * height / width : o->height;
     int64_t scaled_width = wider ? o->width : (int64_t)o->height * width / height;
-    int xs, ys, c, x, y, top, rows;
-    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs);
+    size_t xs, ys, x, y, rows, to_width = (size_t)o->width, to_height = (size_t)o->height;
+    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
     int *down = cnn__triangles(height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
-    const int *last = down ? down + (size_t)(o->height - 1) * (size_t)ys : NULL;
-    unsigned char *part = NULL;
-    top = down ? down[0] : 0;
-    rows = down ? last[0] + last[1] - top : 0;
-    if (across && down) part = (unsigned char *)cnn__alloc((size_t)rows, (size_t)o->width);
+    const int *last = down ? down + (to_height - 1) * ys : NULL, *row;
+    unsigned char *part = NULL;                            /* (rows, o->width) */
+    rows = down ? (size_t)(last[0] + last[1] - down[0]) : 0;
+    if (across && down) part = (unsigned char *)cnn__alloc(rows, to_width);
     for (c = 0; part && c < o->channels; c++, planes += (size_t)height * (size_t)width) {
-        for (y = 0; y < rows; y++)
-            for (x = 0; x < o->width; x++) {
-                const int *row = across + (size_t)x * (size_t)xs;
-                part[(size_t)y * (size_t)o->width + (size_t)x] =
-                    cnn__weighted(planes + (size_t)(top + y) * (size_t)width + row[0], 1, row);
-            }
-        for (y = 0; y < o->height; y++)
-            for (x = 0; x < o->width; x++) {
-                const int *row = down + (size_t)y * (size_t)ys;
-                *to++ = cnn__weighted(part + (size_t)(row[0] - top) * (size_t)o->width + x, (size_t)o->width, row);
-            }
+        const unsigned char *from = planes + (size_t)down[0] * (size_t)width;
+        for (y = 0; y < rows; y++, from += width)
+            for (x = 0, row = across; x < to_width; x++, row += xs)
+                part[y * to_width + x] = cnn__weighted(from + row[0], 1, row);
+        for (y = 0, row = down; y < to_height; y++, row += ys)
+            for (x = 0; x < to_width; x++)
+                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * to_width + x, to_width, row);
     }
     cnn__free(across);
     cnn__free(down);
@@ -11565,12 +11550,12 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     if (result != CNN__READ) return result;
     if ((double)p.width * p.height <= 1) {                 /* stb_image lets a PPM have 0 rows */
         cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p.height, p.width);
-        cnn__free_pixels(p.pixels);
+        stbi_image_free(p.pixels);
         return CNN__BROKEN;
     }
     planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
     if (planes) cnn__upright(planes, &p, o->channels);
-    cnn__free_pixels(p.pixels);
+    stbi_image_free(p.pixels);
     if (!planes || !cnn__resize(to, planes, p.height, p.width, o)) {
         cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p.height, p.width);
         result = CNN__NO_MEMORY;
@@ -11578,6 +11563,17 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     cnn__free(planes);
     return result;
 }
+#else
+enum { CNN__HAS_STB = 0 };
+
+static int cnn__looks_right(const char *path) { (void)path; return 0; }
+
+static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
+{
+    (void)to; (void)path; (void)o; (void)error;
+    return CNN__BROKEN;
+}
+#endif
 
 /* ---- a data set of pictures ---- */
 
@@ -12216,19 +12212,16 @@ static int cnn__flush_directory(const char *path)
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
 {
     cnn__text why;
-    int good = !ferror(w->file) && (w->part[0] ? cnn__flush_file(w->file) : !fflush(w->file)), cause = errno;
+    int part = w->part[0] != 0, good = !ferror(w->file) && (part ? cnn__flush_file(w->file) : !fflush(w->file));
+    int cause = errno;
     if (fclose(w->file) && good) good = 0, cause = errno;
     cnn__snprintf(why.s, sizeof why.s, "%.400s", strerror(cause));
-    if (!w->part[0]) {
-        if (!good) cnn__say(error, "%.300s: cannot be written: %s", w->path, why.s);
-        return good;
-    }
-    if (!good || !cnn__renamed(w->part, w->path, &why)) {
-        cnn__say(error, "%.300s: cannot be written: %.150s; what was there before is unchanged", w->path, why.s);
-        cnn__remove(w->part);
-        return 0;
-    }
-    if (cnn__flush_directory(w->path)) return 1;
+    if (part && good) good = cnn__renamed(w->part, w->path, &why);
+    if (part && !good) cnn__remove(w->part);
+    if (!good)
+        return cnn__say(error, "%.300s: cannot be written: %.150s%s", w->path, why.s,
+                        part ? "; what was there before is unchanged" : "");
+    if (!part || cnn__flush_directory(w->path)) return 1;
     return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure "
                            "may undo it", w->path, strerror(errno));
 }
@@ -12843,16 +12836,8 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
 
 typedef enum cnn__object_kind {
     CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
-    CNN__MARK,
-    CNN__NUMBER,
-    CNN__STRING,
-    CNN__NAME,                              /* of a function or class                                    */
-    CNN__TUPLE,
-    CNN__LIST,
-    CNN__DICT,
-    CNN__INSTANCE,                          /* of any other class: none of its code is run               */
-    CNN__STORAGE,
-    CNN__TENSOR
+    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class: none of its code is run */
+    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__LIST, CNN__DICT, CNN__STORAGE, CNN__TENSOR
 } cnn__object_kind;
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
@@ -12860,6 +12845,8 @@ typedef struct cnn__object {                /* a Python object, on the stack or 
     const char *text, *module;              /* a string; a name and its module; an instance's class      */
     size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
 } cnn__object;                              /* a tuple's first part and how many                         */
+
+static const cnn__object cnn__nothing = { CNN__OTHER, "", "", 0, 0 };
 
 typedef struct cnn__pickle {
     cnn__state *s;
@@ -12909,11 +12896,12 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
     return b ? cnn__little(b, bytes) : 0;
 }
 
+static void cnn__push_object(cnn__pickle *p, const cnn__object *o) { cnn__put(&p->stack, o, sizeof *o); }
+
 static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
 {
-    cnn__object o = { CNN__OTHER, "", "", 0, 0 };
-    o.kind = kind; o.module = module; o.text = text; o.n = n;
-    cnn__put(&p->stack, &o, sizeof o);
+    cnn__object o = { kind, text, module, n, 0 };
+    cnn__push_object(p, &o);
 }
 
 static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
@@ -12932,8 +12920,8 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
 
 static cnn__object cnn__pop(cnn__pickle *p)
 {
-    cnn__object none = { CNN__OTHER, "", "", 0, 0 }, *last = cnn__drop(p, 1);
-    return last ? *last : none;
+    const cnn__object *last = cnn__drop(p, 1);
+    return last ? *last : cnn__nothing;
 }
 
 static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; how many objects followed it */
@@ -12949,12 +12937,11 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    cnn__object t = { CNN__TUPLE, "", "", p->parts.count / sizeof t, count };
+    const cnn__object *last = cnn__drop(p, count);
     if (count && !last) return;
-    t.n = p->parts.count / sizeof t;
-    t.count = count;
     if (count) cnn__put(&p->parts, last, count * sizeof t);
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__push_object(p, &t);
 }
 
 static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
@@ -13026,7 +13013,7 @@ static void cnn__take_storage(cnn__pickle *p)
     const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
     if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
-        cnn__put(&p->stack, &a[1], sizeof *a);
+        cnn__push_object(p, &a[1]);
     else cnn__push(p, CNN__OTHER, 0);
 }
 
@@ -13076,7 +13063,7 @@ static void cnn__reduce(cnn__pickle *p)
     if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
     else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
              && count && a->kind == CNN__TENSOR)
-        cnn__put(&p->stack, a, sizeof *a);
+        cnn__push_object(p, a);
     else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
         cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
     else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
@@ -13142,14 +13129,14 @@ static void cnn__build(cnn__pickle *p)                     /* sets the state of 
 
 static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
 {
-    cnn__object none = { CNN__OTHER, "", "", 0, 0 };
     if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && !get)) {  /* each place took a byte at least */
         cnn__broken(p, "its memo has no such place");
         return;
     }
-    while (p->memo.count / sizeof none <= n && !p->memo.failed) cnn__put(&p->memo, &none, sizeof none);
+    while (p->memo.count / sizeof cnn__nothing <= n && !p->memo.failed)
+        cnn__put(&p->memo, &cnn__nothing, sizeof cnn__nothing);
     if (p->memo.failed) return;
-    if (get) cnn__put(&p->stack, cnn__objects(&p->memo) + n, sizeof none);
+    if (get) cnn__push_object(p, cnn__objects(&p->memo) + n);
     else cnn__objects(&p->memo)[n] = *cnn__top(p);
 }
 
@@ -13172,8 +13159,8 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
             top = cnn__pop(p);
-            cnn__put(&p->stack, &top, sizeof top);
-            cnn__put(&p->stack, &top, sizeof top);
+            cnn__push_object(p, &top);
+            cnn__push_object(p, &top);
             break;
         case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
         case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
@@ -13692,12 +13679,10 @@ static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
     cnn__add_parameters(net, &s);
-    good = cnn__write_state(&s, cnn__is_pth(&s));
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, cnn__write_state(&s, cnn__is_pth(&s)));
 }
 
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
@@ -13969,22 +13954,16 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 
    "__metadata__" has what must be the same in the program that continues the training.                      */
 
-enum {
-    CNN__SEED_HIGH,
-    CNN__SEED_LOW,
-    CNN__PASS,
-    CNN__STEP,
-    CNN__SCHEDULE_STEPS,
-    CNN__LR,
-    CNN__INITIAL_LR,
-    CNN__NUMBERS,
+enum {                                                     /* numbers in cnn.h/training and in a row of cnn.h/history */
+    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS,
     CNN__COLUMNS = 9
 };
 
-typedef struct cnn__numbers {               /* of a checkpoint; steps, best_epoch, scale NULL: it has none */
+typedef struct cnn__numbers {               /* of a loaded checkpoint; steps, best_epoch, scale NULL: it has none */
     double *training, *history, *steps, *best_epoch, *scale;
     size_t rows;                            /* of the history                                            */
     cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
+    int blocks;                             /* how many of parameters, moment1, moment2 there are        */
 } cnn__numbers;
 
 static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
@@ -14033,66 +14012,58 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     cnn__add_stored(s, &t);
 }
 
-/* The network's numbers, in the arrays of a checkpoint; 0 and a message without memory. */
-static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
+static void cnn__add_training(cnn_net *net, cnn__state *s)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
-    int i;
-    n->rows = (size_t)net->history_count;
-    n->training = cnn__own_numbers(s, CNN__NUMBERS);
-    n->history = cnn__own_numbers(s, n->rows * CNN__COLUMNS);
-    n->steps = cnn__own_numbers(s, (size_t)net->tensor_count);
-    n->best_epoch = cnn__own_numbers(s, 1);
-    n->scale = cnn__own_numbers(s, scales);
-    if (cnn__failed(s)) return 0;
-    n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    n->training[CNN__PASS] = (double)c.pass;
-    n->training[CNN__STEP] = (double)c.step;
-    n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    n->training[CNN__LR] = c.lr;
-    n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
-    for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
-    n->best_epoch[0] = net->best_epoch;
-    for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
-    return 1;
+    size_t rows = (size_t)net->history_count, tensors = (size_t)net->tensor_count, k;
+    size_t channels = (size_t)net->input.channels;
+    double *training = cnn__own_numbers(s, CNN__NUMBERS), *history = cnn__own_numbers(s, rows * CNN__COLUMNS);
+    double *steps = cnn__own_numbers(s, tensors), *best_epoch = cnn__own_numbers(s, 1);
+    double *scale = cnn__own_numbers(s, 2 * channels);
+    if (cnn__failed(s)) return;
+    training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    training[CNN__PASS] = (double)c.pass;
+    training[CNN__STEP] = (double)c.step;
+    training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    training[CNN__LR] = c.lr;
+    training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    cnn__add_numbers(s, "cnn.h/training", training, 1, CNN__NUMBERS);
+    for (k = 0; net->trained_scale && k < 2 * channels; k++) scale[k] = (double)net->trained_scale[k];
+    if (net->trained_scale) cnn__add_numbers(s, "cnn.h/scale", scale, 2, channels);
+    for (k = 0; k < rows; k++) cnn__epoch_to_row(history + k * CNN__COLUMNS, &net->history[k]);
+    cnn__add_numbers(s, "cnn.h/history", history, rows, CNN__COLUMNS);
+    for (k = 0; k < tensors; k++) steps[k] = (double)spans[k].step;
+    cnn__add_numbers(s, "cnn.h/steps", steps, tensors, 1);
+    if (!(best_epoch[0] = net->best_epoch)) return;
+    cnn__add_values(net, s, CNN__BEST, net->best);
+    cnn__add_numbers(s, "cnn.h/best_epoch", best_epoch, 1, 1);
 }
 
 int cnn_checkpoint_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__numbers n;
     const char *facts[8];
-    int block, good;
+    int block;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     s = cnn__state_of(net, path);
-    memset(&n, 0, sizeof n);
     cnn__checkpoint_facts(net, facts);
     cnn__put(&s.metadata, facts, sizeof facts);
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
-    if (cnn__checkpoint_numbers(net, &s, &n)) {
-        cnn__add_numbers(&s, "cnn.h/training", n.training, 1, CNN__NUMBERS);
-        if (net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", n.scale, 2, (size_t)net->input.channels);
-        cnn__add_numbers(&s, "cnn.h/history", n.history, n.rows, CNN__COLUMNS);
-        cnn__add_numbers(&s, "cnn.h/steps", n.steps, (size_t)net->tensor_count, 1);
-        if (net->best_epoch) cnn__add_values(net, &s, CNN__BEST, net->best);
-        if (net->best_epoch) cnn__add_numbers(&s, "cnn.h/best_epoch", n.best_epoch, 1, 1);
-    }
-    good = cnn__write_state(&s, 0);
-    return cnn__close_state(&s, good);
+    cnn__add_training(net, &s);
+    return cnn__close_state(&s, cnn__write_state(&s, 0));
 }
 
 /* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
    column i must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most,
-                                 size_t *rows)
+static double *cnn__find_numbers(cnn__state *s, const char *key, int optional, size_t columns, unsigned whole,
+                                 double most, size_t *rows)
 {
     const cnn__stored *t = cnn__find_stored(s, "", key);
     double *numbers = NULL, n;
     size_t i;
+    if (!t && optional) return NULL;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
     else numbers = cnn__own_numbers(s, t->count);
@@ -14123,18 +14094,19 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
 
 static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
 {
+    const unsigned counts = 1u << 0 | 1u << 5 | 1u << 8;
     size_t rows = 0;
     int i, good;
-    n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
+    n->training = cnn__find_numbers(s, "cnn.h/training", 0, CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
+    n->history = cnn__find_numbers(s, "cnn.h/history", 0, CNN__COLUMNS, counts, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
     good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
     for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
         good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
     if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
-    if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
-    n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
-    return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
+    n->scale = cnn__find_numbers(s, "cnn.h/scale", 1, (size_t)net->input.channels, 0, 0, &rows);
+    if (n->scale && rows != 2) cnn__wrong(s, "its cnn.h/scale is broken");
+    return !cnn__failed(s);
 }
 
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
@@ -14145,32 +14117,28 @@ static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
     return cnn__locate_block(net, s, block) >= 0;
 }
 
-/* Reads and checks all that is in the file. blocks: how many of parameters, moment1, moment2 it has. */
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, int *blocks)
+/* Reads and checks all that is in the file. */
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     size_t rows = 0;
     if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
-    for (*blocks = 0; *blocks <= CNN__MOMENT2; ++*blocks) {
-        int needed = *blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[*blocks], net->tensors[0].key)) break;
-        if (!cnn__check_block(net, s, *blocks)) return 0;
+    for (n->blocks = 0; n->blocks <= CNN__MOMENT2; n->blocks++) {
+        int needed = n->blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[n->blocks], net->tensors[0].key)) break;
+        if (!cnn__check_block(net, s, n->blocks)) return 0;
     }
-    if (cnn__find_stored(s, "", "cnn.h/steps")) {
-        n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
-        if (n->steps && rows != (size_t)net->tensor_count)
-            cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
-                       net->tensor_count);
-    }
-    if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
-        n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
-        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
-        if (!cnn__check_block(net, s, CNN__BEST)) return 0;
-    }
+    n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 1, 4294967295.0, &rows);
+    if (n->steps && rows != (size_t)net->tensor_count)
+        cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
+                   net->tensor_count);
+    n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, 1, (double)n->rows, &rows);
+    if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
+    if (n->best_epoch) cnn__check_block(net, s, CNN__BEST);
     return !cnn__failed(s) && cnn__make_room(s);
 }
 
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
-static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
+static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
@@ -14178,7 +14146,7 @@ static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n,
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    for (block = CNN__MOMENT1; block < blocks && !cnn__failed(s); block++)
+    for (block = CNN__MOMENT1; block < n->blocks && !cnn__failed(s); block++)
         cnn__need_moment(net, cnn__block(net, block));
     if (cnn__failed(s)) return 0;
     n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
@@ -14186,7 +14154,7 @@ static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n,
 }
 
 /* Sets the network to what was read. */
-static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
+static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n)
 {
     const double *training = n->training;
     cnn_counters c = cnn__read_counters(net);
@@ -14195,7 +14163,7 @@ static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int 
     int i, block;
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
         float **to = cnn__block(net, block);
-        if (block < blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
+        if (block < n->blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
         else cnn__backend_free(net, to);
     }
     net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
@@ -14222,12 +14190,12 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
     cnn__numbers n;
-    int blocks = 0, good;
+    int good;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path);
     memset(&n, 0, sizeof n);
-    good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
-    if (good) cnn__resume(net, &s, &n, blocks);
+    good = cnn__read_checkpoint(net, &s, &n) && cnn__reserve_for_resume(net, &s, &n);
+    if (good) cnn__resume(net, &s, &n);
     return cnn__close_state(&s, good);
 }
 
@@ -14306,12 +14274,12 @@ static const char *cnn__spot_name(const cnn__export *e, int layer, cnn__text *te
 
 /* ---- names ---- */
 
-static int cnn__is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-static int cnn__is_digit(char c) { return c >= '0' && c <= '9'; }
+#define CNN__LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define CNN__IN_NAMES CNN__LETTERS "0123456789_"
 
-static void cnn__to_c_name(char *name)                      /* what is neither letter nor digit becomes _ */
+static void cnn__to_c_name(char *name)                      /* what is no part of names becomes _ */
 {
-    for (; *name; name++) if (!cnn__is_letter(*name) && !cnn__is_digit(*name)) *name = '_';
+    while (*(name += strspn(name, CNN__IN_NAMES))) *name = '_';
 }
 
 static int cnn__is_c_name(const char *name)                 /* of a function, beside those that the file has */
@@ -14320,11 +14288,10 @@ static int cnn__is_c_name(const char *name)                 /* of a function, be
         "goto if inline int long main register restrict return short signed sizeof static struct switch typedef union "
         "unsigned void volatile while expf fmaxf tanhf ";
     char word[80];
-    size_t i;
-    for (i = 0; name[i]; i++)
-        if (!cnn__is_letter(name[i]) && (!i || (!cnn__is_digit(name[i]) && name[i] != '_'))) return 0;
+    size_t length = strspn(name, CNN__IN_NAMES);
     cnn__snprintf(word, sizeof word, " %s ", name);
-    return i && i < 64 && !strstr(words, word) && (strncmp(name, "layer", 5) || !cnn__is_digit(name[5]));
+    return length && length < 64 && !name[length] && strspn(name, CNN__LETTERS) && !strstr(words, word)
+        && (strncmp(name, "layer", 5) || name[5] < '0' || name[5] > '9');
 }
 
 static int cnn__name_export(cnn__export *e, const char *path, const char *name)
