@@ -10935,7 +10935,6 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     const char *wanted = labels ? "an IDX file of labels" : "an IDX file of images";
     char packed[420];
     size_t size;
-    memset(idx, 0, sizeof *idx);
     cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
     if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     idx->file = cnn__read_file(path, &size, error);
@@ -11008,13 +11007,17 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
 {
     cnn_data *data = cnn__data_empty(images ? images : "");
     cnn__idx x, y;
+    cnn__text *error;
     if (!data->memory) return data;
+    error = &data->memory->error;
+    memset(&x, 0, sizeof x);
     memset(&y, 0, sizeof y);
     data->classes = classes;
-    if (cnn__read_idx(&x, images, 0, &data->memory->error) && cnn__read_idx(&y, labels, 1, &data->memory->error)) {
+    if (classes < 1)
+        cnn__say(error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
+    else if (cnn__read_idx(&x, images, 0, error) && cnn__read_idx(&y, labels, 1, error)) {
         if (y.sizes[0] != x.sizes[0])
-            cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
-                     x.sizes[0]);
+            cnn__say(error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images, x.sizes[0]);
         cnn__take_images(data, &x);
         cnn__take_labels(data, &y, labels);
     }
@@ -11025,10 +11028,7 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn__text wrong = { "" };
-    if (classes >= 1) return cnn__load_idx(images, labels, classes, "");
-    cnn__say(&wrong, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
-    return cnn__data_in_error(images ? images : "", wrong.s);
+    return cnn__load_idx(images, labels, classes, "");
 }
 
 typedef struct cnn__mnist {
@@ -11799,13 +11799,11 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
     cnn__text wrong = { "" };
     int *order = NULL, i;
     cnn__take_over(&wrong, data->error);
-    if (!wrong.s[0] && cnn__usable_count(&wrong, "cnn_random_split", data)) {
-        if (count < 1 || count >= data->count)
-            cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
-                     data->count);
-        else if (!(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
-            cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
-    }
+    if (cnn__usable_count(&wrong, "cnn_random_split", data) && (count < 1 || count >= data->count))
+        cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
+                 data->count);
+    if (!wrong.s[0] && !(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
+        cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
     if (!order) {
         *first = cnn__data_in_error(data->name, wrong.s);
         *second = cnn__data_in_error(data->name, wrong.s);
@@ -12793,10 +12791,10 @@ static int cnn__open_zip(cnn__state *s)
 /* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
-    static const int order[3] = { 1, 0, 2 };
+    static const int places[3] = { 24, 20, 42 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
     size_t length, whole;
-    uint64_t field[3], crc;                                /* packed size, size, place of the local header */
+    uint64_t field[3], crc;                                /* size, packed size, place of the local header */
     int i;
     for (; e < end; e += whole) {
         length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
@@ -12810,14 +12808,13 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
         found = e;
     }
     if (!found) return 0;
-    for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
+    for (i = 0; i < 3; i++) field[i] = cnn__little(found + places[i], 4);
     extra = found + 46 + cnn__little(found + 28, 2);
     for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
-        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: of size, packed size, place those above 4 bytes */
+        length = 4 + (size_t)cnn__little(extra + 2, 2);
         if (length > (size_t)(end - extra)) break;
-        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
-            if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
-                field[order[i]] = cnn__little(value, 8), value += 8;
+        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)   /* ZIP64: those above 4 bytes */
+            if (field[i] == 0xffffffffu && extra + length - value >= 8) field[i] = cnn__little(value, 8), value += 8;
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
@@ -13566,26 +13563,16 @@ static int cnn__parse_file(cnn__state *s)
 
 static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
 
-/* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
-   file in place. */
-static void cnn__map_state(cnn__state *s)
+/* A large file is mapped, which saves copying it. That is safe while this library saves to the same path: it never
+   changes a file in place. */
+static int cnn__read_contents(cnn__state *s)
 {
 #ifndef _WIN32
     FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
-    if (file && s->size >= 1 << 20) {
-        s->mapped = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0);
-        if (s->mapped == MAP_FAILED) s->mapped = NULL;
-        s->bytes = (const unsigned char *)s->mapped;
-    }
+    void *map = file && s->size >= 1 << 20 ? mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0) : MAP_FAILED;
+    if (map != MAP_FAILED) s->bytes = (const unsigned char *)(s->mapped = map);
     if (file) fclose(file);
-#else
-    (void)s;
 #endif
-}
-
-static int cnn__read_contents(cnn__state *s)
-{
-    cnn__map_state(s);
     if (!s->bytes && !cnn__failed(s))
         s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes != NULL;
@@ -14296,22 +14283,18 @@ static int cnn__is_c_name(const char *name)                 /* of a function, be
 
 static int cnn__name_export(cnn__export *e, const char *path, const char *name)
 {
+    char file[60];
     const char *c, *dot;
-    if (!name) {
-        for (c = path; *c; c++) if (*c == '/' || *c == '\\') path = c + 1;
-        dot = strrchr(path, '.');
-        cnn__snprintf(e->name, sizeof e->name, "%.*s", dot && dot - path < 50 ? (int)(dot - path) : 50, path);
-        cnn__to_c_name(e->name);
-        if (cnn__is_c_name(e->name)) return 1;
-        memmove(e->name + 4, e->name, strlen(e->name) + 1);
-        memcpy(e->name, "net_", 4);
-        return 1;
-    }
-    if (!cnn__is_c_name(name))
+    if (name && !cnn__is_c_name(name))
         return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits "
                          "and _, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
                          name);
-    cnn__snprintf(e->name, sizeof e->name, "%s", name);
+    for (c = path; *c; c++) if (*c == '/' || *c == '\\') path = c + 1;
+    dot = strrchr(path, '.');
+    cnn__snprintf(file, sizeof file, "%.*s", dot && dot - path < 50 ? (int)(dot - path) : 50, path);
+    cnn__to_c_name(file);
+    if (name) cnn__snprintf(e->name, sizeof e->name, "%s", name);
+    else cnn__snprintf(e->name, sizeof e->name, "%s%s", cnn__is_c_name(file) ? "" : "net_", file);
     return 1;
 }
 
