@@ -1700,8 +1700,7 @@ static int cnn__finish(const cnn__job *job) { return job->threads == 1; }
 static void cnn__halt_jobs(const void *of) { (void)of; }
 #endif
 
-/* The first half of cnn__parallel: workers begin, while the caller does something else until cnn__end_job, or
-   cnn__drop_job. */
+/* The first half of cnn__parallel: workers begin, and the caller goes on, until cnn__end_job or cnn__drop_job. */
 static void cnn__begin_job(cnn__job *job, int threads, int pieces, void (*run)(void *arguments, int piece, int thread),
                            void *arguments, const void *of)
 {
@@ -10531,9 +10530,8 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
         copy[c] = strcpy(text, names[c]);
 }
 
-/* Labels must be from 0 to classes - 1. The message tells how many classes are needed and, in `to`, which call takes
-   them; to NULL: the file format fixes the number. own: the labels are the caller's array, in which a negative label
-   may be the cross-entropy's ignore_index. */
+/* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
+   their number. own: the caller's labels, in which a negative one may be the cross-entropy's ignore_index. */
 static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 {
     cnn__text advice;
@@ -10677,8 +10675,7 @@ static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
 }
 #endif
 
-/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else in the system's code
-   page. */
+/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else of the code page. */
 static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
@@ -10872,49 +10869,44 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
    Sizes and numbers have their highest byte first. */
 
-typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
+typedef struct cnn__idx { unsigned char *file; int type, bytes, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
 enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
 
-static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
-{
-    static const unsigned char bytes[] = { 1, 1, 0, 2, 4, 4, 8 };          /* of types 8 to 14 */
-    return type >= CNN__IDX_UINT8 && type <= CNN__IDX_DOUBLE ? bytes[type - CNN__IDX_UINT8] : 0;
-}
-
 static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
-    int bytes = cnn__idx_bytes(idx->type);
-    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)bytes, bytes);
+    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)idx->bytes, idx->bytes);
     if (idx->type == CNN__IDX_UINT8) return (double)word;
-    if (idx->type >= CNN__IDX_FLOAT) return cnn__ieee(word, bytes);
-    return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);             /* two's complement */
+    if (idx->type >= CNN__IDX_FLOAT) return cnn__ieee(word, idx->bytes);
+    return (double)word - (word >> (8 * idx->bytes - 1) ? ldexp(1, 8 * idx->bytes) : 0);   /* two's complement */
 }
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
+    static const int bytes[] = { 1, 1, 0, 2, 4, 4, 8 };    /* of a number of types 8 to 14 */
     const unsigned char *file = idx->file;
     size_t expected;
-    int known = 0, i;
+    int i;
     if (size >= 8) {
         idx->type = file[2];
         idx->dimensions = file[3];
-        known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+        if (!file[0] && !file[1] && idx->type >= CNN__IDX_UINT8 && idx->type <= CNN__IDX_DOUBLE)
+            idx->bytes = bytes[idx->type - CNN__IDX_UINT8];
     }
     /* labels have one dimension, the samples; images have rows and columns, too, and in colour channels */
-    if (size >= 8 && (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
+    if (size >= 8 && (!idx->bytes || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
         return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
                                "00 00 08 %02x%s",
                         path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
-                        !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
+                        !idx->bytes ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
     if (size < 8 || size < idx->begin)
         return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
                         (double)size);
-    for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
+    for (expected = (size_t)idx->bytes, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
@@ -10928,8 +10920,7 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
     return 1;
 }
 
-/* Reads an IDX file of images or of labels, or the same path with .gz; 0 and a message if it cannot. The caller frees
-   idx->file. */
+/* Reads an IDX file of images or of labels, or the same path with .gz. The caller frees idx->file. */
 static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
 {
     const char *wanted = labels ? "an IDX file of labels" : "an IDX file of images";
@@ -11362,8 +11353,7 @@ static int cnn__exif(const unsigned char *tiff, size_t size)
     return 1;
 }
 
-/* A JPEG's segments up to its data (ITU-T T.81, annex B), and in APP1 its orientation. Returns whether the data has its
-   end, EOI. */
+/* A JPEG's segments up to its data (ITU-T T.81, annex B); in APP1 its orientation. Whether the data has an end, EOI. */
 static int cnn__jpeg_ends(const unsigned char *file, size_t size, int *orientation)
 {
     size_t at = 2, length;
@@ -11434,6 +11424,9 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
     if (known && (double)p->width * p->height > CNN__MOST_PIXELS)
         return cnn__say(error, "%.300s: has %d x %d pixels, and at most %d are read: make it smaller", path, p->height,
                         p->width, CNN__MOST_PIXELS);
+    if (known && (double)p->width * p->height <= 1)        /* stb_image lets a PPM have 0 rows */
+        return cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p->height,
+                        p->width);
     if (known && cnn__breaks_off(file, size, (size_t)p->width * (size_t)p->height * (size_t)channels, &p->orientation))
         return cnn__say(error, "%.300s: breaks off before the end of its %d x %d pixels; get it again", path, p->height,
                         p->width);
@@ -11548,11 +11541,6 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     result = cnn__decode(&p, path, file, size, error);
     cnn__free(file);
     if (result != CNN__READ) return result;
-    if ((double)p.width * p.height <= 1) {                 /* stb_image lets a PPM have 0 rows */
-        cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p.height, p.width);
-        stbi_image_free(p.pixels);
-        return CNN__BROKEN;
-    }
     planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
     if (planes) cnn__upright(planes, &p, o->channels);
     stbi_image_free(p.pixels);
@@ -11608,13 +11596,6 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
     return error->s[0] ? cnn__data_fails(data) : data;
 }
 
-static unsigned char *cnn__images_memory(cnn_data *data, const cnn_image_options *o, int count)
-{
-    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, (size_t)count, cnn__image_values(o));
-    data->bytes = bytes;
-    return bytes;
-}
-
 typedef struct cnn__images_job {
     const cnn__image_file *files;
     unsigned char *bytes;                   /* NULL: only look at the files */
@@ -11641,7 +11622,8 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
     cnn__text *error = &data->memory->error;
     size_t values = cnn__image_values(o);
     int i, next, *labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
-    unsigned char *bytes = cnn__images_memory(data, o, o->keep ? count : 1);
+    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
+    data->bytes = bytes;
     data->labels = labels;
     job.files = files;
     job.bytes = o->keep ? bytes : NULL;
@@ -11675,32 +11657,22 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
     cnn__free(job.result);
 }
 
-/* The data set whose own samples a split one reads, and the number that its `sample` has there */
-static const cnn__data_memory *cnn__origin(const cnn__data_memory *m, int *sample)
+/* Reads a sample that is not in memory. With error, it is one that could not be read: a picture is tried once more, for
+   its message, and 1 if it can be read now. */
+static int cnn__read_sample(const cnn__data_memory *m, int sample, unsigned char *bytes, cnn__text *error)
 {
-    for (; m->from; m = m->from) *sample = m->order[*sample];
-    return m;
-}
-
-static const char *cnn__path_of(const cnn__data_memory *m, int sample)
-{
+    const cnn__image_file *files;
     int count;
-    return cnn__files(&m->files, &count)[sample].path;
+    for (; m->from; m = m->from) sample = m->order[sample];                /* of the data set that was split */
+    files = cnn__files(&m->files, &count);
+    if (!m->read) return cnn__read_image(bytes, files[sample].path, &m->image, error) == CNN__READ;
+    if (!error) return m->read(m->user, sample, bytes);
+    return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
 }
 
 static int cnn__read_from(void *memory, int sample, unsigned char *bytes)  /* cnn_data.read of pictures and splits */
 {
-    const cnn__data_memory *m = cnn__origin((const cnn__data_memory *)memory, &sample);
-    if (m->read) return m->read(m->user, sample, bytes);
-    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, NULL) == CNN__READ;
-}
-
-/* For a sample that could not be read: says why. A picture is tried once more for that, and 1 if it can be read now. */
-static int cnn__read_again(const cnn_data *data, int sample, unsigned char *bytes, cnn__text *error)
-{
-    const cnn__data_memory *m = cnn__origin(data->memory, &sample);
-    if (m->read) return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
-    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, error) == CNN__READ;
+    return cnn__read_sample((const cnn__data_memory *)memory, sample, bytes, NULL);
 }
 
 static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
@@ -11746,7 +11718,8 @@ cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
     unsigned char *bytes;
     if (data->error) return data;
     data->count = 1;
-    if ((bytes = cnn__images_memory(data, &o, 1))) cnn__read_image(bytes, path, &o, &data->memory->error);
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__image_values(&o));
+    if (bytes) cnn__read_image(bytes, path, &o, &data->memory->error);
     return cnn__data_complete(data, NULL, 0);
 }
 
@@ -12016,7 +11989,7 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
     r->done = 1;
     for (n = 0; n < r->size; n++)
         if (!r->bytes[(size_t)r->size * r->values + (size_t)n]
-            && !cnn__read_again(data, r->order[n], r->bytes + (size_t)n * r->values, &net->error)) {
+            && !cnn__read_sample(data->memory, r->order[n], r->bytes + (size_t)n * r->values, &net->error)) {
             r->size = 0;
             return NULL;
         }
@@ -12691,11 +12664,12 @@ static int cnn__read_safetensors(cnn__state *s)
     return 1;
 }
 
-static void cnn__print_json(cnn__bytes *b, const char *text)
+static void cnn__print_json(cnn__bytes *b, const char *prefix, const char *text)   /* both together as one string */
 {
-    for (; *text; text++)
+    for (cnn__print(b, "\"%s", prefix); *text; text++)
         if ((unsigned char)*text < ' ') cnn__print(b, "\\u%04x", (unsigned)*text);
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
+    cnn__print(b, "\"");
 }
 
 static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
@@ -12709,16 +12683,15 @@ static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
     cnn__put_number(h, 0, 8);
     cnn__print(h, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
-        cnn__print(h, i % 2 ? ":\"" : i ? ",\"" : "\"");
-        cnn__print_json(h, pair[i]);
-        cnn__print(h, "\"");
+        cnn__print(h, i % 2 ? ":" : i ? "," : "");
+        cnn__print_json(h, "", pair[i]);
     }
     cnn__print(h, "}");
     for (i = 0; i < count; i++, t++) {
         narrow = t->dtype->bits < 64;
-        cnn__print(h, ",\"%s", t->prefix);
-        cnn__print_json(h, t->key);
-        cnn__print(h, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
+        cnn__print(h, ",");
+        cnn__print_json(h, t->prefix, t->key);
+        cnn__print(h, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
         for (d = 0; d < t->ndim; d++) cnn__print(h, "%s%.0f", d ? "," : "", (double)t->shape[d]);
         cnn__print(h, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + t->bytes));
         at[narrow] += t->bytes;
@@ -13258,9 +13231,8 @@ static int cnn__read_pth(cnn__state *s)
         && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-/* The format of torch.save until PyTorch 1.5, and with _use_new_zipfile_serialization=False: five pickles (a magic
-   number, a version, sizes, the state dict, the storages' names), then each storage: its number of values in 8 bytes,
-   its values. */
+/* The format of torch.save until PyTorch 1.5: five pickles (a magic number, a version, sizes, the state dict, the
+   storages' names), then each storage: its number of values in 8 bytes, its values. */
 static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
 {
     static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
@@ -13369,17 +13341,13 @@ static int cnn__end_zip(cnn__zip *zip)
     return !zip->header.failed && !d->failed;
 }
 
-static void cnn__pickle_string(cnn__bytes *b, const char *text)
-{
-    cnn__print(b, "X");
-    cnn__put_number(b, strlen(text), 4);
-    cnn__put(b, text, strlen(text));
-}
+/* An opcode and the four bytes of its number. */
+static void cnn__put_opcode(cnn__bytes *b, unsigned char op, size_t n) { cnn__put_number(b, (uint64_t)n << 8 | op, 5); }
 
-static void cnn__pickle_number(cnn__bytes *b, size_t number)
+static void cnn__put_string(cnn__bytes *b, const char *text)
 {
-    cnn__print(b, "J");
-    cnn__put_number(b, number, 4);
+    cnn__put_opcode(b, 'X', strlen(text));
+    cnn__put(b, text, strlen(text));
 }
 
 static void cnn__write_pth(cnn__state *s, cnn__sink *out)
@@ -13395,19 +13363,19 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
     cnn__print(p, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "%.0f", (double)i);
-        cnn__pickle_string(p, t[i].key);
+        cnn__put_string(p, t[i].key);
         cnn__print(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
-        cnn__pickle_string(p, "storage");
+        cnn__put_string(p, "storage");
         cnn__print(p, "ctorch\n%s\n", t[i].dtype->storage + 6);             /* behind "torch." */
-        cnn__pickle_string(p, name);
-        cnn__pickle_string(p, "cpu");
-        cnn__pickle_number(p, t[i].count);
+        cnn__put_string(p, name);
+        cnn__put_string(p, "cpu");
+        cnn__put_opcode(p, 'J', t[i].count);
         cnn__print(p, "tQ");
-        cnn__pickle_number(p, 0);
+        cnn__put_opcode(p, 'J', 0);
         cnn__print(p, "(");
-        for (d = 0; d < t[i].ndim; d++) cnn__pickle_number(p, t[i].shape[d]);
+        for (d = 0; d < t[i].ndim; d++) cnn__put_opcode(p, 'J', t[i].shape[d]);
         cnn__print(p, "t(");
-        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__pickle_number(p, stride /= t[i].shape[d]);
+        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__put_opcode(p, 'J', stride /= t[i].shape[d]);
         cnn__print(p, "t\211ccollections\nOrderedDict\n)RtR");
     }
     cnn__print(p, "u.");
@@ -13426,12 +13394,12 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
 
 /* ---- a network's state dict ---- */
 
-static cnn__state cnn__state_of(cnn_net *net, const char *path)
+static cnn__state cnn__state_of(const cnn_net *net, const char *path, cnn__text *error)
 {
     cnn__state s;
     memset(&s, 0, sizeof s);
     s.path = path ? path : "";
-    s.error = &net->error;
+    s.error = error;
     s.net = net;
     return s;
 }
@@ -13501,8 +13469,7 @@ static size_t cnn__best_prefix(const cnn__state *s, char best[100])
             if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
                 || strcmp(t[k].key + length - end, s->net->state[i]->key))
                 continue;
-            memcpy(prefix, t[k].key, length - end);
-            prefix[length - end] = 0;
+            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), t[k].key);
             tried++;
             score = cnn__fit(s, prefix);
             if (score > fits) fits = score, strcpy(best, prefix);
@@ -13667,7 +13634,7 @@ int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     cnn__add_parameters(net, &s);
     return cnn__close_state(&s, cnn__write_state(&s, cnn__is_pth(&s)));
 }
@@ -13678,7 +13645,7 @@ size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t roo
     cnn__sink counted = { NULL, NULL, 0, 0 }, out = counted;
     int pth, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, ending);
+    s = cnn__state_of(net, ending, &net->error);
     cnn__add_parameters(net, &s);
     pth = cnn__is_pth(&s);
     good = cnn__write_to(&counted, &s, pth);
@@ -13835,7 +13802,7 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
     int count = -1, good;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
     if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
@@ -13904,12 +13871,9 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 {
     cnn__text error = { "" };
     cnn__list keys = { 0, "" };
-    cnn__state s;
+    cnn__state s = cnn__state_of(NULL, path, &error);
     const char *const *pair, *found = NULL;
     size_t k, count;
-    memset(&s, 0, sizeof s);
-    s.path = path ? path : "";
-    s.error = &error;
     if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
         cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
     pair = (const char *const *)(void *)s.metadata.at;
@@ -14034,7 +13998,7 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     const char *facts[8];
     int block;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     cnn__checkpoint_facts(net, facts);
     cnn__put(&s.metadata, facts, sizeof facts);
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
@@ -14179,7 +14143,7 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
     cnn__numbers n;
     int good;
     if (!cnn__ready(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     memset(&n, 0, sizeof n);
     good = cnn__read_checkpoint(net, &s, &n) && cnn__reserve_for_resume(net, &s, &n);
     if (good) cnn__resume(net, &s, &n);
@@ -14300,19 +14264,28 @@ static int cnn__name_export(cnn__export *e, const char *path, const char *name)
 
 /* ---- what cannot be written ---- */
 
+/* Number i of what is written of the parameters, and behind them the buffers; NULL: it is a count, which is not. */
+static const cnn__tensor *cnn__written(const cnn__export *e, int i)
+{
+    const cnn_net *net = e->net;
+    const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
+    return t->integer ? NULL : t;
+}
+
 static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *values)
 {
     size_t i;
     for (i = 0; i < t->count; i++)
-        if (!(values[t->offset + i] - values[t->offset + i] == 0))
+        if (!(values[i] - values[i] == 0))
             return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                             "load weights that are finite", (double)i, t->key, (double)values[t->offset + i]);
+                             "load weights that are finite", (double)i, t->key, (double)values[i]);
     return 1;
 }
 
 static int cnn__check_export(const cnn__export *e)
 {
     cnn_net *net = e->net;
+    const cnn__tensor *t;
     cnn__text label;
     int i;
     for (i = 0; i < net->layer_count; i++) {
@@ -14326,9 +14299,8 @@ static int cnn__check_export(const cnn__export *e)
         if (strstr(l->name, "*/") || strstr(l->name, "/*"))
             return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
     }
-    for (i = 0; i < net->tensor_count; i++) if (!cnn__check_values(net, &net->tensors[i], e->parameters)) return 0;
-    for (i = 0; i < net->buffer_count; i++)
-        if (!net->buffers[i].integer && !cnn__check_values(net, &net->buffers[i], e->parameters)) return 0;
+    for (i = 0; i < net->state_count; i++)
+        if ((t = cnn__written(e, i)) && !cnn__check_values(net, t, e->parameters + t->offset)) return 0;
     return 1;
 }
 
@@ -14344,12 +14316,11 @@ static void cnn__export_head(const cnn__export *e)
 {
     const cnn_net *net = e->net;
     double memory = 0, numbers = 0;
+    const cnn__tensor *t;
     cnn__text text;
     int i;
     for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
-    for (i = 0; i < net->tensor_count; i++) numbers += 4 * (double)net->tensors[i].count;
-    for (i = 0; i < net->buffer_count; i++)
-        if (!net->buffers[i].integer) numbers += 4 * (double)net->buffers[i].count;      /* a count is not written */
+    for (i = 0; i < net->state_count; i++) if ((t = cnn__written(e, i))) numbers += 4 * (double)t->count;
     cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
                  "       ");
     cnn__export_signature(e, ";\n\n");
@@ -14406,14 +14377,13 @@ static const char *cnn__function_name(const cnn__layer *l, int number, cnn__text
 static void cnn__export_function(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
+    const cnn__tensor *t;
     cnn__text name, in, out;
     int n;
     cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
                  cnn__dims_text(l->out, &out));
-    for (n = 0; n < l->tensor_count; n++) cnn__export_array(e, &e->net->tensors[l->first_tensor + n], ";\n");
-    for (n = 0; n < l->buffer_count; n++)
-        if (!e->net->buffers[l->first_buffer + n].integer)
-            cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
+    for (n = 0; n < e->net->state_count; n++)
+        if ((t = cnn__written(e, n)) && t->layer == i) cnn__export_array(e, t, ";\n");
     cnn__fprintf(e->file, "%sstatic void %s(float *out, const float *in", l->tensor_count + l->buffer_count ? "\n" : "",
                  cnn__function_name(l, i + 1, &name));
     for (n = 1; n < l->input_count; n++) cnn__fprintf(e->file, ", const float *in%d", n + 1);
@@ -14447,22 +14417,10 @@ static void cnn__export_main(const cnn__export *e)
     cnn__fprintf(e->file, "}\n");
 }
 
-static void cnn__export_numbers(const cnn__export *e, const cnn__tensor *tensors, int count, const float *values)
-{
-    int i;
-    for (i = 0; i < count; i++) {
-        const cnn__tensor *t = &tensors[i];
-        if (t->integer) continue;
-        cnn__fprintf(e->file, "\n/* %s */\n", t->key);
-        cnn__export_array(e, t, " =\n");
-        cnn__export_values(e->file, values + t->offset, t->shape, t->ndim, 0);
-        cnn__fprintf(e->file, ";\n");
-    }
-}
-
 static int cnn__write_export(cnn__export *e, const char *path)
 {
     cnn_net *net = e->net;
+    const cnn__tensor *t;
     cnn__writer w;
     int i;
     if (!cnn__begin_file(&w, path, &net->error)) return 0;
@@ -14471,9 +14429,14 @@ static int cnn__write_export(cnn__export *e, const char *path)
     cnn__export_head(e);
     for (i = 0; i < net->layer_count; i++) if (cnn__has_code(&net->layers[i])) cnn__export_function(e, i);
     cnn__export_main(e);
-    if (net->tensor_count + net->buffer_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
-    cnn__export_numbers(e, net->tensors, net->tensor_count, e->parameters);
-    cnn__export_numbers(e, net->buffers, net->buffer_count, e->parameters);
+    if (net->state_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
+    for (i = 0; i < net->state_count; i++) {
+        if (!(t = cnn__written(e, i))) continue;
+        cnn__fprintf(e->file, "\n/* %s */\n", t->key);
+        cnn__export_array(e, t, " =\n");
+        cnn__export_values(e->file, e->parameters + t->offset, t->shape, t->ndim, 0);
+        cnn__fprintf(e->file, ";\n");
+    }
     return cnn__end_file(&w, &net->error);
 }
 
