@@ -10667,11 +10667,12 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
 enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0: Linux's PATH_MAX */
 
 #ifdef _WIN32
-static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
+static wchar_t *cnn__wide(const char *path, wchar_t wide[CNN__PATH])
 {
     if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH)          /* 65001: UTF-8; 0: the code page */
         && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
         wide[0] = 0;
+    return wide;
 }
 #endif
 
@@ -10680,8 +10681,7 @@ static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
     wchar_t wide[CNN__PATH];
-    cnn__wide(path, wide);
-    return _wopen(wide, flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
+    return _wopen(cnn__wide(path, wide), flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
 #elif defined(O_CLOEXEC)
     return open(path, flags | O_CLOEXEC, mode);
 #else
@@ -10694,7 +10694,6 @@ static int cnn__open(const char *path, int flags, int mode)
 static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
 {
     FILE *file = NULL;
-    int fits;
 #ifdef _WIN32
     struct _stat64 status;
     int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
@@ -10704,18 +10703,16 @@ static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
     int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
     int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
 #endif
-    fits = regular && (uint64_t)status.st_size < (size_t)-1 / 2;
-    if (fits) file = fdopen(d, "rb");
-    if (file) {
-        *size = (size_t)status.st_size;
-        return file;
-    }
     if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
-    else if (!good || fits) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
-    else if (!regular) cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
-    else cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
-    if (d >= 0) close(d);
-    return NULL;
+    else if (good && !regular)
+        cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
+    else if (good && (uint64_t)status.st_size >= (size_t)-1 / 2)
+        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
+    else if (!good || !(file = fdopen(d, "rb")))
+        cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (file) *size = (size_t)status.st_size;
+    else if (d >= 0) close(d);
+    return file;
 }
 
 /* All bytes of a file, freed by cnn__free; NULL and a message if it cannot be read. */
@@ -11231,8 +11228,7 @@ static int cnn__is_folder(const char *path)
 #ifdef _WIN32
     wchar_t wide[CNN__PATH];
     struct _stat64 status;
-    cnn__wide(path, wide);
-    return !_wstat64(wide, &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
+    return !_wstat64(cnn__wide(path, wide), &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
 #else
     struct stat status;
     return !stat(path, &status) && S_ISDIR(status.st_mode);
@@ -11273,8 +11269,7 @@ static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int
     struct _wfinddata64_t entry;
     char name[4 * 260];
     intptr_t search;
-    cnn__wide(folder, wide);
-    if (wcslen(wide) + 3 < CNN__PATH) wcscat(wide, L"/*");
+    if (wcslen(cnn__wide(folder, wide)) + 3 < CNN__PATH) wcscat(wide, L"/*");
     search = _wfindfirst64(wide, &entry);
     if (search == -1) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
     else {
@@ -12064,8 +12059,7 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
 static void cnn__remove(const char *path)
 {
     wchar_t wide[CNN__PATH];
-    cnn__wide(path, wide);
-    _wremove(wide);
+    _wremove(cnn__wide(path, wide));
 }
 
 /* What the path is: a regular file (returns its mode), nothing (0), or something else (-1). */
@@ -12074,8 +12068,7 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     wchar_t wide[CNN__PATH];
     struct _stat64 status;
     (void)descriptor;
-    cnn__wide(path, wide);
-    if (_wstat64(wide, &status)) return 0;
+    if (_wstat64(cnn__wide(path, wide), &status)) return 0;
     return (status.st_mode & _S_IFMT) == _S_IFREG ? status.st_mode & 0777 : -1;
 }
 #else
