@@ -13980,7 +13980,8 @@ static void cnn__add_training(cnn_net *net, cnn__state *s)
     cnn__add_numbers(s, "cnn.h/history", history, rows, CNN__COLUMNS);
     for (k = 0; k < tensors; k++) steps[k] = (double)spans[k].step;
     cnn__add_numbers(s, "cnn.h/steps", steps, tensors, 1);
-    if (!(best_epoch[0] = net->best_epoch)) return;
+    best_epoch[0] = net->best_epoch;
+    if (!net->best_epoch) return;
     cnn__add_values(net, s, CNN__BEST, net->best);
     cnn__add_numbers(s, "cnn.h/best_epoch", best_epoch, 1, 1);
 }
