@@ -1005,13 +1005,13 @@ typedef struct cnn__text { char s[512]; } cnn__text;
    The C library's printf writes the decimal separator that setlocale chose: under "de_DE.UTF-8" an .svg file had
    points="0,0,2,5". cnn__print_to always writes a point; all messages, all output and all files go through it. */
 
-typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory for text */
+typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink;      /* a file, or memory */
 
-static void cnn__emit(cnn__sink *sink, const char *text, size_t count)
+static void cnn__emit(cnn__sink *sink, const void *bytes, size_t count)
 {
     size_t left = sink->room - (sink->count < sink->room ? sink->count : sink->room);
-    if (sink->file) fwrite(text, 1, count, sink->file);
-    else if (left) memcpy(sink->to + sink->count, text, count < left ? count : left);
+    if (sink->file) fwrite(bytes, 1, count, sink->file);
+    else if (left) memcpy(sink->to + sink->count, bytes, count < left ? count : left);
     sink->count += count;
 }
 
@@ -1027,12 +1027,6 @@ static size_t cnn__digits(char *number, size_t room, const char *format, int wid
     return (size_t)(to - number);
 }
 
-static const char *cnn__read_count(const char *digits, int *count)         /* returns what follows the digits */
-{
-    for (*count = 0; *digits >= '0' && *digits <= '9'; digits++) *count = 10 * *count + *digits - '0';
-    return digits;
-}
-
 /* printf's %d %u %x %c %s %e %f %g with flags, width, precision, l; * for width and precision. */
 static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments)
 {
@@ -1046,17 +1040,15 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         if (!*format) return;
         for (format++; *format && strchr("-+ #0", *format) && end < spec + 6; ) *end++ = *format++;
         if (*format == '*') width = va_arg(arguments, int), format++;
-        else format = cnn__read_count(format, &width);
+        else width = (int)strtol(format, (char **)&format, 10);
         if (*format == '.' && format[1] == '*') precision = va_arg(arguments, int), format += 2;
-        else if (*format == '.') format = cnn__read_count(format + 1, &precision);
+        else if (*format == '.') precision = (int)strtol(format + 1, (char **)&format, 10);
         is_long = *format == 'l';
         format += is_long;
         kind = *format;
         format += kind != 0;
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
-        strcpy(end, strchr("dux", kind) ? "*.*l" : "*.*"); /* snprintf gets every whole number as a long */
-        end[strlen(end) + 1] = 0;
-        end[strlen(end)] = kind;
+        snprintf(end, 8, "*.*%s%c", strchr("dux", kind) ? "l" : "", kind); /* it gets every whole number as a long */
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
         else if (kind == 'd')
             count = (size_t)snprintf(number, room, spec, width, precision,
@@ -1650,34 +1642,25 @@ static void cnn__forked(void)
 }
 #endif
 
-#endif
-
 /* Whoever runs jobs opens the pool before and closes it after: a network, the backend simd, cnn__read_images. */
 static void cnn__open_pool(int threads)
 {
-#ifdef CNN_NO_THREADS
-    (void)threads;
-#else
     cnn__lock();
-    if (!cnn__pool.processors) cnn__pool.processors = cnn__processors();
+    if (!cnn__pool.processors) {                           /* the first time */
+        cnn__pool.processors = cnn__processors();
 #ifndef _WIN32
-    {
-        static int prepared;
-        if (!prepared) pthread_atfork(NULL, NULL, cnn__forked);
-        prepared = 1;
-    }
+        pthread_atfork(NULL, NULL, cnn__forked);
 #endif
+    }
     while (cnn__pool.ending) cnn__wait(&cnn__pieces_done, &cnn__the_lock);
     cnn__pool.users++;
     if (threads > CNN__MOST_WORKERS) threads = CNN__MOST_WORKERS + 1;
     if (cnn__pool.wanted < threads - 1) cnn__pool.wanted = threads - 1;
     cnn__unlock();
-#endif
 }
 
 static void cnn__close_pool(void)
 {
-#ifndef CNN_NO_THREADS
     cnn__lock();
     if (!--cnn__pool.users) {
         cnn__pool.ending = 1;
@@ -1694,53 +1677,11 @@ static void cnn__close_pool(void)
         cnn__wake_all(&cnn__pieces_done);
     }
     cnn__unlock();
-#endif
-}
-
-/* The first half of cnn__parallel: workers begin, while the caller does something else until cnn__end_job, or
-   cnn__drop_job. */
-static void cnn__begin_job(cnn__job *job, int threads, int pieces, void (*run)(void *arguments, int piece, int thread),
-                           void *arguments, const void *of)
-{
-    memset(job, 0, sizeof *job);
-    job->run = run; job->arguments = arguments; job->of = of;
-    job->pieces = pieces;
-    job->threads = threads < pieces ? threads : pieces;
-    job->joined = 1;
-#ifdef CNN_NO_THREADS
-    job->threads = 1;
-#else
-    if (job->threads > 1) cnn__post(job);
-#endif
-}
-
-/* The second half: the caller takes pieces too; when it returns, all are done. */
-static void cnn__end_job(cnn__job *job)
-{
-    int piece;
-    unsigned before = cnn__flush_denormals();
-    while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
-#ifndef CNN_NO_THREADS
-    if (job->threads > 1 && !cnn__finish(job))
-        for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
-#endif
-    cnn__restore_denormals(before);
-}
-
-static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
-{
-    cnn__add_atomic(&job->claimed, job->pieces);
-#ifndef CNN_NO_THREADS
-    if (job->threads > 1) cnn__finish(job);
-#endif
 }
 
 /* When it returns, no worker is busy with a job that was begun with this `of`, nor will be. */
 static void cnn__halt_jobs(const void *of)
 {
-#ifdef CNN_NO_THREADS
-    (void)of;
-#else
     cnn__job *job;
     cnn__lock();
     for (job = cnn__pool.jobs; job; ) {
@@ -1751,7 +1692,43 @@ static void cnn__halt_jobs(const void *of)
         } else job = job->following;
     }
     cnn__unlock();
+}
+
+#else                                                      /* the caller does it all */
+static void cnn__open_pool(int threads) { (void)threads; }
+static void cnn__close_pool(void) {}
+static void cnn__post(cnn__job *job) { job->threads = 1; }
+static int cnn__finish(const cnn__job *job) { return job->threads == 1; }
+static void cnn__halt_jobs(const void *of) { (void)of; }
 #endif
+
+/* The first half of cnn__parallel: workers begin, and the caller goes on, until cnn__end_job or cnn__drop_job. */
+static void cnn__begin_job(cnn__job *job, int threads, int pieces, void (*run)(void *arguments, int piece, int thread),
+                           void *arguments, const void *of)
+{
+    memset(job, 0, sizeof *job);
+    job->run = run; job->arguments = arguments; job->of = of;
+    job->pieces = pieces;
+    job->threads = threads < pieces ? threads : pieces;
+    job->joined = 1;
+    if (job->threads > 1) cnn__post(job);
+}
+
+/* The second half: the caller takes pieces too; when it returns, all are done. */
+static void cnn__end_job(cnn__job *job)
+{
+    int piece;
+    unsigned before = cnn__flush_denormals();
+    while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
+    if (job->threads > 1 && !cnn__finish(job))
+        for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
+    cnn__restore_denormals(before);
+}
+
+static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
+{
+    cnn__add_atomic(&job->claimed, job->pieces);
+    if (job->threads > 1) cnn__finish(job);
 }
 
 /* Runs run(arguments, piece, thread) for every piece, on the caller's thread (0) and up to threads - 1 workers. */
@@ -10279,7 +10256,8 @@ struct cnn__data_memory {
     int count, classes;                     /* as they were at first: a program may change the public ones */
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
-    void *bytes, *floats, *labels, *targets, *scale, *shift, *names;       /* the arrays freed with it    */
+    void *owned[8]; int owns;               /* the arrays freed with it, these among them                 */
+    float *scale, *shift; const char **names;
     /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
     int (*read)(void *user, int sample, unsigned char *bytes); void *user;
     cnn__bytes files; cnn_image_options image;
@@ -10363,13 +10341,7 @@ void cnn_data_free(cnn_data *data)
 {
     if (!data || !data->memory) return;
     cnn__halt_jobs(data->memory);                          /* a loader may be reading ahead */
-    cnn__free(data->memory->bytes);
-    cnn__free(data->memory->floats);
-    cnn__free(data->memory->labels);
-    cnn__free(data->memory->targets);
-    cnn__free(data->memory->scale);
-    cnn__free(data->memory->shift);
-    cnn__free(data->memory->names);
+    while (data->memory->owns) cnn__free(data->memory->owned[--data->memory->owns]);
     cnn__add_atomic(&data->memory->freed, 1);
     cnn__data_forget(data->memory);
     cnn__free(data);
@@ -10390,12 +10362,26 @@ static cnn_data *cnn__data_in_error(const char *name, const char *message)      
     return cnn__data_fails(data);
 }
 
-static int cnn__data_no_memory(cnn_data *data, double bytes)               /* returns 0, always */
+static void cnn__data_no_memory(cnn_data *data, size_t count, size_t size)
 {
-    return cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name, bytes / 1e6);
+    cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
+             (double)count * (double)size / 1e6);
 }
 
-/* Gives the data set a copy of the names of its classes; if there is no memory for it, an error. */
+static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with the data set */
+{
+    if (array) data->memory->owned[data->memory->owns++] = array;
+    return array;
+}
+
+static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NULL and an error without memory */
+{
+    void *array = cnn__data_own(data, cnn__alloc(count, size));
+    if (!array) cnn__data_no_memory(data, count, size);
+    return array;
+}
+
+/* Gives the data set a copy of the names of its classes. */
 static void cnn__copy_names(cnn_data *data, const char *const *names)
 {
     size_t room = (size_t)data->classes * sizeof *names;
@@ -10403,16 +10389,13 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
     char *text;
     int c;
     for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
-    data->memory->names = copy = (const char **)cnn__alloc(room, 1);
-    data->class_names = copy;
-    if (!copy) { cnn__data_no_memory(data, (double)room); return; }
-    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
+    data->class_names = data->memory->names = copy = (const char **)cnn__data_alloc(data, room, 1);
+    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
         copy[c] = strcpy(text, names[c]);
 }
 
-/* Labels must be from 0 to classes - 1. The message tells how many classes are needed and, in `to`, which call takes
-   them; to NULL: the file format fixes the number. own: the labels are the caller's array, in which a negative label
-   may be the cross-entropy's ignore_index. */
+/* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
+   their number. own: the caller's labels, in which a negative one may be the cross-entropy's ignore_index. */
 static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 {
     cnn__text advice;
@@ -10435,30 +10418,23 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
 /* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
 static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
-    float *scale, *shift;
+    cnn__data_memory *m = data->memory;
     int i;
-    data->memory->count = data->count;
-    data->memory->classes = data->classes;
-    if (data->memory->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
-    scale = (float *)cnn__alloc((size_t)data->channels, sizeof *scale);
-    shift = (float *)cnn__alloc((size_t)data->channels, sizeof *shift);
-    data->memory->scale = scale;
-    data->memory->shift = shift;
-    if (!scale || !shift) {
-        cnn__data_no_memory(data, 8.0 * data->channels);
-        return cnn__data_fails(data);
-    }
-    for (i = 0; i < data->channels; i++) scale[i] = data->floats ? 1 : 1.0f / 255;
-    data->scale = scale;
-    data->shift = shift;
+    m->count = data->count;
+    m->classes = data->classes;
+    if (m->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
+    data->scale = m->scale = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->scale);
+    data->shift = m->shift = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->shift);
+    if (m->error.s[0]) return cnn__data_fails(data);
+    for (i = 0; i < data->channels; i++) m->scale[i] = data->floats ? 1 : 1.0f / 255;
     return data;
 }
 
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
     if (!data || data->error) return;
-    if (!cnn__scale_of((float *)data->memory->scale, (float *)data->memory->shift, data->channels,
-                       data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize", &data->memory->error))
+    if (!cnn__scale_of(data->memory->scale, data->memory->shift, data->channels, data->floats ? 1 : 1.0f / 255, mean,
+                       std, "cnn_normalize", &data->memory->error))
         cnn__data_fails(data);
 }
 
@@ -10512,6 +10488,16 @@ static uint64_t cnn__big(const unsigned char *b, int bytes)
     return number;
 }
 
+static double cnn__ieee(uint64_t bits, int bytes)          /* a float (4 bytes) or a double (8) */
+{
+    uint32_t word = (uint32_t)bits;
+    float single;
+    double number;
+    if (bytes == 4) memcpy(&single, &word, sizeof single);
+    else memcpy(&number, &bits, sizeof number);
+    return bytes == 4 ? (double)single : number;
+}
+
 /* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
    table[k][b] is what byte b does to the remainder when k bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
@@ -10545,22 +10531,21 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
 enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0: Linux's PATH_MAX */
 
 #ifdef _WIN32
-static void cnn__wide(const char *path, wchar_t wide[CNN__PATH])
+static wchar_t *cnn__wide(const char *path, wchar_t wide[CNN__PATH])
 {
     if (!MultiByteToWideChar(65001, 8, path, -1, wide, CNN__PATH)          /* 65001: UTF-8; 0: the code page */
         && !MultiByteToWideChar(0, 0, path, -1, wide, CNN__PATH))
         wide[0] = 0;
+    return wide;
 }
 #endif
 
-/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else in the system's code
-   page. */
+/* open() for every file: a descriptor, negative if it fails. On Windows a path is UTF-8, or else of the code page. */
 static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
     wchar_t wide[CNN__PATH];
-    cnn__wide(path, wide);
-    return _wopen(wide, flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
+    return _wopen(cnn__wide(path, wide), flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
 #elif defined(O_CLOEXEC)
     return open(path, flags | O_CLOEXEC, mode);
 #else
@@ -10573,7 +10558,6 @@ static int cnn__open(const char *path, int flags, int mode)
 static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
 {
     FILE *file = NULL;
-    int fits;
 #ifdef _WIN32
     struct _stat64 status;
     int d = path ? cnn__open(path, _O_RDONLY, 0) : -1;
@@ -10583,18 +10567,16 @@ static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
     int d = path ? cnn__open(path, O_RDONLY | O_NONBLOCK, 0) : -1;
     int good = d >= 0 && !fstat(d, &status), regular = good && S_ISREG(status.st_mode);
 #endif
-    fits = regular && (uint64_t)status.st_size < (size_t)-1 / 2;
-    if (fits) file = fdopen(d, "rb");
-    if (file) {
-        *size = (size_t)status.st_size;
-        return file;
-    }
     if (!path) cnn__say(error, "(no path): cannot be opened: there is no path");
-    else if (!good || fits) cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
-    else if (!regular) cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
-    else cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
-    if (d >= 0) close(d);
-    return NULL;
+    else if (good && !regular)
+        cnn__say(error, "%.300s: is a directory, pipe or device, not a regular file", path);
+    else if (good && (uint64_t)status.st_size >= (size_t)-1 / 2)
+        cnn__say(error, "%.300s: has %.1f MB, too many for this machine", path, (double)status.st_size / 1e6);
+    else if (!good || !(file = fdopen(d, "rb")))
+        cnn__say(error, "%.300s: cannot be opened: %s", path, strerror(errno));
+    if (file) *size = (size_t)status.st_size;
+    else if (d >= 0) close(d);
+    return file;
 }
 
 /* All bytes of a file, freed by cnn__free; NULL and a message if it cannot be read. */
@@ -10656,17 +10638,33 @@ static const struct cnn__other_file { int given, at, length; const char *bytes, 
     { CNN__PICTURE, 0, 4, "MM\0*", "a TIFF picture", "make a JPEG or PNG of it" }
 };
 
+/* Whether the first characters of a are those of b, in capitals or not. b: small letters */
+static int cnn__alike(const char *a, const char *b, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++)
+        if ((a[i] >= 'A' && a[i] <= 'Z' ? (char)(a[i] - 'A' + 'a') : a[i]) != b[i]) return 0;
+    return 1;
+}
+
+static int cnn__ends_in(const char *path, const char *endings)             /* in one of ".jpg .png" */
+{
+    size_t length = strlen(path), count;
+    for (; *endings; endings += count + strspn(endings + count, " ")) {
+        count = strcspn(endings, " ");
+        if (count <= length && cnn__alike(path + length - count, endings, count)) return 1;
+    }
+    return 0;
+}
+
 static int cnn__is_web_page(const unsigned char *file, size_t size)
 {
     static const char *const begins[] = { "<!doctype", "<html", "<?xml", "<head", "<!--" };
-    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i, k;                /* a byte-order mark */
+    size_t at = size >= 3 && !memcmp(file, "\357\273\277", 3) ? 3 : 0, i, count;            /* a byte-order mark */
     while (at < size && (file[at] == ' ' || (file[at] >= '\t' && file[at] <= '\r'))) at++;
     for (i = 0; i < sizeof begins / sizeof *begins; i++) {
-        for (k = 0; begins[i][k] && at + k < size; k++) {
-            int c = file[at + k];
-            if ((c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c) != begins[i][k]) break;
-        }
-        if (!begins[i][k]) return 1;
+        count = strlen(begins[i]);
+        if (count <= size - at && cnn__alike((const char *)file + at, begins[i], count)) return 1;
     }
     return 0;
 }
@@ -10732,56 +10730,44 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
    Sizes and numbers have their highest byte first. */
 
-typedef struct cnn__idx { unsigned char *file; int type, dimensions, sizes[4]; size_t begin; } cnn__idx;
+typedef struct cnn__idx { unsigned char *file; int type, bytes, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
 enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
 
-static int cnn__idx_bytes(int type)                        /* of one number; 0: there is no such type */
-{
-    static const unsigned char bytes[] = { 1, 1, 0, 2, 4, 4, 8 };          /* of types 8 to 14 */
-    return type >= CNN__IDX_UINT8 && type <= CNN__IDX_DOUBLE ? bytes[type - CNN__IDX_UINT8] : 0;
-}
-
 static double cnn__idx_at(const cnn__idx *idx, size_t i)
 {
-    int bytes = cnn__idx_bytes(idx->type);
-    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)bytes, bytes);
-    uint32_t low = (uint32_t)word;
-    double number;
-    float single;
-    switch (idx->type) {
-    case CNN__IDX_UINT8:  return (double)word;
-    case CNN__IDX_FLOAT:  memcpy(&single, &low, sizeof single); return (double)single;
-    case CNN__IDX_DOUBLE: memcpy(&number, &word, sizeof number); return number;
-    default:                                               /* signed, in two's complement */
-        return (double)word - (word >> (8 * bytes - 1) ? ldexp(1, 8 * bytes) : 0);
-    }
+    uint64_t word = cnn__big(idx->file + idx->begin + i * (size_t)idx->bytes, idx->bytes);
+    if (idx->type == CNN__IDX_UINT8) return (double)word;
+    if (idx->type >= CNN__IDX_FLOAT) return cnn__ieee(word, idx->bytes);
+    return (double)word - (word >> (8 * idx->bytes - 1) ? ldexp(1, 8 * idx->bytes) : 0);   /* two's complement */
 }
 
 /* Reads and checks the header; 0 and a message if it is not one of images or of labels. */
 static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, int labels, cnn__text *error)
 {
+    static const int bytes[] = { 1, 1, 0, 2, 4, 4, 8 };    /* of a number of types 8 to 14 */
     const unsigned char *file = idx->file;
     size_t expected;
-    int known = 0, i;
+    int i;
     if (size >= 8) {
         idx->type = file[2];
         idx->dimensions = file[3];
-        known = file[0] || file[1] ? 0 : cnn__idx_bytes(idx->type);
+        if (!file[0] && !file[1] && idx->type >= CNN__IDX_UINT8 && idx->type <= CNN__IDX_DOUBLE)
+            idx->bytes = bytes[idx->type - CNN__IDX_UINT8];
     }
     /* labels have one dimension, the samples; images have rows and columns, too, and in colour channels */
-    if (size >= 8 && (!known || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
+    if (size >= 8 && (!idx->bytes || (labels ? idx->dimensions != 1 : idx->dimensions < 2 || idx->dimensions > 4)))
         return cnn__say(error, "%.300s: begins with %02x %02x %02x %02x, but an IDX file of %s begins with "
                                "00 00 08 %02x%s",
                         path, file[0], file[1], file[2], file[3], labels ? "labels" : "images", labels ? 1 : 3,
-                        !known ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
+                        !idx->bytes ? "" : labels ? "; are the two paths swapped? Labels have one dimension"
                         : idx->dimensions == 1 ? "; it has one dimension, as labels have: are the two paths swapped?"
                         : "; it has too many dimensions");
     idx->begin = 4 + 4 * (size_t)idx->dimensions;
     if (size < 8 || size < idx->begin)
         return cnn__say(error, "%.300s: has only %.0f bytes, too few for an IDX file; is it a broken download?", path,
                         (double)size);
-    for (expected = (size_t)known, i = 0; i < idx->dimensions; i++) {
+    for (expected = (size_t)idx->bytes, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
         idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
         if (idx->sizes[i] < 1)
@@ -10795,14 +10781,12 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
     return 1;
 }
 
-/* Reads an IDX file of images or of labels, or the same path with .gz; 0 and a message if it cannot. The caller frees
-   idx->file. */
+/* Reads an IDX file of images or of labels, or the same path with .gz. The caller frees idx->file. */
 static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text *error)
 {
     const char *wanted = labels ? "an IDX file of labels" : "an IDX file of images";
     char packed[420];
     size_t size;
-    memset(idx, 0, sizeof *idx);
     cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
     if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     idx->file = cnn__read_file(path, &size, error);
@@ -10834,22 +10818,22 @@ static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
 }
 
 /* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
-static int cnn__take_images(cnn_data *data, cnn__idx *idx)
+static void cnn__take_images(cnn_data *data, cnn__idx *idx)
 {
     int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
     size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
     size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
+    void *samples;
     float *floats = NULL;
     unsigned char *bytes = NULL;
     if (is_bytes && !last) {
-        data->memory->bytes = idx->file;
-        data->bytes = idx->file + idx->begin;
+        data->bytes = (unsigned char *)cnn__data_own(data, idx->file) + idx->begin;
         idx->file = NULL;
-        return 1;
+        return;
     }
-    if (is_bytes) data->memory->bytes = bytes = (unsigned char *)cnn__alloc(all, 1);
-    else data->memory->floats = floats = (float *)cnn__alloc(all, sizeof *floats);
-    if (!bytes && !floats) return cnn__data_no_memory(data, (double)all * (is_bytes ? 1 : 4));
+    if (!(samples = cnn__data_alloc(data, all, is_bytes ? 1 : sizeof *floats))) return;
+    if (is_bytes) data->bytes = bytes = (unsigned char *)samples;
+    else data->floats = floats = (float *)samples;
     for (n = 0; n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
@@ -10858,39 +10842,36 @@ static int cnn__take_images(cnn_data *data, cnn__idx *idx)
                 if (bytes) bytes[to] = (unsigned char)x;
                 else floats[to] = (float)x;
             }
-    data->bytes = bytes;
-    data->floats = floats;
-    return 1;
 }
 
-static int cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *path)
+static void cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *path)
 {
-    int i, *labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
-    data->memory->labels = labels;
-    if (!labels) return cnn__data_no_memory(data, 4.0 * data->count);
-    for (i = 0; i < data->count; i++) {
-        double label = cnn__idx_at(idx, (size_t)i);
-        if (!(label > -2147483648.0 && label < 2147483648.0 && label == floor(label)))
-            return cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label,
-                            i);
-        labels[i] = (int)label;
-    }
+    int i, *labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     data->labels = labels;
-    return 1;
+    for (i = 0; !data->memory->error.s[0] && i < data->count; i++) {
+        double label = cnn__idx_at(idx, (size_t)i);
+        if (label > -2147483648.0 && label < 2147483648.0 && label == floor(label)) labels[i] = (int)label;
+        else cnn__say(&data->memory->error, "%.300s: label %g of sample %d is not a whole number", path, label, i);
+    }
 }
 
 static cnn_data *cnn__load_idx(const char *images, const char *labels, int classes, const char *to)
 {
     cnn_data *data = cnn__data_empty(images ? images : "");
     cnn__idx x, y;
+    cnn__text *error;
     if (!data->memory) return data;
+    error = &data->memory->error;
+    memset(&x, 0, sizeof x);
     memset(&y, 0, sizeof y);
     data->classes = classes;
-    if (cnn__read_idx(&x, images, 0, &data->memory->error) && cnn__read_idx(&y, labels, 1, &data->memory->error)) {
+    if (classes < 1)
+        cnn__say(error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
+    else if (cnn__read_idx(&x, images, 0, error) && cnn__read_idx(&y, labels, 1, error)) {
         if (y.sizes[0] != x.sizes[0])
-            cnn__say(&data->memory->error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images,
-                     x.sizes[0]);
-        else if (cnn__take_images(data, &x)) cnn__take_labels(data, &y, labels);
+            cnn__say(error, "%.200s has %d labels, but %.200s has %d images", labels, y.sizes[0], images, x.sizes[0]);
+        cnn__take_images(data, &x);
+        cnn__take_labels(data, &y, labels);
     }
     cnn__free(x.file);
     cnn__free(y.file);
@@ -10899,16 +10880,22 @@ static cnn_data *cnn__load_idx(const char *images, const char *labels, int class
 
 cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 {
-    cnn__text wrong = { "" };
-    if (classes >= 1) return cnn__load_idx(images, labels, classes, "");
-    cnn__say(&wrong, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
-    return cnn__data_in_error(images ? images : "", wrong.s);
+    return cnn__load_idx(images, labels, classes, "");
 }
+
+typedef struct cnn__mnist {
+    const char *call, *folders[2], *holds; const char *const *names;
+    double least_zeros, most_zeros;         /* the share of its pixels that are 0, by which the two are told apart: */
+} cnn__mnist;                               /* the files have the same names and sizes                              */
+
+static const cnn__mnist cnn__mnists[2] = {
+    { "cnn_load_mnist", { "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
+    { "cnn_load_fashion_mnist", { "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
+      cnn__fashion_names, 0.45, 0.55 } };
 
 /* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
    `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
-static void cnn__find_mnist(char path[420], const char *directory, const char *const folders[2], int test,
-                            const char *what)
+static void cnn__find_mnist(char path[420], const char *directory, const cnn__mnist *m, int test, const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
     int packed, f, stem, dot;
@@ -10916,7 +10903,7 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
         for (f = 0; f < 4; f++)
             for (stem = test ? 1 : 0; stem < (test ? 3 : 1); stem++)
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
-                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : folders[f - 2];
+                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : m->folders[f - 2];
                     char other[424];
                     cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
                                   dot ? '.' : '-', what + 7);
@@ -10926,54 +10913,41 @@ static void cnn__find_mnist(char path[420], const char *directory, const char *c
     cnn__snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
 }
 
-static cnn_data *cnn__load_mnist_like(const char *call, const char *directory, const char *split,
-                                      const char *const folders[2], const char *const *class_names)
+static double cnn__share_of_zeros(const cnn_data *data)
 {
+    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
+    size_t all = (size_t)data->count * pixels;
+    for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
+    return (double)zeros / (double)all;
+}
+
+static cnn_data *cnn__load_mnist(int which, const char *directory, const char *split)
+{
+    const cnn__mnist *m = &cnn__mnists[which], *other = &cnn__mnists[!which];
     char images[420], labels[420];
     cnn__text wrong = { "" };
-    int test = cnn__split(call, split, &wrong);
+    int test = cnn__split(m->call, split, &wrong);
     cnn_data *data;
+    double zeros;
     if (!directory) directory = "(no folder)";
     if (test < 0) return cnn__data_in_error(directory, wrong.s);
-    cnn__find_mnist(images, directory, folders, test, "images-idx3-ubyte");
-    cnn__find_mnist(labels, directory, folders, test, "labels-idx1-ubyte");
+    cnn__find_mnist(images, directory, m, test, "images-idx3-ubyte");
+    cnn__find_mnist(labels, directory, m, test, "labels-idx1-ubyte");
     data = cnn__load_idx(images, labels, 10, " to cnn_load_idx, as it is another data set");
-    if (data->memory) data->class_names = class_names;
-    return data;
-}
-
-/* The files of MNIST and Fashion-MNIST have the same names and sizes, but four fifths of MNIST's pixels are 0 and half
-   of Fashion-MNIST's. Returns whether that share is from `low` to `high`. */
-static int cnn__zeros_within(const cnn_data *data, double low, double high)
-{
-    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width;
-    size_t i, zeros = 0, all = (size_t)data->count * pixels;
-    for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
-    return (double)zeros >= low * (double)all && (double)zeros <= high * (double)all;
-}
-
-static cnn_data *cnn__other_mnist(cnn_data *data, const char *held, const char *wanted)
-{
-    cnn__say(&data->memory->error,
-             "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files have the same names. "
-             "Any other data set: cnn_load_idx", data->name, held, wanted);
+    if (data->memory) data->class_names = m->names;
+    if (data->error) return data;
+    zeros = cnn__share_of_zeros(data);
+    if (zeros < other->least_zeros || zeros > other->most_zeros) return data;
+    cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files "
+             "have the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
     return cnn__data_fails(data);
 }
 
-cnn_data *cnn_load_mnist(const char *directory, const char *split)
-{
-    static const char *const folders[2] = { "/MNIST/raw", "/mnist" };
-    cnn_data *data = cnn__load_mnist_like("cnn_load_mnist", directory, split, folders, cnn__digit_names);
-    if (data->error || !cnn__zeros_within(data, 0.45, 0.55)) return data;
-    return cnn__other_mnist(data, "Fashion-MNIST's clothes", "MNIST's digits");
-}
+cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist(0, directory, split); }
 
 cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 {
-    static const char *const folders[2] = { "/FashionMNIST/raw", "/fashion-mnist" };
-    cnn_data *data = cnn__load_mnist_like("cnn_load_fashion_mnist", directory, split, folders, cnn__fashion_names);
-    if (data->error || !cnn__zeros_within(data, 0.7, 1)) return data;
-    return cnn__other_mnist(data, "MNIST's digits", "Fashion-MNIST's clothes");
+    return cnn__load_mnist(1, directory, split);
 }
 
 /* ---- CIFAR, binary version (Krizhevsky 2009): each row has the labels and 3 x 32 x 32 bytes, red, green, blue ---- */
@@ -11064,12 +11038,8 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
-    data->memory->bytes = bytes = (unsigned char *)cnn__alloc((size_t)data->count, CNN__CIFAR_VALUES);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)data->count, sizeof *labels);
-    if (!bytes || !labels)
-        cnn__data_no_memory(data, (double)data->count * (double)(CNN__CIFAR_VALUES + sizeof *labels));
-    data->bytes = bytes;
-    data->labels = labels;
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, (size_t)data->count, CNN__CIFAR_VALUES);
+    data->labels = labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
         cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
@@ -11093,7 +11063,7 @@ cnn_data *cnn_load_cifar100(const char *directory, const char *split, cnn_cifar1
 
 /* ---- pictures: one folder a class, as torchvision's ImageFolder ---- */
 
-static int cnn__ends_in(const char *path, const char *ending);             /* at >>file */
+#define CNN__PICTURES ".jpg .jpeg .png .ppm .bmp .pgm"
 
 enum {
     CNN__MOST_PIXELS = 178956970,                          /* of a picture, as PIL */
@@ -11109,18 +11079,6 @@ static cnn__image_file *cnn__files(const cnn__bytes *list, int *count)
     return (cnn__image_file *)(void *)list->at;
 }
 
-static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name)
-{
-    cnn__image_file file = { NULL, 0 };
-    size_t room = strlen(folder) + strlen(name) + 2;
-    if (*name == '.') return;                              /* a hidden file, this folder, the one above */
-    file.path = (char *)cnn__alloc_raw(room);
-    if (file.path) cnn__snprintf(file.path, room, "%s/%s", folder, name);
-    else list->failed = 1;
-    cnn__put(list, &file, sizeof file);
-    if (list->failed) cnn__free(file.path);
-}
-
 static void cnn__free_files(cnn__bytes *list)
 {
     int count, i;
@@ -11129,104 +11087,106 @@ static void cnn__free_files(cnn__bytes *list)
     cnn__free(list->at);
 }
 
-/* Adds the paths of all that is in a folder; 1, or 0 and a message. */
-static int cnn__list_folder(cnn__bytes *list, const char *folder, cnn__text *error)
-{
-#ifdef _WIN32
-    wchar_t wide[CNN__PATH];
-    struct _wfinddata64_t entry;
-    char name[4 * 260];
-    intptr_t search;
-    cnn__wide(folder, wide);
-    if (wcslen(wide) + 3 < CNN__PATH) wcscat(wide, L"/*");
-    if ((search = _wfindfirst64(wide, &entry)) == -1)
-        return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
-        cnn__add_file(list, folder, name);
-    while (!_wfindnext64(search, &entry));
-    _findclose(search);
-#else
-    DIR *directory = opendir(folder);
-    struct dirent *entry;
-    if (!directory) return cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    while ((entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name);
-    closedir(directory);
-#endif
-    return list->failed ? cnn__say(error, "%.300s: out of memory for the list of its files", folder) : 1;
-}
-
 static int cnn__is_folder(const char *path)
 {
 #ifdef _WIN32
     wchar_t wide[CNN__PATH];
     struct _stat64 status;
-    cnn__wide(path, wide);
-    return !_wstat64(wide, &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
+    return !_wstat64(cnn__wide(path, wide), &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
 #else
     struct stat status;
     return !stat(path, &status) && S_ISDIR(status.st_mode);
 #endif
 }
 
-static int cnn__is_picture(const char *path)
-{
-    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm" };
-    size_t i;
-    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
-    return 0;
-}
+static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error);
 
-/* Adds the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. 1, or 0 and a message. */
-static int cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+/* Adds `name`, which is in `folder`, to the list, or does not: see cnn__find_files. */
+static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth,
+                          cnn__text *error)
 {
-    cnn__bytes here = { NULL, 0, 0, 0 };
-    int i, count, good = cnn__list_folder(&here, folder, error);
-    cnn__image_file *files = cnn__files(&here, &count);
-    if (depth > CNN__MOST_FOLDERS)
-        good = cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", folder,
-                        CNN__MOST_FOLDERS);
-    for (i = 0; good && i < count; i++) {
-        int is_folder = cnn__is_folder(files[i].path);
-        if (label >= 0 && is_folder) good = cnn__find_files(list, files[i].path, label, depth + 1, error);
-        else if (label >= 0 ? cnn__is_picture(files[i].path) : is_folder) {
-            files[i].label = label;
-            cnn__put(list, &files[i], sizeof *files);
-            if (!list->failed) files[i].path = NULL;       /* it has gone to the other list */
-            else good = cnn__say(error, "%.300s: out of memory for the list of its files", folder);
-        }
+    cnn__image_file file = { NULL, 0 };
+    size_t room = strlen(folder) + strlen(name) + 2;
+    int is_folder, kept = 0;
+    if (*name == '.' || error->s[0]) return;               /* a hidden file, this folder, the one above */
+    file.path = (char *)cnn__alloc_raw(room);
+    file.label = label;
+    if (!file.path) { list->failed = 1; return; }
+    cnn__snprintf(file.path, room, "%s/%s", folder, name);
+    is_folder = cnn__is_folder(file.path);
+    if (label >= 0 && is_folder && depth == CNN__MOST_FOLDERS)
+        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
+                 depth);
+    else if (label >= 0 && is_folder) cnn__find_files(list, file.path, label, depth + 1, error);
+    else if (label >= 0 ? cnn__ends_in(name, CNN__PICTURES) : is_folder) {
+        cnn__put(list, &file, sizeof file);
+        kept = !list->failed;
     }
-    cnn__free_files(&here);
-    return good;
+    if (!kept) cnn__free(file.path);
 }
 
-/* As ImageFolder sorts: by the folder, then by the name in it. */
+/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
+static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+{
+#ifdef _WIN32
+    wchar_t wide[CNN__PATH];
+    struct _wfinddata64_t entry;
+    char name[4 * 260];
+    intptr_t search;
+    if (wcslen(cnn__wide(folder, wide)) + 3 < CNN__PATH) wcscat(wide, L"/*");
+    search = _wfindfirst64(wide, &entry);
+    if (search == -1) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    else {
+        do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
+            cnn__add_file(list, folder, name, label, depth, error);
+        while (!_wfindnext64(search, &entry));
+        _findclose(search);
+    }
+#else
+    DIR *directory = opendir(folder);
+    struct dirent *entry;
+    if (!directory) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
+    while (directory && (entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name, label, depth, error);
+    if (directory) closedir(directory);
+#endif
+    if (list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+}
+
+/* As ImageFolder sorts: by the class, the folder, the name in it. */
 static int cnn__by_path(const void *a, const void *b)
 {
-    const char *p = ((const cnn__image_file *)a)->path, *q = ((const cnn__image_file *)b)->path;
+    const cnn__image_file *s = (const cnn__image_file *)a, *t = (const cnn__image_file *)b;
+    const char *p = s->path, *q = t->path;
     size_t m = (size_t)(strrchr(p, '/') - p), n = (size_t)(strrchr(q, '/') - q);
-    int order = memcmp(p, q, m < n ? m : n);
+    int order = s->label != t->label ? s->label - t->label : memcmp(p, q, m < n ? m : n);
     return order ? order : m != n ? (m < n ? -1 : 1) : strcmp(p + m, q + n);
+}
+
+static cnn__image_file *cnn__sort_files(cnn__bytes *list, int *count)
+{
+    cnn__image_file *files = cnn__files(list, count);
+    if (*count) qsort(files, (size_t)*count, sizeof *files, cnn__by_path);
+    return files;
 }
 
 /* Finds the class folders and the pictures of each, sorted; a message if there are none. */
 static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const char *folder, cnn__text *error)
 {
-    cnn__image_file *class_folder, *files;
+    cnn__image_file *class_folder;
     int c, count, before = 0, now;
-    if (!cnn__find_files(classes, folder, -1, 0, error)) return;
-    class_folder = cnn__files(classes, &count);
+    cnn__find_files(classes, folder, -1, 0, error);
+    class_folder = cnn__sort_files(classes, &count);
     if (!count)
         cnn__say(error, "%.300s: has no folder in it; each class needs one of its pictures, such as cat and dog",
                  folder);
-    else qsort(class_folder, (size_t)count, sizeof *class_folder, cnn__by_path);
     for (c = 0; c < count && !error->s[0]; c++, before = now) {
-        if (!cnn__find_files(pictures, class_folder[c].path, c, 1, error)) return;
-        files = cnn__files(pictures, &now);
-        if (now > before) qsort(files + before, (size_t)(now - before), sizeof *files, cnn__by_path);
-        else
-            cnn__say(error, "%.300s: has no picture (.jpg .jpeg .png .ppm .bmp .pgm), and each folder is a class; "
-                            "put some into it, or take it away", class_folder[c].path);
+        cnn__find_files(pictures, class_folder[c].path, c, 1, error);
+        cnn__files(pictures, &now);
+        if (now == before)
+            cnn__say(error, "%.300s: has no picture (" CNN__PICTURES "), and each folder is a class; put some into it, "
+                     "or take it away", class_folder[c].path);
     }
+    cnn__sort_files(pictures, &now);
 }
 
 /* ---- a picture: its file, decoded, upright, resized ---- */
@@ -11252,8 +11212,7 @@ static int cnn__exif(const unsigned char *tiff, size_t size)
     return 1;
 }
 
-/* A JPEG's segments up to its data (ITU-T T.81, annex B), and in APP1 its orientation. Returns whether the data has its
-   end, EOI. */
+/* A JPEG's segments up to its data (ITU-T T.81, annex B); in APP1 its orientation. Whether the data has an end, EOI. */
 static int cnn__jpeg_ends(const unsigned char *file, size_t size, int *orientation)
 {
     size_t at = 2, length;
@@ -11291,8 +11250,6 @@ static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes,
     return 0;
 }
 
-static void cnn__free_pixels(unsigned char *pixels) { stbi_image_free(pixels); }
-
 static int cnn__read_part(void *file, char *to, int size) { return (int)fread(to, 1, (size_t)size, (FILE *)file); }
 static int cnn__ended(void *file) { return feof((FILE *)file) || ferror((FILE *)file); }
 static void cnn__skip(void *file, int count)
@@ -11313,7 +11270,7 @@ static int cnn__looks_right(const char *path)
     if (!file) return 0;
     known = stbi_info_from_callbacks(&file_calls, file, &width, &height, &channels);
     fclose(file);
-    return known && (height > 1 || width > 1) && (double)height * width <= CNN__MOST_PIXELS;
+    return known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
 }
 
 /* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
@@ -11326,6 +11283,9 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
     if (known && (double)p->width * p->height > CNN__MOST_PIXELS)
         return cnn__say(error, "%.300s: has %d x %d pixels, and at most %d are read: make it smaller", path, p->height,
                         p->width, CNN__MOST_PIXELS);
+    if (known && (double)p->width * p->height <= 1)        /* stb_image lets a PPM have 0 rows */
+        return cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p->height,
+                        p->width);
     if (known && cnn__breaks_off(file, size, (size_t)p->width * (size_t)p->height * (size_t)channels, &p->orientation))
         return cnn__say(error, "%.300s: breaks off before the end of its %d x %d pixels; get it again", path, p->height,
                         p->width);
@@ -11341,19 +11301,6 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
         cnn__say(error, "%.300s: stb_image cannot decode it: %s", path, size ? why : "it has 0 bytes");
     return CNN__BROKEN;
 }
-#else
-enum { CNN__HAS_STB = 0 };
-
-static void cnn__free_pixels(unsigned char *pixels) { (void)pixels; }
-static int cnn__looks_right(const char *path) { (void)path; return 0; }
-
-static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *file, size_t size, cnn__text *error)
-{
-    (void)p; (void)path; (void)file; (void)size; (void)error;
-    return CNN__BROKEN;
-}
-#endif
-
 /* planes: (channels, height, width), upright; p->pixels: (height, width, 3), as the camera had it. Grey is the luma of
    ITU-R 601-2 in 16 bits, as PIL's convert("L"). p's height and width become the upright ones. */
 static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
@@ -11378,12 +11325,12 @@ static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
 /* Weights of one axis: `size` samples become `scaled`, of which `count` from `cut` on are wanted. An output is a mean
    of the inputs around its place, weighted by a triangle: 1 at the place, 0 one sample away (of the input or of the
    output, the larger). The table has *stride numbers an output: the first input, how many, their weights. */
-static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, int *stride)
+static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, size_t *stride)
 {
     double scale = size / (double)scaled, reach = scale > 1 ? scale : 1, sum;
     int *table, *row, i, k;
-    *stride = 2 * (int)ceil(reach) + 1 + 2;
-    table = (int *)cnn__alloc((size_t)count, (size_t)*stride * sizeof *table);
+    *stride = 2 * (size_t)ceil(reach) + 1 + 2;
+    table = (int *)cnn__alloc((size_t)count, *stride * sizeof *table);
     for (i = 0, row = table; table && i < count; i++, row += *stride) {
         double middle = ((double)(cut + i) + 0.5) * scale;
         int first = (int)(middle - reach + 0.5), end = (int)(middle + reach + 0.5);
@@ -11420,26 +11367,21 @@ static int cnn__resize(unsigned char *to, const unsigned char *planes, int heigh
     int wider = (int64_t)o->width * height >= (int64_t)o->height * width;  /* the width needs the larger scale */
     int64_t scaled_height = wider ? (int64_t)o->width * height / width : o->height;
     int64_t scaled_width = wider ? o->width : (int64_t)o->height * width / height;
-    int xs, ys, c, x, y, top, rows;
-    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs);
+    size_t xs, ys, x, y, rows, to_width = (size_t)o->width, to_height = (size_t)o->height;
+    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
     int *down = cnn__triangles(height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
-    const int *last = down ? down + (size_t)(o->height - 1) * (size_t)ys : NULL;
-    unsigned char *part = NULL;
-    top = down ? down[0] : 0;
-    rows = down ? last[0] + last[1] - top : 0;
-    if (across && down) part = (unsigned char *)cnn__alloc((size_t)rows, (size_t)o->width);
+    const int *last = down ? down + (to_height - 1) * ys : NULL, *row;
+    unsigned char *part = NULL;                            /* (rows, o->width) */
+    rows = down ? (size_t)(last[0] + last[1] - down[0]) : 0;
+    if (across && down) part = (unsigned char *)cnn__alloc(rows, to_width);
     for (c = 0; part && c < o->channels; c++, planes += (size_t)height * (size_t)width) {
-        for (y = 0; y < rows; y++)
-            for (x = 0; x < o->width; x++) {
-                const int *row = across + (size_t)x * (size_t)xs;
-                part[(size_t)y * (size_t)o->width + (size_t)x] =
-                    cnn__weighted(planes + (size_t)(top + y) * (size_t)width + row[0], 1, row);
-            }
-        for (y = 0; y < o->height; y++)
-            for (x = 0; x < o->width; x++) {
-                const int *row = down + (size_t)y * (size_t)ys;
-                *to++ = cnn__weighted(part + (size_t)(row[0] - top) * (size_t)o->width + x, (size_t)o->width, row);
-            }
+        const unsigned char *from = planes + (size_t)down[0] * (size_t)width;
+        for (y = 0; y < rows; y++, from += width)
+            for (x = 0, row = across; x < to_width; x++, row += xs)
+                part[y * to_width + x] = cnn__weighted(from + row[0], 1, row);
+        for (y = 0, row = down; y < to_height; y++, row += ys)
+            for (x = 0; x < to_width; x++)
+                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * to_width + x, to_width, row);
     }
     cnn__free(across);
     cnn__free(down);
@@ -11458,14 +11400,9 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     result = cnn__decode(&p, path, file, size, error);
     cnn__free(file);
     if (result != CNN__READ) return result;
-    if (p.width == 1 && p.height == 1) {
-        cnn__say(error, "%.300s: has 1 x 1 pixel, which shows nothing: take it away", path);
-        cnn__free_pixels(p.pixels);
-        return CNN__BROKEN;
-    }
     planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
     if (planes) cnn__upright(planes, &p, o->channels);
-    cnn__free_pixels(p.pixels);
+    stbi_image_free(p.pixels);
     if (!planes || !cnn__resize(to, planes, p.height, p.width, o)) {
         cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p.height, p.width);
         result = CNN__NO_MEMORY;
@@ -11473,6 +11410,17 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     cnn__free(planes);
     return result;
 }
+#else
+enum { CNN__HAS_STB = 0 };
+
+static int cnn__looks_right(const char *path) { (void)path; return 0; }
+
+static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
+{
+    (void)to; (void)path; (void)o; (void)error;
+    return CNN__BROKEN;
+}
+#endif
 
 /* ---- a data set of pictures ---- */
 
@@ -11507,13 +11455,6 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
     return error->s[0] ? cnn__data_fails(data) : data;
 }
 
-static void cnn__images_memory(cnn_data *data, const cnn_image_options *o, int count)
-{
-    data->memory->bytes = cnn__alloc((size_t)count, cnn__image_values(o));
-    if (!data->memory->bytes) cnn__data_no_memory(data, (double)count * (double)cnn__image_values(o));
-    data->bytes = (unsigned char *)data->memory->bytes;
-}
-
 typedef struct cnn__images_job {
     const cnn__image_file *files;
     unsigned char *bytes;                   /* NULL: only look at the files */
@@ -11539,29 +11480,28 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
     size_t values = cnn__image_values(o);
-    int i, next, *labels;
-    cnn__images_memory(data, o, o->keep ? count : 1);
-    data->memory->labels = labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
+    int i, next, *labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
+    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
+    data->bytes = bytes;
     data->labels = labels;
     job.files = files;
-    job.bytes = o->keep ? (unsigned char *)data->memory->bytes : NULL;
+    job.bytes = o->keep ? bytes : NULL;
     job.result = (signed char *)cnn__alloc((size_t)count, 1);
     job.o = o;
-    if (!labels || !job.result) cnn__data_no_memory(data, (double)count * (double)(values + sizeof *labels));
+    if (!job.result) cnn__data_no_memory(data, (size_t)count, 1);
     cnn__open_pool(threads);
     for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
         cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
         for (i = job.first; i < next; i++) {
-            unsigned char *bytes = (unsigned char *)data->memory->bytes;
             unsigned char *sample = bytes + (o->keep ? (size_t)i * values : 0);
             cnn__image_file file = files[i];
             if (job.result[i] == CNN__BROKEN && o->skip_broken) {
                 data->skipped++;
-                if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", files[i].path);
+                if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", file.path);
                 continue;
             }
-            if (job.result[i] != CNN__READ && cnn__read_image(sample, files[i].path, o, error) != CNN__READ) break;
+            if (job.result[i] != CNN__READ && cnn__read_image(sample, file.path, o, error) != CNN__READ) break;
             if (o->keep) memmove(bytes + (size_t)data->count * values, sample, values);
             files[i] = files[data->count];
             files[data->count] = file;
@@ -11576,32 +11516,22 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
     cnn__free(job.result);
 }
 
-/* The data set whose own samples a split one reads, and the number that its `sample` has there */
-static const cnn__data_memory *cnn__origin(const cnn__data_memory *m, int *sample)
+/* Reads a sample that is not in memory. With error, it is one that could not be read: a picture is tried once more, for
+   its message, and 1 if it can be read now. */
+static int cnn__read_sample(const cnn__data_memory *m, int sample, unsigned char *bytes, cnn__text *error)
 {
-    for (; m->from; m = m->from) *sample = m->order[*sample];
-    return m;
-}
-
-static const char *cnn__path_of(const cnn__data_memory *m, int sample)
-{
+    const cnn__image_file *files;
     int count;
-    return cnn__files(&m->files, &count)[sample].path;
+    for (; m->from; m = m->from) sample = m->order[sample];                /* of the data set that was split */
+    files = cnn__files(&m->files, &count);
+    if (!m->read) return cnn__read_image(bytes, files[sample].path, &m->image, error) == CNN__READ;
+    if (!error) return m->read(m->user, sample, bytes);
+    return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
 }
 
 static int cnn__read_from(void *memory, int sample, unsigned char *bytes)  /* cnn_data.read of pictures and splits */
 {
-    const cnn__data_memory *m = cnn__origin((const cnn__data_memory *)memory, &sample);
-    if (m->read) return m->read(m->user, sample, bytes);
-    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, NULL) == CNN__READ;
-}
-
-/* For a sample that could not be read: says why. A picture is tried once more for that, and 1 if it can be read now. */
-static int cnn__read_again(const cnn_data *data, int sample, unsigned char *bytes, cnn__text *error)
-{
-    const cnn__data_memory *m = cnn__origin(data->memory, &sample);
-    if (m->read) return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
-    return cnn__read_image(bytes, cnn__path_of(m, sample), &m->image, error) == CNN__READ;
+    return cnn__read_sample((const cnn__data_memory *)memory, sample, bytes, NULL);
 }
 
 static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
@@ -11617,16 +11547,14 @@ static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int t
     cnn__find_images(&classes, &pictures, folder, error);
     files = cnn__files(&pictures, &count);
     class_folder = cnn__files(&classes, &data->classes);
-    names = (const char **)cnn__alloc((size_t)data->classes, sizeof *names);
+    names = (const char **)cnn__data_alloc(data, (size_t)data->classes, sizeof *names);
     for (c = 0; names && c < data->classes; c++) names[c] = strrchr(class_folder[c].path, '/') + 1;
-    if (!names) cnn__data_no_memory(data, (double)data->classes * (double)sizeof *names);
     if (!error->s[0]) cnn__copy_names(data, names);
     if (!error->s[0]) cnn__read_images(data, &o, files, count, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
     if (c < data->classes)
         cnn__say(error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take it "
                         "away", class_folder[c].path);
-    cnn__free(names);
     cnn__free_files(&classes);
     if (o.keep) cnn__free_files(&pictures);
     else {
@@ -11646,26 +11574,33 @@ cnn_data *cnn_load_images_with(const char *folder, cnn_image_options o)
 cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
 {
     cnn_data *data = cnn__images_new("cnn_load_image", path, &o);
+    unsigned char *bytes;
     if (data->error) return data;
     data->count = 1;
-    cnn__images_memory(data, &o, 1);
-    if (data->bytes) cnn__read_image((unsigned char *)data->memory->bytes, path, &o, &data->memory->error);
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__image_values(&o));
+    if (bytes) cnn__read_image(bytes, path, &o, &data->memory->error);
     return cnn__data_complete(data, NULL, 0);
 }
 
 /* ---- splitting a data set ---- */
+
+/* Rows order[0 .. count-1] of an array, of `size` bytes each; NULL if there is no such array. */
+static void *cnn__pick_rows(cnn_data *data, const void *from, size_t size, const int *order, int count)
+{
+    unsigned char *rows = from ? (unsigned char *)cnn__data_alloc(data, (size_t)count, size) : NULL;
+    int i;
+    for (i = 0; rows && i < count; i++)
+        memcpy(rows + (size_t)i * size, (const unsigned char *)from + (size_t)order[i] * size, size);
+    return rows;
+}
 
 /* A new data set of the samples order[0 .. count-1]. */
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
     size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
-    size_t bytes = from->read ? 0 : from->bytes ? 1 : sizeof(float);
-    const unsigned char *samples = from->bytes ? from->bytes : (const unsigned char *)from->floats;
-    unsigned char *copy;
-    int i, *labels, c;
-    float *targets;
-    if (!data->memory) return data;
+    cnn__data_memory *m = data->memory;
+    if (!m) return data;
     data->count = count;
     data->channels = from->channels; data->height = from->height; data->width = from->width;
     data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
@@ -11673,37 +11608,21 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
         data->classes = from->memory->classes;
         cnn__copy_names(data, from->class_names);          /* they go with `from` */
     }
-    copy = (unsigned char *)cnn__alloc((size_t)count * values, bytes);
-    labels = (int *)cnn__alloc((size_t)count, sizeof *labels);
-    targets = (float *)cnn__alloc((size_t)count * (size_t)from->outputs, sizeof *targets);
-    *(from->floats ? &data->memory->floats : &data->memory->bytes) = copy;
-    data->memory->labels = labels;
-    data->memory->targets = targets;
+    data->bytes = (unsigned char *)cnn__pick_rows(data, from->bytes, values, order, count);
+    data->floats = (float *)cnn__pick_rows(data, from->floats, values * sizeof(float), order, count);
+    data->labels = (int *)cnn__pick_rows(data, from->labels, sizeof(int), order, count);
+    data->targets = (float *)cnn__pick_rows(data, from->targets, (size_t)from->outputs * sizeof(float), order, count);
     if (from->read) {
-        data->read = cnn__read_from; data->user = data->memory;
-        data->memory->from = cnn__data_keep(from);
-        data->memory->order = (int *)cnn__alloc((size_t)count, sizeof *order);
-        if (data->memory->order) memcpy(data->memory->order, order, (size_t)count * sizeof *order);
-        else cnn__data_no_memory(data, (double)count * (double)sizeof *order);
+        data->read = cnn__read_from; data->user = m;
+        m->from = cnn__data_keep(from);
+        m->order = (int *)cnn__alloc((size_t)count, sizeof *order);
+        if (m->order) memcpy(m->order, order, (size_t)count * sizeof *order);
+        else cnn__data_no_memory(data, (size_t)count, sizeof *order);
     }
-    if (!copy || !labels || !targets) cnn__data_no_memory(data, (double)count * (double)(values * bytes));
-    for (i = 0; !data->memory->error.s[0] && i < count; i++) {
-        if (bytes)
-            memcpy(copy + (size_t)i * values * bytes, samples + (size_t)order[i] * values * bytes, values * bytes);
-        if (from->labels) labels[i] = from->labels[order[i]];
-        if (from->targets)
-            memcpy(targets + (ptrdiff_t)i * from->outputs, from->targets + (ptrdiff_t)order[i] * from->outputs,
-                   sizeof *targets * (size_t)from->outputs);
-    }
-    data->bytes = from->bytes ? copy : NULL;
-    data->floats = (float *)data->memory->floats;
-    data->labels = from->labels ? labels : NULL;
-    data->targets = from->targets ? targets : NULL;
     cnn__data_complete(data, "", 1);
-    for (c = 0; !data->error && c < data->channels; c++) {
-        ((float *)data->memory->scale)[c] = from->scale[c];
-        ((float *)data->memory->shift)[c] = from->shift[c];
-    }
+    if (data->error) return data;
+    memcpy(m->scale, from->scale, (size_t)data->channels * sizeof *m->scale);
+    memcpy(m->shift, from->shift, (size_t)data->channels * sizeof *m->shift);
     return data;
 }
 
@@ -11712,13 +11631,11 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
     cnn__text wrong = { "" };
     int *order = NULL, i;
     cnn__take_over(&wrong, data->error);
-    if (!wrong.s[0] && cnn__usable_count(&wrong, "cnn_random_split", data)) {
-        if (count < 1 || count >= data->count)
-            cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
-                     data->count);
-        else if (!(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
-            cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
-    }
+    if (cnn__usable_count(&wrong, "cnn_random_split", data) && (count < 1 || count >= data->count))
+        cnn__say(&wrong, "cnn_random_split: cannot take %d of %d samples; at least 1 must be on each side", count,
+                 data->count);
+    if (!wrong.s[0] && !(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
+        cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
     if (!order) {
         *first = cnn__data_in_error(data->name, wrong.s);
         *second = cnn__data_in_error(data->name, wrong.s);
@@ -11931,7 +11848,7 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
     r->done = 1;
     for (n = 0; n < r->size; n++)
         if (!r->bytes[(size_t)r->size * r->values + (size_t)n]
-            && !cnn__read_again(data, r->order[n], r->bytes + (size_t)n * r->values, &net->error)) {
+            && !cnn__read_sample(data->memory, r->order[n], r->bytes + (size_t)n * r->values, &net->error)) {
             r->size = 0;
             return NULL;
         }
@@ -12006,8 +11923,7 @@ static int cnn__renamed(const char *part, const char *path, cnn__text *why)
 static void cnn__remove(const char *path)
 {
     wchar_t wide[CNN__PATH];
-    cnn__wide(path, wide);
-    _wremove(wide);
+    _wremove(cnn__wide(path, wide));
 }
 
 /* What the path is: a regular file (returns its mode), nothing (0), or something else (-1). */
@@ -12016,8 +11932,7 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     wchar_t wide[CNN__PATH];
     struct _stat64 status;
     (void)descriptor;
-    cnn__wide(path, wide);
-    if (_wstat64(wide, &status)) return 0;
+    if (_wstat64(cnn__wide(path, wide), &status)) return 0;
     return (status.st_mode & _S_IFMT) == _S_IFREG ? status.st_mode & 0777 : -1;
 }
 #else
@@ -12125,19 +12040,16 @@ static int cnn__flush_directory(const char *path)
 static int cnn__end_file(cnn__writer *w, cnn__text *error)
 {
     cnn__text why;
-    int good = !ferror(w->file) && (w->part[0] ? cnn__flush_file(w->file) : !fflush(w->file)), cause = errno;
+    int part = w->part[0] != 0, good = !ferror(w->file) && (part ? cnn__flush_file(w->file) : !fflush(w->file));
+    int cause = errno;
     if (fclose(w->file) && good) good = 0, cause = errno;
     cnn__snprintf(why.s, sizeof why.s, "%.400s", strerror(cause));
-    if (!w->part[0]) {
-        if (!good) cnn__say(error, "%.300s: cannot be written: %s", w->path, why.s);
-        return good;
-    }
-    if (!good || !cnn__renamed(w->part, w->path, &why)) {
-        cnn__say(error, "%.300s: cannot be written: %.150s; what was there before is unchanged", w->path, why.s);
-        cnn__remove(w->part);
-        return 0;
-    }
-    if (cnn__flush_directory(w->path)) return 1;
+    if (part && good) good = cnn__renamed(w->part, w->path, &why);
+    if (part && !good) cnn__remove(w->part);
+    if (!good)
+        return cnn__say(error, "%.300s: cannot be written: %.150s%s", w->path, why.s,
+                        part ? "; what was there before is unchanged" : "");
+    if (!part || cnn__flush_directory(w->path)) return 1;
     return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure "
                            "may undo it", w->path, strerror(errno));
 }
@@ -12193,7 +12105,7 @@ typedef struct cnn__state {                 /* a file that is being read or writ
     const char *path; cnn__text *error; const cnn_net *net;
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
-    void *mapped, *owned[16]; int owns;     /* unmapped and freed by cnn__close_state: see cnn__own      */
+    void *mapped; cnn__bytes owned;         /* unmapped and freed by cnn__close_state: see cnn__own      */
     float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
@@ -12219,9 +12131,11 @@ static int cnn__failed(const cnn__state *s) { return s->error->s[0] != 0; }
 /* Keeps an allocated block until cnn__close_state; says so where it is NULL. */
 static void *cnn__own(cnn__state *s, void *block)
 {
-    if (!block) cnn__wrong(s, "out of memory");
-    else s->owned[s->owns++] = block;
-    return block;
+    if (block) cnn__put(&s->owned, &block, sizeof block);
+    if (block && !s->owned.failed) return block;
+    cnn__wrong(s, "out of memory");
+    cnn__free(block);
+    return NULL;
 }
 
 static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
@@ -12279,21 +12193,15 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
     uint64_t bits = cnn__little(b, (int)dtype->bits / 8);
     uint32_t word = (uint32_t)bits, exponent = word >> 10 & 31, fraction = word & 1023;
     double number;
-    float f;
     switch (dtype - cnn__dtypes) {
-    case CNN__F64:
-        memcpy(&number, &bits, sizeof number);
-        return number;
-    case CNN__F16:                                         /* sign, 5 bits of exponent, 10 of fraction */
-        number = exponent == 31 ? (fraction ? (double)NAN : HUGE_VAL)
-               : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
-                                : ldexp(fraction, -24);
-        return word >> 15 ? -number : number;
-    case CNN__BF16:                                        /* the upper half of a float */
-        word <<= 16;
+    case CNN__F64:  return cnn__ieee(bits, 8);
+    case CNN__F32:  return cnn__ieee(bits, 4);
+    case CNN__BF16: return cnn__ieee(bits << 16, 4);       /* the upper half of a float */
     }
-    memcpy(&f, &word, sizeof f);
-    return (double)f;
+    number = exponent == 31 ? (fraction ? (double)NAN : HUGE_VAL)          /* F16: 5 bits of exponent, 10 of fraction */
+           : exponent       ? ldexp(1024.0 + fraction, (int)exponent - 25)
+                            : ldexp(fraction, -24);
+    return word >> 15 ? -number : number;
 }
 
 static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
@@ -12347,64 +12255,21 @@ static void cnn__read_values(const cnn__stored *t, float *values)
     }
 }
 
-/* ---- a file to be written: its own bytes, and between them the values of tensors, which are not copied ---- */
-
-typedef struct cnn__piece { size_t after; const unsigned char *at; size_t count; } cnn__piece;
-typedef struct cnn__output {
-    cnn__bytes own, pieces;                 /* pieces: values, each `after` so many of the own bytes     */
-    size_t borrowed;                        /* the bytes of all pieces                                   */
-} cnn__output;
-
-static size_t cnn__total(const cnn__output *out) { return out->own.count + out->borrowed; }
-
-/* Byte i of a tensor in the file, on a machine that stores the highest byte first. */
-static const unsigned char *cnn__swapped(const cnn__stored *t, size_t i)
+/* A copy of the values with the bytes of each the other way round. */
+static const unsigned char *cnn__swapped(cnn__state *s, const cnn__stored *t)
 {
-    size_t size = t->dtype->bits / 8;
-    return t->data + (i / size * size + size - 1 - i % size);
+    size_t size = t->dtype->bits / 8, i;
+    unsigned char *copy = (unsigned char *)cnn__own(s, cnn__alloc_raw(t->bytes));
+    for (i = 0; copy && i < t->bytes; i++) copy[i] = t->data[i / size * size + size - 1 - i % size];
+    return copy;
 }
 
-static void cnn__put_values(cnn__output *out, const cnn__stored *t)        /* F32, F64 or I64 */
+/* Adds a tensor to what will be written. t->data: the machine's values, which are not copied. */
+static void cnn__add_stored(cnn__state *s, cnn__stored *t)
 {
-    size_t count = t->count * (t->dtype->bits / 8), i;
-    cnn__piece piece;
-    if (cnn__is_little()) {
-        piece.after = out->own.count;
-        piece.at = t->data;
-        piece.count = count;
-        out->borrowed += count;
-        cnn__put(&out->pieces, &piece, sizeof piece);
-        return;
-    }
-    for (i = 0; i < count; i++) cnn__put(&out->own, cnn__swapped(t, i), 1);
-}
-
-static uint32_t cnn__values_crc(const cnn__stored *t)
-{
-    size_t count = t->count * (t->dtype->bits / 8), i;
-    uint32_t crc = 0;
-    if (cnn__is_little()) return cnn__crc32(0, t->data, count);
-    for (i = 0; i < count; i++) crc = cnn__crc32(crc, cnn__swapped(t, i), 1);
-    return crc;
-}
-
-/* Writes it all, to a file or to memory. */
-static void cnn__send_bytes(FILE *file, unsigned char **to, const unsigned char *bytes, size_t count)
-{
-    if (!count) return;
-    if (file) { if (!ferror(file)) fwrite(bytes, 1, count, file); }
-    else memcpy(*to, bytes, count), *to += count;
-}
-
-static void cnn__send(const cnn__output *out, FILE *file, unsigned char *to)
-{
-    const cnn__piece *piece = (const cnn__piece *)(void *)out->pieces.at;
-    size_t i, count = out->pieces.count / sizeof *piece, at = 0;
-    for (i = 0; i < count; at = piece[i++].after) {
-        cnn__send_bytes(file, &to, out->own.at + at, piece[i].after - at);
-        cnn__send_bytes(file, &to, piece[i].at, piece[i].count);
-    }
-    cnn__send_bytes(file, &to, out->own.at + at, out->own.count - at);
+    t->bytes = t->count * (t->dtype->bits / 8);
+    if (!cnn__is_little()) t->data = cnn__swapped(s, t);
+    cnn__put(&s->tensors, t, sizeof *t);
 }
 
 /* ---- .safetensors ----
@@ -12656,47 +12521,52 @@ static int cnn__read_safetensors(cnn__state *s)
     return 1;
 }
 
-static void cnn__print_json(cnn__bytes *b, const char *text)
+static void cnn__print_json(cnn__bytes *b, const char *prefix, const char *text)   /* both together as one string */
 {
-    for (; *text; text++)
+    for (cnn__print(b, "\"%s", prefix); *text; text++)
         if ((unsigned char)*text < ' ') cnn__print(b, "\\u%04x", (unsigned)*text);
         else cnn__print(b, "%s%c", *text == '"' || *text == '\\' ? "\\" : "", *text);
+    cnn__print(b, "\"");
 }
 
-static void cnn__compose_safetensors(cnn__state *s, cnn__output *output)
+static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at[2] = { 0, 0 }, size;               /* values of 8 bytes come first: all are aligned then */
+    size_t i, count, at[2] = { 0, 0 };                     /* values of 8 bytes come first: all are aligned then */
     int d, narrow;
-    cnn__bytes *out = &output->own;
+    cnn__bytes header = { NULL, 0, 0, 0 }, *h = &header;
     const cnn__stored *t = cnn__tensors(s, &count);
-    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += 8 * t[i].count;
-    cnn__put_number(out, 0, 8);
-    cnn__print(out, "{\"__metadata__\":{");
+    for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += t[i].bytes;
+    cnn__put_number(h, 0, 8);
+    cnn__print(h, "{\"__metadata__\":{");
     for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
-        cnn__print(out, i % 2 ? ":\"" : i ? ",\"" : "\"");
-        cnn__print_json(out, pair[i]);
-        cnn__print(out, "\"");
+        cnn__print(h, i % 2 ? ":" : i ? "," : "");
+        cnn__print_json(h, "", pair[i]);
     }
-    cnn__print(out, "}");
-    for (i = 0; i < count; i++, t++, at[narrow] += size) {
+    cnn__print(h, "}");
+    for (i = 0; i < count; i++, t++) {
         narrow = t->dtype->bits < 64;
-        cnn__print(out, ",\"%s", t->prefix);
-        cnn__print_json(out, t->key);
-        cnn__print(out, "\":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
-        for (d = 0; d < t->ndim; d++) cnn__print(out, "%s%.0f", d ? "," : "", (double)t->shape[d]);
-        size = t->count * t->dtype->bits / 8;
-        cnn__print(out, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + size));
+        cnn__print(h, ",");
+        cnn__print_json(h, t->prefix, t->key);
+        cnn__print(h, ":{\"dtype\":\"%s\",\"shape\":[", t->dtype->name);
+        for (d = 0; d < t->ndim; d++) cnn__print(h, "%s%.0f", d ? "," : "", (double)t->shape[d]);
+        cnn__print(h, "],\"data_offsets\":[%.0f,%.0f]}", (double)at[narrow], (double)(at[narrow] + t->bytes));
+        at[narrow] += t->bytes;
     }
-    cnn__print(out, "}");
-    cnn__put(out, "       ", (8 - out->count % 8) % 8);
-    if (out->count > 100000008)
+    cnn__print(h, "}");
+    cnn__put(h, "       ", (8 - h->count % 8) % 8);
+    if (h->failed) cnn__wrong(s, "out of memory");
+    else if (h->count > 100000008)
         cnn__wrong(s, "its header would have %.0f bytes, and 100 million is the limit: give it less metadata",
-                   (double)(out->count - 8));
-    for (i = 0; i < 8 && !out->failed; i++) out->at[i] = (unsigned char)((uint64_t)(out->count - 8) >> 8 * i);
-    t = cnn__tensors(s, &count);
-    for (narrow = 0; narrow < 2; narrow++)
-        for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__put_values(output, t + i);
+                   (double)(h->count - 8));
+    else {
+        for (i = 0; i < 8; i++) h->at[i] = (unsigned char)((uint64_t)(h->count - 8) >> 8 * i);
+        cnn__emit(out, h->at, h->count);
+        t = cnn__tensors(s, &count);
+        for (narrow = 0; narrow < 2; narrow++)
+            for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__emit(out, t[i].data, t[i].bytes);
+    }
+    cnn__free(h->at);
 }
 
 /* ---- .pth ----
@@ -12751,10 +12621,10 @@ static int cnn__open_zip(cnn__state *s)
 /* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
-    static const int order[3] = { 1, 0, 2 };
+    static const int places[3] = { 24, 20, 42 };
     const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
     size_t length, whole;
-    uint64_t field[3], crc;                                /* packed size, size, place of the local header */
+    uint64_t field[3], crc;                                /* size, packed size, place of the local header */
     int i;
     for (; e < end; e += whole) {
         length = end - e < 46 ? 0 : (size_t)cnn__little(e + 28, 2);
@@ -12768,14 +12638,13 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
         found = e;
     }
     if (!found) return 0;
-    for (i = 0; i < 3; i++) field[i] = cnn__little(found + (i < 2 ? 20 + 4 * i : 42), 4);
+    for (i = 0; i < 3; i++) field[i] = cnn__little(found + places[i], 4);
     extra = found + 46 + cnn__little(found + 28, 2);
     for (end = extra + cnn__little(found + 30, 2); end - extra >= 4; extra += length) {
-        length = 4 + (size_t)cnn__little(extra + 2, 2);    /* ZIP64: of size, packed size, place those above 4 bytes */
+        length = 4 + (size_t)cnn__little(extra + 2, 2);
         if (length > (size_t)(end - extra)) break;
-        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)
-            if (field[order[i]] == 0xffffffffu && extra + length - value >= 8)
-                field[order[i]] = cnn__little(value, 8), value += 8;
+        for (value = extra + 4, i = 0; i < 3 && cnn__little(extra, 2) == 1; i++)   /* ZIP64: those above 4 bytes */
+            if (field[i] == 0xffffffffu && extra + length - value >= 8) field[i] = cnn__little(value, 8), value += 8;
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
@@ -12794,16 +12663,8 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
 
 typedef enum cnn__object_kind {
     CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
-    CNN__MARK,
-    CNN__NUMBER,
-    CNN__STRING,
-    CNN__NAME,                              /* of a function or class                                    */
-    CNN__TUPLE,
-    CNN__LIST,
-    CNN__DICT,
-    CNN__INSTANCE,                          /* of any other class: none of its code is run               */
-    CNN__STORAGE,
-    CNN__TENSOR
+    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class: none of its code is run */
+    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__LIST, CNN__DICT, CNN__STORAGE, CNN__TENSOR
 } cnn__object_kind;
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
@@ -12811,6 +12672,8 @@ typedef struct cnn__object {                /* a Python object, on the stack or 
     const char *text, *module;              /* a string; a name and its module; an instance's class      */
     size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
 } cnn__object;                              /* a tuple's first part and how many                         */
+
+static const cnn__object cnn__nothing = { CNN__OTHER, "", "", 0, 0 };
 
 typedef struct cnn__pickle {
     cnn__state *s;
@@ -12860,11 +12723,12 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
     return b ? cnn__little(b, bytes) : 0;
 }
 
+static void cnn__push_object(cnn__pickle *p, const cnn__object *o) { cnn__put(&p->stack, o, sizeof *o); }
+
 static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
 {
-    cnn__object o = { CNN__OTHER, "", "", 0, 0 };
-    o.kind = kind; o.module = module; o.text = text; o.n = n;
-    cnn__put(&p->stack, &o, sizeof o);
+    cnn__object o = { kind, text, module, n, 0 };
+    cnn__push_object(p, &o);
 }
 
 static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
@@ -12883,8 +12747,8 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
 
 static cnn__object cnn__pop(cnn__pickle *p)
 {
-    cnn__object none = { CNN__OTHER, "", "", 0, 0 }, *last = cnn__drop(p, 1);
-    return last ? *last : none;
+    const cnn__object *last = cnn__drop(p, 1);
+    return last ? *last : cnn__nothing;
 }
 
 static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; how many objects followed it */
@@ -12900,12 +12764,11 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    cnn__object t = { CNN__TUPLE, "", "", 0, 0 }, *last = cnn__drop(p, count);
+    cnn__object t = { CNN__TUPLE, "", "", p->parts.count / sizeof t, count };
+    const cnn__object *last = cnn__drop(p, count);
     if (count && !last) return;
-    t.n = p->parts.count / sizeof t;
-    t.count = count;
     if (count) cnn__put(&p->parts, last, count * sizeof t);
-    cnn__put(&p->stack, &t, sizeof t);
+    cnn__push_object(p, &t);
 }
 
 static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
@@ -12977,7 +12840,7 @@ static void cnn__take_storage(cnn__pickle *p)
     const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
     if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
     else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
-        cnn__put(&p->stack, &a[1], sizeof *a);
+        cnn__push_object(p, &a[1]);
     else cnn__push(p, CNN__OTHER, 0);
 }
 
@@ -13027,7 +12890,7 @@ static void cnn__reduce(cnn__pickle *p)
     if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
     else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
              && count && a->kind == CNN__TENSOR)
-        cnn__put(&p->stack, a, sizeof *a);
+        cnn__push_object(p, a);
     else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
         cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
     else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
@@ -13093,14 +12956,14 @@ static void cnn__build(cnn__pickle *p)                     /* sets the state of 
 
 static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
 {
-    cnn__object none = { CNN__OTHER, "", "", 0, 0 };
     if (n >= (uint64_t)(p->at - p->begin) || (!p->stack.count && !get)) {  /* each place took a byte at least */
         cnn__broken(p, "its memo has no such place");
         return;
     }
-    while (p->memo.count / sizeof none <= n && !p->memo.failed) cnn__put(&p->memo, &none, sizeof none);
+    while (p->memo.count / sizeof cnn__nothing <= n && !p->memo.failed)
+        cnn__put(&p->memo, &cnn__nothing, sizeof cnn__nothing);
     if (p->memo.failed) return;
-    if (get) cnn__put(&p->stack, cnn__objects(&p->memo) + n, sizeof none);
+    if (get) cnn__push_object(p, cnn__objects(&p->memo) + n);
     else cnn__objects(&p->memo)[n] = *cnn__top(p);
 }
 
@@ -13123,8 +12986,8 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
             top = cnn__pop(p);
-            cnn__put(&p->stack, &top, sizeof top);
-            cnn__put(&p->stack, &top, sizeof top);
+            cnn__push_object(p, &top);
+            cnn__push_object(p, &top);
             break;
         case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
         case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
@@ -13225,9 +13088,8 @@ static int cnn__read_pth(cnn__state *s)
         && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
 }
 
-/* The format of torch.save until PyTorch 1.5, and with _use_new_zipfile_serialization=False: five pickles (a magic
-   number, a version, sizes, the state dict, the storages' names), then each storage: its number of values in 8 bytes,
-   its values. */
+/* The format of torch.save until PyTorch 1.5: five pickles (a magic number, a version, sizes, the state dict, the
+   storages' names), then each storage: its number of values in 8 bytes, its values. */
 static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
 {
     static const char magic[] = "\212\nl\374\234F\371 j\250P\031.";
@@ -13286,153 +13148,145 @@ static int cnn__read_legacy(cnn__state *s)
     return cnn__free_pickle(&p, good);
 }
 
-/* The header of an entry; its bytes follow. Values begin at a multiple of 64, as torch.save writes them. */
-static void cnn__add_entry(cnn__output *output, cnn__bytes *directory, const char *name, uint32_t crc, size_t count)
+typedef struct cnn__zip { cnn__sink *out; cnn__bytes header, directory; int entries; } cnn__zip;
+
+/* Writes an entry and lists it in the directory. Its bytes begin at a multiple of 64, as torch.save writes them. */
+static void cnn__add_entry(cnn__zip *zip, const char *name, const void *bytes, size_t count)
 {
-    static const char padding[64] = { 0 };
-    size_t place = cnn__total(output), filled = (64 - (place + 34 + strlen(name)) % 64) % 64;
-    cnn__bytes *out = &output->own;
-    int central;
-    for (central = 0; central < 2; central++) {            /* the local header, and its copy in the directory */
-        cnn__bytes *b = central ? directory : out;
-        cnn__put_number(b, central ? 0x02014b50 : 0x04034b50, 4);
-        if (central) cnn__put_number(b, 20, 2);            /* made for version 2.0 */
-        cnn__put_number(b, 20, 2);                         /* needs version 2.0 */
-        cnn__put_number(b, (uint64_t)33 << 48, 8);         /* flags, method 0: stored; time, date 1980-01-01 */
-        cnn__put_number(b, crc, 4);
-        cnn__put_number(b, count, 4);                      /* packed size */
-        cnn__put_number(b, count, 4);                      /* size */
-        cnn__put_number(b, strlen(name), 2);
-        cnn__put_number(b, central ? 0 : 4 + filled, 2);   /* the extra field */
-        if (central) cnn__put(b, padding, 10);             /* comment, disk, attributes */
-        if (central) cnn__put_number(b, place, 4);
-        cnn__put(b, name, strlen(name));
-    }
-    cnn__print(out, "FB");                                 /* PyTorch's own extra field: padding */
-    cnn__put_number(out, filled, 2);
-    cnn__put(out, padding, filled);
+    static const char zeros[64] = { 0 };
+    size_t length = strlen(name), place = zip->out->count, filled = (64 - (place + 34 + length) % 64) % 64;
+    cnn__bytes *h = &zip->header, *d = &zip->directory;
+    h->count = 0;
+    cnn__put_number(h, 0x04034b50, 4);
+    cnn__put_number(h, 20, 2);                             /* needs version 2.0 */
+    cnn__put_number(h, (uint64_t)33 << 48, 8);             /* flags, method 0: stored; time, date 1980-01-01 */
+    cnn__put_number(h, cnn__crc32(0, (const unsigned char *)bytes, count), 4);
+    cnn__put_number(h, count, 4);                          /* packed size */
+    cnn__put_number(h, count, 4);                          /* size */
+    cnn__put_number(h, length, 2);
+    if (h->failed) return;
+    cnn__put_number(d, 0x02014b50, 4);
+    cnn__put_number(d, 20, 2);                             /* made for version 2.0 */
+    cnn__put(d, h->at + 4, 24);                            /* the same numbers */
+    cnn__put(d, zeros, 12);                                /* no extra field, no comment; disk, attributes */
+    cnn__put_number(d, place, 4);
+    cnn__put(d, name, length);
+    cnn__put_number(h, 4 + filled, 2);                     /* the extra field, PyTorch's own: padding */
+    cnn__put(h, name, length);
+    cnn__put(h, "FB", 2);
+    cnn__put_number(h, filled, 2);
+    cnn__put(h, zeros, filled);
+    cnn__emit(zip->out, h->at, h->count);
+    cnn__emit(zip->out, bytes, count);
+    zip->entries++;
 }
 
-static void cnn__add_small_entry(cnn__output *out, cnn__bytes *directory, const char *name, const void *bytes,
-                                 size_t count)
+/* Writes the directory and the end record; 0 without memory. */
+static int cnn__end_zip(cnn__zip *zip)
 {
-    cnn__add_entry(out, directory, name, cnn__crc32(0, (const unsigned char *)bytes, count), count);
-    cnn__put(&out->own, bytes, count);
+    size_t place = zip->out->count, count = zip->directory.count;
+    cnn__bytes *d = &zip->directory;
+    cnn__put_number(d, 0x06054b50, 8);                     /* its mark; this disk and the first: 0 */
+    cnn__put_number(d, (uint64_t)zip->entries, 2);         /* on this disk */
+    cnn__put_number(d, (uint64_t)zip->entries, 2);         /* in all */
+    cnn__put_number(d, count, 4);
+    cnn__put_number(d, place, 4);
+    cnn__put_number(d, 0, 2);                              /* length of a comment */
+    cnn__emit(zip->out, d->at, d->count);
+    cnn__free(zip->header.at);
+    cnn__free(d->at);
+    return !zip->header.failed && !d->failed;
 }
 
-static void cnn__pickle_string(cnn__bytes *b, const char *text)
+/* An opcode and the four bytes of its number. */
+static void cnn__put_opcode(cnn__bytes *b, unsigned char op, size_t n) { cnn__put_number(b, (uint64_t)n << 8 | op, 5); }
+
+static void cnn__put_string(cnn__bytes *b, const char *text)
 {
-    cnn__print(b, "X");
-    cnn__put_number(b, strlen(text), 4);
+    cnn__put_opcode(b, 'X', strlen(text));
     cnn__put(b, text, strlen(text));
 }
 
-static void cnn__pickle_number(cnn__bytes *b, size_t number)
+static void cnn__write_pth(cnn__state *s, cnn__sink *out)
 {
-    cnn__print(b, "J");
-    cnn__put_number(b, number, 4);
-}
-
-static void cnn__compose_pth(cnn__state *s, cnn__output *output)
-{
-    cnn__bytes pickle, directory, *out = &output->own;
+    cnn__zip zip;
+    cnn__bytes pickle = { NULL, 0, 0, 0 }, *p = &pickle;
     char name[40];
-    size_t i, count, place, stride;
+    size_t i, count, stride;
     int d;
     const cnn__stored *t = cnn__tensors(s, &count);
-    memset(&pickle, 0, sizeof pickle);
-    memset(&directory, 0, sizeof directory);
-    cnn__print(&pickle, "\200\002ccollections\nOrderedDict\n)R(");
+    memset(&zip, 0, sizeof zip);
+    zip.out = out;
+    cnn__print(p, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "%.0f", (double)i);
-        cnn__pickle_string(&pickle, t[i].key);
-        cnn__print(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
-        cnn__pickle_string(&pickle, "storage");
-        cnn__print(&pickle, "ctorch\n%s\n", t[i].dtype->storage + 6);        /* behind "torch." */
-        cnn__pickle_string(&pickle, name);
-        cnn__pickle_string(&pickle, "cpu");
-        cnn__pickle_number(&pickle, t[i].count);
-        cnn__print(&pickle, "tQ");
-        cnn__pickle_number(&pickle, 0);
-        cnn__print(&pickle, "(");
-        for (d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, t[i].shape[d]);
-        cnn__print(&pickle, "t(");
-        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__pickle_number(&pickle, stride /= t[i].shape[d]);
-        cnn__print(&pickle, "t\211ccollections\nOrderedDict\n)RtR");
+        cnn__put_string(p, t[i].key);
+        cnn__print(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
+        cnn__put_string(p, "storage");
+        cnn__print(p, "ctorch\n%s\n", t[i].dtype->storage + 6);             /* behind "torch." */
+        cnn__put_string(p, name);
+        cnn__put_string(p, "cpu");
+        cnn__put_opcode(p, 'J', t[i].count);
+        cnn__print(p, "tQ");
+        cnn__put_opcode(p, 'J', 0);
+        cnn__print(p, "(");
+        for (d = 0; d < t[i].ndim; d++) cnn__put_opcode(p, 'J', t[i].shape[d]);
+        cnn__print(p, "t(");
+        for (stride = t[i].count, d = 0; d < t[i].ndim; d++) cnn__put_opcode(p, 'J', stride /= t[i].shape[d]);
+        cnn__print(p, "t\211ccollections\nOrderedDict\n)RtR");
     }
-    cnn__print(&pickle, "u.");
-    cnn__add_small_entry(output, &directory, "net/data.pkl", pickle.at, pickle.count);
-    cnn__add_small_entry(output, &directory, "net/byteorder", "little", 6);
+    cnn__print(p, "u.");
+    cnn__add_entry(&zip, "net/data.pkl", p->at, p->count);
+    cnn__add_entry(&zip, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
         cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
-        cnn__add_entry(output, &directory, name, cnn__values_crc(t + i), t[i].count * t[i].dtype->bits / 8);
-        cnn__put_values(output, t + i);
+        cnn__add_entry(&zip, name, t[i].data, t[i].bytes);
     }
-    cnn__add_small_entry(output, &directory, "net/version", "3\n", 2);
-    place = cnn__total(output);
-    cnn__put(out, directory.at, directory.count);
-    cnn__put_number(out, 0x06054b50, 8);                   /* the end record: its mark; this disk and the first: 0 */
-    cnn__put_number(out, count + 3, 2);                    /* entries on this disk */
-    cnn__put_number(out, count + 3, 2);                    /* entries in all */
-    cnn__put_number(out, directory.count, 4);
-    cnn__put_number(out, place, 4);
-    cnn__put_number(out, 0, 2);                            /* length of a comment */
-    out->failed |= pickle.failed | directory.failed;
-    if (count > 65000 || (double)cnn__total(output) > 4294967295.0)
+    cnn__add_entry(&zip, "net/version", "3\n", 2);
+    if (!cnn__end_zip(&zip) || p->failed) cnn__wrong(s, "out of memory");
+    if (count > 65000 || (double)out->count > 4294967295.0)
         cnn__wrong(s, "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors");
-    cnn__free(pickle.at);
-    cnn__free(directory.at);
+    cnn__free(p->at);
 }
 
 /* ---- a network's state dict ---- */
 
-static cnn__state cnn__state_of(cnn_net *net, const char *path)
+static cnn__state cnn__state_of(const cnn_net *net, const char *path, cnn__text *error)
 {
     cnn__state s;
     memset(&s, 0, sizeof s);
     s.path = path ? path : "";
-    s.error = &net->error;
+    s.error = error;
     s.net = net;
     return s;
 }
 
 static int cnn__close_state(cnn__state *s, int result)
 {
-    int i;
+    void **owned = (void **)(void *)s->owned.at;
+    size_t i;
 #ifndef _WIN32
     if (s->mapped) munmap(s->mapped, s->size);
 #endif
-    for (i = 0; i < s->owns; i++) cnn__free(s->owned[i]);
+    for (i = 0; i < s->owned.count / sizeof *owned; i++) cnn__free(owned[i]);
+    cnn__free(s->owned.at);
     cnn__free(s->tensors.at);
     cnn__free(s->metadata.at);
     return result;
 }
 
-static int cnn__ends_in(const char *path, const char *ending)              /* in capitals or not */
-{
-    size_t length = strlen(path), count = strlen(ending), i;
-    for (i = 0; i < count && count <= length; i++) {
-        char c = path[length - count + i];
-        if ((c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c) != ending[i]) return 0;
-    }
-    return count <= length;
-}
+static int cnn__ends_as_pth(const char *path) { return cnn__ends_in(path, ".pth .pt .pth.tar .bin .ckpt"); }
 
-static int cnn__ends_as_pth(const char *path)
-{
-    static const char *const endings[] = { ".pth", ".pt", ".pth.tar", ".bin", ".ckpt" };
-    size_t i;
-    for (i = 0; i < sizeof endings / sizeof *endings; i++) if (cnn__ends_in(path, endings[i])) return 1;
-    return 0;
-}
-
-/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors, or 0 and a message. */
+/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors; a message if it cannot be. */
 static int cnn__is_pth(cnn__state *s)
 {
-    if (cnn__ends_as_pth(s->path)) return 1;
-    if (!cnn__ends_in(s->path, ".safetensors"))
+    int pth = cnn__ends_as_pth(s->path);
+    if (pth && s->net->metadata.count)
+        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                      "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
+    if (!pth && !cnn__ends_in(s->path, ".safetensors"))
         cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
-    return 0;
+    return pth;
 }
 
 /* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
@@ -13472,8 +13326,7 @@ static size_t cnn__best_prefix(const cnn__state *s, char best[100])
             if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
                 || strcmp(t[k].key + length - end, s->net->state[i]->key))
                 continue;
-            memcpy(prefix, t[k].key, length - end);
-            prefix[length - end] = 0;
+            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), t[k].key);
             tried++;
             score = cnn__fit(s, prefix);
             if (score > fits) fits = score, strcpy(best, prefix);
@@ -13534,26 +13387,16 @@ static int cnn__parse_file(cnn__state *s)
 
 static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
 
-/* Maps a large file, which saves copying it. That is safe while this library saves to the same path: it never changes a
-   file in place. */
-static void cnn__map_state(cnn__state *s)
+/* A large file is mapped, which saves copying it. That is safe while this library saves to the same path: it never
+   changes a file in place. */
+static int cnn__read_contents(cnn__state *s)
 {
 #ifndef _WIN32
     FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
-    if (file && s->size >= 1 << 20) {
-        s->mapped = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0);
-        if (s->mapped == MAP_FAILED) s->mapped = NULL;
-        s->bytes = (const unsigned char *)s->mapped;
-    }
+    void *map = file && s->size >= 1 << 20 ? mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0) : MAP_FAILED;
+    if (map != MAP_FAILED) s->bytes = (const unsigned char *)(s->mapped = map);
     if (file) fclose(file);
-#else
-    (void)s;
 #endif
-}
-
-static int cnn__read_contents(cnn__state *s)
-{
-    cnn__map_state(s);
     if (!s->bytes && !cnn__failed(s))
         s->bytes = (unsigned char *)cnn__own(s, cnn__read_file(s->path, &s->size, s->error));
     return s->bytes != NULL;
@@ -13561,37 +13404,25 @@ static int cnn__read_contents(cnn__state *s)
 
 static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
 
-static int cnn__compose_state(cnn__state *s, int pth, cnn__output *out)    /* freed by the caller */
+/* To a file or to memory, or (with neither) to count the bytes. */
+static int cnn__write_to(cnn__sink *out, cnn__state *s, int pth)
 {
-    memset(out, 0, sizeof *out);
+    if (s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
     if (cnn__failed(s)) return 0;
-    if (pth && s->net->metadata.count)
-        return cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take "
-                             "it away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
-    if (pth) cnn__compose_pth(s, out);
-    else cnn__compose_safetensors(s, out);
-    if (out->own.failed || out->pieces.failed || s->tensors.failed || s->metadata.failed)
-        return cnn__wrong(s, "out of memory");
+    if (pth) cnn__write_pth(s, out);
+    else cnn__write_safetensors(s, out);
     return !cnn__failed(s);
-}
-
-static void cnn__free_output(cnn__output *out)
-{
-    cnn__free(out->own.at);
-    cnn__free(out->pieces.at);
 }
 
 static int cnn__write_state(cnn__state *s, int pth)
 {
-    cnn__output out;
+    cnn__sink out = { NULL, NULL, 0, 0 };
     cnn__writer w;
-    int good = cnn__compose_state(s, pth, &out) && cnn__begin_file(&w, s->path, s->error);
-    if (good) {
-        cnn__send(&out, w.file, NULL);
-        good = cnn__end_file(&w, s->error);
-    }
-    cnn__free_output(&out);
-    return good;
+    if (cnn__failed(s) || !cnn__begin_file(&w, s->path, s->error)) return 0;
+    out.file = w.file;
+    if (cnn__write_to(&out, s, pth)) return cnn__end_file(&w, s->error);
+    cnn__abandon_file(&w);
+    return 0;
 }
 
 /* A block has one value for each parameter: the parameters themselves, the moments, the best weights. Its tensors have
@@ -13629,7 +13460,7 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
         if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key)))
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
-        cnn__put(&s->tensors, &stored, sizeof stored);
+        cnn__add_stored(s, &stored);
     }
 }
 
@@ -13659,29 +13490,26 @@ static void cnn__add_parameters(cnn_net *net, cnn__state *s)
 int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     cnn__add_parameters(net, &s);
-    good = cnn__write_state(&s, cnn__is_pth(&s));
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, cnn__write_state(&s, cnn__is_pth(&s)));
 }
 
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
     cnn__state s;
-    cnn__output out;
-    size_t size = 0;
+    cnn__sink counted = { NULL, NULL, 0, 0 }, out = counted;
+    int pth, good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, ending);
+    s = cnn__state_of(net, ending, &net->error);
     cnn__add_parameters(net, &s);
-    if (cnn__compose_state(&s, cnn__is_pth(&s), &out)) {
-        size = cnn__total(&out);
-        if (bytes && size <= room) cnn__send(&out, NULL, (unsigned char *)bytes);
-    }
-    cnn__free_output(&out);
-    cnn__close_state(&s, 0);
-    return size;
+    pth = cnn__is_pth(&s);
+    good = cnn__write_to(&counted, &s, pth);
+    out.to = (char *)bytes;
+    out.room = room;
+    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s, pth);
+    return cnn__close_state(&s, good) ? counted.count : 0;
 }
 
 typedef struct cnn__list { int count; char names[110]; } cnn__list;        /* names, "..." after the last that fits */
@@ -13831,7 +13659,7 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
     int count = -1, good;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
     if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
@@ -13900,12 +13728,9 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 {
     cnn__text error = { "" };
     cnn__list keys = { 0, "" };
-    cnn__state s;
+    cnn__state s = cnn__state_of(NULL, path, &error);
     const char *const *pair, *found = NULL;
     size_t k, count;
-    memset(&s, 0, sizeof s);
-    s.path = path ? path : "";
-    s.error = &error;
     if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
         cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
     pair = (const char *const *)(void *)s.metadata.at;
@@ -13937,22 +13762,16 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 
    "__metadata__" has what must be the same in the program that continues the training.                      */
 
-enum {
-    CNN__SEED_HIGH,
-    CNN__SEED_LOW,
-    CNN__PASS,
-    CNN__STEP,
-    CNN__SCHEDULE_STEPS,
-    CNN__LR,
-    CNN__INITIAL_LR,
-    CNN__NUMBERS,
+enum {                                                     /* numbers in cnn.h/training and in a row of cnn.h/history */
+    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS,
     CNN__COLUMNS = 9
 };
 
-typedef struct cnn__numbers {               /* of a checkpoint; steps, best_epoch, scale NULL: it has none */
+typedef struct cnn__numbers {               /* of a loaded checkpoint; steps, best_epoch, scale NULL: it has none */
     double *training, *history, *steps, *best_epoch, *scale;
     size_t rows;                            /* of the history                                            */
     cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
+    int blocks;                             /* how many of parameters, moment1, moment2 there are        */
 } cnn__numbers;
 
 static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
@@ -13998,69 +13817,62 @@ static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbe
     t.data = (const unsigned char *)numbers;
     cnn__add_dimension(&t, rows);
     cnn__add_dimension(&t, columns);
-    cnn__put(&s->tensors, &t, sizeof t);
+    cnn__add_stored(s, &t);
 }
 
-/* The network's numbers, in the arrays of a checkpoint; 0 and a message without memory. */
-static int cnn__checkpoint_numbers(cnn_net *net, cnn__state *s, cnn__numbers *n)
+static void cnn__add_training(cnn_net *net, cnn__state *s)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t scales = net->trained_scale ? 2 * (size_t)net->input.channels : 0, k;
-    int i;
-    n->rows = (size_t)net->history_count;
-    n->training = cnn__own_numbers(s, CNN__NUMBERS);
-    n->history = cnn__own_numbers(s, n->rows * CNN__COLUMNS);
-    n->steps = cnn__own_numbers(s, (size_t)net->tensor_count);
-    n->best_epoch = cnn__own_numbers(s, 1);
-    n->scale = cnn__own_numbers(s, scales);
-    if (cnn__failed(s)) return 0;
-    n->training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    n->training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    n->training[CNN__PASS] = (double)c.pass;
-    n->training[CNN__STEP] = (double)c.step;
-    n->training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    n->training[CNN__LR] = c.lr;
-    n->training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    for (k = 0; k < n->rows; k++) cnn__epoch_to_row(n->history + k * CNN__COLUMNS, &net->history[k]);
-    for (i = 0; i < net->tensor_count; i++) n->steps[i] = (double)spans[i].step;
-    n->best_epoch[0] = net->best_epoch;
-    for (k = 0; k < scales; k++) n->scale[k] = (double)net->trained_scale[k];
-    return 1;
+    size_t rows = (size_t)net->history_count, tensors = (size_t)net->tensor_count, k;
+    size_t channels = (size_t)net->input.channels;
+    double *training = cnn__own_numbers(s, CNN__NUMBERS), *history = cnn__own_numbers(s, rows * CNN__COLUMNS);
+    double *steps = cnn__own_numbers(s, tensors), *best_epoch = cnn__own_numbers(s, 1);
+    double *scale = cnn__own_numbers(s, 2 * channels);
+    if (cnn__failed(s)) return;
+    training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    training[CNN__PASS] = (double)c.pass;
+    training[CNN__STEP] = (double)c.step;
+    training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    training[CNN__LR] = c.lr;
+    training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    cnn__add_numbers(s, "cnn.h/training", training, 1, CNN__NUMBERS);
+    for (k = 0; net->trained_scale && k < 2 * channels; k++) scale[k] = (double)net->trained_scale[k];
+    if (net->trained_scale) cnn__add_numbers(s, "cnn.h/scale", scale, 2, channels);
+    for (k = 0; k < rows; k++) cnn__epoch_to_row(history + k * CNN__COLUMNS, &net->history[k]);
+    cnn__add_numbers(s, "cnn.h/history", history, rows, CNN__COLUMNS);
+    for (k = 0; k < tensors; k++) steps[k] = (double)spans[k].step;
+    cnn__add_numbers(s, "cnn.h/steps", steps, tensors, 1);
+    best_epoch[0] = net->best_epoch;
+    if (!net->best_epoch) return;
+    cnn__add_values(net, s, CNN__BEST, net->best);
+    cnn__add_numbers(s, "cnn.h/best_epoch", best_epoch, 1, 1);
 }
 
 int cnn_checkpoint_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__numbers n;
     const char *facts[8];
-    int block, good;
+    int block;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path);
-    memset(&n, 0, sizeof n);
+    s = cnn__state_of(net, path, &net->error);
     cnn__checkpoint_facts(net, facts);
     cnn__put(&s.metadata, facts, sizeof facts);
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
-    if (cnn__checkpoint_numbers(net, &s, &n)) {
-        cnn__add_numbers(&s, "cnn.h/training", n.training, 1, CNN__NUMBERS);
-        if (net->trained_scale) cnn__add_numbers(&s, "cnn.h/scale", n.scale, 2, (size_t)net->input.channels);
-        cnn__add_numbers(&s, "cnn.h/history", n.history, n.rows, CNN__COLUMNS);
-        cnn__add_numbers(&s, "cnn.h/steps", n.steps, (size_t)net->tensor_count, 1);
-        if (net->best_epoch) cnn__add_values(net, &s, CNN__BEST, net->best);
-        if (net->best_epoch) cnn__add_numbers(&s, "cnn.h/best_epoch", n.best_epoch, 1, 1);
-    }
-    good = cnn__write_state(&s, 0);
-    return cnn__close_state(&s, good);
+    cnn__add_training(net, &s);
+    return cnn__close_state(&s, cnn__write_state(&s, 0));
 }
 
 /* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
    column i must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, size_t columns, unsigned whole, double most,
-                                 size_t *rows)
+static double *cnn__find_numbers(cnn__state *s, const char *key, int optional, size_t columns, unsigned whole,
+                                 double most, size_t *rows)
 {
     const cnn__stored *t = cnn__find_stored(s, "", key);
     double *numbers = NULL, n;
     size_t i;
+    if (!t && optional) return NULL;
     if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
         cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
     else numbers = cnn__own_numbers(s, t->count);
@@ -14091,18 +13903,19 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
 
 static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
 {
+    const unsigned counts = 1u << 0 | 1u << 5 | 1u << 8;
     size_t rows = 0;
     int i, good;
-    n->training = cnn__find_numbers(s, "cnn.h/training", CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    n->history = cnn__find_numbers(s, "cnn.h/history", CNN__COLUMNS, 1u << 0 | 1u << 5 | 1u << 8, INT_MAX, &n->rows);
+    n->training = cnn__find_numbers(s, "cnn.h/training", 0, CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
+    n->history = cnn__find_numbers(s, "cnn.h/history", 0, CNN__COLUMNS, counts, INT_MAX, &n->rows);
     if (cnn__failed(s)) return 0;
     good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
     for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
         good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
     if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
-    if (!cnn__find_stored(s, "", "cnn.h/scale")) return 1;
-    n->scale = cnn__find_numbers(s, "cnn.h/scale", (size_t)net->input.channels, 0, 0, &rows);
-    return n->scale && (rows == 2 || cnn__wrong(s, "its cnn.h/scale is broken"));
+    n->scale = cnn__find_numbers(s, "cnn.h/scale", 1, (size_t)net->input.channels, 0, 0, &rows);
+    if (n->scale && rows != 2) cnn__wrong(s, "its cnn.h/scale is broken");
+    return !cnn__failed(s);
 }
 
 static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
@@ -14113,32 +13926,28 @@ static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
     return cnn__locate_block(net, s, block) >= 0;
 }
 
-/* Reads and checks all that is in the file. blocks: how many of parameters, moment1, moment2 it has. */
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n, int *blocks)
+/* Reads and checks all that is in the file. */
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     size_t rows = 0;
     if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
-    for (*blocks = 0; *blocks <= CNN__MOMENT2; ++*blocks) {
-        int needed = *blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[*blocks], net->tensors[0].key)) break;
-        if (!cnn__check_block(net, s, *blocks)) return 0;
+    for (n->blocks = 0; n->blocks <= CNN__MOMENT2; n->blocks++) {
+        int needed = n->blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
+        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[n->blocks], net->tensors[0].key)) break;
+        if (!cnn__check_block(net, s, n->blocks)) return 0;
     }
-    if (cnn__find_stored(s, "", "cnn.h/steps")) {
-        n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 4294967295.0, &rows);
-        if (n->steps && rows != (size_t)net->tensor_count)
-            cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
-                       net->tensor_count);
-    }
-    if (cnn__find_stored(s, "", "cnn.h/best_epoch")) {
-        n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, (double)n->rows, &rows);
-        if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
-        if (!cnn__check_block(net, s, CNN__BEST)) return 0;
-    }
+    n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 1, 4294967295.0, &rows);
+    if (n->steps && rows != (size_t)net->tensor_count)
+        cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
+                   net->tensor_count);
+    n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, 1, (double)n->rows, &rows);
+    if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
+    if (n->best_epoch) cnn__check_block(net, s, CNN__BEST);
     return !cnn__failed(s) && cnn__make_room(s);
 }
 
 /* All memory that cnn__resume needs, so that it cannot fail half-way. */
-static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n, int blocks)
+static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n)
 {
     int block;
     n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
@@ -14146,7 +13955,7 @@ static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n,
     if (n->scale && !net->trained_scale)
         net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
     if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    for (block = CNN__MOMENT1; block < blocks && !cnn__failed(s); block++)
+    for (block = CNN__MOMENT1; block < n->blocks && !cnn__failed(s); block++)
         cnn__need_moment(net, cnn__block(net, block));
     if (cnn__failed(s)) return 0;
     n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
@@ -14154,7 +13963,7 @@ static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n,
 }
 
 /* Sets the network to what was read. */
-static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int blocks)
+static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n)
 {
     const double *training = n->training;
     cnn_counters c = cnn__read_counters(net);
@@ -14163,7 +13972,7 @@ static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n, int 
     int i, block;
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
         float **to = cnn__block(net, block);
-        if (block < blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
+        if (block < n->blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
         else cnn__backend_free(net, to);
     }
     net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
@@ -14190,12 +13999,12 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
     cnn__numbers n;
-    int blocks = 0, good;
+    int good;
     if (!cnn__ready(net)) return 0;
-    s = cnn__state_of(net, path);
+    s = cnn__state_of(net, path, &net->error);
     memset(&n, 0, sizeof n);
-    good = cnn__read_checkpoint(net, &s, &n, &blocks) && cnn__reserve_for_resume(net, &s, &n, blocks);
-    if (good) cnn__resume(net, &s, &n, blocks);
+    good = cnn__read_checkpoint(net, &s, &n) && cnn__reserve_for_resume(net, &s, &n);
+    if (good) cnn__resume(net, &s, &n);
     return cnn__close_state(&s, good);
 }
 
@@ -14274,12 +14083,12 @@ static const char *cnn__spot_name(const cnn__export *e, int layer, cnn__text *te
 
 /* ---- names ---- */
 
-static int cnn__is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-static int cnn__is_digit(char c) { return c >= '0' && c <= '9'; }
+#define CNN__LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define CNN__IN_NAMES CNN__LETTERS "0123456789_"
 
-static void cnn__to_c_name(char *name)                      /* what is neither letter nor digit becomes _ */
+static void cnn__to_c_name(char *name)                      /* what is no part of names becomes _ */
 {
-    for (; *name; name++) if (!cnn__is_letter(*name) && !cnn__is_digit(*name)) *name = '_';
+    while (*(name += strspn(name, CNN__IN_NAMES))) *name = '_';
 }
 
 static int cnn__is_c_name(const char *name)                 /* of a function, beside those that the file has */
@@ -14288,49 +14097,53 @@ static int cnn__is_c_name(const char *name)                 /* of a function, be
         "goto if inline int long main register restrict return short signed sizeof static struct switch typedef union "
         "unsigned void volatile while expf fmaxf tanhf ";
     char word[80];
-    size_t i;
-    for (i = 0; name[i]; i++)
-        if (!cnn__is_letter(name[i]) && (!i || (!cnn__is_digit(name[i]) && name[i] != '_'))) return 0;
+    size_t length = strspn(name, CNN__IN_NAMES);
     cnn__snprintf(word, sizeof word, " %s ", name);
-    return i && i < 64 && !strstr(words, word) && (strncmp(name, "layer", 5) || !cnn__is_digit(name[5]));
+    return length && length < 64 && !name[length] && strspn(name, CNN__LETTERS) && !strstr(words, word)
+        && (strncmp(name, "layer", 5) || name[5] < '0' || name[5] > '9');
 }
 
 static int cnn__name_export(cnn__export *e, const char *path, const char *name)
 {
+    char file[60];
     const char *c, *dot;
-    if (!name) {
-        for (c = path; *c; c++) if (*c == '/' || *c == '\\') path = c + 1;
-        dot = strrchr(path, '.');
-        cnn__snprintf(e->name, sizeof e->name, "%.*s", dot && dot - path < 50 ? (int)(dot - path) : 50, path);
-        cnn__to_c_name(e->name);
-        if (cnn__is_c_name(e->name)) return 1;
-        memmove(e->name + 4, e->name, strlen(e->name) + 1);
-        memcpy(e->name, "net_", 4);
-        return 1;
-    }
-    if (!cnn__is_c_name(name))
+    if (name && !cnn__is_c_name(name))
         return cnn__fail(e->net, "cnn_export_c: \"%.80s\" cannot be the function's name; give up to 63 letters, digits "
                          "and _, a letter first, and no word that C or the file needs itself, as float, expf or layer1",
                          name);
-    cnn__snprintf(e->name, sizeof e->name, "%s", name);
+    for (c = path; *c; c++) if (*c == '/' || *c == '\\') path = c + 1;
+    dot = strrchr(path, '.');
+    cnn__snprintf(file, sizeof file, "%.*s", dot && dot - path < 50 ? (int)(dot - path) : 50, path);
+    cnn__to_c_name(file);
+    if (name) cnn__snprintf(e->name, sizeof e->name, "%s", name);
+    else cnn__snprintf(e->name, sizeof e->name, "%s%s", cnn__is_c_name(file) ? "" : "net_", file);
     return 1;
 }
 
 /* ---- what cannot be written ---- */
 
+/* Number i of what is written of the parameters, and behind them the buffers; NULL: it is a count, which is not. */
+static const cnn__tensor *cnn__written(const cnn__export *e, int i)
+{
+    const cnn_net *net = e->net;
+    const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
+    return t->integer ? NULL : t;
+}
+
 static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *values)
 {
     size_t i;
     for (i = 0; i < t->count; i++)
-        if (!(values[t->offset + i] - values[t->offset + i] == 0))
+        if (!(values[i] - values[i] == 0))
             return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                             "load weights that are finite", (double)i, t->key, (double)values[t->offset + i]);
+                             "load weights that are finite", (double)i, t->key, (double)values[i]);
     return 1;
 }
 
 static int cnn__check_export(const cnn__export *e)
 {
     cnn_net *net = e->net;
+    const cnn__tensor *t;
     cnn__text label;
     int i;
     for (i = 0; i < net->layer_count; i++) {
@@ -14344,9 +14157,8 @@ static int cnn__check_export(const cnn__export *e)
         if (strstr(l->name, "*/") || strstr(l->name, "/*"))
             return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
     }
-    for (i = 0; i < net->tensor_count; i++) if (!cnn__check_values(net, &net->tensors[i], e->parameters)) return 0;
-    for (i = 0; i < net->buffer_count; i++)
-        if (!net->buffers[i].integer && !cnn__check_values(net, &net->buffers[i], e->parameters)) return 0;
+    for (i = 0; i < net->state_count; i++)
+        if ((t = cnn__written(e, i)) && !cnn__check_values(net, t, e->parameters + t->offset)) return 0;
     return 1;
 }
 
@@ -14362,12 +14174,11 @@ static void cnn__export_head(const cnn__export *e)
 {
     const cnn_net *net = e->net;
     double memory = 0, numbers = 0;
+    const cnn__tensor *t;
     cnn__text text;
     int i;
     for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
-    for (i = 0; i < net->tensor_count; i++) numbers += 4 * (double)net->tensors[i].count;
-    for (i = 0; i < net->buffer_count; i++)
-        if (!net->buffers[i].integer) numbers += 4 * (double)net->buffers[i].count;      /* a count is not written */
+    for (i = 0; i < net->state_count; i++) if ((t = cnn__written(e, i))) numbers += 4 * (double)t->count;
     cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
                  "       ");
     cnn__export_signature(e, ";\n\n");
@@ -14424,14 +14235,13 @@ static const char *cnn__function_name(const cnn__layer *l, int number, cnn__text
 static void cnn__export_function(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
+    const cnn__tensor *t;
     cnn__text name, in, out;
     int n;
     cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
                  cnn__dims_text(l->out, &out));
-    for (n = 0; n < l->tensor_count; n++) cnn__export_array(e, &e->net->tensors[l->first_tensor + n], ";\n");
-    for (n = 0; n < l->buffer_count; n++)
-        if (!e->net->buffers[l->first_buffer + n].integer)
-            cnn__export_array(e, &e->net->buffers[l->first_buffer + n], ";\n");
+    for (n = 0; n < e->net->state_count; n++)
+        if ((t = cnn__written(e, n)) && t->layer == i) cnn__export_array(e, t, ";\n");
     cnn__fprintf(e->file, "%sstatic void %s(float *out, const float *in", l->tensor_count + l->buffer_count ? "\n" : "",
                  cnn__function_name(l, i + 1, &name));
     for (n = 1; n < l->input_count; n++) cnn__fprintf(e->file, ", const float *in%d", n + 1);
@@ -14465,22 +14275,10 @@ static void cnn__export_main(const cnn__export *e)
     cnn__fprintf(e->file, "}\n");
 }
 
-static void cnn__export_numbers(const cnn__export *e, const cnn__tensor *tensors, int count, const float *values)
-{
-    int i;
-    for (i = 0; i < count; i++) {
-        const cnn__tensor *t = &tensors[i];
-        if (t->integer) continue;
-        cnn__fprintf(e->file, "\n/* %s */\n", t->key);
-        cnn__export_array(e, t, " =\n");
-        cnn__export_values(e->file, values + t->offset, t->shape, t->ndim, 0);
-        cnn__fprintf(e->file, ";\n");
-    }
-}
-
 static int cnn__write_export(cnn__export *e, const char *path)
 {
     cnn_net *net = e->net;
+    const cnn__tensor *t;
     cnn__writer w;
     int i;
     if (!cnn__begin_file(&w, path, &net->error)) return 0;
@@ -14489,9 +14287,14 @@ static int cnn__write_export(cnn__export *e, const char *path)
     cnn__export_head(e);
     for (i = 0; i < net->layer_count; i++) if (cnn__has_code(&net->layers[i])) cnn__export_function(e, i);
     cnn__export_main(e);
-    if (net->tensor_count + net->buffer_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
-    cnn__export_numbers(e, net->tensors, net->tensor_count, e->parameters);
-    cnn__export_numbers(e, net->buffers, net->buffer_count, e->parameters);
+    if (net->state_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
+    for (i = 0; i < net->state_count; i++) {
+        if (!(t = cnn__written(e, i))) continue;
+        cnn__fprintf(e->file, "\n/* %s */\n", t->key);
+        cnn__export_array(e, t, " =\n");
+        cnn__export_values(e->file, e->parameters + t->offset, t->shape, t->ndim, 0);
+        cnn__fprintf(e->file, ";\n");
+    }
     return cnn__end_file(&w, &net->error);
 }
 

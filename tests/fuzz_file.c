@@ -29,25 +29,20 @@ static void put_archive(FILE *file, const uint8_t *pickle, size_t size)
 {
     static const float values[9];
     const char *const name[3] = { "n/data/0", "n/data/1", "n/data.pkl" };
-    cnn__output zip = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, 0 };
-    cnn__bytes directory = { 0, 0, 0, 0 };
-    size_t place, count[3] = { 24, 12, 0 };
+    size_t at, count[3] = { 24, 12, 0 };
+    cnn__sink out = { 0, 0, 0, 0 };
+    cnn__zip zip;
     int i;
     count[2] = size;
+    memset(&zip, 0, sizeof zip);
+    zip.out = &out;
+    out.file = file;
     for (i = 0; i < 3; i++) {
-        cnn__add_entry(&zip, &directory, name[i], 0, count[i]);
-        cnn__put(&zip.own, i < 2 ? (const void *)values : pickle, count[i]);
+        at = zip.directory.count;
+        cnn__add_entry(&zip, name[i], i < 2 ? (const void *)values : pickle, count[i]);
+        memset(zip.directory.at + at + 16, 0, 4);
     }
-    place = zip.own.count;
-    cnn__put(&zip.own, directory.at, directory.count);
-    cnn__put_number(&zip.own, 0x06054b50, 8);
-    cnn__put_number(&zip.own, 0x30003, 4);
-    cnn__put_number(&zip.own, directory.count, 4);
-    cnn__put_number(&zip.own, place, 4);
-    cnn__put_number(&zip.own, 0, 2);
-    cnn__send(&zip, file, NULL);
-    cnn__free(zip.own.at);
-    cnn__free(directory.at);
+    cnn__end_zip(&zip);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -441,6 +441,8 @@ static void test_errors(void)
     REFUSED(picture(""), "not a regular file", "");
     stbi_write_png(in_folder("x.png"), 1, 1, 3, pixel, 0);
     REFUSED(picture("x.png"), "/x.png: has 1 x 1 pixel", "take it away");
+    write_file("x.png", "P6 5 0 255\n.", 12);
+    REFUSED(picture("x.png"), "/x.png: has 0 x 5 pixel", "take it away");
     size = put_png(png, 14000, 14000, 8, 2, "", 0);
     write_file("x.png", png, size);
     REFUSED(picture("x.png"), "/x.png: has 14000 x 14000 pixels, and at most 178956970", "smaller");
