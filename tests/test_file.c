@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include "folder.h"
 
@@ -26,7 +27,7 @@ static int failing_fsync(int descriptor)
 
 /* ---- files ---- */
 
-typedef struct bytes { unsigned char at[1 << 16]; size_t count; } bytes;
+typedef struct bytes { unsigned char at[1 << 17]; size_t count; } bytes;
 
 static void add(bytes *b, const void *at, size_t count)
 {
@@ -55,6 +56,21 @@ static size_t read_bytes(const char *name, unsigned char *at, size_t room)
     size_t count = file ? fread(at, 1, room, file) : 0;
     if (file) fclose(file);
     return count;
+}
+
+/* A copy after whose last byte (edge 0) or before whose first (edge 1) nothing may be read. */
+static const void *at_the_edge(const void *at, size_t count, int edge)
+{
+    enum { ROOM = 1 << 17 };
+    static unsigned char *memory;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *pages;
+    if (!memory) {
+        if (posix_memalign(&pages, page, ROOM + 2 * page)) { puts("no memory"); exit(1); }
+        memory = (unsigned char *)pages + page;
+        if (mprotect(pages, page, PROT_NONE) || mprotect(memory + ROOM, page, PROT_NONE)) { puts("no pages"); exit(1); }
+    }
+    return memcpy(memory + (edge ? 0 : ROOM - count), at, count);
 }
 
 static int there(const char *name)
@@ -294,7 +310,7 @@ static int safetensors_says(const char *header, size_t length, const char *data,
     return load_small("s.safetensors", words);
 }
 
-static const char zeros[64];
+static const char zeros[300];
 static int header_says(const char *header, size_t count, const char *words) { return safetensors_says(header, strlen(header), zeros, count, words); }
 static int file_says(const char *file, size_t count, const char *words)
 {
@@ -523,7 +539,7 @@ static void begin_zip(void) { zip.count = central.count = 0; entry_count = 0; }
 
 static void add_entry(const char *name, const void *data, size_t count, int how)
 {
-    size_t place = zip.count;
+    size_t place = zip.count, padding = how == WITH_ZIP64 ? 299 : 7;      /* its length has one byte or two */
     unsigned crc = how == NO_CRC ? 0 : cnn__crc32(0, (const unsigned char *)data, count) ^ (how == WRONG_CRC);
     unsigned long flags = (how == STREAMED ? 8 : 0) | (how == ENCRYPTED), method = how == COMPRESSED ? 8 : 0;
     add_text(&zip, "PK\3\4");
@@ -532,9 +548,9 @@ static void add_entry(const char *name, const void *data, size_t count, int how)
     add_number(&zip, how == STREAMED ? 0 : count, 4);
     add_number(&zip, how == STREAMED ? 0 : count, 4);
     add_number(&zip, strlen(name), 2);
-    add_number(&zip, 11, 2);
+    add_number(&zip, padding + 4, 2);
     add_text(&zip, name);
-    add_text(&zip, "FB"); add_number(&zip, 7, 2); add_text(&zip, "ZZZZZZZ");
+    add_text(&zip, "FB"); add_number(&zip, padding, 2); add(&zip, zeros, padding);
     add(&zip, data, count);
     if (how == STREAMED) { add_text(&zip, "PK\7\10"); add_number(&zip, crc, 4); add_number(&zip, count, 4); add_number(&zip, count, 4); }
 
@@ -546,13 +562,13 @@ static void add_entry(const char *name, const void *data, size_t count, int how)
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
     add_number(&central, strlen(name), 2);
-    add_number(&central, how == WITH_ZIP64 ? 36 : 0, 2);
+    add_number(&central, how == WITH_ZIP64 ? 332 : 0, 2);
     add_number(&central, 3, 2);                             /* comment */
     add_number(&central, 0, 8);
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : place, 4);
     add_text(&central, name);
     if (how == WITH_ZIP64) {
-        add_number(&central, 0x5455, 2); add_number(&central, 4, 2); add_number(&central, 0, 4);       /* another extra field before it */
+        add_number(&central, 0x5455, 2); add_number(&central, 300, 2); add(&central, zeros, 300);      /* another extra field before it */
         add_number(&central, 1, 2); add_number(&central, 24, 2);
         add_number(&central, count, 8); add_number(&central, count, 8); add_number(&central, place, 8);
     }
@@ -658,7 +674,7 @@ static void test_archives(void)
     add_entry("x y/data/0", weight, sizeof weight, PLAIN);
     add_entry("x y/.data/serialization_id", "7", 1, COMPRESSED);
     add_entry("x y/data.pkl", pickle.at, pickle.count, PLAIN);
-    end_zip("p.pth", 0, "a comment with PK\5\6 in it");
+    end_zip("p.pth", 0, "a comment with PK\5\6 in it, far from its end");
     CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a comment");
     begin_zip();
     add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
@@ -699,6 +715,139 @@ static void test_archives(void)
     CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP");
     write_bytes("p.pth", "", 0);
     CHECK(load_small("p.pth", "not a ZIP archive"), "an empty file");
+}
+
+/* From memory whose ends are guarded. NULL: it gives 1, 2, ... 9; "": that, or any sentence; else a sentence with these words. */
+static int archive_says(const bytes *b, const char *words)
+{
+    static cnn_net *net;
+    float y[MOST];
+    int edge, k, good = 1;
+    if (!net) net = small();
+    for (edge = 0; edge < 2; edge++) {
+        int loaded;
+        fill(net, 100);
+        loaded = cnn_load_memory(net, at_the_edge(b->at, b->count, edge), b->count);
+        if (loaded) good = good && (!words || !words[0]);
+        else good = good && words && strstr(said(net), words) && strlen(said(net)) > 20;
+        cnn_clear_error(net);
+        parameters(net, y);
+        for (k = 0; k < 9; k++) good = good && y[k] == (float)((loaded ? 1 : 100) + k);
+    }
+    return good;
+}
+
+static size_t place_of(const char *mark, size_t from)       /* of the archive's next record */
+{
+    for (; from + 4 < zip.count && memcmp(zip.at + from, mark, 4); from++) { }
+    return from;
+}
+
+static void set_number(size_t at, int count, unsigned long long number)
+{
+    for (; count--; number >>= 8) zip.at[at++] = (unsigned char)number;
+}
+
+static int number_says(size_t at, int count, unsigned long long number, const char *words)
+{
+    unsigned char old[8];
+    int good;
+    memcpy(old, zip.at + at, 8);
+    set_number(at, count, number);
+    good = archive_says(&zip, words);
+    if (!good) printf("   %.0f of %d bytes at %d of %d: not \"%s\"\n", (double)number, count, (int)at, (int)zip.count, words ? words : "loaded");
+    memcpy(zip.at + at, old, 8);
+    return good;
+}
+
+static void test_archive_numbers(void)                      /* whatever they are: a sentence, or the right weights; and nothing outside is read */
+{
+    int zip64, k;
+    for (zip64 = 0; zip64 < 2; zip64++) {
+        size_t local, entry, end, i;
+        long bad = 0;
+        good_pickle();
+        archive("p.pth", zip64 ? WITH_ZIP64 : PLAIN);
+        local = place_of("PK\3\4", 0);
+        entry = place_of("PK\1\2", 0);
+        end = zip.count - 22;
+        CHECK(archive_says(&zip, NULL), "the archive as it is");
+        for (i = 0; i < zip.count; i++)
+            bad += !number_says(i, 1, 0, "") + !number_says(i, 1, 255, "") + !number_says(i, 1, zip.at[i] + 1u, "");
+        CHECK(!bad, "%ld bytes are not refused", bad);
+        {
+            size_t wide = place_of("PK\6\6", 0), narrow = place_of("PK\6\7", 0), extra = entry + 46 + strlen("any/data.pkl") + 304;
+            struct { size_t at; int bytes; } number[13] = { { end + 12, 4 }, { end + 16, 4 }, { end + 20, 2 }, { entry + 28, 2 }, { entry + 30, 2 },
+                { entry + 32, 2 }, { entry + 42, 4 }, { local + 26, 2 }, { local + 28, 2 }, { narrow + 8, 8 }, { wide + 40, 8 }, { wide + 48, 8 }, { extra + 20, 8 } };
+            for (k = 0; k < (zip64 ? 13 : 9); k++)
+                for (i = 0; i < 200; i++) {
+                    unsigned long long n = i < 70 ? zip.count + 5 - i : i < 80 ? cnn__little(zip.at + number[k].at, number[k].bytes) + 5 - (i - 70) : (1ull << (i - 80) / 2) - i % 2;
+                    bad += !number_says(number[k].at, number[k].bytes, n, "");
+                }
+            CHECK(!bad, "%ld numbers are not refused", bad);
+        }
+    }
+}
+
+static void test_archive_edges(void)                        /* the last place that is right, and the first that is not */
+{
+    static char comment[65536];
+    size_t size, end, entry, i;
+    good_pickle();
+    archive("p.pth", PLAIN);
+    size = zip.count;
+    end = size - 22;
+    entry = place_of("PK\1\2", 0);
+    CHECK(number_says(end + 12, 4, size - entry, "its ZIP directory is broken"), "a directory up to the end");
+    CHECK(number_says(end + 12, 4, size - entry + 1, "its ZIP directory lies outside"), "a byte more");
+    CHECK(number_says(end + 12, 4, end - entry + 1, "its ZIP directory is broken"), "a directory and a byte");
+    set_number(end + 12, 4, 0);
+    CHECK(number_says(end + 16, 4, size, "has no data.pkl"), "an empty directory at the end");
+    CHECK(number_says(end + 16, 4, size + 1, "its ZIP directory lies outside"), "behind the end");
+    set_number(end + 12, 4, end - entry);
+    for (i = 0; i < 3; i++) entry = place_of("PK\1\2", entry + 1);        /* that of data/1 */
+    set_number(end + 20, 2, 42);                            /* its bytes are in the comment, the last of the file */
+    set_number(entry + 42, 4, size);
+    add_text(&zip, "PK\3\4"); add(&zip, zeros, 26); add(&zip, bias, sizeof bias);
+    CHECK(archive_says(&zip, NULL), "an entry that ends where the file does");
+    CHECK(number_says(size + 26, 2, 1, "its entry data/1 reaches beyond the file"), "a byte further");
+    CHECK(number_says(size + 28, 2, 1, "its entry data/1 reaches beyond the file"), "a byte further");
+    CHECK(number_says(size + 28, 2, 13, "its entry data/1 reaches beyond the file"), "it begins behind the file");
+    zip.count = size + 30;
+    set_number(end + 20, 2, 30);
+    CHECK(archive_says(&zip, "its entry data/1 reaches beyond the file"), "a header at the end");
+    zip.count = size + 29;
+    set_number(end + 20, 2, 29);
+    CHECK(archive_says(&zip, "its entry data/1 is not where the ZIP directory says"), "a header that is cut");
+
+    archive("p.pth", PLAIN);                                /* the longest comment */
+    set_number(zip.count - 2, 2, 65535);
+    memset(comment, 'c', 65535);
+    add(&zip, comment, 65535);
+    CHECK(archive_says(&zip, NULL), "a comment of 65535 characters");
+    add(&zip, comment, 1);
+    CHECK(archive_says(&zip, "is not a ZIP archive"), "one more");
+    begin_zip();                                            /* what has no folder is not sought, wherever it is said to lie */
+    add_entry("data.pkl", pickle.at, pickle.count, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(number_says(place_of("PK\1\2", 0) + 42, 4, 0x2f000000, "has no data.pkl"), "data.pkl without a folder");
+    for (i = 0; i < 3; i++) {                               /* an entry without a name, the directory's last, whole or cut */
+        begin_zip();
+        add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+        add_entry("a/data/0", weight, sizeof weight, PLAIN);
+        add_entry("a/data/1", bias, sizeof bias, PLAIN);
+        add_text(&central, "PK\1\2"); add(&central, zeros, 28); add_number(&central, i == 1, 2); add(&central, zeros, i == 2 ? 11 : 12);
+        end_zip("p.pth", 0, "");
+        CHECK(archive_says(&zip, i ? "its ZIP directory is broken" : NULL), "an entry without a name, case %d", (int)i);
+    }
+    for (i = 0; i < 15; i += i ? 1 : 13) {                  /* a ZIP64 record has 56 bytes; the one that points to it, 20, and the end, 22 */
+        zip.count = 0;
+        add(&zip, "PK............", i);
+        add_text(&zip, "PK\6\7"); add(&zip, zeros, 16);
+        add_text(&zip, "PK\5\6"); add(&zip, zeros, 8); add_number(&zip, 0xffffffff, 4); add_number(&zip, 0xffffffff, 4); add_number(&zip, 0, 2);
+        CHECK(archive_says(&zip, i < 14 ? "its ZIP64 record lies outside the file" : "its ZIP directory lies outside the file"), "a ZIP64 of %d bytes", (int)zip.count);
+    }
+    CHECK(number_says(14 + 8, 8, 1, "its ZIP64 record lies outside the file"), "a ZIP64 record that ends a byte behind the file");
 }
 
 static void test_strides(void)
@@ -1897,6 +2046,8 @@ int main(void)
     test_safetensors();
     test_dtypes();
     test_archives();
+    test_archive_numbers();
+    test_archive_edges();
     test_strides();
     test_several_dicts();
     test_open_files();
