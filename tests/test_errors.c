@@ -360,6 +360,40 @@ static void test_keys(void)
     cnn_free(net); cnn_free(bare);
 }
 
+static int no_sample(void *user, int sample, unsigned char *bytes) { (void)user; (void)sample; (void)bytes; return 0; }
+
+static void test_lacking(void)                              /* a batch and its data set are public: each thing that they may lack, alone */
+{
+    cnn_data *data = zeros();
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = 4);
+    cnn_net *net = small_net();
+    cnn_batch batch;
+    int i;
+    cnn_next(loader, &batch);
+    for (i = 0; i < 11; i++) {
+        cnn_data lacking = *data;
+        cnn_batch other = batch;
+        other.data = &lacking;
+        if (i == 0) other.order = NULL;
+        if (i == 1) other.size = 0;
+        if (i == 2) lacking.channels = 3;
+        if (i == 3) lacking.height = 8;
+        if (i == 4) lacking.width = 9;
+        if (i == 5) lacking.scale = NULL;
+        if (i == 6) lacking.shift = NULL;
+        if (i == 7) lacking.floats = NULL;
+        if (i == 8) lacking.bytes = (const unsigned char *)"";
+        if (i == 9) lacking.read = no_sample;
+        if (i == 10) { lacking.floats = NULL; lacking.read = no_sample; lacking.memory = NULL; }
+        MISTAKE(net, cnn_forward(net, &other), "cnn_forward: the ", i < 2 ? "batch is empty" : i < 5 ? "but the network's input is 4 x 9 x 8" : "has no samples or no scale");
+    }
+    cnn_forward(net, &batch);
+    CHECK(!cnn_error(net), "the batch as it was: %s", error_of(net));
+    cnn_free(net);
+    cnn_loader_free(loader);
+    cnn_data_free(data);
+}
+
 static void test_order_of_calls(void)
 {
     static const float targets[COUNT * 2];
@@ -999,6 +1033,7 @@ int main(void)
     test_no_layers();
     test_second_backend();
     test_keys();
+    test_lacking();
     test_order_of_calls();
     test_optimizers();
     test_unwritable();
