@@ -1831,6 +1831,79 @@ static void test_checkpoint(void)
     cnn_data_free(data);
 }
 
+/* Where number i of a tensor of a checkpoint stands. */
+static size_t place_of_number(const unsigned char *file, const char *key, size_t i)
+{
+    char quoted[60];
+    const char *at;
+    snprintf(quoted, sizeof quoted, "\"cnn.h/%s\":", key);
+    at = strstr((const char *)file + 8, quoted);
+    at = at ? strstr(at, "data_offsets\":[") : NULL;
+    if (!at) { printf("there is no %s\n", key); exit(1); }
+    return 8 + (size_t)cnn__little(file, 8) + (size_t)atol(at + 15) + 8 * i;
+}
+
+static void rename_in(unsigned char *file, const char *from, const char *to)
+{
+    char *at = strstr((char *)file + 8, from);
+    if (!at) { printf("there is no %s\n", from); exit(1); }
+    memcpy(at, to, strlen(to));
+}
+
+/* Every number of a checkpoint goes into the network and comes out again; those that cannot be are refused. */
+static void test_checkpoint_numbers(void)
+{
+    static const struct { const char *key; size_t i; double number; const char *words; } changes[] = {
+        { "training", 0, 4294967295.0, NULL }, { "training", 0, 4294967296.0, "cnn.h/training has the impossible number" }, { "training", 1, 0, NULL }, { "training", 1, 0.5, "impossible number 0.5" },
+        { "training", 2, 77, NULL }, { "training", 2, -1, "impossible number -1" }, { "training", 3, 78, NULL }, { "training", 3, 4294967296.0, "impossible" }, { "training", 4, 2147483647, NULL },
+        { "training", 4, 2147483648.0, "cnn.h/training has an impossible number" }, { "training", 5, 0, NULL }, { "training", 5, 1e-300, NULL }, { "training", 5, 3.4028234663852886e38, NULL },
+        { "training", 5, 3.5e38, "cnn.h/training has an impossible number" }, { "training", 5, -1e-9, "impossible" }, { "training", 6, 0, NULL }, { "training", 6, 3.4028234663852886e38, NULL },
+        { "training", 6, 3.5e38, "impossible" }, { "training", 6, -1, "impossible" },
+        { "history", 0, 0, NULL }, { "history", 9, 2147483647, NULL }, { "history", 9, 2147483648.0, "cnn.h/history has the impossible number" }, { "history", 0, 0.5, "impossible" }, { "history", 1, 0.1, NULL },
+        { "history", 2, 0.25, NULL }, { "history", 3, -1.1, NULL }, { "history", 13, 0.3, NULL }, { "history", 5, 2147483647, NULL }, { "history", 14, -1, "impossible" }, { "history", 6, 1e300, NULL },
+        { "history", 7, -0.7, NULL }, { "history", 17, 0, NULL }, { "history", 8, 1.5, "impossible" },
+        { "steps", 0, 4294967295.0, NULL }, { "steps", 4, 1, NULL }, { "steps", 1, 4294967296.0, "cnn.h/steps has the impossible number" }, { "steps", 2, 1.5, "impossible number 1.5" },
+        { "scale", 0, -1.5, NULL }, { "scale", 1, 0.125, NULL },
+        { "best_epoch", 0, 1, NULL }, { "best_epoch", 0, 3, NULL }, { "best_epoch", 0, 4, "cnn.h/best_epoch has the impossible number 4" }, { "best_epoch", 0, 0, "cnn.h/best_epoch is impossible" },
+    };
+    static const struct { const char *from[2], *to[2], *words; } renamed[] = {
+        { { "cnn.h/scale", "cnn.h/steps" }, { "cnn.h/steps", "cnn.h/Steps" }, "cnn.h/steps counts for 2 parameters, but the network has 5" },
+        { { "cnn.h/steps", "cnn.h/scale" }, { "cnn.h/scale", "cnn.h/Scale" }, "its cnn.h/scale is broken" },
+        { { "\"F64\",\"shape\":[1,7]", "\"" }, { "\"I64\",\"shape\":[1,7]", "\"" }, "its cnn.h/training is missing or broken" },
+        { { "cnn.h/best/classifier.bias", "\"" }, { "cnn.h/best/classifier.Bias", "\"" }, "does not fit the network: cnn.h/best/1 missing (classifier.bias)" },
+        { { "\"shape\":[3,9]", "\"" }, { "\"shape\":[27] ", "\"" }, "its cnn.h/history is missing or broken" },
+    };
+    static const double whole[] = { 1, 2 };
+    static unsigned char file[1 << 16], changed[1 << 16], back[1 << 16], bytes[SAMPLES * 64];
+    cnn_data *data;
+    cnn_net *net = medium(5);
+    size_t size, i;
+    for (i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 7919 % 251);
+    for (i = 0; i < SAMPLES; i++) labels[i] = (int)i % 3;
+    data = cnn_data_new(.count = SAMPLES, .channels = 1, .height = 8, .width = 8, .classes = 3, .bytes = bytes, .labels = labels);
+    cnn_manual_seed(net, 0xfedcba9876543210u);
+    choose(net, 2, 1);
+    CHECK(cnn_fit(net, data, data, .epochs = 3, .batch_size = 16, .keep_best = 1) && cnn_checkpoint_save(net, in_folder("c.ckpt")), "%s", said(net));
+    size = read_bytes("c.ckpt", file, sizeof file);
+    for (i = 0; i < 2; i++) memcpy(file + place_of_number(file, "scale", i), &whole[i], 8);        /* so that they could be steps */
+    for (i = 0; i < sizeof changes / sizeof *changes + sizeof renamed / sizeof *renamed; i++) {
+        size_t r = i - sizeof changes / sizeof *changes;
+        const char *words = i < sizeof changes / sizeof *changes ? changes[i].words : renamed[r].words;
+        cnn_net *other = medium(6);
+        choose(other, 2, 1);
+        memcpy(changed, file, size);
+        if (i < sizeof changes / sizeof *changes) memcpy(changed + place_of_number(changed, changes[i].key, changes[i].i), &changes[i].number, 8);
+        else { rename_in(changed, renamed[r].from[1], renamed[r].to[1]); rename_in(changed, renamed[r].from[0], renamed[r].to[0]); }
+        write_bytes("changed.ckpt", changed, size);
+        if (!words) CHECK(cnn_checkpoint_load(other, in_folder("changed.ckpt")) && cnn_checkpoint_save(other, in_folder("c.ckpt")) && read_bytes("c.ckpt", back, sizeof back) == size && !memcmp(back, changed, size),
+                          "%s[%d] = %g does not come back: %s", changes[i].key, (int)changes[i].i, changes[i].number, said(other));
+        else CHECK(!cnn_checkpoint_load(other, in_folder("changed.ckpt")) && strstr(said(other), words), "change %d: %s, not %s", (int)i, said(other), words);
+        cnn_free(other);
+    }
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 /* ---- a backend's memory is reached through upload and download alone ---- */
 
 static void scrambled_upload(void *context, void *to, const void *host, size_t count)
@@ -2080,6 +2153,7 @@ int main(void)
     test_interrupted();
     test_resume();
     test_checkpoint();
+    test_checkpoint_numbers();
     test_backend();
     test_memory();
     test_metadata();
