@@ -1027,6 +1027,8 @@ static void test_pickles(void)
     ONLY("\x80\2(K\1tQ.", "is not a state dict");
     ONLY("\x80\2K\1Q.", "is not a state dict");
     ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "is not a state dict");
+    ONLY("\x80\2(X\6\0\0\0modulecmine\nNet\ntQ.", "but mine.Net, which");   /* its source was saved, too */
+    ONLY("\x80\2(X\6\0\0\0moduletQ.", "but something else, which");
     ONLY("\x80\2}K\1b.", "2 missing");
     ONLY("\x80\2K\1}b.", "is not a state dict");
     ONLY("\x80\2}b.", "stack is empty");
