@@ -409,16 +409,24 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
 {
     static box boxes[MOST];
     static line lines[2 * MOST];
-    int found[MOST][MOST], width, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    int found[MOST][MOST], width, view, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    int name = 5, kind = 0, longest = 0, right = 0, y, number_at, name_at, kind_at, shape_at;
     FILE *file = tmpfile();
     const char *text, *at, *next;
     char expected[300], shape[64];
     memset(found, 0, sizeof found);
     cnn__report_graph(file, net);
     at = text = text_of(file);
-    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %*d %d\">\n%n", &width, &height, &end) == 2 && end, "seed %d: %.200s", (int)seed, at);
+    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %d %d\">\n%n", &width, &view, &height, &end) == 3 && view == width && end, "seed %d: %.200s", (int)seed, at);
     snprintf(expected, sizeof expected, "<title>The network's graph</title><desc>%d layers from top to bottom, and what each reads</desc>\n", n - 1);
     CHECK(!strncmp(at + end, expected, strlen(expected)), "seed %d: %.200s", (int)seed, at + end);
+    for (i = 0; i < n; i++) {                               /* the longest of each column */
+        int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR;
+        int length = snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
+        if (length > longest) longest = length;
+        if (i && (int)strlen(net->layers[i - 1].name) > name) name = (int)strlen(net->layers[i - 1].name);
+        if (i && (int)strlen(net->layers[i - 1].type) > kind) kind = (int)strlen(net->layers[i - 1].type);
+    }
     for (at += end + (int)strlen(expected), i = 0; i < n; i++) {
         box *b = &boxes[i];
         int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR, learns;
@@ -428,12 +436,13 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         learns = !strncmp(at, " class=\"learns\"", 15);
         CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR || all[i].kind == NORM || all[i].kind == PRELU), "seed %d: box %d: %.200s", (int)seed, i, at);
         at = strstr(at, "/><text ");
-        CHECK(at && sscanf(at, "/><text y=\"%*d\"><tspan x=\"%*d\" text-anchor=\"end\">%d</tspan><tspan x=\"%*d\">%n", &number, &end) == 1 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
+        CHECK(at && sscanf(at, "/><text y=\"%d\"><tspan x=\"%d\" text-anchor=\"end\">%d</tspan><tspan x=\"%d\">%n", &y, &number_at, &number, &name_at, &end) == 4 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
         at += end;
         snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
         snprintf(expected, sizeof expected, "%s</tspan>", i ? names[i] : "input");
         CHECK(!strncmp(at, expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         at = strstr(at, "<tspan");
+        CHECK(at && sscanf(at, "<tspan x=\"%d\"", &kind_at) == 1, "seed %d: box %d", (int)seed, i);
         snprintf(expected, sizeof expected, ">%s</tspan><tspan x=", i ? net->layers[i - 1].type : "");
         CHECK(at && !strncmp(strchr(at, '>'), expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         at = strstr(at + 1, "<tspan");
@@ -441,6 +450,9 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         next = at ? strstr(at, expected) : NULL;
         CHECK(next && next == strchr(at + 7, ' '), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         if (!next) return;
+        sscanf(at, "<tspan x=\"%d\"", &shape_at);         /* a letter takes 7 pixels, and 14 are between the columns */
+        CHECK(b->x == 36 && b->y == 22 * i + 5 && b->height == 16 && y == b->y + 12 && number_at == 28 && name_at == 43 && kind_at == name_at + 7 * name + 14
+              && shape_at == kind_at + 7 * (kind + longest) + 14 && b->x + b->width == shape_at + 21, "seed %d: box %d: texts at %d, %d, %d, %d, %d", (int)seed, i, y, number_at, name_at, kind_at, shape_at);
         at = next + strlen(expected);
         while (edges < 2 * MOST && (next = read_line(at, &lines[edges])) != NULL) at = next, edges++;
     }
@@ -451,6 +463,8 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         CHECK(a->x == b->x && a->width == b->width && a->y + a->height < b->y, "seed %d: boxes %d and %d", (int)seed, i - 1, i);
     }
     CHECK(boxes[n - 1].y + boxes[n - 1].height < height && boxes[0].y >= 0 && boxes[0].x + boxes[0].width < width, "seed %d: boxes without", (int)seed);
+    for (right = boxes[0].x + boxes[0].width, i = 0; i < edges; i++) if (lines[i].lane > right) right = lines[i].lane;
+    CHECK(width == right + 10 && height == 22 * n, "seed %d: %d x %d pixels, but the last line is at %d", (int)seed, width, height, right);
     for (i = 0; i < edges; i++) {
         const line *l = &lines[i];
         int from = box_at(boxes, n, l->x0, l->y0), to = box_at(boxes, n, l->x1, l->y1), straight = l->lane == l->x0;
