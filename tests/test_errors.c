@@ -862,9 +862,9 @@ static const char *backend_name;                           /* of the runs below 
 static FILE *sink;                                         /* for what they print */
 
 /* What they write: the file's last characters, if it is a text, and whether the call said that it was written. */
-enum { REPORT, SVG, CSV, SAFETENSORS, PTH, CHECKPOINT, FILES };
+enum { REPORT, SVG, CSV, C_FILE, SAFETENSORS, PTH, CHECKPOINT, FILES };
 static struct { const char *name, *end; int written; } files[FILES] = {
-    { "a.html", "</html>\n", 0 }, { "a.svg", "</svg>\n", 0 }, { "a.csv", "\n", 0 }, { "a.safetensors", "", 0 }, { "a.pth", "", 0 }, { "a.ckpt", "", 0 } };
+    { "a.html", "</html>\n", 0 }, { "a.svg", "</svg>\n", 0 }, { "a.csv", "\n", 0 }, { "a.c", "};\n", 0 }, { "a.safetensors", "", 0 }, { "a.pth", "", 0 }, { "a.ckpt", "", 0 } };
 
 static const char *path_of(int file) { return in_folder(files[file].name); }
 
@@ -924,6 +924,7 @@ static const char *whole_run(int stubborn)
         STEP(cnn_checkpoint_load(net, path_of(CHECKPOINT)));
         STEP(files[SVG].written = cnn_save_curves_svg(net, path_of(SVG), "title"));
         STEP(files[CSV].written = cnn_save_curves_csv(net, path_of(CSV)));
+        STEP(files[C_FILE].written = cnn_export_c(net, path_of(C_FILE), NULL));
     }
 #undef STEP
     cnn_loader_free(loader);

@@ -918,6 +918,23 @@ static void test_several_dicts(void)
     close(open_after);
 }
 
+/* Of the prefixes before a key the one that most keys have, in whatever order they stand; up to 99 characters of it. */
+static void test_prefixes(void)
+{
+#define TENSORS(w, b, more) "{\"" w "fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]},\"" b "fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[24,36]}" more "}"
+#define MORE(key, shape, bytes) ",\"" key "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[36," bytes "]}"
+#define TEN "nine12345."
+#define FIFTY TEN TEN TEN TEN TEN
+    CHECK(header_says(TENSORS("a.b.", "a.b.", ""), 36, NULL), "a prefix of two parts");
+    CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (a.fc.weight)"), "the second prefix");
+    CHECK(header_says(TENSORS("a.", "a.", MORE("b.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (b.fc.weight)"), "the first prefix");
+    CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.bias", "4", "52")), 52, "does not fit the network: 1 unexpected (a.fc.bias)"), "a key alone is worth less than one with its shape");
+    CHECK(header_says(TENSORS("", "", MORE("a.fc.bias", "3", "48")), 48, "does not fit the network: 1 unexpected (a.fc.bias)"), "no prefix is the best");
+    CHECK(header_says(TENSORS("a", "a", ""), 36, "2 missing (fc.weight, fc.bias), 2 unexpected (afc.bias, afc.weight)"), "a prefix ends with a dot");
+    CHECK(header_says(TENSORS(FIFTY TEN TEN TEN TEN "12345678.", FIFTY TEN TEN TEN TEN "12345678.", ""), 36, NULL), "a prefix of 99 characters");
+    CHECK(header_says(TENSORS(FIFTY FIFTY, FIFTY FIFTY, ""), 36, "2 missing"), "a prefix of 100 characters");
+}
+
 static void test_open_files(void)                           /* none is left open, nor the folder's */
 {
     static const char *const names[] = { "o.pth", "o.safetensors", "o.ckpt" };
@@ -2137,6 +2154,7 @@ int main(void)
     test_archive_edges();
     test_strides();
     test_several_dicts();
+    test_prefixes();
     test_open_files();
     test_alignment();
     test_pickles();

@@ -595,7 +595,7 @@ static void test_sentences(void)
 static void test_looks(void)
 {
     cnn_net *net = residual();
-    static float x[2 * 2 * 36], y[2 * 6 * 36], conv[2 * 4 * 36];
+    static float x[2 * 2 * 36], y[2 * 6 * 36], conv[2 * 4 * 36], first[2 * 4 * 36];
     static int labels[2] = { 0, 2 };
     const int order[2] = { 0, 1 };
     FILE *out = tmpfile();
@@ -616,12 +616,14 @@ static void test_looks(void)
     CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
     cnn_get(net, "concat7", y, sizeof y / sizeof *y);
     cnn_get(net, "3", conv, sizeof conv / sizeof *conv);
+    cnn_get(net, "0", first, sizeof first / sizeof *first);
     CHECK(y[4 * 36 + 7] == x[7] && y[6 * 36 + 5 * 36 + 3] == x[72 + 36 + 3], "concat: %g, %g", (double)y[4 * 36 + 7], (double)y[6 * 36 + 5 * 36 + 3]);
     out = tmpfile();
     cnn_explain(net, "add5", 1, 2, 3, out);
     text = text_of(out);
-    snprintf(expected, sizeof expected, "layer 5 (add \"add5\"): y = a + b, b from place 1\n  %.6f + ", (double)conv[36 + 2 * 6 + 3]);
-    CHECK(!strncmp(text, expected, strlen(expected)), "explain: %s, not %s", text, expected);
+    snprintf(expected, sizeof expected, "layer 5 (add \"add5\"): y = a + b, b from place 1\n  %.6f + %.6f = %.6f\n", (double)conv[36 + 2 * 6 + 3],
+             (double)first[36 + 2 * 6 + 3], (double)conv[36 + 2 * 6 + 3] + (double)first[36 + 2 * 6 + 3]);
+    CHECK(!strcmp(text, expected), "explain: %s, not %s", text, expected);
     out = tmpfile();
     cnn_explain(net, "concat7", 5, 2, 3, out);
     text = text_of(out);
