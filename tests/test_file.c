@@ -935,6 +935,18 @@ static void test_prefixes(void)
     CHECK(header_says(TENSORS(FIFTY FIFTY, FIFTY FIFTY, ""), 36, "2 missing"), "a prefix of 100 characters");
 }
 
+static void test_many_tensors(void)                         /* a .pth has places for 65,535 entries: 65,000 tensors and three others are few enough */
+{
+    int layers, i;
+    for (layers = 13000; layers <= 13001; layers++) {       /* of five each */
+        cnn_net *net = cnn_new(1, 1, 1);
+        for (i = 0; i < layers; i++) cnn_batch_norm2d(net, 0);
+        if (layers == 13000) CHECK(cnn_save_memory(net, ".pth", NULL, 0) > 65000 * 100, "65,000 tensors: %s", said(net));
+        else CHECK(!cnn_save_memory(net, ".pth", NULL, 0) && strstr(said(net), "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors"), "%s", said(net));
+        cnn_free(net);
+    }
+}
+
 static void test_open_files(void)                           /* none is left open, nor the folder's */
 {
     static const char *const names[] = { "o.pth", "o.safetensors", "o.ckpt" };
@@ -2155,6 +2167,7 @@ int main(void)
     test_strides();
     test_several_dicts();
     test_prefixes();
+    test_many_tensors();
     test_open_files();
     test_alignment();
     test_pickles();

@@ -472,7 +472,8 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         if (from < 0 || to < 0) continue;
         found[from][to]++;
         CHECK(straight ? to == from + 1 && l->y0 == boxes[from].y + boxes[from].height && l->y1 == boxes[to].y
-                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width,
+                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width
+                         && l->y0 == boxes[from].y + 11 && l->y1 == boxes[to].y + 5,
               "seed %d: line %d from box %d to %d goes through boxes", (int)seed, i, from, to);
         for (k = 0; k < i; k++)
             CHECK(lines[k].lane != l->lane || lines[k].y1 < l->y0 || l->y1 < lines[k].y0,
@@ -666,6 +667,19 @@ static void test_summary(void)
     for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1)
         CHECK(end - line == (strstr(text, "bytes") + 5 - text) || end[-1] == ')' || end[-1] == '0', "a row of %d columns:\n%s", (int)(end - line), text);
     CHECK(strchr(text, '\n') - text <= 80, "%d columns", (int)(strchr(text, '\n') - text));
+    cnn_free(net);
+    net = cnn_new(1, 2, 2);                                 /* the first name is the longest, and the column as wide */
+    cnn_name(net, "the.longest.of.them");
+    cnn_relu(net);
+    cnn_flatten(net);
+    out = tmpfile();
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(!strcmp(text, "    layer                            output parameters multiply-adds    bytes\n"
+                        " 0  input                         1 x 2 x 2                                16\n"
+                        " 1  the.longest.of.them (relu)    1 x 2 x 2                                16\n"
+                        " 2  0 (flatten)                           4                                16\n"
+                        "    total, for one sample                            0             0       48\n"), "summary:\n%s", text);
     cnn_free(net);
 }
 

@@ -449,6 +449,27 @@ static void test_floats(void)
     cnn_data_free(data);
 }
 
+/* Colours in floats, all called 0: the most mistakes are in the matrix's first column. */
+static void test_one_column(void)
+{
+    static const row rows[] = { { "input", "", "3 x 2 x 3", "", "" }, { "0", "flatten", "18", "", "" }, { "1", "linear", "3", "57", "54" }, { "total", "", "", "57", "54" } };
+    static const report_case c = { "one column", "", "", NULL, rows, 4, "57", NULL, 0, 0, 0, 0 };
+    static float values[10 * 18], weight[54], bias[3] = { 1, 0, 0.5f };
+    static int labels[10] = { 0, 1, 1, 1, 1, 1, 2, 2, 2, 0 };
+    int i;
+    cnn_net *net = cnn_new(3, 2, 3);
+    cnn_data *data;
+    for (i = 0; i < 10 * 18; i++) values[i] = noise(i);
+    data = cnn_data_new(.count = 10, .channels = 3, .height = 2, .width = 3, .classes = 3, .floats = values, .labels = labels);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    weight[18] = 1; weight[36] = 4;                         /* a few are called 2 */
+    CHECK(cnn_set(net, "1.weight", weight, 54) && cnn_set(net, "1.bias", bias, 3), "%s", error_of(net));
+    check_report(net, data, &c);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 /* Signals: pictures of one row are stretched. With a weight that copies the input no sample is wrong; with one label changed, one. */
 static void test_signals(void)
 {
@@ -558,6 +579,7 @@ int main(void)
     folder_make();
     test_colours();
     test_floats();
+    test_one_column();
     test_signals();
     test_flat();
     test_nan();
