@@ -608,8 +608,10 @@ static void test_own_data(void)
 {
     static const float x[8];
     static const unsigned char bytes[8];
-    static const int labels[4] = { 0, 1, 5, 2 };
-    cnn_data *data = zeros(), *first, *second;
+    static const int labels[4] = { 0, 1, 5, 2 }, only[2] = { 0, 0 };
+    static const unsigned char many[16];
+    static const float targets[2];
+    cnn_data *data = zeros(), *sized, *first, *second;
     cnn_loader *loader;
     cnn_batch batch;
     int i;
@@ -620,6 +622,18 @@ static void test_own_data(void)
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .floats = x, .labels = labels), ".classes");
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .floats = x, .targets = x), ".outputs");
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .classes = 3, .floats = x, .labels = labels), "label 5", "sample 2", "0 .. 2");
+    for (i = 0; i < 12; i++) {                              /* each size of 1, 0 and -1; labels of one class */
+        int size[4] = { 2, 2, 2, 2 };
+        size[i / 3] = 1 - i % 3;
+        sized = cnn_data_new(.count = size[0], .channels = size[1], .height = size[2], .width = size[3], .classes = 1, .outputs = 1, .bytes = many, .labels = only, .targets = targets);
+        if (i % 3) SAYS(sized->error, "cnn_data_new", "are not possible; all must be at least 1");
+        else CHECK(!sized->error, "%d: %s", i, sized->error);
+        cnn_data_free(sized);
+    }
+    sized = cnn_data_new(.count = 1, .channels = 1, .height = 1, .width = INT_MAX, .bytes = bytes);
+    CHECK(!sized->error, "the largest sample: %s", sized->error);
+    cnn_data_free(sized);
+    WRONG_DATA(cnn_data_new(.count = 1, .channels = 1, .height = 2, .width = 1 << 30, .bytes = bytes), "1 samples of 1 x 2 x 1073741824 are not possible");
     WRONG_DATA(normalized(0), "cnn_normalize", "channel 2", "0");
     WRONG_DATA(normalized(-1), "cnn_normalize", "channel 2", "-1");
     WRONG_DATA(normalized(NAN), "cnn_normalize", "channel 2", "nan");
