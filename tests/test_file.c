@@ -200,6 +200,8 @@ static void test_round_trips(void)
 
 static void test_layout(void)                               /* of what is written */
 {
+    static const char version[] = "PK\3\4\24\0\0\0\0\0\0\0!\0\321\236gU\2\0\0\0\2\0\0\0\13\0\13\0net/versionFB\7\0\0\0\0\0\0\0\0\63\12";   /* the last entry, its place in the directory, and the end */
+    static const char end[] = "PK\1\2\24\0\24\0\0\0\0\0\0\0!\0\321\236gU\2\0\0\0\2\0\0\0\13\0\0\0\0\0\0\0\0\0\0\0\0\0\314\2\0\0net/versionPK\5\6\0\0\0\0\5\0\5\0\36\1\0\0\2\3\0\0\0\0";
     static unsigned char file[1 << 16];
     cnn_net *net = small();
     const char *text;
@@ -222,6 +224,7 @@ static void test_layout(void)                               /* of what is writte
             entries++;
         }
     CHECK(entries == 5, "a.pth has %d entries", entries);
+    CHECK(count == 1078 && !memcmp(file + 716, version, sizeof version - 1) && !memcmp(file + count - (sizeof end - 1), end, sizeof end - 1), "a.pth ends otherwise");
     cnn_free(net);
 }
 
