@@ -447,6 +447,10 @@ static void test_order_of_calls(void)
     cnn_forward(net, &batch);
     MISTAKE(net, cnn_fit(net, flat, NULL, .batch_size = 4), "1 x 9 x 32", "4 x 9 x 8");
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "same batch");       /* its order may be gone */
+    cnn_forward(net, &batch);
+    cnn_cross_entropy(net, &batch);
+    MISTAKE(net, cnn_fit(net, flat, NULL, .batch_size = 4), "1 x 9 x 32", "4 x 9 x 8");
+    MISTAKE(net, cnn_backward(net), "cnn_backward", "no loss");
     other.data = only_targets;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy: a target of your data set has 2 values", "3 outputs");
