@@ -984,6 +984,24 @@ static void test_out_of_memory(const char *name, int all_after, int stubborn)
     CHECK(n > 30 && n < 10000, "%s: %ld allocations", name, n);
 }
 
+/* How much memory a part of a data set that is read needs: a number for each of its samples. */
+static void test_large_split(void)
+{
+    cnn_data *data = cnn_data_new(.count = 60000, .channels = 1, .height = 1, .width = 1, .read = no_sample), *first, *second;
+    int n, told = 0;
+    for (n = 1; n < 30; n++) {
+        allocations = 0;
+        fail_first = fail_last = n;
+        cnn_random_split(data, 30000, 0, &first, &second);
+        fail_first = fail_last = 0;
+        told += first->error && strstr(first->error, "out of memory: its samples need 0.1 MB");
+        told += second->error && strstr(second->error, "out of memory: its samples need 0.1 MB");
+        cnn_data_free(first); cnn_data_free(second);
+    }
+    CHECK(told >= 2, "%d sentences say how much memory is lacking", told);
+    cnn_data_free(data);
+}
+
 /* `direct`, but a convolution alone needs more scratch memory than a fused one, and each writes to all of it. */
 static size_t more_alone(void *context, const cnn_conv2d_shape *s)
 {
@@ -1063,6 +1081,7 @@ int main(void)
     test_huge();
     test_on_error();
     CHECK(blocks == 0, "%ld blocks are left", blocks);
+    test_large_split();
     test_scratch_memory();
     register_apart();
     write_mnist();
