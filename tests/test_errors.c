@@ -360,6 +360,40 @@ static void test_keys(void)
     cnn_free(net); cnn_free(bare);
 }
 
+static int no_sample(void *user, int sample, unsigned char *bytes) { (void)user; (void)sample; (void)bytes; return 0; }
+
+static void test_lacking(void)                              /* a batch and its data set are public: each thing that they may lack, alone */
+{
+    cnn_data *data = zeros();
+    cnn_loader *loader = cnn_loader_new(data, .batch_size = 4);
+    cnn_net *net = small_net();
+    cnn_batch batch;
+    int i;
+    cnn_next(loader, &batch);
+    for (i = 0; i < 11; i++) {
+        cnn_data lacking = *data;
+        cnn_batch other = batch;
+        other.data = &lacking;
+        if (i == 0) other.order = NULL;
+        if (i == 1) other.size = 0;
+        if (i == 2) lacking.channels = 3;
+        if (i == 3) lacking.height = 8;
+        if (i == 4) lacking.width = 9;
+        if (i == 5) lacking.scale = NULL;
+        if (i == 6) lacking.shift = NULL;
+        if (i == 7) lacking.floats = NULL;
+        if (i == 8) lacking.bytes = (const unsigned char *)"";
+        if (i == 9) lacking.read = no_sample;
+        if (i == 10) { lacking.floats = NULL; lacking.read = no_sample; lacking.memory = NULL; }
+        MISTAKE(net, cnn_forward(net, &other), "cnn_forward: the ", i < 2 ? "batch is empty" : i < 5 ? "but the network's input is 4 x 9 x 8" : "has no samples or no scale");
+    }
+    cnn_forward(net, &batch);
+    CHECK(!cnn_error(net), "the batch as it was: %s", error_of(net));
+    cnn_free(net);
+    cnn_loader_free(loader);
+    cnn_data_free(data);
+}
+
 static void test_order_of_calls(void)
 {
     static const float targets[COUNT * 2];
@@ -413,6 +447,10 @@ static void test_order_of_calls(void)
     cnn_forward(net, &batch);
     MISTAKE(net, cnn_fit(net, flat, NULL, .batch_size = 4), "1 x 9 x 32", "4 x 9 x 8");
     MISTAKE(net, cnn_cross_entropy(net, &batch), "cnn_cross_entropy", "same batch");       /* its order may be gone */
+    cnn_forward(net, &batch);
+    cnn_cross_entropy(net, &batch);
+    MISTAKE(net, cnn_fit(net, flat, NULL, .batch_size = 4), "1 x 9 x 32", "4 x 9 x 8");
+    MISTAKE(net, cnn_backward(net), "cnn_backward", "no loss");
     other.data = only_targets;
     cnn_forward(net, &other);
     MISTAKE(net, cnn_cross_entropy(net, &other), "cnn_cross_entropy: a target of your data set has 2 values", "3 outputs");
@@ -574,8 +612,10 @@ static void test_own_data(void)
 {
     static const float x[8];
     static const unsigned char bytes[8];
-    static const int labels[4] = { 0, 1, 5, 2 };
-    cnn_data *data = zeros(), *first, *second;
+    static const int labels[4] = { 0, 1, 5, 2 }, only[2] = { 0, 0 };
+    static const unsigned char many[16];
+    static const float targets[2];
+    cnn_data *data = zeros(), *sized, *first, *second;
     cnn_loader *loader;
     cnn_batch batch;
     int i;
@@ -586,6 +626,18 @@ static void test_own_data(void)
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .floats = x, .labels = labels), ".classes");
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .floats = x, .targets = x), ".outputs");
     WRONG_DATA(cnn_data_new(.count = 4, .channels = 1, .height = 1, .width = 2, .classes = 3, .floats = x, .labels = labels), "label 5", "sample 2", "0 .. 2");
+    for (i = 0; i < 12; i++) {                              /* each size of 1, 0 and -1; labels of one class */
+        int size[4] = { 2, 2, 2, 2 };
+        size[i / 3] = 1 - i % 3;
+        sized = cnn_data_new(.count = size[0], .channels = size[1], .height = size[2], .width = size[3], .classes = 1, .outputs = 1, .bytes = many, .labels = only, .targets = targets);
+        if (i % 3) SAYS(sized->error, "cnn_data_new", "are not possible; all must be at least 1");
+        else CHECK(!sized->error, "%d: %s", i, sized->error);
+        cnn_data_free(sized);
+    }
+    sized = cnn_data_new(.count = 1, .channels = 1, .height = 1, .width = INT_MAX, .bytes = bytes);
+    CHECK(!sized->error, "the largest sample: %s", sized->error);
+    cnn_data_free(sized);
+    WRONG_DATA(cnn_data_new(.count = 1, .channels = 1, .height = 2, .width = 1 << 30, .bytes = bytes), "1 samples of 1 x 2 x 1073741824 are not possible");
     WRONG_DATA(normalized(0), "cnn_normalize", "channel 2", "0");
     WRONG_DATA(normalized(-1), "cnn_normalize", "channel 2", "-1");
     WRONG_DATA(normalized(NAN), "cnn_normalize", "channel 2", "nan");
@@ -828,9 +880,9 @@ static const char *backend_name;                           /* of the runs below 
 static FILE *sink;                                         /* for what they print */
 
 /* What they write: the file's last characters, if it is a text, and whether the call said that it was written. */
-enum { REPORT, SVG, CSV, SAFETENSORS, PTH, CHECKPOINT, FILES };
+enum { REPORT, SVG, CSV, C_FILE, SAFETENSORS, PTH, CHECKPOINT, FILES };
 static struct { const char *name, *end; int written; } files[FILES] = {
-    { "a.html", "</html>\n", 0 }, { "a.svg", "</svg>\n", 0 }, { "a.csv", "\n", 0 }, { "a.safetensors", "", 0 }, { "a.pth", "", 0 }, { "a.ckpt", "", 0 } };
+    { "a.html", "</html>\n", 0 }, { "a.svg", "</svg>\n", 0 }, { "a.csv", "\n", 0 }, { "a.c", "};\n", 0 }, { "a.safetensors", "", 0 }, { "a.pth", "", 0 }, { "a.ckpt", "", 0 } };
 
 static const char *path_of(int file) { return in_folder(files[file].name); }
 
@@ -890,6 +942,7 @@ static const char *whole_run(int stubborn)
         STEP(cnn_checkpoint_load(net, path_of(CHECKPOINT)));
         STEP(files[SVG].written = cnn_save_curves_svg(net, path_of(SVG), "title"));
         STEP(files[CSV].written = cnn_save_curves_csv(net, path_of(CSV)));
+        STEP(files[C_FILE].written = cnn_export_c(net, path_of(C_FILE), NULL));
     }
 #undef STEP
     cnn_loader_free(loader);
@@ -929,6 +982,24 @@ static void test_out_of_memory(const char *name, int all_after, int stubborn)
     }
     fail_first = fail_last = 0;
     CHECK(n > 30 && n < 10000, "%s: %ld allocations", name, n);
+}
+
+/* How much memory a part of a data set that is read needs: a number for each of its samples. */
+static void test_large_split(void)
+{
+    cnn_data *data = cnn_data_new(.count = 60000, .channels = 1, .height = 1, .width = 1, .read = no_sample), *first, *second;
+    int n, told = 0;
+    for (n = 1; n < 30; n++) {
+        allocations = 0;
+        fail_first = fail_last = n;
+        cnn_random_split(data, 30000, 0, &first, &second);
+        fail_first = fail_last = 0;
+        told += first->error && strstr(first->error, "out of memory: its samples need 0.1 MB");
+        told += second->error && strstr(second->error, "out of memory: its samples need 0.1 MB");
+        cnn_data_free(first); cnn_data_free(second);
+    }
+    CHECK(told >= 2, "%d sentences say how much memory is lacking", told);
+    cnn_data_free(data);
 }
 
 /* `direct`, but a convolution alone needs more scratch memory than a fused one, and each writes to all of it. */
@@ -999,6 +1070,7 @@ int main(void)
     test_no_layers();
     test_second_backend();
     test_keys();
+    test_lacking();
     test_order_of_calls();
     test_optimizers();
     test_unwritable();
@@ -1009,6 +1081,7 @@ int main(void)
     test_huge();
     test_on_error();
     CHECK(blocks == 0, "%ld blocks are left", blocks);
+    test_large_split();
     test_scratch_memory();
     register_apart();
     write_mnist();

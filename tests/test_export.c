@@ -442,6 +442,55 @@ static void buffers_are_used_again(void)
     cnn_free(net);
 }
 
+/* From the include to its end, a file is this. */
+static void a_whole_file(void)
+{
+    static const char is[] =
+        "#include <math.h>\n\n"
+        "void nine(float y[1], const float x[9]);\n\n"
+        "/* ---- layer 2 (linear \"last\"): 9 to 1 ---- */\n\n"
+        "static const float layer2_weight[1][9];\n"
+        "static const float layer2_bias[1];\n\n"
+        "static void layer2_linear(float *out, const float *in)\n{\n"
+        "    int o, i;\n"
+        "    for (o = 0; o < 1; o++) {\n"
+        "        float sum = layer2_bias[o];\n"
+        "        for (i = 0; i < 9; i++) sum += layer2_weight[o][i] * in[i];\n"
+        "        *out++ = sum;\n"
+        "    }\n}\n\n"
+        "/* ---- layer 4 (sigmoid): 1 to 1 ---- */\n\n"
+        "static void layer4_sigmoid(float *out, const float *in)\n{\n"
+        "    int i;\n"
+        "    for (i = 0; i < 1; i++) out[i] = 1 / (1 + expf(-in[i]));\n}\n\n"
+        "/* ---- the network ---- */\n\n"
+        "void nine(float y[1], const float x[9])\n{\n"
+        "    static float buffer1[1];\n\n"
+        "    layer2_linear(buffer1, x);                       /* 1 */\n"
+        "    layer4_sigmoid(y, buffer1);                      /* 1 */\n}\n\n"
+        "/* ---- what was learned ---- */\n\n"
+        "/* last.weight */\n"
+        "static const float layer2_weight[1][9] =\n{\n"
+        "    { -1.0f, -0.75f, -0.5f, -0.25f, 0.0f, 0.25f, 0.5f,\n"
+        "      0.75f, 1.0f }\n};\n\n"
+        "/* last.bias */\n"
+        "static const float layer2_bias[1] =\n{ 3.0f };\n";
+    float weight[9], bias = 3;
+    cnn_net *net = cnn_new(1, 3, 3);
+    const char *text;
+    int i;
+    cnn_flatten(net);
+    cnn_name(net, "last");
+    cnn_linear(net, .out_features = 1);
+    cnn_dropout(net, .p = .5f);
+    cnn_sigmoid(net);
+    for (i = 0; i < 9; i++) weight[i] = (float)(i - 4) / 4;
+    cnn_set(net, "last.weight", weight, 9);
+    cnn_set(net, "last.bias", &bias, 1);
+    text = strstr(exported(net, in_folder("nine.c"), NULL), "#include");
+    CHECK(text && !strcmp(text, is), "%s", text ? text : error_of(net));
+    cnn_free(net);
+}
+
 /* ---- names ---- */
 
 static void names(void)
@@ -529,6 +578,7 @@ int main(void)
     agree_with_predict();
     is_readable();
     buffers_are_used_again();
+    a_whole_file();
     names();
     bad_input();
     folder_remove();

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include "folder.h"
 
@@ -26,7 +27,7 @@ static int failing_fsync(int descriptor)
 
 /* ---- files ---- */
 
-typedef struct bytes { unsigned char at[1 << 16]; size_t count; } bytes;
+typedef struct bytes { unsigned char at[1 << 17]; size_t count; } bytes;
 
 static void add(bytes *b, const void *at, size_t count)
 {
@@ -55,6 +56,21 @@ static size_t read_bytes(const char *name, unsigned char *at, size_t room)
     size_t count = file ? fread(at, 1, room, file) : 0;
     if (file) fclose(file);
     return count;
+}
+
+/* A copy after whose last byte (edge 0) or before whose first (edge 1) nothing may be read. */
+static const void *at_the_edge(const void *at, size_t count, int edge)
+{
+    enum { ROOM = 1 << 17 };
+    static unsigned char *memory;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *pages;
+    if (!memory) {
+        if (posix_memalign(&pages, page, ROOM + 2 * page)) { puts("no memory"); exit(1); }
+        memory = (unsigned char *)pages + page;
+        if (mprotect(pages, page, PROT_NONE) || mprotect(memory + ROOM, page, PROT_NONE)) { puts("no pages"); exit(1); }
+    }
+    return memcpy(memory + (edge ? 0 : ROOM - count), at, count);
 }
 
 static int there(const char *name)
@@ -184,6 +200,8 @@ static void test_round_trips(void)
 
 static void test_layout(void)                               /* of what is written */
 {
+    static const char version[] = "PK\3\4\24\0\0\0\0\0\0\0!\0\321\236gU\2\0\0\0\2\0\0\0\13\0\13\0net/versionFB\7\0\0\0\0\0\0\0\0\63\12";   /* the last entry, its place in the directory, and the end */
+    static const char end[] = "PK\1\2\24\0\24\0\0\0\0\0\0\0!\0\321\236gU\2\0\0\0\2\0\0\0\13\0\0\0\0\0\0\0\0\0\0\0\0\0\314\2\0\0net/versionPK\5\6\0\0\0\0\5\0\5\0\36\1\0\0\2\3\0\0\0\0";
     static unsigned char file[1 << 16];
     cnn_net *net = small();
     const char *text;
@@ -206,6 +224,7 @@ static void test_layout(void)                               /* of what is writte
             entries++;
         }
     CHECK(entries == 5, "a.pth has %d entries", entries);
+    CHECK(count == 1078 && !memcmp(file + 716, version, sizeof version - 1) && !memcmp(file + count - (sizeof end - 1), end, sizeof end - 1), "a.pth ends otherwise");
     cnn_free(net);
 }
 
@@ -294,7 +313,7 @@ static int safetensors_says(const char *header, size_t length, const char *data,
     return load_small("s.safetensors", words);
 }
 
-static const char zeros[64];
+static const char zeros[300];
 static int header_says(const char *header, size_t count, const char *words) { return safetensors_says(header, strlen(header), zeros, count, words); }
 static int file_says(const char *file, size_t count, const char *words)
 {
@@ -523,7 +542,7 @@ static void begin_zip(void) { zip.count = central.count = 0; entry_count = 0; }
 
 static void add_entry(const char *name, const void *data, size_t count, int how)
 {
-    size_t place = zip.count;
+    size_t place = zip.count, padding = how == WITH_ZIP64 ? 299 : 7;      /* its length has one byte or two */
     unsigned crc = how == NO_CRC ? 0 : cnn__crc32(0, (const unsigned char *)data, count) ^ (how == WRONG_CRC);
     unsigned long flags = (how == STREAMED ? 8 : 0) | (how == ENCRYPTED), method = how == COMPRESSED ? 8 : 0;
     add_text(&zip, "PK\3\4");
@@ -532,9 +551,9 @@ static void add_entry(const char *name, const void *data, size_t count, int how)
     add_number(&zip, how == STREAMED ? 0 : count, 4);
     add_number(&zip, how == STREAMED ? 0 : count, 4);
     add_number(&zip, strlen(name), 2);
-    add_number(&zip, 11, 2);
+    add_number(&zip, padding + 4, 2);
     add_text(&zip, name);
-    add_text(&zip, "FB"); add_number(&zip, 7, 2); add_text(&zip, "ZZZZZZZ");
+    add_text(&zip, "FB"); add_number(&zip, padding, 2); add(&zip, zeros, padding);
     add(&zip, data, count);
     if (how == STREAMED) { add_text(&zip, "PK\7\10"); add_number(&zip, crc, 4); add_number(&zip, count, 4); add_number(&zip, count, 4); }
 
@@ -546,13 +565,13 @@ static void add_entry(const char *name, const void *data, size_t count, int how)
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : count, 4);
     add_number(&central, strlen(name), 2);
-    add_number(&central, how == WITH_ZIP64 ? 36 : 0, 2);
+    add_number(&central, how == WITH_ZIP64 ? 332 : 0, 2);
     add_number(&central, 3, 2);                             /* comment */
     add_number(&central, 0, 8);
     add_number(&central, how == WITH_ZIP64 ? 0xffffffff : place, 4);
     add_text(&central, name);
     if (how == WITH_ZIP64) {
-        add_number(&central, 0x5455, 2); add_number(&central, 4, 2); add_number(&central, 0, 4);       /* another extra field before it */
+        add_number(&central, 0x5455, 2); add_number(&central, 300, 2); add(&central, zeros, 300);      /* another extra field before it */
         add_number(&central, 1, 2); add_number(&central, 24, 2);
         add_number(&central, count, 8); add_number(&central, count, 8); add_number(&central, place, 8);
     }
@@ -575,7 +594,7 @@ static void end_zip(const char *name, int zip64, const char *comment)
     add_number(&zip, zip64 ? 0xffffffff : central.count, 4); add_number(&zip, zip64 ? 0xffffffff : place, 4);
     add_number(&zip, strlen(comment), 2);
     add_text(&zip, comment);
-    write_bytes(name, zip.at, zip.count);
+    if (name) write_bytes(name, zip.at, zip.count);
 }
 
 static void p(const char *opcodes) { add_text(&pickle, opcodes); }
@@ -658,7 +677,7 @@ static void test_archives(void)
     add_entry("x y/data/0", weight, sizeof weight, PLAIN);
     add_entry("x y/.data/serialization_id", "7", 1, COMPRESSED);
     add_entry("x y/data.pkl", pickle.at, pickle.count, PLAIN);
-    end_zip("p.pth", 0, "a comment with PK\5\6 in it");
+    end_zip("p.pth", 0, "a comment with PK\5\6 in it, far from its end");
     CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a comment");
     begin_zip();
     add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
@@ -699,6 +718,139 @@ static void test_archives(void)
     CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP");
     write_bytes("p.pth", "", 0);
     CHECK(load_small("p.pth", "not a ZIP archive"), "an empty file");
+}
+
+/* From memory whose ends are guarded. NULL: it gives 1, 2, ... 9; "": that, or any sentence; else a sentence with these words. */
+static int archive_says(const bytes *b, const char *words)
+{
+    static cnn_net *net;
+    float y[MOST];
+    int edge, k, good = 1;
+    if (!net) net = small();
+    for (edge = 0; edge < 2; edge++) {
+        int loaded;
+        fill(net, 100);
+        loaded = cnn_load_memory(net, at_the_edge(b->at, b->count, edge), b->count);
+        if (loaded) good = good && (!words || !words[0]);
+        else good = good && words && strstr(said(net), words) && strlen(said(net)) > 20;
+        cnn_clear_error(net);
+        parameters(net, y);
+        for (k = 0; k < 9; k++) good = good && y[k] == (float)((loaded ? 1 : 100) + k);
+    }
+    return good;
+}
+
+static size_t place_of(const char *mark, size_t from)       /* of the archive's next record */
+{
+    for (; from + 4 < zip.count && memcmp(zip.at + from, mark, 4); from++) { }
+    return from;
+}
+
+static void set_number(size_t at, int count, unsigned long long number)
+{
+    for (; count--; number >>= 8) zip.at[at++] = (unsigned char)number;
+}
+
+static int number_says(size_t at, int count, unsigned long long number, const char *words)
+{
+    unsigned char old[8];
+    int good;
+    memcpy(old, zip.at + at, 8);
+    set_number(at, count, number);
+    good = archive_says(&zip, words);
+    if (!good) printf("   %.0f of %d bytes at %d of %d: not \"%s\"\n", (double)number, count, (int)at, (int)zip.count, words ? words : "loaded");
+    memcpy(zip.at + at, old, 8);
+    return good;
+}
+
+static void test_archive_numbers(void)                      /* whatever they are: a sentence, or the right weights; and nothing outside is read */
+{
+    int zip64, k;
+    for (zip64 = 0; zip64 < 2; zip64++) {
+        size_t local, entry, end, i;
+        long bad = 0;
+        good_pickle();
+        archive(NULL, zip64 ? WITH_ZIP64 : PLAIN);
+        local = place_of("PK\3\4", 0);
+        entry = place_of("PK\1\2", 0);
+        end = zip.count - 22;
+        CHECK(archive_says(&zip, NULL), "the archive as it is");
+        for (i = 0; i < zip.count; i++)
+            bad += !number_says(i, 1, 0, "") + !number_says(i, 1, 255, "") + !number_says(i, 1, zip.at[i] + 1u, "");
+        CHECK(!bad, "%ld bytes are not refused", bad);
+        {
+            size_t wide = place_of("PK\6\6", 0), narrow = place_of("PK\6\7", 0), extra = entry + 46 + strlen("any/data.pkl") + 304;
+            struct { size_t at; int bytes; } number[13] = { { end + 12, 4 }, { end + 16, 4 }, { end + 20, 2 }, { entry + 28, 2 }, { entry + 30, 2 },
+                { entry + 32, 2 }, { entry + 42, 4 }, { local + 26, 2 }, { local + 28, 2 }, { narrow + 8, 8 }, { wide + 40, 8 }, { wide + 48, 8 }, { extra + 20, 8 } };
+            for (k = 0; k < (zip64 ? 13 : 9); k++)
+                for (i = 0; i < 200; i++) {
+                    unsigned long long n = i < 70 ? zip.count + 5 - i : i < 80 ? cnn__little(zip.at + number[k].at, number[k].bytes) + 5 - (i - 70) : (1ull << (i - 80) / 2) - i % 2;
+                    bad += !number_says(number[k].at, number[k].bytes, n, "");
+                }
+            CHECK(!bad, "%ld numbers are not refused", bad);
+        }
+    }
+}
+
+static void test_archive_edges(void)                        /* the last place that is right, and the first that is not */
+{
+    static char comment[65536];
+    size_t size, end, entry, i;
+    good_pickle();
+    archive("p.pth", PLAIN);
+    size = zip.count;
+    end = size - 22;
+    entry = place_of("PK\1\2", 0);
+    CHECK(number_says(end + 12, 4, size - entry, "its ZIP directory is broken"), "a directory up to the end");
+    CHECK(number_says(end + 12, 4, size - entry + 1, "its ZIP directory lies outside"), "a byte more");
+    CHECK(number_says(end + 12, 4, end - entry + 1, "its ZIP directory is broken"), "a directory and a byte");
+    set_number(end + 12, 4, 0);
+    CHECK(number_says(end + 16, 4, size, "has no data.pkl"), "an empty directory at the end");
+    CHECK(number_says(end + 16, 4, size + 1, "its ZIP directory lies outside"), "behind the end");
+    set_number(end + 12, 4, end - entry);
+    for (i = 0; i < 3; i++) entry = place_of("PK\1\2", entry + 1);        /* that of data/1 */
+    set_number(end + 20, 2, 42);                            /* its bytes are in the comment, the last of the file */
+    set_number(entry + 42, 4, size);
+    add_text(&zip, "PK\3\4"); add(&zip, zeros, 26); add(&zip, bias, sizeof bias);
+    CHECK(archive_says(&zip, NULL), "an entry that ends where the file does");
+    CHECK(number_says(size + 26, 2, 1, "its entry data/1 reaches beyond the file"), "a byte further");
+    CHECK(number_says(size + 28, 2, 1, "its entry data/1 reaches beyond the file"), "a byte further");
+    CHECK(number_says(size + 28, 2, 13, "its entry data/1 reaches beyond the file"), "it begins behind the file");
+    zip.count = size + 30;
+    set_number(end + 20, 2, 30);
+    CHECK(archive_says(&zip, "its entry data/1 reaches beyond the file"), "a header at the end");
+    zip.count = size + 29;
+    set_number(end + 20, 2, 29);
+    CHECK(archive_says(&zip, "its entry data/1 is not where the ZIP directory says"), "a header that is cut");
+
+    archive("p.pth", PLAIN);                                /* the longest comment */
+    set_number(zip.count - 2, 2, 65535);
+    memset(comment, 'c', 65535);
+    add(&zip, comment, 65535);
+    CHECK(archive_says(&zip, NULL), "a comment of 65535 characters");
+    add(&zip, comment, 1);
+    CHECK(archive_says(&zip, "is not a ZIP archive"), "one more");
+    begin_zip();                                            /* what has no folder is not sought, wherever it is said to lie */
+    add_entry("data.pkl", pickle.at, pickle.count, PLAIN);
+    end_zip("p.pth", 0, "");
+    CHECK(number_says(place_of("PK\1\2", 0) + 42, 4, 0x2f000000, "has no data.pkl"), "data.pkl without a folder");
+    for (i = 0; i < 3; i++) {                               /* an entry without a name, the directory's last, whole or cut */
+        begin_zip();
+        add_entry("a/data.pkl", pickle.at, pickle.count, PLAIN);
+        add_entry("a/data/0", weight, sizeof weight, PLAIN);
+        add_entry("a/data/1", bias, sizeof bias, PLAIN);
+        add_text(&central, "PK\1\2"); add(&central, zeros, 28); add_number(&central, i == 1, 2); add(&central, zeros, i == 2 ? 11 : 12);
+        end_zip("p.pth", 0, "");
+        CHECK(archive_says(&zip, i ? "its ZIP directory is broken" : NULL), "an entry without a name, case %d", (int)i);
+    }
+    for (i = 0; i < 15; i += i ? 1 : 13) {                  /* a ZIP64 record has 56 bytes; the one that points to it, 20, and the end, 22 */
+        zip.count = 0;
+        add(&zip, "PK............", i);
+        add_text(&zip, "PK\6\7"); add(&zip, zeros, 16);
+        add_text(&zip, "PK\5\6"); add(&zip, zeros, 8); add_number(&zip, 0xffffffff, 4); add_number(&zip, 0xffffffff, 4); add_number(&zip, 0, 2);
+        CHECK(archive_says(&zip, i < 14 ? "its ZIP64 record lies outside the file" : "its ZIP directory lies outside the file"), "a ZIP64 of %d bytes", (int)zip.count);
+    }
+    CHECK(number_says(14 + 8, 8, 1, "its ZIP64 record lies outside the file"), "a ZIP64 record that ends a byte behind the file");
 }
 
 static void test_strides(void)
@@ -767,6 +919,35 @@ static void test_several_dicts(void)
     CHECK(open_after == open_before + 1 || open_after == open_before, "descriptor %d before, %d after: files stay open", open_before, open_after);
     close(open_before);
     close(open_after);
+}
+
+/* Of the prefixes before a key the one that most keys have, in whatever order they stand; up to 99 characters of it. */
+static void test_prefixes(void)
+{
+#define TENSORS(w, b, more) "{\"" w "fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]},\"" b "fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[24,36]}" more "}"
+#define MORE(key, shape, bytes) ",\"" key "\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[36," bytes "]}"
+#define TEN "nine12345."
+#define FIFTY TEN TEN TEN TEN TEN
+    CHECK(header_says(TENSORS("a.b.", "a.b.", ""), 36, NULL), "a prefix of two parts");
+    CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (a.fc.weight)"), "the second prefix");
+    CHECK(header_says(TENSORS("a.", "a.", MORE("b.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (b.fc.weight)"), "the first prefix");
+    CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.bias", "4", "52")), 52, "does not fit the network: 1 unexpected (a.fc.bias)"), "a key alone is worth less than one with its shape");
+    CHECK(header_says(TENSORS("", "", MORE("a.fc.bias", "3", "48")), 48, "does not fit the network: 1 unexpected (a.fc.bias)"), "no prefix is the best");
+    CHECK(header_says(TENSORS("a", "a", ""), 36, "2 missing (fc.weight, fc.bias), 2 unexpected (afc.bias, afc.weight)"), "a prefix ends with a dot");
+    CHECK(header_says(TENSORS(FIFTY TEN TEN TEN TEN "12345678.", FIFTY TEN TEN TEN TEN "12345678.", ""), 36, NULL), "a prefix of 99 characters");
+    CHECK(header_says(TENSORS(FIFTY FIFTY, FIFTY FIFTY, ""), 36, "2 missing"), "a prefix of 100 characters");
+}
+
+static void test_many_tensors(void)                         /* a .pth has places for 65,535 entries: 65,000 tensors and three others are few enough */
+{
+    int layers, i;
+    for (layers = 13000; layers <= 13001; layers++) {       /* of five each */
+        cnn_net *net = cnn_new(1, 1, 1);
+        for (i = 0; i < layers; i++) cnn_batch_norm2d(net, 0);
+        if (layers == 13000) CHECK(cnn_save_memory(net, ".pth", NULL, 0) > 65000 * 100, "65,000 tensors: %s", said(net));
+        else CHECK(!cnn_save_memory(net, ".pth", NULL, 0) && strstr(said(net), "a .pth holds up to 65000 tensors and 4 GB; save it as .safetensors"), "%s", said(net));
+        cnn_free(net);
+    }
 }
 
 static void test_open_files(void)                           /* none is left open, nor the folder's */
@@ -878,6 +1059,8 @@ static void test_pickles(void)
     ONLY("\x80\2(K\1tQ.", "is not a state dict");
     ONLY("\x80\2K\1Q.", "is not a state dict");
     ONLY("\x80\2(X\6\0\0\0moduleNNNNtQ.", "is not a state dict");
+    ONLY("\x80\2(X\6\0\0\0modulecmine\nNet\ntQ.", "but mine.Net, which");   /* its source was saved, too */
+    ONLY("\x80\2(X\6\0\0\0moduletQ.", "but something else, which");
     ONLY("\x80\2}K\1b.", "2 missing");
     ONLY("\x80\2K\1}b.", "is not a state dict");
     ONLY("\x80\2}b.", "stack is empty");
@@ -894,8 +1077,8 @@ static void test_pickles(void)
     ONLY("\x80", "in the middle");
     ONLY("\x80\2X\377\377\377\377abc", "in the middle");
     ONLY("\x80\2X\4\0\0\0a\0bc.", "is not a state dict");
-    ONLY("\x80\2cabc", "in the middle");
-    ONLY("\x80\2cabc\ndef", "in the middle");
+    ONLY("\x80\2cabc", "data.pkl is broken 3 bytes before its end: it ends in the middle of an opcode");
+    ONLY("\x80\2cabc\ndef", "data.pkl is broken 7 bytes before its end: it ends in the middle");
     ONLY("\x80\2.", "stack is empty");
     ONLY("\x80\2).", "is not a state dict");
     ONLY("\n1", "opcode 0x0a");
@@ -984,6 +1167,23 @@ static void test_torch_files(void)
         }
         if (torch_files[i].words) CHECK(load_small("p.pth", torch_files[i].words), "%s", torch_files[i].name);
         else CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "%s", torch_files[i].name);
+    }
+}
+
+static void test_cut_torch_files(void)                      /* after each byte: there is a sentence, and nothing outside is read */
+{
+    size_t i, n;
+    for (i = 0; i < sizeof torch_files / sizeof *torch_files; i++) {
+        long bad = 0;
+        for (n = 0; n < torch_files[i].size; n++) {
+            begin_zip();
+            pickle.count = 0;
+            add(&pickle, torch_files[i].bytes, n);
+            if (torch_files[i].legacy) add(&zip, torch_files[i].bytes, n);
+            else archive(NULL, NO_CRC);
+            bad += !archive_says(&zip, " ");
+        }
+        CHECK(!bad, "%s: %ld of its beginnings are not refused", torch_files[i].name, bad);
     }
 }
 
@@ -1101,13 +1301,17 @@ static void test_large_numbers(void)                        /* LONG1 of 8 bytes,
 
 /* ---- damage: every truncation, many flipped bytes ---- */
 
-static int survives(const char *name, int checkpoint, cnn_net *net, cnn_net *untouched)   /* loads, or says why and changes nothing */
+/* Loads (1), or says why and changes nothing (0), and reads nothing outside; else -1. */
+static int survives(const char *name, int checkpoint, const unsigned char *bytes, size_t count, cnn_net *net, cnn_net *untouched)
 {
-    int loaded = checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load(net, in_folder(name)), good;
+    int loaded, good;
+    if (checkpoint) write_bytes(name, bytes, count);
+    fill(net, 50);
+    loaded = checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load_memory(net, at_the_edge(bytes, count, 0), count);
     good = loaded ? !cnn_error(net) : cnn_error(net) && strlen(said(net)) > 20;
     cnn_clear_error(net);
     if (!loaded) good = good && same_parameters(net, untouched);
-    return good;
+    return good ? loaded : -1;
 }
 
 static void damage(const char *name, int checkpoint, cnn_net *net, cnn_net *untouched, int flips)
@@ -1116,14 +1320,7 @@ static void damage(const char *name, int checkpoint, cnn_net *net, cnn_net *unto
     size_t count = read_bytes(name, whole, sizeof whole), i;
     uint32_t random[4];
     int n, k, bad = 0, step = getenv("CNN_TEST_SHORT") ? 13 : 1;
-    for (i = 0; i < count; i += (size_t)step) {
-        write_bytes(name, whole, i);
-        fill(net, 50);
-        if (!survives(name, checkpoint, net, untouched)) bad++;
-        else if (!(checkpoint ? cnn_checkpoint_load(net, in_folder(name)) : cnn_load(net, in_folder(name)))) test_passed++;
-        else bad++;                                         /* no part of a file may load */
-        cnn_clear_error(net);
-    }
+    for (i = 0; i < count; i += (size_t)step) bad += survives(name, checkpoint, whole, i, net, untouched) != 0;
     CHECK(!bad, "%s: %d of its beginnings were not refused", name, bad);
     for (bad = n = 0; n < flips / step; n++) {
         memcpy(part, whole, count);
@@ -1132,9 +1329,7 @@ static void damage(const char *name, int checkpoint, cnn_net *net, cnn_net *unto
             cnn_random(random, 7, 1, (uint64_t)n, (uint32_t)k);
             part[random[0] % count] = n % 3 ? (unsigned char)random[1] : part[random[0] % count] ^ (unsigned char)(1u << random[1] % 8);
         }
-        write_bytes(name, part, count);
-        fill(net, 50);
-        if (!survives(name, checkpoint, net, untouched)) bad++;
+        if (survives(name, checkpoint, part, count, net, untouched) < 0) bad++;
     }
     CHECK(!bad, "%s: %d of %d damaged files crashed something", name, bad, flips);
     write_bytes(name, whole, count);
@@ -1670,6 +1865,79 @@ static void test_checkpoint(void)
     cnn_data_free(data);
 }
 
+/* Where number i of a tensor of a checkpoint stands. */
+static size_t place_of_number(const unsigned char *file, const char *key, size_t i)
+{
+    char quoted[60];
+    const char *at;
+    snprintf(quoted, sizeof quoted, "\"cnn.h/%s\":", key);
+    at = strstr((const char *)file + 8, quoted);
+    at = at ? strstr(at, "data_offsets\":[") : NULL;
+    if (!at) { printf("there is no %s\n", key); exit(1); }
+    return 8 + (size_t)cnn__little(file, 8) + (size_t)atol(at + 15) + 8 * i;
+}
+
+static void rename_in(unsigned char *file, const char *from, const char *to)
+{
+    char *at = strstr((char *)file + 8, from);
+    if (!at) { printf("there is no %s\n", from); exit(1); }
+    memcpy(at, to, strlen(to));
+}
+
+/* Every number of a checkpoint goes into the network and comes out again; those that cannot be are refused. */
+static void test_checkpoint_numbers(void)
+{
+    static const struct { const char *key; size_t i; double number; const char *words; } changes[] = {
+        { "training", 0, 4294967295.0, NULL }, { "training", 0, 4294967296.0, "cnn.h/training has the impossible number" }, { "training", 1, 0, NULL }, { "training", 1, 0.5, "impossible number 0.5" },
+        { "training", 2, 77, NULL }, { "training", 2, -1, "impossible number -1" }, { "training", 3, 78, NULL }, { "training", 3, 4294967296.0, "impossible" }, { "training", 4, 2147483647, NULL },
+        { "training", 4, 2147483648.0, "cnn.h/training has an impossible number" }, { "training", 5, 0, NULL }, { "training", 5, 1e-300, NULL }, { "training", 5, 3.4028234663852886e38, NULL },
+        { "training", 5, 3.5e38, "cnn.h/training has an impossible number" }, { "training", 5, -1e-9, "impossible" }, { "training", 6, 0, NULL }, { "training", 6, 3.4028234663852886e38, NULL },
+        { "training", 6, 3.5e38, "impossible" }, { "training", 6, -1, "impossible" },
+        { "history", 0, 0, NULL }, { "history", 9, 2147483647, NULL }, { "history", 9, 2147483648.0, "cnn.h/history has the impossible number" }, { "history", 0, 0.5, "impossible" }, { "history", 1, 0.1, NULL },
+        { "history", 2, 0.25, NULL }, { "history", 3, -1.1, NULL }, { "history", 13, 0.3, NULL }, { "history", 5, 2147483647, NULL }, { "history", 14, -1, "impossible" }, { "history", 6, 1e300, NULL },
+        { "history", 7, -0.7, NULL }, { "history", 17, 0, NULL }, { "history", 8, 1.5, "impossible" },
+        { "steps", 0, 4294967295.0, NULL }, { "steps", 4, 1, NULL }, { "steps", 1, 4294967296.0, "cnn.h/steps has the impossible number" }, { "steps", 2, 1.5, "impossible number 1.5" },
+        { "scale", 0, -1.5, NULL }, { "scale", 1, 0.125, NULL },
+        { "best_epoch", 0, 1, NULL }, { "best_epoch", 0, 3, NULL }, { "best_epoch", 0, 4, "cnn.h/best_epoch has the impossible number 4" }, { "best_epoch", 0, 0, "cnn.h/best_epoch is impossible" },
+    };
+    static const struct { const char *from[2], *to[2], *words; } renamed[] = {
+        { { "cnn.h/scale", "cnn.h/steps" }, { "cnn.h/steps", "cnn.h/Steps" }, "cnn.h/steps counts for 2 parameters, but the network has 5" },
+        { { "cnn.h/steps", "cnn.h/scale" }, { "cnn.h/scale", "cnn.h/Scale" }, "its cnn.h/scale is broken" },
+        { { "\"F64\",\"shape\":[1,7]", "\"" }, { "\"I64\",\"shape\":[1,7]", "\"" }, "its cnn.h/training is missing or broken" },
+        { { "cnn.h/best/classifier.bias", "\"" }, { "cnn.h/best/classifier.Bias", "\"" }, "does not fit the network: cnn.h/best/1 missing (classifier.bias)" },
+        { { "\"shape\":[3,9]", "\"" }, { "\"shape\":[27] ", "\"" }, "its cnn.h/history is missing or broken" },
+    };
+    static const double whole[] = { 1, 2 };
+    static unsigned char file[1 << 16], changed[1 << 16], back[1 << 16], bytes[SAMPLES * 64];
+    cnn_data *data;
+    cnn_net *net = medium(5);
+    size_t size, i;
+    for (i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 7919 % 251);
+    for (i = 0; i < SAMPLES; i++) labels[i] = (int)i % 3;
+    data = cnn_data_new(.count = SAMPLES, .channels = 1, .height = 8, .width = 8, .classes = 3, .bytes = bytes, .labels = labels);
+    cnn_manual_seed(net, 0xfedcba9876543210u);
+    choose(net, 2, 1);
+    CHECK(cnn_fit(net, data, data, .epochs = 3, .batch_size = 16, .keep_best = 1) && cnn_checkpoint_save(net, in_folder("c.ckpt")), "%s", said(net));
+    size = read_bytes("c.ckpt", file, sizeof file);
+    for (i = 0; i < 2; i++) memcpy(file + place_of_number(file, "scale", i), &whole[i], 8);        /* so that they could be steps */
+    for (i = 0; i < sizeof changes / sizeof *changes + sizeof renamed / sizeof *renamed; i++) {
+        size_t r = i - sizeof changes / sizeof *changes;
+        const char *words = i < sizeof changes / sizeof *changes ? changes[i].words : renamed[r].words;
+        cnn_net *other = medium(6);
+        choose(other, 2, 1);
+        memcpy(changed, file, size);
+        if (i < sizeof changes / sizeof *changes) memcpy(changed + place_of_number(changed, changes[i].key, changes[i].i), &changes[i].number, 8);
+        else { rename_in(changed, renamed[r].from[1], renamed[r].to[1]); rename_in(changed, renamed[r].from[0], renamed[r].to[0]); }
+        write_bytes("changed.ckpt", changed, size);
+        if (!words) CHECK(cnn_checkpoint_load(other, in_folder("changed.ckpt")) && cnn_checkpoint_save(other, in_folder("c.ckpt")) && read_bytes("c.ckpt", back, sizeof back) == size && !memcmp(back, changed, size),
+                          "%s[%d] = %g does not come back: %s", changes[i].key, (int)changes[i].i, changes[i].number, said(other));
+        else CHECK(!cnn_checkpoint_load(other, in_folder("changed.ckpt")) && strstr(said(other), words), "change %d: %s, not %s", (int)i, said(other), words);
+        cnn_free(other);
+    }
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 /* ---- a backend's memory is reached through upload and download alone ---- */
 
 static void scrambled_upload(void *context, void *to, const void *host, size_t count)
@@ -1897,12 +2165,17 @@ int main(void)
     test_safetensors();
     test_dtypes();
     test_archives();
+    test_archive_numbers();
+    test_archive_edges();
     test_strides();
     test_several_dicts();
+    test_prefixes();
+    test_many_tensors();
     test_open_files();
     test_alignment();
     test_pickles();
     test_torch_files();
+    test_cut_torch_files();
     test_contents();
     test_in_memory();
     test_large();
@@ -1916,6 +2189,7 @@ int main(void)
     test_interrupted();
     test_resume();
     test_checkpoint();
+    test_checkpoint_numbers();
     test_backend();
     test_memory();
     test_metadata();

@@ -409,16 +409,24 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
 {
     static box boxes[MOST];
     static line lines[2 * MOST];
-    int found[MOST][MOST], width, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    int found[MOST][MOST], width, view, height, end = 0, number, drawn = 0, edges = 0, i, k;
+    int name = 5, kind = 0, longest = 0, right = 0, y, number_at, name_at, kind_at, shape_at;
     FILE *file = tmpfile();
     const char *text, *at, *next;
     char expected[300], shape[64];
     memset(found, 0, sizeof found);
     cnn__report_graph(file, net);
     at = text = text_of(file);
-    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %*d %d\">\n%n", &width, &height, &end) == 2 && end, "seed %d: %.200s", (int)seed, at);
+    CHECK(sscanf(at, "<svg class=\"graph\" role=\"img\" width=\"%d\" viewBox=\"0 0 %d %d\">\n%n", &width, &view, &height, &end) == 3 && view == width && end, "seed %d: %.200s", (int)seed, at);
     snprintf(expected, sizeof expected, "<title>The network's graph</title><desc>%d layers from top to bottom, and what each reads</desc>\n", n - 1);
     CHECK(!strncmp(at + end, expected, strlen(expected)), "seed %d: %.200s", (int)seed, at + end);
+    for (i = 0; i < n; i++) {                               /* the longest of each column */
+        int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR;
+        int length = snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
+        if (length > longest) longest = length;
+        if (i && (int)strlen(net->layers[i - 1].name) > name) name = (int)strlen(net->layers[i - 1].name);
+        if (i && (int)strlen(net->layers[i - 1].type) > kind) kind = (int)strlen(net->layers[i - 1].type);
+    }
     for (at += end + (int)strlen(expected), i = 0; i < n; i++) {
         box *b = &boxes[i];
         int flat = all[i].kind == FLATTEN || all[i].kind == LINEAR, learns;
@@ -428,12 +436,13 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         learns = !strncmp(at, " class=\"learns\"", 15);
         CHECK(learns == (all[i].kind == CONV || all[i].kind == LINEAR || all[i].kind == NORM || all[i].kind == PRELU), "seed %d: box %d: %.200s", (int)seed, i, at);
         at = strstr(at, "/><text ");
-        CHECK(at && sscanf(at, "/><text y=\"%*d\"><tspan x=\"%*d\" text-anchor=\"end\">%d</tspan><tspan x=\"%*d\">%n", &number, &end) == 1 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
+        CHECK(at && sscanf(at, "/><text y=\"%d\"><tspan x=\"%d\" text-anchor=\"end\">%d</tspan><tspan x=\"%d\">%n", &y, &number_at, &number, &name_at, &end) == 4 && number == i, "seed %d: box %d: %.200s", (int)seed, i, at);
         at += end;
         snprintf(shape, sizeof shape, flat ? "%d" : "%d x %d x %d", all[i].c, all[i].h, all[i].w);
         snprintf(expected, sizeof expected, "%s</tspan>", i ? names[i] : "input");
         CHECK(!strncmp(at, expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         at = strstr(at, "<tspan");
+        CHECK(at && sscanf(at, "<tspan x=\"%d\"", &kind_at) == 1, "seed %d: box %d", (int)seed, i);
         snprintf(expected, sizeof expected, ">%s</tspan><tspan x=", i ? net->layers[i - 1].type : "");
         CHECK(at && !strncmp(strchr(at, '>'), expected, strlen(expected)), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         at = strstr(at + 1, "<tspan");
@@ -441,6 +450,9 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         next = at ? strstr(at, expected) : NULL;
         CHECK(next && next == strchr(at + 7, ' '), "seed %d: box %d: %.200s, not %s", (int)seed, i, at, expected);
         if (!next) return;
+        sscanf(at, "<tspan x=\"%d\"", &shape_at);         /* a letter takes 7 pixels, and 14 are between the columns */
+        CHECK(b->x == 36 && b->y == 22 * i + 5 && b->height == 16 && y == b->y + 12 && number_at == 28 && name_at == 43 && kind_at == name_at + 7 * name + 14
+              && shape_at == kind_at + 7 * (kind + longest) + 14 && b->x + b->width == shape_at + 21, "seed %d: box %d: texts at %d, %d, %d, %d, %d", (int)seed, i, y, number_at, name_at, kind_at, shape_at);
         at = next + strlen(expected);
         while (edges < 2 * MOST && (next = read_line(at, &lines[edges])) != NULL) at = next, edges++;
     }
@@ -451,6 +463,8 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         CHECK(a->x == b->x && a->width == b->width && a->y + a->height < b->y, "seed %d: boxes %d and %d", (int)seed, i - 1, i);
     }
     CHECK(boxes[n - 1].y + boxes[n - 1].height < height && boxes[0].y >= 0 && boxes[0].x + boxes[0].width < width, "seed %d: boxes without", (int)seed);
+    for (right = boxes[0].x + boxes[0].width, i = 0; i < edges; i++) if (lines[i].lane > right) right = lines[i].lane;
+    CHECK(width == right + 10 && height == 22 * n, "seed %d: %d x %d pixels, but the last line is at %d", (int)seed, width, height, right);
     for (i = 0; i < edges; i++) {
         const line *l = &lines[i];
         int from = box_at(boxes, n, l->x0, l->y0), to = box_at(boxes, n, l->x1, l->y1), straight = l->lane == l->x0;
@@ -458,7 +472,8 @@ static void check_drawing(cnn_net *net, const node *all, int n, const char *cons
         if (from < 0 || to < 0) continue;
         found[from][to]++;
         CHECK(straight ? to == from + 1 && l->y0 == boxes[from].y + boxes[from].height && l->y1 == boxes[to].y
-                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width,
+                       : to > from + 1 && l->x0 == boxes[0].x + boxes[0].width && l->x1 == l->x0 && l->lane > l->x0 && l->lane < width
+                         && l->y0 == boxes[from].y + 11 && l->y1 == boxes[to].y + 5,
               "seed %d: line %d from box %d to %d goes through boxes", (int)seed, i, from, to);
         for (k = 0; k < i; k++)
             CHECK(lines[k].lane != l->lane || lines[k].y1 < l->y0 || l->y1 < lines[k].y0,
@@ -581,7 +596,7 @@ static void test_sentences(void)
 static void test_looks(void)
 {
     cnn_net *net = residual();
-    static float x[2 * 2 * 36], y[2 * 6 * 36], conv[2 * 4 * 36];
+    static float x[2 * 2 * 36], y[2 * 6 * 36], conv[2 * 4 * 36], first[2 * 4 * 36];
     static int labels[2] = { 0, 2 };
     const int order[2] = { 0, 1 };
     FILE *out = tmpfile();
@@ -602,12 +617,14 @@ static void test_looks(void)
     CHECK(net->op_count == 7, "%d operations: conv; conv + relu; conv; add; relu; concat; linear", net->op_count);
     cnn_get(net, "concat7", y, sizeof y / sizeof *y);
     cnn_get(net, "3", conv, sizeof conv / sizeof *conv);
+    cnn_get(net, "0", first, sizeof first / sizeof *first);
     CHECK(y[4 * 36 + 7] == x[7] && y[6 * 36 + 5 * 36 + 3] == x[72 + 36 + 3], "concat: %g, %g", (double)y[4 * 36 + 7], (double)y[6 * 36 + 5 * 36 + 3]);
     out = tmpfile();
     cnn_explain(net, "add5", 1, 2, 3, out);
     text = text_of(out);
-    snprintf(expected, sizeof expected, "layer 5 (add \"add5\"): y = a + b, b from place 1\n  %.6f + ", (double)conv[36 + 2 * 6 + 3]);
-    CHECK(!strncmp(text, expected, strlen(expected)), "explain: %s, not %s", text, expected);
+    snprintf(expected, sizeof expected, "layer 5 (add \"add5\"): y = a + b, b from place 1\n  %.6f + %.6f = %.6f\n", (double)conv[36 + 2 * 6 + 3],
+             (double)first[36 + 2 * 6 + 3], (double)conv[36 + 2 * 6 + 3] + (double)first[36 + 2 * 6 + 3]);
+    CHECK(!strcmp(text, expected), "explain: %s, not %s", text, expected);
     out = tmpfile();
     cnn_explain(net, "concat7", 5, 2, 3, out);
     text = text_of(out);
@@ -650,6 +667,19 @@ static void test_summary(void)
     for (line = text; (end = strchr(line, '\n')) != NULL; line = end + 1)
         CHECK(end - line == (strstr(text, "bytes") + 5 - text) || end[-1] == ')' || end[-1] == '0', "a row of %d columns:\n%s", (int)(end - line), text);
     CHECK(strchr(text, '\n') - text <= 80, "%d columns", (int)(strchr(text, '\n') - text));
+    cnn_free(net);
+    net = cnn_new(1, 2, 2);                                 /* the first name is the longest, and the column as wide */
+    cnn_name(net, "the.longest.of.them");
+    cnn_relu(net);
+    cnn_flatten(net);
+    out = tmpfile();
+    cnn_summary(net, out);
+    text = text_of(out);
+    CHECK(!strcmp(text, "    layer                            output parameters multiply-adds    bytes\n"
+                        " 0  input                         1 x 2 x 2                                16\n"
+                        " 1  the.longest.of.them (relu)    1 x 2 x 2                                16\n"
+                        " 2  0 (flatten)                           4                                16\n"
+                        "    total, for one sample                            0             0       48\n"), "summary:\n%s", text);
     cnn_free(net);
 }
 

@@ -1026,8 +1026,107 @@ static void test_sentences(void)
     cnn_data_free(data);
 }
 
+/* ---- scratch memory: what an operation asks for it uses, and no more ---- */
+
+enum { BEHIND = 4096 };                                     /* bytes behind what was asked for */
+
+static void *patterned(size_t bytes)
+{
+    void *memory = b.alloc(b.context, bytes + BEHIND);
+    memset(memory, 0x5a, bytes + BEHIND);
+    return memory;
+}
+
+/* How many of the bytes asked for lie behind the last that was written; gives the memory back. */
+static size_t unused_of(void *memory, size_t bytes)
+{
+    const unsigned char *at = (const unsigned char *)memory;
+    size_t n = bytes + BEHIND;
+    while (n && at[n - 1] == 0x5a) n--;
+    b.free(b.context, memory);
+    CHECK(n <= bytes, "%s: %d bytes are written behind the %d that were asked for", whose, (int)(n - bytes), (int)bytes);
+    return n < bytes ? bytes - n : 0;
+}
+
+static void check_conv2d_work(const int q[10])              /* batch, channels, side, kernels, their side, stride, padding, groups, activation, pooled */
+{
+    int out = (q[2] + 2 * q[6] - q[4]) / q[5] + 1;
+    size_t images = (size_t)(q[0] * q[1] * q[2] * q[2]), maps = (size_t)(q[0] * q[3] * out * out), kernels = (size_t)(q[3] * q[1] / q[7] * q[4] * q[4]);
+    float *x = (float *)sent(NULL, images * 4), *dx = (float *)sent(NULL, images * 4), *y = (float *)sent(NULL, maps * 4), *dy = (float *)sent(NULL, maps * 4);
+    float *w = (float *)sent(NULL, kernels * 4), *dw = (float *)sent(NULL, kernels * 4), *bias = (float *)sent(NULL, (size_t)q[3] * 4), *db = (float *)sent(NULL, (size_t)q[3] * 4);
+    unsigned char *index = (unsigned char *)sent(NULL, maps);
+    size_t asked, forward, backward, i;
+    cnn_conv2d_shape s;
+    void *work;
+    memset(&s, 0, sizeof s);
+    s.batch = q[0]; s.in_channels = q[1]; s.in_height = s.in_width = q[2]; s.out_channels = q[3]; s.out_height = s.out_width = out;
+    s.kernel_height = s.kernel_width = q[4]; s.stride_height = s.stride_width = q[5]; s.dilation_height = s.dilation_width = 1;
+    s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = q[6]; s.groups = q[7];
+    if (q[8]) s.activation = CNN_RELU;
+    if (q[9]) {
+        s.pool.batch = q[0]; s.pool.channels = q[3]; s.pool.in_height = s.pool.in_width = out; s.pool.out_height = s.pool.out_width = out / 2;
+        s.pool.kernel_height = s.pool.kernel_width = s.pool.stride_height = s.pool.stride_width = 2;
+    }
+    for (i = 0; i < images; i++) x[i] = (float)(i % 7 + 1);
+    for (i = 0; i < kernels; i++) w[i] = (float)(i % 5) - 1.5f;
+    for (i = 0; i < maps; i++) dy[i] = (float)(i % 3 + 1);
+    memset(dw, 0, kernels * 4); memset(bias, 0, (size_t)q[3] * 4); memset(db, 0, (size_t)q[3] * 4);
+    asked = b.conv2d_work(b.context, &s);
+    work = patterned(asked);
+    b.conv2d_forward(b.context, &s, y, index, x, w, bias, work);
+    forward = unused_of(work, asked);
+    work = patterned(asked);
+    b.conv2d_backward(b.context, &s, dx, dw, db, dy, y, index, x, w, work);
+    backward = unused_of(work, asked);
+    CHECK(forward < 64 || backward < 64, "%s: a convolution of %d x %d x %d x %d to %d by %d x %d, stride %d: of %d bytes, %d stay unused", whose, q[0], q[1], q[2], q[2],
+          q[3], q[4], q[4], q[5], (int)asked, (int)(forward < backward ? forward : backward));
+    fetch(NULL, x, 0); fetch(NULL, dx, 0); fetch(NULL, y, 0); fetch(NULL, dy, 0); fetch(NULL, w, 0); fetch(NULL, dw, 0); fetch(NULL, bias, 0); fetch(NULL, db, 0);
+    fetch(NULL, index, 0);
+}
+
+static void check_linear_work(int batch, int in, int out)
+{
+    size_t inputs = (size_t)(batch * in), outputs = (size_t)(batch * out), weights = (size_t)(in * out), asked, forward, backward, i;
+    float *x = (float *)sent(NULL, inputs * 4), *dx = (float *)sent(NULL, inputs * 4), *y = (float *)sent(NULL, outputs * 4);
+    float *w = (float *)sent(NULL, weights * 4), *dw = (float *)sent(NULL, weights * 4), *bias = (float *)sent(NULL, (size_t)out * 4), *db = (float *)sent(NULL, (size_t)out * 4);
+    cnn_linear_shape s;
+    void *work;
+    memset(&s, 0, sizeof s);
+    s.batch = batch; s.in_features = in; s.out_features = out;
+    for (i = 0; i < inputs; i++) x[i] = 1;
+    for (i = 0; i < weights; i++) w[i] = 1;
+    memset(dw, 0, weights * 4); memset(bias, 0, (size_t)out * 4); memset(db, 0, (size_t)out * 4);
+    asked = b.linear_work(b.context, &s);
+    work = patterned(asked);
+    b.linear_forward(b.context, &s, y, x, w, bias, work);
+    forward = unused_of(work, asked);
+    work = patterned(asked);
+    b.linear_backward(b.context, &s, dx, dw, db, y, y, x, w, work);
+    backward = unused_of(work, asked);
+    CHECK(forward < 8000 || backward < 8000, "%s: a linear layer of %d x %d to %d: of %d bytes, %d stay unused", whose, batch, in, out, (int)asked,
+          (int)(forward < backward ? forward : backward));
+    fetch(NULL, x, 0); fetch(NULL, dx, 0); fetch(NULL, y, 0); fetch(NULL, w, 0); fetch(NULL, dw, 0); fetch(NULL, bias, 0); fetch(NULL, db, 0);
+}
+
+static void test_work(void)
+{
+    static const int convolutions[][10] = { { 16, 8, 12, 16, 3, 1, 1, 1, 1, 0 }, { 16, 8, 12, 16, 5, 1, 2, 1, 1, 1 }, { 1, 8, 12, 16, 3, 1, 1, 1, 1, 0 }, { 16, 1, 28, 6, 5, 1, 2, 1, 1, 1 },
+        { 16, 32, 14, 32, 3, 1, 1, 1, 0, 0 }, { 16, 32, 14, 32, 3, 2, 1, 1, 1, 0 }, { 16, 8, 12, 8, 3, 1, 1, 8, 1, 0 }, { 16, 16, 8, 16, 1, 1, 0, 1, 1, 0 }, { 3, 3, 33, 7, 7, 2, 3, 1, 0, 0 } };
+    static const int linears[][3] = { { 64, 9, 1000 }, { 64, 1000, 48 }, { 45, 1000, 48 }, { 128, 400, 120 }, { 17, 33, 65 }, { 9, 1, 1000 }, { 1000, 3, 9 } };
+    const cnn_backend many = b;
+    char sentence[256] = "";
+    size_t i;
+    if (strcmp(b.name, "simd")) return;
+    b.context = b.open(1, sentence, sizeof sentence);       /* of several threads one may find nothing to do */
+    for (i = 0; i < sizeof convolutions / sizeof *convolutions; i++) check_conv2d_work(convolutions[i]);
+    for (i = 0; i < sizeof linears / sizeof *linears; i++) check_linear_work(linears[i][0], linears[i][1], linears[i][2]);
+    b.close(b.context);
+    b = many;
+}
+
 int main(void)
 {
+    on_each(test_work);
     on_each(test_losses);
     on_each(test_nan_loss);
     on_each(test_softmax);

@@ -449,6 +449,55 @@ static void test_floats(void)
     cnn_data_free(data);
 }
 
+/* A normalisation that is folded into its convolution where outputs alone are asked for: its maps are shown all the same. */
+static void test_folded(void)
+{
+    static const row rows[] = {
+        { "input", "", "1 x 6 x 6", "", "" }, { "0", "conv2d", "2 x 6 x 6", "20", "648" }, { "1", "batch_norm2d", "2 x 6 x 6", "4", "72" }, { "2", "relu", "2 x 6 x 6", "", "" },
+        { "3", "max_pool2d", "2 x 3 x 3", "", "" }, { "4", "flatten", "18", "", "" }, { "5", "linear", "3", "57", "54" }, { "total", "", "", "81", "774" } };
+    static const report_case c = { "folded", "", "", NULL, rows, 8, "81", "2 kernels of 1 x 3 x 3, dark is negative, grey 0, bright positive", 2, 3, 3, 1 };
+    static float values[12 * 36];
+    static int labels[12];
+    int i;
+    cnn_net *net = cnn_new(1, 6, 6);
+    cnn_data *data;
+    for (i = 0; i < 12 * 36; i++) values[i] = noise(i);
+    for (i = 0; i < 12; i++) labels[i] = i % 3;
+    data = cnn_data_new(.count = 12, .channels = 1, .height = 6, .width = 6, .classes = 3, .floats = values, .labels = labels);
+    cnn_conv2d(net, .out_channels = 2, .kernel_size = 3, .padding = 1);
+    cnn_batch_norm2d(net, 0);
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    cnn_adam(net, .lr = 0.01f);
+    CHECK(cnn_fit(net, data, data, .epochs = 2, .batch_size = 4), "%s", error_of(net));
+    check_report(net, data, &c);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
+/* Colours in floats, all called 0: the most mistakes are in the matrix's first column. */
+static void test_one_column(void)
+{
+    static const row rows[] = { { "input", "", "3 x 2 x 3", "", "" }, { "0", "flatten", "18", "", "" }, { "1", "linear", "3", "57", "54" }, { "total", "", "", "57", "54" } };
+    static const report_case c = { "one column", "", "", NULL, rows, 4, "57", NULL, 0, 0, 0, 0 };
+    static float values[10 * 18], weight[54], bias[3] = { 1, 0, 0.5f };
+    static int labels[10] = { 0, 1, 1, 1, 1, 1, 2, 2, 2, 0 };
+    int i;
+    cnn_net *net = cnn_new(3, 2, 3);
+    cnn_data *data;
+    for (i = 0; i < 10 * 18; i++) values[i] = noise(i);
+    data = cnn_data_new(.count = 10, .channels = 3, .height = 2, .width = 3, .classes = 3, .floats = values, .labels = labels);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = 3);
+    weight[18] = 1; weight[36] = 4;                         /* a few are called 2 */
+    CHECK(cnn_set(net, "1.weight", weight, 54) && cnn_set(net, "1.bias", bias, 3), "%s", error_of(net));
+    check_report(net, data, &c);
+    cnn_free(net);
+    cnn_data_free(data);
+}
+
 /* Signals: pictures of one row are stretched. With a weight that copies the input no sample is wrong; with one label changed, one. */
 static void test_signals(void)
 {
@@ -558,6 +607,8 @@ int main(void)
     folder_make();
     test_colours();
     test_floats();
+    test_folded();
+    test_one_column();
     test_signals();
     test_flat();
     test_nan();
