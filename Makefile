@@ -24,7 +24,7 @@ NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin
 CUDA_ARCH ?= all-major
 GXX ?= g++
 nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH)
-nvcc_strict := -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage   # errors here, but not in a user's build
+nvcc_strict := -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage,-v   # errors here, but not in a user's build
 shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda/cuda_shim.h -x c++
 nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
 PYTHON ?= python3
@@ -108,13 +108,13 @@ cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kern
 
 build/cuda-compile/cnn_cuda.o: cnn_cuda.cu cnn.h
 	@mkdir -p build/cuda-compile
-	$(NVCC) $(nvcc_flags) $(nvcc_strict) -c $< -o $@
+	$(NVCC) $(nvcc_flags) $(nvcc_strict) -c $< -o $@ 2>build/cuda-compile/log || { grep -v '^ptxas info' build/cuda-compile/log; exit 1; }
 
 build/cuda-compile/test_cuda: test_cuda.c cnn.h tests/test.h build/cuda-compile/cnn_cuda.o
 	$(compile) $< build/cuda-compile/cnn_cuda.o -o $@ $(cudart) $(link)
 
 cuda-compile: $(if $(NVCC),build/cuda-compile/test_cuda)  ## compile the kernels for every major architecture; registers, code size; nothing else linked
-	@$(if $(NVCC),NVCC='$(NVCC)' ARCH='$(filter sm_%,$(CUDA_ARCH))' tests/cuda/cuda_compile.sh build/cuda-compile/cnn_cuda.o,echo '$(nvcc_missing)')
+	@$(if $(NVCC),NVCC='$(NVCC)' ARCH='$(filter sm_%,$(CUDA_ARCH))' tests/cuda/cuda_compile.sh build/cuda-compile/cnn_cuda.o build/cuda-compile/log,echo '$(nvcc_missing)')
 
 build/cuda-plan: tests/cuda/plan.cu tests/cuda/plan.c tests/cuda/plan.h cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h tests/lecture.h examples/networks.h
 	@mkdir -p build

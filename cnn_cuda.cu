@@ -4,7 +4,7 @@
        nvcc -O3 -std=c++17 -arch=native -c cnn_cuda.cu       then link cnn_cuda.o with the program: make CUDA=1 lenet5
        cnn_to(net, "cuda");                                  or, for any example: ./lenet5 --backend cuda
 
-   Only nvcc is needed, of CUDA 11.6 or newer: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough, because it
+   Only nvcc is needed, of CUDA 11.6 or newer: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough: it
    registers its tables with cnn.h before main() begins. There are two:
 
        cuda_naive   one thread for each value, written as the card in cnn.h: read this first
@@ -504,7 +504,7 @@ template <class Job> static __device__ void store_value(const Job &job, size_t a
 }
 
 /* The second launch of a shared sum: a block has 32 values, each with 8 threads that add every 8th part. They load
-   eight parts before they add the first, so that no load waits for another. Then 32 threads add those sums, in order. */
+   eight parts before they add the first, so that no load waits for another. Then 32 threads add the 8 sums. */
 template <class Job> static __global__ void __launch_bounds__(THREADS) add_parts(Job job)
 {
     enum { SHARERS = THREADS / VALUES_A_BLOCK };
@@ -1524,18 +1524,20 @@ static __global__ void __launch_bounds__(THREADS, 2) conv2d_squares(Job job)
     for (int turn = 0; turn < TURNS; turn++) {
         int e = (int)threadIdx.x + turn * THREADS, point = e % Tile::POINTS;
         points[turn] = job.point_of(job.grid.at(first + e / Tile::POINTS), point / Tile::SIDE, point % Tile::SIDE);
+        if (ahead) next[turn].load(job, points[turn], begin);
     }
+    if (weights_ahead) weights.load(job, top, begin);
     for (int c = begin; c < end; c += DEPTH) {
 #pragma unroll
         for (int turn = 0; turn < TURNS; turn++) {
             int e = (int)threadIdx.x + turn * THREADS;
             float v[DEPTH], *to = tile.v + e / Tile::POINTS * DEPTH * Tile::AREA + e % Tile::POINTS;
             if (e >= SQUARES * Tile::POINTS) break;
-            if (!ahead || c == begin) next[turn].load(job, points[turn], c);
+            if (!ahead) next[turn].load(job, points[turn], c);
             next[turn].finish(job, points[turn], c, v);
             for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = as_factor<tf32>(v[i]);
         }
-        if (!weights_ahead || c == begin) weights.load(job, top, c);
+        if (!weights_ahead) weights.load(job, top, c);
         weights.store(&tile);
         __syncthreads();                    /* squares and kernels are there */
 #pragma unroll

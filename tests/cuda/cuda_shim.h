@@ -363,8 +363,9 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
     if (breaks && !strcmp(breaks, kernel)) fault = 700;
     if (recording && !loaded.count(kernel)) { error = 900; return false; }
     loaded.insert(kernel);
-    if (!(n && n <= 1024 && grid.x && grid.y && grid.z && grid.y <= 65535 && grid.z <= 65535)) error = 9;
-    return !error;
+    if (n && n <= 1024 && grid.x && grid.y && grid.z && grid.y <= 65535 && grid.z <= 65535) return true;
+    error = 9;
+    return false;
 }
 
 } /* namespace cuda_shim */

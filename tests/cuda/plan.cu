@@ -13,7 +13,7 @@
    measured: it is a plan, to be held against a profiler. */
 #undef CUDA_LAUNCH
 #define CUDA_LAUNCH(name, kernel, grid, block, stream, ...) ((void)(stream), plan_launch(name, grid, __VA_ARGS__))
-#define cudaMemsetAsync(memory, value, bytes, stream) plan_zero(bytes)
+#define cudaMemsetAsync(memory, value, bytes, stream) ((void)(stream), plan_zero(bytes))
 static void plan_zero(size_t bytes);
 #include "../../cnn_cuda.cu"
 #include "plan.h"
