@@ -38,8 +38,8 @@ if command -v cuobjdump >/dev/null; then
         END { for (name in bytes) printf "%9d %s\n", bytes[name], name; printf "%9d all of them\n", all }' $work/sass | sort -n >$work/sizes
     echo "bytes of machine code, the ten largest kernels:"
     tail -n 11 $work/sizes
-    awk '$1 > 65536 && !/ all of them$/ { bad = 1 } END { exit bad }' $work/sizes
-    ok "a kernel has more than 64 KB of machine code" $?
+    awk '$1 > 131072 && !/ all of them$/ { bad = 1 } END { exit bad }' $work/sizes
+    ok "a kernel has more than 128 KB of machine code" $?
     loads 'add_parts<linear_forward_job>' 8 FADD
     loads 'add_parts<conv2d_du_squares>' 8 FADD
     loads adam_step 4 STG
