@@ -23,7 +23,8 @@ stb_missing := stb_image is not there, so $(stb_programs) are left out; get it w
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= all-major
 GXX ?= g++
-nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH) -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage
+nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH)
+nvcc_strict := -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage,-v   # errors here, but not in a user's build
 shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda/cuda_shim.h -x c++
 nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda
 PYTHON ?= python3
@@ -52,7 +53,7 @@ shim_programs := $(if $(shell command -v $(GXX)),$(cuda_programs:%=build/cuda-on
 test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/walkthrough.sh programs/programs.sh \
     programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
-cuda_targets := cuda-on-cpu cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
+cuda_targets := cuda-on-cpu cuda-plan cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
 .PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
@@ -105,8 +106,23 @@ build/cuda/%: %.c cnn.h $(test_headers) $(wildcard examples/*.h) build/cuda/cnn_
 cuda-on-cpu:  ## make cuda-on-cpu NAME: ./NAME --backend cuda runs the CUDA kernels on the CPU, slowly
 	@:
 
-cuda-compile: $(if $(NVCC),build/cuda/test_cuda)  ## compile the kernels for every major architecture; registers; nothing else linked
-	@$(if $(NVCC),NVCC='$(NVCC)' tests/cuda/cuda_compile.sh build/cuda/cnn_cuda.o,echo '$(nvcc_missing)')
+build/cuda-compile/cnn_cuda.o: cnn_cuda.cu cnn.h
+	@mkdir -p build/cuda-compile
+	$(NVCC) $(nvcc_flags) $(nvcc_strict) -c $< -o $@ 2>build/cuda-compile/log || { grep -v '^ptxas info' build/cuda-compile/log; exit 1; }
+
+build/cuda-compile/test_cuda: test_cuda.c cnn.h tests/test.h build/cuda-compile/cnn_cuda.o
+	$(compile) $< build/cuda-compile/cnn_cuda.o -o $@ $(cudart) $(link)
+
+cuda-compile: $(if $(NVCC),build/cuda-compile/test_cuda)  ## compile the kernels for every major architecture; registers, code size; nothing else linked
+	@$(if $(NVCC),NVCC='$(NVCC)' ARCH='$(filter sm_%,$(CUDA_ARCH))' tests/cuda/cuda_compile.sh build/cuda-compile/cnn_cuda.o build/cuda-compile/log,echo '$(nvcc_missing)')
+
+build/cuda-plan: tests/cuda/plan.cu tests/cuda/plan.c tests/cuda/plan.h cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h tests/lecture.h examples/networks.h
+	@mkdir -p build
+	$(GXX) $(shim_flags) -O1 -c tests/cuda/plan.cu -o build/cuda-plan.o
+	$(compile) tests/cuda/plan.c build/cuda-plan.o -o $@ -lstdc++ $(link)
+
+cuda-plan: build/cuda-plan  ## the launches of a training step of each lecture network, and an estimate of each; needs no GPU
+	@build/cuda-plan
 
 build/cuda-asan/cnn_cuda.o build/cuda-tsan/cnn_cuda.o: cnn_cuda.cu cnn.h tests/cuda/cuda_shim.h
 	@mkdir -p $(@D)

@@ -1,11 +1,11 @@
 /* cnn_cuda.cu - the backend `cuda` of cnn.h: the same table, filled with CUDA kernels.
 
    Do this:
-       nvcc -O3 -arch=native -c cnn_cuda.cu          then link cnn_cuda.o with the program: make CUDA=1 lenet5
-       cnn_to(net, "cuda");                          or, for any example: ./lenet5 --backend cuda
+       nvcc -O3 -std=c++17 -arch=native -c cnn_cuda.cu       then link cnn_cuda.o with the program: make CUDA=1 lenet5
+       cnn_to(net, "cuda");                                  or, for any example: ./lenet5 --backend cuda
 
-   Only nvcc is needed: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough, because it registers its tables
-   with cnn.h before main() begins. There are two:
+   Only nvcc is needed, of CUDA 11.6 or newer: no cuBLAS, cuDNN, cuRAND or Thrust. Linking this file is enough: it
+   registers its tables with cnn.h before main() begins. There are two:
 
        cuda_naive   one thread for each value, written as the card in cnn.h: read this first
        cuda         the same, but kernels with tiles in shared memory where most of the time is spent
@@ -24,18 +24,22 @@
        >>table      the two tables
 
    All sums are in float32, those of losses and batch normalisation in double. Where cnn_allow_tf32 permits it, `cuda`
-   rounds the factors of large convolutions to TF32 and multiplies them on tensor cores. Nothing else uses TF32.
+   rounds the factors of convolutions of 3 x 3 and 5 x 5 with many channels to TF32 and multiplies them on tensor cores.
+   Nothing else uses TF32.
 
    The same file compiles as C++ for a CPU: g++ -include tests/cuda/cuda_shim.h -x c++ cnn_cuda.cu. So it is tested on
    machines without a GPU, and a debugger can step through it: make cuda-on-cpu lenet5. */
 #include "cnn.h"
 
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <tuple>
+#include <functional>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #ifndef CUDA_LAUNCH                         /* the only construct that is not C++; tests/cuda/cuda_shim.h has its own */
@@ -49,22 +53,30 @@ enum { THREADS = 256 };                     /* in every block */
               kept as one message with the kernel's name, which sync returns. With CNN_CUDA_CHECK=1 in the environment
               every launch is waited for, so that the name is certainly the right one.
 
-              Between step_begin and step_end launches are not run but listed, as bytes. At the end of the list it is
-              compared, arguments included, with the lists that were recorded before: if it is equal to one, that
-              list's graph replays all launches at once, else a new graph is recorded. So a graph never runs with stale
+              Between step_begin and step_end launches are not run but listed. At the end of the list it is compared,
+              arguments included, with the lists that came before. The first time a list runs launch by launch, because
+              CUDA may load a kernel only when it first runs, and not while a graph is recorded. The second time it is
+              recorded as a graph, which from then on replays all launches at once. So a graph never runs with stale
               arguments. Lists repeat because what changes from step to step, the counters, is in device memory. A list
               ends with its step, or at a copy to or from the device: such a step is two graphs.
    ============================================================================================ */
-typedef std::vector<unsigned char> call_list;            /* cuda_call, arguments, cuda_call, arguments, ... */
+struct cuda_call {
+    const char *name;
+    std::string same;                       /* kernel, grid and arguments as bytes: equal where the call is the same */
+    std::function<void(cudaStream_t)> run;
+};
+
+typedef std::vector<cuda_call> call_list;
 
 struct cuda_graph {
     call_list list;
-    cudaGraphExec_t run;
+    cudaGraphExec_t run;                    /* NULL: the list came once */
 };
 
 struct cuda_context {
     cudaStream_t stream;
     char sentence[256];                     /* the first thing that went wrong */
+    char refusal[256], told[256];           /* what is too large for a kernel: told once, and then forgotten */
     const char *last;                       /* the kernel launched last */
     bool check;                             /* wait after each kernel */
     bool knows_tf32;                        /* both the device and the compiled code have TF32 */
@@ -73,13 +85,7 @@ struct cuda_context {
     size_t staged;
     bool listing;                           /* between step_begin and step_end */
     call_list list;                         /* launches to come */
-    std::vector<cuda_graph> graphs;         /* at most GRAPHS, the oldest first */
-};
-
-struct cuda_call {                          /* the bytes of its arguments follow, without gaps */
-    const char *name;
-    void (*run)(cudaStream_t stream, const char *name, const unsigned char *arguments);
-    size_t size;                            /* of the arguments */
+    std::vector<cuda_graph> graphs;         /* at most GRAPHS; the one used last is at the end */
 };
 
 enum { SCRATCH = 1024, STAGING = 1 << 20, GRAPHS = 8 };
@@ -92,49 +98,33 @@ static void note(cuda_context *c, const char *name, cudaError_t error, const cha
     snprintf(c->sentence, sizeof c->sentence, "%s%s: %s", name, or_before, cudaGetErrorString(error));
 }
 
-template <class T> static void put(call_list *list, const T &value)
+static void wait(cuda_context *c)           /* what went wrong in a kernel shows itself when somebody waits for it */
 {
-    const unsigned char *from = (const unsigned char *)&value;
-    list->insert(list->end(), from, from + sizeof value);
+    note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
 }
 
-template <class T> static T take(const unsigned char **from)
+static void run_calls(cuda_context *c)
 {
-    T value;
-    memcpy((void *)&value, *from, sizeof value);
-    *from += sizeof value;
-    return value;
-}
-
-static void run_calls(cuda_context *c, bool recording)
-{
-    const unsigned char *at = c->list.data(), *end = at + c->list.size();
-    while (at != end && !c->sentence[0]) {
-        cuda_call call = take<cuda_call>(&at);
-        call.run(c->stream, call.name, at);
-        at += call.size;
+    for (const cuda_call &call : c->list) {
+        if (c->sentence[0]) return;
+        call.run(c->stream);
         c->last = call.name;
+        note(c, call.name, cudaGetLastError(), c->check ? "" : " or a kernel before it");
         if (c->check) note(c, call.name, cudaStreamSynchronize(c->stream));
-        note(c, call.name, cudaGetLastError(), recording ? "" : " or a kernel before it");
     }
 }
 
-static void run_or_list(cuda_context *c)    /* for the call at the end of the list */
+template <class T> static void add_bytes(std::string *to, const T &value)
 {
-    if (c->listing) return;
-    run_calls(c, false);
-    c->list.clear();
+    to->append((const char *)&value, sizeof value);
 }
 
-template <class... Parameters>
-static void run_kernel(cudaStream_t stream, const char *name, const unsigned char *at)
+static void run_or_list(cuda_context *c, const cuda_call &call)
 {
-    typedef void (*kernel_of)(Parameters...);
-    kernel_of kernel = take<kernel_of>(&at);
-    dim3 grid = take<dim3>(&at);
-    std::tuple<Parameters...> arguments{ take<Parameters>(&at)... };       /* braces: evaluated from first to last */
-    std::apply([=](const Parameters &...each) { CUDA_LAUNCH(name, kernel, grid, THREADS, stream, each...); },
-               arguments);
+    c->list.push_back(call);
+    if (c->listing) return;
+    run_calls(c);
+    c->list.clear();
 }
 
 /* LAUNCH(context, kernel, grid, arguments...) runs kernel in blocks of THREADS threads */
@@ -144,57 +134,66 @@ template <class... Parameters, class... Arguments>
 static void launch(cuda_context *c, const char *name, void (*kernel)(Parameters...), dim3 grid,
                    const Arguments &...arguments)
 {
-    cuda_call call = { name, run_kernel<Parameters...>, ((sizeof kernel + sizeof grid) + ... + sizeof(Parameters)) };
-    put(&c->list, call);
-    put(&c->list, kernel);
-    put(&c->list, grid);
-    (put<Parameters>(&c->list, arguments), ...);
-    run_or_list(c);
+    cuda_call call = { name, "", [=](cudaStream_t stream) {
+                           CUDA_LAUNCH(name, kernel, grid, THREADS, stream, arguments...);
+                       } };
+    add_bytes(&call.same, kernel);
+    add_bytes(&call.same, grid);
+    (add_bytes<Parameters>(&call.same, arguments), ...);
+    run_or_list(c, call);
 }
 
 static dim3 threads_for(size_t n) { return dim3((unsigned)((n + THREADS - 1) / THREADS)); }
 
 static __device__ size_t thread_index() { return (size_t)blockIdx.x * THREADS + threadIdx.x; }
 
-static void forget_oldest_graph(cuda_context *c)
+static void forget(cuda_context *c, cuda_graph *graph)
 {
     cudaStreamSynchronize(c->stream);
-    cudaGraphExecDestroy(c->graphs[0].run);
-    c->graphs.erase(c->graphs.begin());
+    if (graph->run) cudaGraphExecDestroy(graph->run);
 }
 
-static void record(cuda_context *c)         /* the list becomes the newest graph */
+static cudaGraphExec_t record(cuda_context *c)             /* the list as a graph */
 {
     cudaGraph_t graph;
     cudaGraphExec_t run = NULL;
     cudaError_t error = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
     if (error == cudaSuccess) {
-        run_calls(c, true);
+        run_calls(c);
         error = cudaStreamEndCapture(c->stream, &graph);
     }
     if (error == cudaSuccess) {
-        if (!c->sentence[0]) error = cudaGraphInstantiate(&run, graph, 0);
+        if (!c->sentence[0]) error = cudaGraphInstantiateWithFlags(&run, graph, 0);
         cudaGraphDestroy(graph);
     }
     note(c, "recording a step", error);
-    if (c->sentence[0]) return;
-    if (c->graphs.size() == GRAPHS) forget_oldest_graph(c);
-    c->graphs.push_back(cuda_graph{ c->list, run });
+    return run;
 }
+
+static bool operator==(const cuda_call &a, const cuda_call &b) { return a.same == b.same; }
 
 static void run_list(cuda_context *c)
 {
     size_t i = 0;
     if (c->list.empty()) return;
-    while (i < c->graphs.size() && c->graphs[i].list != c->list) i++;
-    if (i == c->graphs.size() && !c->sentence[0]) {
-        record(c);
-        i = c->graphs.size() - 1;
+    if (c->sentence[0]) { c->list.clear(); return; }       /* the results are lost, and the first error is the cause */
+    while (i < c->graphs.size() && !(c->graphs[i].list == c->list)) i++;
+    bool known = i < c->graphs.size();
+    if (known) std::rotate(c->graphs.begin() + (long)i, c->graphs.begin() + (long)i + 1, c->graphs.end());
+    else {
+        if (c->graphs.size() == GRAPHS) {
+            forget(c, &c->graphs[0]);
+            c->graphs.erase(c->graphs.begin());
+        }
+        c->graphs.push_back(cuda_graph{ c->list, NULL });
     }
+    cuda_graph *graph = &c->graphs.back();
+    if (!known) run_calls(c);
+    else if (!graph->run) graph->run = record(c);
     c->list.clear();
-    if (c->sentence[0]) return;             /* the results are lost already, and the first error is the cause */
+    if (!graph->run) return;
     c->last = "a recorded step";
-    note(c, c->last, cudaGraphLaunch(c->graphs[i].run, c->stream));
+    note(c, c->last, cudaGraphLaunch(graph->run, c->stream));
 }
 
 static void cuda_step_begin(void *context)
@@ -213,8 +212,11 @@ static const char *cuda_sync(void *context)
 {
     cuda_context *c = of(context);
     run_list(c);
-    note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
-    return c->sentence[0] ? c->sentence : NULL;
+    wait(c);
+    if (c->sentence[0]) return c->sentence;
+    memcpy(c->told, c->refusal, sizeof c->told);
+    c->refusal[0] = 0;
+    return c->told[0] ? c->told : NULL;
 }
 
 /* ---- memory ---- */
@@ -237,50 +239,40 @@ static void cuda_free(void *context, void *memory)
 static void cuda_upload(void *context, void *to, const void *host, size_t bytes)
 {
     cuda_context *c = of(context);
+    bool large = bytes > STAGING;
     run_list(c);
-    if (bytes > STAGING) {
-        note(c, "upload", cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream));
-        note(c, "upload", cudaStreamSynchronize(c->stream));
-        return;
-    }
-    if (c->staged + bytes > STAGING) {      /* full: waits until all has been copied, then starts from the front */
-        note(c, "upload", cudaStreamSynchronize(c->stream));
+    if (large || c->staged + bytes > STAGING) {            /* full: goes on at the front when all has been copied */
+        wait(c);
         c->staged = 0;
     }
-    memcpy(c->staging + c->staged, host, bytes);
-    note(c, "upload", cudaMemcpyAsync(to, c->staging + c->staged, bytes, cudaMemcpyHostToDevice, c->stream));
-    c->staged += bytes;
+    if (!large) host = memcpy(c->staging + c->staged, host, bytes);
+    note(c, "upload", cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, c->stream));
+    if (large) note(c, "upload", cudaStreamSynchronize(c->stream));
+    else c->staged += bytes;
 }
 
 static void cuda_download(void *context, void *host, const void *from, size_t bytes)
 {
     cuda_context *c = of(context);
     run_list(c);
+    wait(c);                                /* first, so that a kernel's error is not called the copy's */
     note(c, "download", cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, c->stream));
-    note(c, c->last, cudaStreamSynchronize(c->stream), " or a kernel before it");
+    note(c, "download", cudaStreamSynchronize(c->stream));
     if (c->sentence[0]) memset(host, 0, bytes);            /* not uninitialised memory */
-}
-
-static void run_zero(cudaStream_t stream, const char *, const unsigned char *at)
-{
-    void *memory = take<void *>(&at);
-    cudaMemsetAsync(memory, 0, take<size_t>(&at), stream);
 }
 
 static void cuda_zero(void *context, void *memory, size_t bytes)
 {
-    cuda_context *c = of(context);
-    cuda_call call = { "zero", run_zero, sizeof memory + sizeof bytes };
-    put(&c->list, call);
-    put(&c->list, memory);
-    put(&c->list, bytes);
-    run_or_list(c);
+    cuda_call call = { "zero", "", [=](cudaStream_t stream) { cudaMemsetAsync(memory, 0, bytes, stream); } };
+    add_bytes(&call.same, memory);
+    add_bytes(&call.same, bytes);
+    run_or_list(of(context), call);
 }
 
 static void cuda_close(void *context)
 {
     cuda_context *c = of(context);
-    while (!c->graphs.empty()) forget_oldest_graph(c);
+    for (cuda_graph &graph : c->graphs) forget(c, &graph);
     cudaStreamSynchronize(c->stream);
     cudaFree(c->scratch);
     cudaFreeHost(c->staging);
@@ -300,6 +292,8 @@ static void *cuda_open(int, char *sentence, size_t room)
 {
     cuda_context *c = new cuda_context();
     int devices = 0;
+    c->last = "the start";
+    cudaGetLastError();                     /* an earlier one is not this context's */
     cudaError_t error = cudaGetDeviceCount(&devices);
     const char *what = "there is no NVIDIA driver or device";
     if (error == cudaSuccess) {
@@ -321,6 +315,7 @@ static void *cuda_open(int, char *sentence, size_t room)
     snprintf(sentence, room, "%s; CUDA says: %s", what, c->sentence[0] ? c->sentence : cudaGetErrorString(error));
     if (c->stream) cuda_close(c);
     else delete c;
+    cudaGetLastError();
     return NULL;
 }
 
@@ -356,12 +351,12 @@ static __device__ float unit(unsigned word) { return (float)(word >> 8) * (1.0f 
                1. A block of threads computes a tile of M x N results. For TILE_K values of k at a time it copies the
                   values of A and B that it needs into shared memory, where many threads read each of them.
                2. Each thread computes TM x 4 results in registers: it reads TM + 4 values for TM * 4 products.
-               3. While a tile is multiplied, the values of the next one are loaded into registers. The parts of their
-                  addresses that depend only on the column, or only on the step of TILE_K, are computed once.
-               4. Where k is long and the tiles are few, a sum is split among blocks; sum_parts adds the parts in order.
-               5. Convolutions with many channels, if TF32 is allowed: the same tiles on tensor cores.
+               3. While a tile is multiplied, the values of the next one are on their way into registers: they are first
+                  used when they are stored. The parts of their addresses that depend only on the column, or only on the
+                  step of TILE_K, are computed once.
+               4. Where k is long and the tiles are few, blocks share a sum; add_parts adds their parts in order.
    ============================================================================================ */
-enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
+enum { TILE_K = 16, ENOUGH_BLOCKS = 256 };
 
 /* a(m, step, k) and b(column, step, k) are the values of A and B. Finding one in an image takes divisions and checks,
    so what many values share is computed before: `column`, for the columns of B that a thread copies during the whole
@@ -370,12 +365,15 @@ enum { TILE_K = 16, ENOUGH_BLOCKS = 256, SHORTEST_SPLIT = 256 };
 struct product_job {
     int m, n, k;                            /* of one group */
     int groups, splits, share;              /* each split sums `share` values of k */
-    bool narrow;                            /* tiles of 32 x 32, as there are at most 32 columns */
+    float *parts;                           /* (split, group, m, n): where the sum is split */
 
     typedef int column;                     /* of a matrix in memory: nothing to compute */
     struct step {};
+    typedef float raw;                      /* a value of A as it is loaded, and as it is multiplied */
     __device__ column column_of(int, int n_) const { return n_; }
     __device__ step step_of(int, const column &, int) const { return step(); }
+    __device__ float finished(raw a) const { return a; }
+    __host__ __device__ size_t values() const { return (size_t)groups * m * n; }
 };
 
 /* n / d for 0 <= n < 2^31 by one multiplication (Granlund, Montgomery 1994): GPUs have no instruction for division */
@@ -405,14 +403,6 @@ template <int size, bool along_k> static __device__ __forceinline__ void place(i
     *k = along_k ? t % TILE_K : t / size + i * (THREADS / size);
 }
 
-/* Stores four neighbouring results of a row; a job may have its own */
-template <class Job>
-static __device__ __forceinline__ void store_four(const Job &job, int group, int split, int m, int n, const float *sum)
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++) if (n + i < job.n) job.store(group, split, m, n + i, sum[i]);
-}
-
 template <int N, class Job>
 static __device__ __forceinline__ void find_columns(const Job &job, int group, int left, typename Job::column *columns)
 {
@@ -427,14 +417,14 @@ static __device__ __forceinline__ void find_columns(const Job &job, int group, i
 /* Loads the thread's values of the next tile, zeros beyond the matrices' end */
 template <int M, int N, class Job>
 static __device__ __forceinline__ void fetch(const Job &job, int group, const typename Job::column *columns, int top,
-                                             int left, int from, int end, float *a, float *b)
+                                             int left, int from, int end, typename Job::raw *a, float *b)
 {
     int at, k;
     const typename Job::step step = job.step_of(group, columns[0], from + (int)threadIdx.x % TILE_K);
 #pragma unroll
     for (int i = 0; i < M * TILE_K / THREADS; i++) {
         place<M, Job::a_along_k>(i, &at, &k);
-        a[i] = top + at < job.m && from + k < end ? job.a(top + at, step, from + k) : 0;
+        a[i] = top + at < job.m && from + k < end ? job.a(top + at, step, from + k) : typename Job::raw();
     }
 #pragma unroll
     for (int i = 0; i < N * TILE_K / THREADS; i++) {
@@ -444,19 +434,24 @@ static __device__ __forceinline__ void fetch(const Job &job, int group, const ty
 }
 
 template <int M, int N, int TM, class Job>
-static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4], float (*b)[N + 4])
+static __device__ __forceinline__ void product(const Job &job, int z, float (*a)[M + 4], float (*b)[N + 4])
 {
-    int group = (int)blockIdx.z / job.splits, split = (int)blockIdx.z % job.splits;
+    int group = z / job.splits, split = z % job.splits;
     int top = (int)blockIdx.y * M, left = (int)blockIdx.x * N;
     int row = (int)threadIdx.x / (N / 4) * TM, column = (int)threadIdx.x % (N / 4) * 4;
     int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
-    float sum[TM][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
+    float sum[TM][4] = {}, next_b[N * TILE_K / THREADS];
+    if (top >= job.m || left >= job.n) return;             /* a launch of two products has the larger one's grid */
+    typename Job::raw next_a[M * TILE_K / THREADS];
     typename Job::column columns[N * TILE_K / THREADS];
     find_columns<N>(job, group, left, columns);
     fetch<M, N>(job, group, columns, top, left, begin, end, next_a, next_b);
     for (int from = begin; from < end; from += TILE_K) {
 #pragma unroll
-        for (int i = 0; i < M * TILE_K / THREADS; i++) { place<M, Job::a_along_k>(i, &at, &k); a[k][at] = next_a[i]; }
+        for (int i = 0; i < M * TILE_K / THREADS; i++) {
+            place<M, Job::a_along_k>(i, &at, &k);
+            a[k][at] = job.finished(next_a[i]);
+        }
 #pragma unroll
         for (int i = 0; i < N * TILE_K / THREADS; i++) { place<N, Job::b_along_k>(i, &at, &k); b[k][at] = next_b[i]; }
         __syncthreads();                    /* the tile is there */
@@ -472,183 +467,157 @@ static __device__ __forceinline__ void product(const Job &job, float (*a)[M + 4]
         __syncthreads();                    /* nobody reads it any more */
     }
 #pragma unroll
-    for (int i = 0; i < TM; i++)
-        if (top + row + i < job.m) store_four(job, group, split, top + row + i, left + column, sum[i]);
-}
-
-/* ---- the same in TF32, on tensor cores ----
-
-   TF32 is float32 with 10 bits of mantissa in place of 23: each factor has a relative error of up to 2^-11. Products
-   and sums stay float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds some values of
-   the three matrices. */
-
-#ifndef CUDA_MMA_TF32                       /* PTX is not C++; tests/cuda/cuda_shim.h has its own, lane by lane */
-#define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
-#define CUDA_MMA_TF32(d, a, b)                                                                                   \
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "                                           \
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-#endif
-
-static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the nearest, halves away from zero */
-{
-    unsigned bits;
-    CUDA_TO_TF32(bits, x);
-    return bits;
-}
-
-static __device__ __forceinline__ float float_of(unsigned bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
-static __device__ __forceinline__ unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, sizeof x); return bits; }
-
-template <bool tf32>
-static __device__ __forceinline__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
-
-/* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
-       a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
-static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2])
-{
-    CUDA_MMA_TF32(d, a, b);
-}
-
-/* Where in shared memory a tile has its value (at, k). A warp reads 8 of `at` times 4 of k at once, and as 20 at + k or
-   8 k + at they lie in 32 different banks. */
-template <int size, bool along_k> static __device__ __forceinline__ int spot(int at, int k)
-{
-    return along_k ? at * (TILE_K + 4) + k : k * (size + 8) + at;
-}
-
-static __device__ constexpr int spots(int size, bool along_k)
-{
-    return along_k ? size * (TILE_K + 4) : TILE_K * (size + 8);
-}
-
-/* A lane has columns 2 t and 2 t + 1 of each D, but a job needs four in a row (a window of pooling). So of 16 columns,
-   those two of D 0 and those two of D 1 are the columns 4 t ... 4 t + 3: column 4 t + 2 j + e of the tile is column
-   2 t + e of D j. */
-static __device__ __forceinline__ int column_of_d(int column)
-{
-    return column / 16 * 16 + column % 4 / 2 * 8 + column % 16 / 4 * 2 + column % 2;
-}
-
-/* The 8 warps lie side by side, each with 16 columns of up to 32 rows. */
-template <int M, int N, class Job>
-static __device__ __forceinline__ void product_tf32(const Job &job, unsigned *a, unsigned *b)
-{
-    enum { ROWS = M < 32 ? 1 : 2, ACROSS = N / 16 };       /* of D in a warp; warps next to each other */
-    int group = (int)blockIdx.z / job.splits, split = (int)blockIdx.z % job.splits;
-    int top = (int)blockIdx.y * M, left = (int)blockIdx.x * N;
-    int warp = (int)threadIdx.x / 32, g = (int)threadIdx.x % 32 / 4, t = (int)threadIdx.x % 4;
-    int row = warp / ACROSS * 16 * ROWS + g, column = warp % ACROSS * 16;
-    int begin = split * job.share, end = min(begin + job.share, job.k), at, k;
-    float sum[ROWS][2][4] = {}, next_a[M * TILE_K / THREADS], next_b[N * TILE_K / THREADS];
-    typename Job::column columns[N * TILE_K / THREADS];
-    find_columns<N>(job, group, left, columns);
-    fetch<M, N>(job, group, columns, top, left, begin, end, next_a, next_b);
-    for (int from = begin; from < end; from += TILE_K) {
+    for (int i = 0; i < TM; i++) {
+        int m = top + row + i;
+        float *part = job.parts + (((size_t)split * job.groups + group) * job.m + m) * job.n;
+        if (m >= job.m) break;
 #pragma unroll
-        for (int i = 0; i < M * TILE_K / THREADS; i++) {
-            place<M, Job::a_along_k>(i, &at, &k);
-            a[spot<M, Job::a_along_k>(at, k)] = to_tf32(next_a[i]);
+        for (int j = 0; j < 4; j++) {
+            int n = left + column + j;
+            if (n >= job.n) break;
+            if (job.splits > 1) part[n] = sum[i][j];
+            else job.store(group, m, n, sum[i][j]);
+        }
+    }
+}
+
+/* ---- long sums ---- */
+
+struct shares { int count, each; };
+
+/* Where a sum is long and the tiles are only `blocks`, it is shared among more of them: in whole steps, and no share
+   shorter than `shortest`. The sizes alone decide, not the device, so that the order of a sum, and every bit of it, is
+   the same everywhere. */
+static shares share_sum(size_t blocks, int length, int shortest, int step)
+{
+    int wanted = std::min((int)((ENOUGH_BLOCKS + blocks - 1) / blocks), length / shortest);
+    if (wanted < 2) return { 1, length };
+    int each = std::max(length / wanted / step * step, shortest);
+    return { (length + each - 1) / each, each };
+}
+
+enum { VALUES_A_BLOCK = 32, PARTS_AT_ONCE = 8 };
+
+template <class Job> static __device__ void store_value(const Job &job, size_t at, float sum)
+{
+    job.store((int)(at / job.n / job.m), (int)(at / job.n % job.m), (int)(at % job.n), sum);
+}
+
+/* The second launch of a shared sum: a block has 32 values, each with 8 threads that add every 8th part. They load
+   eight parts before they add the first, so that no load waits for another. Then 32 threads add the 8 sums. */
+template <class Job> static __global__ void __launch_bounds__(THREADS) add_parts(Job job)
+{
+    enum { SHARERS = THREADS / VALUES_A_BLOCK };
+    __shared__ float sums[THREADS];
+    size_t count = job.values(), at = (size_t)blockIdx.x * VALUES_A_BLOCK + threadIdx.x % VALUES_A_BLOCK;
+    float sum = 0, part[PARTS_AT_ONCE];
+    int first = at < count ? (int)threadIdx.x / VALUES_A_BLOCK : job.splits;
+    for (; first < job.splits; first += SHARERS * PARTS_AT_ONCE) {
+#pragma unroll
+        for (int i = 0; i < PARTS_AT_ONCE; i++) {
+            int split = first + i * SHARERS;
+            part[i] = split < job.splits ? job.parts[split * count + at] : 0;
         }
 #pragma unroll
-        for (int i = 0; i < N * TILE_K / THREADS; i++) {
-            place<N, Job::b_along_k>(i, &at, &k);
-            b[spot<N, Job::b_along_k>(column_of_d(at), k)] = to_tf32(next_b[i]);
-        }
-        __syncthreads();                    /* the tile is there, rounded */
-        if (from + TILE_K < end) fetch<M, N>(job, group, columns, top, left, from + TILE_K, end, next_a, next_b);
-#pragma unroll
-        for (k = 0; k < TILE_K; k += 8) {
-            unsigned u[ROWS][4], v[2][2];
-            for (int i = 0; i < ROWS; i++)
-                for (int r = 0; r < 4; r++)
-                    u[i][r] = a[spot<M, Job::a_along_k>(row + 16 * i + 8 * (r % 2), k + t + 4 * (r / 2))];
-            for (int j = 0; j < 2; j++)
-                for (int r = 0; r < 2; r++) v[j][r] = b[spot<N, Job::b_along_k>(column + 8 * j + g, k + t + 4 * r)];
-            for (int i = 0; i < ROWS; i++)
-                for (int j = 0; j < 2; j++) mma_tf32(sum[i][j], u[i], v[j]);
-        }
-        __syncthreads();                    /* no warp reads it any more */
+        for (int i = 0; i < PARTS_AT_ONCE; i++) sum += part[i];
     }
+    sums[threadIdx.x] = sum;
+    __syncthreads();                        /* all have added their share */
+    if (threadIdx.x >= VALUES_A_BLOCK || at >= count) return;
+    for (int i = (int)threadIdx.x + VALUES_A_BLOCK; i < THREADS; i += VALUES_A_BLOCK) sum += sums[i];
+    store_value(job, at, sum);
+}
+
+template <class Job> static void launch_add_parts(cuda_context *c, const Job &job)
+{
+    launch(c, "add_parts", add_parts<Job>, dim3((unsigned)((job.values() + VALUES_A_BLOCK - 1) / VALUES_A_BLOCK)), job);
+}
+
+/* The same within a block: PARTS groups of threads have N sums each. Halves are added until the first group has all,
+   always in the same order. `room` is shared memory that nobody reads any more. */
+template <int PARTS, int N, int ROOM> static __device__ __forceinline__ void add_groups(float *sum, float *room)
+{
+    enum { MEMBERS = THREADS / PARTS, AT_ONCE = ROOM / THREADS };
+    int t = (int)threadIdx.x;
+#pragma unroll 1
+    for (int half = THREADS / 2; half >= MEMBERS; half /= 2) {
 #pragma unroll
-    for (int i = 0; i < 2 * ROWS; i++) {    /* rows g and g + 8 of each D */
-        int m = top + row + 8 * i, d = i % 2 * 2;
-        const float four[4] = { sum[i / 2][0][d], sum[i / 2][0][d + 1], sum[i / 2][1][d], sum[i / 2][1][d + 1] };
-        if (m < job.m) store_four(job, group, split, m, left + column + 4 * t, four);
+        for (int first = 0; first < N; first += AT_ONCE) {
+            for (int i = first; i < N && i < first + AT_ONCE; i++) room[(i - first) * THREADS + t] = sum[i];
+            __syncthreads();                /* all have written */
+            for (int i = first; t < half && i < N && i < first + AT_ONCE; i++)
+                sum[i] += room[(i - first) * THREADS + t + half];
+            __syncthreads();                /* before room is used again */
+        }
     }
 }
 
-#define PRODUCT_KERNEL(name, Job, M, N, TM)                                       \
-    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
-    {                                                                             \
-        __shared__ float a[TILE_K][M + 4], b[TILE_K][N + 4];                      \
-        product<M, N, TM>(job, a, b);                                             \
-    }
+/* ---- kernels by the size of their tiles ----
 
-#define PRODUCT_KERNEL_TF32(name, Job, M, N)                                      \
-    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
-    {                                                                             \
-        __shared__ unsigned a[spots(M, Job::a_along_k)], b[spots(N, Job::b_along_k)];      \
-        if (KNOWS_TF32) product_tf32<M, N>(job, a, b);                            \
-    }
+   Each family of kernels has a table, one line a tile. Of those for a size of convolution kernel, the one is taken that
+   reads shared memory least often, zeros at the edge of the tiles included. */
+template <class Job> struct choice {
+    void (*run)(Job);
+    int kernel_size, rows, columns;         /* 0: any; of the tile */
+    int squares;                            /* of 8 x 8 pixels, see there */
+    float reads;                            /* for one product */
+    bool tf32;
+};
 
-/* Three shapes of tile, for products with up to 16, up to 32, and more rows */
-#define PRODUCT_KERNELS(name, Job)                                                \
-    PRODUCT_KERNEL(name##_16x128, Job, 16, 128, 2)                                \
-    PRODUCT_KERNEL(name##_32x128, Job, 32, 128, 4)                                \
-    PRODUCT_KERNEL(name##_64x64, Job, 64, 64, 4)
+static int tiles_of(int n, int size) { return (n + size - 1) / size; }
 
-#define PRODUCT_KERNELS_TF32(name, Job)                                           \
-    PRODUCT_KERNEL_TF32(name##_16x128, Job, 16, 128)                              \
-    PRODUCT_KERNEL_TF32(name##_32x128, Job, 32, 128)                              \
-    PRODUCT_KERNEL_TF32(name##_64x64, Job, 64, 64)
-
-#define LAUNCH_PRODUCT(c, name, job)                                              \
-    do {                                                                          \
-        if ((job).m <= 16) LAUNCH(c, name##_16x128, tiles(job), job);             \
-        else if ((job).m <= 32) LAUNCH(c, name##_32x128, tiles(job), job);        \
-        else LAUNCH(c, name##_64x64, tiles(job), job);                            \
-    } while (0)
-
-static dim3 tiles(const product_job &job)
+template <class Job, size_t N>
+static const choice<Job> &choose(const choice<Job> (&all)[N], int kernel_size, int rows, int columns, bool tf32)
 {
-    int tile_m = job.narrow ? 32 : job.m <= 16 ? 16 : job.m <= 32 ? 32 : 64;
-    int tile_n = job.narrow ? 32 : job.m <= 32 ? 128 : 64;
-    return dim3((unsigned)((job.n + tile_n - 1) / tile_n), (unsigned)((job.m + tile_m - 1) / tile_m),
+    const choice<Job> *best = NULL;
+    double least = 0;
+    for (const choice<Job> &each : all) {
+        double reads = (double)tiles_of(rows, each.rows) * each.rows * tiles_of(columns, each.columns) * each.columns
+                     * each.reads;
+        if (each.kernel_size != kernel_size || each.tf32 != tf32 || (best && reads > least)) continue;
+        best = &each;
+        least = reads;
+    }
+    return *best;
+}
+
+template <int M, int N, int TM, class Job>
+static __global__ void __launch_bounds__(THREADS, 2) product_kernel(Job job)
+{
+    __shared__ float a[TILE_K][M + 4], b[TILE_K][N + 4];
+    product<M, N, TM>(job, (int)blockIdx.z, a, b);
+}
+
+template <class Job> static const choice<Job> &product_for(const Job &job)
+{
+    static const choice<Job> all[] = { { product_kernel<16, 128, 2, Job>, 0, 16, 128, 0, 0.75f, false },
+                                       { product_kernel<64, 64, 4, Job>, 0, 64, 64, 0, 0.5f, false } };
+    return choose(all, 0, job.m, job.n, false);
+}
+
+static dim3 blocks_of(const product_job &job, int rows, int columns)
+{
+    return dim3((unsigned)tiles_of(job.n, columns), (unsigned)tiles_of(job.m, rows),
                 (unsigned)(job.groups * job.splits));
 }
 
-/* The sizes alone decide, not the device, so that the order of a sum, and every bit of it, is the same everywhere. */
-static void split(product_job *job)
+static void split(product_job *job, int rows, int columns)             /* between tiles of this size, if they are few */
 {
-    dim3 grid;
     job->splits = 1;
-    job->share = job->k;
-    grid = tiles(*job);
-    size_t blocks = (size_t)grid.x * grid.y * grid.z;
-    int most = (job->k + SHORTEST_SPLIT - 1) / SHORTEST_SPLIT;
-    if (blocks >= ENOUGH_BLOCKS || most < 2) return;
-    job->splits = (int)((ENOUGH_BLOCKS + blocks - 1) / blocks);
-    if (job->splits > most) job->splits = most;
-    job->share = (job->k + job->splits - 1) / job->splits;
-    job->splits = (job->k + job->share - 1) / job->share;
+    dim3 grid = blocks_of(*job, rows, columns);
+    shares of = share_sum((size_t)grid.x * grid.y * grid.z, job->k, 256, TILE_K);
+    job->splits = of.count;
+    job->share = of.each;
 }
 
-static size_t product_parts(const product_job &job) { return (size_t)job.splits * job.groups * job.m * job.n; }
+template <class Job> static void split(Job *job) { split(job, product_for(*job).rows, product_for(*job).columns); }
 
-/* One thread for each value: adds its parts, in order of k */
-static __device__ float sum_parts(const float *parts, size_t i, size_t count, int splits)
-{
-    float sum = 0;
-    for (int split = 0; split < splits; split++) sum += parts[split * count + i];
-    return sum;
-}
+static size_t parts_of(const product_job &job) { return job.splits > 1 ? job.splits * job.values() : 0; }
 
-static __global__ void add_parts(float *y, const float *parts, size_t count, int splits)
+template <class Job> static void launch_product(cuda_context *c, const char *name, const Job &job)
 {
-    size_t at = thread_index();
-    if (at < count) y[at] = sum_parts(parts, at, count, splits);
+    const choice<Job> &kernel = product_for(job);
+    launch(c, name, kernel.run, blocks_of(job, kernel.rows, kernel.columns), job);
 }
 
 /* The sum of a block's values, for all its threads: halves are added until one is left, always in the same order */
@@ -689,6 +658,14 @@ static __device__ int border(int i, int n, cnn_padding_mode mode)
     }
 }
 
+/* z(row, column) of a map, or NULL for a zero */
+static __device__ __forceinline__ const float *z_at(const cnn_conv2d_shape &s, const float *map, int row, int column)
+{
+    row = border(row, s.in_height, s.padding_mode);
+    column = border(column, s.in_width, s.padding_mode);
+    return row < 0 || column < 0 ? NULL : map + (size_t)row * s.in_width + column;
+}
+
 /* --------------------------------------------------------------------------------------------
    Activation (6.3): y = tau(x), and tau' written with y. GELU, whose slope needs x, is never fused.
    -------------------------------------------------------------------------------------------- */
@@ -712,6 +689,17 @@ static __device__ float activation_slope(cnn_activation tau, float slope, float 
     case CNN_TANH:       return 1 - y * y;
     default:             return 1;
     }
+}
+
+/* The same for N values: the choice comes once */
+template <int N> static __device__ __forceinline__ void activate(cnn_activation tau, float slope, float *x)
+{
+    if (tau == CNN_RELU)
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = activation_at(CNN_RELU, 0, x[i]);
+    else
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = activation_at(tau, slope, x[i]);
 }
 
 static __global__ void activation_forward(cnn_activation tau, float slope, float *y, const float *x, size_t n)
@@ -924,15 +912,15 @@ static __global__ void conv2d_forward_naive(cnn_conv2d_shape s, float *f, const 
     int k = (int)(at / pixels % s.out_channels), n = (int)(at / pixels / s.out_channels);
     int depth = s.in_channels / s.groups, first = k / (s.out_channels / s.groups) * depth;
     float sum = b ? b[k] : 0;
-    for (int c = 0; c < depth; c++)
+    for (int c = 0; c < depth; c++) {
+        const float *map = z + ((size_t)n * s.in_channels + first + c) * s.in_height * s.in_width;
         for (int y = 0; y < s.kernel_height; y++)
             for (int x = 0; x < s.kernel_width; x++) {
-                int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
-                int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
-                if (row < 0 || column < 0) continue;
-                sum += z[(((size_t)n * s.in_channels + first + c) * s.in_height + row) * s.in_width + column]
-                     * u[(((size_t)k * depth + c) * s.kernel_height + y) * s.kernel_width + x];
+                const float *v = z_at(s, map, j * s.stride_height + y * s.dilation_height - s.pad_top,
+                                      i * s.stride_width + x * s.dilation_width - s.pad_left);
+                if (v) sum += *v * u[(((size_t)k * depth + c) * s.kernel_height + y) * s.kernel_width + x];
             }
+    }
     f[at] = sum;
 }
 
@@ -943,7 +931,7 @@ struct conv2d_job : product_job {
     divider taps, kernel_width;
     size_t plane;                           /* values of a channel of the image */
 
-    struct column { const float *image; int j, i; };       /* the place of tap (0, 0); NULL: only zeros */
+    struct column { const float *image; int j, i; };       /* the place of tap (0, 0) */
     struct step { const float *weights; };                 /* those of the thread's k */
 
     static const bool a_along_k = true, b_along_k = false;
@@ -967,162 +955,36 @@ static void count_k(conv2d_job *job, int channels)
     job->share = job->k;
 }
 
-/* As a product, for each group:  rows m: its maps k;  columns n: all pixels of the batch;  k: (c, y, x).
-   If `pooled`, four columns in a row are the four pixels of one 2 x 2 window, so that one thread has them all. */
+/* As a product, for each group:  rows m: its maps k;  columns n: all pixels of the batch;  k: (c, y, x). */
 struct conv2d_forward_job : conv2d_job {
-    bool pooled;
-    divider pixels, width;                  /* of the map that is written */
-    float *y;
-    unsigned char *index;
+    divider pixels, width;                  /* of f */
+    float *f;
     const float *z, *u, *bias;
-
-    __device__ int image(int n, int *j, int *i) const      /* -1 where a window reaches beyond the map */
-    {
-        int rest, place = n % 4, image = divided(pooled ? n / 4 : n, pixels, &rest);
-        *j = divided(rest, width, i);
-        if (!pooled) return image;
-        *j = 2 * *j - s.pool.pad_height + place / 2;
-        *i = 2 * *i - s.pool.pad_width + place % 2;
-        return *j >= 0 && *j < s.out_height && *i >= 0 && *i < s.out_width ? image : -1;
-    }
 
     __device__ column column_of(int group, int n_) const               /* a pixel: the corner of its window */
     {
-        int j, i, img = image(n_, &j, &i);
-        const float *first = img < 0 ? NULL : z + ((size_t)img * s.in_channels + group * channels) * plane;
-        return { first, j * s.stride_height - s.pad_top, i * s.stride_width - s.pad_left };
+        int rest, i, img = divided(n_, pixels, &rest), j = divided(rest, width, &i);
+        return { z + ((size_t)img * s.in_channels + group * channels) * plane, j * s.stride_height - s.pad_top,
+                 i * s.stride_width - s.pad_left };
     }
 
     __device__ const float *under(const column &pixel, int tap) const
     {
-        int x, y_ = divided(tap, kernel_width, &x);
-        int row = border(pixel.j + y_ * s.dilation_height, s.in_height, s.padding_mode);
-        int column = border(pixel.i + x * s.dilation_width, s.in_width, s.padding_mode);
-        return pixel.image && row >= 0 && column >= 0 ? pixel.image + (size_t)row * s.in_width + column : NULL;
+        int x, y = divided(tap, kernel_width, &x);
+        return z_at(s, pixel.image, pixel.j + y * s.dilation_height, pixel.i + x * s.dilation_width);
     }
 
     __device__ step step_of(int group, const column &, int own) const { return { u + (size_t)group * m * k + own }; }
     __device__ float a(int m_, const step &at, int) const { return at.weights[(size_t)m_ * k]; }
     __device__ float b(const column &pixel, const step &, int k_) const { return conv2d_b(*this, pixel, k_); }
 
-    __device__ void store(int group, int, int m_, int n_, float sum) const
+    __device__ void store(int group, int m_, int n_, float sum) const
     {
         int map = group * m + m_, rest, img = divided(n_, pixels, &rest);
-        size_t at = ((size_t)img * s.out_channels + map) * pixels.d + rest;
-        y[at] = activation_at(s.activation, s.slope, sum + (bias ? bias[map] : 0));
-    }
-
-    __device__ void store_window(int group, int m_, int n_, const float *sum) const
-    {
-        int map = group * m + m_, rest, j, i, winner = -1, img = divided(n_ / 4, pixels, &rest);
-        size_t at = ((size_t)img * s.out_channels + map) * pixels.d + rest;
-        float largest = 0;
-#pragma unroll
-        for (int place = 0; place < 4; place++) {
-            float f = activation_at(s.activation, s.slope, sum[place] + (bias ? bias[map] : 0));
-            if (image(n_ + place, &j, &i) < 0 || (winner >= 0 && !(f > largest || f != f))) continue;
-            winner = place;
-            largest = f;
-        }
-        y[at] = largest;
-        if (index) index[at] = (unsigned char)winner;
-    }
-
-    /* Without groups: 2 x 2 pixels from (j, i) on, one window if pooled */
-    __device__ void store_patch(int img, int map, int j, int i, const float *sum) const
-    {
-        if (pooled) {
-            int row = (j + s.pool.pad_height) / 2, column = (i + s.pool.pad_width) / 2;
-            if (row < s.pool.out_height && column < s.pool.out_width)
-                store_window(0, map, 4 * ((img * s.pool.out_height + row) * s.pool.out_width + column), sum);
-            return;
-        }
-#pragma unroll
-        for (int pixel = 0; pixel < 4; pixel++) {
-            int row = j + pixel / 2, column = i + pixel % 2;
-            if (row < s.out_height && column < s.out_width)
-                store(0, 0, map, (img * s.out_height + row) * s.out_width + column, sum[pixel]);
-        }
+        f[((size_t)img * s.out_channels + map) * pixels.d + rest]
+            = activation_at(s.activation, s.slope, sum + (bias ? bias[map] : 0));
     }
 };
-
-static __device__ __forceinline__ void store_four(const conv2d_forward_job &job, int group, int split, int m, int n,
-                                                  const float *sum)
-{
-    if (job.pooled) { if (n < job.n) job.store_window(group, m, n, sum); return; }
-#pragma unroll
-    for (int i = 0; i < 4; i++) if (n + i < job.n) job.store(group, split, m, n + i, sum[i]);
-}
-
-PRODUCT_KERNELS(conv2d_forward, conv2d_forward_job)
-PRODUCT_KERNELS_TF32(conv2d_forward_tf32, conv2d_forward_job)
-
-/* With 1 to 3 input channels the sum is short, and a product would spend its time on divisions that find values. So a
-   block copies a part of one image, with its border, and the kernels of 8 maps into shared memory; a thread computes
-   2 x 2 pixels (a window of pooling) of these maps. From 2 (K + 1) values of z and 8 K of u it has 32 K products. */
-enum { PATCHES = 16, DIRECT_MAPS = 8, DIRECT_CHANNELS = 3 };           /* 16 x 16 threads */
-
-/* Patches of 2 x 2 pixels in a row or a column of a map */
-static __host__ __device__ int direct_patches(const conv2d_forward_job &job, int pooled, int out)
-{
-    return job.pooled ? pooled : (out + 1) / 2;
-}
-
-template <int K> struct direct_shared {
-    enum { SIDE = 2 * PATCHES + K - 1 };
-    float z[DIRECT_CHANNELS][SIDE][SIDE], u[DIRECT_CHANNELS * K * K][DIRECT_MAPS];
-};
-
-template <int K>
-static __device__ __forceinline__ void conv2d_direct(const conv2d_forward_job &job, direct_shared<K> *shared)
-{
-    const cnn_conv2d_shape &s = job.s;
-    const int side = direct_shared<K>::SIDE, taps = s.in_channels * K * K;
-    int rows = direct_patches(job, s.pool.out_height, s.out_height);
-    int columns = direct_patches(job, s.pool.out_width, s.out_width);
-    int across = (columns + PATCHES - 1) / PATCHES, down = (rows + PATCHES - 1) / PATCHES, block = (int)blockIdx.x;
-    int img = block / (across * down), first = (int)blockIdx.y * DIRECT_MAPS;
-    int j = block / across % down * PATCHES, i = block % across * PATCHES;          /* of the block's first patch */
-    int top = 2 * j - (job.pooled ? s.pool.pad_height : 0), left = 2 * i - (job.pooled ? s.pool.pad_width : 0);
-    for (int t = (int)threadIdx.x; t < s.in_channels * side * side; t += THREADS) {
-        int c = t / (side * side), y = t / side % side, x = t % side;
-        int row = top - s.pad_top + y, column = left - s.pad_left + x;
-        bool inside = row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
-        size_t at = (((size_t)img * s.in_channels + c) * s.in_height + row) * s.in_width + column;
-        shared->z[c][y][x] = inside ? job.z[at] : 0;
-    }
-    for (int t = (int)threadIdx.x; t < taps * DIRECT_MAPS; t += THREADS) {
-        int k = first + t / taps;
-        shared->u[t % taps][t / taps] = k < s.out_channels ? job.u[(size_t)k * taps + t % taps] : 0;
-    }
-    __syncthreads();                        /* image and kernels are there */
-    int y0 = (int)threadIdx.x / PATCHES, x0 = (int)threadIdx.x % PATCHES;
-    float sum[DIRECT_MAPS][4] = {};
-    for (int c = 0; c < s.in_channels; c++)
-#pragma unroll
-        for (int y = 0; y < K; y++) {
-            float v[2][K + 1];
-            for (int r = 0; r < 2; r++)
-                for (int x = 0; x <= K; x++) v[r][x] = shared->z[c][2 * y0 + y + r][2 * x0 + x];
-            for (int x = 0; x < K; x++)
-                for (int k = 0; k < DIRECT_MAPS; k++)
-                    for (int pixel = 0; pixel < 4; pixel++)
-                        sum[k][pixel] += v[pixel / 2][pixel % 2 + x] * shared->u[(c * K + y) * K + x][k];
-        }
-#pragma unroll
-    for (int k = 0; k < DIRECT_MAPS; k++)
-        if (first + k < job.m) job.store_patch(img, first + k, top + 2 * y0, left + 2 * x0, sum[k]);
-}
-
-#define DIRECT_KERNEL(name, K)                                                    \
-    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_forward_job job)      \
-    {                                                                             \
-        __shared__ direct_shared<K> shared;                                       \
-        conv2d_direct<K>(job, &shared);                                           \
-    }
-
-DIRECT_KERNEL(conv2d_direct_3x3, 3)
-DIRECT_KERNEL(conv2d_direct_5x5, 5)
 
 /* Pooling, if any, by windows of 2 x 2 with stride 2, the most common: each pixel is in at most one of them */
 static __host__ __device__ bool pools(const cnn_conv2d_shape &s) { return s.pool.kernel_height > 0; }
@@ -1153,47 +1015,40 @@ static __device__ __forceinline__ conv2d_df_place conv2d_df_place_of(const cnn_c
     return { (first * p.out_height + j / 2) * p.out_width + i / 2, j % 2 * 2 + i % 2 };
 }
 
-/* N maps from `map` on, zeros beyond the last. All values are read, needed or not, and no branch depends on one, so
-   that the reads do not wait for one another. */
-template <int N>
-static __device__ __forceinline__ void conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of,
-                                                    int map, float *df)
-{
-    unsigned plane = (unsigned)(pools(s) ? s.pool.out_height * s.pool.out_width : s.out_height * s.out_width);
-    const float *dy = g.dy + of.at, *y = g.y + of.at;
-    unsigned at[N];
-    float slope[N];
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        at[i] = (unsigned)min(map + i, s.out_channels - 1) * plane;
-        df[i] = dy[at[i]];
-        slope[i] = y[at[i]];
-    }
-    if (pools(s)) {
-        const unsigned char *index = g.index + of.at;
-        unsigned char winner[N];
-#pragma unroll
-        for (int i = 0; i < N; i++) winner[i] = index[at[i]];
-#pragma unroll
-        for (int i = 0; i < N; i++) df[i] = winner[i] == of.winner ? df[i] : 0;
-    }
-    if (s.activation == CNN_RELU)           /* tested once, not for each value */
-#pragma unroll
-        for (int i = 0; i < N; i++) df[i] *= activation_slope(CNN_RELU, 0, slope[i]);
-    else
-#pragma unroll
-        for (int i = 0; i < N; i++) df[i] *= activation_slope(s.activation, s.slope, slope[i]);
-#pragma unroll
-    for (int i = 0; i < N; i++) df[i] = of.winner != NOWHERE && map + i < s.out_channels ? df[i] : 0;
-}
+/* What df of N maps is made from. All values are read, needed or not, and no branch depends on one, so that the reads
+   do not wait for one another, nor for what is done between `load` and `finish`. */
+template <int N> struct raw_df {
+    float dy[N], y[N];
+    unsigned char index[N];
 
-static __device__ __forceinline__ float conv2d_df_at(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of,
-                                                     int map)
-{
-    float df;
-    conv2d_df_at<1>(s, g, of, map, &df);
-    return df;
-}
+    __device__ __forceinline__ void load(const cnn_conv2d_shape &s, const conv2d_dy &g, conv2d_df_place of, int map)
+    {
+        unsigned plane = (unsigned)(pools(s) ? s.pool.out_height * s.pool.out_width : s.out_height * s.out_width);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            size_t at = of.at + (unsigned)min(map + i, s.out_channels - 1) * plane;
+            dy[i] = g.dy[at];
+            y[i] = g.y[at];
+            index[i] = pools(s) ? g.index[at] : (unsigned char)0;
+        }
+    }
+
+    /* df of the maps from `map` on, zeros beyond the last */
+    __device__ __forceinline__ void finish(const cnn_conv2d_shape &s, conv2d_df_place of, int map, float *df) const
+    {
+        if (s.activation == CNN_RELU)       /* tested once, not for each value */
+#pragma unroll
+            for (int i = 0; i < N; i++) df[i] = dy[i] * activation_slope(CNN_RELU, 0, y[i]);
+        else
+#pragma unroll
+            for (int i = 0; i < N; i++) df[i] = dy[i] * activation_slope(s.activation, s.slope, y[i]);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            bool won = of.winner == ALWAYS || (of.winner != NOWHERE && index[i] == of.winner);
+            df[i] = won && map + i < s.out_channels ? df[i] : 0;
+        }
+    }
+};
 
 /* Any windows, which may overlap: adds the gradients of all windows in which the pixel is the winner */
 static __device__ float conv2d_df_overlapping(const cnn_conv2d_shape &s, const conv2d_dy &g, size_t map, int j, int i)
@@ -1222,9 +1077,14 @@ static __global__ void conv2d_df(cnn_conv2d_shape s, float *df, conv2d_dy g)
     size_t at = thread_index(), pixels = (size_t)s.out_height * s.out_width, map = at / pixels;
     int j = (int)(at % pixels) / s.out_width, i = (int)(at % pixels) % s.out_width, img = (int)(map / s.out_channels);
     if (img >= s.batch) return;
-    df[at] = pools(s) && !pools_in_a_thread(s)
-               ? conv2d_df_overlapping(s, g, map, j, i)
-               : conv2d_df_at(s, g, conv2d_df_place_of(s, img, j, i), (int)(map % s.out_channels));
+    if (pools(s) && !pools_in_a_thread(s)) {
+        df[at] = conv2d_df_overlapping(s, g, map, j, i);
+        return;
+    }
+    conv2d_df_place of = conv2d_df_place_of(s, img, j, i);
+    raw_df<1> raw;
+    raw.load(s, g, of, (int)(map % s.out_channels));
+    raw.finish(s, of, (int)(map % s.out_channels), df + at);
 }
 
 /* dz, on a grid of rows x columns. With zero padding the grid is the image. Other paddings are copies of its values,
@@ -1307,15 +1167,59 @@ struct conv2d_dz_job : conv2d_job {
     __device__ float a(int c, const step &at, int) const { return at.weights[(size_t)(unsigned)c * taps.d]; }
     __device__ float b(const column &place, const step &, int k_) const { return conv2d_b(*this, place, k_); }
 
-    __device__ void store(int group, int, int c, int n_, float sum) const
+    __device__ void store(int group, int c, int n_, float sum) const
     {
         int rest, img = divided(n_, pixels, &rest);
         dz[((size_t)img * s.in_channels + group * m + c) * pixels.d + rest] = sum;
     }
 };
 
-PRODUCT_KERNELS(conv2d_dz, conv2d_dz_job)
-PRODUCT_KERNELS_TF32(conv2d_dz_tf32, conv2d_dz_job)
+/* ---- TF32, on tensor cores ----
+
+   TF32 is float32 with 10 bits of mantissa in place of 23: each factor has a relative error of up to 2^-11. Products
+   and sums stay float32. A warp multiplies 16 x 8 by 8 x 8 values with one instruction; each lane holds some values of
+   the three matrices. */
+
+#ifndef CUDA_MMA_TF32                       /* PTX is not C++; tests/cuda/cuda_shim.h has its own, lane by lane */
+#define CUDA_TO_TF32(to, x) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(to) : "f"(x))
+#define CUDA_MMA_TF32(d, a, b)                                                                                   \
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "                                           \
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#endif
+
+static __device__ __forceinline__ unsigned to_tf32(float x)            /* to the nearest, halves away from zero */
+{
+    unsigned bits;
+    CUDA_TO_TF32(bits, x);
+    return bits;
+}
+
+static __device__ __forceinline__ float float_of(unsigned bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
+static __device__ __forceinline__ unsigned bits_of(float x) { unsigned bits; memcpy(&bits, &x, sizeof x); return bits; }
+
+template <bool tf32>
+static __device__ __forceinline__ float as_factor(float x) { return tf32 ? float_of(to_tf32(x)) : x; }
+
+/* D(16,8) += A(16,8) B(8,8), by a whole warp. Of the PTX ISA, with lane = 4 g + t:
+       a[i] = A(g + 8 (i % 2), t + 4 (i / 2))      b[i] = B(t + 4 i, g)      d[i] = D(g + 8 (i / 2), 2 t + i % 2) */
+static __device__ __forceinline__ void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2])
+{
+    CUDA_MMA_TF32(d, a, b);
+}
+
+/* A lane's values of A and B. at: its first one, A(g, t) or B(t, g); from there it is `down` to A(g + 8, t) and `deep`
+   to A(g, t + 4) or B(t + 4, g). */
+static __device__ __forceinline__ void lane_a(unsigned a[4], const float *at, int down, int deep)
+{
+    for (int i = 0; i < 4; i++) a[i] = bits_of(at[i % 2 * down + i / 2 * deep]);
+}
+
+static __device__ __forceinline__ void lane_b(unsigned b[2], const float *at, int deep)
+{
+    for (int i = 0; i < 2; i++) b[i] = bits_of(at[i * deep]);
+}
 
 /* ---- square by square ----
 
@@ -1348,40 +1252,76 @@ static square_grid squares_over(int batch, int rows, int columns, int top, int l
     return { batch * down * across, top, left, divide_by(down * across), divide_by(across) };
 }
 
-/* z at tap (y, x) of a square's first pixel, in channel 0. Not inside: the value is 0, and `first` is any valid
-   address */
-struct conv2d_z_place { const float *first; bool inside; };
-
-static __device__ __forceinline__ conv2d_z_place conv2d_z_place_of(const cnn_conv2d_shape &s, const float *z,
-                                                                   const square &q, int y, int x)
+/* z at tap (y, x) of a square's first pixel, in channel 0; NULL: zeros */
+static __device__ __forceinline__ const float *z_of_square(const cnn_conv2d_shape &s, const float *z, const square &q,
+                                                           int y, int x)
 {
-    int row = q.j + y - s.pad_top, column = q.i + x - s.pad_left;
-    bool inside = q.img < s.batch && row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
-    return { inside ? z + ((size_t)q.img * s.in_channels * s.in_height + row) * s.in_width + column : z, inside };
+    if (q.img >= s.batch) return NULL;
+    return z_at(s, z + (size_t)q.img * s.in_channels * s.in_height * s.in_width, q.j + y - s.pad_top,
+                q.i + x - s.pad_left);
 }
 
-struct conv2d_forward_squares : conv2d_forward_job {
+/* A job loads N channels of a point at once, and finishes them when they are stored. */
+struct conv2d_forward_squares {
+    cnn_conv2d_shape s;
     square_grid grid;
+    int m, channels, taps;
+    int splits, share;                      /* one: all channels */
+    bool pooled;                            /* each 2 x 2 pixels are a window */
+    float *y;
+    unsigned char *index;
+    const float *z, *u, *bias;
 
-    typedef conv2d_z_place place;
+    typedef const float *point;
 
-    __device__ place place_of(const square &q, int y, int x) const { return conv2d_z_place_of(s, z, q, y, x); }
+    template <int N> struct loaded {
+        float v[N];
 
-    /* N channels, zeros beyond the last */
-    template <int N> __device__ __forceinline__ void v(place of, int c, float *v) const
-    {
+        __device__ __forceinline__ void load(const conv2d_forward_squares &job, point at, int c)
+        {
 #pragma unroll
-        for (int i = 0; i < N; i++) v[i] = of.first[(unsigned)min(c + i, channels - 1) * (unsigned)plane];
+            for (int i = 0; i < N; i++)
+                v[i] = at && c + i < job.channels ? at[(unsigned)(c + i) * job.plane()] : 0;
+        }
+        __device__ __forceinline__ void finish(const conv2d_forward_squares &, point, int, float *to) const
+        {
 #pragma unroll
-        for (int i = 0; i < N; i++) v[i] = of.inside && c + i < channels ? v[i] : 0;
-    }
+            for (int i = 0; i < N; i++) to[i] = v[i];
+        }
+    };
 
-    __device__ const float *w(int m_, int c, int tap) const { return u + ((size_t)m_ * channels + c) * taps.d + tap; }
-    __device__ size_t next_w() const { return (size_t)channels * taps.d; }             /* from one m to the next */
+    __device__ point point_of(const square &q, int y, int x) const { return z_of_square(s, z, q, y, x); }
+    __device__ unsigned plane() const { return (unsigned)(s.in_height * s.in_width); }
+    __device__ const float *w(int m_, int c, int tap) const { return u + ((size_t)m_ * channels + c) * taps + tap; }
+    __device__ size_t next_w() const { return (size_t)channels * taps; }               /* from one m to the next */
 
-    __device__ void store_square(const square &q, int m_, int j, int i, const float *sum) const
+    /* 2 x 2 sums: with bias and activation all are written, or the largest of the window, and which it was */
+    __device__ void store_square(const square &q, int k, int j, int i, float *f) const
     {
-        if (q.img < s.batch) store_patch(q.img, m_, q.j + j, q.i + i, sum);
+        const cnn_pool2d_shape &p = s.pool;
+        float largest = 0, b = bias ? bias[k] : 0;
+        int winner = -1;
+        if (q.img >= s.batch) return;
+        size_t map = (size_t)q.img * s.out_channels + k;
+        j += q.j;
+        i += q.i;
+#pragma unroll
+        for (int pixel = 0; pixel < 4; pixel++) f[pixel] += b;
+        activate<4>(s.activation, s.slope, f);
+#pragma unroll
+        for (int pixel = 0; pixel < 4; pixel++) {
+            int row = j + pixel / 2, column = i + pixel % 2;
+            if (row < 0 || row >= s.out_height || column < 0 || column >= s.out_width) continue;
+            if (!pooled) y[(map * s.out_height + row) * s.out_width + column] = f[pixel];
+            if (winner >= 0 && !(f[pixel] > largest || f[pixel] != f[pixel])) continue;
+            winner = pixel;
+            largest = f[pixel];
+        }
+        int row = (j + p.pad_height) / 2, column = (i + p.pad_width) / 2;
+        if (!pooled || row >= p.out_height || column >= p.out_width) return;
+        size_t at = (map * p.out_height + row) * p.out_width + column;
+        y[at] = largest;
+        if (index) index[at] = (unsigned char)winner;
     }
 };
 
@@ -1390,36 +1330,50 @@ struct conv2d_dz_squares {
     square_grid grid;
     int m, channels, taps;                  /* in_channels, out_channels */
     int splits, share;                      /* where blocks are few: each sums over `share` of the channels */
-    float *dz;                              /* or the parts, if split */
+    float *dz, *parts;
     const float *u;
     conv2d_dy g;
 
-    typedef conv2d_df_place place;
+    typedef conv2d_df_place point;
 
-    __device__ place place_of(const square &q, int y, int x) const
+    template <int N> struct loaded {
+        raw_df<N> raw;
+
+        __device__ __forceinline__ void load(const conv2d_dz_squares &job, point at, int k)
+        {
+            raw.load(job.s, job.g, at, k);
+        }
+        __device__ __forceinline__ void finish(const conv2d_dz_squares &job, point at, int k, float *to) const
+        {
+            raw.finish(job.s, at, k, to);
+        }
+    };
+
+    __host__ __device__ size_t values() const { return (size_t)s.batch * m * s.in_height * s.in_width; }
+
+    __device__ point point_of(const square &q, int y, int x) const
     {
         int top = s.kernel_height - 1 - s.pad_top, left = s.kernel_width - 1 - s.pad_left;
         return conv2d_df_place_of(s, q.img, q.j + y - top, q.i + x - left);
     }
 
-    template <int N>
-    __device__ __forceinline__ void v(place of, int k, float *v) const { conv2d_df_at<N>(s, g, of, k, v); }
-
     __device__ const float *w(int c, int k, int tap) const { return u + ((size_t)k * m + c) * taps + taps - 1 - tap; }
     __device__ size_t next_w() const { return (size_t)taps; }
 
-    __device__ void store_square(const square &q, int c, int j, int i, const float *sum) const
+    __device__ void store_square(const square &q, int c, int j, int i, float *sum) const
     {
+        float *to = (splits > 1 ? parts + blockIdx.z * values() : dz)
+                  + ((size_t)q.img * m + c) * s.in_height * s.in_width;
         if (q.img >= s.batch) return;
 #pragma unroll
         for (int pixel = 0; pixel < 4; pixel++) {
             int row = q.j + j + pixel / 2, column = q.i + i + pixel % 2;
-            if (row < s.in_height && column < s.in_width)
-                dz[((((size_t)blockIdx.z * s.batch + q.img) * m + c) * s.in_height + row) * s.in_width + column]
-                    = sum[pixel];
+            if (row < s.in_height && column < s.in_width) to[row * s.in_width + column] = sum[pixel];
         }
     }
 };
+
+static __device__ void store_value(const conv2d_dz_squares &job, size_t at, float sum) { job.dz[at] = sum; }
 
 /* A block's shared memory. For tensor cores a warp reads 8 pixels or maps of 4 channels at once, from 32 different
    banks: channels of v are 8 or 24 banks apart, maps of w 12, with their taps in a row. In float32 maps are
@@ -1427,7 +1381,7 @@ struct conv2d_dz_squares {
 template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
     enum {
         K = K_, M = M_, SQUARES = SQUARES_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE,
-        DEPTH = K == 5 && !tf32_ ? 4 : 8, AREA = (POINTS + 7) / 16 * 16 + 8, WEIGHTS = DEPTH * TAPS,
+        DEPTH = tf32_ ? 8 : 4, AREA = (POINTS + 7) / 16 * 16 + 8, WEIGHTS = DEPTH * TAPS,
         ROW = tf32_ ? WEIGHTS + 4 : M + 4, ROWS = tf32_ ? M : WEIGHTS
     };
     static const bool tf32 = tf32_;
@@ -1436,19 +1390,30 @@ template <int K_, int M_, int SQUARES_, bool tf32_> struct conv2d_tile {
     static __device__ int spot(int m, int of_m) { return tf32 ? m * ROW + of_m : of_m * ROW + m; } /* of_m: (c, tap) */
 };
 
-/* A thread copies one channel and tap of every AT_ONCE-th map */
-template <class Tile, class Job>
-static __device__ __forceinline__ void copy_weights(Tile *tile, const Job &job, int top, int c)
-{
-    enum { AT_ONCE = THREADS / Tile::WEIGHTS };
-    int of_m = (int)threadIdx.x % Tile::WEIGHTS, first = (int)threadIdx.x / Tile::WEIGHTS;
-    int channel = c + of_m / Tile::TAPS, left = channel < job.channels ? job.m - top : 0;
-    const float *w = job.w(top + first, channel, of_m % Tile::TAPS);
-    if (first >= AT_ONCE) return;
-#pragma unroll 8
-    for (int m = first; m < Tile::M; m += AT_ONCE, w += AT_ONCE * job.next_w())
-        tile->w[Tile::spot(m, of_m)] = as_factor<Tile::tf32>(m < left ? *w : 0);
-}
+/* A thread has one channel and tap of every AT_ONCE-th map */
+template <class Tile> struct weights_of {
+    enum { AT_ONCE = THREADS / Tile::WEIGHTS, TURNS = (Tile::M + AT_ONCE - 1) / AT_ONCE };
+    float next[TURNS];
+
+    template <class Job> __device__ __forceinline__ void load(const Job &job, int top, int c)
+    {
+        int of_m = (int)threadIdx.x % Tile::WEIGHTS, first = (int)threadIdx.x / Tile::WEIGHTS;
+        int channel = c + of_m / Tile::TAPS, left = channel < job.channels ? job.m - top : 0;
+        const float *w = job.w(top + first, channel, of_m % Tile::TAPS);
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) next[i] = first + i * AT_ONCE < left ? w[i * AT_ONCE * job.next_w()] : 0;
+    }
+
+    __device__ __forceinline__ void store(Tile *tile) const
+    {
+        int of_m = (int)threadIdx.x % Tile::WEIGHTS, first = (int)threadIdx.x / Tile::WEIGHTS;
+        if (first >= AT_ONCE) return;
+#pragma unroll
+        for (int i = 0; i < TURNS; i++)
+            if (first + i * AT_ONCE < Tile::M)
+                tile->w[Tile::spot(first + i * AT_ONCE, of_m)] = as_factor<Tile::tf32>(next[i]);
+    }
+};
 
 /* A thread computes 2 x 2 pixels of MAPS maps: from 2 (K + 1) values of v and K MAPS of w it has 4 K MAPS products */
 template <class Tile> struct patches_float32 {
@@ -1483,7 +1448,7 @@ template <class Tile> struct patches_float32 {
         }
     }
 
-    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top) const
+    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top)
     {
         auto q = job.grid.at(first + square);
 #pragma unroll
@@ -1512,121 +1477,111 @@ template <class Tile> struct patches_tf32 {
     __device__ __forceinline__ void add(const Tile *tile, int)
     {
         const float *v = tile->v + (square * Tile::DEPTH + t) * Tile::AREA + j * Tile::SIDE + g;
+        const float *w = tile->w + Tile::spot(map, t * Tile::TAPS);
+        const int down = Tile::spot(8, 0), deep = Tile::spot(0, 4 * Tile::TAPS);
 #pragma unroll
         for (int x = 0; x < Tile::K; x++) {
-            unsigned b[Tile::K + 3][2];     /* the rows that the windows of four rows of pixels have at tap x */
-            for (int row = 0; row < Tile::K + 3; row++)
-                for (int r = 0; r < 2; r++) b[row][r] = bits_of(v[4 * r * Tile::AREA + row * Tile::SIDE + x]);
+            unsigned a[4], b[Tile::K + 3][2];              /* the rows that the windows of four rows of pixels have */
+            for (int row = 0; row < Tile::K + 3; row++) lane_b(b[row], v + row * Tile::SIDE + x, 4 * Tile::AREA);
             for (int y = 0; y < Tile::K; y++)
                 for (int i = 0; i < ROWS; i++) {
-                    unsigned a[4];
-                    for (int r = 0; r < 4; r++)
-                        a[r] = bits_of(tile->w[Tile::spot(map + 16 * i + 8 * (r % 2),
-                                                          (t + 4 * (r / 2)) * Tile::TAPS + y * Tile::K + x)]);
+                    lane_a(a, w + Tile::spot(16 * i, y * Tile::K + x), down, deep);
                     for (int row = 0; row < 4; row++) mma_tf32(sum[i][row], a, b[row + y]);
                 }
         }
     }
 
-    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top) const
+    template <class Job> __device__ __forceinline__ void store(const Job &job, int first, int top)
     {
         auto q = job.grid.at(first + square);
 #pragma unroll
         for (int e = 0; e < ROWS * 4; e++) {               /* rows g and g + 8 of D, upper and lower pixels */
             int i = e / 4, d = e % 2 * 2, row = e / 2 % 2 * 2, m = top + map + 16 * i + e % 2 * 8;
-            const float four[4] = { sum[i][row][d], sum[i][row][d + 1], sum[i][row + 1][d], sum[i][row + 1][d + 1] };
+            float four[4] = { sum[i][row][d], sum[i][row][d + 1], sum[i][row + 1][d], sum[i][row + 1][d + 1] };
             if (m < job.m) job.store_square(q, m, j + row, 2 * t, four);
         }
     }
 };
 
-template <class Tile, class Job>
-static __device__ __forceinline__ void conv2d_squares(const Job &job, Tile *tile)
+/* The values of the next channels are loaded while those that lie in shared memory are multiplied, as far as there are
+   registers for them: not in TF32, whose steps are twice as deep, nor for 8 squares; nor the weights of 5 x 5. */
+template <int K, int M, int SQUARES, bool tf32, class Job>
+static __global__ void __launch_bounds__(THREADS, 2) conv2d_squares(Job job)
 {
-    enum { TURNS = (Tile::SQUARES * Tile::POINTS + THREADS - 1) / THREADS, DEPTH = Tile::DEPTH };
-    int first = (int)blockIdx.x * Tile::SQUARES, top = (int)blockIdx.y * Tile::M;
-    typename Job::place places[TURNS];      /* the points that this thread copies, the same in all channels */
-    typename std::conditional<Tile::tf32, patches_tf32<Tile>, patches_float32<Tile>>::type patches;
+    typedef conv2d_tile<K, M, SQUARES, tf32> Tile;
+    __shared__ Tile tile;
+    if (tf32 && !KNOWS_TF32) return;
+    enum { TURNS = (SQUARES * Tile::POINTS + THREADS - 1) / THREADS, DEPTH = Tile::DEPTH };
+    const bool ahead = !tf32 && SQUARES <= 4, weights_ahead = ahead && K == 3;
+    int first = (int)blockIdx.x * SQUARES, top = (int)blockIdx.y * M;
+    int begin = (int)blockIdx.z * job.share, end = min(begin + job.share, job.channels);
+    typename Job::point points[TURNS];      /* those that this thread copies, the same in all channels */
+    typename Job::template loaded<DEPTH> next[TURNS];
+    weights_of<Tile> weights;
+    typename std::conditional<tf32, patches_tf32<Tile>, patches_float32<Tile>>::type patches;
     patches.begin();
 #pragma unroll
     for (int turn = 0; turn < TURNS; turn++) {
         int e = (int)threadIdx.x + turn * THREADS, point = e % Tile::POINTS;
-        places[turn] = job.place_of(job.grid.at(first + e / Tile::POINTS), point / Tile::SIDE, point % Tile::SIDE);
+        points[turn] = job.point_of(job.grid.at(first + e / Tile::POINTS), point / Tile::SIDE, point % Tile::SIDE);
+        if (ahead) next[turn].load(job, points[turn], begin);
     }
-    int begin = (int)blockIdx.z * job.share, end = min(begin + job.share, job.channels);
+    if (weights_ahead) weights.load(job, top, begin);
     for (int c = begin; c < end; c += DEPTH) {
 #pragma unroll
         for (int turn = 0; turn < TURNS; turn++) {
             int e = (int)threadIdx.x + turn * THREADS;
-            float next[DEPTH];
-            if (e >= Tile::SQUARES * Tile::POINTS) break;
-            float *to = tile->v + e / Tile::POINTS * DEPTH * Tile::AREA + e % Tile::POINTS;
-            job.template v<DEPTH>(places[turn], c, next);
-            for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = as_factor<Tile::tf32>(next[i]);
+            float v[DEPTH], *to = tile.v + e / Tile::POINTS * DEPTH * Tile::AREA + e % Tile::POINTS;
+            if (e >= SQUARES * Tile::POINTS) break;
+            if (!ahead) next[turn].load(job, points[turn], c);
+            next[turn].finish(job, points[turn], c, v);
+            for (int i = 0; i < DEPTH; i++) to[i * Tile::AREA] = as_factor<tf32>(v[i]);
         }
-        copy_weights(tile, job, top, c);
+        if (!weights_ahead) weights.load(job, top, c);
+        weights.store(&tile);
         __syncthreads();                    /* squares and kernels are there */
-        patches.add(tile, min(DEPTH, end - c));
+#pragma unroll
+        for (int turn = 0; turn < TURNS && ahead && c + DEPTH < end; turn++)
+            next[turn].load(job, points[turn], c + DEPTH);
+        if (weights_ahead && c + DEPTH < end) weights.load(job, top, c + DEPTH);
+        patches.add(&tile, min(DEPTH, end - c));
         __syncthreads();                    /* all have read them */
     }
     patches.store(job, first, top);
 }
 
-#define SQUARES_KERNEL(name, Job, K, M, SQUARES)                                  \
-    static __global__ void __launch_bounds__(THREADS, 2) name(Job job)            \
-    {                                                                             \
-        __shared__ conv2d_tile<K, M, SQUARES, false> tile;                        \
-        conv2d_squares(job, &tile);                                               \
-    }                                                                             \
-    static __global__ void __launch_bounds__(THREADS, 2) name##_tf32(Job job)     \
-    {                                                                             \
-        __shared__ conv2d_tile<K, M, SQUARES, true> tile;                         \
-        if (KNOWS_TF32) conv2d_squares(job, &tile);                               \
-    }
-
-#define SQUARES_KERNELS(name, Job)                                                \
-    SQUARES_KERNEL(name##_3x3_16, Job, 3, 16, 4)                                  \
-    SQUARES_KERNEL(name##_3x3_32, Job, 3, 32, 4)                                  \
-    SQUARES_KERNEL(name##_3x3_64, Job, 3, 64, 2)                                  \
-    SQUARES_KERNEL(name##_5x5_16, Job, 5, 16, 4)                                  \
-    SQUARES_KERNEL(name##_5x5_32, Job, 5, 32, 4)
-
-SQUARES_KERNELS(conv2d_forward_squares, conv2d_forward_squares)
-SQUARES_KERNELS(conv2d_dz_squares, conv2d_dz_squares)
-
-/* The tiles: more squares where maps are few, so that all threads have work */
-struct squares_tile { int maps, squares; };
-
-static squares_tile squares_tile_of(int kernel, int maps)
+/* More squares where maps are few, so that all threads have work */
+template <int K, int M, int SQUARES, bool tf32, class Job> static choice<Job> squares_choice()
 {
-    return maps <= 16                ? squares_tile{ 16, 4 }
-         : maps <= 32 || kernel == 5 ? squares_tile{ 32, 4 } : squares_tile{ 64, 2 };
+    typedef patches_float32<conv2d_tile<K, M, SQUARES, tf32>> patches;
+    float reads = (2.0f * (K + 1) + K * patches::MAPS) / (4 * K * patches::MAPS);
+    return { conv2d_squares<K, M, SQUARES, tf32, Job>, K, M, 1, SQUARES, reads, tf32 };
 }
 
-template <class Job> static dim3 squares_blocks(const Job &job)
+template <class Job> static const choice<Job> &squares_for(const Job &job, bool tf32)
 {
-    squares_tile tile = squares_tile_of(job.s.kernel_width, job.m);
-    return dim3((unsigned)((job.grid.count + tile.squares - 1) / tile.squares),
-                (unsigned)((job.m + tile.maps - 1) / tile.maps), (unsigned)job.splits);
+    static const choice<Job> all[] = {
+        squares_choice<3, 16, 4, false, Job>(), squares_choice<3, 32, 4, false, Job>(),
+        squares_choice<3, 64, 2, false, Job>(), squares_choice<5, 8, 8, false, Job>(),
+        squares_choice<5, 16, 4, false, Job>(), squares_choice<5, 32, 4, false, Job>(),
+        squares_choice<3, 16, 4, true, Job>(),  squares_choice<3, 32, 4, true, Job>(),
+        squares_choice<3, 64, 2, true, Job>(),  squares_choice<5, 16, 4, true, Job>(),
+        squares_choice<5, 32, 4, true, Job>()
+    };
+    return choose(all, job.s.kernel_width, job.m, 1, tf32);
 }
 
-#define LAUNCH_SQUARES(c, name, job, tf32)                                        \
-    do {                                                                          \
-        dim3 blocks = squares_blocks(job);                                        \
-        int maps = squares_tile_of((job).s.kernel_width, (job).m).maps;           \
-        bool three = (job).s.kernel_width == 3;                                   \
-        if (three && maps == 16) LAUNCH_EITHER(c, name##_3x3_16, blocks, job, tf32); \
-        else if (three && maps == 32) LAUNCH_EITHER(c, name##_3x3_32, blocks, job, tf32); \
-        else if (three) LAUNCH_EITHER(c, name##_3x3_64, blocks, job, tf32);       \
-        else if (maps == 16) LAUNCH_EITHER(c, name##_5x5_16, blocks, job, tf32);  \
-        else LAUNCH_EITHER(c, name##_5x5_32, blocks, job, tf32);                  \
-    } while (0)
+template <class Job> static dim3 squares_blocks(const Job &job, const choice<Job> &kernel)
+{
+    return dim3((unsigned)tiles_of(job.grid.count, kernel.squares), (unsigned)tiles_of(job.m, kernel.rows),
+                (unsigned)job.splits);
+}
 
-#define LAUNCH_EITHER(c, kernel, blocks, job, tf32)                               \
-    do {                                                                          \
-        if (tf32) LAUNCH(c, kernel##_tf32, blocks, job);                          \
-        else LAUNCH(c, kernel, blocks, job);                                      \
-    } while (0)
+template <class Job> static void launch_squares(cuda_context *c, const char *name, const Job &job, bool tf32)
+{
+    const choice<Job> &kernel = squares_for(job, tf32);
+    launch(c, name, kernel.run, squares_blocks(job, kernel), job);
+}
 
 /* The i-th place in the padded row that value `at` of the image's row may have: its own, or a copy in the padding */
 static __device__ int padded_place(int i, int at, int n, int before)
@@ -1666,13 +1621,12 @@ static __global__ void conv2d_du_naive(cnn_conv2d_shape s, float *du, const floa
     float sum = 0;
     for (int n = 0; n < s.batch; n++) {
         const float *g = df + ((size_t)n * s.out_channels + k) * out_map;
+        const float *map = z + ((size_t)n * s.in_channels + channel) * s.in_height * s.in_width;
         for (int j = 0; j < s.out_height; j++)
             for (int i = 0; i < s.out_width; i++) {
-                int row = border(j * s.stride_height + y * s.dilation_height - s.pad_top, s.in_height, s.padding_mode);
-                int column = border(i * s.stride_width + x * s.dilation_width - s.pad_left, s.in_width, s.padding_mode);
-                if (row < 0 || column < 0) continue;
-                sum += g[(size_t)j * s.out_width + i]
-                     * z[(((size_t)n * s.in_channels + channel) * s.in_height + row) * s.in_width + column];
+                const float *v = z_at(s, map, j * s.stride_height + y * s.dilation_height - s.pad_top,
+                                      i * s.stride_width + x * s.dilation_width - s.pad_left);
+                if (v) sum += g[(size_t)j * s.out_width + i] * *v;
             }
     }
     du[at] += sum;
@@ -1690,86 +1644,51 @@ static __global__ void conv2d_db_naive(cnn_conv2d_shape s, float *db, const floa
 }
 
 /* As a product, for each group:  rows m: its maps k;  columns n: (c, y, x), and a last column of ones for the bias;
-   k: all pixels of the batch. The sums are long and few, so they are split. In TF32 the bias sums rounded df, too. */
+   k: all pixels of the batch. The sums are long and few, so they are split. */
 struct conv2d_du_job : product_job {
     cnn_conv2d_shape s;
     divider pixels, width;                  /* of f */
     divider taps, kernel_width;
     int depth;
-    float *parts;
-    const float *z;
-    conv2d_dy g;
+    float *du, *db;
+    const float *df, *z;
 
     static const bool a_along_k = true, b_along_k = true;
 
-    struct column { const float *z; int j, i; };           /* a channel and a tap; NULL: the bias */
-    struct step { conv2d_df_place of; size_t image; int map, j, i; };  /* a pixel of df, its image, the first map */
+    struct column { int channel, j, i; };  /* where its values begin in an image, and a tap; -1: the bias */
+    struct step { const float *df; size_t image; int j, i; };          /* a pixel of the first map, its image */
 
     __device__ column column_of(int group, int n_) const
     {
         int tap, x, c = divided(n_, taps, &tap), y = divided(tap, kernel_width, &x);
-        const float *first = z + ((size_t)group * depth + c) * s.in_height * s.in_width;
-        return { c < depth ? first : NULL, y * s.dilation_height - s.pad_top, x * s.dilation_width - s.pad_left };
+        int first = (group * depth + c) * s.in_height * s.in_width;
+        return { c < depth ? first : -1, y * s.dilation_height - s.pad_top, x * s.dilation_width - s.pad_left };
     }
 
     __device__ step step_of(int group, const column &, int own) const
     {
         int rest, i, img = divided(own, pixels, &rest), j = divided(rest, width, &i);
         size_t image = (size_t)img * s.in_channels * s.in_height * s.in_width;
-        return { conv2d_df_place_of(s, img, j, i), image, group * m, j, i };
+        return { df + ((size_t)img * s.out_channels + group * m) * pixels.d + rest, image,
+                 j * s.stride_height, i * s.stride_width };
     }
 
-    __device__ float a(int m_, const step &at, int) const { return conv2d_df_at(s, g, at.of, at.map + m_); }
+    __device__ float a(int m_, const step &at, int) const { return at.df[(size_t)m_ * pixels.d]; }
 
     __device__ float b(const column &of, const step &at, int) const
     {
-        if (!of.z) return 1;
-        int row = border(at.j * s.stride_height + of.j, s.in_height, s.padding_mode);
-        int column = border(at.i * s.stride_width + of.i, s.in_width, s.padding_mode);
-        return row < 0 || column < 0 ? 0 : of.z[at.image + (size_t)row * s.in_width + column];
+        if (of.channel < 0) return 1;
+        const float *v = z_at(s, z + at.image + of.channel, at.j + of.j, at.i + of.i);
+        return v ? *v : 0;
     }
 
-    __device__ void store(int group, int split, int m_, int n_, float sum) const
+    __device__ void store(int group, int m_, int n_, float sum) const
     {
-        parts[(((size_t)split * groups + group) * m + m_) * n + n_] = sum;
+        int map = group * m + m_, weights = depth * (int)taps.d;
+        if (n_ == weights) db[map] += sum;
+        else if (du) du[(size_t)map * weights + n_] += sum;
     }
 };
-
-PRODUCT_KERNELS(conv2d_du, conv2d_du_job)
-PRODUCT_KERNEL(conv2d_du_32x32, conv2d_du_job, 32, 32, 1)
-PRODUCT_KERNELS_TF32(conv2d_du_tf32, conv2d_du_job)
-
-/* The second pass of a split sum of gradients: a block has 32 values, each with 8 threads that add every 8th part; then
-   the first 32 threads add those sums, in order. */
-enum { VALUES_A_BLOCK = 32 };
-
-static dim3 blocks_for_parts(size_t values) { return dim3((unsigned)((values + VALUES_A_BLOCK - 1) / VALUES_A_BLOCK)); }
-
-static __device__ size_t part_index() { return (size_t)blockIdx.x * VALUES_A_BLOCK + threadIdx.x % VALUES_A_BLOCK; }
-
-static __device__ float sum_parts_by_block(const float *parts, size_t at, size_t count, int splits)
-{
-    __shared__ float sums[THREADS];
-    float sum = 0;
-    for (int split = (int)threadIdx.x / VALUES_A_BLOCK; at < count && split < splits; split += THREADS / VALUES_A_BLOCK)
-        sum += parts[split * count + at];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.x < VALUES_A_BLOCK)
-        for (int i = (int)threadIdx.x + VALUES_A_BLOCK; i < THREADS; i += VALUES_A_BLOCK) sum += sums[i];
-    return sum;
-}
-
-/* dW and db of a product: rows of `inputs` weights, each followed by its bias if db is not NULL */
-static __global__ void add_gradients(float *dw, float *db, const float *parts, int rows, int inputs, int splits)
-{
-    size_t at = part_index(), columns = (size_t)inputs + (db ? 1 : 0), count = rows * columns;
-    float sum = sum_parts_by_block(parts, at, count, splits);
-    if (at >= count || threadIdx.x >= VALUES_A_BLOCK) return;
-    size_t row = at / columns, column = at % columns;
-    if (column >= (size_t)inputs) db[row] += sum;
-    else if (dw) dw[row * inputs + column] += sum;
-}
 
 /* ---- du, square by square ----
 
@@ -1778,235 +1697,212 @@ static __global__ void add_gradients(float *dw, float *db, const float *parts, i
 struct conv2d_du_squares {
     cnn_conv2d_shape s;
     square_grid grid;
-    int m, channels, splits, share;         /* splits: blocks of a sum; share: squares of each */
-    float *parts, *bias_parts;              /* (part, tap, k, c): threads write neighbours; (part, k), or NULL */
+    int m, channels, taps;
+    int splits, share;                      /* blocks of a sum; squares of each */
+    float *parts;                           /* a split's: (tap, k, c), for neighbours to write neighbours; (k) of db */
+    float *du, *db;
     const float *z;
     conv2d_dy g;
 
-    __device__ float *part(int n, int tap, int k, int c) const
-    {
-        return parts + (((size_t)n * s.kernel_height * s.kernel_width + tap) * m + k) * channels + c;
-    }
+    __host__ __device__ size_t weights() const { return (size_t)m * channels * taps; }
+    __host__ __device__ size_t values() const { return weights() + (db ? m : 0); }
 };
 
-template <int K_, int M_, int C_, bool tf32_> struct conv2d_du_tile {
+static __device__ void store_value(const conv2d_du_squares &job, size_t at, float sum)
+{
+    size_t maps = job.weights() / job.taps;
+    if (at >= job.weights()) job.db[at - job.weights()] += sum;
+    else if (job.du) job.du[at % maps * job.taps + at / maps] += sum;
+}
+
+template <int K_, int M_, int C_, int SQUARES_, bool tf32_> struct conv2d_du_tile {
     enum {
-        K = K_, M = M_, C = C_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE, PIXELS = SQUARE * SQUARE,
-        AREA = (POINTS + 3) / 8 * 8 + 4, ROW = PIXELS + 4, /* channels, and maps, are 4 or 20 banks apart */
-        BIAS_PARTS = THREADS / M,
-        DEEP = tf32_ ? 3 : K, DEEP_BLOCKS = (K + DEEP - 1) / DEEP      /* rows of taps in a block: registers limit it */
+        K = K_, M = M_, C = C_, SQUARES = SQUARES_, TAPS = K * K, SIDE = SQUARE + K - 1, POINTS = SIDE * SIDE,
+        PIXELS = SQUARE * SQUARE, AREA = (POINTS + 3) / 8 * 8 + 4,
+        ROW = PIXELS + 4                    /* channels, and maps, are 4 or 20 banks apart */
     };
     static const bool tf32 = tf32_;
-    float v[C * AREA], df[M * ROW];
+    float v[SQUARES * C * AREA], df[SQUARES * M * ROW];
 };
 
 /* A thread has MAPS maps of one channel, and some rows of the pixels: with a row of z and one of df in registers, it
    has K products for each value */
 template <class Tile> struct taps_float32 {
-    enum { MAPS = Tile::K == 3 ? 4 : 2, GROUPS = Tile::M / MAPS, PARTS = THREADS / (Tile::C * GROUPS) };
-    float sum[MAPS][Tile::TAPS];
+    enum {
+        MAPS = Tile::K == 3 ? 4 : 2, N = MAPS * Tile::TAPS, GROUPS = Tile::M / MAPS,
+        PARTS = THREADS / (Tile::C * GROUPS), ROWS = Tile::SQUARES * SQUARE / PARTS
+    };
+    float sum[N];                           /* (map, tap) */
     int c, group, part;                     /* the thread's own; maps are `group`, and every GROUPS-th after it */
 
-    __device__ __forceinline__ void begin(int)
+    __device__ __forceinline__ void begin()
     {
         c = (int)threadIdx.x % Tile::C;
         group = (int)threadIdx.x / Tile::C % GROUPS;
         part = (int)threadIdx.x / (Tile::C * GROUPS);
-        for (int i = 0; i < MAPS * Tile::TAPS; i++) sum[i / Tile::TAPS][i % Tile::TAPS] = 0;
+        for (int i = 0; i < N; i++) sum[i] = 0;
     }
 
     __device__ __forceinline__ void add(const Tile *tile)
     {
-        for (int j = part * (SQUARE / PARTS); j < (part + 1) * (SQUARE / PARTS); j++) {
+        for (int row = part * ROWS; row < (part + 1) * ROWS; row++) {
+            int square = row / SQUARE, j = row % SQUARE;
             float df[MAPS][SQUARE], z[Tile::SIDE];
             for (int k = 0; k < MAPS; k++)
-                for (int i = 0; i < SQUARE; i++) df[k][i] = tile->df[(group + k * GROUPS) * Tile::ROW + j * SQUARE + i];
+                for (int i = 0; i < SQUARE; i++)
+                    df[k][i] = tile->df[(square * Tile::M + group + k * GROUPS) * Tile::ROW + j * SQUARE + i];
 #pragma unroll
             for (int y = 0; y < Tile::K; y++) {
-                for (int i = 0; i < Tile::SIDE; i++) z[i] = tile->v[c * Tile::AREA + (j + y) * Tile::SIDE + i];
+                for (int i = 0; i < Tile::SIDE; i++)
+                    z[i] = tile->v[(square * Tile::C + c) * Tile::AREA + (j + y) * Tile::SIDE + i];
                 for (int k = 0; k < MAPS; k++)
                     for (int x = 0; x < Tile::K; x++)
-                        for (int i = 0; i < SQUARE; i++) sum[k][y * Tile::K + x] += df[k][i] * z[i + x];
+                        for (int i = 0; i < SQUARE; i++) sum[k * Tile::TAPS + y * Tile::K + x] += df[k][i] * z[i + x];
             }
         }
     }
 
-    __device__ __forceinline__ void store(const conv2d_du_squares &job, int split, int top, int left) const
+    __device__ __forceinline__ void place_of(int i, int *k, int *channel, int *tap) const
     {
-        if (left + c >= job.channels) return;
-#pragma unroll
-        for (int k = 0; k < MAPS; k++)
-            for (int tap = 0; tap < Tile::TAPS; tap++)
-                if (top + group + k * GROUPS < job.m)
-                    *job.part(split * PARTS + part, tap, top + group + k * GROUPS, left + c) = sum[k][tap];
+        *k = group + i / Tile::TAPS * GROUPS;
+        *channel = c;
+        *tap = i % Tile::TAPS;
     }
 };
 
-/* A warp has 16 ROWS maps of 8 channels, and some rows of the pixels: one instruction sums a row of 8 pixels. A block
-   has DEEP rows of taps, from `deep` on. */
+/* A warp has 16 ROWS maps of 8 channels, and some rows of the pixels: one instruction sums a row of 8 pixels. */
 template <class Tile> struct taps_tf32 {
     enum {
-        ROWS = Tile::K == 3 ? 2 : 1, DOWN = Tile::M / (16 * ROWS), ACROSS = Tile::C / 8,
+        ROWS = 2, N = ROWS * Tile::TAPS * 4, DOWN = Tile::M / (16 * ROWS), ACROSS = Tile::C / 8,
         PARTS = THREADS / 32 / (DOWN * ACROSS)
     };
-    float sum[ROWS][Tile::DEEP * Tile::K][4];
-    int deep, map, c, part, g, t;
+    float sum[N];                           /* (16 maps, tap, D of a lane) */
+    int map, c, part, g, t;
 
-    __device__ __forceinline__ void begin(int first_tap_row)
+    __device__ __forceinline__ void begin()
     {
-        deep = first_tap_row;
         int warp = (int)threadIdx.x / 32;
         g = (int)threadIdx.x % 32 / 4;
         t = (int)threadIdx.x % 4;
         map = warp % DOWN * 16 * ROWS + g;
         c = warp / DOWN % ACROSS * 8;
         part = warp / (DOWN * ACROSS);
-        for (int i = 0; i < ROWS * Tile::DEEP * Tile::K * 4; i++) (&sum[0][0][0])[i] = 0;
+        for (int i = 0; i < N; i++) sum[i] = 0;
     }
 
     __device__ __forceinline__ void add(const Tile *tile)
     {
         for (int j = part * (SQUARE / PARTS); j < (part + 1) * (SQUARE / PARTS); j++) {
             unsigned a[ROWS][4], b[2];
-            for (int i = 0; i < ROWS; i++)
-                for (int r = 0; r < 4; r++)
-                    a[i][r] = bits_of(tile->df[(map + 16 * i + 8 * (r % 2)) * Tile::ROW + j * SQUARE + t
-                                               + 4 * (r / 2)]);
+            const float *df = tile->df + map * Tile::ROW + j * SQUARE + t;
+            const float *v = tile->v + (c + g) * Tile::AREA + j * Tile::SIDE + t;
+            for (int i = 0; i < ROWS; i++) lane_a(a[i], df + 16 * i * Tile::ROW, 8 * Tile::ROW, 4);
 #pragma unroll
-            for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++) {
-                if (deep + tap / Tile::K >= Tile::K) break;
-                int at = (c + g) * Tile::AREA + (j + deep + tap / Tile::K) * Tile::SIDE + tap % Tile::K + t;
-                for (int r = 0; r < 2; r++) b[r] = bits_of(tile->v[at + 4 * r]);
-                for (int i = 0; i < ROWS; i++) mma_tf32(sum[i][tap], a[i], b);
+            for (int tap = 0; tap < Tile::TAPS; tap++) {
+                lane_b(b, v + tap / Tile::K * Tile::SIDE + tap % Tile::K, 4);
+                for (int i = 0; i < ROWS; i++) mma_tf32(sum + (i * Tile::TAPS + tap) * 4, a[i], b);
             }
         }
     }
 
-    __device__ __forceinline__ void store(const conv2d_du_squares &job, int split, int top, int left) const
+    __device__ __forceinline__ void place_of(int i, int *k, int *channel, int *tap) const
     {
-#pragma unroll
-        for (int tap = 0; tap < Tile::DEEP * Tile::K; tap++)
-            for (int e = 0; e < ROWS * 4; e++) {
-                int k = top + map + e / 2 * 8, channel = left + c + 2 * t + e % 2;
-                if (k < job.m && channel < job.channels && deep + tap / Tile::K < Tile::K)
-                    *job.part(split * PARTS + part, deep * Tile::K + tap, k, channel) = sum[e / 4][tap][e % 4];
-            }
+        *k = map + 16 * (i / 4 / Tile::TAPS) + i % 4 / 2 * 8;
+        *channel = c + 2 * t + i % 2;
+        *tap = i / 4 % Tile::TAPS;
     }
 };
 
-template <class Tile> using taps_of = typename std::conditional<Tile::tf32, taps_tf32<Tile>, taps_float32<Tile>>::type;
-
 template <class Tile>
-static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_squares &job, const square &q, int left)
+static __device__ __forceinline__ void copy_z(Tile *tile, const conv2d_du_squares &job, int n, int left)
 {
-    enum { LANES = Tile::POINTS <= THREADS / 2 ? THREADS / 2 : THREADS, AT_ONCE = THREADS / LANES };
-    const cnn_conv2d_shape &s = job.s;
-    int point = (int)threadIdx.x % LANES, first = (int)threadIdx.x / LANES;
-    conv2d_z_place z = conv2d_z_place_of(s, job.z, q, point / Tile::SIDE, point % Tile::SIDE);
-    unsigned plane = (unsigned)(s.in_height * s.in_width);
-    if (point >= Tile::POINTS) return;
+    enum { ALL = Tile::SQUARES * Tile::POINTS, AT_ONCE = 2 * ALL <= THREADS ? 2 : 1, LANES = THREADS / AT_ONCE };
+    unsigned plane = (unsigned)(job.s.in_height * job.s.in_width);
+    for (int e = (int)threadIdx.x % LANES; e < ALL; e += LANES) {
+        int square = e / Tile::POINTS, point = e % Tile::POINTS;
+        const float *z = z_of_square(job.s, job.z, job.grid.at(n + square), point / Tile::SIDE, point % Tile::SIDE);
 #pragma unroll 4
-    for (int c = first; c < Tile::C; c += AT_ONCE) {
-        float x = z.first[(unsigned)min(left + c, job.channels - 1) * plane];
-        tile->v[c * Tile::AREA + point] = as_factor<Tile::tf32>(z.inside && left + c < job.channels ? x : 0);
+        for (int c = (int)threadIdx.x / LANES; c < Tile::C; c += AT_ONCE)
+            tile->v[(square * Tile::C + c) * Tile::AREA + point]
+                = as_factor<Tile::tf32>(z && left + c < job.channels ? z[(unsigned)(left + c) * plane] : 0);
     }
 }
 
 template <class Tile>
-static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squares &job, const square &q, int top)
+static __device__ __forceinline__ void copy_df(Tile *tile, const conv2d_du_squares &job, int n, int top)
 {
-    enum { AT_ONCE = THREADS / Tile::PIXELS, TURNS = Tile::M / AT_ONCE, N = 4 };
-    int pixel = (int)threadIdx.x % Tile::PIXELS, first = (int)threadIdx.x / Tile::PIXELS * TURNS;
-    conv2d_df_place of = conv2d_df_place_of(job.s, q.img, q.j + pixel / SQUARE, q.i + pixel % SQUARE);
+    enum { ALL = Tile::SQUARES * Tile::PIXELS, SHARERS = ALL < THREADS ? THREADS / ALL : 1, LANES = THREADS / SHARERS };
+    enum { MAPS = Tile::M / SHARERS, AT_ONCE = MAPS < 4 ? (int)MAPS : 4 };
+    for (int e = (int)threadIdx.x % LANES; e < ALL; e += LANES) {
+        int at = e / Tile::PIXELS, pixel = e % Tile::PIXELS, first = (int)threadIdx.x / LANES * MAPS;
+        square q = job.grid.at(n + at);
+        conv2d_df_place of = conv2d_df_place_of(job.s, q.img, q.j + pixel / SQUARE, q.i + pixel % SQUARE);
 #pragma unroll 1
-    for (int k = first; k < first + TURNS; k += N) {
-        float df[N];
-        conv2d_df_at<N>(job.s, job.g, of, top + k, df);
-        for (int i = 0; i < N; i++) tile->df[(k + i) * Tile::ROW + pixel] = as_factor<Tile::tf32>(df[i]);
+        for (int k = first; k < first + MAPS; k += AT_ONCE) {
+            raw_df<AT_ONCE> raw;
+            float df[AT_ONCE];
+            raw.load(job.s, job.g, of, top + k);
+            raw.finish(job.s, of, top + k, df);
+            for (int i = 0; i < AT_ONCE; i++)
+                tile->df[(at * Tile::M + k + i) * Tile::ROW + pixel] = as_factor<Tile::tf32>(df[i]);
+        }
     }
 }
 
-template <class Tile>
-static __device__ __forceinline__ void conv2d_du_by_squares(const conv2d_du_squares &job, Tile *tile)
+template <int K, int M, int C, int SQUARES, bool tf32>
+static __global__ void __launch_bounds__(THREADS, 2) conv2d_du_by_squares(conv2d_du_squares job)
 {
-    enum { PIXELS = Tile::PIXELS / Tile::BIAS_PARTS };     /* of a thread that sums the bias */
-    int split = (int)blockIdx.x, top = (int)blockIdx.y * Tile::M;
-    int left = (int)blockIdx.z / Tile::DEEP_BLOCKS * Tile::C, deep = (int)blockIdx.z % Tile::DEEP_BLOCKS * Tile::DEEP;
-    bool sums_bias = job.bias_parts && blockIdx.z == 0;
-    int map = (int)threadIdx.x % Tile::M, part = (int)threadIdx.x / Tile::M;
-    float bias = 0;
-    taps_of<Tile> taps;
-    taps.begin(deep);
-    for (int n = split * job.share; n < min((split + 1) * job.share, job.grid.count); n++) {
-        square q = job.grid.at(n);
-        copy_z(tile, job, q, left);
-        copy_df(tile, job, q, top);
-        __syncthreads();                    /* a square of df and of z is there */
-        taps.add(tile);
-        for (int i = 0; sums_bias && i < PIXELS; i++)      /* maps in the same bank: each reads another pixel */
-            bias += tile->df[map * Tile::ROW + part * PIXELS + (i + map / 8) % PIXELS];
+    typedef conv2d_du_tile<K, M, C, SQUARES, tf32> Tile;
+    typedef typename std::conditional<tf32, taps_tf32<Tile>, taps_float32<Tile>>::type Taps;
+    enum { BIAS_PARTS = THREADS / M, PIXELS = SQUARES * Tile::PIXELS / BIAS_PARTS };   /* of a thread, for the bias */
+    __shared__ Tile tile;
+    if (tf32 && !KNOWS_TF32) return;
+    int split = (int)blockIdx.x, top = (int)blockIdx.y * M, left = (int)blockIdx.z * C;
+    int map = (int)threadIdx.x % M, first = (int)threadIdx.x / M * PIXELS;
+    float bias = 0, *parts = job.parts + split * job.values();
+    Taps taps;
+    taps.begin();
+    for (int n = split * job.share; n < min((split + 1) * job.share, job.grid.count); n += SQUARES) {
+        copy_z(&tile, job, n, left);
+        copy_df(&tile, job, n, top);
+        __syncthreads();                    /* squares of df and of z are there */
+        taps.add(&tile);
+        const float *df = tile.df + (first / Tile::PIXELS * M + map) * Tile::ROW + first % Tile::PIXELS;
+        for (int i = 0; job.db && i < PIXELS; i++)         /* maps in the same bank: each reads another pixel */
+            bias += df[(i + map / 8) % PIXELS];
         __syncthreads();                    /* all have read it */
     }
-    taps.store(job, split, top, left);
-    if (sums_bias && top + map < job.m)
-        job.bias_parts[(size_t)(split * Tile::BIAS_PARTS + part) * job.m + top + map] = bias;
+    add_groups<Taps::PARTS, Taps::N, sizeof tile / sizeof(float)>(taps.sum, tile.v);
+    if (taps.part == 0)
+#pragma unroll
+        for (int i = 0; i < Taps::N; i++) {
+            int k, c, tap;
+            taps.place_of(i, &k, &c, &tap);
+            if (top + k < job.m && left + c < job.channels)
+                parts[((size_t)tap * job.m + top + k) * job.channels + left + c] = taps.sum[i];
+        }
+    if (!job.db || blockIdx.z) return;
+    add_groups<BIAS_PARTS, 1, THREADS>(&bias, tile.v);
+    if ((int)threadIdx.x < M && top + map < job.m) parts[job.weights() + top + map] = bias;
 }
 
-#define DU_SQUARES_KERNEL(name, K, M, C, tf32)                                    \
-    static __global__ void __launch_bounds__(THREADS, 2) name(conv2d_du_squares job)       \
-    {                                                                             \
-        __shared__ conv2d_du_tile<K, M, C, tf32> tile;                            \
-        if (KNOWS_TF32 || !tf32) conv2d_du_by_squares(job, &tile);                \
-    }
-
-#define DU_SQUARES(F)                                                             \
-    F(conv2d_du_squares_3x3_16, 3, 16, 8, false)                                  \
-    F(conv2d_du_squares_3x3_64, 3, 64, 8, false)                                  \
-    F(conv2d_du_squares_5x5_16, 5, 16, 8, false)                                  \
-    F(conv2d_du_squares_5x5_64, 5, 64, 8, false)                                  \
-    F(conv2d_du_squares_3x3_32_tf32, 3, 32, 32, true)                             \
-    F(conv2d_du_squares_3x3_64_tf32, 3, 64, 32, true)                             \
-    F(conv2d_du_squares_5x5_64_tf32, 5, 64, 16, true)
-
-DU_SQUARES(DU_SQUARES_KERNEL)
-
-struct du_kernel {
-    const char *name;
-    void (*run)(conv2d_du_squares);
-    int kernel_size, maps, channels, deep_blocks, parts, bias_parts;   /* of a block; parts: of each sum */
-    bool tf32;
-};
-
-template <class Tile> static du_kernel describe_du(const char *name, void (*run)(conv2d_du_squares))
+/* Many squares at once where channels are few, as those of a picture: so all threads have work. A value that is copied
+   takes the time of about four reads. */
+template <int K, int M, int C, int SQUARES, bool tf32> static choice<conv2d_du_squares> du_choice()
 {
-    return { name, run, Tile::K, Tile::M, Tile::C, Tile::DEEP_BLOCKS, taps_of<Tile>::PARTS, Tile::BIAS_PARTS,
-             Tile::tf32 };
+    float reads = 0.3f + (4.0f / C + 4.0f / M) / (K * K);
+    return { conv2d_du_by_squares<K, M, C, SQUARES, tf32>, K, M, C, SQUARES, reads, tf32 };
 }
 
-#define DU_KERNEL(name, K, M, C, tf32) describe_du<conv2d_du_tile<K, M, C, tf32>>(#name, name),
-
-/* The first with room for all maps, or the last */
-static const du_kernel &du_kernel_for(const cnn_conv2d_shape &s, bool tf32)
+static const choice<conv2d_du_squares> &du_for(const cnn_conv2d_shape &s, bool tf32)
 {
-    static const du_kernel all[] = { DU_SQUARES(DU_KERNEL) };
-    const du_kernel *best = NULL;
-    for (const du_kernel &each : all)
-        if (each.kernel_size == s.kernel_width && each.tf32 == tf32 && !(best && best->maps >= s.out_channels))
-            best = &each;
-    return *best;
-}
-
-/* Parts are in another order than weights: the threads go through the parts */
-static __global__ void add_du(conv2d_du_squares job, float *du, float *db, int parts, int bias_parts)
-{
-    size_t at = part_index(), taps = (size_t)job.s.kernel_height * job.s.kernel_width;
-    size_t weights = taps * job.m * job.channels;
-    bool bias = at >= weights;
-    float sum = sum_parts_by_block(bias ? job.bias_parts : job.parts, bias ? at - weights : at,
-                                   bias ? db ? job.m : 0 : weights, bias ? bias_parts : parts);
-    if (threadIdx.x >= VALUES_A_BLOCK || at >= weights + (db ? job.m : 0)) return;
-    if (bias) db[at - weights] += sum;
-    else if (du) du[at % (weights / taps) * taps + at / (weights / taps)] += sum;
+    static const choice<conv2d_du_squares> all[] = {
+        du_choice<3, 32, 1, 4, false>(), du_choice<3, 32, 4, 2, false>(), du_choice<3, 16, 8, 1, false>(),
+        du_choice<3, 32, 8, 1, false>(), du_choice<3, 64, 8, 1, false>(), du_choice<5, 8, 1, 8, false>(),
+        du_choice<5, 8, 4, 2, false>(),  du_choice<5, 16, 8, 1, false>(), du_choice<5, 64, 8, 1, false>(),
+        du_choice<3, 32, 32, 1, true>(), du_choice<3, 64, 32, 1, true>()
+    };
+    return choose(all, s.kernel_width, s.out_channels, s.in_channels, tf32);
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2030,7 +1926,7 @@ static __global__ void linear_forward_naive(cnn_linear_shape s, float *y, const 
 /* rows m: samples n;  columns n: outputs o;  k: inputs i, split where there are many */
 struct linear_forward_job : product_job {
     cnn_linear_shape s;
-    float *y, *parts;                       /* parts: where the sum is split */
+    float *y;
     const float *x, *w, *bias;
 
     static const bool a_along_k = true, b_along_k = true;
@@ -2038,23 +1934,11 @@ struct linear_forward_job : product_job {
     __device__ float a(int n_, step, int i) const { return x[(size_t)n_ * k + i]; }
     __device__ float b(int o, step, int i) const { return w[(size_t)o * k + i]; }
 
-    __device__ void store(int, int split, int n_, int o, float sum) const
+    __device__ void store(int, int n_, int o, float sum) const
     {
-        size_t at = (size_t)n_ * n + o;
-        if (splits > 1) parts[(size_t)split * m * n + at] = sum;
-        else y[at] = activation_at(s.activation, s.slope, sum + (bias ? bias[o] : 0));
+        y[(size_t)n_ * n + o] = activation_at(s.activation, s.slope, sum + (bias ? bias[o] : 0));
     }
 };
-
-PRODUCT_KERNELS(linear_forward, linear_forward_job)
-
-static __global__ void linear_forward_sum(cnn_linear_shape s, float *y, const float *parts, const float *b, int splits)
-{
-    size_t at = thread_index(), count = (size_t)s.batch * s.out_features;
-    if (at >= count) return;
-    float sum = sum_parts(parts, at, count, splits);
-    y[at] = activation_at(s.activation, s.slope, sum + (b ? b[at % s.out_features] : 0));
-}
 
 /* naive: one thread for each input's gradient */
 static __global__ void linear_dx_naive(cnn_linear_shape s, float *dx, const float *dy, const float *y, const float *w)
@@ -2070,29 +1954,27 @@ static __global__ void linear_dx_naive(cnn_linear_shape s, float *dx, const floa
     dx[at] = sum;
 }
 
-/* rows m: samples n;  columns n: inputs i;  k: outputs o */
-struct linear_dx_job : product_job {
+/* What dW and dx have in common: dy tau'(y), of which both factors are on their way while a tile is multiplied */
+struct linear_backward_job : product_job {
     cnn_linear_shape s;
-    float *dx, *parts;
-    const float *dy, *y, *w;
+    const float *dy, *y;
+
+    struct raw { float dy, y; };
+    __device__ raw raw_at(size_t out) const { return { dy[out], y[out] }; }
+    __device__ float finished(raw at) const { return at.dy * activation_slope(s.activation, s.slope, at.y); }
+};
+
+/* rows m: samples n;  columns n: inputs i;  k: outputs o */
+struct linear_dx_job : linear_backward_job {
+    float *dx;
+    const float *w;
 
     static const bool a_along_k = true, b_along_k = false;
 
-    __device__ float a(int n_, step, int o) const
-    {
-        size_t out = (size_t)n_ * k + o;
-        return dy[out] * activation_slope(s.activation, s.slope, y[out]);
-    }
-
+    __device__ raw a(int n_, step, int o) const { return raw_at((size_t)n_ * k + o); }
     __device__ float b(int i, step, int o) const { return w[(size_t)o * n + i]; }
-
-    __device__ void store(int, int split, int n_, int i, float sum) const
-    {
-        (splits > 1 ? parts + (size_t)split * m * n : dx)[(size_t)n_ * n + i] = sum;
-    }
+    __device__ void store(int, int n_, int i, float sum) const { dx[(size_t)n_ * n + i] = sum; }
 };
-
-PRODUCT_KERNELS(linear_dx, linear_dx_job)
 
 /* naive: one thread a weight */
 static __global__ void linear_dw_naive(cnn_linear_shape s, float *dw, const float *dy, const float *y, const float *x)
@@ -2122,30 +2004,30 @@ static __global__ void linear_db_naive(cnn_linear_shape s, float *db, const floa
 }
 
 /* rows m: outputs o;  columns n: inputs i, and a last column of ones for the bias;  k: samples n */
-struct linear_dw_job : product_job {
-    cnn_linear_shape s;
-    float *dw, *db, *parts;
-    const float *dy, *y, *x;
+struct linear_dw_job : linear_backward_job {
+    float *dw, *db;
+    const float *x;
 
     static const bool a_along_k = false, b_along_k = false;
 
-    __device__ float a(int o, step, int n_) const
-    {
-        size_t out = (size_t)n_ * m + o;
-        return dy[out] * activation_slope(s.activation, s.slope, y[out]);
-    }
-
+    __device__ raw a(int o, step, int n_) const { return raw_at((size_t)n_ * m + o); }
     __device__ float b(int i, step, int n_) const { return i < s.in_features ? x[(size_t)n_ * s.in_features + i] : 1; }
 
-    __device__ void store(int, int split, int o, int i, float sum) const
+    __device__ void store(int, int o, int i, float sum) const
     {
-        if (splits > 1) parts[((size_t)split * m + o) * n + i] = sum;
-        else if (i >= s.in_features) db[o] += sum;
+        if (i >= s.in_features) db[o] += sum;
         else if (dw) dw[(size_t)o * s.in_features + i] += sum;
     }
 };
 
-PRODUCT_KERNELS(linear_dw, linear_dw_job)
+/* Both products side by side in one launch: alone, neither fills the device. One that is not wanted has no splits. */
+static __global__ void __launch_bounds__(THREADS, 2) linear_backward(linear_dw_job dw, linear_dx_job dx)
+{
+    __shared__ float a[TILE_K][64 + 4], b[TILE_K][64 + 4];
+    int z = (int)blockIdx.z;
+    if (z < dw.splits) product<64, 64, 4>(dw, z, a, b);
+    else product<64, 64, 4>(dx, z - dw.splits, a, b);
+}
 
 /* --------------------------------------------------------------------------------------------
    Batch normalisation:  y = weight (x - mean) / sqrt(var + eps) + bias, mean and var over the m = batch pixels values of a
@@ -2261,15 +2143,17 @@ static __global__ void dropout_naive(const cnn_counters *c, int layer, float p, 
     y[i] = unit(words[i % 4]) >= p ? x[i] * grown : 0;
 }
 
-/* one thread for four values, as many words as Philox gives at once */
-static __global__ void dropout(const cnn_counters *c, int layer, float p, float grown, float *y, const float *x,
-                               size_t n)
+/* One thread draws for four values, as many words as Philox gives at once. The words change hands in shared memory, so
+   that neighbouring threads read and write neighbours. */
+static __global__ void __launch_bounds__(THREADS) dropout(const cnn_counters *c, int layer, float p, float grown,
+                                                          float *y, const float *x, size_t n)
 {
-    unsigned words[4];
-    size_t four = thread_index();
-    if (4 * four >= n) return;
-    random_words(words, c->seed, (unsigned)layer, c->pass, (unsigned)four);
-    for (size_t i = 4 * four; i < 4 * four + 4 && i < n; i++) y[i] = unit(words[i % 4]) >= p ? x[i] * grown : 0;
+    __shared__ unsigned words[4 * THREADS];
+    size_t first = (size_t)blockIdx.x * 4 * THREADS;
+    random_words(words + 4 * threadIdx.x, c->seed, (unsigned)layer, c->pass, (unsigned)thread_index());
+    __syncthreads();                        /* all have drawn */
+    for (unsigned i = threadIdx.x; i < 4 * THREADS && first + i < n; i += THREADS)
+        y[first + i] = unit(words[i]) >= p ? x[first + i] * grown : 0;
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2357,27 +2241,29 @@ static __device__ float mse_error(const float *y, const float *target, const int
     return y[at] - (target ? target[at] : (int)(at % outputs) == labels[at / outputs] ? 1.0f : 0.0f);
 }
 
-static __global__ void mse_gradient(float *dy, const float *y, const float *target, const int *labels, size_t count,
-                                    int outputs)
-{
-    size_t at = thread_index();
-    if (at < count) dy[at] = 2 * mse_error(y, target, labels, at, outputs) / (float)count;
-}
-
-/* One block; a thread adds every THREADS-th square, then classifies every THREADS-th sample. */
-static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, const float *y, const float *target,
-                                                           const int *labels, int batch, int outputs)
+/* Up to THREADS blocks: each sums its share of the squares. dy NULL: not wanted. */
+static __global__ void __launch_bounds__(THREADS) mse(double *sums, float *dy, const float *y, const float *target,
+                                                      const int *labels, size_t count, int outputs)
 {
     __shared__ double shared[THREADS];
-    double loss = 0, correct = 0;
-    size_t count = (size_t)batch * outputs;
-    for (size_t at = threadIdx.x; at < count; at += THREADS) {
-        double error = mse_error(y, target, labels, at, outputs);
-        loss += error * error;
+    double sum = 0;
+    for (size_t at = thread_index(); at < count; at += (size_t)gridDim.x * THREADS) {
+        float error = mse_error(y, target, labels, at, outputs);
+        if (dy) dy[at] = 2 * error / (float)count;
+        sum += (double)error * error;
     }
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+/* One block adds the sums; a thread classifies every THREADS-th sample. */
+static __global__ void __launch_bounds__(THREADS) mse_loss(cnn_counters *c, const double *sums, int blocks,
+                                                           const float *y, const int *labels, int batch, int outputs)
+{
+    __shared__ double shared[THREADS];
+    double correct = 0, loss = block_sum((int)threadIdx.x < blocks ? sums[threadIdx.x] : 0, shared);
     for (int n = (int)threadIdx.x; labels && n < batch; n += THREADS)
         correct += argmax(y + (size_t)n * outputs, outputs) == labels[n];
-    loss = block_sum(loss, shared);
     correct = block_sum(correct, shared);
     if (threadIdx.x == 0) count_loss(c, loss / outputs, batch, (int)correct, batch);
 }
@@ -2419,42 +2305,49 @@ static __global__ void sgd_step(const cnn_counters *c, cnn_sgd_options o, float 
                                 const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    const cnn_span *s = i < n ? span_at(spans, count, i) : NULL;
+    if (i >= n) return;
+    float weight = w[i], velocity = v ? v[i] : 0, gradient = g[i];
+    const cnn_span *s = span_at(spans, count, i);
     if (!s) return;
-    float d = g[i] + s->weight_decay * w[i];
+    float d = gradient + s->weight_decay * weight;
     if (v) {
-        v[i] = o.momentum * v[i] + d;
-        d = o.nesterov ? d + o.momentum * v[i] : v[i];
+        v[i] = velocity = o.momentum * velocity + d;
+        d = o.nesterov ? d + o.momentum * velocity : velocity;
     }
-    w[i] -= (float)c->lr * d;
+    w[i] = weight - (float)c->lr * d;
 }
 
 enum { SHRINK, DECAY, RATE, ROOT };         /* the numbers in cnn_span.same during Adam's step */
 
-/* After count_step: the span's step is t. */
-static __global__ void adam_at_step(const cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans,
-                                    int count)
+/* Counts as count_step does: the span's step becomes t. */
+static __global__ void adam_begin(cnn_counters *c, cnn_adam_options o, int decoupled, cnn_span *spans, int count)
 {
     size_t k = thread_index();
+    if (k == 0) c->step++;
     if (k >= (size_t)count) return;
     cnn_span *s = &spans[k];
-    double t = (double)s->step;
-    s->same[SHRINK] = decoupled ? (float)(1 - c->lr * s->weight_decay) : 1;
+    double lr = c->lr, t = (double)(s->step += s->trainable != 0);
+    s->same[SHRINK] = decoupled ? (float)(1 - lr * s->weight_decay) : 1;
     s->same[DECAY] = decoupled ? 0 : s->weight_decay;
-    s->same[RATE] = (float)(c->lr / (1 - pow((double)o.beta1, t)));
+    s->same[RATE] = (float)(lr / (1 - pow((double)o.beta1, t)));
     s->same[ROOT] = (float)(1 / sqrt(1 - pow((double)o.beta2, t)));
 }
 
+/* All loads come before the first store: so none waits for another. */
 static __global__ void adam_step(cnn_adam_options o, float *w, float *m, float *v, const float *g, size_t n,
                                  const cnn_span *spans, int count)
 {
     size_t i = thread_index();
-    const cnn_span *s = i < n ? span_at(spans, count, i) : NULL;
+    if (i >= n) return;
+    float weight = w[i], mean = m[i], square = v[i], gradient = g[i];
+    const cnn_span *s = span_at(spans, count, i);
     if (!s) return;
-    float d = g[i] + s->same[DECAY] * w[i];
-    m[i] = o.beta1 * m[i] + (1 - o.beta1) * d;
-    v[i] = o.beta2 * v[i] + (1 - o.beta2) * d * d;
-    w[i] = w[i] * s->same[SHRINK] - s->same[RATE] * m[i] / (sqrtf(v[i]) * s->same[ROOT] + o.eps);
+    float d = gradient + s->same[DECAY] * weight;
+    mean = o.beta1 * mean + (1 - o.beta1) * d;
+    square = o.beta2 * square + (1 - o.beta2) * d * d;
+    m[i] = mean;
+    v[i] = square;
+    w[i] = weight * s->same[SHRINK] - s->same[RATE] * mean / (sqrtf(square) * s->same[ROOT] + o.eps);
 }
 
 /* Clipping, in three launches: THREADS blocks sum squares, one block sums their sums, and all scale. */
@@ -2556,8 +2449,8 @@ static __global__ void gather_rows(const cnn_counters *k, unsigned *to, const un
 static bool fits(cuda_context *c, const char *name, double columns)
 {
     if (columns <= INT_MAX) return true;
-    if (!c->sentence[0])
-        snprintf(c->sentence, sizeof c->sentence, "%s: %.0f values are too many; use a smaller batch", name, columns);
+    if (!c->refusal[0])
+        snprintf(c->refusal, sizeof c->refusal, "%s: %.0f values are too many; use a smaller batch", name, columns);
     return false;
 }
 
@@ -2586,33 +2479,18 @@ static bool is_common(const cnn_conv2d_shape &s)
         && s.dilation_height == 1 && s.dilation_width == 1;
 }
 
-static bool is_direct(const cnn_conv2d_shape &s) { return is_common(s) && s.in_channels <= DIRECT_CHANNELS; }
-
 static bool in_squares(const cnn_conv2d_shape &s)          /* not of small maps: squares would be half empty */
 {
     int squares = squares_over(1, s.out_height, s.out_width, 0, 0).count;
     return is_common(s) && 2 * s.out_height * s.out_width >= squares * SQUARE * SQUARE;
 }
 
-static dim3 direct_blocks(const conv2d_forward_job &job)
-{
-    int down = (direct_patches(job, job.s.pool.out_height, job.s.out_height) + PATCHES - 1) / PATCHES;
-    int across = (direct_patches(job, job.s.pool.out_width, job.s.out_width) + PATCHES - 1) / PATCHES;
-    return dim3((unsigned)(job.s.batch * down * across), (unsigned)((job.m + DIRECT_MAPS - 1) / DIRECT_MAPS));
-}
-
 /* With fewer channels, loading the values takes longer than multiplying them; with fewer rows, the instruction's 16 are
    not all used. The rows are maps in the forward pass and for du, and input channels for dz. */
 static bool in_tf32(const cuda_context *c, const cnn_conv2d_shape &s, int rows)
 {
-    return c->knows_tf32 && s.allow_tf32 && s.in_channels / s.groups >= 16 && rows >= 16;
+    return c->knows_tf32 && s.allow_tf32 && s.in_channels >= 16 && rows >= 16;
 }
-
-#define LAUNCH_CONV2D(c, name, job)                                               \
-    do {                                                                          \
-        if (in_tf32(c, (job).s, (job).m)) LAUNCH_PRODUCT(c, name##_tf32, job);    \
-        else LAUNCH_PRODUCT(c, name, job);                                        \
-    } while (0)
 
 static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
 {
@@ -2623,7 +2501,6 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
     job.depth = s.in_channels / s.groups;
     job.m = s.out_channels / s.groups;
     job.n = job.depth * s.kernel_height * s.kernel_width + bias;
-    job.narrow = job.n <= 32 && job.depth <= DIRECT_CHANNELS;
     job.k = s.batch * s.out_height * s.out_width;
     job.pixels = divide_by(s.out_height * s.out_width);
     job.width = divide_by(s.out_width);
@@ -2633,9 +2510,8 @@ static conv2d_du_job conv2d_du_sizes(const cnn_conv2d_shape &s, bool bias)
     return job;
 }
 
-static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s)
+static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s, bool tf32)
 {
-    enum { FEWEST = 16 };                   /* channels of a block, in whole steps */
     conv2d_dz_squares job;
     memset((void *)&job, 0, sizeof job);
     job.s = s;
@@ -2644,48 +2520,37 @@ static conv2d_dz_squares conv2d_dz_squares_sizes(const cnn_conv2d_shape &s)
     job.channels = s.out_channels;
     job.taps = s.kernel_height * s.kernel_width;
     job.splits = 1;
-    dim3 blocks = squares_blocks(job);
-    int most = job.channels / FEWEST, wanted = (int)(ENOUGH_BLOCKS / (blocks.x * blocks.y));
-    if (wanted > most) wanted = most;
-    if (wanted < 1) wanted = 1;
-    job.share = ((job.channels + wanted - 1) / wanted + 7) / 8 * 8;
-    job.splits = (job.channels + job.share - 1) / job.share;
+    dim3 blocks = squares_blocks(job, squares_for(job, tf32));
+    shares of = share_sum((size_t)blocks.x * blocks.y, job.channels, 16, 8);
+    job.splits = of.count;
+    job.share = of.each;
     return job;
 }
 
-static dim3 du_blocks(const conv2d_du_squares &job, const du_kernel &kernel)
+static conv2d_du_squares conv2d_du_squares_sizes(const cnn_conv2d_shape &s, const choice<conv2d_du_squares> &kernel,
+                                                 float *db)
 {
-    return dim3((unsigned)job.splits, (unsigned)((job.m + kernel.maps - 1) / kernel.maps),
-                (unsigned)((job.channels + kernel.channels - 1) / kernel.channels * kernel.deep_blocks));
-}
-
-static conv2d_du_squares conv2d_du_squares_sizes(const cnn_conv2d_shape &s, const du_kernel &kernel)
-{
-    enum { SHORTEST_SHARE = 4 };            /* with fewer squares, a block would spend its time on writing its sums */
     conv2d_du_squares job;
     memset((void *)&job, 0, sizeof job);
     job.s = s;
     job.grid = squares_over(s.batch, s.out_height, s.out_width, 0, 0);
     job.m = s.out_channels;
     job.channels = s.in_channels;
-    dim3 blocks = du_blocks(job, kernel);
-    int splits = (int)((ENOUGH_BLOCKS + blocks.y * blocks.z - 1) / (blocks.y * blocks.z));
-    job.share = (job.grid.count + splits - 1) / splits;
-    if (job.share < SHORTEST_SHARE) job.share = SHORTEST_SHARE;
-    job.splits = (job.grid.count + job.share - 1) / job.share;
+    job.taps = s.kernel_height * s.kernel_width;
+    job.db = db;
+    shares of = share_sum((size_t)tiles_of(job.m, kernel.rows) * tiles_of(job.channels, kernel.columns), job.grid.count,
+                          std::max(4, 2 * kernel.squares), kernel.squares);
+    job.splits = of.count;
+    job.share = of.each;
     return job;
 }
 
-static size_t du_squares_weights(const conv2d_du_squares &job)
+static size_t squares_parts(const cnn_conv2d_shape &s, bool tf32)      /* of du, then of dz */
 {
-    return (size_t)job.m * job.channels * job.s.kernel_height * job.s.kernel_width;
-}
-
-static size_t du_squares_parts(const cnn_conv2d_shape &s, bool tf32)
-{
-    const du_kernel &kernel = du_kernel_for(s, tf32);
-    conv2d_du_squares job = conv2d_du_squares_sizes(s, kernel);
-    return job.splits * (kernel.parts * du_squares_weights(job) + (size_t)kernel.bias_parts * job.m);
+    float db = 0;
+    conv2d_du_squares du = conv2d_du_squares_sizes(s, du_for(s, tf32 && s.kernel_width == 3), &db);
+    conv2d_dz_squares dz = conv2d_dz_squares_sizes(s, tf32);
+    return std::max(du.splits * du.values(), dz.splits > 1 ? dz.splits * dz.values() : 0);
 }
 
 /* work: f, or df; then the padded dz; then the parts of dW and db */
@@ -2698,15 +2563,11 @@ static size_t conv2d_before_parts(const cnn_conv2d_shape &s)
 
 static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
 {
-    if (4.0 * s->batch * s->out_height * s->out_width > INT_MAX || (double)grid_values(*s) / s->in_channels > INT_MAX)
+    if ((double)s->batch * s->out_height * s->out_width > INT_MAX || (double)grid_values(*s) / s->in_channels > INT_MAX)
         return 1;                           /* too many: the passes will report it, see fits */
-    size_t parts = product_parts(conv2d_du_sizes(*s, true)), other = product_parts(conv2d_du_sizes(*s, false));
-    if (other > parts) parts = other;       /* with fewer columns there may be more splits */
-    if (in_squares(*s)) {
-        if ((other = du_squares_parts(*s, false)) > parts) parts = other;
-        if ((other = du_squares_parts(*s, true)) > parts) parts = other;
-        if ((other = conv2d_dz_squares_sizes(*s).splits * conv2d_inputs(*s)) > parts) parts = other;
-    }
+    /* with fewer columns there may be more splits */
+    size_t parts = std::max(parts_of(conv2d_du_sizes(*s, true)), parts_of(conv2d_du_sizes(*s, false)));
+    if (in_squares(*s)) parts = std::max(squares_parts(*s, false), squares_parts(*s, true));
     return sizeof(float) * (conv2d_before_parts(*s) + parts);
 }
 
@@ -2722,44 +2583,51 @@ static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, 
         LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, f);
 }
 
-static void run_forward_squares(cuda_context *c, const conv2d_forward_job &job)
+static void run_forward_squares(cuda_context *c, const cnn_conv2d_shape &s, float *y, unsigned char *index,
+                                const float *x, const float *weight, const float *bias)
 {
-    const cnn_conv2d_shape &s = job.s;
     const cnn_pool2d_shape &p = s.pool;
-    conv2d_forward_squares squares;
-    memset((void *)&squares, 0, sizeof squares);
-    (conv2d_forward_job &)squares = job;
-    squares.grid = job.pooled ? squares_over(s.batch, 2 * p.out_height, 2 * p.out_width, -p.pad_height, -p.pad_width)
-                              : squares_over(s.batch, s.out_height, s.out_width, 0, 0);
-    LAUNCH_SQUARES(c, conv2d_forward_squares, squares, in_tf32(c, s, job.m));
+    conv2d_forward_squares job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.pooled = pools_in_a_thread(s);
+    job.grid = job.pooled ? squares_over(s.batch, 2 * p.out_height, 2 * p.out_width, -p.pad_height, -p.pad_width)
+                          : squares_over(s.batch, s.out_height, s.out_width, 0, 0);
+    job.m = s.out_channels;
+    job.channels = job.share = s.in_channels;
+    job.taps = s.kernel_height * s.kernel_width;
+    job.splits = 1;
+    job.y = y; job.index = index; job.z = x; job.u = weight; job.bias = bias;
+    launch_squares(c, "conv2d_forward_squares", job, in_tf32(c, s, job.m));
+}
+
+static void run_forward_product(cuda_context *c, const cnn_conv2d_shape &s, float *f, const float *x,
+                                const float *weight, const float *bias)
+{
+    conv2d_forward_job job;
+    memset((void *)&job, 0, sizeof job);
+    job.s = s;
+    job.groups = s.groups;
+    job.m = s.out_channels / s.groups;
+    job.n = s.batch * s.out_height * s.out_width;
+    count_k(&job, s.in_channels / s.groups);
+    job.plane = (size_t)s.in_height * s.in_width;
+    job.pixels = divide_by(s.out_height * s.out_width);
+    job.width = divide_by(s.out_width);
+    job.f = f; job.z = x; job.u = weight; job.bias = bias;
+    launch_product(c, "conv2d_forward", job);
 }
 
 static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
                                 const float *x, const float *weight, const float *bias, void *work)
 {
     cuda_context *c = of(context);
-    conv2d_forward_job job;
-    memset((void *)&job, 0, sizeof job);
-    job.s = *s;
-    job.pooled = pools_in_a_thread(*s);
-    int height = job.pooled ? s->pool.out_height : s->out_height, width = job.pooled ? s->pool.out_width : s->out_width;
-    job.groups = s->groups;
-    job.m = s->out_channels / s->groups;
-    if (!fits(c, "conv2d_forward", 4.0 * s->batch * height * width)) return;
-    job.n = s->batch * height * width * (job.pooled ? 4 : 1);
-    count_k(&job, s->in_channels / s->groups);
-    job.plane = (size_t)s->in_height * s->in_width;
-    job.pixels = divide_by(height * width);
-    job.width = divide_by(width);
-    job.y = pools(*s) && !job.pooled ? (float *)work : y;
-    job.index = job.pooled ? index : NULL;
-    job.z = x; job.u = weight; job.bias = bias;
-    if (is_direct(*s) && s->kernel_width == 3) LAUNCH(c, conv2d_direct_3x3, direct_blocks(job), job);
-    else if (is_direct(*s)) LAUNCH(c, conv2d_direct_5x5, direct_blocks(job), job);
-    else if (in_squares(*s)) run_forward_squares(c, job);
-    else LAUNCH_CONV2D(c, conv2d_forward, job);
-    if (pools(*s) && !job.pooled)
-        LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, job.y);
+    bool squares = in_squares(*s), pools_apart = pools(*s) && !(squares && pools_in_a_thread(*s));
+    float *f = pools_apart ? (float *)work : y;
+    if (!fits(c, "conv2d_forward", (double)s->batch * s->out_height * s->out_width)) return;
+    if (squares) run_forward_squares(c, *s, f, index, x, weight, bias);
+    else run_forward_product(c, *s, f, x, weight, bias);
+    if (pools_apart) LAUNCH(c, pool2d_forward, threads_for(pool2d_outputs(s->pool)), s->pool, y, index, f);
 }
 
 /* df in memory: dy itself if there is no pooling and no activation */
@@ -2791,27 +2659,23 @@ static void cuda_naive_conv2d_backward(void *context, const cnn_conv2d_shape *s,
 }
 
 static void run_du_product(cuda_context *c, const cnn_conv2d_shape &s, float *dweight, float *dbias, const float *x,
-                           const conv2d_dy &g, float *parts)
+                           const float *df, float *parts)
 {
     conv2d_du_job du = conv2d_du_sizes(s, dbias != NULL);
-    du.parts = parts; du.z = x; du.g = g;
-    if (du.narrow) LAUNCH(c, conv2d_du_32x32, tiles(du), du);
-    else LAUNCH_CONV2D(c, conv2d_du, du);
-    LAUNCH(c, add_gradients, blocks_for_parts((size_t)s.out_channels * du.n), dweight, dbias, parts, s.out_channels,
-           du.n - (dbias ? 1 : 0), du.splits);
+    du.parts = parts; du.du = dweight; du.db = dbias; du.z = x; du.df = df;
+    launch_product(c, "conv2d_du", du);
+    if (du.splits > 1) launch_add_parts(c, du);
 }
 
 static void run_du_squares(cuda_context *c, const cnn_conv2d_shape &s, float *dweight, float *dbias, const float *x,
                            const conv2d_dy &g, float *parts)
 {
-    const du_kernel &kernel = du_kernel_for(s, in_tf32(c, s, s.out_channels));
-    conv2d_du_squares du = conv2d_du_squares_sizes(s, kernel);
-    size_t weights = du_squares_weights(du);
-    int splits = du.splits * kernel.parts;
-    du.parts = parts; du.z = x; du.g = g;
-    du.bias_parts = dbias ? parts + splits * weights : NULL;
-    launch(c, kernel.name, kernel.run, du_blocks(du, kernel), du);
-    LAUNCH(c, add_du, blocks_for_parts(weights + du.m), du, dweight, dbias, splits, du.splits * kernel.bias_parts);
+    const choice<conv2d_du_squares> &kernel = du_for(s, in_tf32(c, s, s.out_channels) && s.kernel_width == 3);
+    conv2d_du_squares du = conv2d_du_squares_sizes(s, kernel, dbias);
+    du.parts = parts; du.du = dweight; du.z = x; du.g = g;
+    launch(c, "conv2d_du_squares", kernel.run, dim3((unsigned)du.splits, (unsigned)tiles_of(du.m, kernel.rows),
+                                                    (unsigned)tiles_of(du.channels, kernel.columns)), du);
+    launch_add_parts(c, du);
 }
 
 static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float *dx, float *dweight, float *dbias,
@@ -2822,29 +2686,28 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     if (!fits(c, "conv2d_backward", (double)grid_values(*s) / s->in_channels)
         || !fits(c, "conv2d_backward", (double)conv2d_outputs(*s) / s->out_channels))
         return;
-    /* Squares un-pool df while they copy it: they read 9 bytes for four of its values, and df is never written. So does
-       du of the first layer, which has no dz. But a product for dz reads each value once for each tap, so df is written
-       first. */
+    /* Squares un-pool df while they copy it: they read 9 bytes for four of its values, and df is never written. But a
+       product reads each value once for each tap, so df is written first. */
     conv2d_dy g = { dy, y, index };
     cnn_conv2d_shape from = *s;             /* the shape that fits g */
     bool squares = in_squares(*s);
-    if ((dx && !squares) || (pools(*s) && !pools_in_a_thread(*s))) {
+    if (!squares || (pools(*s) && !pools_in_a_thread(*s))) {
         g.dy = g.y = run_conv2d_df(c, s, g, work);
         from.activation = CNN_NO_ACTIVATION;
         memset(&from.pool, 0, sizeof from.pool);
     }
     float *parts = (float *)work + conv2d_before_parts(*s);
     bool learns = dweight || dbias;
-    if (learns && squares && !is_direct(*s)) run_du_squares(c, from, dweight, dbias, x, g, parts);
-    else if (learns) run_du_product(c, from, dweight, dbias, x, g, parts);
+    if (learns && squares) run_du_squares(c, from, dweight, dbias, x, g, parts);
+    else if (learns) run_du_product(c, from, dweight, dbias, x, g.dy, parts);
     if (!dx) return;
     if (squares) {
-        conv2d_dz_squares job = conv2d_dz_squares_sizes(from);
-        job.dz = job.splits > 1 ? parts : dx;              /* du no longer needs the parts */
-        job.u = weight; job.g = g;
-        LAUNCH_SQUARES(c, conv2d_dz_squares, job, in_tf32(c, *s, job.m));
-        if (job.splits > 1)
-            LAUNCH(c, add_parts, threads_for(conv2d_inputs(*s)), dx, parts, conv2d_inputs(*s), job.splits);
+        bool tf32 = in_tf32(c, *s, s->in_channels);
+        conv2d_dz_squares job = conv2d_dz_squares_sizes(from, tf32);
+        job.dz = dx; job.u = weight; job.g = g;
+        job.parts = parts;                  /* du no longer needs them */
+        launch_squares(c, "conv2d_dz_squares", job, tf32);
+        if (job.splits > 1) launch_add_parts(c, job);
         return;
     }
     conv2d_dz_job dz;
@@ -2862,7 +2725,7 @@ static void cuda_conv2d_backward(void *context, const cnn_conv2d_shape *s, float
     dz.stride_width = divide_by(s->stride_width);
     dz.dz = s->padding_mode == CNN_ZEROS ? dx : conv2d_padded(*s, work);
     dz.df = g.dy; dz.u = weight;
-    LAUNCH_CONV2D(c, conv2d_dz, dz);
+    launch_product(c, "conv2d_dz", dz);
     run_conv2d_fold(c, s, dx, dz.dz);
 }
 
@@ -2890,48 +2753,42 @@ static void cuda_pool2d_backward(void *context, const cnn_pool2d_shape *s, float
 
 /* ---- linear ---- */
 
-static linear_forward_job linear_forward_sizes(const cnn_linear_shape &s)
+template <class Job> static Job linear_job(const cnn_linear_shape &s, int m, int n, int k)
 {
-    linear_forward_job job;
+    Job job;
     memset((void *)&job, 0, sizeof job);
     job.s = s;
     job.groups = 1;
-    job.m = s.batch; job.n = s.out_features; job.k = s.in_features;
+    job.m = m; job.n = n; job.k = k;
+    return job;
+}
+
+static linear_forward_job linear_forward_sizes(const cnn_linear_shape &s)
+{
+    linear_forward_job job = linear_job<linear_forward_job>(s, s.batch, s.out_features, s.in_features);
     split(&job);
     return job;
 }
 
 static linear_dx_job linear_dx_sizes(const cnn_linear_shape &s)
 {
-    linear_dx_job job;
-    memset((void *)&job, 0, sizeof job);
-    job.s = s;
-    job.groups = 1;
-    job.m = s.batch; job.n = s.in_features; job.k = s.out_features;
-    split(&job);
+    linear_dx_job job = linear_job<linear_dx_job>(s, s.batch, s.in_features, s.out_features);
+    split(&job, 64, 64);
     return job;
 }
 
 static linear_dw_job linear_dw_sizes(const cnn_linear_shape &s, bool bias)
 {
-    linear_dw_job job;
-    memset((void *)&job, 0, sizeof job);
-    job.s = s;
-    job.groups = 1;
-    job.m = s.out_features; job.n = s.in_features + bias; job.k = s.batch;
-    split(&job);
+    linear_dw_job job = linear_job<linear_dw_job>(s, s.out_features, s.in_features + bias, s.batch);
+    split(&job, 64, 64);
     return job;
 }
 
-static size_t cuda_linear_work(void *, const cnn_linear_shape *s)      /* the parts of one product at a time */
+static size_t cuda_linear_work(void *, const cnn_linear_shape *s)
 {
-    size_t parts[4], most = 0;
-    parts[0] = product_parts(linear_forward_sizes(*s));
-    parts[1] = product_parts(linear_dx_sizes(*s));
-    parts[2] = product_parts(linear_dw_sizes(*s, true));
-    parts[3] = product_parts(linear_dw_sizes(*s, false));
-    for (int i = 0; i < 4; i++) if (parts[i] > most) most = parts[i];
-    return sizeof(float) * most;
+    size_t forward = parts_of(linear_forward_sizes(*s)), dx = parts_of(linear_dx_sizes(*s));
+    size_t dw = std::max(parts_of(linear_dw_sizes(*s, true)), parts_of(linear_dw_sizes(*s, false)));
+    return sizeof(float) * std::max(forward, dw + dx);
 }
 
 static void cuda_naive_linear_forward(void *context, const cnn_linear_shape *s, float *y, const float *x,
@@ -2946,10 +2803,8 @@ static void cuda_linear_forward(void *context, const cnn_linear_shape *s, float 
     cuda_context *c = of(context);
     linear_forward_job job = linear_forward_sizes(*s);
     job.y = y; job.parts = (float *)work; job.x = x; job.w = weight; job.bias = bias;
-    LAUNCH_PRODUCT(c, linear_forward, job);
-    if (job.splits > 1)
-        LAUNCH(c, linear_forward_sum, threads_for((size_t)s->batch * s->out_features), *s, y, job.parts, bias,
-               job.splits);
+    launch_product(c, "linear_forward", job);
+    if (job.splits > 1) launch_add_parts(c, job);
 }
 
 static void cuda_naive_linear_backward(void *context, const cnn_linear_shape *s, float *dx, float *dweight,
@@ -2967,19 +2822,17 @@ static void cuda_linear_backward(void *context, const cnn_linear_shape *s, float
                                  const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cuda_context *c = of(context);
-    bool learns = dweight || dbias;
     linear_dw_job dw = linear_dw_sizes(*s, dbias != NULL);
-    dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
-    if (learns) LAUNCH_PRODUCT(c, linear_dw, dw);
-    if (learns && dw.splits > 1)
-        LAUNCH(c, add_gradients, blocks_for_parts((size_t)dw.m * dw.n), dweight, dbias, dw.parts, s->out_features,
-               s->in_features, dw.splits);
-    if (!dx) return;
     linear_dx_job job = linear_dx_sizes(*s);
-    job.dx = dx; job.parts = (float *)work; job.dy = dy; job.y = y; job.w = weight;
-    LAUNCH_PRODUCT(c, linear_dx, job);
-    if (job.splits > 1)
-        LAUNCH(c, add_parts, threads_for((size_t)job.m * job.n), dx, job.parts, (size_t)job.m * job.n, job.splits);
+    dw.dw = dweight; dw.db = dbias; dw.parts = (float *)work; dw.dy = dy; dw.y = y; dw.x = x;
+    job.dx = dx; job.parts = (float *)work + parts_of(dw); job.dy = dy; job.y = y; job.w = weight;
+    if (!dweight && !dbias) dw.splits = 0;
+    if (!dx) job.splits = 0;
+    dim3 of_dw = blocks_of(dw, 64, 64), of_dx = blocks_of(job, 64, 64), grid;
+    grid = dim3(std::max(of_dw.x, of_dx.x), std::max(of_dw.y, of_dx.y), of_dw.z + of_dx.z);
+    if (grid.z) LAUNCH(c, linear_backward, grid, dw, job);
+    if (dw.splits > 1) launch_add_parts(c, dw);
+    if (job.splits > 1) launch_add_parts(c, job);
 }
 
 /* ---- batch normalisation ---- */
@@ -3076,8 +2929,11 @@ static void cuda_mse(void *context, cnn_counters *c, float *dy, const float *y, 
                      int batch, int outputs)
 {
     size_t count = (size_t)batch * outputs;
-    if (dy) LAUNCH(of(context), mse_gradient, threads_for(count), dy, y, target, labels, count, outputs);
-    LAUNCH(of(context), mse_loss, 1, c, y, target, labels, batch, outputs);
+    dim3 blocks = threads_for(count);
+    double *sums = of(context)->scratch;
+    blocks.x = std::min(blocks.x, (unsigned)THREADS);
+    LAUNCH(of(context), mse, blocks, sums, dy, y, target, labels, count, outputs);
+    LAUNCH(of(context), mse_loss, 1, c, sums, (int)blocks.x, y, labels, batch, outputs);
 }
 
 static void cuda_gather(void *context, const cnn_counters *k, const cnn_gather_shape *s, float *x,
@@ -3124,8 +2980,7 @@ static void cuda_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options 
 static void cuda_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m,
                            float *v, const float *g, size_t n, cnn_span *spans, int count)
 {
-    LAUNCH(of(context), count_step, threads_for_spans(count), c, spans, count);
-    LAUNCH(of(context), adam_at_step, threads_for_spans(count), c, *o, decoupled, spans, count);
+    LAUNCH(of(context), adam_begin, threads_for_spans(count), c, *o, decoupled, spans, count);
     LAUNCH(of(context), adam_step, threads_for(n), *o, w, m, v, g, n, spans, count);
 }
 

@@ -95,7 +95,7 @@ static int near(double a, double expected, double relative, double absolute)
 
 /* ---- 1. losses ---- */
 
-enum { MOST = 600, WIDTH = 40 };
+enum { MOST = 600, WIDTH = 120 };
 static float y_host[MOST * WIDTH], dy_host[MOST * WIDTH], target_host[MOST * WIDTH];
 static int labels_host[MOST];
 
@@ -167,6 +167,7 @@ static void test_losses(void)
     }
     for (i = 0; i < MOST * WIDTH; i++) y_host[i] = 0.25f;
     check_loss("equal logits", 0, 0, 1, 300, 40);
+    check_loss("mse of more than 65536", 1, 0, 1, MOST, WIDTH);
     for (i = 0; i < MOST * WIDTH; i++) y_host[i] = -1e30f;
     check_loss("equal logits of -1e30", 0, 0, 1, 30, 9);
     for (i = 0; i < MOST; i++) labels_host[i] = 0;

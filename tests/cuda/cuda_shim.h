@@ -12,6 +12,9 @@
        read before written         device and shared memory begin as NaN (shared memory: but for -fsanitize=address)
        an argument that is frozen  a recorded stream is replayed with the arguments that its launches had, as on a GPU
        in a recorded graph
+       a kernel that runs for      its launch reports an error: a driver may have to load it, and not all can then
+       the first time while a
+       graph is recorded
 
    It cannot see races between blocks, missing memory fences, bank conflicts or occupancy, and streams run in the order of
    the calls. Environment variables, read at each launch:
@@ -19,6 +22,7 @@
        CUDA_SHIM_ORDER=forward | reversed | shuffled     of the threads in a block; the blocks are reversed, too.
                                                          Shuffled: and half of the warps rest, now these, now those
        CUDA_SHIM_FAIL=kernel                             that kernel's launch reports an error
+       CUDA_SHIM_FAULT=kernel                            that kernel breaks down: who waits or copies next is told, for ever
        CUDA_SHIM_NO_DEVICE=1                             there is no device
 
    A matrix instruction is emulated lane by lane: a warp enters it and leaves it together, as with all that ends in .sync. */
@@ -32,6 +36,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <set>
+#include <string>
 #include <vector>
 #ifndef __x86_64__
 #include <ucontext.h>
@@ -46,6 +52,7 @@
 #define __syncwarp() cuda_shim::wait(cuda_shim::AT_WARP_BARRIER, __LINE__)
 #define threadIdx (cuda_shim::running()->index)
 #define blockIdx (cuda_shim::block_now()->index)
+#define gridDim (cuda_shim::block_now()->grid)
 
 #ifdef __SANITIZE_ADDRESS__                 /* it guards variables, but not those in a section of their own */
 #define __shared__ static
@@ -130,7 +137,7 @@ struct tf32_share { float a[4], b[2]; };    /* a lane's, of the factors of a mat
 
 struct block {
     const char *kernel;
-    dim3 index;
+    dim3 index, grid;
     std::vector<fiber> fibers;
     std::vector<int> order;
     fiber *now;
@@ -264,6 +271,7 @@ CUDA_SHIM_OWN void run_grid(const char *kernel, dim3 grid, dim3 threads, const s
     long n = (long)threads.x * threads.y * threads.z, blocks = (long)grid.x * grid.y * grid.z;
     block *b = new block();
     b->kernel = kernel;
+    b->grid = grid;
     b->body = &body;
     b->fibers.resize((size_t)n);
     b->order.resize((size_t)n);
@@ -330,7 +338,14 @@ CUDA_SHIM_OWN void mma_tf32(float *d, const unsigned *a, const unsigned *b, int 
 
 typedef std::vector<std::function<void()>> tape;
 static tape *recording;
-static int error;                           /* of the last launch, until it is asked for */
+static int error;                           /* of the last call that failed, until it is asked for */
+static int fault;                           /* of a kernel, while CUDA_SHIM_FAULT names one */
+
+static inline int state_of_device()
+{
+    if (!getenv("CUDA_SHIM_FAULT")) fault = 0;
+    return fault;
+}
 
 static inline void submit(std::function<void()> work)
 {
@@ -342,8 +357,15 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
 {
     const char *fail = getenv("CUDA_SHIM_FAIL");
     size_t n = (size_t)threads.x * threads.y * threads.z;
-    if (fail && !strcmp(fail, kernel)) return false;
-    return n && n <= 1024 && grid.x && grid.y && grid.z && grid.y <= 65535 && grid.z <= 65535;
+    static std::set<std::string> loaded;
+    const char *breaks = getenv("CUDA_SHIM_FAULT");
+    if (fail && !strcmp(fail, kernel)) { error = 9; return false; }
+    if (breaks && !strcmp(breaks, kernel)) fault = 700;
+    if (recording && !loaded.count(kernel)) { error = 900; return false; }
+    loaded.insert(kernel);
+    if (n && n <= 1024 && grid.x && grid.y && grid.z && grid.y <= 65535 && grid.z <= 65535) return true;
+    error = 9;
+    return false;
 }
 
 } /* namespace cuda_shim */
@@ -351,7 +373,7 @@ static inline bool launchable(const char *kernel, dim3 grid, dim3 threads)
 #define CUDA_LAUNCH(name, kernel, grid, threads, stream, ...)                     \
     do {                                                                          \
         (void)(stream);                                                           \
-        if (!cuda_shim::launchable(name, grid, threads)) { cuda_shim::error = 9; break; }                              \
+        if (!cuda_shim::launchable(name, grid, threads)) break;                   \
         cuda_shim_count.kernels += !cuda_shim::recording;                                                              \
         cuda_shim::submit([=] { cuda_shim::run_grid(name, grid, dim3(threads), [=] { kernel(__VA_ARGS__); }); });      \
     } while (0)
@@ -372,7 +394,7 @@ enum { cudaStreamNonBlocking, cudaStreamCaptureModeThreadLocal };
 static inline const char *cudaGetErrorString(cudaError_t error)
 {
     return error == 9 ? "invalid configuration argument" : error == 100 ? "no CUDA-capable device is detected"
-         : error == 2 ? "out of memory" : "operation not permitted when stream is capturing";
+         : error == 2 ? "out of memory" : error == 700 ? "an illegal memory access was encountered" : "operation not permitted when stream is capturing";
 }
 
 static inline cudaError_t cudaGetLastError()
@@ -414,7 +436,7 @@ static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t byt
 {
     cuda_shim_count.uploads += kind == cudaMemcpyHostToDevice;
     cuda_shim::submit([=] { memcpy(to, from, bytes); });
-    return cudaSuccess;
+    return cuda_shim::state_of_device();
 }
 
 static inline cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
@@ -438,7 +460,7 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t stream)
 static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
     cuda_shim_count.waits++;
-    return cuda_shim::recording ? 900 : cudaSuccess;
+    return cuda_shim::recording ? 900 : cuda_shim::state_of_device();
 }
 
 static inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int)
@@ -454,7 +476,7 @@ static inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph)
     return cudaSuccess;
 }
 
-static inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *run, cudaGraph_t graph, unsigned long long)
+static inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *run, cudaGraph_t graph, unsigned long long)
 {
     *run = new cuda_shim::tape(*graph);
     return cudaSuccess;
