@@ -3030,7 +3030,10 @@ static cnn_backend cnn__direct(void)
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
                        of the weights, and the linear layer's dx, leave these zeros out.
             Threads    Work is cut into pieces that do not depend on the number of threads, so the
-                       results do not either.
+                       results do not either. With few blocks a piece is a share of the output
+                       channels, and what all shares read, X or V, is laid out once.
+            Kept       From prediction to prediction Winograd's kernels stay as they are, until the
+                       network says that the weights have changed (cnn__transform_kernels).
 
    The order: what all instruction sets share; the vector functions, which are the innermost loops;
    the instruction sets; convolution; the linear layer; what works value by value; the table.
