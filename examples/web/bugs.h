@@ -124,14 +124,17 @@ static int check_loss_and_step(const cnn_backend *b, FILE *out)
         labels[i / CLASSES] = (int)(words[1] % CLASSES);
     }
     for (k = 0; k < 2; k++) {
+        char message[200];
+        void *context = table[k]->open ? table[k]->open(1, message, sizeof message) : table[k]->context;
         cnn_counters c;
         cnn_span span = { 0 };
         memset(&c, 0, sizeof c);
         c.lr = 1e-3;
         span.count = COUNT; span.trainable = 1;
-        table[k]->softmax_cross_entropy(table[k]->context, &c, &loss, dy[k], y, NULL, labels, BATCH, CLASSES);
+        table[k]->softmax_cross_entropy(context, &c, &loss, dy[k], y, NULL, labels, BATCH, CLASSES);
         for (i = 0; i < COUNT; i++) w[k][i] = m[k][i] = v[k][i] = 0;
-        table[k]->adam_step(table[k]->context, &c, &adam, 0, w[k], m[k], v[k], y, COUNT, &span, 1);
+        table[k]->adam_step(context, &c, &adam, 0, w[k], m[k], v[k], y, COUNT, &span, 1);
+        if (table[k]->close) table[k]->close(context);
     }
     return compare("cross_entropy", "dy", dy[0], dy[1], COUNT, out) + compare("adam", "step", w[0], w[1], COUNT, out);
 }

@@ -10,6 +10,7 @@
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
 #include "../digits.h"
+#include "../networks.h"
 #include "bugs.h"
 
 #define PAGE(name) __attribute__((export_name(#name)))
@@ -83,34 +84,13 @@ PAGE(softmax) void softmax(float *probability, const float *logits, int classes)
     cnn_find_backend("direct")->softmax_forward(NULL, &s, probability, logits);
 }
 
-/* ---- the lecture's LeNet-5 (program 6-1) ---- */
-
-static void lenet5(cnn_net *net)
-{
-    cnn_block(net, "input_layer");
-    cnn_conv2d(net, .out_channels = 6, .kernel_size = 5, .padding = 2);         /*   6 x 28 x 28 */
-    cnn_relu(net);
-    cnn_max_pool2d(net, .kernel_size = 2);                                      /*   6 x 14 x 14 */
-    cnn_block(net, "hidden_layer_1");
-    cnn_conv2d(net, .out_channels = 16, .kernel_size = 5, .padding = 2);        /*  16 x 14 x 14 */
-    cnn_relu(net);
-    cnn_max_pool2d(net, .kernel_size = 2);                                      /*  16 x  7 x  7 */
-    cnn_block(net, "hidden_layer_2");
-    cnn_conv2d(net, .out_channels = 120, .kernel_size = 5, .padding = 2);       /* 120 x  7 x  7 */
-    cnn_relu(net);
-    cnn_flatten(net);                                                           /* 5880          */
-    cnn_block(net, "hidden_layer_3");
-    cnn_linear(net, .out_features = 84);
-    cnn_relu(net);
-    cnn_name(net, "classifier");
-    cnn_linear(net, .out_features = 10);
-}
+/* ---- the trained LeNet-5 ---- */
 
 /* weights: (size) bytes, a state dict as ./lenet5 --save writes it */
 PAGE(open_lesson) int open_lesson(const void *weights, size_t size)
 {
     begin(&networks[LESSON], 28, 28);
-    lenet5(networks[LESSON].net);
+    network_lenet5(networks[LESSON].net);
     return cnn_load_memory(networks[LESSON].net, weights, size);
 }
 
@@ -174,7 +154,7 @@ PAGE(open_learning) int open_learning(int batch_size, int adam, float lr, int bu
     planted = bug;
     backend = backend_with_bugs();
     cnn_use_backend(net, &backend);
-    lenet5(net);
+    network_lenet5(net);
     if (adam) cnn_adam(net, .lr = lr);
     else cnn_sgd(net, .lr = lr, .momentum = 0.9f);
     cnn_loader_free(batches);
