@@ -9,8 +9,8 @@ let picture = new Uint8Array(784);                      // what the network sees
 const ink = document.createElement("canvas").getContext("2d", { willReadFrequently: true });    // white on black
 ink.canvas.width = ink.canvas.height = PAPER;
 
-async function readDigits() {
-    const bytes = await embedded("digits");
+function readDigits() {
+    const bytes = embedded("digits");
     for (let at = 0; at < bytes.length; at += 785)
         digits.push({ label: bytes[at], pixels: bytes.slice(at + 1, at + 785) });
 }

@@ -72,7 +72,7 @@ function buildKernel() {                                // inputs for its weight
             input.type = "number";
             input.step = "any";
             input.value = filter.kernel[j * filter.size + i];
-            input.setAttribute("aria-label", word("weight").replace("#j", j).replace("#i", i));
+            input.setAttribute("aria-label", word("weightAt").replace("#j", j).replace("#i", i));
             input.addEventListener("input", () => {
                 if (!Number.isFinite(input.valueAsNumber)) return;
                 filter.kernel[j * filter.size + i] = input.valueAsNumber;

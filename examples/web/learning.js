@@ -67,11 +67,11 @@ function drawTiles(canvas, values, count, side, scale) {
 // An SVG with the loss of each step and its mean over ten
 function drawCurve(svg, losses) {
     const width = 560, height = 240, left = 44, bottom = 26, top = 10, right = 12;
-    const shown = losses.filter(Number.isFinite), most = Math.max(2.5, ...shown.slice(0, 400)), steps = Math.max(50, losses.length);
+    const shown = losses.filter(Number.isFinite), most = Math.ceil(2 * Math.max(2.5, ...shown.slice(0, 400))) / 2, steps = Math.max(50, losses.length);
     const x = i => left + (width - left - right) * i / steps, y = loss => top + (height - top - bottom) * (1 - Math.min(loss, most) / most);
     let marks = "";
-    for (let i = 0; i <= 4; i++) {
-        const loss = most * i / 4, step = Math.round(steps * i / 4);
+    for (let i = 0; i <= 5; i++) {
+        const loss = most * i / 5, step = Math.round(steps * i / 5);
         marks += `<line x1="${left}" x2="${width - right}" y1="${y(loss)}" y2="${y(loss)}"/><text x="${left - 6}" y="${y(loss) + 4}" text-anchor="end">${loss.toFixed(1)}</text>
             <text x="${x(step)}" y="${height - 6}" text-anchor="middle">${step}</text>`;
     }
@@ -99,10 +99,11 @@ function showCheck() {
     const verdict = document.getElementById("verdict");
     verdict.textContent = (failed ? "✗ " : "✓ ") + word(failed ? "checkBad" : "checkGood").replace("%n", count).replace("%f", failed);
     verdict.className = failed ? "bad" : "good";
-    document.getElementById("check-rows").innerHTML =
-        `<tr><th>${word("layer")}</th><th>${word("tensor")}</th><th>${word("checked")}</th><th>${word("wrong")}</th></tr>` +
-        rows.map(row => `<tr class="${row.wrong ? "bad" : ""}"><td>${row.layer}</td><td>${row.tensor}</td><td>${row.checked}</td>
-            <td>${row.wrong ? "✗ " + row.wrong : "✓"}</td></tr>`).join("");
+    const tensors = ["input", "weight", "bias"], names = [...new Set(rows.map(row => row.layer))];
+    const cell = row => row ? `<td class="${row.wrong ? "bad" : ""}">${row.wrong ? `✗ ${row.wrong} / ${row.checked}` : `✓ ${row.checked}`}</td>` : "<td></td>";
+    document.getElementById("check-rows").innerHTML = `<tr>${["layer", ...tensors].map(name => `<th scope="col">${word(name)}</th>`).join("")}</tr>` +
+        names.map(name => `<tr><th scope="row">${name}</th>` + tensors.map(tensor => cell(rows.find(row =>
+            row.layer === name && (row.tensor === tensor || (tensor === "input" && !tensors.includes(row.tensor)))))).join("") + "</tr>").join("");
 }
 
 function startLearning() {
@@ -113,7 +114,7 @@ function startLearning() {
     document.getElementById("rate").onchange = event => c.set_lr(+event.target.value);
     for (const id of ["batch", "optimizer"])
         document.getElementById(id).onchange = () => {
-            if (id === "optimizer") document.getElementById("rate").value = setting("optimizer") === "adam" ? "0.001" : "0.01";
+            if (id === "optimizer") document.getElementById("rate").value = setting("optimizer") === "adam" ? "0.003" : "0.03";
             setRunning(false);
             resetLearning();
         };

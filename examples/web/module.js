@@ -56,18 +56,22 @@ const wasi = {
     proc_exit(code) { throw new Error("the module ended with " + code); }
 };
 
-async function embedded(id) {                           // bytes that pack.c put into the page, compressed by gzip
-    const text = atob(document.getElementById(id).textContent);
-    const packed = new Blob([Uint8Array.from(text, letter => letter.charCodeAt(0))]);
-    const bytes = packed.stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(bytes).arrayBuffer());
+function embedded(id) {                                 // bytes that pack.c put into the page
+    const text = atob(document.getElementById(id).textContent), bytes = new Uint8Array(text.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+}
+
+async function unpacked(bytes) {
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).arrayBuffer();
 }
 
 async function startModule() {
-    const { instance } = await WebAssembly.instantiate(await embedded("module"), { wasi_snapshot_preview1: wasi });
+    const { instance } = await WebAssembly.instantiate(await unpacked(embedded("module")), { wasi_snapshot_preview1: wasi });
     c = instance.exports;
     c._initialize();
-    const weights = await embedded("weights");
+    const weights = embedded("weights");
     withRoom(weights.length, address => {
         bytesAt(address, weights.length).set(weights);
         if (!c.open_lesson(address, weights.length)) throw new Error(textAt(c.mistake(LESSON)));

@@ -122,7 +122,8 @@ static void write_about(const char *weights, const char *mnist)
     cnn_free(net);
 }
 
-/* ---- the page: a line `<!-- include FILE -->` becomes that file, `<!-- gzip FILE -->` its bytes, compressed, as text ---- */
+/* ---- the page: `<!-- include FILE -->` becomes that file, `<!-- base64 FILE -->` its bytes as text, and
+   `<!-- gzip FILE -->` its bytes, compressed, as text ---- */
 
 static void put_base64(FILE *file)
 {
@@ -147,7 +148,7 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, page)) {
         char *mark = strstr(line, "<!-- "), how[10], name[100];
         FILE *file;
-        int ch, end = 0, gzip;
+        int ch, end = 0, gzip, built;
         if (!mark || sscanf(mark, "<!-- %9s %99s -->%n", how, name, &end) < 2 || !end) {
             fputs(line, stdout);
             continue;
@@ -160,8 +161,9 @@ int main(int argc, char **argv)
             fflush(stdout);
             if (system(command)) fail("gzip failed; is it there?");
         }
-        file = gzip ? open_in(folder, "packed.gz", "rb") : open_in(strstr(name, ".json") ? folder : "examples/web", name, "r");
-        if (gzip) put_base64(file);
+        built = gzip || !strcmp(how, "base64") || strstr(name, ".json");
+        file = open_in(built ? folder : "examples/web", gzip ? "packed.gz" : name, "rb");
+        if (gzip || !strcmp(how, "base64")) put_base64(file);
         else while ((ch = getc(file)) != EOF) putchar(ch);
         fclose(file);
         fputs(mark + end, stdout);

@@ -78,7 +78,7 @@ function showAll() {
 
 async function start() {
     await startModule();
-    await readDigits();
+    readDigits();
     buildNetwork();
     readState();
     nameEverything();
@@ -103,7 +103,7 @@ async function start() {
     addEventListener("hashchange", () => { readState(); setLanguage(language); });
     dark.addEventListener("change", showAll);
     showAll();
-    document.body.dataset.ready = "";
+    document.body.dataset.ready = Math.round(performance.now());        // milliseconds
 }
 
 start().catch(error => {

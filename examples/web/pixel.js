@@ -96,32 +96,28 @@ const equations = {
 
 const term = (name, value, extra = "") => `<span class="term ${extra}"><small>${name}</small><output>${plain(value)}</output></span>`;
 
+// The equation, and the numbers in it
 function showPart(part) {
-    if (part.kind === "conv2d")
-        return `<p class="equation">${equations.conv2d}</p>${showChannels(part)}`;
+    if (part.kind === "conv2d") return [equations.conv2d, showChannels(part)];
+    if (part.kind === "flatten") return [`y(${chosen.channel}) = x(${part.from.join(", ")})`, `<div class="terms">${term("x", part.result, "result")}</div>`];
     if (part.kind === "max_pool2d")
-        return `<p class="equation">${equations.max_pool2d}</p><div class="channel">
+        return [equations.max_pool2d, `<div class="channel">
             ${grid(part.window, windowOf, largestOf(part.window.flat().map(windowOf).map(Number)), word("window"), cell => cell.largest ? "largest" : "")}
-            <span class="sign">→</span>${term(word("largest"), part.result, "result")}</div>`;
-    if (part.kind === "flatten")
-        return `<p class="equation">y(${chosen.channel}) = x(${part.from.join(", ")})</p><div class="terms">${term("x", part.result, "result")}</div>`;
-    if (part.kind === "linear")
-        return `<p class="equation">${equations.linear}</p><div class="scroll" tabindex="0"><table class="list">
-            <caption>${word("largestProducts")}</caption><tr><th>i</th><th>W(o, i)</th><th>x(i)</th><th>${word("product")}</th></tr>` +
-            part.terms.map(t => `<tr><td>${t.i}</td><td>${plain(t.w)}</td><td>${plain(t.x)}</td><td>${plain(t.product)}</td></tr>`).join("") +
-            (part.rest ? `<tr><td colspan="3">${word("others").replace("#", part.rest.count)}</td><td>${plain(part.rest.sum)}</td></tr>` : "") +
-            `</table></div>`;
-    return "";
+            <span class="sign">→</span>${term(word("largest"), part.result, "result")}</div>`];
+    return [equations.linear, `<table class="list"><caption>${word("largestProducts")}</caption>
+        <tr><th>i</th><th>W(o, i)</th><th>x(i)</th><th>${word("product")}</th></tr>` +
+        part.terms.map(t => `<tr><td>${t.i}</td><td>${plain(t.w)}</td><td>${plain(t.x)}</td><td>${plain(t.product)}</td></tr>`).join("") +
+        (part.rest ? `<tr><td colspan="3">${word("others").replace("#", part.rest.count)}</td><td>${plain(part.rest.sum)}</td></tr>` : "") + "</table>"];
 }
 
 function showPixel({ parts }) {
     const { layer, channel, row, column } = chosen, flat = layers[layer].shape[1] * layers[layer].shape[2] === 1;
-    const [part] = parts, relu = parts[1];
+    const [part, relu] = parts, [equation, body] = showPart(part);
     const sums = part.bias === undefined ? "" : `<div class="terms">${term(word("sum"), part.sum)}<span class="sign">+</span>
         ${term(word("bias"), part.bias)}<span class="sign">=</span>${term(part.kind === "linear" ? "y" : "f", part.result, relu ? "" : "result")}
         ${relu ? `<span class="sign">→</span><span class="equation">${equations.relu}</span><span class="sign">=</span>${term("τ(f)", relu.result, "result")}` : ""}</div>`;
     document.getElementById("pixel-title").textContent = `${layers[layer].name}, ${flat
         ? word("value").replace("#", channel) : word("place").replace("#k", channel).replace("#j", row).replace("#i", column)}`;
-    document.getElementById("pixel").innerHTML = showPart(part) + sums;
+    document.getElementById("pixel").innerHTML = `<p class="equation">${equation}</p>${sums}${body}`;
     document.getElementById("pixel-text").textContent = parts.map(one => one.text).join("");
 }

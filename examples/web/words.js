@@ -21,7 +21,7 @@ const words = {
         source: "Image", digit: "digit", shapes: "shapes", file: "your own file", chooseFile: "Choose a picture", preset: "Kernel",
         vertical: "vertical edge", horizontal: "horizontal edge", blur: "blur", sharpen: "sharpen", identity: "identity", own: "your own",
         size: "Kernel size", mode: "Padding", none: "none", zeros: "zeros", replicate: "replicate", reflect: "reflect", circular: "circular",
-        stride: "Stride", dilation: "Dilation", weight: "Weight at row #j, column #i",
+        stride: "Stride", dilation: "Dilation", weight: "weight", weightAt: "Weight at row #j, column #i",
         equationHint: "Move over the feature map: the window slides over the image. Arrow keys do the same.",
         learning: "Learning", run: "Run", pause: "Pause", step: "One step", reset: "Reset",
         rate: "Learning rate", batch: "Batch size", optimizer: "Optimizer",
@@ -32,7 +32,7 @@ const words = {
         bug3: "1 / N forgotten in the loss's gradient", bug4: "First row of the window lost in the backward pass", bug5: "Adam's correction upside down",
         check: "Check the gradients", checkHint: "Backward pass against differences of the forward pass; loss and step against the textbook's.",
         checkGood: "All %n numbers are right.", checkBad: "%f of %n numbers are wrong.",
-        layer: "layer", tensor: "gradient of", checked: "checked", wrong: "wrong",
+        layer: "layer",
         lesson: "A network can learn with a wrong gradient. Accuracy does not find it; the check does."
     },
     ko: {
@@ -54,7 +54,7 @@ const words = {
         source: "영상", digit: "숫자", shapes: "도형", file: "내 파일", chooseFile: "영상 고르기", preset: "커널",
         vertical: "수직 에지", horizontal: "수평 에지", blur: "흐리게", sharpen: "선명하게", identity: "항등", own: "직접 입력",
         size: "커널 크기", mode: "덧대기", none: "없음", zeros: "0 덧대기", replicate: "복사 덧대기", reflect: "반사 덧대기", circular: "순환 덧대기",
-        stride: "보폭", dilation: "팽창", weight: "#j행 #i열의 가중치",
+        stride: "보폭", dilation: "팽창", weight: "가중치", weightAt: "#j행 #i열의 가중치",
         equationHint: "특징 맵 위에서 움직이면 수용장이 영상 위를 움직입니다. 화살표 키도 됩니다.",
         learning: "학습", run: "실행", pause: "멈춤", step: "한 단계", reset: "처음부터",
         rate: "학습률", batch: "배치 크기", optimizer: "옵티마이저",
@@ -65,7 +65,7 @@ const words = {
         bug3: "손실의 그레이디언트에서 1 / N을 빠뜨림", bug4: "역전파에서 수용장의 첫 행을 빠뜨림", bug5: "Adam의 보정을 거꾸로",
         check: "그레이디언트 검사", checkHint: "역전파를 전방 계산의 차분과, 손실과 갱신을 교과서의 식과 비교합니다.",
         checkGood: "값 %n개가 모두 맞습니다.", checkBad: "값 %n개 중 %f개가 틀립니다.",
-        layer: "층", tensor: "그레이디언트", checked: "검사", wrong: "틀림",
+        layer: "층",
         lesson: "그레이디언트가 틀려도 신경망은 학습합니다. 정확률로는 찾지 못하고, 검사로는 찾습니다."
     }
 };

@@ -58,6 +58,7 @@ class Chromium(Browser):
         answer = self.ask("POST", "/session", {"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}}})
         self.session = "/session/" + answer["sessionId"]
+        self.ask("POST", f"{self.session}/timeouts", {"script": 600000, "pageLoad": 600000})
         self.command("Network.enable", {})
         self.command("Network.emulateNetworkConditions", {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0})
         if dark:
