@@ -8,7 +8,7 @@ let shownPart = "network";
 function keepState() {
     const state = new URLSearchParams({ part: shownPart, lang: language });
     if (shownDigit >= 0) state.set("digit", shownDigit);
-    if (strokes.length) state.set("ink", strokes.map(stroke => stroke.map(n => n.toString(36).padStart(2, "0")).join("")).join("."));
+    if (strokes.length || shownDigit < 0) state.set("ink", strokes.map(stroke => stroke.map(n => n.toString(36).padStart(2, "0")).join("")).join("."));
     state.set("layer", layers[chosen.layer].name);
     state.set("at", [chosen.channel, chosen.row, chosen.column].join(","));
     if (shownPart === "equation") {
@@ -27,7 +27,7 @@ function readState() {
     shownDigit = /^\d+$/.test(state.get("digit") ?? "") && +state.get("digit") < digits.length ? +state.get("digit") : -1;
     strokes = (state.get("ink") ?? "").split(".").filter(text => /^([0-9a-z]{4})+$/.test(text))
         .map(text => text.match(/../g).map(pair => Math.min(parseInt(pair, 36), PAPER)));
-    if (shownDigit < 0 && !strokes.length && !location.hash) shownDigit = 0;
+    if (shownDigit < 0 && !state.has("ink")) shownDigit = 0;        // something to begin with
     const layer = layers.findIndex(one => one.name === state.get("layer")), [channel, row, column] = numbers("at");
     if (layer > 0) {
         const [k, j, i] = layers[layer].shape;

@@ -15,7 +15,7 @@
 #include "../../examples/digits.h"
 #include "../../examples/networks.h"
 
-enum { SHOWN = 3 };
+enum { SHOWN = 5 };
 
 int main(void)
 {
@@ -56,21 +56,27 @@ __attribute__((section(".vectors"), used)) static void (*const vectors[16])(void
     stack_end, _start, stop, stop, stop, stop, stop, stop, stop, stop, stop, stop, stop, stop, stop, stop
 };
 
+static int largest(const float y[10])
+{
+    int k, best = 0;
+    for (k = 1; k < 10; k++) if (y[k] > y[best]) best = k;
+    return best;
+}
+
 int main(void)
 {
     static float x[784];
     float y[10], worst = 0;
-    unsigned i;
-    int k, right = 0, best;
-    for (i = 0; i < sizeof digits / sizeof *digits; i++) {
+    int count = (int)(sizeof digits / sizeof *digits), same = 0, right = 0, i, k;
+    for (i = 0; i < count; i++) {
         for (k = 0; k < 784; k++) x[k] = (float)digits[i].pixels[k] / 255;
         lenet5(y, x);
-        for (best = 0, k = 1; k < 10; k++) if (y[k] > y[best]) best = k;
         for (k = 0; k < 10; k++) worst = fmaxf(worst, fabsf(y[k] - digits[i].logits[k]));
-        right += best == digits[i].label;
-        printf("a %d, read as %d\n", digits[i].label, best);
+        same += largest(y) == largest(digits[i].logits);
+        right += largest(y) == digits[i].label;
+        printf("a %d is read as %d, by cnn.h as %d\n", digits[i].label, largest(y), largest(digits[i].logits));
     }
-    printf("%d of %d are right; the logits differ from cnn.h's by %.1e at most\n", right, (int)i, (double)worst);
-    return !(right == (int)i && worst < 1e-4f);
+    printf("%d of %d are right; the logits differ from cnn.h's by %.1e at most\n", right, count, (double)worst);
+    return !(same == count && 2 * right > count && worst < 1e-4f);
 }
 #endif

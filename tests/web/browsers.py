@@ -167,7 +167,9 @@ class Firefox(Browser):
     def ask(self, method, parameters):
         self.number += 1
         data, mask = json.dumps({"id": self.number, "method": method, "params": parameters}).encode(), os.urandom(4)
-        length = struct.pack("!BBH", 0x81, 0x80 | 126, len(data)) if len(data) < 1 << 16 else struct.pack("!BBQ", 0x81, 0x80 | 127, len(data))
+        size = len(data)                                # in as few bytes as it needs, or Firefox hangs up
+        length = struct.pack("!BB", 0x81, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x81, 0x80 | 126, size) \
+            if size < 1 << 16 else struct.pack("!BBQ", 0x81, 0x80 | 127, size)
         self.socket.sendall(length + mask + bytes(byte ^ mask[i & 3] for i, byte in enumerate(data)))
         while True:
             answer = self.receive()
