@@ -983,7 +983,8 @@ CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
 CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process,
                                          cnn__word_size *of_system);
-#elif !defined(CNN_NO_FILES) && !defined(__cplusplus) && defined(__STRICT_ANSI__)  /* POSIX, which strict C99 hides */
+#elif !defined(CNN_NO_FILES) && !defined(__cplusplus) && defined(__STRICT_ANSI__)
+/* POSIX, which strict C99 hides */
 FILE *fdopen(int descriptor, const char *mode);
 int fileno(FILE *file);
 int fsync(int descriptor);
@@ -12145,7 +12146,8 @@ typedef struct cnn__writer { FILE *file; } cnn__writer;
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
     w->file = NULL;
-    return cnn__say(error, "%.300s: cannot be written: compiled without files (CNN_NO_FILES)", path ? path : "(no path)");
+    return cnn__say(error, "%.300s: cannot be written: compiled without files (CNN_NO_FILES)",
+                    path ? path : "(no path)");
 }
 
 static void cnn__abandon_file(cnn__writer *w) { (void)w; }
