@@ -9,7 +9,8 @@ const scales = {                                        // zero, half way, the l
 
 function colourOf(value, largest) {
     const scale = dark.matches ? scales.dark : scales.light;
-    const t = largest > 0 ? Math.min(Math.abs(value) / largest, 1) : 0, [half, full] = value < 0 ? scale.below : scale.above;
+    const t = largest > 0 ? Math.min(Math.abs(value) / largest, 1) : 0;
+    const [half, full] = value < 0 ? scale.below : scale.above;
     const [from, to, share] = t < 0.5 ? [scale.zero, half, 2 * t] : [half, full, 2 * t - 1];
     return from.map((part, i) => Math.round(part + (to[i] - part) * share));
 }
@@ -39,5 +40,6 @@ function legend(element, least, largest, grey) {
         stops.push(css(grey ? greyOf(value) : colourOf(value, largest)));
     }
     const short = value => value === 0 ? "0" : Number(value.toPrecision(2)).toString().replace("-", "−");
-    element.innerHTML = `<span>${short(from)}</span><i style="background:linear-gradient(90deg,${stops})"></i><span>${short(to)}</span>`;
+    element.innerHTML = `<span>${short(from)}</span>
+        <i style="background:linear-gradient(90deg,${stops})"></i><span>${short(to)}</span>`;
 }

@@ -7,8 +7,8 @@ const presets = {                                       // 3 x 3; a larger kerne
 };
 const MOST_SIDE = 96;                                   // of an image: pixels that can still be seen
 const filter = {
-    source: "digit", size: 3, kernel: presets.vertical.slice(), mode: "zeros", stride: 1, dilation: 1, row: 9, column: 12,
-    image: null, width: 28, height: 28
+    source: "digit", image: null, width: 28, height: 28,
+    size: 3, kernel: presets.vertical.slice(), mode: "zeros", stride: 1, dilation: 1, row: 9, column: 12
 };
 const modes = ["zeros", "replicate", "reflect", "circular"];        // in cnn_padding_mode's order
 const filterPadding = () => filter.mode === "none" ? 0 : Math.floor(filter.size / 2) * filter.dilation;
@@ -20,7 +20,9 @@ function presetKernel(name, size) {
     return kernel;
 }
 
-const presetOf = kernel => Object.keys(presets).find(name => String(presetKernel(name, filter.size)) === String(kernel)) ?? "own";
+function presetOf(kernel) {
+    return Object.keys(presets).find(name => String(presetKernel(name, filter.size)) === String(kernel)) ?? "own";
+}
 
 function shapesImage() {                                // edges in all directions, and none
     const context = document.createElement("canvas").getContext("2d");
@@ -90,7 +92,8 @@ function drawPlane(canvas, values, width, height, margin, grey, scale, mark) {
     canvas.height = (height + 2 * margin) * scale * SHARP;
     canvas.style.width = canvas.width / SHARP + "px";
     const context = canvas.getContext("2d"), largest = largestOf(values), image = new ImageData(width, height);
-    values.forEach((value, i) => image.data.set([...(grey ? greyOf(value) : colourOf(value, largest)), 255], 4 * i));
+    const colour = value => grey ? greyOf(value) : colourOf(value, largest);
+    values.forEach((value, i) => image.data.set([...colour(value), 255], 4 * i));
     const small = document.createElement("canvas").getContext("2d");
     small.canvas.width = width;
     small.canvas.height = height;
@@ -138,15 +141,19 @@ function showEquation() {
     for (let y = 0; y < size; y++)
         for (let x = 0; x < size; x++) inWindow.push([part.top + y * dilation, part.left + x * dilation]);
     filter.scale = Math.max(3, Math.floor(360 / Math.max(width, height)));
-    filter.imageValues = Float32Array.from(filter.image, byte => byte / 255);
-    drawPlane(document.getElementById("image"), filter.imageValues, width, height, padding, true, filter.scale, inWindow);
-    const largest = drawPlane(document.getElementById("result"), values, wide, high, 0, false, filter.scale, [[filter.row, filter.column]]);
+    const image = Float32Array.from(filter.image, byte => byte / 255);
+    drawPlane(document.getElementById("image"), image, width, height, padding, true, filter.scale, inWindow);
+    const largest = drawPlane(document.getElementById("result"), values, wide, high, 0, false, filter.scale,
+        [[filter.row, filter.column]]);
     legend(document.getElementById("image-legend"), 0, 1, true);
     legend(document.getElementById("result-legend"), Math.min(...values), largest, false);
     document.getElementById("image-size").textContent = `${height} × ${width}`;
     document.getElementById("result-size").textContent = `${high} × ${wide}`;
-    document.getElementById("slide").innerHTML = `<p class="equation">f(${filter.row}, ${filter.column}) = <span class="big">Σ</span><sub>y,x</sub>
-        z(${part.top} + ${dilation > 1 ? dilation : ""}y, ${part.left} + ${dilation > 1 ? dilation : ""}x) u(y, x) = <output>${plain(part.result)}</output> <em>(6.2)</em></p>` + showChannels(part);
+    const times = dilation > 1 ? dilation : "";
+    document.getElementById("slide").innerHTML = `<p class="equation">
+        f(${filter.row}, ${filter.column}) = <span class="big">Σ</span><sub>y,x</sub>
+        z(${plain(part.top)} + ${times}y, ${plain(part.left)} + ${times}x) u(y, x)
+        = <output>${plain(part.result)}</output> <em>(6.2)</em></p>` + showChannels(part);
     document.getElementById("preset").value = presetOf(filter.kernel);
 }
 
@@ -157,7 +164,8 @@ function slideTo(row, column) {
 }
 
 function fillControls() {                               // from the state
-    for (const key of ["size", "mode", "stride", "dilation", "source"]) document.getElementById(key).value = filter[key];
+    for (const key of ["source", "size", "mode", "stride", "dilation"])
+        document.getElementById(key).value = filter[key];
     document.getElementById("file-row").hidden = filter.source !== "file";
     buildKernel();
 }
@@ -172,10 +180,12 @@ function startEquation() {
         const name = presetOf(filter.kernel), old = filter.size, kernel = filter.kernel;
         filter.size = +event.target.value;
         const shift = (filter.size - old) / 2;          // an own kernel stays in the middle
-        filter.kernel = name !== "own" ? presetKernel(name, filter.size) : Array.from({ length: filter.size ** 2 }, (_, at) => {
+        const kept = (_, at) => {
             const j = Math.floor(at / filter.size) - shift, i = at % filter.size - shift;
             return j >= 0 && i >= 0 && j < old && i < old ? kernel[j * old + i] : 0;
-        });
+        };
+        const own = Array.from({ length: filter.size ** 2 }, kept);
+        filter.kernel = name === "own" ? own : presetKernel(name, filter.size);
         changed();
     };
     document.getElementById("mode").onchange = event => { filter.mode = event.target.value; changed(); };
@@ -195,19 +205,21 @@ function startEquation() {
             setImage("file", bitmap, bitmap.width, bitmap.height);
             changed();
         } catch {
-            document.getElementById("equation-error").textContent = `${file.name}: ?`;
+            document.getElementById("equation-error").textContent = word("noPicture").replace("#", file.name);
         }
     };
     const result = document.getElementById("result");
     const follow = event => {
         const box = result.getBoundingClientRect();
         const inside = (value, count) => Math.min(Math.max(Math.floor(value * count), 0), count - 1);
-        slideTo(inside((event.clientY - box.top) / box.height, filter.high), inside((event.clientX - box.left) / box.width, filter.wide));
+        slideTo(inside((event.clientY - box.top) / box.height, filter.high),
+            inside((event.clientX - box.left) / box.width, filter.wide));
     };
     result.addEventListener("pointermove", follow);
     result.addEventListener("click", event => { follow(event); keepState(); });
     result.addEventListener("keydown", event => {
-        const place = moved({ channel: 0, row: filter.row, column: filter.column }, [1, filter.high, filter.wide], event.key);
+        const here = { channel: 0, row: filter.row, column: filter.column };
+        const place = moved(here, [1, filter.high, filter.wide], event.key);
         if (!place || event.key.startsWith("Page")) return;
         slideTo(place.row, place.column);
         keepState();

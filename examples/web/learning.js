@@ -37,13 +37,13 @@ function showLearning() {
     const { losses, steps, accuracy } = training, last = losses[losses.length - 1];
     document.getElementById("steps").textContent = steps;
     document.getElementById("loss").textContent = last === undefined ? "–" : last.toFixed(4);
-    document.getElementById("accuracy").textContent = accuracy === null ? "–" : (100 * accuracy).toFixed(0) + " %";
+    document.getElementById("accuracy").textContent = accuracy === null ? "–" : Math.round(100 * accuracy) + " %";
     drawCurve(document.getElementById("curve"), losses);
 
     const sample = withRoom(784, address => { c.sample(3, address); return bytesAt(address, 784).slice(); });
     see(LEARNING, sample);
-    const kernels = valuesOf(LEARNING, training.layers[0].name + ".weight"), canvas = document.getElementById("kernels");
-    const largest = drawTiles(canvas, kernels, 6, 5, 12);
+    const kernels = valuesOf(LEARNING, training.layers[0].name + ".weight");
+    const largest = drawTiles(document.getElementById("kernels"), kernels, 6, 5, 12);
     legend(document.getElementById("kernels-legend"), -largest, largest, false);
     const maps = valuesOf(LEARNING, training.layers[1].name);
     const most = drawTiles(document.getElementById("learning-maps"), maps, 6, 28, 3);
@@ -67,20 +67,25 @@ function drawTiles(canvas, values, count, side, scale) {
 // An SVG with the loss of each step and its mean over ten
 function drawCurve(svg, losses) {
     const width = 560, height = 240, left = 44, bottom = 26, top = 10, right = 12;
-    const shown = losses.filter(Number.isFinite), most = Math.ceil(2 * Math.max(2.5, ...shown.slice(0, 400))) / 2, steps = Math.max(50, losses.length);
-    const x = i => left + (width - left - right) * i / steps, y = loss => top + (height - top - bottom) * (1 - Math.min(loss, most) / most);
+    const steps = Math.max(50, losses.length);
+    const most = Math.ceil(2 * Math.max(2.5, ...losses.slice(0, 400).filter(Number.isFinite))) / 2;
+    const x = i => left + (width - left - right) * i / steps;
+    const y = loss => top + (height - top - bottom) * (1 - Math.min(loss, most) / most);
     let marks = "";
     for (let i = 0; i <= 5; i++) {
         const loss = most * i / 5, step = Math.round(steps * i / 5);
-        marks += `<line x1="${left}" x2="${width - right}" y1="${y(loss)}" y2="${y(loss)}"/><text x="${left - 6}" y="${y(loss) + 4}" text-anchor="end">${loss.toFixed(1)}</text>
+        marks += `<line x1="${left}" x2="${width - right}" y1="${y(loss)}" y2="${y(loss)}"/>
+            <text x="${left - 6}" y="${y(loss) + 4}" text-anchor="end">${loss.toFixed(1)}</text>
             <text x="${x(step)}" y="${height - 6}" text-anchor="middle">${step}</text>`;
     }
-    const line = list => list.map((loss, i) => Number.isFinite(loss) ? `${x(i + 1).toFixed(1)},${y(loss).toFixed(1)}` : "").join(" ");
+    const point = (loss, i) => Number.isFinite(loss) ? `${x(i + 1).toFixed(1)},${y(loss).toFixed(1)}` : "";
+    const line = list => list.map(point).join(" ");
     const mean = losses.map((_, i) => {
         const some = losses.slice(Math.max(i - 9, 0), i + 1);
         return some.reduce((sum, loss) => sum + loss, 0) / some.length;
     });
-    svg.innerHTML = `${marks}<polyline class="each" points="${line(losses)}"/><polyline class="mean" points="${line(mean)}"/>`;
+    svg.innerHTML = `${marks}<polyline class="each" points="${line(losses)}"/>
+        <polyline class="mean" points="${line(mean)}"/>`;
 }
 
 // cnn_gradcheck's rows, those of the loss and the optimizer after them
@@ -93,17 +98,24 @@ function checkGradients() {
     showCheck();
 }
 
+// A row a layer; the loss and the optimizer have one cell each
 function showCheck() {
     if (!training.check) return;
     const { failed, rows } = training.check, count = rows.reduce((sum, row) => sum + row.checked, 0);
-    const verdict = document.getElementById("verdict");
-    verdict.textContent = (failed ? "✗ " : "✓ ") + word(failed ? "checkBad" : "checkGood").replace("%n", count).replace("%f", failed);
+    const verdict = document.getElementById("verdict"), sentence = word(failed ? "checkBad" : "checkGood");
+    verdict.textContent = (failed ? "✗ " : "✓ ") + sentence.replace("%n", count).replace("%f", failed);
     verdict.className = failed ? "bad" : "good";
+
     const tensors = ["input", "weight", "bias"], names = [...new Set(rows.map(row => row.layer))];
-    const cell = row => row ? `<td class="${row.wrong ? "bad" : ""}">${row.wrong ? `✗ ${row.wrong} / ${row.checked}` : `✓ ${row.checked}`}</td>` : "<td></td>";
-    document.getElementById("check-rows").innerHTML = `<tr>${["layer", ...tensors].map(name => `<th scope="col">${word(name)}</th>`).join("")}</tr>` +
-        names.map(name => `<tr><th scope="row">${name}</th>` + tensors.map(tensor => cell(rows.find(row =>
-            row.layer === name && (row.tensor === tensor || (tensor === "input" && !tensors.includes(row.tensor)))))).join("") + "</tr>").join("");
+    const cell = row => !row ? "<td></td>" : row.wrong
+        ? `<td class="bad">✗ ${row.wrong} / ${row.checked}</td>` : `<td>✓ ${row.checked}</td>`;
+    const row = name => {
+        const own = rows.filter(row => row.layer === name);
+        const [input, ...others] = tensors.map(tensor => own.find(row => row.tensor === tensor));
+        return `<tr><th scope="row">${name}</th>${[input ?? own[0], ...others].map(cell).join("")}</tr>`;
+    };
+    const head = ["layer", ...tensors].map(name => `<th scope="col">${word(name)}</th>`).join("");
+    document.getElementById("check-rows").innerHTML = `<tr>${head}</tr>${names.map(row).join("")}`;
 }
 
 function startLearning() {
@@ -114,7 +126,7 @@ function startLearning() {
     document.getElementById("rate").onchange = event => c.set_lr(+event.target.value);
     for (const id of ["batch", "optimizer"])
         document.getElementById(id).onchange = () => {
-            if (id === "optimizer") document.getElementById("rate").value = setting("optimizer") === "adam" ? "0.003" : "0.03";
+            if (id === "optimizer") document.getElementById("rate").value = setting(id) === "adam" ? "0.003" : "0.03";
             setRunning(false);
             resetLearning();
         };

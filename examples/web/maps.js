@@ -40,11 +40,14 @@ function drawMaps(canvas, shape, values, grey, marks) {
     context.imageSmoothingEnabled = false;
     context.scale(SHARP, SHARP);
     if (!gap) context.drawImage(small.canvas, 0, 0, wide, high);
-    else for (let k = 0; k < channels; k++)
-        context.drawImage(small.canvas, k % across * width, Math.floor(k / across) * height, width, height,
-            k % across * (width * size + gap), Math.floor(k / across) * (height * size + gap), width * size, height * size);
+    else for (let k = 0; k < channels; k++) {
+        const right = k % across, below = Math.floor(k / across);
+        context.drawImage(small.canvas, right * width, below * height, width, height,
+            right * (width * size + gap), below * (height * size + gap), width * size, height * size);
+    }
     for (const mark of marks) {
-        for (let k = Math.max(mark.channel, 0); k < (mark.channel < 0 ? channels : mark.channel + 1); k++) {
+        for (let k = 0; k < channels; k++) {
+            if (mark.channel >= 0 && mark.channel !== k) continue;
             const x = k % across * (width * size + gap) + mark.left * size;
             const y = Math.floor(k / across) * (height * size + gap) + mark.top * size;
             const w = (mark.right - mark.left + 1) * size, h = (mark.bottom - mark.top + 1) * size;
@@ -61,7 +64,8 @@ function drawMaps(canvas, shape, values, grey, marks) {
 
 // Which value lies at this point of the canvas
 function valueAt(canvas, shape, event) {
-    const [channels, height, width] = shape, { across, size, gap } = arrangement(shape), box = canvas.getBoundingClientRect();
+    const [channels, height, width] = shape, { across, size, gap } = arrangement(shape);
+    const box = canvas.getBoundingClientRect();
     const shrunk = canvas.width / SHARP / box.width;
     const x = (event.clientX - box.left) * shrunk, y = (event.clientY - box.top) * shrunk;
     const right = Math.floor(x / (width * size + gap)), down = Math.floor(y / (height * size + gap));
@@ -106,7 +110,8 @@ function buildNetwork() {
             document.getElementById("network").append(column);
         }
         const figure = document.createElement("figure");
-        figure.innerHTML = `<figcaption><b></b><small></small><small></small></figcaption><canvas></canvas><div class="legend"></div>`;
+        figure.innerHTML = `<figcaption><b></b><small></small><small></small></figcaption>
+            <canvas></canvas><div class="legend"></div>`;
         column.append(figure);
         layer.figure = figure;
         layer.canvas = figure.querySelector("canvas");
@@ -136,7 +141,8 @@ function nameNetwork() {                                // in the language of th
         layer.figure.querySelector("b").textContent = word(layer.kind);
         layer.figure.querySelectorAll("small").forEach((line, k) => line.textContent = [shape, parameters][k]);
         layer.canvas.title = layer.name;
-        layer.canvas.setAttribute("aria-label", `${word(layer.kind)}, ${layer.name}, ${shape}. ${i ? word("moveHint") : ""}`);
+        const label = [word(layer.kind), layer.name, shape, word(i ? "moveHint" : "seen")].join(", ");
+        layer.canvas.setAttribute("aria-label", label);
         if (!i) layer.canvas.setAttribute("role", "img");
     });
 }
@@ -148,7 +154,7 @@ function showNetwork() {
         const values = i ? valuesOf(LESSON, layer.name) : Float32Array.from(picture, byte => byte / 255);
         const marks = pixel.marks.filter(mark => mark.layer === i);
         const largest = drawMaps(layer.canvas, layer.shape, values, !i, marks);
-        legend(layer.figure.querySelector(".legend"), Math.min(...values.subarray(0, 5880)), largest, !i);
+        legend(layer.figure.querySelector(".legend"), Math.min(...values), largest, !i);
     });
     const seen = document.getElementById("seen").getContext("2d");
     seen.imageSmoothingEnabled = false;
@@ -160,7 +166,8 @@ function showNetwork() {
 function showBars(shares) {
     const list = document.getElementById("bars");
     if (!list.children.length)
-        list.innerHTML = Array.from(shares, (_, i) => `<li><span>${i}</span><i><b></b></i><output></output></li>`).join("");
+        list.innerHTML = Array.from(shares, (_, i) =>
+            `<li><span>${i}</span><i><b></b></i><output></output></li>`).join("");
     const best = shares.indexOf(Math.max(...shares));
     const empty = picture.every(byte => byte === 0);
     shares.forEach((share, i) => {

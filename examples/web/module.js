@@ -68,8 +68,8 @@ async function unpacked(bytes) {
 }
 
 async function startModule() {
-    const { instance } = await WebAssembly.instantiate(await unpacked(embedded("module")), { wasi_snapshot_preview1: wasi });
-    c = instance.exports;
+    const module = await unpacked(embedded("module"));
+    c = (await WebAssembly.instantiate(module, { wasi_snapshot_preview1: wasi })).instance.exports;
     c._initialize();
     const weights = embedded("weights");
     withRoom(weights.length, address => {
@@ -89,7 +89,8 @@ function layersOf(network) {                            // [{name, shape: [chann
             return Array.from(wordsAt(sizes, 4)).slice(1);
         }));
         const own = keys.filter(key => key.startsWith(name + "."));
-        layers.push({ name, shape, parameters: own.reduce((sum, key) => sum + valuesOf(network, key).length, 0) });
+        const parameters = own.reduce((sum, key) => sum + valuesOf(network, key).length, 0);
+        layers.push({ name, shape, parameters });
     }
     const rows = takePrinted(() => c.summary(network)).matchAll(/\((\w+)\)  /g);
     layers.forEach(layer => layer.kind = rows.next().value[1]);

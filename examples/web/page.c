@@ -132,8 +132,8 @@ PAGE(centre) void centre(unsigned char *picture, const unsigned char *ink, int s
 
 /* ---- the equation alone: one kernel ---- */
 
-PAGE(open_filter) int open_filter(int height, int width, int size, const float *kernel, int padding, int mode, int stride,
-                                  int dilation)
+PAGE(open_filter) int open_filter(int height, int width, int size, const float *kernel, int padding, int mode,
+                                  int stride, int dilation)
 {
     cnn_net *net;
     begin(&networks[FILTER], height, width);

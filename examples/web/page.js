@@ -8,32 +8,37 @@ let shownPart = "network";
 function keepState() {
     const state = new URLSearchParams({ part: shownPart, lang: language });
     if (shownDigit >= 0) state.set("digit", shownDigit);
-    if (strokes.length || shownDigit < 0) state.set("ink", strokes.map(stroke => stroke.map(n => n.toString(36).padStart(2, "0")).join("")).join("."));
+    const short = stroke => stroke.map(number => number.toString(36).padStart(2, "0")).join("");
+    if (strokes.length || shownDigit < 0) state.set("ink", strokes.map(short).join("."));
     state.set("layer", layers[chosen.layer].name);
     state.set("at", [chosen.channel, chosen.row, chosen.column].join(","));
     if (shownPart === "equation") {
         state.set("kernel", filter.kernel.join(","));
-        state.set("conv", [filter.source, filter.mode, filter.stride, filter.dilation, filter.row, filter.column].join(","));
+        const { source, mode, stride, dilation, row, column } = filter;
+        state.set("conv", [source, mode, stride, dilation, row, column].join(","));
     }
     if (shownPart === "learning") state.set("bug", training.bug);
     history.replaceState(null, "", "#" + state.toString().replaceAll("%2C", ","));
 }
 
 function readState() {
-    const state = new URLSearchParams(location.hash.slice(1)), numbers = key => (state.get(key) ?? "").split(",").map(Number);
+    const state = new URLSearchParams(location.hash.slice(1));
+    const numbers = key => (state.get(key) ?? "").split(",").map(Number);
     if (words[state.get("lang")]) language = state.get("lang");
     else if (navigator.language.startsWith("ko")) language = "ko";
     if (parts.includes(state.get("part"))) shownPart = state.get("part");
-    shownDigit = /^\d+$/.test(state.get("digit") ?? "") && +state.get("digit") < digits.length ? +state.get("digit") : -1;
+    shownDigit = /^\d+$/.test(state.get("digit")) && +state.get("digit") < digits.length ? +state.get("digit") : -1;
     strokes = (state.get("ink") ?? "").split(".").filter(text => /^([0-9a-z]{4})+$/.test(text))
         .map(text => text.match(/../g).map(pair => Math.min(parseInt(pair, 36), PAPER)));
     if (shownDigit < 0 && !state.has("ink")) shownDigit = 0;        // something to begin with
     const layer = layers.findIndex(one => one.name === state.get("layer")), [channel, row, column] = numbers("at");
     if (layer > 0) {
         const [k, j, i] = layers[layer].shape;
-        if (channel >= 0 && channel < k && row >= 0 && row < j && column >= 0 && column < i) chosen = { layer, channel, row, column };
+        if (channel >= 0 && channel < k && row >= 0 && row < j && column >= 0 && column < i)
+            chosen = { layer, channel, row, column };
     }
-    const kernel = numbers("kernel"), [source, mode, stride, dilation, top, left] = (state.get("conv") ?? "").split(",");
+    const kernel = numbers("kernel");
+    const [source, mode, stride, dilation, top, left] = (state.get("conv") ?? "").split(",");
     if ((kernel.length === 9 || kernel.length === 25) && kernel.every(Number.isFinite))
         Object.assign(filter, { kernel, size: Math.sqrt(kernel.length) });
     if (["digit", "shapes"].includes(source)) filter.source = source;
@@ -59,7 +64,12 @@ function showTab(part) {
         fillControls();
         showEquation();
     }
-    if (part === "learning") training.layers ? showLearning() : resetLearning();
+    if (part === "learning" && !training.layers) resetLearning();
+    else if (part === "learning") {
+        c.set_bug(training.bug);                        // the address may have named another one
+        showLearning();
+        checkGradients();
+    }
 }
 
 function setLanguage(name) {

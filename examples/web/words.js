@@ -10,27 +10,37 @@ const words = {
         draw: "Draw a digit", drawHint: "Draw here", undo: "Undo", clear: "Clear", random: "Random test digit",
         seen: "What the network sees", seenHint: "28 × 28, centred by its centre of mass",
         answer: "Answer", probability: "Probability of each digit",
-        network: "The network", networkHint: "Click a pixel to see where its number comes from. Arrow keys move it; Page Up and Page Down change the map.",
+        network: "The network",
+        networkHint: "Click a pixel to see where its number comes from. Arrow keys move it; Page Up and Page Down change the map.",
         moveHint: "Arrow keys move the pixel, Page Up and Page Down change the map",
-        input: "Input", conv2d: "Convolution", relu: "ReLU", max_pool2d: "Max pooling", flatten: "Flatten", linear: "Fully connected",
+        input: "Input", conv2d: "Convolution", relu: "ReLU", max_pool2d: "Max pooling", flatten: "Flatten",
+        linear: "Fully connected",
         parameters: "parameters", pixel: "One value", value: "value #", place: "map #k, row #j, column #i",
-        window: "window", kernel: "kernel", products: "products", product: "product", sum: "sum", bias: "bias", largest: "largest",
+        window: "window", kernel: "kernel", products: "products", product: "product", sum: "sum", bias: "bias",
+        largest: "largest",
         largestProducts: "the largest products", others: "the other # together", asText: "As cnn_explain prints it",
         padding: "beyond the border (padding)",
         equation: "One kernel, one equation", image: "Image", result: "Feature map",
-        source: "Image", digit: "digit", shapes: "shapes", file: "your own file", chooseFile: "Choose a picture", preset: "Kernel",
-        vertical: "vertical edge", horizontal: "horizontal edge", blur: "blur", sharpen: "sharpen", identity: "identity", own: "your own",
-        size: "Kernel size", mode: "Padding", none: "none", zeros: "zeros", replicate: "replicate", reflect: "reflect", circular: "circular",
+        source: "Image", digit: "digit", shapes: "shapes", file: "your own file", chooseFile: "Choose a picture",
+        noPicture: "#: the browser cannot read it as a picture", preset: "Kernel",
+        vertical: "vertical edge", horizontal: "horizontal edge", blur: "blur", sharpen: "sharpen",
+        identity: "identity", own: "your own",
+        size: "Kernel size", mode: "Padding", none: "none", zeros: "zeros", replicate: "replicate",
+        reflect: "reflect", circular: "circular",
         stride: "Stride", dilation: "Dilation", weight: "weight", weightAt: "Weight at row #j, column #i",
         equationHint: "Move over the feature map: the window slides over the image. Arrow keys do the same.",
         learning: "Learning", run: "Run", pause: "Pause", step: "One step", reset: "Reset",
         rate: "Learning rate", batch: "Batch size", optimizer: "Optimizer",
         steps: "Steps", loss: "Loss", accuracy: "Accuracy", accuracyHint: "of 100 digits it has not seen",
         learnFrom: "It learns from 400 built-in digits, beginning with random weights.",
-        lossCurve: "Loss of each step", kernels: "Kernels of the first layer", mapsOfOne: "What the first layer makes of one digit",
-        bugs: "Break it on purpose", bug0: "No bug", bug1: "No gradient for the biases", bug2: "Kernel transposed in the backward pass",
-        bug3: "1 / N forgotten in the loss's gradient", bug4: "First row of the window lost in the backward pass", bug5: "Adam's correction upside down",
-        check: "Check the gradients", checkHint: "Backward pass against differences of the forward pass; loss and step against the textbook's.",
+        lossCurve: "Loss of each step", kernels: "Kernels of the first layer",
+        mapsOfOne: "What the first layer makes of one digit",
+        bugs: "Break it on purpose", bug0: "No bug", bug1: "No gradient for the biases",
+        bug2: "Kernel transposed in the backward pass",
+        bug3: "1 / N forgotten in the loss's gradient", bug4: "First row of the window lost in the backward pass",
+        bug5: "Adam's correction upside down",
+        check: "Check the gradients",
+        checkHint: "Backward pass against differences of the forward pass; loss and step against the textbook's.",
         checkGood: "All %n numbers are right.", checkBad: "%f of %n numbers are wrong.",
         layer: "layer",
         lesson: "A network can learn with a wrong gradient. Accuracy does not find it; the check does."
@@ -45,15 +55,17 @@ const words = {
         answer: "예측", probability: "숫자별 확률",
         network: "신경망", networkHint: "화소를 누르면 그 값이 어떻게 계산되는지 보입니다. 화살표 키로 화소를, Page Up과 Page Down으로 특징 맵을 옮깁니다.",
         moveHint: "화살표 키로 화소를, Page Up과 Page Down으로 특징 맵을 옮깁니다",
-        input: "입력", conv2d: "컨볼루션층", relu: "ReLU", max_pool2d: "최대 풀링", flatten: "1차원 펼침", linear: "완전연결층",
+        input: "입력", conv2d: "컨볼루션층", relu: "ReLU", max_pool2d: "최대 풀링", flatten: "평탄화", linear: "완전연결층",
         parameters: "매개변수", pixel: "값 하나", value: "값 #", place: "특징 맵 #k, 행 #j, 열 #i",
         window: "수용장", kernel: "커널", products: "곱", product: "곱", sum: "합", bias: "바이어스", largest: "최댓값",
         largestProducts: "가장 큰 곱", others: "나머지 #개의 합", asText: "cnn_explain의 출력",
         padding: "경계 밖 (덧대기)",
         equation: "커널 하나, 식 하나", image: "영상", result: "특징 맵",
-        source: "영상", digit: "숫자", shapes: "도형", file: "내 파일", chooseFile: "영상 고르기", preset: "커널",
+        source: "영상", digit: "숫자", shapes: "도형", file: "내 파일", chooseFile: "영상 고르기",
+        noPicture: "#: 브라우저가 영상으로 읽지 못합니다", preset: "커널",
         vertical: "수직 에지", horizontal: "수평 에지", blur: "흐리게", sharpen: "선명하게", identity: "항등", own: "직접 입력",
-        size: "커널 크기", mode: "덧대기", none: "없음", zeros: "0 덧대기", replicate: "복사 덧대기", reflect: "반사 덧대기", circular: "순환 덧대기",
+        size: "커널 크기", mode: "덧대기", none: "없음", zeros: "0 덧대기", replicate: "복사 덧대기", reflect: "반사 덧대기",
+        circular: "순환 덧대기",
         stride: "보폭", dilation: "팽창", weight: "가중치", weightAt: "#j행 #i열의 가중치",
         equationHint: "특징 맵 위에서 움직이면 수용장이 영상 위를 움직입니다. 화살표 키도 됩니다.",
         learning: "학습", run: "실행", pause: "멈춤", step: "한 단계", reset: "처음부터",
@@ -77,10 +89,12 @@ function nameEverything() {
     document.documentElement.lang = language;
     document.title = word("title");
     for (const element of document.querySelectorAll("[data-word]")) element.textContent = word(element.dataset.word);
-    for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", word(element.dataset.label));
+    for (const element of document.querySelectorAll("[data-label]"))
+        element.setAttribute("aria-label", word(element.dataset.label));
     for (const button of document.querySelectorAll("[data-language]"))
         button.setAttribute("aria-pressed", button.dataset.language === language);
     const about = JSON.parse(document.getElementById("about").textContent);
     document.getElementById("weights-line").textContent = word("weights").replace("%file", about.file)
-        .replace("%right", about.right).replace("%count", about.count.toLocaleString("en")).replace("%data", word(about.data));
+        .replace("%right", about.right).replace("%count", about.count.toLocaleString("en"))
+        .replace("%data", word(about.data));
 }

@@ -199,6 +199,18 @@ def check_equation(browser):
     x, y, w, h = box(browser, "#result")
     browser.pointer([(x + w * 0.8, y + h * 0.3)])
     ok(f"{browser.name}: the window follows the pointer", browser.run("[filter.row, filter.column]") not in (before, None))
+    size = browser.run("""new Promise(done => {                 // a file of one's own
+        const canvas = document.createElement('canvas'), input = document.getElementById('file'), files = new DataTransfer();
+        [canvas.width, canvas.height] = [300, 200];
+        canvas.getContext('2d').fillRect(0, 0, 150, 200);
+        canvas.toBlob(blob => {
+            files.items.add(new File([blob], 'own.png', { type: 'image/png' }));
+            input.files = files.files;
+            input.dispatchEvent(new Event('change'));
+            setTimeout(() => done([filter.source, filter.width, filter.height]), 1500);
+        });
+    })""")
+    ok(f"{browser.name}: a file of one's own is shown", size == ["file", 96, 64], size)
     browser.run("(() => { const e = document.querySelector('#kernel input'); e.value = '7'; e.dispatchEvent(new Event('input')); })()")
     ok(f"{browser.name}: an edited weight is used", browser.run("[filter.kernel[0], valuesOf(FILTER, '0.weight')[0], document.getElementById('preset').value]") == [7, 7, "own"])
 
