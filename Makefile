@@ -54,7 +54,7 @@ test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/wa
     programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
 cuda_targets := cuda-on-cpu cuda-plan cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows microcontroller web test-web walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -213,8 +213,41 @@ bench-file: build/bench_file  ## saving and loading 400 MB beside PyTorch; PYTHO
 bench-build: build/bench lenet5  ## what starting and compiling cost, and what -O3 -march=native is worth
 	@CC='$(CC)' tests/bench/bench_build.sh
 
+# The page. WEIGHTS=FILE is a state dict of ./lenet5 --save; without it, LeNet-5 is trained first: on MNIST in the folder DATA
+# or in data/mnist, else on the built-in digits. The page judges the weights by the test digits that are there.
+WASM_CC ?= clang
+wasm_flags := --target=wasm32-wasi $(need_cflags) -O2 -msimd128 -mexec-model=reactor -Wl,--strip-all
+wasm_missing := make web needs clang and lld for WebAssembly and wasi-libc; get them with: apt install clang lld wasi-libc libclang-rt-14-dev-wasm32 (14: the version of clang)
+web_data := $(or $(DATA),$(wildcard data/mnist))
+web_weights := $(or $(WEIGHTS),build/web/$(if $(web_data),mnist,digits).safetensors)
+
+build/web/page.wasm: examples/web/page.c examples/web/bugs.h examples/digits.h examples/networks.h cnn.h
+	@mkdir -p build/web
+	@echo 'int main(void) { return 0; }' | $(WASM_CC) --target=wasm32-wasi -x c - -o build/web/probe 2>/dev/null || { echo '$(wasm_missing)'; exit 1; }
+	$(WASM_CC) $(wasm_flags) $< -o $@
+
+build/web/pack build/web/native: cnn.h examples/digits.h examples/networks.h
+	@mkdir -p build/web
+	$(compile) $(filter %/$(@F).c,examples/web/pack.c tests/web/native.c) -o $@ $(link)
+build/web/pack: examples/web/pack.c
+build/web/native: tests/web/native.c
+
+build/web/mnist.safetensors build/web/digits.safetensors: | build/web/page.wasm lenet5
+	cd build/web && ../../lenet5 $(if $(web_data),--data '$(abspath $(web_data))') --epochs 3 --save $(@F)
+
+web: build/web/page.wasm build/web/pack $(web_weights)  ## lenet5.html: draw a digit in a browser and see LeNet-5 think; WEIGHTS=FILE, DATA=FOLDER; needs clang, lld, wasi-libc
+	@build/web/pack '$(web_weights)' build/web $(if $(web_data),'$(web_data)') >build/web/page.html
+	@mv build/web/page.html lenet5.html
+	@echo "lenet5.html: $$(wc -c <lenet5.html) bytes; open it in a browser"
+
+test-web: web build/web/native  ## the page in Chromium and Firefox; needs chromium-driver, Python; DATA=FOLDER has MNIST
+	@DATA='$(web_data)' tests/run tests/web/web.py
+
 windows:  ## the threads on Windows, by mingw-w64 and wine
 	@tests/platforms/windows.sh
+
+microcontroller:  ## LeNet-5, exported as C, on a Cortex-M3: newlib and qemu's mps2-an385
+	@tests/platforms/microcontroller.sh
 
 arm64:  ## two test programs on 64-bit ARM, by a cross compiler and qemu; takes minutes
 	@tests/platforms/arm64.sh
@@ -246,7 +279,7 @@ uninstall:  ## remove what install copied
 	rm -f '$(DESTDIR)$(PREFIX)/include/cnn.h' '$(DESTDIR)$(PREFIX)/lib/pkgconfig/cnn.pc'
 
 clean:  ## remove what was built
-	rm -rf build $(all_examples)
+	rm -rf build lenet5.html $(all_examples)
 
 help:  ## list the targets
 	@echo 'make NAME: build examples/NAME.c into ./NAME, one of'

@@ -70,8 +70,9 @@
        CNN_ON_ERROR(message)
            runs once for each mistake, e.g. (puts(message), exit(1)); not again where a loader or a
            network copies the message of its data. By default the library never prints or exits.
-       CNN_NO_THREADS
-           for machines without threads
+       CNN_NO_THREADS, CNN_NO_FILES
+           for machines without threads, or without a file system (a web page, a microcontroller):
+           weights then come by cnn_load_memory, and a call that is given a path is in error
        CNN_FILE_NAME
            the name of this file, e.g. "convnet.h", if it was renamed and the compiler has no
            __FILE_NAME__ (GCC before 12 and MSVC have none)
@@ -914,18 +915,24 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifndef CNN_NO_FILES
 #ifdef _WIN32
 #include <io.h>
 #include <process.h>
 #else
 #include <dirent.h>
-#include <pthread.h>
 #include <sys/mman.h>
-#include <sys/time.h>
-#include <unistd.h>
 #endif
 #include <fcntl.h>
 #include <sys/stat.h>
+#endif
+#ifndef _WIN32
+#ifndef CNN_NO_THREADS
+#include <pthread.h>
+#endif
+#include <sys/time.h>
+#include <unistd.h>
+#endif
 #include <sys/types.h>
 
 #if defined(CNN_MALLOC) != defined(CNN_FREE)
@@ -978,7 +985,8 @@ CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
 CNN__WINDOWS(int) GetProcessAffinityMask(void *process, cnn__word_size *of_process,
                                          cnn__word_size *of_system);
-#elif !defined(__cplusplus) && defined(__STRICT_ANSI__)    /* POSIX, which strict C99 hides */
+#elif !defined(CNN_NO_FILES) && !defined(__cplusplus) && defined(__STRICT_ANSI__)
+/* POSIX, which strict C99 hides */
 FILE *fdopen(int descriptor, const char *mode);
 int fileno(FILE *file);
 int fsync(int descriptor);
@@ -10531,6 +10539,15 @@ static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t coun
     return ~crc;
 }
 
+#ifdef CNN_NO_FILES
+static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
+{
+    *size = 0;
+    cnn__say(error, "%.300s: cannot be opened: compiled without files (CNN_NO_FILES)", path ? path : "(no path)");
+    return NULL;
+}
+#else
+
 enum { CNN__PATH = 4096 };                                 /* the longest path, with its 0: Linux's PATH_MAX */
 
 #ifdef _WIN32
@@ -10581,6 +10598,7 @@ static FILE *cnn__open_to_read(const char *path, size_t *size, cnn__text *error)
     else if (d >= 0) close(d);
     return file;
 }
+#endif
 
 /* All bytes of a file, freed by cnn__free; NULL and a message if it cannot be read. */
 static unsigned char *cnn__read_file(const char *path, size_t *size, cnn__text *error)
@@ -11092,7 +11110,10 @@ static void cnn__free_files(cnn__bytes *list)
 
 static int cnn__is_folder(const char *path)
 {
-#ifdef _WIN32
+#ifdef CNN_NO_FILES
+    (void)path;
+    return 0;
+#elif defined(_WIN32)
     wchar_t wide[CNN__PATH];
     struct _stat64 status;
     return !_wstat64(cnn__wide(path, wide), &status) && (status.st_mode & _S_IFMT) == _S_IFDIR;
@@ -11131,7 +11152,10 @@ static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name
 /* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
 static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
 {
-#ifdef _WIN32
+#ifdef CNN_NO_FILES
+    (void)cnn__add_file; (void)label; (void)depth;
+    cnn__say(error, "%.300s: cannot be opened as a folder: compiled without files (CNN_NO_FILES)", folder);
+#elif defined(_WIN32)
     wchar_t wide[CNN__PATH];
     struct _wfinddata64_t entry;
     char name[4 * 260];
@@ -11898,6 +11922,20 @@ void cnn_loader_free(cnn_loader *loader)
    that somebody put there is not followed. A symbolic link is kept, and the file it points to is replaced. A pipe or
    device cannot be replaced and is written to directly: part is "". */
 
+#ifdef CNN_NO_FILES
+typedef struct cnn__writer { FILE *file; } cnn__writer;
+
+static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
+{
+    w->file = NULL;
+    return cnn__say(error, "%.300s: cannot be written: compiled without files (CNN_NO_FILES)",
+                    path ? path : "(no path)");
+}
+
+static void cnn__abandon_file(cnn__writer *w) { (void)w; }
+static int cnn__end_file(cnn__writer *w, cnn__text *error) { (void)w; (void)error; return 0; }
+#else
+
 typedef struct cnn__writer { FILE *file; char path[CNN__PATH], part[CNN__PATH]; } cnn__writer;
 
 #ifdef _WIN32
@@ -12056,6 +12094,7 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
     return cnn__say(error, "%.300s: is written, but its directory cannot be flushed to the disk: %s; a power failure "
                            "may undo it", w->path, strerror(errno));
 }
+#endif
 
 /* ---- numbers and text at the end of an array; in all these formats numbers have their lowest byte first ---- */
 
@@ -13268,7 +13307,7 @@ static int cnn__close_state(cnn__state *s, int result)
 {
     void **owned = (void **)(void *)s->owned.at;
     size_t i;
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(CNN_NO_FILES)
     if (s->mapped) munmap(s->mapped, s->size);
 #endif
     for (i = 0; i < s->owned.count / sizeof *owned; i++) cnn__free(owned[i]);
@@ -13394,7 +13433,7 @@ static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__c
    changes a file in place. */
 static int cnn__read_contents(cnn__state *s)
 {
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(CNN_NO_FILES)
     FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
     void *map = file && s->size >= 1 << 20 ? mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0) : MAP_FAILED;
     if (map != MAP_FAILED) s->bytes = (const unsigned char *)(s->mapped = map);

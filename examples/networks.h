@@ -1,9 +1,31 @@
-/* networks.h - what more than one program builds: two networks of the lecture, residual blocks, ResNet-18. */
+/* networks.h - what more than one program builds: three networks of the lecture, residual blocks, ResNet-18. */
 #ifndef NETWORKS_H
 #define NETWORKS_H
 
 #include <stdio.h>
 #include "../cnn.h"
+
+/* Program 6-1: LeNet-5, as lenet5.c writes it out. 1 x 28 x 28 -> 10 */
+static inline void network_lenet5(cnn_net *net)
+{
+    cnn_block(net, "input_layer");
+    cnn_conv2d(net, .out_channels = 6, .kernel_size = 5, .padding = 2);         /*   6 x 28 x 28 */
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);                                      /*   6 x 14 x 14 */
+    cnn_block(net, "hidden_layer_1");
+    cnn_conv2d(net, .out_channels = 16, .kernel_size = 5, .padding = 2);        /*  16 x 14 x 14 */
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);                                      /*  16 x  7 x  7 */
+    cnn_block(net, "hidden_layer_2");
+    cnn_conv2d(net, .out_channels = 120, .kernel_size = 5, .padding = 2);       /* 120 x  7 x  7 */
+    cnn_relu(net);
+    cnn_flatten(net);                                                           /* 5880          */
+    cnn_block(net, "hidden_layer_3");
+    cnn_linear(net, .out_features = 84);
+    cnn_relu(net);
+    cnn_name(net, "classifier");
+    cnn_linear(net, .out_features = 10);
+}
 
 /* Programs 6-2 and 6-3: two convolutions before the only pooling, and dropout. 1 x 28 x 28 -> 10 */
 static inline void network_mnist_cnn(cnn_net *net)

@@ -290,6 +290,57 @@ static void give(void *block) { if (block) blocks--; free(block); }
 int main(void) { return train() || blocks != 0 || most < 10; }
 END
 
+# each call that is given a path, without files: an error that names the path
+cat >no_files.c <<'END'
+#define CNN_IMPLEMENTATION
+#include "cnn.h"
+#define PATH "folder/file.safetensors"
+static int refused(const char *message)
+{
+    return message && strstr(message, "CNN_NO_FILES") && !strncmp(message, "folder/file", 11);
+}
+static int refused_data(cnn_data *data)
+{
+    int good = refused(data->error);
+    cnn_data_free(data);
+    return good;
+}
+static int refused_net(cnn_net *net, int result)
+{
+    int good = !result && refused(cnn_error(net));
+    cnn_clear_error(net);
+    return good;
+}
+int main(void)
+{
+    cnn_net *net = cnn_new(1, 4, 4), *same = cnn_new(1, 4, 4);
+    static unsigned char bytes[4096];
+    char value[200];
+    size_t size;
+    float a[10], b[10];
+    cnn_flatten(net);
+    cnn_flatten(same);
+    cnn_linear(net, .out_features = 2);
+    cnn_linear(same, .out_features = 2);
+    cnn_manual_seed(same, 1);
+    cnn_adam(net, 0);
+    if (!refused_net(net, cnn_load(net, PATH)) || !refused_net(net, cnn_save(net, PATH))) return 1;
+    if (!refused_net(net, cnn_checkpoint_save(net, PATH)) || !refused_net(net, cnn_checkpoint_load(net, PATH))) return 2;
+    if (!refused_net(net, cnn_export_c(net, PATH, "f"))) return 3;
+    if (!refused_data(cnn_load_mnist("folder/file", "train")) || !refused_data(cnn_load_cifar10("folder/file", "test"))) return 4;
+    if (!refused_data(cnn_load_idx(PATH, PATH, 10))) return 5;
+    if (cnn_read_metadata(PATH, "key", value, sizeof value) || !strstr(value, "CNN_NO_FILES")) return 6;
+    size = cnn_save_memory(net, ".safetensors", bytes, sizeof bytes);
+    if (!size || size > sizeof bytes || !cnn_load_memory(same, bytes, size)) return 7;
+    cnn_get(net, "1.bias", a, 10);
+    cnn_get(same, "1.bias", b, 10);
+    if (memcmp(a, b, 2 * sizeof *a)) return 8;
+    cnn_free(net);
+    cnn_free(same);
+    return 0;
+}
+END
+
 # ---- languages, compilers, optimization, threads ----
 
 works 'C99' gcc -std=c99 $strict -O2 -Isub whole.c
@@ -299,11 +350,16 @@ if there gcc; then
     works 'C11, without threads' gcc -std=c11 $strict -O0 -DCNN_NO_THREADS -Isub whole.c
     cmp threads result >said 2>&1
     verdict 'threads change no bit of the result'
+    works 'C11, without files' gcc -std=c11 $strict -O0 -DCNN_NO_THREADS -DCNN_NO_FILES -Isub whole.c
+    cmp threads result >said 2>&1
+    verdict 'files change no bit of the result'
+    works 'files are refused' gcc -std=c99 $strict -O0 -DCNN_NO_FILES -Isub no_files.c
 fi
 works 'C99' clang -std=c99 $strict -O0 -Isub whole.c
 works 'C11' clang -std=c11 $strict -O2 -Isub whole.c
 works 'C++11' g++ -std=c++11 $strict -O2 -Isub whole.cpp
 works 'C++17' g++ -std=c++17 $strict -O0 -Isub whole.cpp
+works 'C++11, without files' g++ -std=c++11 $strict -O0 -DCNN_NO_FILES -Isub whole.cpp
 works 'C++11, without threads' g++ -std=c++11 $strict -O0 -DCNN_NO_THREADS -Isub whole.cpp
 works 'C++11' clang++ -std=c++11 $strict -O0 -Isub whole.cpp
 works 'C++17' clang++ -std=c++17 $strict -O0 -Isub whole.cpp
@@ -339,6 +395,14 @@ if links "$cc" -m32; then
     works '32 bits' "$cc" -m32 -msse2 -mfpmath=sse -std=c99 $strict -O0 -Isub whole.c
     works '32 bits, the i387' "$cc" -m32 -mfpmath=387 -std=c99 $strict -O2 -Isub whole.c
 else skip "$cc does not link with -m32"; fi
+if there clang && [ -d /usr/include/wasm32-wasi ]; then
+    clang --target=wasm32-wasi -std=c99 $strict -O0 -msimd128 -DCNN_NO_THREADS -DCNN_NO_FILES -Isub -c whole.c -o whole.o >said 2>&1 && [ ! -s said ]
+    verdict 'WebAssembly: clang --target=wasm32-wasi'
+else skip 'clang or wasi-libc is not installed'; fi
+if there arm-none-eabi-gcc; then
+    arm-none-eabi-gcc -mcpu=cortex-m3 -std=c99 $strict -O0 -DCNN_NO_THREADS -DCNN_NO_FILES -Isub -c whole.c -o whole.o >said 2>&1 && [ ! -s said ]
+    verdict 'a microcontroller: arm-none-eabi-gcc with newlib'
+else skip 'arm-none-eabi-gcc is not installed'; fi
 if there s390x-linux-gnu-gcc && there qemu-s390x; then
     s390x-linux-gnu-gcc -static -std=c99 $strict -O1 -Isub whole.c -o program -lm >said 2>&1 && [ ! -s said ] && qemu-s390x ./program >result 2>said
     verdict 's390x: highest byte first, and floats calculated as doubles'
