@@ -106,9 +106,9 @@
 
 /* The first number changes when programs may have to be changed, the second when something is
    added, the third when a fault is corrected. The backend table has a version of its own. */
-#define CNN_VERSION "2.1.0"
+#define CNN_VERSION "2.2.0"
 #define CNN_VERSION_MAJOR 2
-#define CNN_VERSION_MINOR 1
+#define CNN_VERSION_MINOR 2
 #define CNN_VERSION_PATCH 0
 
 #include <stddef.h>
