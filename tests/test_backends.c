@@ -448,11 +448,21 @@ static int pads_fit(cnn_padding_mode mode, int size, int before, int after)
     return before <= most && after <= most;
 }
 
+/* cuda has tensor cores for 3 x 3 and 5 x 5 with stride 1 and zero padding, on maps that fill half of its squares of 8 x 8 */
+static int may_round(const cnn_conv2d_shape *s)
+{
+    int squares = (s->out_height + 7) / 8 * ((s->out_width + 7) / 8);
+    return has_tf32 && s->in_channels >= 16 && s->out_channels >= 16 && s->groups == 1 && s->padding_mode == CNN_ZEROS
+        && s->kernel_height == s->kernel_width && (s->kernel_width == 3 || s->kernel_width == 5)
+        && s->stride_height == 1 && s->stride_width == 1 && s->dilation_height == 1 && s->dilation_width == 1
+        && 2 * s->out_height * s->out_width >= 64 * squares;
+}
+
 static cnn_conv2d_shape of_the_lecture(void)
 {
     cnn_conv2d_shape s = lecture_conv2d(convolutions[number], between(1, 2));
     s.allow_tf32 = tf32;
-    rounds_itself = has_tf32 && s.in_channels >= 16 && s.out_channels >= 16;
+    rounds_itself = may_round(&s);
     return s;
 }
 
@@ -494,7 +504,7 @@ static cnn_conv2d_shape random_conv2d(void)
              || s.in_channels / s.groups < fewest || s.out_channels / s.groups < fewest
              || !pads_fit(s.padding_mode, s.in_height, s.pad_top, s.pad_bottom)
              || !pads_fit(s.padding_mode, s.in_width, s.pad_left, s.pad_right));
-    rounds_itself = has_tf32 && s.in_channels / s.groups >= 16 && s.out_channels / s.groups >= 16;
+    rounds_itself = may_round(&s);
     random_activation(&s.activation, &s.slope);
     if (below(2)) s.pool = random_pool(s.batch, s.out_channels, s.out_height, s.out_width, 0);
     return s;
@@ -605,6 +615,7 @@ static int copies(cnn_padding_mode mode, int before, int after)        /* of one
 /* df is a factor as well: it keeps its 11 bits where it is one dy or zero. */
 static cnn_conv2d_shape for_backward(cnn_conv2d_shape s)
 {
+    rounds_itself = rounds_itself && s.kernel_width == 3;      /* gradients of 5 x 5 weights stay float32 */
     if (!rounded) return s;
     if (s.activation > CNN_RELU) s.activation = CNN_RELU;
     if (s.pool.stride_height < s.pool.kernel_height || s.pool.stride_width < s.pool.kernel_width) s.pool.kernel_height = 0;
@@ -1402,20 +1413,22 @@ static const struct { const char *name; void (*run)(void); int exact; } operatio
     { "conv2d_forward_tf32", conv2d_forward_tf32, 1 }, { "conv2d_backward_tf32", conv2d_backward_tf32, 1 }
 };
 
-/* Is 1 + 2^-12, 16 times, a 16? Then it has TF32. */
+/* Is 1 + 2^-12, 16 * 9 times, 16 * 9? Then it has TF32. */
 static int asked_for_tf32(void)
 {
-    static const layer one_pixel = { 16, 1, 16, 1, 0 };
-    cnn_conv2d_shape s = lecture_conv2d(one_pixel, 1);
-    array *x = values("x", INPUT, 16), *weight = values("weight", INPUT, 256), *y = output("y", 16), *work = conv2d_work(&s);
+    enum { PIXELS = 8 * 8, INSIDE = 9 };    /* there all 9 taps lie in the map */
+    static const layer one_square = { 16, 8, 16, 3, 0 };
+    cnn_conv2d_shape s = lecture_conv2d(one_square, 1);
+    array *x = values("x", INPUT, 16 * PIXELS), *weight = values("weight", INPUT, 16 * 16 * 9);
+    array *y = output("y", 16 * PIXELS), *work = conv2d_work(&s);
     int i, answer;
-    for (i = 0; i < 256; i++) begun(weight, TESTED)[i] = 1;
-    for (i = 0; i < 16; i++) begun(x, TESTED)[i] = 1 + (float)ldexp(1, -12);
+    for (i = 0; i < 16 * 16 * 9; i++) begun(weight, TESTED)[i] = 1;
+    for (i = 0; i < 16 * PIXELS; i++) begun(x, TESTED)[i] = 1 + (float)ldexp(1, -12);
     s.allow_tf32 = 1;
     upload();
     run_conv2d_forward(TESTED, &s, y, NULL, x, weight, NULL, work);
     download();
-    answer = result(y, TESTED)[0] == 16;
+    answer = result(y, TESTED)[INSIDE] == 16 * 9;
     free_arrays();
     return answer;
 }
