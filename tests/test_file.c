@@ -1,6 +1,7 @@
 /* State dicts (.safetensors, .pth) and checkpoints: what is written is read again bit for bit; what is broken, hostile
    or of another network is refused with one sentence and changes nothing; an interrupted save leaves the old file. */
 #define _XOPEN_SOURCE 700                                   /* fork, setrlimit */
+#define _DEFAULT_SOURCE                                     /* MAP_ANONYMOUS */
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -64,11 +65,9 @@ static const void *at_the_edge(const void *at, size_t count, int edge)
     enum { ROOM = 1 << 17 };
     static unsigned char *memory;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *pages;
     if (!memory) {
-        if (posix_memalign(&pages, page, ROOM + 2 * page)) { puts("no memory"); exit(1); }
-        memory = (unsigned char *)pages + page;
-        if (mprotect(pages, page, PROT_NONE) || mprotect(memory + ROOM, page, PROT_NONE)) { puts("no pages"); exit(1); }
+        memory = (unsigned char *)mmap(NULL, ROOM + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory += page, ROOM, PROT_READ | PROT_WRITE)) { puts("no pages"); exit(1); }
     }
     return memcpy(memory + (edge ? 0 : ROOM - count), at, count);
 }
