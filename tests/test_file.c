@@ -715,6 +715,10 @@ static void test_archives(void)
     CHECK(load_small("p.pth", "has no data.pkl"), "an empty ZIP");
     write_bytes("p.pth", "hello", 5);
     CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP");
+    write_bytes("p.pth", "hello, world", 12);
+    CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP, of more than 8 bytes");
+    write_bytes("p.pth", "\10\0\0\0\0\0\0\0{}      ", 16);
+    CHECK(load_small("p.pth", "2 missing (fc.weight, fc.bias)"), "a .safetensors file of another name");
     write_bytes("p.pth", "", 0);
     CHECK(load_small("p.pth", "not a ZIP archive"), "an empty file");
 }
