@@ -1941,6 +1941,30 @@ static void test_checkpoint_numbers(void)
     cnn_data_free(data);
 }
 
+static void test_many_channels(void)                        /* of whose scale a checkpoint has more numbers than an int has bits */
+{
+    static unsigned char bytes[4 * 40];
+    cnn_net *net[2];
+    cnn_data *data;
+    float x[MOST], y[MOST];
+    size_t i;
+    for (i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 7919 % 251);
+    for (i = 0; i < 4; i++) labels[i] = (int)i % 2;
+    data = cnn_data_new(.count = 4, .channels = 40, .height = 1, .width = 1, .classes = 2, .bytes = bytes, .labels = labels);
+    for (i = 0; i < 2; i++) {
+        net[i] = cnn_new(40, 1, 1);
+        cnn_flatten(net[i]);
+        cnn_linear(net[i], .out_features = 2);
+        cnn_sgd(net[i], .lr = 0.1f);
+    }
+    CHECK(cnn_fit(net[0], data, NULL, .epochs = 1, .batch_size = 2) && cnn_checkpoint_save(net[0], in_folder("c.ckpt")), "%s", said(net[0]));
+    CHECK(cnn_checkpoint_load(net[1], in_folder("c.ckpt")), "%s", said(net[1]));
+    CHECK(cnn_predict_bytes(net[0], x, bytes, 4) && cnn_predict_bytes(net[1], y, bytes, 4) && !memcmp(x, y, 8 * sizeof *x), "another scale: %s", said(net[1]));
+    cnn_free(net[0]);
+    cnn_free(net[1]);
+    cnn_data_free(data);
+}
+
 /* ---- a backend's memory is reached through upload and download alone ---- */
 
 static void scrambled_upload(void *context, void *to, const void *host, size_t count)
@@ -2193,6 +2217,7 @@ int main(void)
     test_resume();
     test_checkpoint();
     test_checkpoint_numbers();
+    test_many_channels();
     test_backend();
     test_memory();
     test_metadata();
