@@ -13920,7 +13920,7 @@ static double *cnn__find_numbers(cnn__state *s, const char *key, int optional, s
     else numbers = cnn__own_numbers(s, t->count);
     for (i = 0; numbers && i < t->count; i++) {
         n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
-        if (whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
+        if (whole && whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
             cnn__wrong(s, "%s has the impossible number %g", key, n);
     }
     if (numbers) *rows = t->shape[0];

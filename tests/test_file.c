@@ -1,6 +1,7 @@
 /* State dicts (.safetensors, .pth) and checkpoints: what is written is read again bit for bit; what is broken, hostile
    or of another network is refused with one sentence and changes nothing; an interrupted save leaves the old file. */
 #define _XOPEN_SOURCE 700                                   /* fork, setrlimit */
+#define _DEFAULT_SOURCE                                     /* MAP_ANONYMOUS */
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
@@ -64,11 +65,9 @@ static const void *at_the_edge(const void *at, size_t count, int edge)
     enum { ROOM = 1 << 17 };
     static unsigned char *memory;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *pages;
     if (!memory) {
-        if (posix_memalign(&pages, page, ROOM + 2 * page)) { puts("no memory"); exit(1); }
-        memory = (unsigned char *)pages + page;
-        if (mprotect(pages, page, PROT_NONE) || mprotect(memory + ROOM, page, PROT_NONE)) { puts("no pages"); exit(1); }
+        memory = (unsigned char *)mmap(NULL, ROOM + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory += page, ROOM, PROT_READ | PROT_WRITE)) { puts("no pages"); exit(1); }
     }
     return memcpy(memory + (edge ? 0 : ROOM - count), at, count);
 }
@@ -716,6 +715,10 @@ static void test_archives(void)
     CHECK(load_small("p.pth", "has no data.pkl"), "an empty ZIP");
     write_bytes("p.pth", "hello", 5);
     CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP");
+    write_bytes("p.pth", "hello, world", 12);
+    CHECK(load_small("p.pth", "not a ZIP archive"), "no ZIP, of more than 8 bytes");
+    write_bytes("p.pth", "\10\0\0\0\0\0\0\0{}      ", 16);
+    CHECK(load_small("p.pth", "2 missing (fc.weight, fc.bias)"), "a .safetensors file of another name");
     write_bytes("p.pth", "", 0);
     CHECK(load_small("p.pth", "not a ZIP archive"), "an empty file");
 }
@@ -1938,6 +1941,30 @@ static void test_checkpoint_numbers(void)
     cnn_data_free(data);
 }
 
+static void test_many_channels(void)                        /* of whose scale a checkpoint has more numbers than an int has bits */
+{
+    static unsigned char bytes[4 * 40];
+    cnn_net *net[2];
+    cnn_data *data;
+    float x[MOST], y[MOST];
+    size_t i;
+    for (i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 7919 % 251);
+    for (i = 0; i < 4; i++) labels[i] = (int)i % 2;
+    data = cnn_data_new(.count = 4, .channels = 40, .height = 1, .width = 1, .classes = 2, .bytes = bytes, .labels = labels);
+    for (i = 0; i < 2; i++) {
+        net[i] = cnn_new(40, 1, 1);
+        cnn_flatten(net[i]);
+        cnn_linear(net[i], .out_features = 2);
+        cnn_sgd(net[i], .lr = 0.1f);
+    }
+    CHECK(cnn_fit(net[0], data, NULL, .epochs = 1, .batch_size = 2) && cnn_checkpoint_save(net[0], in_folder("c.ckpt")), "%s", said(net[0]));
+    CHECK(cnn_checkpoint_load(net[1], in_folder("c.ckpt")), "%s", said(net[1]));
+    CHECK(cnn_predict_bytes(net[0], x, bytes, 4) && cnn_predict_bytes(net[1], y, bytes, 4) && !memcmp(x, y, 8 * sizeof *x), "another scale: %s", said(net[1]));
+    cnn_free(net[0]);
+    cnn_free(net[1]);
+    cnn_data_free(data);
+}
+
 /* ---- a backend's memory is reached through upload and download alone ---- */
 
 static void scrambled_upload(void *context, void *to, const void *host, size_t count)
@@ -2190,6 +2217,7 @@ int main(void)
     test_resume();
     test_checkpoint();
     test_checkpoint_numbers();
+    test_many_channels();
     test_backend();
     test_memory();
     test_metadata();
