@@ -704,8 +704,8 @@ typedef struct cnn_conv2d_shape {
     cnn_activation activation; float slope;          /* applied to the sum */
     cnn_pool2d_shape pool;                           /* then max pooling; kernel_height 0: none */
     int allow_tf32;                                  /* conv2d_work must not depend on it */
-    uint64_t weight_version;                         /* changes when weights do, so that a backend may keep
-                                                        what it has made of them; 0: it must not */
+    uint64_t weight_version;                         /* changes when the weights do, so that a backend
+                                                        may keep what it made of them; 0: it may not */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
@@ -4060,7 +4060,11 @@ typedef struct cnn__kept {
 } cnn__kept;
 
 /* The backend's context */
-typedef struct cnn__simd_context { int threads; const cnn__isa *isa; cnn__kept *kept; int kept_count; } cnn__simd_context;
+typedef struct cnn__simd_context {
+    int threads; const cnn__isa *isa;
+    cnn__kept *kept; int kept_count;
+    struct cnn__chosen *chosen; int chosen_next;           /* how images were cut lately */
+} cnn__simd_context;
 
 static const cnn__isa *cnn__isa_of(void *context) { return ((const cnn__simd_context *)context)->isa; }
 static int cnn__threads_of(void *context) { return ((const cnn__simd_context *)context)->threads; }
@@ -4145,6 +4149,7 @@ enum {
                                                cut into, at most */
     CNN__PIECES = 16,                       /* of a forward pass of few blocks; runs of blocks in a backward pass, each
                                                with its own sums of dweight; at most */
+    CNN__CHOSEN = 32,                       /* shapes whose cut is remembered */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4588,7 +4593,7 @@ static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down
 static double cnn__steps(const cnn__isa *isa, int columns)
 {
     int whole = cnn__divide_up(columns, isa->vectors), least = cnn__divide_up(8, isa->rows);
-    return cnn__larger(columns, (ptrdiff_t)whole * least);
+    return (double)cnn__larger(columns, (ptrdiff_t)whole * least);
 }
 
 /* What copying a map costs, from lanes or to them: LANES columns are transposed at once, the rest goes one by one. */
@@ -4658,6 +4663,23 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
             }
     }
     return cut;
+}
+
+/* The choice for a shape stays with it: for one small image, choosing takes as long as a layer. */
+typedef struct cnn__chosen { cnn_conv2d_shape s; cnn__cut cut; } cnn__chosen;
+
+static cnn__cut cnn__cut_of(void *context, const cnn_conv2d_shape *s)
+{
+    cnn__simd_context *simd = (cnn__simd_context *)context;
+    cnn__chosen *chosen = simd->chosen;
+    int i;
+    for (i = 0; i < CNN__CHOSEN; i++)                      /* the members before this one decide */
+        if (!memcmp(&chosen[i].s, s, offsetof(cnn_conv2d_shape, allow_tf32))) return chosen[i].cut;
+    chosen += simd->chosen_next;
+    simd->chosen_next = (simd->chosen_next + 1) % CNN__CHOSEN;
+    chosen->s = *s;
+    chosen->cut = cnn__choose_cut(s, simd->isa);
+    return chosen->cut;
 }
 
 /* The plan of a forward pass in parts */
@@ -4739,7 +4761,8 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
     int l, k;
     for (l = 0; l < parts; l++) {
         cnn__part_of at = cnn__find_part(job, first + l);
-        places[l].start = (at.image * job->s->out_channels + channel) * map + (ptrdiff_t)at.row * cut->width + at.column;
+        places[l].start = (at.image * job->s->out_channels + channel) * map;
+        places[l].start += (ptrdiff_t)at.row * cut->width + at.column;
         places[l].high = cnn__smaller(cut->rows, cut->height - at.row);
         places[l].wide = cnn__smaller(cut->columns, cut->width - at.column);
     }
@@ -5103,7 +5126,7 @@ static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, int threads)
 /* The same, with the maps that are pooled later */
 static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
-    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
+    cnn__cut cut = cnn__cut_of(context, s);
     cnn__conv_plan p = cnn__plan_cut(&cut, s, cnn__isa_of(context));
     return cnn__forward_floats(&p, cnn__threads_of(context)) + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
 }
@@ -5155,7 +5178,7 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
-    cnn__cut cut = cnn__choose_cut(s, cnn__isa_of(context));
+    cnn__cut cut = cnn__cut_of(context, s);
     float *u = (float *)work;
     int threads = cnn__threads_of(context);
     memset(&job, 0, sizeof job);
@@ -5167,7 +5190,8 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     job.scratch = u + job.plan.u_size;
     if (job.plan.laid_size) job.laid = job.scratch + job.plan.per_thread * threads;
     if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, threads), job.out_index = NULL;
-    job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version, weight, u);
+    job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version, weight,
+                                   u);
     if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
@@ -5891,7 +5915,12 @@ static void *cnn__simd_open(int threads, char *sentence, size_t room)
 {
     const cnn__isa *isa = cnn__choose_isa(sentence, room);
     cnn__simd_context *simd = isa ? (cnn__simd_context *)cnn__alloc(1, sizeof *simd) : NULL;
-    if (isa && !simd) cnn__snprintf(sentence, room, "out of memory");
+    if (simd) simd->chosen = (cnn__chosen *)cnn__alloc(CNN__CHOSEN, sizeof *simd->chosen);
+    if (isa && (!simd || !simd->chosen)) {
+        cnn__free(simd);
+        cnn__snprintf(sentence, room, "out of memory");
+        return NULL;
+    }
     if (!simd) return NULL;
     simd->threads = threads;
     simd->isa = isa;
@@ -5904,6 +5933,7 @@ static void cnn__simd_close(void *context)
     cnn__simd_context *simd = (cnn__simd_context *)context;
     cnn__close_pool();
     while (simd->kept_count) cnn__free(simd->kept[--simd->kept_count].u);
+    cnn__free(simd->chosen);
     cnn__free(simd->kept);
     cnn__free(simd);
 }
@@ -10565,7 +10595,8 @@ static int cnn__open(const char *path, int flags, int mode)
 {
 #ifdef _WIN32
     wchar_t wide[CNN__PATH];
-    return _wopen(cnn__wide(path, wide), flags | _O_BINARY | _O_NOINHERIT, mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD);
+    mode = mode & 0200 ? _S_IREAD | _S_IWRITE : _S_IREAD;
+    return _wopen(cnn__wide(path, wide), flags | _O_BINARY | _O_NOINHERIT, mode);
 #elif defined(O_CLOEXEC)
     return open(path, flags | O_CLOEXEC, mode);
 #else
