@@ -4215,10 +4215,16 @@ typedef struct cnn__conv_plan {
     ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
 
-static ptrdiff_t cnn__v_size(const cnn__conv *conv, int lanes)             /* of as many tiles as go at once */
+static ptrdiff_t cnn__v_size(const cnn__conv *conv, int tiles, int lanes)
 {
-    int tiles = cnn__tiles_at_once(conv, lanes);
     return cnn__align((ptrdiff_t)conv->points * conv->points * cnn__point_stride(conv->in_channels, tiles, lanes));
+}
+
+static ptrdiff_t cnn__all_v_size(const cnn__conv *conv, int lanes)         /* of all tiles, at_once after at_once */
+{
+    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), at_once = cnn__tiles_at_once(conv, lanes);
+    int rest = tiles % at_once;
+    return tiles / at_once * cnn__v_size(conv, at_once, lanes) + (rest ? cnn__v_size(conv, rest, lanes) : 0);
 }
 
 static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int groups)
@@ -4226,7 +4232,7 @@ static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int gro
     ptrdiff_t values = (ptrdiff_t)conv->points * conv->points;
     if (!conv->points) return;
     p->u_size = cnn__align(groups * cnn__u_size(conv, p->lanes));
-    p->v_size = cnn__v_size(conv, p->lanes);
+    p->v_size = cnn__v_size(conv, cnn__tiles_at_once(conv, p->lanes), p->lanes);
     p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, cnn__tiles_at_once(conv, p->lanes), p->lanes));
 }
 
@@ -4518,7 +4524,7 @@ static const float *cnn__convolve_winograd(const cnn__isa *isa, const cnn__conv 
             isa->winograd_f(conv, out + k * cnn__out_map(conv) * isa->lanes, a->m, bias ? bias + k : NULL, relu,
                             channels, first, tiles);
         }
-        if (laid) laid += cnn__v_size(conv, isa->lanes);
+        if (laid) laid += cnn__v_size(conv, tiles, isa->lanes);
     }
     return laid;
 }
@@ -4689,7 +4695,7 @@ static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape 
     cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
     const cnn__conv *conv = &p.forward;
     int number = cut->down * cut->right, images = cnn__smaller(s->batch, p.lanes / number + 2);
-    int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
+    ptrdiff_t *of_a_thread = conv->points ? &p.v_size : &p.x_size;         /* not needed where it is laid for all */
     if (number > 1) {
         p.padded_height = (cut->down - 1) * part->out_height * s->stride_height + conv->height;
         p.padded_width = (cut->right - 1) * part->out_width * s->stride_width + conv->width;
@@ -4699,9 +4705,9 @@ static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape 
         p.per_thread += p.padded_size;
     }
     if (number == 1 && p.shares == 1) return p;
-    p.laid_size = p.x_size;
-    if (conv->points)
-        p.laid_size = s->groups * p.v_size * cnn__divide_up(tiles, cnn__tiles_at_once(conv, p.lanes));
+    p.laid_size = conv->points ? s->groups * cnn__all_v_size(conv, p.lanes) : p.x_size;
+    p.per_thread -= *of_a_thread;
+    *of_a_thread = 0;
     return p;
 }
 
@@ -4822,8 +4828,8 @@ static void cnn__lay_piece(void *arguments, int piece, int thread)
     else cnn__pad_map(job, first, images, c, to);
     if (!conv->points) return;
     at_once = cnn__tiles_at_once(conv, p->lanes);
-    laid += c / conv->in_channels * cnn__divide_up(all, at_once) * p->v_size;
-    for (tile = 0; tile < all; tile += tiles, laid += p->v_size) {
+    laid += c / conv->in_channels * cnn__all_v_size(conv, p->lanes);
+    for (tile = 0; tile < all; tile += tiles, laid += cnn__v_size(conv, tiles, p->lanes)) {
         tiles = cnn__smaller(at_once, all - tile);
         job->isa->winograd_v(conv, laid + (ptrdiff_t)(c % conv->in_channels) * tiles * p->lanes, to, 1, tile, tiles);
     }

@@ -363,6 +363,7 @@ enum { TILE_K = 16, ENOUGH_BLOCKS = 256 };
    sum (one where its values go along k), and `step`, for TILE_K values of k. step_of(group, column, own): `own` is the
    k of a thread whose values go along k. */
 struct product_job {
+    static const int at_once = 2;           /* blocks on a multiprocessor: each thread may have 128 registers */
     int m, n, k;                            /* of one group */
     int groups, splits, share;              /* each split sums `share` values of k */
     float *parts;                           /* (split, group, m, n): where the sum is split */
@@ -582,7 +583,7 @@ static const choice<Job> &choose(const choice<Job> (&all)[N], int kernel_size, i
 }
 
 template <int M, int N, int TM, class Job>
-static __global__ void __launch_bounds__(THREADS, 2) product_kernel(Job job)
+static __global__ void __launch_bounds__(THREADS, Job::at_once) product_kernel(Job job)
 {
     __shared__ float a[TILE_K][M + 4], b[TILE_K][N + 4];
     product<M, N, TM>(job, (int)blockIdx.z, a, b);
@@ -1654,6 +1655,7 @@ struct conv2d_du_job : product_job {
     const float *df, *z;
 
     static const bool a_along_k = true, b_along_k = true;
+    static const int at_once = 1;           /* at two, the compiler is four registers short on sm_120 */
 
     struct column { int channel, j, i; };  /* where its values begin in an image, and a tap; -1: the bias */
     struct step { const float *df; size_t image; int j, i; };          /* a pixel of the first map, its image */
