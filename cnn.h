@@ -1018,6 +1018,7 @@ typedef struct cnn__sink { FILE *file; char *to; size_t room, count; } cnn__sink
 static void cnn__emit(cnn__sink *sink, const void *bytes, size_t count)
 {
     size_t left = sink->room - (sink->count < sink->room ? sink->count : sink->room);
+    if (!count) return;                                    /* bytes may be NULL then */
     if (sink->file) fwrite(bytes, 1, count, sink->file);
     else if (left) memcpy(sink->to + sink->count, bytes, count < left ? count : left);
     sink->count += count;
@@ -8713,8 +8714,9 @@ static void cnn__swap_passes(cnn_net *net)
 /* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
-    cnn_counters **counters = &net->look.counters;
+    cnn_counters **counters;
     if (!cnn__ready(net)) return 0;
+    counters = &net->look.counters;
     if (!*counters) {
         *counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof **counters, "the counters");
         if (!*counters) return 0;

@@ -2573,10 +2573,19 @@ static size_t cuda_conv2d_work(void *, const cnn_conv2d_shape *s)
     return sizeof(float) * (conv2d_before_parts(*s) + parts);
 }
 
-static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+/* Nothing is kept of the weights. Without their version a launch is the same when they change: it can be recorded. */
+static cnn_conv2d_shape without_version(const cnn_conv2d_shape *shape)
+{
+    cnn_conv2d_shape s = *shape;
+    s.weight_version = 0;
+    return s;
+}
+
+static void cuda_naive_conv2d_forward(void *context, const cnn_conv2d_shape *shape, float *y, unsigned char *index,
                                       const float *x, const float *weight, const float *bias, void *work)
 {
     cuda_context *c = of(context);
+    const cnn_conv2d_shape own = without_version(shape), *s = &own;
     float *f = pools(*s) ? (float *)work : y;
     size_t n = conv2d_outputs(*s);
     LAUNCH(c, conv2d_forward_naive, threads_for(n), *s, f, x, weight, bias);
@@ -2620,10 +2629,11 @@ static void run_forward_product(cuda_context *c, const cnn_conv2d_shape &s, floa
     launch_product(c, "conv2d_forward", job);
 }
 
-static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *s, float *y, unsigned char *index,
+static void cuda_conv2d_forward(void *context, const cnn_conv2d_shape *shape, float *y, unsigned char *index,
                                 const float *x, const float *weight, const float *bias, void *work)
 {
     cuda_context *c = of(context);
+    const cnn_conv2d_shape own = without_version(shape), *s = &own;
     bool squares = in_squares(*s), pools_apart = pools(*s) && !(squares && pools_in_a_thread(*s));
     float *f = pools_apart ? (float *)work : y;
     if (!fits(c, "conv2d_forward", (double)s->batch * s->out_height * s->out_width)) return;
