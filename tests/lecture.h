@@ -1,26 +1,12 @@
-/* lecture.h - what tests and benchmarks share of the lecture's networks: LeNet-5 (the others: examples/networks.h), and their
-   convolutions as shapes for a backend's table. */
+/* lecture.h - what tests and benchmarks share of the lecture's networks: themselves, and their convolutions as shapes for a
+   backend's table. */
 #ifndef LECTURE_H
 #define LECTURE_H
 
 #include "../cnn.h"
+#include "../examples/networks.h"
 
 #include <string.h>
-
-static inline void network_lenet5(cnn_net *net)            /* program 6-1 */
-{
-    static const int channels[3] = { 6, 16, 120 };
-    int i;
-    for (i = 0; i < 3; i++) {
-        cnn_conv2d(net, .out_channels = channels[i], .kernel_size = 5, .padding = 2);
-        cnn_relu(net);
-        if (i < 2) cnn_max_pool2d(net, .kernel_size = 2);
-    }
-    cnn_flatten(net);
-    cnn_linear(net, .out_features = 84);
-    cnn_relu(net);
-    cnn_linear(net, .out_features = 10);
-}
 
 typedef struct layer { int in, size, out, kernel, pooled; } layer;     /* kernel 0: linear, from in to out */
 

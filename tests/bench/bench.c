@@ -19,7 +19,6 @@ static void bench_free(void *memory);
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
 #include "../../examples/digits.h"
-#include "../../examples/networks.h"
 #include "../lecture.h"
 #include "measure.h"
 

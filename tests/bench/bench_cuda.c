@@ -8,7 +8,6 @@
    host waits for the last one. */
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
-#include "../../examples/networks.h"
 #include "../lecture.h"
 
 enum { BATCH = 128, BATCHES = 100 };

@@ -9,7 +9,6 @@
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
 #include "../../examples/digits.h"
-#include "../../examples/networks.h"
 #include "../lecture.h"
 #include "measure.h"
 

@@ -1,7 +1,6 @@
 /* plan.c - one training step of each lecture network, batch 128, float32, for plan.cu to write down: make cuda-plan */
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
-#include "../../examples/networks.h"
 #include "../lecture.h"
 #include "plan.h"
 
