@@ -4341,7 +4341,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     }
     p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
     p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
-                 + 2 * p.list_size + cnn__align(p.corners_size);
+                 + 2 * p.list_size + p.corners_size;
     return p;
 }
 
@@ -4567,8 +4567,7 @@ typedef struct cnn__cut {
     int height, width, rows, columns;       /* of the map that is cut, after pooling unless that is later; of a part */
 } cnn__cut;
 
-static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down, int right, int pool_later,
-                                             cnn__cut *cut)
+static void cnn__cut_into(const cnn_conv2d_shape *s, int down, int right, int pool_later, cnn__cut *cut)
 {
     cnn_conv2d_shape *part = &cut->part;
     cnn_pool2d_shape *pool = &part->pool;
@@ -4582,7 +4581,7 @@ static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down
     cut->rows = cnn__divide_up(cut->height, down);
     cut->columns = cnn__divide_up(cut->width, right);
     if (pool_later) memset(pool, 0, sizeof *pool);
-    if (down * right == 1) return part;
+    if (down * right == 1) return;
     part->batch = s->batch * down * right;
     part->out_height = pooled ? cut->rows * pool->stride_height : cut->rows;
     part->out_width = pooled ? cut->columns * pool->stride_width : cut->columns;
@@ -4593,7 +4592,6 @@ static const cnn_conv2d_shape *cnn__cut_into(const cnn_conv2d_shape *s, int down
     pool->batch = part->batch;
     pool->in_height = part->out_height; pool->in_width = part->out_width;
     pool->out_height = cut->rows; pool->out_width = cut->columns;
-    return part;
 }
 
 /* Steps of a product that makes `columns` vectors of a row: with fewer than 8 sums, each waits for its own last one. */
