@@ -23,7 +23,7 @@ stb_missing := stb_image is not there, so $(stb_programs) are left out; get it w
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCH ?= all-major
 GXX ?= g++
-nvcc_flags := -O3 -std=c++17 -arch=$(CUDA_ARCH)
+nvcc_flags := -O3 -std=c++17 --threads 0 -arch=$(CUDA_ARCH)
 nvcc_strict := -Werror all-warnings -Xptxas -Werror,-warn-spills,-warn-lmem-usage,-v   # errors here, but not in a user's build
 shim_flags := -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -include tests/cuda/cuda_shim.h -x c++
 nvcc_missing := nvcc is not there (the CUDA toolkit; or set NVCC=path), so everything is built without the backend cuda

@@ -1,6 +1,7 @@
 #!/bin/sh
 # cuda_bugs.sh - are the tests of cnn_cuda.cu able to fail? Plants one bug at a time into a copy of it and runs the copy through
 # cuda_shim.h: the test named for it must find it, in the way it says. Run from the repository root; GXX is the compiler.
+# cuda_bugs.sh LANE LANES: of the bugs, numbered from 0, those that are LANE modulo LANES; without, all, a lane a processor.
 work=build/cuda-bugs
 gxx=${GXX:-g++}
 passed=0 failed=0
@@ -9,13 +10,30 @@ if ! command -v "$gxx" >/dev/null; then
     echo "cuda_bugs: 0 passed, 0 failed, 1 skipped"
     exit 0
 fi
-mkdir -p $work
-for test in test_augment test_backends cuda/test_cuda test_numbers; do
-    ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/${test#cuda/}.o || exit 1
-done
+if [ $# -eq 0 ]; then
+    mkdir -p $work
+    rm -f $work/lane*
+    for test in test_augment test_backends cuda/test_cuda test_numbers; do
+        ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/${test#cuda/}.o || exit 1
+    done
+    lanes=$(nproc 2>/dev/null || echo 1) lane=0
+    while [ $lane -lt "$lanes" ]; do
+        "$0" $lane "$lanes" >$work/lane$lane &
+        lane=$((lane + 1))
+    done
+    wait
+    cat $work/lane*
+    awk '/^cuda_bugs: / { passed += $2; failed += $4; ended++ }
+        END { failed += lanes - ended; print "cuda_bugs: " passed + 0 " passed, " failed " failed"; exit failed > 0 }
+        ' lanes="$lanes" $work/lane*
+    exit
+fi
+lane=$1 lanes=$2 number=-1
 
 # finds NAME FLAGS ORDER 'TEST ARGUMENTS' PATTERN SED...: with the bug planted, TEST fails and says PATTERN
 finds() {
+    number=$((number + 1))
+    [ $((number % lanes)) -eq "$lane" ] || return
     name=$1 flags=$2 order=$3 test=$4 pattern=$5
     shift 5
     sed "$@" cnn_cuda.cu >$work/$name.cu

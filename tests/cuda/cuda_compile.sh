@@ -31,7 +31,7 @@ loads() {
     ok "$1: only $most loads before $3, not $2" $?
 }
 
-if command -v cuobjdump >/dev/null; then
+if command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null; then
     cuobjdump -arch $arch -sass "$1" | c++filt -p >$work/sass
     awk '/Function :/ { sub(/.*Function : (void )?/, ""); name = $0 }
         / \/\*[0-9a-f][0-9a-f][0-9a-f][0-9a-f]+\*\/ / { bytes[name] += 16; all += 16 }
@@ -45,7 +45,7 @@ if command -v cuobjdump >/dev/null; then
     loads adam_step 4 STG
 else
     skipped=1
-    echo "SKIP cuobjdump is not there: nothing said of the machine code"
+    echo "SKIP cuobjdump and nvdisasm are not both there (pip: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm): nothing said of the machine code"
 fi
 
 ! nm -u "$1" | grep -i -E 'cublas|cudnn|curand|cufft|cusparse|thrust|nccl'
