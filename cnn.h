@@ -5066,17 +5066,19 @@ static void cnn__transform_piece(void *arguments, int piece, int thread)
 /* Where U of these weights is kept, with room for it; NULL: no memory */
 static cnn__kept *cnn__find_kept(cnn__simd_context *simd, const float *weight, ptrdiff_t size)
 {
-    cnn__kept *k = simd->kept, *more;
-    while (k < simd->kept + simd->kept_count && k->weight != weight) k++;
-    if (k == simd->kept + simd->kept_count) {
-        more = (cnn__kept *)cnn__alloc((size_t)simd->kept_count + 1, sizeof *more);
+    cnn__kept *k, *more;
+    int i = 0;
+    while (i < simd->kept_count && simd->kept[i].weight != weight) i++;
+    if (i == simd->kept_count) {
+        more = (cnn__kept *)cnn__alloc((size_t)i + 1, sizeof *more);
         if (!more) return NULL;
-        if (simd->kept) memcpy(more, simd->kept, sizeof *more * (size_t)simd->kept_count);
+        if (i) memcpy(more, simd->kept, sizeof *more * (size_t)i);
         cnn__free(simd->kept);
         simd->kept = more;
-        k = more + simd->kept_count++;
-        k->weight = weight;
+        more[i].weight = weight;
+        simd->kept_count++;
     }
+    k = simd->kept + i;
     if (k->size == size) return k;
     cnn__free(k->u);
     k->version = 0;

@@ -887,6 +887,13 @@ static void test_strides(void)
     p("\x89NtRs.");
     archive("p.pth", PLAIN);
     CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "a plain dict with a parameter and a memo");
+    begin_pickle();                                         /* _rebuild_tensor, before PyTorch 0.4: four arguments */
+    p_string("fc.weight"); p("ctorch._utils\n_rebuild_tensor\n((");
+    p_string("storage"); p("ctorch\nFloatStorage\n"); p_string("0"); p_string("cpu"); p("K\6tQK"); add_number(&pickle, 0, 1); p("K\3K\2\x86K\2K\1\x86tR");
+    p_tensor("fc.bias", "FloatStorage", "1", 3, 0, "3", "1");
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(weight_is("p.pth", 1, 2, 3, 4, 5, 6), "four arguments");
     begin_pickle();                                         /* a subclass of Tensor; and opcodes that torch.save writes seldom, which leave as much on the stack as Python's */
     p_string("fc.weight"); p("ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\nctorch.nn\nBuffer\n");
     p_arguments("FloatStorage", "0", 6, 0, "32", "21"); p("}tR");
@@ -935,6 +942,9 @@ static void test_prefixes(void)
     CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (a.fc.weight)"), "the second prefix");
     CHECK(header_says(TENSORS("a.", "a.", MORE("b.fc.weight", "3,2", "60")), 60, "does not fit the network: 1 unexpected (b.fc.weight)"), "the first prefix");
     CHECK(header_says(TENSORS("b.", "b.", MORE("a.fc.bias", "4", "52")), 52, "does not fit the network: 1 unexpected (a.fc.bias)"), "a key alone is worth less than one with its shape");
+#define ONE(key, wrong, right, bytes) "{\"a." key "\":{\"dtype\":\"F32\",\"shape\":[" wrong "],\"data_offsets\":[0,36]},\"b." key "\":{\"dtype\":\"F32\",\"shape\":[" right "],\"data_offsets\":[36," bytes "]}}"
+    CHECK(header_says(ONE("fc.weight", "9", "3,2", "60"), 60, "1 missing (fc.bias), 1 unexpected (a.fc.weight)"), "the shape of the first key");
+    CHECK(header_says(ONE("fc.bias", "9", "3", "48"), 48, "1 missing (fc.weight), 1 unexpected (a.fc.bias)"), "the shape of the last key");
     CHECK(header_says(TENSORS("", "", MORE("a.fc.bias", "3", "48")), 48, "does not fit the network: 1 unexpected (a.fc.bias)"), "no prefix is the best");
     CHECK(header_says(TENSORS("a", "a", ""), 36, "2 missing (fc.weight, fc.bias), 2 unexpected (afc.bias, afc.weight)"), "a prefix ends with a dot");
     CHECK(header_says(TENSORS(FIFTY TEN TEN TEN TEN "12345678.", FIFTY TEN TEN TEN TEN "12345678.", ""), 36, NULL), "a prefix of 99 characters");

@@ -1,0 +1,243 @@
+/* test_plan.c - how `simd` divides its work, number for number: for each instruction set that this compiler has, of some
+   shapes the parts that images are cut into, Winograd or not, pieces, the windows of dweight, the scratch memory. None
+   of it changes a result by more than rounding, so no other test sees it.
+
+       build/test_plan --table      prints the table anew, where a rule was changed on purpose */
+#define CNN_IMPLEMENTATION
+#include "../cnn.h"
+#include "test.h"
+
+typedef struct plan_row { const char *shape, *way[3]; } plan_row;          /* of 4, 8 and 16 lanes */
+
+/* A convolution: batch, maps in x height x width, maps out; k kernel, s stride, p padding, d dilation, g groups; m max
+   pooling: kernel / stride, padding. Or "linear": batch, features in, features out */
+static const plan_row table[] = {
+    { "1, 1 x 28 x 28, 6; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
+        "2 x 4 of 7 x 4, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 4 lanes, 4 images; 388160",
+        "14 x 1 of 1 x 14, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 722816",
+        "14 x 1 of 1 x 14, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 1392192" } },
+    { "1, 6 x 14 x 14, 16; k5 x 5 s1 p0 d1 g1 m2 / 2, 0", {
+        "3 x 1 of 2 x 5, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 3 images; 765184",
+        "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 1443840",
+        "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 2800768" } },
+    { "1, 16 x 5 x 5, 120; k5 x 5 s1 p0 d1 g1", {
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes, 4 images; 2640384",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes, 8 images; 3236480",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes, 10 images; 5556608" } },
+    { "3, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 7 x 7, 8 points, 1 x 2 pieces; 8 points, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 805760",
+        "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1521024",
+        "4 x 1 of 2 x 7, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 2951808" } },
+    { "128, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 7 x 7, 8 points, 32 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 963200",
+        "1 x 1 of 7 x 7, 8 points, 16 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1682304",
+        "1 x 1 of 7 x 7, 8 points, 8 x 1 pieces; 8 points, 8 x 1 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 3030656" } },
+    { "1, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "1 x 4 of 14 x 4, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5097984",
+        "7 x 1 of 2 x 14, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 9504512",
+        "7 x 2 of 2 x 7, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 17580544" } },
+    { "8, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 14 x 14, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5172736",
+        "1 x 1 of 14 x 14, 6 points, 1 x 8 pieces; 6 points, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 9504512",
+        "7 x 1 of 2 x 14, 6 points, 4 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 17580544" } },
+    { "128, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 14 x 14, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 6219264",
+        "1 x 1 of 14 x 14, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 10641152",
+        "1 x 1 of 14 x 14, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 18125312" } },
+    { "1, 3 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1", {
+        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 1 images; 8838272",
+        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 1 images; 17599744",
+        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 1 images; 35116288" } },
+    { "1, 64 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 8090496",
+        "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 14684288",
+        "8 x 4 of 2 x 4, 6 points, 2 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 27134592" } },
+    { "32, 128 x 16 x 16, 128; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 8 x 8, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 12200320",
+        "1 x 1 of 8 x 8, 6 points, 4 x 1 pieces; 6 points, 4 x 1 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 13337216",
+        "1 x 1 of 8 x 8, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 18486400" } },
+    { "1, 256 x 8 x 8, 256; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 17399040",
+        "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 19142144",
+        "4 x 4 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 16 lanes, 1 images; 23881728" } },
+    { "1, 512 x 4 x 4, 512; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "2 x 2 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 384 of 4 lanes, 1 images; 58516480",
+        "4 x 2 of 1 x 2 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 8 lanes, 1 images; 60183808",
+        "4 x 4 of 1 x 1 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 16 lanes, 1 images; 63518720" } },
+    { "2, 8 x 9 x 7, 8; k3 x 3 s1 p1 d1 g1 m3 / 2, 1", {
+        "1 x 2 of 9 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 4 lanes, 4 images; 282240",
+        "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 524416",
+        "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 1006080" } },
+    { "64, 64 x 14 x 14, 256; k1 x 1 s1 p0 d1 g1", {
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes, 1 images; 8115200",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes, 1 images; 14414848",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes, 1 images; 27800832" } },
+    { "64, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points phases, 16 x 1 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 11740032",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 16049024",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 28206208" } },
+    { "1, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
+        "7 x 1 of 2 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 7285632",
+        "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 13955968",
+        "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 27296896" } },
+    { "64, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
+        "1 x 1 of 28 x 28, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 8815872",
+        "1 x 1 of 28 x 28, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 17057024",
+        "1 x 1 of 28 x 28, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 33576192" } },
+    { "16, 3 x 112 x 112, 64; k7 x 7 s2 p3 d1 g1", {
+        "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes, 1 images; 29638144",
+        "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes, 1 images; 58848768",
+        "1 x 1 of 56 x 56, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 7 x 2 of 16 lanes, 1 images; 117413376" } },
+    { "8, 3 x 224 x 224, 64; k11 x 11 s4 p2 d1 g1 m2 / 2, 0", {
+        "1 x 1 of 27 x 27, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 11 x 9 of 4 lanes, 1 images; 21683200",
+        "1 x 1 of 27 x 27, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 5 of 8 lanes, 1 images; 42835200",
+        "4 x 2 of 7 x 14, 0 points, 4 x 1 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 3 of 16 lanes, 1 images; 85343488" } },
+    { "32, 32 x 1 x 1024, 64; k1 x 9 s2 p4 d1 g1", {
+        "1 x 1 of 1 x 512, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 1 x 72 of 4 lanes, 1 images; 6999296",
+        "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes, 1 images; 13008128",
+        "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes, 1 images; 25468160" } },
+    { "5, 4 x 11 x 13, 6; k3 x 3 s1 p2 d2 g2", {
+        "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 197952",
+        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 346752",
+        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 646208" } },
+    { "17, 4 x 11 x 13, 8; k3 x 3 s1 p1 d1 g1, circular", {
+        "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes, 4 images; 439040",
+        "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 838016",
+        "3 x 1 of 4 x 13, 6 points, 4 x 1 pieces; 6 points fold, 2 x 2 pieces, 1 x 3 x 1 of 16 lanes, 5 images; 1649792" } },
+    { "1, 4 x 11 x 13, 8; k3 x 3 s2 p1 d1 g1, circular", {
+        "2 x 2 of 3 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 4 images; 349184",
+        "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 670336",
+        "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 5 images; 1328768" } },
+    { "1, 2 x 6 x 6, 2; k3 x 3 s1 p0 d1 g1", {
+        "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 16192",
+        "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 28992",
+        "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 54656" } },
+    { "linear 1, 784, 512", {
+        "inputs 86400",
+        "inputs 152064",
+        "inputs 283392" } },
+    { "linear 5, 784, 10", {
+        "inputs 51712",
+        "inputs 51712",
+        "inputs 76800" } },
+    { "linear 128, 784, 512", {
+        "samples 1648768",
+        "samples 1714432",
+        "samples 1845760" } },
+};
+
+static const cnn__isa *const isas[] = {
+    &cnn__isa_baseline,
+#ifdef CNN__X86
+    &cnn__isa_avx2, &cnn__isa_avx512
+#endif
+};
+enum { ISAS = sizeof isas / sizeof *isas, ROWS = sizeof table / sizeof *table };
+
+static cnn_conv2d_shape conv_of(const char *text)
+{
+    int height, width, p, k, stride, pad;
+    cnn_conv2d_shape s;
+    memset(&s, 0, sizeof s);
+    k = sscanf(text, "%d, %d x %d x %d, %d; k%d x %d s%d p%d d%d g%d m%d / %d, %d", &s.batch, &s.in_channels, &s.in_height, &s.in_width,
+               &s.out_channels, &s.kernel_height, &s.kernel_width, &s.stride_height, &p, &s.dilation_height, &s.groups,
+               &s.pool.kernel_height, &stride, &pad);
+    if (k != 11 && k != 14) fprintf(stderr, "test_plan: \"%s\" has %d numbers\n", text, k), exit(1);
+    s.stride_width = s.stride_height;
+    s.dilation_width = s.dilation_height;
+    s.pad_top = s.pad_bottom = s.kernel_height > 1 ? p : 0;
+    s.pad_left = s.pad_right = p;
+    height = s.in_height + s.pad_top + s.pad_bottom - s.dilation_height * (s.kernel_height - 1) - 1;
+    width = s.in_width + 2 * p - s.dilation_width * (s.kernel_width - 1) - 1;
+    s.out_height = height / s.stride_height + 1;
+    s.out_width = width / s.stride_width + 1;
+    if (strstr(text, "circular")) s.padding_mode = CNN_CIRCULAR;
+    if (k == 11) return s;
+    s.pool.batch = s.batch;
+    s.pool.channels = s.out_channels;
+    s.pool.kernel_width = s.pool.kernel_height;
+    s.pool.stride_height = s.pool.stride_width = stride;
+    s.pool.pad_height = s.pool.pad_width = pad;
+    s.pool.in_height = s.out_height;
+    s.pool.in_width = s.out_width;
+    s.pool.out_height = (s.out_height + 2 * pad - s.pool.kernel_height) / stride + 1;
+    s.pool.out_width = (s.out_width + 2 * pad - s.pool.kernel_height) / stride + 1;
+    return s;
+}
+
+/* The way of a shape with two threads */
+static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
+{
+    cnn__chosen chosen[CNN__CHOSEN];
+    cnn__simd_context context;
+    cnn_conv2d_shape s, few;
+    cnn__cut cut;
+    cnn__conv_plan p, b;
+    memset(&context, 0, sizeof context);
+    memset((void *)chosen, 0, sizeof chosen);
+    context.threads = 2;
+    context.isa = isa;
+    context.chosen = chosen;
+    if (!strncmp(text, "linear", 6)) {
+        cnn_linear_shape l;
+        memset(&l, 0, sizeof l);
+        sscanf(text, "linear %d, %d, %d", &l.batch, &l.in_features, &l.out_features);
+        snprintf(to, room, "%s %lu", cnn__fills_lanes(l.batch, isa->lanes) ? "samples" : "inputs",
+                 (unsigned long)cnn__simd_linear_work(&context, &l));
+        return;
+    }
+    s = conv_of(text);
+    cut = cnn__cut_of(&context, &s);
+    p = cnn__plan_cut(&cut, &s, isa);
+    b = cnn__plan_conv(&s, isa, 1);
+    snprintf(to, room, "%d x %d of %d x %d%s, %d points, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes, %d images; %lu",
+             cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points, p.blocks, p.shares,
+             b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, &few) ? " few" : "",
+             b.pieces, b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.images,
+             (unsigned long)cnn__simd_conv2d_work(&context, &s));
+}
+
+static void print_table(void)
+{
+    char way[300];
+    int r, k;
+    for (r = 0; r < ROWS; r++) {
+        printf("    { \"%s\", {\n", table[r].shape);
+        for (k = 0; k < ISAS; k++) {
+            way_of(table[r].shape, isas[k], way, sizeof way);
+            printf("        \"%s\"%s\n", way, k + 1 < ISAS ? "," : " } },");
+        }
+    }
+}
+
+static void test_ways(void)
+{
+    char way[300];
+    int r, k;
+    for (r = 0; r < ROWS; r++)
+        for (k = 0; k < ISAS; k++) {
+            way_of(table[r].shape, isas[k], way, sizeof way);
+            CHECK(!strcmp(way, table[r].way[k]), "%s, %s: %s, not %s", table[r].shape, isas[k]->name, way, table[r].way[k]);
+        }
+}
+
+/* Vectors for few floats: the shortest that hold them, and no longer ones than the network's own. */
+static void test_narrow(void)
+{
+    int k, floats, best;
+    for (k = 0; k < ISAS; k++)
+        for (floats = 1; floats < 40; floats++) {
+            for (best = 0; best < k && isas[best]->lanes < floats; best++) ;
+            CHECK(cnn__narrow_isa(isas[k], floats) == isas[best], "%d floats in %s: %s", floats, isas[k]->name, cnn__narrow_isa(isas[k], floats)->name);
+        }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "--table")) { print_table(); return 0; }
+    test_narrow();
+    if (cnn__isa_baseline.lanes != 4 || cnn__isa_baseline.rows != 4 || sizeof(ptrdiff_t) != 8)
+        SKIP("the ways of x86-64 were not compared: this is another machine");
+    else test_ways();
+    return test_end("test_plan");
+}
