@@ -4255,6 +4255,26 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     cnn__plan_winograd(p, conv, s->groups * p->shares);
 }
 
+/* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
+   with a stride there are zeros between the df, and other padding than zeros has to be folded. */
+static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_conv2d_shape *back)
+{
+    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
+    if (cnn__fills_lanes(s->batch, isa->lanes) || s->padding_mode != CNN_ZEROS || s->stride_height > 1
+        || s->stride_width > 1 || s->pad_top > rows || s->pad_bottom > rows || s->pad_left > columns
+        || s->pad_right > columns)
+        return 0;
+    *back = *s;
+    back->in_channels = s->out_channels; back->in_height = s->out_height; back->in_width = s->out_width;
+    back->out_channels = s->in_channels; back->out_height = s->in_height; back->out_width = s->in_width;
+    back->pad_top = rows - s->pad_top; back->pad_left = columns - s->pad_left;
+    back->pad_bottom = rows - s->pad_bottom; back->pad_right = columns - s->pad_right;
+    back->activation = CNN_NO_ACTIVATION;
+    back->weight_version = 0;
+    memset(&back->pool, 0, sizeof back->pool);
+    return 1;
+}
+
 /* The way back to dx: D convolved with the mirrored kernels. Around df there are as many zeros as a kernel reaches. */
 static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
 {
@@ -4289,6 +4309,13 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     p->z_size = cnn__align(s->in_channels * cnn__out_map(conv) * p->lanes);
     p->pooled_size = 3 * cnn__align(p->image * p->lanes);
     cnn__plan_winograd(p, conv, s->groups);
+}
+
+/* For few images, whose dx is a forward pass: no more than df, for dweight */
+static void cnn__plan_few(cnn__conv_plan *p, const cnn_conv2d_shape *s)
+{
+    p->d_size = p->z_size = p->u_size = p->v_size = p->m_size = 0;
+    p->pooled_size = cnn__align(p->image * cnn__smaller(p->lanes, s->batch));
 }
 
 static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
@@ -4326,6 +4353,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
         s->out_height, s->out_width, 0
     };
     cnn__conv_plan p;
+    cnn_conv2d_shape few;
     memset(&p, 0, sizeof p);
     p.forward = conv;
     p.lanes = isa->lanes;
@@ -4337,6 +4365,7 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     if (!backward) cnn__plan_forward(&p, s);
     else {
         cnn__plan_dx(&p, s);
+        if (cnn__few_back(s, isa, &few)) cnn__plan_few(&p, s);
         cnn__plan_dweight(&p, s, isa);
     }
     p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
@@ -5136,26 +5165,6 @@ static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
     cnn__cut cut = cnn__cut_of(context, s);
     cnn__conv_plan p = cnn__plan_cut(&cut, s, cnn__isa_of(context));
     return cnn__forward_floats(&p, cnn__threads_of(context)) + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
-}
-
-/* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
-   with a stride there are zeros between the df, and other padding than zeros has to be folded. */
-static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_conv2d_shape *back)
-{
-    int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
-    if (cnn__fills_lanes(s->batch, isa->lanes) || s->padding_mode != CNN_ZEROS || s->stride_height > 1
-        || s->stride_width > 1 || s->pad_top > rows || s->pad_bottom > rows || s->pad_left > columns
-        || s->pad_right > columns)
-        return 0;
-    *back = *s;
-    back->in_channels = s->out_channels; back->in_height = s->out_height; back->in_width = s->out_width;
-    back->out_channels = s->in_channels; back->out_height = s->in_height; back->out_width = s->in_width;
-    back->pad_top = rows - s->pad_top; back->pad_left = columns - s->pad_left;
-    back->pad_bottom = rows - s->pad_bottom; back->pad_right = columns - s->pad_right;
-    back->activation = CNN_NO_ACTIVATION;
-    back->weight_version = 0;
-    memset(&back->pool, 0, sizeof back->pool);
-    return 1;
 }
 
 /* Of df before pooling, and of df after it, which padding may have made larger */

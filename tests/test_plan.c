@@ -13,61 +13,61 @@ typedef struct plan_row { const char *shape, *way[3]; } plan_row;          /* of
    pooling: kernel / stride, padding. Or "linear": batch, features in, features out */
 static const plan_row table[] = {
     { "1, 1 x 28 x 28, 6; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
-        "2 x 4 of 7 x 4, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 4 lanes, 4 images; 388160",
-        "14 x 1 of 1 x 14, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 722816",
-        "14 x 1 of 1 x 14, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 1392192" } },
+        "2 x 4 of 7 x 4, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 4 lanes, 4 images; 89088",
+        "14 x 1 of 1 x 14, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 93312",
+        "14 x 1 of 1 x 14, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 101760" } },
     { "1, 6 x 14 x 14, 16; k5 x 5 s1 p0 d1 g1 m2 / 2, 0", {
-        "3 x 1 of 2 x 5, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 3 images; 765184",
-        "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 1443840",
-        "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 2800768" } },
+        "3 x 1 of 2 x 5, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 3 images; 343296",
+        "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 372480",
+        "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 673536" } },
     { "1, 16 x 5 x 5, 120; k5 x 5 s1 p0 d1 g1", {
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes, 4 images; 2640384",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes, 8 images; 3236480",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes, 10 images; 5556608" } },
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes, 4 images; 1148544",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes, 8 images; 473344",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes, 10 images; 475520" } },
     { "3, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
         "1 x 1 of 7 x 7, 8 points, 1 x 2 pieces; 8 points, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 805760",
-        "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1521024",
-        "4 x 1 of 2 x 7, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 2951808" } },
+        "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 576128",
+        "4 x 1 of 2 x 7, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 929664" } },
     { "128, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
         "1 x 1 of 7 x 7, 8 points, 32 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 963200",
         "1 x 1 of 7 x 7, 8 points, 16 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1682304",
         "1 x 1 of 7 x 7, 8 points, 8 x 1 pieces; 8 points, 8 x 1 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 3030656" } },
     { "1, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "1 x 4 of 14 x 4, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5097984",
-        "7 x 1 of 2 x 14, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 9504512",
-        "7 x 2 of 2 x 7, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 17580544" } },
+        "1 x 4 of 14 x 4, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 2071744",
+        "7 x 1 of 2 x 14, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 2258560",
+        "7 x 2 of 2 x 7, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 2630016" } },
     { "8, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
         "1 x 1 of 14 x 14, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5172736",
         "1 x 1 of 14 x 14, 6 points, 1 x 8 pieces; 6 points, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 9504512",
-        "7 x 1 of 2 x 14, 6 points, 4 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 17580544" } },
+        "7 x 1 of 2 x 14, 6 points, 4 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 10748160" } },
     { "128, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
         "1 x 1 of 14 x 14, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 6219264",
         "1 x 1 of 14 x 14, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 10641152",
         "1 x 1 of 14 x 14, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 18125312" } },
     { "1, 3 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1", {
-        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 1 images; 8838272",
-        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 1 images; 17599744",
-        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 1 images; 35116288" } },
+        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 1 images; 930688",
+        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 1 images; 1004416",
+        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 1 images; 1131520" } },
     { "1, 64 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 8090496",
-        "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 14684288",
-        "8 x 4 of 2 x 4, 6 points, 2 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 27134592" } },
+        "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 2730944",
+        "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 2843264",
+        "8 x 4 of 2 x 4, 6 points, 2 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 3140608" } },
     { "32, 128 x 16 x 16, 128; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
         "1 x 1 of 8 x 8, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 12200320",
         "1 x 1 of 8 x 8, 6 points, 4 x 1 pieces; 6 points, 4 x 1 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 13337216",
         "1 x 1 of 8 x 8, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 18486400" } },
     { "1, 256 x 8 x 8, 256; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 17399040",
-        "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 19142144",
-        "4 x 4 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 16 lanes, 1 images; 23881728" } },
+        "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 4999936",
+        "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 5004032",
+        "4 x 4 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 16 lanes, 1 images; 5012224" } },
     { "1, 512 x 4 x 4, 512; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "2 x 2 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 384 of 4 lanes, 1 images; 58516480",
-        "4 x 2 of 1 x 2 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 8 lanes, 1 images; 60183808",
-        "4 x 4 of 1 x 1 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 16 lanes, 1 images; 63518720" } },
+        "2 x 2 of 1 x 1, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 384 of 4 lanes, 1 images; 19122688",
+        "4 x 2 of 1 x 2 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 8 lanes, 1 images; 19130880",
+        "4 x 4 of 1 x 1 later, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 16 lanes, 1 images; 19147520" } },
     { "2, 8 x 9 x 7, 8; k3 x 3 s1 p1 d1 g1 m3 / 2, 1", {
-        "1 x 2 of 9 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 4 lanes, 4 images; 282240",
-        "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 524416",
-        "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 1006080" } },
+        "1 x 2 of 9 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 6 of 4 lanes, 4 images; 126912",
+        "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 162176",
+        "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 46208" } },
     { "64, 64 x 14 x 14, 256; k1 x 1 s1 p0 d1 g1", {
         "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes, 1 images; 8115200",
         "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes, 1 images; 14414848",
@@ -97,9 +97,9 @@ static const plan_row table[] = {
         "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes, 1 images; 13008128",
         "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes, 1 images; 25468160" } },
     { "5, 4 x 11 x 13, 6; k3 x 3 s1 p2 d2 g2", {
-        "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 197952",
-        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 346752",
-        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 646208" } },
+        "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 100928",
+        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 109760",
+        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 125248" } },
     { "17, 4 x 11 x 13, 8; k3 x 3 s1 p1 d1 g1, circular", {
         "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes, 4 images; 439040",
         "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 838016",
@@ -109,9 +109,9 @@ static const plan_row table[] = {
         "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 670336",
         "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 5 images; 1328768" } },
     { "1, 2 x 6 x 6, 2; k3 x 3 s1 p0 d1 g1", {
-        "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 16192",
-        "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 28992",
-        "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 54656" } },
+        "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 6976",
+        "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 10304",
+        "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 17024" } },
     { "linear 1, 784, 512", {
         "inputs 86400",
         "inputs 152064",

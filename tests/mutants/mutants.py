@@ -372,9 +372,9 @@ def main():
 
     pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
     for _ in pool.map(begin, short + long_): pass
-    known = {number for c in short for number in c.lines or ()}
+    run_by_some = {number for c in short for number in c.lines or ()}
     for c in short:                                        # a function that a program never calls is not in it
-        if c.lines: c.lines.update((number, False) for number in known - set(c.lines))
+        if c.lines: c.lines.update((number, False) for number in run_by_some - set(c.lines))
     for check in sanitized + long_:
         plain = next((c for c in short if c.build == check.build), check)
         check.lines = plain.lines
@@ -405,6 +405,10 @@ def main():
     except KeyboardInterrupt:                              # the sum of what is done
         stopping.set()
         print("interrupted", flush=True)
+    except SystemExit:                                     # cnn.h as it is fails
+        stopping.set()
+        pool.shutdown(cancel_futures=True)
+        raise
     pool.shutdown(cancel_futures=True)
     while not trees.empty(): shutil.rmtree(scratch_of(trees.get()), ignore_errors=True)
     survivors = [m for m in done if m.noticed_by == ""]
