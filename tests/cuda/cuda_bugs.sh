@@ -10,15 +10,17 @@ if ! command -v "$gxx" >/dev/null; then
     echo "cuda_bugs: 0 passed, 0 failed, 1 skipped"
     exit 0
 fi
-if [ $# -eq 0 ]; then
-    mkdir -p $work
-    rm -f $work/lane*
+mkdir -p $work
+if [ -z "$tests_are_built" ]; then
     for test in test_augment test_backends cuda/test_cuda test_numbers; do
         ${CC:-cc} -std=c99 -O2 -DCUDA_ON_CPU -c tests/$test.c -o $work/${test#cuda/}.o || exit 1
     done
+fi
+if [ $# -eq 0 ]; then
     lanes=$(nproc 2>/dev/null || echo 1) lane=0
+    rm -f $work/lane*
     while [ $lane -lt "$lanes" ]; do
-        "$0" $lane "$lanes" >$work/lane$lane &
+        tests_are_built=yes "$0" $lane "$lanes" >$work/lane$lane &
         lane=$((lane + 1))
     done
     wait
