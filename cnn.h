@@ -4182,6 +4182,7 @@ typedef struct cnn__conv_arrays {
     float *x, *d, *z, *v, *m;
     const float *v_laid;                    /* V of all tiles of the block, where several pieces share it */
     float *padded;                          /* a map with its padding, to be cut into parts */
+    float *u;                               /* U of a share, where its piece computes it; else NULL */
     float *pooled;                          /* forward: Z after pooling, index; backward: df, df in lanes, index */
     ptrdiff_t *offsets;                     /* of the rows of B in a product */
     float *values; int32_t *windows;        /* the df of a channel that are not 0, and the offsets of their windows */
@@ -4212,6 +4213,7 @@ typedef struct cnn__conv_plan {
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
     ptrdiff_t laid_size;                    /* forward, where pieces share them: of X, or with Winograd V, of a block */
+    ptrdiff_t own_u_size;                   /* of U of a share, where its piece computes it */
     ptrdiff_t x_size, d_size, z_size, pooled_size, v_size, m_size, offsets_size, list_size, corners_size, padded_size;
     ptrdiff_t per_thread;                   /* of the arrays above, together */
 } cnn__conv_plan;
@@ -4409,6 +4411,7 @@ static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
     a.windows = (int32_t *)(void *)(a.values + p->list_size);
     a.taps = a.windows + p->list_size; a.corners = a.taps + CNN__POOL_TAPS;
     a.padded = (float *)(void *)(a.taps + p->corners_size);
+    a.u = p->own_u_size ? a.padded + p->padded_size : NULL;
     a.v_laid = NULL;
     return a;
 }
@@ -4566,7 +4569,7 @@ static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, int s
 {
     const cnn__isa *isa = job->isa;
     const float *weight = job->weight + share * conv->out_channels * cnn__taps(conv);
-    const float *u = job->u + share * cnn__u_size(conv, isa->lanes), *laid = a->v_laid;
+    const float *u = a->u ? a->u : job->u + share * cnn__u_size(conv, isa->lanes), *laid = a->v_laid;
     int group;
     if (bias) bias += share * conv->out_channels;
     for (group = 0; group < conv->groups; group++) {
@@ -4732,6 +4735,11 @@ static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape 
         p.padded_size = cnn__align((ptrdiff_t)images * p.padded_height * p.padded_width + p.lanes);
         p.per_thread += p.padded_size;
     }
+    if (p.blocks == 1 && p.shares > 1 && p.u_size > CNN__KEPT_FLOATS) {    /* not kept, and of a share one piece reads it */
+        p.own_u_size = cnn__align(cnn__u_size(conv, p.lanes));
+        p.per_thread += p.own_u_size;
+        p.u_size = 0;
+    }
     if (number == 1 && p.shares == 1) return p;
     p.laid_size = conv->points ? s->groups * cnn__all_v_size(conv, p.lanes) : p.x_size;
     p.per_thread -= *of_a_thread;
@@ -4827,6 +4835,7 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     else if (job->laid) a.x = job->laid + block * p->laid_size;
     else
         for (c = 0; c < s->in_channels; c++) cnn__pad_map(job, first, images, c, a.x + c * map);
+    if (a.u) isa->winograd_u(&p->forward, a.u, job->weight + share * p->forward.out_channels * cnn__taps(&p->forward));
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activate(isa, s->activation, s->slope, a.z, a.z, channels * cnn__out_map(&p->forward) * lanes);
@@ -5206,8 +5215,9 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     job.scratch = u + job.plan.u_size;
     if (job.plan.laid_size) job.laid = job.scratch + job.plan.per_thread * threads;
     if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, threads), job.out_index = NULL;
-    job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version, weight,
-                                   u);
+    if (!job.plan.own_u_size)
+        job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version,
+                                       weight, u);
     if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {

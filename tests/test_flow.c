@@ -911,6 +911,70 @@ static void test_kept(void)
     cnn_free(net);
 }
 
+/* One picture and weights so many that their transforms are not kept: each piece makes its own, forward and on the way back
+   to the input. */
+enum { WIDE_SIDE = 16, WIDE_OUT = 128 };
+
+static cnn_net *wide_net(const char *backend, int threads)
+{
+    cnn_net *net = cnn_new(4, WIDE_SIDE, WIDE_SIDE + 1);
+    cnn_to(net, backend);
+    cnn_set_num_threads(net, threads);
+    cnn_conv2d(net, .out_channels = 80, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_conv2d(net, .out_channels = WIDE_OUT, .kernel_size = 3, .padding = 1);
+    cnn_relu(net);
+    cnn_max_pool2d(net, .kernel_size = 2);
+    cnn_flatten(net);
+    cnn_linear(net, .out_features = CLASSES);
+    cnn_adam(net, .lr = 1e-3f);
+    return net;
+}
+
+static void test_own_transforms(void)
+{
+    static const char *const backends[] = { "direct", "simd", "simd" };
+    static float x[4 * WIDE_SIDE * (WIDE_SIDE + 1)], y[3][CLASSES], g[3][WIDE_OUT * 80 * 9], first[3][80 * 4 * 9];
+    int label = 2, i;
+    size_t k, n = 0, m = 0;
+    for (k = 0; k < sizeof x / sizeof *x; k++) x[k] = drawn(7, k);
+    for (i = 0; i < 3; i++) {
+        cnn_net *net = wide_net(backends[i], i == 2 ? 3 : 1);
+        cnn_data *data = cnn_data_new(.count = 1, .channels = 4, .height = WIDE_SIDE, .width = WIDE_SIDE + 1, .classes = CLASSES,
+                                      .floats = x, .labels = &label);
+        cnn_loader *loader = cnn_loader_new(data, .batch_size = 1);
+        cnn_batch batch;
+        cnn_predict(net, y[i], x, 1);
+        cnn_next(loader, &batch);
+        cnn_forward(net, &batch);
+        cnn_cross_entropy(net, &batch);
+        cnn_zero_grad(net);
+        cnn_backward(net);
+        n = cnn_get(net, "2.weight.grad", g[i], sizeof *g / sizeof **g);
+        m = cnn_get(net, "0.weight.grad", first[i], sizeof *first / sizeof **first);
+        CHECK(!cnn_error(net), "%s", error_of(net));
+        if (i) {
+            const cnn__isa *isa = cnn__isa_of(net->backend.context);
+            cnn_conv2d_shape s = net->pass.ops[1].shapes.conv, back;
+            cnn__cut cut;
+            s.batch = s.pool.batch = 1;
+            cut = cnn__choose_cut(&s, isa);
+            CHECK(cnn__plan_cut(&cut, &s, isa).own_u_size > 0, "forward, the pieces make none");
+            if (!cnn__few_back(&s, isa, &back)) { CHECK(0, "backward it is no forward pass"); return; }
+            cut = cnn__choose_cut(&back, isa);
+            CHECK(cnn__plan_cut(&cut, &back, isa).own_u_size > 0, "backward, the pieces make none");
+        }
+        cnn_loader_free(loader);
+        cnn_data_free(data);
+        cnn_free(net);
+    }
+    CHECK(n == sizeof *g / sizeof **g && m == sizeof *first / sizeof **first, "%lu and %lu gradients", (unsigned long)n, (unsigned long)m);
+    CHECK(test_distance(y[1], y[0], CLASSES, 1e-5, 1e-4) <= 1, "outputs differ from the textbook's");
+    CHECK(test_distance(g[1], g[0], n, 1e-5, 1e-3) <= 1, "gradients of the second convolution differ");
+    CHECK(test_distance(first[1], first[0], m, 1e-5, 1e-3) <= 1, "gradients of the first convolution differ");
+    CHECK(!memcmp(y[1], y[2], sizeof *y) && !memcmp(g[1], g[2], sizeof *g) && !memcmp(first[1], first[2], sizeof *first), "other bits with 3 threads");
+}
+
 int main(void)
 {
     static const char *const left[] = { "page.html", "net.safetensors", "net.pth", "checkpoint", "curves.svg", "curves.csv", "bytes",
@@ -936,6 +1000,7 @@ int main(void)
     test_bytes();
     test_constant_data();
     test_kept();
+    test_own_transforms();
     fclose(nowhere);
     for (i = 0; i < sizeof left / sizeof *left; i++) remove(in_folder(left[i]));
     folder_remove();

@@ -1074,10 +1074,10 @@ static void check_conv2d_work(const int q[10])              /* batch, channels, 
     memset(dw, 0, kernels * 4); memset(bias, 0, (size_t)q[3] * 4); memset(db, 0, (size_t)q[3] * 4);
     asked = b.conv2d_work(b.context, &s);
     work = patterned(asked);
-    b.conv2d_forward(b.context, &s, y, index, x, w, bias, work);
+    b.conv2d_forward(b.context, &s, y, q[9] ? index : NULL, x, w, bias, work);
     forward = unused_of(work, asked);
     work = patterned(asked);
-    b.conv2d_backward(b.context, &s, dx, dw, db, dy, y, index, x, w, work);
+    b.conv2d_backward(b.context, &s, dx, dw, db, dy, y, q[9] ? index : NULL, x, w, work);
     backward = unused_of(work, asked);
     CHECK(forward < 64 || backward < 64, "%s: a convolution of %d x %d x %d x %d to %d by %d x %d, stride %d: of %d bytes, %d stay unused", whose, q[0], q[1], q[2], q[2],
           q[3], q[4], q[4], q[5], (int)asked, (int)(forward < backward ? forward : backward));

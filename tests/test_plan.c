@@ -56,6 +56,10 @@ static const plan_row table[] = {
         "1 x 1 of 8 x 8, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 12200320",
         "1 x 1 of 8 x 8, 6 points, 4 x 1 pieces; 6 points, 4 x 1 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 13337216",
         "1 x 1 of 8 x 8, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 18486400" } },
+    { "1, 128 x 16 x 16, 128; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
+        "2 x 2 of 4 x 4, 6 points own, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 1968960",
+        "2 x 4 of 4 x 2, 6 points own, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 2052608",
+        "4 x 4 of 2 x 2, 6 points own, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 2154496" } },
     { "1, 256 x 8 x 8, 256; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
         "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 4999936",
         "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 5004032",
@@ -190,8 +194,9 @@ static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
     cut = cnn__cut_of(&context, &s);
     p = cnn__plan_cut(&cut, &s, isa);
     b = cnn__plan_conv(&s, isa, 1);
-    snprintf(to, room, "%d x %d of %d x %d%s, %d points, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes, %d images; %lu",
-             cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points, p.blocks, p.shares,
+    snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes, %d images; %lu",
+             cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points,
+             p.own_u_size ? " own" : "", p.blocks, p.shares,
              b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, &few) ? " few" : "",
              b.pieces, b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.images,
              (unsigned long)cnn__simd_conv2d_work(&context, &s));
