@@ -10467,7 +10467,8 @@ static void cnn__copy_names(cnn_data *data, const char *const *names)
     int c;
     for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
     data->class_names = data->memory->names = copy = (const char **)cnn__data_alloc(data, room, 1);
-    for (c = 0, text = (char *)(copy + data->classes); copy && c < data->classes; c++, text += strlen(text) + 1)
+    if (!copy) return;
+    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
         copy[c] = strcpy(text, names[c]);
 }
 
