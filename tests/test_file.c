@@ -431,6 +431,7 @@ static void test_safetensors(void)
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "expected"), "a negative size");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[01],\"data_offsets\":[0,4]}}", 4, "expected"), "a leading zero");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4, "overflows"), "a size beyond 64 bits");
+    CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[18446744073709551617],\"data_offsets\":[0,4]}}", 4, "a number in its header overflows"), "2^64 + 1 is not 1");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "do not hold"), "backwards");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "begins at 4"), "a hole at the start");
     CHECK(header_says("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "begins at 8"), "a hole");
