@@ -327,6 +327,8 @@ static int file_says(const char *file, size_t count, const char *words)
 
 static void test_safetensors_reference(void)                /* tests of safetensors/src/tensor.rs, in their order */
 {
+    FILE_SAYS("\0\xe1\xf5\5\0\0\0\0", "its header has 100000000 bytes, but the file ends after 0");
+    FILE_SAYS("\1\xe1\xf5\5\0\0\0\0", "its header would have 100000001 bytes, but 100 million is the limit");
     CHECK(file_says("\10\0\0\0\0\0\0\0{}      ", 16, "2 missing (fc.weight, fc.bias)"), "empty");
     CHECK(header_says("{\"__metadata__\":{\"framework\":\"pt\"}}     ", 0, "2 missing"), "empty, with metadata");
     CHECK(header_says("{\"test\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, READ), "empty shapes allowed");
