@@ -19,7 +19,8 @@ import argparse, bisect, concurrent.futures, glob, hashlib, json, os, queue, ran
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
 CC = "clang" if shutil.which("clang") else os.environ.get("CC", "cc")
-CFLAGS = "-w -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
+# warnings that every build of this project takes for errors, or should; -w would silence them
+CFLAGS = "-Werror=format -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
 SANITIZE = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
