@@ -372,7 +372,11 @@ def main():
         finally: trees.put(mine)
 
     pool = concurrent.futures.ThreadPoolExecutor(o.jobs)
-    for _ in pool.map(begin, short + long_): pass
+    try:
+        for _ in pool.map(begin, short + long_): pass
+    except (KeyboardInterrupt, SystemExit):
+        pool.shutdown(cancel_futures=True)
+        raise
     run_by_some = {number for c in short for number in c.lines or ()}
     for c in short:                                        # a function that a program never calls is not in it
         if c.lines: c.lines.update((number, False) for number in run_by_some - set(c.lines))
