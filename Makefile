@@ -180,9 +180,11 @@ check: test
 sanitize: $(test_programs:build/%=build/sanitize/%)  ## the test programs under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tests/run $^
 
+# clang compiles its sanitizers without optimization in a tenth of gcc's time, and they see more, as an offset from NULL
+sanitizing := $(if $(shell command -v clang),clang -O0,$(CC) -O1) $(need_cflags) -g -fsanitize=address,undefined -fno-sanitize-recover=all
 build/sanitize/%: %.c cnn.h $(test_headers)
 	@mkdir -p build/sanitize
-	$(compile) $(stb_cflags:-I%=-isystem %) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover $< -o $@ $(link)
+	$(sanitizing) $(CPPFLAGS) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
 
 sanitize-threads: build/sanitize-threads/test_pool build/sanitize-threads/test_read build/sanitize-threads/test_threads  ## the thread tests under ThreadSanitizer
 	@TSAN_OPTIONS=die_after_fork=0 CNN_TEST_SHORT=1 tests/run $^
