@@ -181,7 +181,8 @@ sanitize: $(test_programs:build/%=build/sanitize/%)  ## the test programs under 
 	@tests/run $^
 
 # clang compiles its sanitizers without optimization in a tenth of gcc's time, and they see more, as an offset from NULL
-sanitizing := $(if $(shell command -v clang),clang -O0,$(CC) -O1) $(need_cflags) -g -fsanitize=address,undefined -fno-sanitize-recover=all
+clang_sanitizes = $(shell echo 'int main(void) { return 0; }' | clang -fsanitize=address,undefined -x c - -o /dev/null 2>/dev/null && echo clang -O0)
+sanitizing = $(or $(clang_sanitizes),$(CC) -O1) $(need_cflags) -g -fsanitize=address,undefined -fno-sanitize-recover=all
 build/sanitize/%: %.c cnn.h $(test_headers)
 	@mkdir -p build/sanitize
 	$(sanitizing) $(CPPFLAGS) $(stb_cflags:-I%=-isystem %) $< -o $@ $(link)
