@@ -3042,7 +3042,8 @@ static cnn_backend cnn__direct(void)
                        results do not either. With few blocks a piece is a share of the output
                        channels, and what all shares read, X or V, is laid out once.
             Kept       From prediction to prediction Winograd's kernels stay as they are, until the
-                       network says that the weights have changed (cnn__transform_kernels).
+                       network says that the weights have changed (cnn__transform_kernels). Large
+                       ones are not kept: for one block, a piece computes those of its share.
 
    The order: what all instruction sets share; the vector functions, which are the innermost loops;
    the instruction sets; convolution; the linear layer; what works value by value; the table.
