@@ -494,7 +494,7 @@ static int compare_graph(const char *backend)
     static float x[ROOM], target[N * OUTPUTS];
     static const int order[N] = { 2, 0, 1 };
     cnn_net *net = random_graph(backend);
-    int size = nodes[0].c * nodes[0].h * nodes[0].w, learns = 0, i, k, usable;
+    int size = nodes[0].c * nodes[0].h * nodes[0].w, i, k, usable;
     cnn_data *data;
     cnn_batch batch;
     char key[32];
@@ -521,7 +521,6 @@ static int compare_graph(const char *backend)
     for (i = 1; i < count && usable; i++) {
         node *n = &nodes[i];
         if (!weights_of(n)) continue;
-        learns += !n->frozen;
         if (n->frozen) memset(n->dweight, 0, sizeof n->dweight), memset(n->dbias, 0, sizeof n->dbias);
         snprintf(key, sizeof key, "%s.weight.grad", n->name);
         compare(net, key, n->dweight, weights_of(n), backend);
@@ -691,7 +690,7 @@ static void test_drawing(void)
     static const int read[7][2] = { { 0, 0 }, { 0, 0 }, { 1, 0 }, { 2, 0 }, { 3, 1 }, { 4, 0 }, { 5, 5 } };
     FILE *file = tmpfile();
     const char *text;
-    int right, outer, inner, i;
+    int right = 0, outer = 0, inner = 0, i;
     cnn_net *net = cnn_new(2, 4, 4);
     for (i = 0; i < 7; i++) {
         all[i].kind = i > 3 ? ADD : i == 3 ? ACTIVATION : i ? CONV : SAMPLES;
