@@ -10791,7 +10791,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     const unsigned char *end = file + *size;
     unsigned char *plain = NULL;
     int flags = *size > 18 ? file[3] : 0, written = -1;
-    if (flags & 4 && at + 2 <= *size) at += 2u + file[at] + 256u * file[at + 1];          /* extra field */
+    if (flags & 4) at += 2u + file[at] + 256u * file[at + 1];                             /* extra field */
     if (flags & 8) while (at < *size && file[at++]) {}                                    /* file name */
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */

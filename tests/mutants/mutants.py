@@ -20,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
 CC = "clang" if shutil.which("clang") else os.environ.get("CC", "cc")
 # warnings that every build of this project takes for errors, or should; -w would silence them
-CFLAGS = "-Werror=format -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
+CFLAGS = "-Werror=format -Werror=memset-transposed-args -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
 SANITIZE = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
