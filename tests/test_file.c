@@ -370,7 +370,7 @@ static void test_safetensors(void)
     CHECK(header_says(" \n{ \"fc.bias\" : { \"data_offsets\":[24 , 36],\t\"shape\": [ 3 ] , \"dtype\":\"F32\" } ,\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]}}\r\n  ", 36, NULL), "spaces, order");
     CHECK(header_says("{\"\\u0066c.b\\u0069as\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"\\u0064type\":\"F\\u00332\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "escapes");
     CHECK(header_says("{\"__metadata__\":null,\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "metadata of null");
-    CHECK(header_says("{\"__metadata__\":{\"a\":\"\\ud83d\\udc31\",\"b\":\"\"},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"x\":[1,-2.5e+3,0.1E-2,{\"y\":[true,false,null,\"z\",[]]},{}],\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "metadata, unknown fields");
+    CHECK(header_says("{\"__metadata__\":{\"a\":\"\\ud83d\\udc31\",\"b\":\"\"},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"x\":[1,-2.5e+3,0.1E-2,1e5,-0,{\"y\":[true,false,null,\"z\",[]]},{}],\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[12,36]}}", 36, NULL), "metadata, unknown fields");
     for (i = 0; i < 15; i++) {                              /* other dtypes are stepped over, and named when they are needed */
         snprintf(header, sizeof header, "{\"test\":{\"dtype\":\"%s\",\"shape\":[1],\"data_offsets\":[0,%d]}}", dtypes[i], sizes[i]);
         CHECK(header_says(header, (size_t)sizes[i], READ), "%s", dtypes[i]);
@@ -433,6 +433,10 @@ static void test_safetensors(void)
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "expected"), "a negative size");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[01],\"data_offsets\":[0,4]}}", 4, "expected"), "a leading zero");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4, "overflows"), "a size beyond 64 bits");
+#define NUMBER(x) "{\"test\":{\"x\":" x ",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}"
+    CHECK(header_says(NUMBER("1e5"), 4, READ) && header_says(NUMBER("-0.5E-10"), 4, READ), "numbers in fields that nobody knows");
+    CHECK(header_says(NUMBER("1e"), 4, "a digit") && header_says(NUMBER("1e+"), 4, "a digit") && header_says(NUMBER("-"), 4, "a digit")
+          && header_says(NUMBER("1."), 4, "a digit") && header_says(NUMBER("01"), 4, "broken"), "what is no number");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[18446744073709551617],\"data_offsets\":[0,4]}}", 4, "a number in its header overflows"), "2^64 + 1 is not 1");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "do not hold"), "backwards");
     CHECK(header_says("{\"test\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "begins at 4"), "a hole at the start");
