@@ -215,7 +215,7 @@ static void check_labels(void)
 {
     static const int shape[2] = { 4, 1 };
     static const double pixels[4] = { 0 }, letters[4] = { 1, 12, 26, 3 }, below[4] = { 1, -1, 0, 0 }, half[4] = { 1, 2, 2.5, 1 }, nan[4] = { 1, NAN, 0, 0 },
-                        large[4] = { 0, 2147483648.0, 0, 0 };
+                        large[4] = { 0, 2147483648.0, 0, 0 }, most[4] = { 0, 2147483646.0, 0, 0 }, least[4] = { 0, -2147483647.0, 0, 0 };
     cnn_data *data;
     int labels[3] = { 0, 5, 2 };
     unsigned char bytes[3] = { 0 };
@@ -234,6 +234,10 @@ static void check_labels(void)
     REFUSED(load(10), "labels: label nan of sample 1 is not a whole number", "");
     write_idx("labels", 0xe, 1, shape, large, 4);
     REFUSED(load(10), "label 2.14748e+09 of sample 1 is not a whole number", "");
+    write_idx("labels", 0xc, 1, shape, most, 4);
+    REFUSED(load(10), "label 2147483646 of sample 1 is outside 0 .. 9; the largest is 2147483646", "give 2147483647 classes");
+    write_idx("labels", 0xc, 1, shape, least, 4);
+    REFUSED(load(10), "label -2147483647 of sample 1 is outside 0 .. 9", "labels go from -2147483647 to 0");
     put_mnist("", "train", '-', 3);
     write_idx("train-labels-idx1-ubyte", 8, 1, (const int[]){ 3 }, letters, 3);
     REFUSED(cnn_load_mnist(folder, "train"), "label 12 of sample 1", "give 27 classes to cnn_load_idx, as it is another data set");
