@@ -4572,6 +4572,7 @@ static void cnn__convolve(const cnn__conv_job *job, const cnn__conv *conv, int s
     const float *weight = job->weight + share * conv->out_channels * cnn__taps(conv);
     const float *u = a->u ? a->u : job->u + share * cnn__u_size(conv, isa->lanes), *laid = a->v_laid;
     int group;
+    if (a->u) isa->winograd_u(conv, a->u, weight);
     if (bias) bias += share * conv->out_channels;
     for (group = 0; group < conv->groups; group++) {
         if (conv->points) laid = cnn__convolve_winograd(isa, conv, out, in, u, bias, relu, a, laid);
@@ -4836,7 +4837,6 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     else if (job->laid) a.x = job->laid + block * p->laid_size;
     else
         for (c = 0; c < s->in_channels; c++) cnn__pad_map(job, first, images, c, a.x + c * map);
-    if (a.u) isa->winograd_u(&p->forward, a.u, job->weight + share * p->forward.out_channels * cnn__taps(&p->forward));
     cnn__convolve(job, &p->forward, share, a.z, a.x, job->bias, s->activation == CNN_RELU, &a);
     if (s->activation && s->activation != CNN_RELU)
         cnn__activate(isa, s->activation, s->slope, a.z, a.z, channels * cnn__out_map(&p->forward) * lanes);

@@ -1,7 +1,7 @@
 #!/bin/sh
 # cuda_compile.sh OBJECT LOG - what can be said of the compiled cnn_cuda.o without a GPU: registers and shared memory of each
-# kernel, of LOG, which the compiler wrote; where cuobjdump is, its machine code and the loads that are to be on their way
-# together; and that nothing is linked but the CUDA runtime. Warnings and spilled registers were errors when OBJECT was compiled.
+# kernel, of LOG, which the compiler wrote; where cuobjdump and nvdisasm are, its machine code and the loads that are to be on
+# their way together; and that nothing is linked but the CUDA runtime. Warnings and spilled registers were errors when OBJECT was compiled.
 # NVCC is the compiler; ARCH, of the architectures in OBJECT, the one to look at.
 passed=0 failed=0 skipped=0
 arch=${ARCH:-sm_90} work=build/cuda-compile
