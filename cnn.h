@@ -8758,7 +8758,7 @@ static void cnn__release_pass(cnn_net *net)
     cnn__backend_free(net, &net->pass.order);
     cnn__free(net->pass.ops);
     net->pass.ops = NULL;
-    net->pass.order_room = net->pass.order_next = 0;
+    net->pass.order_room = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)

@@ -984,6 +984,27 @@ static void test_out_of_memory(const char *name, int all_after, int stubborn)
     CHECK(n > 30 && n < 10000, "%s: %ld allocations", name, n);
 }
 
+/* How much memory a file needs that does not fit. */
+static void test_large_file(void)
+{
+    cnn_net *net = cnn_new(1, 1, 1);
+    float x = 0, y;
+    int n, told = 0;
+    cnn_linear(net, .out_features = 1);
+    cnn_predict(net, &y, &x, 1);                           /* it has all the memory of its own */
+    write_file("large.safetensors", "", 0, 123456);
+    for (n = 1; n < 30; n++) {
+        allocations = 0;
+        fail_first = fail_last = n;
+        told += !cnn_load(net, in_folder("large.safetensors")) && strstr(cnn_error(net), "out of memory: the file has 0.1 MB");
+        fail_first = fail_last = 0;
+        cnn_clear_error(net);
+    }
+    CHECK(told == 1, "%d sentences say how large the file is", told);
+    remove(in_folder("large.safetensors"));
+    cnn_free(net);
+}
+
 /* How much memory a part of a data set that is read needs: a number for each of its samples. */
 static void test_large_split(void)
 {
@@ -1081,6 +1102,7 @@ int main(void)
     test_huge();
     test_on_error();
     CHECK(blocks == 0, "%ld blocks are left", blocks);
+    test_large_file();
     test_large_split();
     test_scratch_memory();
     register_apart();

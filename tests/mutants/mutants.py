@@ -10,8 +10,9 @@ A change is one of: an operator, a constant, an index, a bound of a comparison, 
 two arguments swapped. Places are code that this machine compiles: no declarations, strings, comments or preprocessor lines.
 A change that does not compile is drawn again. Each one goes into a copy of the repository, built by its Makefile: by clang
 without optimization, where there is clang, as that takes a sixth of the time. The test programs that run the changed line
-(gcov says which) run on it in their short form until one fails, the one that has failed most in this section first. What
-passes them runs under the sanitizers in five of them, and then, but for --short, in the long form and through the scripts.
+(gcov says which) run on it in their short form until one fails or leaves memory that is not freed, the one that has failed
+most in this section first. What passes them runs under the sanitizers in five of them, and then, but for --short, in the
+long form and through the scripts.
 A test that takes too long has noticed. equivalent.txt names changes that cannot be noticed, and functions that only another
 machine runs, each with its reason."""
 import argparse, bisect, concurrent.futures, glob, hashlib, json, os, queue, random, re, resource, shutil, signal, subprocess, sys, threading, time
@@ -21,7 +22,7 @@ WORK = os.environ.get("MUTANTS_WORK") or os.path.join(ROOT, "build", "mutants")
 CC = "clang" if shutil.which("clang") else os.environ.get("CC", "cc")
 # warnings that every build of this project takes for errors, or should; -w would silence them
 CFLAGS = "-Werror=format -Werror=memset-transposed-args -Werror=int-conversion -Werror=incompatible-pointer-types -Werror=implicit-function-declaration"
-SANITIZE = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all"
+LEAK, SANITIZE = "-O0 -fsanitize=leak", "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 # ---- reading C ----
@@ -201,9 +202,11 @@ def equivalent_ones():
 
 # ---- running ----
 
-def limits(memory, seconds):                               # a mutant must not take the machine with it
+MEMORY = "allocator_may_return_null=1:hard_rss_limit_mb=4096"           # the sanitizers reserve more than there is
+
+
+def limits(seconds):                                       # a mutant must not take the machine with it
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    if memory: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))      # the sanitizers reserve more than there is
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -213,17 +216,17 @@ def scratch_of(tree):                                      # in memory, where sa
     return os.path.join(memory if os.access(memory, os.W_OK) else tree, f"cnn_mutants_{os.getpid()}_{os.path.basename(tree)}")
 
 
-def run(command, tree, seconds, variables=(), of_processor=3600, memory=True):
+def run(command, tree, seconds, variables=(), of_processor=3600):
     """The exit status; None where it took longer. The processor's own time says so, as the machine may have other work."""
     scratch = scratch_of(tree)
     shutil.rmtree(scratch, ignore_errors=True)
     os.makedirs(scratch)
-    env = dict(os.environ, TMPDIR=scratch, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0", **dict(variables))
+    env = dict(os.environ, TMPDIR=scratch, LSAN_OPTIONS=MEMORY, ASAN_OPTIONS=MEMORY, **dict(variables))
     env.pop("MAKEFLAGS", None); env.pop("MAKELEVEL", None)
     with open(os.path.join(tree, "output"), "wb") as output:
         process = subprocess.Popen(command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    start_new_session=True,
-                                   preexec_fn=lambda: limits(memory, int(of_processor)))
+                                   preexec_fn=lambda: limits(int(of_processor)))
         try: return process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
@@ -243,7 +246,7 @@ def new_tree(number):
 
 class Check:
     """One way to look at a mutant: a program, or a script, in its short or its long form."""
-    def __init__(self, name, build, command, flags="-O0", variables=(), sections=None):
+    def __init__(self, name, build, command, flags=LEAK, variables=(), sections=None):
         self.name, self.build, self.command, self.flags, self.variables, self.sections = name, build, command, flags, variables, sections
         self.seconds, self.of_processor, self.hits, self.lines, self.passes = 300, 3600, {}, None, False
 
@@ -251,7 +254,7 @@ class Check:
         if made.get(self.build) != self.flags:
             if run(["make", "-s", "-B", f"CC={CC}", f"CFLAGS={self.flags} {CFLAGS}", self.build], tree, 1200) != 0: return None
             made[self.build] = self.flags
-        return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor, "sanitize" not in self.flags) != 0
+        return run(self.command, tree, 10 * self.seconds + 30, self.variables, self.of_processor) != 0
 
     def begin(self, tree, source):                         # cnn.h as it is must pass; how long that takes
         with open(os.path.join(tree, "cnn.h"), "w") as file: file.write(source)
@@ -292,7 +295,7 @@ def checks_of():
     for path in sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c"))):
         name = os.path.basename(path)[5:-2]
         program, little, slow = f"build/test_{name}", [("CNN_TEST_SHORT", "1")], name in ("backends", "fixtures")
-        short.append(Check(name, program, [program], "-O1" if slow else "-O0", little))
+        short.append(Check(name, program, [program], "-O1 -fsanitize=leak" if slow else LEAK, little))
         few = [program] + (["simd", "5"] if name == "backends" else [])
         if name != "fixtures": sanitized.append(Check(name + ", sanitized", program, few, SANITIZE, little, slow and KERNELS))
         if "CNN_TEST_SHORT" in open(path).read(): long_.append(Check(name + ", long", program, [program], "-O1"))
