@@ -301,6 +301,18 @@ static inline void example_check(const example *e, const cnn_net *net)
     if (cnn_error(net)) example_fail(e, "%s", cnn_error(net));
 }
 
+/* Names a picture: "mine.jpg: cat 97.3 %, dog 2.7 %", the likeliest of `count` classes, whose probabilities are y. */
+static inline void example_name(const char *path, float *y, const char *const *names, int count)
+{
+    int place, best, k;
+    for (place = 0; place < 3 && place < count; place++) {
+        for (best = 0, k = 1; k < count; k++) if (y[k] > y[best]) best = k;
+        printf("%s%s %s %.1f %%", place ? "" : path, place ? "," : ":", names[best], 100 * y[best]);
+        y[best] = -1;
+    }
+    printf("\n");
+}
+
 /* ---- files: a path that cannot be written is reported before the first epoch, not after the last ---- */
 
 static inline int example_open(cnn_net *net, const char *path)

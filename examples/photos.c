@@ -16,14 +16,15 @@
 #include "networks.h"
 
 enum { DRAWN = 1000, NARROW = 16, WIDE = 64, ROOM = 1 << 16 };
-static const float mean[3] = { .485f, .456f, .406f }, deviation[3] = { .229f, .224f, .225f };         /* of ImageNet */
+static const float mean[3] = { .485f, .456f, .406f }, std[3] = { .229f, .224f, .225f };     /* of ImageNet */
 
-static void draw_folder(const example *e)                   /* so that the program always runs */
+static void draw_folder(example *e)                         /* so that the program always runs */
 {
     cnn_data *digits = digits_new(0, DRAWN);
     char path[100];
     int i;
     if (digits->error) example_fail(e, "%s", digits->error);
+    e->data = "photos_digits";
     printf("No --data FOLDER: learning %s, which has drawn digits, instead.\n", e->data);
     example_mkdir(e->data);
     for (i = 0; i < DRAWN; i++) {
@@ -40,7 +41,8 @@ static void read_folder(example *e)                         /* every fifth pictu
 {
     cnn_data *all = cnn_load_images(e->data, .height = e->size, .width = e->size, .skip_broken = 1,
                                     .progress = e->quiet ? NULL : stderr);
-    cnn_normalize(all, mean, deviation);
+    e->data_name = e->data;
+    cnn_normalize(all, mean, std);
     cnn_random_split(all, (all->count + 4) / 5, e->seed, &e->train, &e->test);
     if (e->train->error) example_fail(e, "%s", e->train->error);
     if (all->skipped) printf("%s: left out %d files that cannot be read\n", e->data, all->skipped);
@@ -65,8 +67,7 @@ static void write_facts(const example *e, cnn_net *net, int width)
     cnn_set_metadata(net, "size", text);
     snprintf(text, ROOM, "%d", width);
     cnn_set_metadata(net, "width", text);
-    snprintf(text, ROOM, "mean %g %g %g std %g %g %g", mean[0], mean[1], mean[2], deviation[0], deviation[1],
-             deviation[2]);
+    snprintf(text, ROOM, "mean %g %g %g std %g %g %g", mean[0], mean[1], mean[2], std[0], std[1], std[2]);
     cnn_set_metadata(net, "scale", text);
 }
 
@@ -84,7 +85,7 @@ static void load_pretrained(const example *e, cnn_net *net)
 
 static void learn(example *e, cnn_net *net)
 {
-    int alone = !e->pretrained ? 0 : e->alone < e->epochs ? e->alone : e->epochs, rest = e->epochs - alone;
+    int alone = !e->pretrained ? 0 : e->alone < e->epochs ? e->alone : e->epochs;
     example_before(e, net);
     if (alone) {                                            /* its random weights would spoil what the others know */
         if (!e->quiet) printf("Up to epoch %d the last layer learns alone.\n", alone);
@@ -94,9 +95,9 @@ static void learn(example *e, cnn_net *net)
         example_fit(e, net, alone);
         cnn_requires_grad(net, NULL, 1);
     }
-    if (rest) {
+    if (alone < e->epochs) {
         cnn_adamw(net, .lr = (float)(e->pretrained ? e->lr / 10 : e->lr));
-        cnn_cosine_lr(net, .t_max = rest);
+        cnn_cosine_lr(net, .t_max = e->epochs - alone);
         example_fit(e, net, e->epochs);
     }
     example_after(e, net);
@@ -109,41 +110,28 @@ static const char *fact(const example *e, const char *key)
     return value;
 }
 
-static void name_picture(cnn_net *net, const cnn_data *picture, const char *path, char **names, int count)
-{
-    static float y[ROOM];
-    int place, best, k;
-    if (!cnn_predict_bytes(net, y, picture->bytes, 1)) return;
-    for (place = 0; place < 3 && place < count; place++) {                      /* the three likeliest */
-        for (best = 0, k = 1; k < count; k++) if (y[k] > y[best]) best = k;
-        printf("%s%s %s %.1f %%", place ? "" : path, place ? "," : ":", names[best], 100 * y[best]);
-        y[best] = -1;
-    }
-    printf("\n");
-}
-
 static int name_pictures(const example *e)
 {
-    static char classes[ROOM], *names[ROOM];
-    float m[3], s[3];
+    static char classes[ROOM];
+    static const char *names[ROOM];
+    static float y[ROOM];
+    float m[3], d[3];
     int size = atoi(fact(e, "size")), width = atoi(fact(e, "width")), count = 0, failed = 0, i;
     char *name;
-    cnn_net *net;
-    strcpy(classes, fact(e, "classes"));
-    for (name = strtok(classes, "\n"); name; name = strtok(NULL, "\n")) names[count++] = name;
-    if (sscanf(fact(e, "scale"), "mean %f %f %f std %f %f %f", m, m + 1, m + 2, s, s + 1, s + 2) != 6)
+    cnn_net *net = cnn_new(3, size, size);
+    for (name = strtok(strcpy(classes, fact(e, "classes")), "\n"); name; name = strtok(NULL, "\n")) names[count++] = name;
+    if (sscanf(fact(e, "scale"), "mean %f %f %f std %f %f %f", m, m + 1, m + 2, d, d + 1, d + 2) != 6)
         example_fail(e, "%s: its scale is no mean and std of three colours: %.60s", e->load, fact(e, "scale"));
-    net = cnn_new(3, size, size);
     example_begin(e, net);
     network_resnet18(net, width, count);
     cnn_softmax(net);                                       /* its outputs are probabilities */
     cnn_load(net, e->load);
-    cnn_set_scale(net, m, s);
+    cnn_set_scale(net, m, d);
     for (i = 0; i < e->picture_count; i++) {
         cnn_data *picture = cnn_load_image(e->pictures[i], .height = size, .width = size);
         example_check(e, net);
-        if (!picture->error) name_picture(net, picture, e->pictures[i], names, count);
-        else fprintf(stderr, "photos: %s\n", picture->error), failed = 1;
+        if (picture->error) fprintf(stderr, "photos: %s\n", picture->error), failed = 1;
+        else if (cnn_predict_bytes(net, y, picture->bytes, 1)) example_name(e->pictures[i], y, names, count);
         cnn_data_free(picture);
     }
     example_check(e, net);
@@ -155,7 +143,7 @@ int main(int argc, char **argv)
 {
     example e = { 0 };
     cnn_net *net;
-    int drawn, width;
+    int width;
 
     e.name = "photos";
     e.about = "learns to name the photographs in a folder, and names others";
@@ -169,13 +157,11 @@ int main(int argc, char **argv)
     if (e.picture_count) example_fail(&e, "%.200s: to name pictures, give the network too: --load FILE", e.pictures[0]);
 
     width = e.pretrained ? WIDE : NARROW;
-    drawn = !e.data;
-    if (drawn) e.data = "photos_digits";
     if (!e.size) e.size = e.pretrained ? 224 : 64;
-    e.data_name = e.data;
-    if (drawn) draw_folder(&e);
+    e.augment.padding = e.size / 8; e.augment.rotation = 10; e.augment.scale = .1f;
+    e.augment.flip = e.data != NULL;                        /* not of digits */
+    if (!e.data) draw_folder(&e);
     read_folder(&e);
-    e.augment.padding = e.size / 8; e.augment.flip = !drawn; e.augment.rotation = 10; e.augment.scale = .1f;
 
     net = cnn_new(3, e.size, e.size);
     example_begin(&e, net);

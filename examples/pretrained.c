@@ -10,48 +10,19 @@
 #include "common.h"
 #include "networks.h"
 
-enum { SIZE = 32, PIXELS = SIZE * SIZE };
-
-/* x: (3, 32, 32), red, green, blue from 0 to 1: the middle square of the picture, scaled by taking means of pixels. */
-static void read_picture(const example *e, float *x, const char *path)
-{
-    int width, height, channels, c, j, i, u, v;
-    unsigned char *pixels = stbi_load(path, &width, &height, &channels, 3);
-    int side = width < height ? width : height, left = (width - side) / 2, top = (height - side) / 2;
-    if (!pixels) example_fail(e, "%.300s: cannot be read as a picture: %s", path, stbi_failure_reason());
-    for (c = 0; c < 3; c++)
-        for (j = 0; j < SIZE; j++)
-            for (i = 0; i < SIZE; i++) {
-                int y0 = top + j * side / SIZE, y1 = top + (j + 1) * side / SIZE;
-                int x0 = left + i * side / SIZE, x1 = left + (i + 1) * side / SIZE;
-                double sum = 0;
-                if (y1 == y0) y1++;
-                if (x1 == x0) x1++;
-                for (v = y0; v < y1; v++)
-                    for (u = x0; u < x1; u++) sum += pixels[((size_t)v * width + u) * 3 + c];
-                x[c * PIXELS + j * SIZE + i] = (float)(sum / ((y1 - y0) * (x1 - x0)) / 255);
-            }
-    stbi_image_free(pixels);
-}
-
-static void classify_picture(const example *e, cnn_net *net, const char *path)
+/* The middle square of a picture, at the size of CIFAR-10's. */
+static void name_picture(const example *e, cnn_net *net)
 {
     static const char *const names[10] = {
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck" };
-    float x[3 * PIXELS], y[10], largest, sum = 0;
-    int k, place;
-    read_picture(e, x, path);
-    cnn_predict(net, y, x, 1);
+    cnn_data *picture = cnn_load_image(e->image, .height = 32, .width = 32);
+    float y[10];
+    if (picture->error) example_fail(e, "%s", picture->error);
+    cnn_set_scale(net, NULL, NULL);                         /* from 0 to 1, as it was trained */
+    cnn_predict_bytes(net, y, picture->bytes, 1);
     example_check(e, net);
-    for (largest = y[0], k = 1; k < 10; k++) if (y[k] > largest) largest = y[k];
-    for (k = 0; k < 10; k++) sum += y[k] = expf(y[k] - largest);
-    printf("%s:\n", path);
-    for (place = 0; place < 5; place++) {
-        int best = 0;
-        for (k = 1; k < 10; k++) if (y[k] > y[best]) best = k;
-        printf("  %5.1f %%  %s\n", 100 * y[best] / sum, names[best]);
-        y[best] = -1;
-    }
+    example_name(e->image, y, names, 10);
+    cnn_data_free(picture);
 }
 
 int main(int argc, char **argv)
@@ -72,10 +43,10 @@ int main(int argc, char **argv)
     net = cnn_new(3, 32, 32);
     example_begin(&e, net);
     network_cifar10_cnn(net);
+    if (e.image) cnn_softmax(net);                          /* probabilities */
     cnn_load(net, e.load);
     example_check(&e, net);
-    if (e.image)
-        classify_picture(&e, net, e.image);
+    if (e.image) name_picture(&e, net);
     else {
         if (e.report) example_try(&e, net, "--report", e.report, example_open);
         example_load(&e);
