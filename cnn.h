@@ -4158,6 +4158,8 @@ enum {
     CNN__M_CHANNELS = 16,                   /* output channels in M at once: few, so that M stays in the cache too */
     CNN__KEPT_FLOATS = 1 << 18,             /* of U, at most, to be kept for the next call: larger ones would come back
                                                from memory, which takes as long as computing them */
+    CNN__SUMMED = 1 << 15,                  /* sums that a piece adds up, about */
+    CNN__MIRRORED = 8,                      /* input channels of a piece: so many kernels lie side by side in memory */
     CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
     CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
 };
@@ -4386,13 +4388,19 @@ typedef struct cnn__conv_job {
     float *out; unsigned char *out_index;                  /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
-    int learns; float *sums;                               /* dweight or dbias is wanted; their sums, piece by piece */
+    int learns; float *dweight, *dbias, *sums;             /* dweight or dbias is wanted; their sums, run by run */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
     const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
     float *laid;                                           /* forward with few blocks: X or V of each */
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
+
+/* Into how many pieces adding up the sums is cut */
+static int cnn__sums_pieces(const cnn__conv_plan *p, int out_channels)
+{
+    return cnn__smaller(out_channels, (int)(p->sums_size * p->pieces / CNN__SUMMED) + 1);
+}
 
 /* Backward, the output channels of a share begin here. */
 static int cnn__share_begin(const cnn__conv_plan *p, const cnn_conv2d_shape *s, int share)
@@ -5024,19 +5032,29 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum */
-static void cnn__conv_add_sums(const cnn__conv_plan *p, int out_channels, float *dweight, float *dbias,
-                               const float *sums)
+/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum. Of some k: the
+   sums of all runs of blocks, in order. */
+static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
+    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
-    int k, c, y, x, l;
-    for (k = 0; k < out_channels; k++, sums += w->size)
+    int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
+    int begin = (int)((int64_t)all * piece / pieces), end = (int)((int64_t)all * (piece + 1) / pieces);
+    float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size + (ptrdiff_t)begin * p->lanes;
+    float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
+    (void)thread;
+    for (run = 1; run < p->pieces; run++) {
+        job->isa->sum_into(sums, sums + p->sums_size * run, (end - begin) * w->size);
+        job->isa->sum_into(biases, biases + p->sums_size * run, (ptrdiff_t)(end - begin) * p->lanes);
+    }
+    for (k = begin; k < end; k++, sums += w->size)
         for (c = 0; dweight && c < conv->in_channels; c++)
             for (y = 0; y < conv->kernel_height; y++)
                 for (x = 0; x < conv->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
-    for (k = 0; dbias && k < out_channels; k++)
-        for (l = 0; l < p->lanes; l++) dbias[k] += *sums++;
+    for (k = begin; job->dbias && k < end; k++)
+        for (l = 0; l < p->lanes; l++) job->dbias[k] += *biases++;
 }
 
 /* The card's backward for some blocks, and a share of the output channels. The pieces are the same for any number of
@@ -5072,20 +5090,46 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     }
 }
 
-/* to: (groups, c, k, rows, columns): of each kernel every down-th row from a on and every right-th column from b on,
-   mirrored, and k and c exchanged: the kernels of the way back from df to dx. Returns where the next ones go. */
-static float *cnn__mirror(const cnn__conv *conv, float *to, const float *weight, int a, int down, int b, int right)
+/* to: (groups, c, k, rows, columns): of each kernel every down-th row up to last_y and every right-th column up to
+   last_x, mirrored, and k and c exchanged: the kernels of the way back from df to dx. */
+typedef struct cnn__mirror_job {
+    const cnn__conv *conv;
+    float *to; const float *weight;
+    int last_y, down, last_x, right;
+    ptrdiff_t taps;                                        /* rows * columns */
+} cnn__mirror_job;
+
+static void cnn__mirror_piece(void *arguments, int piece, int thread)      /* MIRRORED channels c of a group */
 {
-    int group, k, c, y, x, height = conv->kernel_height, width = conv->kernel_width;
-    int last_y = a < height ? a + (height - 1 - a) / down * down : -1;
-    int last_x = b < width ? b + (width - 1 - b) / right * right : -1;
-    for (group = 0; group < conv->groups; group++, weight += conv->out_channels * cnn__taps(conv))
-        for (c = 0; c < conv->in_channels; c++)
-            for (k = 0; k < conv->out_channels; k++)
-                for (y = last_y; y >= 0; y -= down)
-                    for (x = last_x; x >= 0; x -= right)
-                        *to++ = weight[(((ptrdiff_t)k * conv->in_channels + c) * height + y) * width + x];
-    return to;
+    const cnn__mirror_job *job = (const cnn__mirror_job *)arguments;
+    const cnn__conv *conv = job->conv;
+    int width = conv->kernel_width, size = conv->kernel_height * width, k, c, y, x;
+    int runs = cnn__divide_up(conv->in_channels, CNN__MIRRORED), group = piece / runs, begin = piece % runs * CNN__MIRRORED;
+    int end = cnn__smaller(begin + CNN__MIRRORED, conv->in_channels);
+    int last_y = job->last_y, down = job->down, last_x = job->last_x, right = job->right;
+    (void)thread;
+    for (k = 0; k < conv->out_channels; k++) {
+        const float *kernel = job->weight + ((ptrdiff_t)group * conv->out_channels + k) * cnn__taps(conv) + begin * size;
+        for (c = begin; c < end; c++, kernel += size) {
+            float *to = job->to + (((ptrdiff_t)group * conv->in_channels + c) * conv->out_channels + k) * job->taps;
+            for (y = last_y; y >= 0; y -= down)
+                for (x = last_x; x >= 0; x -= right) *to++ = kernel[y * width + x];
+        }
+    }
+}
+
+/* The kernels' rows a, a + down, ... and columns b, b + right, ...; returns where the next ones go. */
+static float *cnn__mirror(void *context, const cnn__conv *conv, float *to, const float *weight, int a, int down, int b,
+                          int right)
+{
+    int rows = a < conv->kernel_height ? (conv->kernel_height - 1 - a) / down + 1 : 0;
+    int columns = b < conv->kernel_width ? (conv->kernel_width - 1 - b) / right + 1 : 0;
+    cnn__mirror_job job = { conv, to, weight, a + (rows - 1) * down, down, b + (columns - 1) * right, right,
+                            (ptrdiff_t)rows * columns };
+    if (job.taps)
+        cnn__parallel(cnn__threads_of(context), conv->groups * cnn__divide_up(conv->in_channels, CNN__MIRRORED),
+                      cnn__mirror_piece, &job);
+    return to + (ptrdiff_t)conv->groups * conv->in_channels * conv->out_channels * job.taps;
 }
 
 typedef struct cnn__kernels_job {
@@ -5235,17 +5279,18 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     cnn_conv2d_shape back;
     const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *next = mirrored, *u;
-    int run, a, b, down, right;
+    int a, b, down, right;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = s;
     job.plan = cnn__plan_conv(s, job.isa, 1);
-    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x; job.learns = dweight || dbias;
+    job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
+    job.learns = dweight || dbias; job.dweight = dweight; job.dbias = dbias;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
     down = p->phases ? s->stride_height : 1;               /* without phases, one: all rows and columns */
     right = p->phases ? s->stride_width : 1;
     for (a = 0; dx && a < down; a++)
-        for (b = 0; b < right; b++) next = cnn__mirror(&p->forward, next, weight, a, down, b, right);
+        for (b = 0; b < right; b++) next = cnn__mirror(context, &p->forward, next, weight, a, down, b, right);
     if (dx && cnn__few_back(s, job.isa, &back)) {
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
         job.df = u; job.df_pooled = u + cnn__df_floats(s);
@@ -5260,10 +5305,8 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     job.scratch = job.sums + p->sums_size * p->pieces;
     if (job.dx) job.u = cnn__transform_kernels(context, &p->backward, s->groups, 0, mirrored, u);
     cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
-    if (!job.learns) return;
-    for (run = 1; run < p->pieces; run++)
-        job.isa->sum_into(job.sums, job.sums + p->sums_size * run, p->sums_size);
-    cnn__conv_add_sums(p, s->out_channels, dweight, dbias, job.sums);
+    if (job.learns)
+        cnn__parallel(cnn__threads_of(context), cnn__sums_pieces(p, s->out_channels), cnn__conv_sums_piece, &job);
 }
 
 /* ---- the linear layer ---- */
