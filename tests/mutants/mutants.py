@@ -227,11 +227,12 @@ def run(command, tree, seconds, variables=(), of_processor=3600):
         process = subprocess.Popen(command, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    start_new_session=True,
                                    preexec_fn=lambda: limits(int(of_processor)))
-        try: return process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return None
+        for _ in range(int(seconds)):                      # in steps: a machine that stands still counts for one
+            try: return process.wait(1)
+            except subprocess.TimeoutExpired: pass
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
 
 
 def new_tree(number):
