@@ -3057,6 +3057,7 @@ static cnn_backend cnn__direct(void)
        part     a piece of an image, cut out with the inputs that its outputs see
        block    as many images (or parts of images; in the linear layer: samples) as a vector has lanes
        share    some of the output channels; with few blocks, a piece computes one
+       bundle   some of the groups, with channels of their own; a piece computes one
        map      one channel of one image
        tap      one weight of a kernel, and the input value that it is multiplied by
        window   the input values that one output value sees
@@ -4088,7 +4089,8 @@ static void cnn__activate(const cnn__isa *isa, cnn_activation f, float slope, fl
 static void cnn__activate_back(const cnn__isa *isa, cnn_activation f, float slope, float *dx, const float *dy,
                                const float *y, const float *x, ptrdiff_t n)
 {
-    if (f == CNN_RELU) isa->relu_backward(dx, dy, y, n);
+    if (!f) cnn__copy_floats(dx, dy, n);
+    else if (f == CNN_RELU) isa->relu_backward(dx, dy, y, n);
     else if (f == CNN_LEAKY_RELU) isa->leaky_backward(dx, dy, y, slope, n);
     else cnn__activation_backward(f, slope, dx, dy, y, x, (size_t)n);
 }
@@ -4152,6 +4154,7 @@ enum {
     CNN__PIECES = 16,                       /* of a forward pass of few blocks; runs of blocks in a backward pass, each
                                                with its own sums of dweight; at most */
     CNN__CHOSEN = 32,                       /* shapes whose cut is remembered */
+    CNN__BUNDLE_FLOATS = 1 << 15,           /* of a bundle's X, at most: a quarter of a second-level cache of 512 KB */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4349,6 +4352,20 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     p->sums_size = cnn__align(s->out_channels * (w->size + p->lanes));
 }
 
+/* Groups are convolutions of their own, on other channels of the same images. A bundle of as many as fit into a cache
+   is planned and computed as one convolution. Without groups: the whole. */
+static cnn_conv2d_shape cnn__bundle_of(const cnn_conv2d_shape *s, const cnn__isa *isa)
+{
+    cnn_conv2d_shape bundle = *s;
+    double group = (double)(s->in_channels / s->groups) * (s->in_height + s->pad_top + s->pad_bottom)
+                 * (s->in_width + s->pad_left + s->pad_right) * cnn__smaller(s->batch, isa->lanes);
+    while (bundle.groups > 1 && (s->groups % bundle.groups || group * bundle.groups > CNN__BUNDLE_FLOATS)) bundle.groups--;
+    bundle.in_channels = s->in_channels / s->groups * bundle.groups;
+    bundle.out_channels = s->out_channels / s->groups * bundle.groups;
+    bundle.pool.channels = bundle.out_channels;
+    return bundle;
+}
+
 static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *isa, int backward)
 {
     cnn__conv conv = {
@@ -4383,20 +4400,47 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
 
 typedef struct cnn__conv_job {
     const cnn__isa *isa;
-    const cnn_conv2d_shape *s;
+    const cnn_conv2d_shape *s;                             /* of a bundle; forward in parts: of a part of it */
     cnn__conv_plan plan;
+    int bundles;                                           /* of an image */
+    ptrdiff_t x_image, y_image;                            /* from image to image: floats of x and dx; of y and dy */
+    ptrdiff_t u_bundle;                                    /* from bundle to bundle: floats of u */
     float *out; unsigned char *out_index;                  /* forward: y and index */
     const float *bias;
     float *dx; const float *dy, *y; const unsigned char *index;            /* backward */
     int learns; float *dweight, *dbias, *sums;             /* dweight or dbias is wanted; their sums, run by run */
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
-    const struct cnn__cut *cut; const cnn_conv2d_shape *whole;             /* forward in parts: s is a part's shape */
+    const struct cnn__cut *cut;                            /* forward in parts; else NULL */
+    const cnn_conv2d_shape *whole;                         /* forward: the bundle before it is cut; backward: all groups */
     float *laid;                                           /* forward with few blocks: X or V of each */
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
 
-/* Into how many pieces adding up the sums is cut */
+/* The job of one bundle: the first bundle's, with all that lies in a bundle moved on. */
+static cnn__conv_job cnn__job_of(const void *arguments, int bundle)
+{
+    cnn__conv_job job = *(const cnn__conv_job *)arguments;
+    const cnn__conv_plan *p = &job.plan;
+    ptrdiff_t x = bundle * (job.x_image / job.bundles), y = bundle * (job.y_image / job.bundles);
+    ptrdiff_t channel = (ptrdiff_t)bundle * job.s->out_channels, weight = channel * cnn__taps(&p->forward);
+    if (!bundle) return job;
+    job.x += x; job.weight += weight;
+    if (job.u) job.u += bundle * job.u_bundle;
+    if (job.out) job.out += y;                             /* forward */
+    if (job.out_index) job.out_index += y;
+    if (job.bias) job.bias += channel;
+    if (job.laid) job.laid += bundle * p->blocks * p->laid_size;
+    if (job.dx) job.dx += x;                               /* backward */
+    if (job.dy) job.dy += y, job.y += y;
+    if (job.index) job.index += y;
+    if (job.dweight) job.dweight += weight;
+    if (job.dbias) job.dbias += channel;
+    if (job.sums) job.sums += bundle * p->pieces * p->sums_size;
+    return job;
+}
+
+/* Into how many pieces adding up the sums of a bundle is cut */
 static int cnn__sums_pieces(const cnn__conv_plan *p, int out_channels)
 {
     return cnn__smaller(out_channels, (int)(p->sums_size * p->pieces / CNN__SUMMED) + 1);
@@ -4457,22 +4501,24 @@ static void cnn__pad_map(const cnn__conv_job *job, int first, int images, int c,
     int lanes = job->plan.lanes;
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * lanes;
     job->isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * lanes, row_stride, lanes,
-                       job->x + ((ptrdiff_t)first * s->in_channels + c) * pixels, s->in_channels * pixels, images,
-                       s->in_height, s->in_width);
+                       job->x + first * job->x_image + c * pixels, job->x_image, images, s->in_height, s->in_width);
     cnn__fill_borders(s, conv, to, lanes);
 }
 
 /* X for dweight: one image, its channels in the lanes. The last channels go first, because they write beyond the
-   pixel. */
+   pixel. A single channel stays as it is. */
 static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, const cnn__isa *isa, float *to,
                               const float *x)
 {
-    int group, c, depth = conv->in_channels;
+    int group, c, j, depth = conv->in_channels;
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * depth;
     for (group = 0; group < conv->groups; group++, x += depth * pixels, to += conv->height * row_stride) {
-        for (c = (depth - 1) / isa->lanes * isa->lanes; c >= 0; c -= isa->lanes)
-            isa->to_lanes(to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * depth + c, row_stride, depth,
-                          x + c * pixels, pixels, cnn__smaller(isa->lanes, depth - c), s->in_height, s->in_width);
+        float *inside = to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * depth;
+        for (j = 0; depth == 1 && j < s->in_height; j++)
+            cnn__copy_floats(inside + j * row_stride, x + (ptrdiff_t)j * s->in_width, s->in_width);
+        for (c = (depth - 1) / isa->lanes * isa->lanes; depth > 1 && c >= 0; c -= isa->lanes)
+            isa->to_lanes(inside + c, row_stride, depth, x + c * pixels, pixels, cnn__smaller(isa->lanes, depth - c),
+                          s->in_height, s->in_width);
         cnn__fill_borders(s, conv, to, depth);
     }
 }
@@ -4790,7 +4836,7 @@ static void cnn__cut_out(const cnn__conv_job *job, int first, int parts, int c, 
     for (l = 0; l < p->lanes; l++) {
         cnn__part_of at = cnn__find_part(job, first + cnn__smaller(l, parts - 1));
         if (at.image != image) {
-            const float *from = job->x + ((ptrdiff_t)at.image * s->in_channels + c) * s->in_height * s->in_width;
+            const float *from = job->x + at.image * job->x_image + (ptrdiff_t)c * s->in_height * s->in_width;
             if (l) map += (ptrdiff_t)whole.height * whole.width;
             for (j = 0; j < s->in_height; j++, from += s->in_width)
                 cnn__copy_floats(map + (ptrdiff_t)(s->pad_top + j) * whole.width + s->pad_left, from, s->in_width);
@@ -4813,7 +4859,7 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
     int l, k;
     for (l = 0; l < parts; l++) {
         cnn__part_of at = cnn__find_part(job, first + l);
-        places[l].start = (at.image * job->s->out_channels + channel) * map;
+        places[l].start = at.image * job->y_image + channel * map;
         places[l].start += (ptrdiff_t)at.row * cut->width + at.column;
         places[l].high = cnn__smaller(cut->rows, cut->height - at.row);
         places[l].wide = cnn__smaller(cut->columns, cut->width - at.column);
@@ -4830,16 +4876,17 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
    few blocks, is there already, because several pieces read it. */
 static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
 {
-    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    int bundles = ((const cnn__conv_job *)arguments)->bundles;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int block = piece / p->shares, share = piece % p->shares, channels = s->out_channels / p->shares;
+    int part = piece / bundles, block = part / p->shares, share = part % p->shares, channels = s->out_channels / p->shares;
     int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
     cnn_pool2d_shape pool = s->pool;
     float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
-    ptrdiff_t to = first * p->image + share * p->share_size;
+    ptrdiff_t to = first * job->y_image + share * p->share_size;
     ptrdiff_t map = (ptrdiff_t)p->forward.height * p->forward.width * lanes;
     if (job->laid && p->forward.points) a.v_laid = job->laid + block * p->laid_size;
     else if (job->laid) a.x = job->laid + block * p->laid_size;
@@ -4852,20 +4899,21 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
     if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
     else {
-        isa->from_lanes(job->out + to, p->image, images, y, lanes, p->share_size);
-        if (index) isa->bytes_from_lanes(job->out_index + to, p->image, images, index, p->share_size);
+        isa->from_lanes(job->out + to, job->y_image, images, y, lanes, p->share_size);
+        if (index) isa->bytes_from_lanes(job->out_index + to, job->y_image, images, index, p->share_size);
     }
 }
 
 /* For few blocks, whose pieces share them: map c of a block's X or, with Winograd, V */
 static void cnn__lay_piece(void *arguments, int piece, int thread)
 {
-    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    int bundles = ((const cnn__conv_job *)arguments)->bundles;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
+    int map = piece / bundles, block = map / s->in_channels, c = map % s->in_channels, first = block * p->lanes;
     int images = cnn__smaller(p->lanes, s->batch - first);
     int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), at_once, tile, tiles;
     float *laid = job->laid + block * p->laid_size, *to = a.x;
@@ -4885,22 +4933,22 @@ static void cnn__lay_piece(void *arguments, int piece, int thread)
 static void cnn__conv_df(const cnn__conv_job *job, float *df, int first, int images)
 {
     const cnn_conv2d_shape *s = job->s;
-    ptrdiff_t image = job->plan.image;
-    const float *dy = job->dy + first * image, *y = job->y + first * image;
-    cnn__activate_back(job->isa, s->activation, s->slope, df, dy, y, NULL, image * images);
+    ptrdiff_t image = job->plan.image, at = first * job->y_image;
+    for (; images; images--, at += job->y_image, df += image)
+        cnn__activate_back(job->isa, s->activation, s->slope, df, job->dy + at, job->y + at, NULL, image);
 }
 
 /* df of image n before pooling, for few images */
 static void cnn__conv_df_image(void *arguments, int n, int thread)
 {
     const cnn__conv_job *job = (const cnn__conv_job *)arguments;
-    const cnn_conv2d_shape *s = job->s;
+    const cnn_conv2d_shape *s = job->whole;
     cnn_pool2d_shape pool = s->pool;
     float *df = job->df + (ptrdiff_t)n * s->out_channels * s->out_height * s->out_width;
-    ptrdiff_t at = n * job->plan.image;
+    ptrdiff_t at = n * job->y_image;
     float *pooled = pool.kernel_height ? job->df_pooled + at : df;
     (void)thread;
-    cnn__conv_df(job, pooled, n, 1);
+    cnn__activate_back(job->isa, s->activation, s->slope, pooled, job->dy + at, job->y + at, NULL, job->y_image);
     pool.batch = 1;
     if (pool.kernel_height) cnn__pool2d_backward(&pool, df, pooled, NULL, job->index + at);
 }
@@ -4968,7 +5016,7 @@ static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, con
     if (pooled || fresh) cnn__zero_floats(a->d, p->d_size);
     if (pooled) {
         isa->to_lanes(df_lanes, 0, lanes, df, image, lanes, 1, (int)image);
-        isa->bytes_to_lanes(index, job->index + first * image, image, images, (int)image);
+        isa->bytes_to_lanes(index, job->index + first * job->y_image, job->y_image, images, (int)image);
         isa->max_unpool(&s->pool, to, map_stride, row_stride, pixel_stride, df_lanes, index);
     } else
         for (c = 0; c < s->out_channels; c++)
@@ -5004,20 +5052,20 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const cnn__weight_window *w = &p->window;
     const cnn__isa *isa = job->isa;
     cnn__window_sum sum = { NULL, w->rows, w->vectors, NULL, w->row_stride, a->values, a->windows, 0 };
-    ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
     int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
     int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
     for (n = 0; n < images; n += count) {
         float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
         count = cnn__smaller(p->images, images - n);
-        for (b = 0; b < count; b++) cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * in);
+        for (b = 0; b < count; b++)
+            cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * job->x_image);
         for (k = k_first; k < k_end; k++, to += w->size, dbias += p->lanes) {
             const float *x = a->x + k / conv->out_channels * x_group;
             sum.count = 0;
             for (b = 0; b < count; b++) {
                 const float *d = df + (n + b) * p->image + k * p->map;
-                const unsigned char *index = pooled ? job->index + (first + n + b) * p->image + k * p->map : NULL;
+                const unsigned char *index = pooled ? job->index + (first + n + b) * job->y_image + k * p->map : NULL;
                 sum.count += isa->list_nonzeros(a->values + sum.count, a->windows + sum.count, d, a->corners, index,
                                                 a->taps, (int32_t)(b * x_image), p->map);
             }
@@ -5036,12 +5084,13 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
    sums of all runs of blocks, in order. */
 static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
-    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    int bundles = ((const cnn__conv_job *)arguments)->bundles;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
     const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
-    int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
-    int begin = (int)((int64_t)all * piece / pieces), end = (int)((int64_t)all * (piece + 1) / pieces);
+    int all = job->s->out_channels, part = piece / bundles, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
+    int begin = (int)((int64_t)all * part / pieces), end = (int)((int64_t)all * (part + 1) / pieces);
     float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size + (ptrdiff_t)begin * p->lanes;
     float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
     (void)thread;
@@ -5061,12 +5110,13 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
    threads. The blocks have sums of dweight and dbias of their own, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
-    const cnn__conv_job *job = (const cnn__conv_job *)arguments;
+    int bundles = ((const cnn__conv_job *)arguments)->bundles;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int share = piece % p->shares, run = piece / p->shares, lanes = p->lanes, block;
+    int part = piece / bundles, share = part % p->shares, run = part / p->shares, lanes = p->lanes, block;
     int begin = (int)((long)run * p->blocks / p->pieces), end = (int)((long)(run + 1) * p->blocks / p->pieces);
     int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
@@ -5086,17 +5136,17 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
             cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes,
                           NULL, 0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
-        isa->from_lanes(job->dx + first * in, in, images, p->fold || p->phases ? a.x : a.z, lanes, in);
+        isa->from_lanes(job->dx + first * job->x_image, job->x_image, images, p->fold || p->phases ? a.x : a.z, lanes, in);
     }
 }
 
 /* to: (groups, c, k, rows, columns): of each kernel every down-th row up to last_y and every right-th column up to
-   last_x, mirrored, and k and c exchanged: the kernels of the way back from df to dx. */
+   last_x, mirrored, and k and c exchanged: the kernels of the way back from df to dx. A bundle's follow each other. */
 typedef struct cnn__mirror_job {
     const cnn__conv *conv;
     float *to; const float *weight;
     int last_y, down, last_x, right;
-    ptrdiff_t taps;                                        /* rows * columns */
+    ptrdiff_t taps, bundle;                                /* rows * columns; all weights of a bundle */
 } cnn__mirror_job;
 
 static void cnn__mirror_piece(void *arguments, int piece, int thread)      /* MIRRORED channels c of a group */
@@ -5107,11 +5157,13 @@ static void cnn__mirror_piece(void *arguments, int piece, int thread)      /* MI
     int runs = cnn__divide_up(conv->in_channels, CNN__MIRRORED), group = piece / runs, begin = piece % runs * CNN__MIRRORED;
     int end = cnn__smaller(begin + CNN__MIRRORED, conv->in_channels);
     int last_y = job->last_y, down = job->down, last_x = job->last_x, right = job->right;
+    float *bundle = job->to + group / conv->groups * job->bundle
+                  + (ptrdiff_t)(group % conv->groups) * conv->in_channels * conv->out_channels * job->taps;
     (void)thread;
     for (k = 0; k < conv->out_channels; k++) {
         const float *kernel = job->weight + ((ptrdiff_t)group * conv->out_channels + k) * cnn__taps(conv) + begin * size;
         for (c = begin; c < end; c++, kernel += size) {
-            float *to = job->to + (((ptrdiff_t)group * conv->in_channels + c) * conv->out_channels + k) * job->taps;
+            float *to = bundle + ((ptrdiff_t)c * conv->out_channels + k) * job->taps;
             for (y = last_y; y >= 0; y -= down)
                 for (x = last_x; x >= 0; x -= right) *to++ = kernel[y * width + x];
         }
@@ -5119,15 +5171,15 @@ static void cnn__mirror_piece(void *arguments, int piece, int thread)      /* MI
 }
 
 /* The kernels' rows a, a + down, ... and columns b, b + right, ...; returns where the next ones go. */
-static float *cnn__mirror(void *context, const cnn__conv *conv, float *to, const float *weight, int a, int down, int b,
-                          int right)
+static float *cnn__mirror(void *context, const cnn__conv *conv, int bundles, float *to, const float *weight, int a,
+                          int down, int b, int right)
 {
     int rows = a < conv->kernel_height ? (conv->kernel_height - 1 - a) / down + 1 : 0;
     int columns = b < conv->kernel_width ? (conv->kernel_width - 1 - b) / right + 1 : 0;
     cnn__mirror_job job = { conv, to, weight, a + (rows - 1) * down, down, b + (columns - 1) * right, right,
-                            (ptrdiff_t)rows * columns };
+                            (ptrdiff_t)rows * columns, conv->groups * conv->out_channels * cnn__taps(conv) };
     if (job.taps)
-        cnn__parallel(cnn__threads_of(context), conv->groups * cnn__divide_up(conv->in_channels, CNN__MIRRORED),
+        cnn__parallel(cnn__threads_of(context), bundles * conv->groups * cnn__divide_up(conv->in_channels, CNN__MIRRORED),
                       cnn__mirror_piece, &job);
     return to + (ptrdiff_t)conv->groups * conv->in_channels * conv->out_channels * job.taps;
 }
@@ -5208,17 +5260,19 @@ static void cnn__pool_sample(void *arguments, int n, int thread)
 }
 
 /* Floats of U, of the threads' arrays and of what pieces share */
-static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, int threads)
+static ptrdiff_t cnn__forward_floats(const cnn__conv_plan *p, int bundles, int threads)
 {
-    return p->u_size + p->per_thread * threads + p->blocks * p->laid_size;
+    return p->per_thread * threads + bundles * (p->u_size + p->blocks * p->laid_size);
 }
 
 /* The same, with the maps that are pooled later */
 static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
-    cnn__cut cut = cnn__cut_of(context, s);
-    cnn__conv_plan p = cnn__plan_cut(&cut, s, cnn__isa_of(context));
-    return cnn__forward_floats(&p, cnn__threads_of(context)) + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
+    cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context));
+    cnn__cut cut = cnn__cut_of(context, &bundle);
+    cnn__conv_plan p = cnn__plan_cut(&cut, &bundle, cnn__isa_of(context));
+    return cnn__forward_floats(&p, s->groups / bundle.groups, cnn__threads_of(context))
+         + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
 }
 
 /* Of df before pooling, and of df after it, which padding may have made larger */
@@ -5237,9 +5291,10 @@ static ptrdiff_t cnn__few_back_work(void *context, const cnn_conv2d_shape *s)
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
-    cnn__conv_plan p = cnn__plan_conv(s, cnn__isa_of(context), 1);
-    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&p.forward));
-    ptrdiff_t backward = p.u_size + p.sums_size * p.pieces + p.per_thread * cnn__threads_of(context);
+    cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context));
+    cnn__conv_plan p = cnn__plan_conv(&bundle, cnn__isa_of(context), 1);
+    ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&p.forward)), bundles = s->groups / bundle.groups;
+    ptrdiff_t backward = bundles * (p.u_size + p.sums_size * p.pieces) + p.per_thread * cnn__threads_of(context);
     backward = mirrored + cnn__larger(backward, cnn__few_back_work(context, s));
     return sizeof(float) * (size_t)cnn__larger(cnn__forward_work(context, s), backward);
 }
@@ -5248,23 +5303,28 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
                                      const float *x, const float *weight, const float *bias, void *work)
 {
     cnn__conv_job job;
-    cnn__cut cut = cnn__cut_of(context, s);
+    const cnn__conv_plan *p = &job.plan;
+    cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context));
+    cnn__cut cut = cnn__cut_of(context, &bundle);
     float *u = (float *)work;
-    int threads = cnn__threads_of(context);
+    int threads = cnn__threads_of(context), bundles = s->groups / bundle.groups, groups;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
-    job.s = &cut.part;
-    job.plan = cnn__plan_cut(&cut, s, job.isa);
-    if (cut.down * cut.right > 1) job.cut = &cut, job.whole = s;
+    job.s = &cut.part; job.whole = &bundle; job.bundles = bundles;
+    job.plan = cnn__plan_cut(&cut, &bundle, job.isa);
+    if (cut.down * cut.right > 1) job.cut = &cut;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
-    job.scratch = u + job.plan.u_size;
-    if (job.plan.laid_size) job.laid = job.scratch + job.plan.per_thread * threads;
-    if (cut.pool_later) job.out = u + cnn__forward_floats(&job.plan, threads), job.out_index = NULL;
-    if (!job.plan.own_u_size)
-        job.u = cnn__transform_kernels(context, &job.plan.forward, s->groups * job.plan.shares, s->weight_version,
-                                       weight, u);
-    if (job.laid) cnn__parallel(threads, job.plan.blocks * job.s->in_channels, cnn__lay_piece, &job);
-    cnn__parallel(threads, job.plan.blocks * job.plan.shares, cnn__conv_forward_piece, &job);
+    job.x_image = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
+    job.y_image = (ptrdiff_t)s->out_channels * cut.height * cut.width;
+    job.scratch = u + bundles * p->u_size;
+    if (p->laid_size) job.laid = job.scratch + p->per_thread * threads;
+    if (cut.pool_later) job.out = u + cnn__forward_floats(p, bundles, threads), job.out_index = NULL;
+    groups = bundle.groups * p->shares;
+    job.u_bundle = groups * cnn__u_size(&p->forward, p->lanes);
+    if (!p->own_u_size)
+        job.u = cnn__transform_kernels(context, &p->forward, bundles * groups, s->weight_version, weight, u);
+    if (job.laid) cnn__parallel(threads, bundles * p->blocks * bundle.in_channels, cnn__lay_piece, &job);
+    cnn__parallel(threads, bundles * p->blocks * p->shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
         cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
         cnn__parallel(threads, s->batch, cnn__pool_sample, &pool);
@@ -5276,37 +5336,40 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
                                       const float *x, const float *weight, void *work)
 {
     cnn__conv_job job;
-    cnn_conv2d_shape back;
+    cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context)), back;
     const cnn__conv_plan *p = &job.plan;
     float *mirrored = (float *)work, *next = mirrored, *u;
-    int a, b, down, right;
+    int threads = cnn__threads_of(context), bundles = s->groups / bundle.groups, a, b, down, right;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
-    job.s = s;
-    job.plan = cnn__plan_conv(s, job.isa, 1);
+    job.s = &bundle; job.whole = s; job.bundles = bundles;
+    job.plan = cnn__plan_conv(&bundle, job.isa, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
     job.learns = dweight || dbias; job.dweight = dweight; job.dbias = dbias;
+    job.x_image = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
+    job.y_image = bundles * p->image;
     u = mirrored + cnn__align(s->out_channels * cnn__taps(&p->forward));
     down = p->phases ? s->stride_height : 1;               /* without phases, one: all rows and columns */
     right = p->phases ? s->stride_width : 1;
     for (a = 0; dx && a < down; a++)
-        for (b = 0; b < right; b++) next = cnn__mirror(context, &p->forward, next, weight, a, down, b, right);
+        for (b = 0; b < right; b++) next = cnn__mirror(context, &p->forward, bundles, next, weight, a, down, b, right);
     if (dx && cnn__few_back(s, job.isa, &back)) {
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
         job.df = u; job.df_pooled = u + cnn__df_floats(s);
-        if (!as_it_is) cnn__parallel(cnn__threads_of(context), s->batch, cnn__conv_df_image, &job);
+        if (!as_it_is) cnn__parallel(threads, s->batch, cnn__conv_df_image, &job);
         cnn__simd_conv2d_forward(context, &back, dx, NULL, as_it_is ? dy : job.df, mirrored, NULL,
                                  job.df_pooled + cnn__df_floats(s));
         job.dx = NULL;
     }
     if (!job.dx && !job.learns) return;
     job.weight = mirrored;
-    job.sums = u + p->u_size;
-    job.scratch = job.sums + p->sums_size * p->pieces;
+    job.sums = u + bundles * p->u_size;
+    job.scratch = job.sums + bundles * p->sums_size * p->pieces;
+    job.u_bundle = bundle.groups * cnn__u_size(&p->backward, p->lanes);
     if (job.dx) job.u = cnn__transform_kernels(context, &p->backward, s->groups, 0, mirrored, u);
-    cnn__parallel(cnn__threads_of(context), p->pieces * p->shares, cnn__conv_backward_piece, &job);
+    cnn__parallel(threads, bundles * p->pieces * p->shares, cnn__conv_backward_piece, &job);
     if (job.learns)
-        cnn__parallel(cnn__threads_of(context), cnn__sums_pieces(p, s->out_channels), cnn__conv_sums_piece, &job);
+        cnn__parallel(threads, bundles * cnn__sums_pieces(p, bundle.out_channels), cnn__conv_sums_piece, &job);
 }
 
 /* ---- the linear layer ---- */

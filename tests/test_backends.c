@@ -10,7 +10,7 @@
        2^-24 (4 + sqrt K) (M + |output|)
 
    where 4 is for what else is rounded: the product, the activation, the added gradient, the result of `direct`.
-   Winograd's transforms (3 x 3 and 5 x 5 kernels, stride 1) mix the outputs of a tile and lose 4 to 7 times as much:
+   Winograd's transforms (3 x 3 and 5 x 5 kernels, stride 1) mix the outputs of a tile and lose 4 to 7 times as much, or little more:
    there M is the largest of the whole map, and the tolerance WINOGRAD times as large.
    Every fourth shape of convolutions and linear layers holds small whole numbers instead, some with a NaN
    among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
@@ -46,7 +46,7 @@
 #define PERMIT(from, bytes) ((void)(from))
 #endif
 
-enum { THREADS = 3, WINOGRAD = 4 };
+enum { THREADS = 3, WINOGRAD = 8 };
 
 /* ---- random numbers: a function of the operation, the shape's number, and how many were drawn for it ---- */
 
@@ -475,10 +475,24 @@ static void make_common(cnn_conv2d_shape *s)
     s->stride_height = s->stride_width = s->dilation_height = s->dilation_width = 1;
 }
 
+static void make_bundles(cnn_conv2d_shape *s)              /* groups that do not fit into a cache together */
+{
+    int many = below(2), least = many ? 24 : 40, most = many ? 40 : 64;
+    s->groups = many ? between(30, 64) : between(2, 4);
+    s->in_channels = s->groups * (many ? 1 : between(1, 4));
+    s->out_channels = s->groups * (many ? between(1, 2) : between(1, 5));
+    s->in_height = between(least, most); s->in_width = between(least, most);
+    if (many || below(2)) return;
+    s->in_channels = s->groups * between(4, 6); s->out_channels = s->groups * between(4, 6);           /* Winograd */
+    s->kernel_height = s->kernel_width = 3;
+    s->stride_height = s->stride_width = s->dilation_height = s->dilation_width = 1;
+}
+
 static cnn_conv2d_shape random_conv2d(void)
 {
     cnn_conv2d_shape s;
-    double products, most = number % 16 ? 1e6 : 8e6, least = number % 16 ? 0 : 2e6;
+    int bundles = number % 8 == 5 && !tf32 && !common, large = number % 16 == 0;
+    double products, most = large || bundles ? 8e6 : 1e6, least = large ? 2e6 : 0;
     int tall, wide, fewest = tf32 ? 15 + below(2) : 1;     /* padding at most; channels of a group */
     if (number < sizeof convolutions / sizeof *convolutions && !common) return of_the_lecture();
     do {
@@ -492,6 +506,7 @@ static cnn_conv2d_shape random_conv2d(void)
         s.stride_height = often(1, 2, 3); s.stride_width = often(s.stride_height, 1, 3);
         s.dilation_height = often(1, 2, 3); s.dilation_width = often(s.dilation_height, 1, 3);
         if (common || (tf32 && below(2))) make_common(&s);
+        if (bundles) make_bundles(&s);
         s.padding_mode = (cnn_padding_mode)often(CNN_ZEROS, CNN_ZEROS, CNN_CIRCULAR);
         tall = often(s.dilation_height * (s.kernel_height - 1), 4, 4);
         wide = often(s.dilation_width * (s.kernel_width - 1), 4, 4);

@@ -85,9 +85,21 @@ static const plan_row table[] = {
         "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 13955968",
         "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 27296896" } },
     { "64, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
-        "1 x 1 of 28 x 28, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 8815872",
-        "1 x 1 of 28 x 28, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 17057024",
-        "1 x 1 of 28 x 28, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 33576192" } },
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1180160",
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1126784",
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 2 images; 1131136" } },
+    { "1, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
+        "4 x 1 of 7 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 888448",
+        "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 906880",
+        "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1132288" } },
+    { "16, 64 x 56 x 56, 128; k3 x 3 s2 p1 d1 g8", {
+        "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes, 1 images; 3486592",
+        "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 14181504",
+        "1 x 1 of 28 x 28, 0 points, 8 x 2 pieces; 0 points phases, 8 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 14582912" } },
+    { "16, 24 x 40 x 40, 24; k3 x 3 s1 p1 d1 g4 m2 / 2, 0", {
+        "1 x 1 of 20 x 20, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 5 of 4 lanes, 1 images; 1194816",
+        "1 x 1 of 20 x 20, 6 points, 8 x 1 pieces; 6 points, 8 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 2216256",
+        "1 x 1 of 20 x 20, 6 points, 4 x 1 pieces; 6 points, 4 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 4300736" } },
     { "16, 3 x 112 x 112, 64; k7 x 7 s2 p3 d1 g1", {
         "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes, 1 images; 29638144",
         "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes, 1 images; 58848768",
@@ -127,7 +139,7 @@ static const plan_row table[] = {
     { "linear 128, 784, 512", {
         "samples 1648768",
         "samples 1714432",
-        "samples 1845760" } },
+        "samples 1845760" } }
 };
 
 static const cnn__isa *const isas[] = {
@@ -174,7 +186,7 @@ static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
 {
     cnn__chosen chosen[CNN__CHOSEN];
     cnn__simd_context context;
-    cnn_conv2d_shape s, few;
+    cnn_conv2d_shape s, bundle, few;
     cnn__cut cut;
     cnn__conv_plan p, b;
     memset(&context, 0, sizeof context);
@@ -191,14 +203,15 @@ static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
         return;
     }
     s = conv_of(text);
-    cut = cnn__cut_of(&context, &s);
-    p = cnn__plan_cut(&cut, &s, isa);
-    b = cnn__plan_conv(&s, isa, 1);
+    bundle = cnn__bundle_of(&s, isa);
+    cut = cnn__cut_of(&context, &bundle);
+    p = cnn__plan_cut(&cut, &bundle, isa);
+    b = cnn__plan_conv(&bundle, isa, 1);
     snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes, %d images; %lu",
              cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points,
-             p.own_u_size ? " own" : "", p.blocks, p.shares,
+             p.own_u_size ? " own" : "", p.blocks * (s.groups / bundle.groups), p.shares,
              b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, &few) ? " few" : "",
-             b.pieces, b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.images,
+             b.pieces * (s.groups / bundle.groups), b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.images,
              (unsigned long)cnn__simd_conv2d_work(&context, &s));
 }
 

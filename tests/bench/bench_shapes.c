@@ -130,10 +130,10 @@ static double bandwidth(int threads)
 static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
 {
     const cnn__isa *isa = cnn__choose_isa(NULL, 0);
-    cnn_conv2d_shape s = op->shapes.conv, few;
+    cnn_conv2d_shape s = op->shapes.conv, bundle, few;
     cnn__cut cut;
     cnn__conv_plan p, back;
-    int lanes;
+    int lanes, bundles;
     if (!l->kind->multiply_adds) return;
     if (l->kind->work != cnn__layer_conv2d_work) {
         printf("    %-10s %4d -> %-4d                 %s in the lanes\n", "linear", op->shapes.linear.in_features,
@@ -141,9 +141,11 @@ static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
         return;
     }
     s.batch = s.pool.batch = batch;
-    cut = cnn__choose_cut(&s, isa);
-    p = cnn__plan_cut(&cut, &s, isa);
-    back = cnn__plan_conv(&s, isa, 1);
+    bundle = cnn__bundle_of(&s, isa);
+    bundles = s.groups / bundle.groups;
+    cut = cnn__choose_cut(&bundle, isa);
+    p = cnn__plan_cut(&cut, &bundle, isa);
+    back = cnn__plan_conv(&bundle, isa, 1);
     lanes = cut.part.batch < isa->lanes * p.blocks ? cut.part.batch : isa->lanes * p.blocks;
     printf("    %-10s %4d -> %-4d of %3d x %-3d %2d x %-2d ", "conv2d", s.in_channels, s.out_channels, s.out_height, s.out_width,
            s.kernel_height, s.kernel_width);
@@ -151,7 +153,7 @@ static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
     else printf("images");
     printf(" in %d of %d lanes; %s; forward %d pieces, backward %d; dx %s\n", lanes, isa->lanes * p.blocks,
            p.forward.points == 6 ? "Winograd, 6 x 6 points" : p.forward.points ? "Winograd, 8 x 8 points" : "direct",
-           p.blocks * p.shares, back.pieces * back.shares,
+           bundles * p.blocks * p.shares, bundles * back.pieces * back.shares,
            cnn__few_back(&s, isa, &few) ? "as a forward pass in parts" : back.phases ? "in phases" : back.backward.points ? "by Winograd" : "direct");
 }
 
