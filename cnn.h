@@ -2144,10 +2144,11 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned ch
 
 static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
 {
+    float share = dy / (float)w.count;
     int row, column;
     for (row = w.top; row < w.bottom; row++)
         for (column = w.left; column < w.right; column++)
-            dx[(ptrdiff_t)row * s->in_width + column] += dy / (float)w.count;
+            dx[(ptrdiff_t)row * s->in_width + column] += share;
 }
 
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
@@ -5243,9 +5244,25 @@ static const float *cnn__transform_kernels(void *context, const cnn__conv *conv,
 }
 
 typedef struct cnn__pool_job {
+    const cnn__isa *isa;
     const cnn_pool2d_shape *s;
     float *out; unsigned char *index; const float *dy, *x; /* y, index, NULL and x; or dx, NULL, dy and x */
 } cnn__pool_job;
+
+/* Means of a sample. A window as wide as its map is one run of values, as in global pooling: that is added up in vectors. */
+static void cnn__average_sample(const cnn__isa *isa, const cnn_pool2d_shape *s, float *y, const float *x)
+{
+    int c, j, i;
+    for (c = 0; c < s->channels; c++, x += (ptrdiff_t)s->in_height * s->in_width)
+        for (j = 0; j < s->out_height; j++)
+            for (i = 0; i < s->out_width; i++) {
+                cnn__window w = cnn__pool2d_window(s, j, i);
+                if (w.right - w.left < s->in_width) *y++ = (float)cnn__pool2d_at(s, x, j, i);
+                else
+                    *y++ = isa->total(x + (ptrdiff_t)w.top * s->in_width, 0, (ptrdiff_t)(w.bottom - w.top) * s->in_width)
+                         / (float)w.count;
+            }
+}
 
 static void cnn__pool_sample(void *arguments, int n, int thread)
 {
@@ -5256,6 +5273,7 @@ static void cnn__pool_sample(void *arguments, int n, int thread)
     one.batch = 1;
     out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
     if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else if (one.average) cnn__average_sample(job->isa, &one, job->out + out, job->x + in);
     else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
 }
 
@@ -5326,7 +5344,7 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     if (job.laid) cnn__parallel(threads, bundles * p->blocks * bundle.in_channels, cnn__lay_piece, &job);
     cnn__parallel(threads, bundles * p->blocks * p->shares, cnn__conv_forward_piece, &job);
     if (cut.pool_later) {
-        cnn__pool_job pool = { &s->pool, y, index, NULL, job.out };
+        cnn__pool_job pool = { job.isa, &s->pool, y, index, NULL, job.out };
         cnn__parallel(threads, s->batch, cnn__pool_sample, &pool);
     }
 }
@@ -5771,14 +5789,14 @@ static void cnn__simd_gather(void *context, const cnn_counters *k, const cnn_gat
 
 static void cnn__simd_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y, const float *x)
 {
-    cnn__pool_job job = { s, y, NULL, NULL, x };
+    cnn__pool_job job = { cnn__isa_of(context), s, y, NULL, NULL, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
 static void cnn__simd_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx, const float *dy,
                                       const float *x)
 {
-    cnn__pool_job job = { s, dx, NULL, dy, x };
+    cnn__pool_job job = { cnn__isa_of(context), s, dx, NULL, dy, x };
     cnn__parallel(cnn__threads_of(context), s->batch, cnn__pool_sample, &job);
 }
 
