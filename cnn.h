@@ -3038,7 +3038,8 @@ static cnn_backend cnn__direct(void)
             Winograd   Kernels of 3 x 3 and 5 x 5 take fewer multiplications, forward and on the way
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
-                       of the weights, and the linear layer's dx, leave these zeros out.
+                       of the weights, and the linear layer's dx, leave these zeros out. Where no
+                       ReLU and no pool follows, e.g. before BatchNorm, they are plain products.
             Threads    Work is cut into pieces that do not depend on the number of threads, so the
                        results do not either. With few blocks a piece is a share of the output
                        channels, and what all shares read, X or V, is laid out once.
@@ -4182,7 +4183,7 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
        D  (k, height, width)           df before pooling, with zeros around it and, with a stride, between its values
        V  (point, c, tile)             Winograd's transformed input
        M  (point, k, tile)             Winograd's products
-   dweight is the sum of the windows of x, each times its df. Most df are zero, in each image at other pixels, so it
+   dweight is the sum of the windows of x, each times its df. Many df may be zero, in each image at other pixels, so it
    is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
    kernel row are contiguous, and fill vectors.                                                                     */
 typedef struct cnn__conv_arrays {
@@ -4217,6 +4218,7 @@ typedef struct cnn__conv_plan {
     ptrdiff_t share_size;                   /* forward: values of a share of an image of y */
     int padded_height, padded_width;        /* of a whole image, where it is cut into parts */
     cnn__weight_window window;
+    int dense;                              /* dweight is a product: few df are 0, and there are rows for it */
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
     ptrdiff_t laid_size;                    /* forward, where pieces share them: of X, or with Winograd V, of a block */
@@ -4344,6 +4346,7 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     w->right = dilated ? row : (ptrdiff_t)depth;
     w->down = dilated ? conv->kernel_width * row : row;
     w->size = w->calls * w->rows * row;
+    p->dense = s->activation != CNN_RELU && !s->pool.kernel_height && p->forward.out_channels >= w->isa->rows;
     p->images = cnn__smaller(p->lanes, (int)cnn__larger(1, CNN__X_FLOATS / image));
     p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
     if (p->fold || p->phases)
@@ -4391,7 +4394,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
         if (cnn__few_back(s, isa, &few)) cnn__plan_few(&p, s);
         cnn__plan_dweight(&p, s, isa);
     }
-    p.offsets_size = cnn__align(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)) * CNN__OFFSET_FLOATS);
+    p.offsets_size = cnn__larger(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)), p.dense ? p.map : 0);
+    p.offsets_size = cnn__align(p.offsets_size * CNN__OFFSET_FLOATS);
     p.per_thread = p.x_size + p.d_size + p.z_size + p.pooled_size + p.v_size + p.m_size + p.offsets_size
                  + 2 * p.list_size + p.corners_size;
     return p;
@@ -5042,8 +5046,37 @@ static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, 
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
+/* sums(k, tap) += sum over the pixels of an image of df(k) x(tap), for output channels of one group: a product. A row of A
+   is a df map, a row of B what a kernel row sees of a pixel's window. */
+static void cnn__dense_dweight(const cnn__conv_plan *p, const cnn__conv_arrays *a, float *sums, const float *df,
+                               const float *x, int k, int end)
+{
+    const cnn__weight_window *w = &p->window;
+    cnn__product product;
+    ptrdiff_t i;
+    int call, row, v;
+    for (i = 0; i < p->map; i++) a->offsets[i] = a->corners[i];
+    product.b_offsets = a->offsets;
+    product.depth = (int)p->map;
+    product.b_stride = w->isa->lanes;
+    product.c_stride = w->size;
+    product.accumulate = 1;
+    product.relu = 0;
+    for (; k < end; k += w->isa->rows) {
+        cnn__take_rows(&product, w->isa, df, p->map, NULL, k, end);
+        for (call = 0; call < w->calls; call++)
+            for (row = 0; row < w->rows; row++)
+                for (v = 0; v < w->vectors; v += product.vectors) {
+                    product.vectors = cnn__share(w->vectors - v, w->isa->vectors);
+                    product.b = x + call * w->call_stride + row * w->row_stride + v * product.b_stride;
+                    product.c = sums + k * w->size + call * w->down + (row * w->vectors + v) * product.b_stride;
+                    w->isa->multiply(&product);
+                }
+    }
+}
+
 /* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block, and the output channels of a
-   share; only df that are not 0 are listed. */
+   share. If many df are 0, only the others are listed. */
 static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, int share, float *sums,
                               const float *df, int first, int images)
 {
@@ -5054,13 +5087,22 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     const cnn__isa *isa = job->isa;
     cnn__window_sum sum = { NULL, w->rows, w->vectors, NULL, w->row_stride, a->values, a->windows, 0 };
     ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
-    int n, b, k, call, count, pooled = s->pool.kernel_height > 0;
+    int n, b, k, end, call, count, pooled = s->pool.kernel_height > 0;
     int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
     for (n = 0; n < images; n += count) {
         float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
         count = cnn__smaller(p->images, images - n);
         for (b = 0; b < count; b++)
             cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * job->x_image);
+        for (b = 0; p->dense && b < count; b++)
+            for (k = k_first; k < k_end; k = end) {
+                int group = k / conv->out_channels;
+                end = cnn__smaller(k_end, (group + 1) * conv->out_channels);
+                cnn__dense_dweight(p, a, sums, df + (n + b) * p->image, a->x + b * x_image + group * x_group, k, end);
+                for (; k < end; k++)
+                    dbias[(k - k_first) * p->lanes] += isa->total(df + (n + b) * p->image + k * p->map, 0, p->map);
+            }
+        if (p->dense) continue;
         for (k = k_first; k < k_end; k++, to += w->size, dbias += p->lanes) {
             const float *x = a->x + k / conv->out_channels * x_group;
             sum.count = 0;
@@ -5892,27 +5934,34 @@ static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
     return left < CNN__CHUNK ? (int)left : (int)CNN__CHUNK;
 }
 
+static void cnn__copy_run(float *to, const float *from, ptrdiff_t n)       /* a few values: calling memcpy would take longer */
+{
+    ptrdiff_t i;
+    for (i = 0; i + 8 <= n; i += 8) memcpy(to + i, from + i, 8 * sizeof *to);
+    for (; i < n; i++) to[i] = from[i];
+}
+
 /* The n values of channel c from `first` on, beside each other: where they are, or copied into `own` */
 static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n,
                                float *own)
 {
-    ptrdiff_t run, done, i, place = cnn__channel_place(s, c, first, &run);
+    ptrdiff_t run, done, place = cnn__channel_place(s, c, first, &run);
     if (run >= n) return maps + place;
     for (done = 0; done < n; done += run) {
         place = cnn__channel_place(s, c, first + done, &run);
         if (run > n - done) run = n - done;
-        for (i = 0; i < run; i++) own[done + i] = maps[place + i];
+        cnn__copy_run(own + done, maps + place, run);
     }
     return own;
 }
 
 static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, ptrdiff_t first, int n, const float *own)
 {
-    ptrdiff_t run, done, i;
+    ptrdiff_t run, done;
     for (done = 0; done < n; done += run) {
         ptrdiff_t place = cnn__channel_place(s, c, first + done, &run);
         if (run > n - done) run = n - done;
-        for (i = 0; i < run; i++) maps[place + i] = own[done + i];
+        cnn__copy_run(maps + place, own + done, run);
     }
 }
 

@@ -21,9 +21,9 @@ static const plan_row table[] = {
         "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 372480",
         "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 673536" } },
     { "1, 16 x 5 x 5, 120; k5 x 5 s1 p0 d1 g1", {
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes, 4 images; 1148544",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes, 8 images; 473344",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes, 10 images; 475520" } },
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes dense, 4 images; 1148544",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes dense, 8 images; 473344",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes dense, 10 images; 475520" } },
     { "3, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
         "1 x 1 of 7 x 7, 8 points, 1 x 2 pieces; 8 points, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 805760",
         "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 8 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 576128",
@@ -45,9 +45,9 @@ static const plan_row table[] = {
         "1 x 1 of 14 x 14, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 10641152",
         "1 x 1 of 14 x 14, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 18125312" } },
     { "1, 3 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1", {
-        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 1 images; 930688",
-        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 1 images; 1004416",
-        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 1 images; 1131520" } },
+        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 1 images; 930688",
+        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 1 images; 1004416",
+        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 1 images; 1131520" } },
     { "1, 64 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
         "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 2730944",
         "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 2843264",
@@ -73,17 +73,17 @@ static const plan_row table[] = {
         "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 162176",
         "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 6 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 46208" } },
     { "64, 64 x 14 x 14, 256; k1 x 1 s1 p0 d1 g1", {
-        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes, 1 images; 8115200",
-        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes, 1 images; 14414848",
-        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes, 1 images; 27800832" } },
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes dense, 1 images; 8115200",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes dense, 1 images; 14414848",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes dense, 1 images; 27800832" } },
     { "64, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
-        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points phases, 16 x 1 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 11740032",
-        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 16049024",
-        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 28206208" } },
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points phases, 16 x 1 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 11740032",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 16049024",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 28206208" } },
     { "1, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
-        "7 x 1 of 2 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 7285632",
-        "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 13955968",
-        "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 27296896" } },
+        "7 x 1 of 2 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 7285632",
+        "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 13955968",
+        "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 27296896" } },
     { "64, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
         "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1180160",
         "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1126784",
@@ -93,37 +93,41 @@ static const plan_row table[] = {
         "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 906880",
         "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1132288" } },
     { "16, 64 x 56 x 56, 128; k3 x 3 s2 p1 d1 g8", {
-        "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes, 1 images; 3486592",
-        "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 14181504",
-        "1 x 1 of 28 x 28, 0 points, 8 x 2 pieces; 0 points phases, 8 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 14582912" } },
+        "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes dense, 1 images; 3496832",
+        "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes dense, 1 images; 14181504",
+        "1 x 1 of 28 x 28, 0 points, 8 x 2 pieces; 0 points phases, 8 x 4 pieces, 1 x 3 x 2 of 16 lanes dense, 1 images; 14582912" } },
     { "16, 24 x 40 x 40, 24; k3 x 3 s1 p1 d1 g4 m2 / 2, 0", {
         "1 x 1 of 20 x 20, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 5 of 4 lanes, 1 images; 1194816",
         "1 x 1 of 20 x 20, 6 points, 8 x 1 pieces; 6 points, 8 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 2216256",
         "1 x 1 of 20 x 20, 6 points, 4 x 1 pieces; 6 points, 4 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 4300736" } },
+    { "128, 16 x 16 x 16, 32; k3 x 3 s1 p1 d1 g1 relu", {
+        "1 x 1 of 16 x 16, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes, 1 images; 2035584",
+        "1 x 1 of 16 x 16, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes, 1 images; 3627136",
+        "1 x 1 of 16 x 16, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes, 1 images; 6646400" } },
     { "16, 3 x 112 x 112, 64; k7 x 7 s2 p3 d1 g1", {
-        "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes, 1 images; 29638144",
-        "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes, 1 images; 58848768",
-        "1 x 1 of 56 x 56, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 7 x 2 of 16 lanes, 1 images; 117413376" } },
+        "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes dense, 1 images; 29638144",
+        "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes dense, 1 images; 58848768",
+        "1 x 1 of 56 x 56, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 7 x 2 of 16 lanes dense, 1 images; 117413376" } },
     { "8, 3 x 224 x 224, 64; k11 x 11 s4 p2 d1 g1 m2 / 2, 0", {
         "1 x 1 of 27 x 27, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 11 x 9 of 4 lanes, 1 images; 21683200",
         "1 x 1 of 27 x 27, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 5 of 8 lanes, 1 images; 42835200",
         "4 x 2 of 7 x 14, 0 points, 4 x 1 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 3 of 16 lanes, 1 images; 85343488" } },
     { "32, 32 x 1 x 1024, 64; k1 x 9 s2 p4 d1 g1", {
-        "1 x 1 of 1 x 512, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 1 x 72 of 4 lanes, 1 images; 6999296",
-        "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes, 1 images; 13008128",
-        "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes, 1 images; 25468160" } },
+        "1 x 1 of 1 x 512, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 1 x 72 of 4 lanes dense, 1 images; 6999296",
+        "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes dense, 1 images; 13008128",
+        "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes dense, 1 images; 25468160" } },
     { "5, 4 x 11 x 13, 6; k3 x 3 s1 p2 d2 g2", {
         "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 100928",
         "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 109760",
         "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 125248" } },
     { "17, 4 x 11 x 13, 8; k3 x 3 s1 p1 d1 g1, circular", {
-        "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes, 4 images; 439040",
-        "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 838016",
-        "3 x 1 of 4 x 13, 6 points, 4 x 1 pieces; 6 points fold, 2 x 2 pieces, 1 x 3 x 1 of 16 lanes, 5 images; 1649792" } },
+        "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 440192",
+        "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 839168",
+        "3 x 1 of 4 x 13, 6 points, 4 x 1 pieces; 6 points fold, 2 x 2 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1650944" } },
     { "1, 4 x 11 x 13, 8; k3 x 3 s2 p1 d1 g1, circular", {
-        "2 x 2 of 3 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes, 4 images; 349184",
-        "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes, 5 images; 670336",
-        "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes, 5 images; 1328768" } },
+        "2 x 2 of 3 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 349184",
+        "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 670336",
+        "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1328768" } },
     { "1, 2 x 6 x 6, 2; k3 x 3 s1 p0 d1 g1", {
         "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 6976",
         "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 10304",
@@ -167,6 +171,7 @@ static cnn_conv2d_shape conv_of(const char *text)
     width = s.in_width + 2 * p - s.dilation_width * (s.kernel_width - 1) - 1;
     s.out_height = height / s.stride_height + 1;
     s.out_width = width / s.stride_width + 1;
+    if (strstr(text, "relu")) s.activation = CNN_RELU;
     if (strstr(text, "circular")) s.padding_mode = CNN_CIRCULAR;
     if (k == 11) return s;
     s.pool.batch = s.batch;
@@ -207,11 +212,11 @@ static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
     cut = cnn__cut_of(&context, &bundle);
     p = cnn__plan_cut(&cut, &bundle, isa);
     b = cnn__plan_conv(&bundle, isa, 1);
-    snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes, %d images; %lu",
+    snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes%s, %d images; %lu",
              cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points,
              p.own_u_size ? " own" : "", p.blocks * (s.groups / bundle.groups), p.shares,
              b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, &few) ? " few" : "",
-             b.pieces * (s.groups / bundle.groups), b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.images,
+             b.pieces * (s.groups / bundle.groups), b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.dense ? " dense" : "", b.images,
              (unsigned long)cnn__simd_conv2d_work(&context, &s));
 }
 
