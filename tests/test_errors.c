@@ -200,6 +200,8 @@ static void test_sizes(void)
                "CNN_XAVIER_NORMAL");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 8, .padding_mode = CNN_REFLECT), conv, "reflect", "8 x 8", "9 x 8");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = 9, .padding_mode = CNN_CIRCULAR), conv, "circular", "9 x 9", "9 x 8");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_width = 536870912), conv, "no more than the input could need", "0 x 536870912");
+    IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_height = 536870912), conv, "no more than the input could need", "536870912 x 0");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_height = 9, .padding_width = 1, .padding_mode = CNN_REFLECT), conv, "reflect", "9 x 1");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding_height = 10, .padding_width = 1, .padding_mode = CNN_CIRCULAR), conv, "circular", "10 x 1");
     IMPOSSIBLE(cnn_conv2d(net, .out_channels = 6, .kernel_size = 3, .padding = CNN_SAME, .stride = 2), conv, "CNN_SAME", "stride", "2 x 2");
@@ -338,10 +340,15 @@ static void test_second_backend(void)
 
 static void test_keys(void)
 {
-    cnn_net *net = small_net(), *bare = cnn_new(4, 9, 8);
+    cnn_net *net = small_net(), *bare = cnn_new(4, 9, 8), *long_one = cnn_new(1, 1, 1);
     float values[200] = { 0 };
-    int shape[4];
+    int shape[4], i;
     MISTAKE(net, cnn_get(net, "0.wieght", values, 200), "cnn_get", "\"0.wieght\"", "0.weight, 0.bias, last.weight, last.bias");
+    CHECK(!cnn_get(net, "0.wieght", values, 200) && !strstr(error_of(net), "..."), "all are named: %s", error_of(net));
+    cnn_clear_error(net);
+    for (i = 0; i < 60; i++) cnn_batch_norm2d(long_one, 0);
+    MISTAKE(long_one, cnn_get(long_one, "59.wieght", values, 200), "\"59.wieght\"", "0.weight, 0.bias, 1.weight", ", ...");
+    cnn_free(long_one);
     MISTAKE(net, cnn_set(net, "conv", values, 1), "cnn_set: there is no parameter \"conv\"", "0.weight");
     MISTAKE(net, cnn_shape(net, "conv", shape), "cnn_shape", "\"conv\"", "0.weight");
     MISTAKE(net, cnn_set(net, "0.bias.grad", values, 2), "cnn_set: \"0.bias.grad\" is a gradient", "set \"0.bias\"");

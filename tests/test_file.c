@@ -352,6 +352,7 @@ static void test_safetensors_reference(void)                /* tests of safetens
     FILE_SAYS("\6\0\0\0\0\0\0\0\x09\x0A{}\x0D\x20", "missing");                                            /* leading white space accepted */
     FILE_SAYS("<\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,0],\"data_offsets\":[0, 0]}}", READ);   /* zero-sized tensor */
     FILE_SAYS("<\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,2],\"data_offsets\":[0, 4]}}", "do not hold");    /* invalid info */
+    FILE_SAYS("O\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2],\"data_offsets\":[18446744073709551608,0]}}  " ZERO_16, "do not hold");
     FILE_SAYS("O\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,18446744073709551614],\"data_offsets\":[0,16]}}" ZERO_16, "overflows");
     FILE_SAYS("N\0\0\0\0\0\0\0{\"test\":{\"dtype\":\"I32\",\"shape\":[2,9223372036854775807],\"data_offsets\":[0,16]}}" ZERO_16, "overflows");
 }
@@ -874,6 +875,18 @@ static void test_strides(void)
     archive("p.pth", PLAIN);
     CHECK(weight_is("p.pth", 1, 4, 2, 5, 3, 6), "transposed");
     CHECK(cnn_load(net, in_folder("p.pth")) && cnn_get(net, "fc.bias", y, 6) == 3 && y[0] == 2 && y[1] == 4 && y[2] == 6, "every second value: %g %g %g", y[0], y[1], y[2]);
+    cnn_free(net);
+    net = cnn_new(1, 1, 3);                                 /* the shortest dimension */
+    cnn_flatten(net);
+    cnn_name(net, "fc");
+    cnn_linear(net, .out_features = 2);
+    begin_pickle();
+    p_tensor("fc.weight", "FloatStorage", "0", 6, 0, "23", "12");
+    p_tensor("fc.bias", "FloatStorage", "0", 6, 0, "2", "1");
+    p("u.");
+    archive("p.pth", PLAIN);
+    CHECK(cnn_load(net, in_folder("p.pth")) && cnn_get(net, "fc.weight", y, 6) == 6 && y[0] == 1 && y[1] == 3 && y[2] == 5 && y[3] == 2
+          && y[4] == 4 && y[5] == 6, "transposed, two rows: %s", said(net));
     cnn_free(net);
     begin_pickle();
     p_tensor("fc.weight", "FloatStorage", "1", 3, 2, "32", "00");   /* expanded: one value for all */

@@ -795,6 +795,25 @@ static void test_bytes(void)
     CHECK(!foreign && !held, "%d arrays of the host were read, %lu bytes are left", foreign, (unsigned long)held);
 }
 
+/* A data set that is freed takes its copies along, at the next forward pass. */
+static void test_freed_data(void)
+{
+    static unsigned char pixels[SAMPLES * VALUES];
+    static int labels[SAMPLES];
+    cnn_data *data[2];
+    cnn_net *net = new_net(&tables[table_count - 1]);
+    int i;
+    for (i = 0; i < 2; i++) {
+        data[i] = cnn_data_new(.count = SAMPLES, .channels = CHANNELS, .height = SIDE, .width = SIDE, .classes = CLASSES,
+                               .bytes = pixels, .labels = labels, .constant = 1);
+        cnn_fit(net, data[i], NULL, .epochs = 1, .batch_size = BATCH);
+        CHECK(net->resident_count == 2, "%d copies: of the samples and of the labels of one data set", net->resident_count);
+        cnn_data_free(data[i]);
+    }
+    cnn_free(net);
+    CHECK(!foreign && !held, "%d arrays of the host were read, %lu bytes are left", foreign, (unsigned long)held);
+}
+
 /* What stays as it is goes to the backend once: in the second epoch its memory is what it was after the first. */
 static void test_constant_data(void)
 {
@@ -999,6 +1018,7 @@ int main(void)
     test_entropy_edges();
     test_bytes();
     test_constant_data();
+    test_freed_data();
     test_kept();
     test_own_transforms();
     fclose(nowhere);

@@ -479,6 +479,26 @@ static void test_steps(void)
 
 /* ---- 3. by chance ---- */
 
+/* A value is kept if its random number is p or more. */
+static void test_dropout_bound(void)
+{
+    enum { N = 40, AT = 21 };
+    static float x[N], y[N];
+    cnn_counters c, *counters;
+    void *from, *to;
+    int i;
+    float p;
+    for (i = 0; i < N; i++) x[i] = 1;
+    memset(&c, 0, sizeof c);
+    c.seed = 5;
+    p = cnn__unit(cnn__word(c.seed, 2, 0, AT));
+    from = sent(x, sizeof x); to = sent(NULL, sizeof x); counters = (cnn_counters *)sent(&c, sizeof c);
+    b.dropout_forward(b.context, counters, 2, p, (float *)to, (float *)from, N);
+    fetch(y, to, sizeof x); fetch(NULL, from, 0); fetch(NULL, counters, 0);
+    CHECK(p > 0 && p < 1 && y[AT] > 0, "%s: %g is left out by p = %g", whose, p, p);
+    for (i = 0; i < N; i++) CHECK((y[i] > 0) == (cnn__unit(cnn__word(c.seed, 2, 0, (size_t)i)) >= p), "%s: value %d", whose, i);
+}
+
 static void test_dropout(void)
 {
     enum { N = 100003 };
@@ -1136,6 +1156,7 @@ int main(void)
     on_each(test_batches);
     on_each(test_steps);
     on_each(test_dropout);
+    on_each(test_dropout_bound);
     test_shuffle();
     test_split();
     test_init();

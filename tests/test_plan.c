@@ -104,6 +104,10 @@ static const plan_row table[] = {
         "1 x 1 of 16 x 16, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes, 1 images; 2035584",
         "1 x 1 of 16 x 16, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes, 1 images; 3627136",
         "1 x 1 of 16 x 16, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes, 1 images; 6646400" } },
+    { "128, 16 x 5 x 2, 32; k3 x 3 s1 p1 d1 g1", {
+        "1 x 1 of 5 x 2, 0 points, 32 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes dense, 4 images; 408064",
+        "1 x 1 of 5 x 2, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes dense, 8 images; 495872",
+        "1 x 1 of 5 x 2, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes dense, 9 images; 481280" } },
     { "16, 3 x 112 x 112, 64; k7 x 7 s2 p3 d1 g1", {
         "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes dense, 1 images; 29638144",
         "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes dense, 1 images; 58848768",
