@@ -4422,13 +4422,16 @@ typedef struct cnn__conv_job {
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
 
-/* The job of one bundle: the first bundle's, with all that lies in a bundle moved on. */
-static cnn__conv_job cnn__job_of(const void *arguments, int bundle)
+/* The job of a piece's bundle: the first bundle's, with all that lies in a bundle moved on. *piece becomes the number
+   among the pieces of that bundle. */
+static cnn__conv_job cnn__job_of(const void *arguments, int *piece)
 {
     cnn__conv_job job = *(const cnn__conv_job *)arguments;
     const cnn__conv_plan *p = &job.plan;
+    int bundle = *piece % job.bundles;
     ptrdiff_t x = bundle * (job.x_image / job.bundles), y = bundle * (job.y_image / job.bundles);
     ptrdiff_t channel = (ptrdiff_t)bundle * job.s->out_channels, weight = channel * cnn__taps(&p->forward);
+    *piece /= job.bundles;
     if (!bundle) return job;
     job.x += x; job.weight += weight;
     if (job.u) job.u += bundle * job.u_bundle;
@@ -4881,13 +4884,12 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
    few blocks, is there already, because several pieces read it. */
 static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
 {
-    int bundles = ((const cnn__conv_job *)arguments)->bundles;
-    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int part = piece / bundles, block = part / p->shares, share = part % p->shares, channels = s->out_channels / p->shares;
+    int block = piece / p->shares, share = piece % p->shares, channels = s->out_channels / p->shares;
     int lanes = p->lanes, first = block * lanes, images = cnn__smaller(lanes, s->batch - first), c;
     cnn_pool2d_shape pool = s->pool;
     float *y = pool.kernel_height ? a.pooled : a.z, *index = job->out_index ? a.pooled + p->pooled_size / 2 : NULL;
@@ -4912,13 +4914,12 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
 /* For few blocks, whose pieces share them: map c of a block's X or, with Winograd, V */
 static void cnn__lay_piece(void *arguments, int piece, int thread)
 {
-    int bundles = ((const cnn__conv_job *)arguments)->bundles;
-    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int map = piece / bundles, block = map / s->in_channels, c = map % s->in_channels, first = block * p->lanes;
+    int block = piece / s->in_channels, c = piece % s->in_channels, first = block * p->lanes;
     int images = cnn__smaller(p->lanes, s->batch - first);
     int all = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), at_once, tile, tiles;
     float *laid = job->laid + block * p->laid_size, *to = a.x;
@@ -5127,13 +5128,12 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
    sums of all runs of blocks, in order. */
 static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
-    int bundles = ((const cnn__conv_job *)arguments)->bundles;
-    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
     const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
-    int all = job->s->out_channels, part = piece / bundles, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
-    int begin = (int)((int64_t)all * part / pieces), end = (int)((int64_t)all * (part + 1) / pieces);
+    int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
+    int begin = (int)((int64_t)all * piece / pieces), end = (int)((int64_t)all * (piece + 1) / pieces);
     float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size + (ptrdiff_t)begin * p->lanes;
     float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
     (void)thread;
@@ -5153,13 +5153,12 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
    threads. The blocks have sums of dweight and dbias of their own, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
-    int bundles = ((const cnn__conv_job *)arguments)->bundles;
-    const cnn__conv_job of_bundle = cnn__job_of(arguments, piece % bundles), *job = &of_bundle;
+    const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
-    int part = piece / bundles, share = part % p->shares, run = part / p->shares, lanes = p->lanes, block;
+    int share = piece % p->shares, run = piece / p->shares, lanes = p->lanes, block;
     int begin = (int)((long)run * p->blocks / p->pieces), end = (int)((long)(run + 1) * p->blocks / p->pieces);
     int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
