@@ -83,6 +83,7 @@ static int read_sample(void *user, int sample, unsigned char *to)
     __atomic_fetch_add(&r->asked[sample], 1, __ATOMIC_SEQ_CST);
     if (r->slow) nanosleep(&a_moment, NULL);
     while (sample >= __atomic_load_n(&r->held, __ATOMIC_SEQ_CST)) nanosleep(&a_moment, NULL);
+    if (__atomic_load_n(&r->gone, __ATOMIC_SEQ_CST)) abort();              /* nor be asked still */
     if (sample == __atomic_load_n(&r->broken, __ATOMIC_SEQ_CST)) return 0;
     memcpy(to, bytes + sample * VALUES, VALUES);
     return 1;
