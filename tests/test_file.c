@@ -490,15 +490,16 @@ static void typed(const char *dtype, const void *values, size_t size, float back
     static bytes b;
     char header[300];
     cnn_net *net = small();
-    snprintf(header, sizeof header, "{\"fc.weight\":{\"dtype\":\"%s\",\"shape\":[3,2],\"data_offsets\":[0,%d]},\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[%d,%d]}}",
-             dtype, (int)(6 * size), (int)(6 * size), (int)(6 * size) + 12);
+    snprintf(header, sizeof header, "{\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},\"fc.weight\":{\"dtype\":\"%s\",\"shape\":[3,2],\"data_offsets\":[12,%d]}}",
+             dtype, (int)(6 * size) + 12);
     b.count = 0;
     add_number(&b, strlen(header), 8);
     add_text(&b, header);
-    add(&b, values, 6 * size);
     add(&b, zeros, 12);
+    add(&b, values, 6 * size);
     write_bytes("d.safetensors", b.at, b.count);
     CHECK(cnn_load(net, in_folder("d.safetensors")) && cnn_get(net, "fc.weight", back, 6) == 6, "%s: %s", dtype, said(net));
+    CHECK(cnn_load_memory(net, at_the_edge(b.at, b.count, 0), b.count), "%s: %s", dtype, said(net));
     cnn_free(net);
 }
 
