@@ -4322,13 +4322,6 @@ static void cnn__plan_dx(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     cnn__plan_winograd(p, conv, s->groups);
 }
 
-/* For few images, whose dx is a forward pass: no more than df, for dweight */
-static void cnn__plan_few(cnn__conv_plan *p, const cnn_conv2d_shape *s)
-{
-    p->d_size = p->z_size = p->u_size = p->v_size = p->m_size = 0;
-    p->pooled_size = cnn__align(p->image * cnn__smaller(p->lanes, s->batch));
-}
-
 static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, const cnn__isa *isa)
 {
     const cnn__conv *conv = &p->forward;
@@ -4390,8 +4383,8 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     p.image = s->out_channels * p.map;
     if (!backward) cnn__plan_forward(&p, s);
     else {
-        cnn__plan_dx(&p, s);
-        if (cnn__few_back(s, isa, &few)) cnn__plan_few(&p, s);
+        if (!cnn__few_back(s, isa, &few)) cnn__plan_dx(&p, s);
+        else p.pooled_size = cnn__align(p.image * cnn__smaller(p.lanes, s->batch));        /* df, for dweight */
         cnn__plan_dweight(&p, s, isa);
     }
     p.offsets_size = cnn__larger(cnn__larger(cnn__taps(&conv), cnn__taps(&p.backward)), p.dense ? p.map : 0);
