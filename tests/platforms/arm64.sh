@@ -19,5 +19,5 @@ for test in test_fixtures test_backends test_threads test_pool; do
         exit 1
     fi
 done
-export CNN_TEST_SHORT=1 QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
+export CNN_TEST_SHORT=1 CNN_TEST_NO_FORK=1 QEMU_LD_PREFIX="${QEMU_LD_PREFIX:-/usr/aarch64-linux-gnu}"
 tests/run --under "$qemu" build/arm64/test_fixtures build/arm64/test_backends build/arm64/test_threads build/arm64/test_pool
