@@ -727,6 +727,9 @@ static void test_idx(void)
     char path[700];
     cnn_data *data;
     WRONG_DATA(cnn_load_mnist(folder, "train"), folder, IMAGES, "cannot be opened");
+    WRONG_IMAGES(7, "\0\0\10\3\0\0\0", "has only 7 bytes", "broken download");
+    WRONG_IMAGES(15, "\0\0\10\3\0\0\0\5\0\0\0\4\0\0\0", "has only 15 bytes", "broken download");
+    remove(in_folder(IMAGES));
     write_file(IMAGES ".gz", "\37\213\10", 3, 76);
     WRONG_DATA(cnn_load_mnist(folder, "train"), IMAGES ".gz", "is packed", "gzip -dk", IMAGES ".gz");
     remove(in_folder(IMAGES ".gz"));

@@ -579,9 +579,11 @@ static void test_not_kept(void)
 
 static void test_memory(void)
 {
+    cnn_data *whole;
     int i, good = 0;
     make("set"); make("set/a"); make("set/b");
     put_colour("set/a/1.png", 1, 2, 3); put_colour("set/b/1.png", 4, 5, 6); put_colour("set/b/2.png", 7, 8, 9);
+    whole = cnn__load_images(in_folder("set"), (cnn_image_options){ .height = 2, .width = 2 }, 1);
     for (i = 0; i < 200 && !good; i++) {
         cnn_data *data;
         memory_left = i;
@@ -590,9 +592,11 @@ static void test_memory(void)
         good = !data->error;
         CHECK(good ? data->count == 3 : strstr(data->error, "out of memory") && !data->count && !data->skipped, "allocation %d: %s", i,
               data->error ? data->error : "a file is missing");
+        CHECK(!good || !memcmp(data->bytes, whole->bytes, 3 * 12), "allocation %d: a picture is not whole", i);
         cnn_data_free(data);
     }
     CHECK(good && i > 12, "after %d allocations", i);
+    cnn_data_free(whole);
     clear("set");
 }
 

@@ -1278,6 +1278,8 @@ static void test_gradcheck(void)
           r.checked, r.failed, r.kinks, r.worst);
     r = check_of(CONV, 5, NULL);
     CHECK(r.checked == 8 * 5 + 2 + 3, "%d checked", r.checked);        /* 6 inputs, 2 weights; biases of 2 and 3 */
+    r = check_of(CONV, 1, NULL);
+    CHECK(r.checked == 6 + 4, "%d checked, one of each", r.checked);
     r = check_of(CONV, 0, NULL);
     CHECK(r.checked == 7 * 10 + 9 + 2 + 3, "%d checked; 10 is the default", r.checked);
     for (i = 0; i < OPERATIONS; i++) {
