@@ -9,7 +9,12 @@
 #include <stdlib.h>
 #ifdef STBI_INCLUDE_STB_IMAGE_H
 static int memory_left = -1;                               /* allocations of cnn.h that succeed; -1: all */
-static void *some_memory(size_t bytes) { return memory_left < 0 || __atomic_fetch_sub(&memory_left, 1, __ATOMIC_SEQ_CST) > 0 ? malloc(bytes) : NULL; }
+static int memory_fails = -1;                              /* this one fails, and those after it do not */
+static void *some_memory(size_t bytes)
+{
+    if (memory_fails >= 0 && __atomic_fetch_sub(&memory_fails, 1, __ATOMIC_SEQ_CST) == 0) return NULL;
+    return memory_left < 0 || __atomic_fetch_sub(&memory_left, 1, __ATOMIC_SEQ_CST) > 0 ? malloc(bytes) : NULL;
+}
 #define CNN_MALLOC(bytes) some_memory(bytes)
 #define CNN_FREE(pointer) free(pointer)
 static int errors_said;
@@ -596,6 +601,16 @@ static void test_memory(void)
         cnn_data_free(data);
     }
     CHECK(good && i > 12, "after %d allocations", i);
+    for (i = 0; i < 200; i++) {                            /* what is there is whole, and what is not is said */
+        cnn_data *data;
+        memory_fails = i;
+        data = cnn__load_images(in_folder("set"), (cnn_image_options){ .height = 2, .width = 2, .skip_broken = 1 }, 1);
+        memory_fails = -1;
+        CHECK(data->error ? strstr(data->error, "out of memory") && !data->count
+                          : data->count == 3 && !data->skipped && !memcmp(data->bytes, whole->bytes, 3 * 12),
+              "allocation %d: %s", i, data->error ? data->error : "a picture is not whole");
+        cnn_data_free(data);
+    }
     cnn_data_free(whole);
     clear("set");
 }
