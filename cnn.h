@@ -4356,7 +4356,8 @@ static cnn_conv2d_shape cnn__bundle_of(const cnn_conv2d_shape *s, const cnn__isa
     cnn_conv2d_shape bundle = *s;
     double group = (double)(s->in_channels / s->groups) * (s->in_height + s->pad_top + s->pad_bottom)
                  * (s->in_width + s->pad_left + s->pad_right) * cnn__smaller(s->batch, isa->lanes);
-    while (bundle.groups > 1 && (s->groups % bundle.groups || group * bundle.groups > CNN__BUNDLE_FLOATS)) bundle.groups--;
+    int most = (int)fmax(1, fmin(s->groups, (double)CNN__BUNDLE_FLOATS / group));
+    for (bundle.groups = most; s->groups % bundle.groups; bundle.groups--) { }
     bundle.in_channels = s->in_channels / s->groups * bundle.groups;
     bundle.out_channels = s->out_channels / s->groups * bundle.groups;
     bundle.pool.channels = bundle.out_channels;
@@ -4410,7 +4411,7 @@ typedef struct cnn__conv_job {
     const float *x, *weight, *u;                           /* backward: weight is mirrored; u: its transforms */
     float *scratch;
     const struct cnn__cut *cut;                            /* forward in parts; else NULL */
-    const cnn_conv2d_shape *whole;                         /* forward: the bundle before it is cut; backward: all groups */
+    const cnn_conv2d_shape *whole;                         /* forward: the bundle, not cut; backward: all groups */
     float *laid;                                           /* forward with few blocks: X or V of each */
     float *df, *df_pooled;                                 /* backward for few images: df before and after pooling */
 } cnn__conv_job;
@@ -4792,7 +4793,7 @@ static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape 
         p.padded_size = cnn__align((ptrdiff_t)images * p.padded_height * p.padded_width + p.lanes);
         p.per_thread += p.padded_size;
     }
-    if (p.blocks == 1 && p.shares > 1 && p.u_size > CNN__KEPT_FLOATS) {    /* not kept, and of a share one piece reads it */
+    if (p.blocks == 1 && p.shares > 1 && p.u_size > CNN__KEPT_FLOATS) {    /* not kept; of a share one piece reads it */
         p.own_u_size = cnn__align(cnn__u_size(conv, p.lanes));
         p.per_thread += p.own_u_size;
         p.u_size = 0;
@@ -5040,8 +5041,8 @@ static void cnn__conv_offsets(const cnn_conv2d_shape *s, const cnn__conv *conv, 
         for (i = 0; i < p->kernel_width; i++) *taps++ = (int32_t)(j * down + i * right);
 }
 
-/* sums(k, tap) += sum over the pixels of an image of df(k) x(tap), for output channels of one group: a product. A row of A
-   is a df map, a row of B what a kernel row sees of a pixel's window. */
+/* sums(k, tap) += sum over the pixels of an image of df(k) x(tap), for output channels of one group: a product. A row
+   of A is a df map, a row of B what a kernel row sees of a pixel's window. */
 static void cnn__dense_dweight(const cnn__conv_plan *p, const cnn__conv_arrays *a, float *sums, const float *df,
                                const float *x, int k, int end)
 {
@@ -5171,7 +5172,8 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
             cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes,
                           NULL, 0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
-        isa->from_lanes(job->dx + first * job->x_image, job->x_image, images, p->fold || p->phases ? a.x : a.z, lanes, in);
+        isa->from_lanes(job->dx + first * job->x_image, job->x_image, images, p->fold || p->phases ? a.x : a.z, lanes,
+                        in);
     }
 }
 
@@ -5189,14 +5191,15 @@ static void cnn__mirror_piece(void *arguments, int piece, int thread)      /* MI
     const cnn__mirror_job *job = (const cnn__mirror_job *)arguments;
     const cnn__conv *conv = job->conv;
     int width = conv->kernel_width, size = conv->kernel_height * width, k, c, y, x;
-    int runs = cnn__divide_up(conv->in_channels, CNN__MIRRORED), group = piece / runs, begin = piece % runs * CNN__MIRRORED;
-    int end = cnn__smaller(begin + CNN__MIRRORED, conv->in_channels);
+    int runs = cnn__divide_up(conv->in_channels, CNN__MIRRORED), group = piece / runs;
+    int begin = piece % runs * CNN__MIRRORED, end = cnn__smaller(begin + CNN__MIRRORED, conv->in_channels);
     int last_y = job->last_y, down = job->down, last_x = job->last_x, right = job->right;
     float *bundle = job->to + group / conv->groups * job->bundle
                   + (ptrdiff_t)(group % conv->groups) * conv->in_channels * conv->out_channels * job->taps;
     (void)thread;
     for (k = 0; k < conv->out_channels; k++) {
-        const float *kernel = job->weight + ((ptrdiff_t)group * conv->out_channels + k) * cnn__taps(conv) + begin * size;
+        const float *kernel = job->weight + begin * size
+                            + ((ptrdiff_t)group * conv->out_channels + k) * cnn__taps(conv);
         for (c = begin; c < end; c++, kernel += size) {
             float *to = bundle + ((ptrdiff_t)c * conv->out_channels + k) * job->taps;
             for (y = last_y; y >= 0; y -= down)
@@ -5213,9 +5216,8 @@ static float *cnn__mirror(void *context, const cnn__conv *conv, int bundles, flo
     int columns = b < conv->kernel_width ? (conv->kernel_width - 1 - b) / right + 1 : 0;
     cnn__mirror_job job = { conv, to, weight, a + (rows - 1) * down, down, b + (columns - 1) * right, right,
                             (ptrdiff_t)rows * columns, conv->groups * conv->out_channels * cnn__taps(conv) };
-    if (job.taps)
-        cnn__parallel(cnn__threads_of(context), bundles * conv->groups * cnn__divide_up(conv->in_channels, CNN__MIRRORED),
-                      cnn__mirror_piece, &job);
+    int runs = cnn__divide_up(conv->in_channels, CNN__MIRRORED);
+    if (job.taps) cnn__parallel(cnn__threads_of(context), bundles * conv->groups * runs, cnn__mirror_piece, &job);
     return to + (ptrdiff_t)conv->groups * conv->in_channels * conv->out_channels * job.taps;
 }
 
@@ -5283,7 +5285,7 @@ typedef struct cnn__pool_job {
     float *out; unsigned char *index; const float *dy, *x; /* y, index, NULL and x; or dx, NULL, dy and x */
 } cnn__pool_job;
 
-/* Means of a sample. A window as wide as its map is one run of values, as in global pooling: that is added up in vectors. */
+/* Means of a sample. A window as wide as its map is one run of values, as in global pooling: vectors add it up. */
 static void cnn__average_sample(const cnn__isa *isa, const cnn_pool2d_shape *s, float *y, const float *x)
 {
     int c, j, i;
@@ -5291,10 +5293,9 @@ static void cnn__average_sample(const cnn__isa *isa, const cnn_pool2d_shape *s, 
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
+                ptrdiff_t first = (ptrdiff_t)w.top * s->in_width, end = (ptrdiff_t)w.bottom * s->in_width;
                 if (w.right - w.left < s->in_width) *y++ = (float)cnn__pool2d_at(s, x, j, i);
-                else
-                    *y++ = isa->total(x + (ptrdiff_t)w.top * s->in_width, 0, (ptrdiff_t)(w.bottom - w.top) * s->in_width)
-                         / (float)w.count;
+                else *y++ = isa->total(x + first, 0, end - first) / (float)w.count;
             }
 }
 
@@ -5926,7 +5927,7 @@ static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
     return left < CNN__CHUNK ? (int)left : (int)CNN__CHUNK;
 }
 
-static void cnn__copy_run(float *to, const float *from, ptrdiff_t n)       /* a few values: calling memcpy would take longer */
+static void cnn__copy_run(float *to, const float *from, ptrdiff_t n)       /* a few: calling memcpy would take longer */
 {
     ptrdiff_t i;
     for (i = 0; i + 8 <= n; i += 8) memcpy(to + i, from + i, 8 * sizeof *to);

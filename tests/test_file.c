@@ -341,6 +341,19 @@ static void test_safetensors_reference(void)                /* tests of safetens
         strcat(header, "}");
         CHECK(header_says(header, 16, "begins at 0, but the one before it ends at 16"), "json attack");
     }
+    CHECK(header_says("{\"fc.weight\":{\"dtype\":\"F32\",\"shape\":[3,2],\"data_offsets\":[0,24]},"
+                      "\"fc.bias\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[24,36]}}", 24, "do not fill the 24 bytes"), "the last tensor is missing");
+    {                                                       /* 101 brackets in each other are read over, and no more */
+        int deep;
+        for (deep = 100; deep <= 102; deep++) {
+            char header[400] = "{\"test\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[0,4],\"more\":";
+            size_t at = strlen(header);
+            memset(header + at, '[', (size_t)deep);
+            memset(header + at + deep, ']', (size_t)deep);
+            strcpy(header + at + 2 * deep, "}}");
+            CHECK(header_says(header, 4, deep > 101 ? "at most 100 nested brackets" : READ), "%d brackets", deep);
+        }
+    }
     FILE_SAYS("<\0\0\0\0\0\0\0" TEST_22 ZERO_16 "extra_bogus_data_for_polyglot_file", "do not fill the 50 bytes");
     FILE_SAYS("<\0\0\0\0\0\0\0" TEST_22 "\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "do not fill the 14 bytes");       /* metadata incomplete buffer */
     FILE_SAYS("<\0\0\0\0\377\377\377" TEST_22 ZERO_16, "100 million");                                     /* header too large */
