@@ -54,7 +54,7 @@ test_scripts := $(addprefix tests/,cuda/cuda.sh platforms/compile.sh programs/wa
     programs/pages.sh programs/torch_roundtrip.sh programs/download.sh)
 
 cuda_targets := cuda-on-cpu cuda-plan cuda-sanitize cuda-bugs cuda-compile test-cuda bench-cuda ladder-cuda
-.PHONY: $(cuda_targets) FORCE all examples test check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows microcontroller web test-web walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
+.PHONY: $(cuda_targets) FORCE all examples test test-programs check sanitize sanitize-threads valgrind bench bench-threads bench-file bench-infer bench-torch bench-build ladder mutants arm64 windows microcontroller web test-web walkthrough install uninstall clean help mnist fashion-mnist cifar-10 $(if $(stb),,$(stb_programs))
 
 all: $(examples)  ## build every example (the default)
 	@$(if $(stb),:,echo '$(stb_missing)')
@@ -172,8 +172,11 @@ bench-cuda: $(if $(NVCC),build/cuda/bench_cuda)  ## training on a GPU beside PyT
 	@nvidia-smi --query-gpu=name,driver_version --format=csv,noheader; date
 	@$(PYTHON) tests/bench/bench_cuda_torch.py $(BENCH)
 
-test: $(test_programs) $(examples) $(shim_programs)  ## run the tests; the last line is the sum
+test:  ## run the tests, built two at a time without -j; the last line is the sum
+	@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j2) test-programs
 	@CC='$(CC)' tests/run $(test_programs) $(test_scripts)
+
+test-programs: $(test_programs) $(examples) $(shim_programs)
 
 check: test
 
