@@ -4451,7 +4451,7 @@ static int cnn__sums_pieces(const cnn__conv_plan *p, int out_channels)
 /* Backward, the output channels of a share begin here. */
 static int cnn__share_begin(const cnn__conv_plan *p, const cnn_conv2d_shape *s, int share)
 {
-    return (int)((int64_t)s->out_channels * share / p->shares);
+    return cnn__begin_of(share, p->shares, s->out_channels);
 }
 
 static cnn__conv_arrays cnn__arrays_of(const cnn__conv_job *job, int thread)
@@ -4516,11 +4516,13 @@ static void cnn__pad_channels(const cnn_conv2d_shape *s, const cnn__conv *conv, 
     ptrdiff_t pixels = (ptrdiff_t)s->in_height * s->in_width, row_stride = (ptrdiff_t)conv->width * depth;
     for (group = 0; group < conv->groups; group++, x += depth * pixels, to += conv->height * row_stride) {
         float *inside = to + s->pad_top * row_stride + (ptrdiff_t)s->pad_left * depth;
-        for (j = 0; depth == 1 && j < s->in_height; j++)
-            cnn__copy_floats(inside + j * row_stride, x + (ptrdiff_t)j * s->in_width, s->in_width);
-        for (c = (depth - 1) / isa->lanes * isa->lanes; depth > 1 && c >= 0; c -= isa->lanes)
-            isa->to_lanes(inside + c, row_stride, depth, x + c * pixels, pixels, cnn__smaller(isa->lanes, depth - c),
-                          s->in_height, s->in_width);
+        if (depth == 1)
+            for (j = 0; j < s->in_height; j++)
+                cnn__copy_floats(inside + j * row_stride, x + (ptrdiff_t)j * s->in_width, s->in_width);
+        else
+            for (c = (depth - 1) / isa->lanes * isa->lanes; c >= 0; c -= isa->lanes)
+                isa->to_lanes(inside + c, row_stride, depth, x + c * pixels, pixels,
+                              cnn__smaller(isa->lanes, depth - c), s->in_height, s->in_width);
         cnn__fill_borders(s, conv, to, depth);
     }
 }
@@ -5048,9 +5050,7 @@ static void cnn__dense_dweight(const cnn__conv_plan *p, const cnn__conv_arrays *
 {
     const cnn__weight_window *w = &p->window;
     cnn__product product;
-    ptrdiff_t i;
     int call, row, v;
-    for (i = 0; i < p->map; i++) a->offsets[i] = a->corners[i];
     product.b_offsets = a->offsets;
     product.depth = (int)p->map;
     product.b_stride = w->isa->lanes;
@@ -5084,6 +5084,7 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     ptrdiff_t x_group = cnn__in_group(conv), x_image = s->groups * x_group, i;
     int n, b, k, end, call, count, pooled = s->pool.kernel_height > 0;
     int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
+    for (i = 0; p->dense && i < p->map; i++) a->offsets[i] = a->corners[i];
     for (n = 0; n < images; n += count) {
         float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
         count = cnn__smaller(p->images, images - n);
@@ -5127,7 +5128,7 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
     int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
-    int begin = (int)((int64_t)all * piece / pieces), end = (int)((int64_t)all * (piece + 1) / pieces);
+    int begin = cnn__begin_of(piece, pieces, all), end = cnn__begin_of(piece + 1, pieces, all);
     float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size + (ptrdiff_t)begin * p->lanes;
     float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
     (void)thread;
@@ -5153,7 +5154,7 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     const cnn__isa *isa = job->isa;
     cnn__conv_arrays a = cnn__arrays_of(job, thread);
     int share = piece % p->shares, run = piece / p->shares, lanes = p->lanes, block;
-    int begin = (int)((long)run * p->blocks / p->pieces), end = (int)((long)(run + 1) * p->blocks / p->pieces);
+    int begin = cnn__begin_of(run, p->pieces, p->blocks), end = cnn__begin_of(run + 1, p->pieces, p->blocks);
     int k = cnn__share_begin(p, s, share), channels = cnn__share_begin(p, s, share + 1) - k;
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     float *sums = job->sums + p->sums_size * run;

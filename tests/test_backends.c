@@ -10,8 +10,8 @@
        2^-24 (4 + sqrt K) (M + |output|)
 
    where 4 is for what else is rounded: the product, the activation, the added gradient, the result of `direct`.
-   Winograd's transforms (3 x 3 and 5 x 5 kernels, stride 1) mix the outputs of a tile and lose 4 to 7 times as much, or little more:
-   there M is the largest of the whole map, and the tolerance WINOGRAD times as large.
+   Winograd's transforms (3 x 3 and 5 x 5 kernels, stride 1) mix the outputs of a tile and lose 4 to 7 times as much:
+   there M is the largest of the whole map, and the tolerance WINOGRAD_3 or WINOGRAD_5 times as large.
    Every fourth shape of convolutions and linear layers holds small whole numbers instead, some with a NaN
    among them: their sums are exact, so results must be equal, and so must the winners of ties in pooling.
 
@@ -46,7 +46,7 @@
 #define PERMIT(from, bytes) ((void)(from))
 #endif
 
-enum { THREADS = 3, WINOGRAD = 8 };
+enum { THREADS = 3, WINOGRAD_3 = 4, WINOGRAD_5 = 7 };
 
 /* ---- random numbers: a function of the operation, the shape's number, and how many were drawn for it ---- */
 
@@ -100,7 +100,7 @@ static int array_count;
 static char shape_text[700];                /* the shape under test, for messages */
 static int whole;                           /* small whole numbers: results must be exact */
 static double worst;                        /* largest distance of this operation, in tolerances */
-static double loss = 1;                     /* WINOGRAD where its transforms may be used, else 1 */
+static double loss = 1;                     /* WINOGRAD_3 or WINOGRAD_5 where its transforms may be used, else 1 */
 static int has_nan;                         /* a NaN is among the inputs */
 static int common;                          /* convolutions as networks have them: 3 x 3 or 5 x 5, stride 1, some of 1 to 3 channels */
 static int has_tf32;                        /* the backend under test rounds factors where it may */
@@ -606,7 +606,7 @@ static void conv2d_forward(void)
     describe_conv2d(&s, bias != NULL);
     has_nan = whole && below(2);
     if (has_nan) add_nan(x);
-    loss = by_winograd(&s, 0) ? WINOGRAD : 1;
+    loss = by_winograd(&s, 0) ? s.kernel_width == 5 ? WINOGRAD_5 : WINOGRAD_3 : 1;
     if (s.pool.kernel_height && below(4)) {
         index = add("index", OUTPUT, conv2d_outputs(&s));
         unpooled.pool.kernel_height = 0;
@@ -663,7 +663,7 @@ static void conv2d_backward(void)
         side[i].conv2d_backward(side[i].context, i == BOUND ? &plain : &s, at(dx, i), at(dweight, i), at(dbias, i), at(dy, i), at(y, i),
                                 at(index, i), at(x, i), at(weight, i), at(work, i));
     download();
-    loss = by_winograd(&s, 1) ? WINOGRAD : 1;
+    loss = by_winograd(&s, 1) ? s.kernel_width == 5 ? WINOGRAD_5 : WINOGRAD_3 : 1;
     if (dx && loss > 1) spread(dx, product(s.in_height, s.in_width, 1, 1));
     compare(dx, whole && loss == 1 ? 0 : 4 * products);    /* `direct` adds these up in float32, too: twice the error */
     loss = 1;
