@@ -3040,9 +3040,9 @@ static cnn_backend cnn__direct(void)
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
                        of the weights, and the linear layer's dx, leave these zeros out. Where no
                        ReLU and no pool follows, e.g. before BatchNorm, they are plain products.
-            Threads    Work is cut into pieces that do not depend on the number of threads, so the
-                       results do not either. With few blocks a piece is a share of the output
-                       channels, and what all shares read, X or V, is laid out once.
+            Threads    In which order numbers are added up does not depend on the number of threads,
+                       so the results do not either. With few blocks for the threads a piece is a
+                       share of the output channels, and what all shares read, X or V, is laid out once.
             Kept       From prediction to prediction Winograd's kernels stay as they are, until the
                        network says that the weights have changed (cnn__transform_kernels). Large
                        ones are not kept: for one block, a piece computes those of its share.
@@ -4150,11 +4150,9 @@ static int cnn__choose_convolution(const cnn__conv *conv, int blocks)
 }
 
 enum {
-    CNN__FEW_BLOCKS = 4,                    /* with fewer, a block has several pieces, each a share of the output
-                                               channels, so that as many threads have work; and what a few images are
-                                               cut into, at most */
-    CNN__PIECES = 16,                       /* of a forward pass of few blocks; runs of blocks in a backward pass, each
-                                               with its own sums of dweight; at most */
+    CNN__FEW_BLOCKS = 4,                    /* what a few images are cut into, at most; fewer always have shares */
+    CNN__PIECES = 16,                       /* of a forward pass with shares, at least, where there are channels enough;
+                                               backward: runs of blocks, each with its own sums of dweight, at most */
     CNN__CHOSEN = 32,                       /* shapes whose cut is remembered */
     CNN__BUNDLE_FLOATS = 1 << 15,           /* of a bundle's X, at most: a quarter of a second-level cache of 512 KB */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
@@ -4248,12 +4246,23 @@ static void cnn__plan_winograd(cnn__conv_plan *p, const cnn__conv *conv, int gro
     p->m_size = cnn__align(values * cnn__point_stride(CNN__M_CHANNELS, cnn__tiles_at_once(conv, p->lanes), p->lanes));
 }
 
-static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
+/* Fewer blocks than these would leave threads without work: then a piece is a share of the channels. No bit depends on
+   the shares. */
+static int cnn__few(int threads) { return threads > CNN__FEW_BLOCKS ? threads : (int)CNN__FEW_BLOCKS; }
+
+/* Equal shares of a convolution's output channels, each in whole products of any instruction set: at most `most` */
+static int cnn__equal_shares(const cnn__conv *conv, int most)
+{
+    while (most > 1 && (conv->groups > 1 || conv->out_channels % (most * CNN__MOST_ROWS))) most--;
+    return most;
+}
+
+static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s, int threads)
 {
     cnn__conv *conv = &p->forward;
     conv->points = cnn__choose_convolution(conv, p->blocks);
-    if (p->shares > 1) p->shares = cnn__divide_up(CNN__PIECES, p->blocks);
-    while (p->shares > 1 && (s->groups > 1 || s->out_channels % (p->shares * CNN__MOST_ROWS))) p->shares--;
+    if (p->blocks < cnn__few(threads))
+        p->shares = cnn__equal_shares(conv, cnn__divide_up((int)cnn__larger(CNN__PIECES, threads), p->blocks));
     conv->out_channels /= p->shares;
     p->share_size = p->image / p->shares;
     if (conv->points) {                                    /* the last tiles reach beyond the padding */
@@ -4266,12 +4275,14 @@ static void cnn__plan_forward(cnn__conv_plan *p, const cnn_conv2d_shape *s)
     cnn__plan_winograd(p, conv, s->groups * p->shares);
 }
 
-/* For few images the way back to dx is a forward convolution, which knows how to cut them. Returns 0 where it is none:
-   with a stride there are zeros between the df, and other padding than zeros has to be folded. */
-static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, cnn_conv2d_shape *back)
+/* With empty lanes or fewer blocks than threads the way back to dx is a forward convolution, which knows how to cut
+   images and to share blocks. Returns 0 where it is none: with a stride there are zeros between the df, and other
+   padding than zeros has to be folded. */
+static int cnn__few_back(const cnn_conv2d_shape *s, const cnn__isa *isa, int threads, cnn_conv2d_shape *back)
 {
+    int enough = cnn__fills_lanes(s->batch, isa->lanes) && cnn__divide_up(s->batch, isa->lanes) >= threads;
     int rows = s->dilation_height * (s->kernel_height - 1), columns = s->dilation_width * (s->kernel_width - 1);
-    if (cnn__fills_lanes(s->batch, isa->lanes) || s->padding_mode != CNN_ZEROS || s->stride_height > 1
+    if (enough || s->padding_mode != CNN_ZEROS || s->stride_height > 1
         || s->stride_width > 1 || s->pad_top > rows || s->pad_bottom > rows || s->pad_left > columns
         || s->pad_right > columns)
         return 0;
@@ -4364,7 +4375,7 @@ static cnn_conv2d_shape cnn__bundle_of(const cnn_conv2d_shape *s, const cnn__isa
     return bundle;
 }
 
-static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *isa, int backward)
+static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *isa, int threads, int backward)
 {
     cnn__conv conv = {
         s->groups, s->in_channels / s->groups, s->out_channels / s->groups, s->kernel_height, s->kernel_width,
@@ -4379,12 +4390,12 @@ static cnn__conv_plan cnn__plan_conv(const cnn_conv2d_shape *s, const cnn__isa *
     p.lanes = isa->lanes;
     p.blocks = cnn__divide_up(s->batch, p.lanes);
     p.pieces = cnn__smaller(p.blocks, CNN__PIECES);
-    p.shares = cnn__divide_up(CNN__FEW_BLOCKS, p.blocks);
+    p.shares = backward ? cnn__divide_up(cnn__few(threads), p.pieces) : 1;
     p.map = s->pool.kernel_height ? (ptrdiff_t)s->pool.out_height * s->pool.out_width : cnn__out_map(&conv);
     p.image = s->out_channels * p.map;
-    if (!backward) cnn__plan_forward(&p, s);
+    if (!backward) cnn__plan_forward(&p, s, threads);
     else {
-        if (!cnn__few_back(s, isa, &few)) cnn__plan_dx(&p, s);
+        if (!cnn__few_back(s, isa, threads, &few)) cnn__plan_dx(&p, s);
         else p.pooled_size = cnn__align(p.image * cnn__smaller(p.lanes, s->batch));        /* df, for dweight */
         cnn__plan_dweight(&p, s, isa);
     }
@@ -4703,7 +4714,7 @@ static double cnn__copies(const cnn__isa *isa, int rows, int columns)
 static double cnn__cost_of(const cnn__cut *cut, const cnn__isa *isa)
 {
     const cnn_conv2d_shape *part = &cut->part;
-    cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
+    cnn__conv_plan p = cnn__plan_conv(part, isa, 1, 0);
     const cnn__conv *conv = &p.forward;
     double channels = (double)part->out_channels * conv->in_channels, products, weights, copies;
     int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width);
@@ -4780,10 +4791,10 @@ static cnn__cut cnn__cut_of(void *context, const cnn_conv2d_shape *s)
 }
 
 /* The plan of a forward pass in parts */
-static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape *s, const cnn__isa *isa)
+static cnn__conv_plan cnn__plan_cut(const cnn__cut *cut, const cnn_conv2d_shape *s, const cnn__isa *isa, int threads)
 {
     const cnn_conv2d_shape *part = &cut->part;
-    cnn__conv_plan p = cnn__plan_conv(part, isa, 0);
+    cnn__conv_plan p = cnn__plan_conv(part, isa, threads, 0);
     const cnn__conv *conv = &p.forward;
     int number = cut->down * cut->right, images = cnn__smaller(s->batch, p.lanes / number + 2);
     ptrdiff_t *of_a_thread = conv->points ? &p.v_size : &p.x_size;         /* not needed where it is laid for all */
@@ -5144,8 +5155,8 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
         for (l = 0; l < p->lanes; l++) job->dbias[k] += *biases++;
 }
 
-/* The card's backward for some blocks, and a share of the output channels. The pieces are the same for any number of
-   threads. The blocks have sums of dweight and dbias of their own, which are added up in order at the end. */
+/* The card's backward for some blocks, and a share of the output channels. The blocks have sums of dweight and dbias of
+   their own, which are added up in order at the end. */
 static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
@@ -5324,7 +5335,7 @@ static ptrdiff_t cnn__forward_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context));
     cnn__cut cut = cnn__cut_of(context, &bundle);
-    cnn__conv_plan p = cnn__plan_cut(&cut, &bundle, cnn__isa_of(context));
+    cnn__conv_plan p = cnn__plan_cut(&cut, &bundle, cnn__isa_of(context), cnn__threads_of(context));
     return cnn__forward_floats(&p, s->groups / bundle.groups, cnn__threads_of(context))
          + (cut.pool_later ? (ptrdiff_t)cnn__conv2d_outputs(s) : 0);
 }
@@ -5339,14 +5350,14 @@ static ptrdiff_t cnn__df_floats(const cnn_conv2d_shape *s)
 static ptrdiff_t cnn__few_back_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn_conv2d_shape back;
-    if (!cnn__few_back(s, cnn__isa_of(context), &back)) return 0;
+    if (!cnn__few_back(s, cnn__isa_of(context), cnn__threads_of(context), &back)) return 0;
     return 2 * cnn__df_floats(s) + cnn__forward_work(context, &back);
 }
 
 static size_t cnn__simd_conv2d_work(void *context, const cnn_conv2d_shape *s)
 {
     cnn_conv2d_shape bundle = cnn__bundle_of(s, cnn__isa_of(context));
-    cnn__conv_plan p = cnn__plan_conv(&bundle, cnn__isa_of(context), 1);
+    cnn__conv_plan p = cnn__plan_conv(&bundle, cnn__isa_of(context), cnn__threads_of(context), 1);
     ptrdiff_t mirrored = cnn__align(s->out_channels * cnn__taps(&p.forward)), bundles = s->groups / bundle.groups;
     ptrdiff_t backward = bundles * (p.u_size + p.sums_size * p.pieces) + p.per_thread * cnn__threads_of(context);
     backward = mirrored + cnn__larger(backward, cnn__few_back_work(context, s));
@@ -5365,7 +5376,7 @@ static void cnn__simd_conv2d_forward(void *context, const cnn_conv2d_shape *s, f
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = &cut.part; job.whole = &bundle; job.bundles = bundles;
-    job.plan = cnn__plan_cut(&cut, &bundle, job.isa);
+    job.plan = cnn__plan_cut(&cut, &bundle, job.isa, threads);
     if (cut.down * cut.right > 1) job.cut = &cut;
     job.out = y; job.out_index = index; job.x = x; job.weight = weight; job.bias = bias;
     job.x_image = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
@@ -5397,7 +5408,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
     job.s = &bundle; job.whole = s; job.bundles = bundles;
-    job.plan = cnn__plan_conv(&bundle, job.isa, 1);
+    job.plan = cnn__plan_conv(&bundle, job.isa, threads, 1);
     job.dx = dx; job.dy = dy; job.y = y; job.index = index; job.x = x;
     job.learns = dweight || dbias; job.dweight = dweight; job.dbias = dbias;
     job.x_image = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
@@ -5407,7 +5418,7 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
     right = p->phases ? s->stride_width : 1;
     for (a = 0; dx && a < down; a++)
         for (b = 0; b < right; b++) next = cnn__mirror(context, &p->forward, bundles, next, weight, a, down, b, right);
-    if (dx && cnn__few_back(s, job.isa, &back)) {
+    if (dx && cnn__few_back(s, job.isa, threads, &back)) {
         int as_it_is = !s->activation && !s->pool.kernel_height;           /* df is dy */
         job.df = u; job.df_pooled = u + cnn__df_floats(s);
         if (!as_it_is) cnn__parallel(threads, s->batch, cnn__conv_df_image, &job);

@@ -978,10 +978,10 @@ static void test_own_transforms(void)
             cnn__cut cut;
             s.batch = s.pool.batch = 1;
             cut = cnn__choose_cut(&s, isa);
-            CHECK(cnn__plan_cut(&cut, &s, isa).own_u_size > 0, "forward, the pieces make none");
-            if (!cnn__few_back(&s, isa, &back)) { CHECK(0, "backward it is no forward pass"); return; }
+            CHECK(cnn__plan_cut(&cut, &s, isa, 2).own_u_size > 0, "forward, the pieces make none");
+            if (!cnn__few_back(&s, isa, 2, &back)) { CHECK(0, "backward it is no forward pass"); return; }
             cut = cnn__choose_cut(&back, isa);
-            CHECK(cnn__plan_cut(&cut, &back, isa).own_u_size > 0, "backward, the pieces make none");
+            CHECK(cnn__plan_cut(&cut, &back, isa, 2).own_u_size > 0, "backward, the pieces make none");
         }
         cnn_loader_free(loader);
         cnn_data_free(data);

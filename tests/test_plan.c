@@ -13,129 +13,129 @@ typedef struct plan_row { const char *shape, *way[3]; } plan_row;          /* of
    pooling: kernel / stride, padding. Or "linear": batch, features in, features out */
 static const plan_row table[] = {
     { "1, 1 x 28 x 28, 6; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
-        "2 x 4 of 7 x 4, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 4 lanes, 4 images; 89088",
-        "14 x 1 of 1 x 14, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 93312",
-        "14 x 1 of 1 x 14, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 101760" } },
+        "2 x 4 of 7 x 4, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 4 lanes, 4 images; 89088; 16 threads: 2 x 1, 1 x 16 few",
+        "14 x 1 of 1 x 14, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 93312; 16 threads: 2 x 1, 1 x 16 few",
+        "14 x 1 of 1 x 14, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 1 of 8 lanes, 4 images; 101760; 16 threads: 1 x 1, 1 x 16 few" } },
     { "1, 6 x 14 x 14, 16; k5 x 5 s1 p0 d1 g1 m2 / 2, 0", {
-        "3 x 1 of 2 x 5, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 3 images; 343296",
-        "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 372480",
-        "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 673536" } },
+        "3 x 1 of 2 x 5, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 3 images; 343296; 16 threads: 1 x 2, 1 x 16 few",
+        "2 x 3 of 3 x 2, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 3 images; 372480; 16 threads: 1 x 2, 1 x 16 few",
+        "5 x 3 of 1 x 2, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 3 images; 673536; 16 threads: 1 x 2, 1 x 16 few" } },
     { "1, 16 x 5 x 5, 120; k5 x 5 s1 p0 d1 g1", {
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes dense, 4 images; 1148544",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes dense, 8 images; 473344",
-        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes dense, 10 images; 474368" } },
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 20 of 4 lanes dense, 4 images; 1148544; 16 threads: 1 x 15, 1 x 16 few",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 10 of 8 lanes dense, 8 images; 473344; 16 threads: 1 x 15, 1 x 16 few",
+        "1 x 1 of 1 x 1, 0 points, 1 x 15 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 5 of 16 lanes dense, 10 images; 474368; 16 threads: 1 x 15, 1 x 16 few" } },
     { "3, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 7 x 7, 8 points, 1 x 2 pieces; 8 points, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 805760",
-        "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 576128",
-        "4 x 1 of 2 x 7, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 929664" } },
+        "1 x 1 of 7 x 7, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 759680; 16 threads: 1 x 2, 1 x 16 few",
+        "4 x 2 of 2 x 4, 8 points, 3 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 576128; 16 threads: 3 x 2, 1 x 16 few",
+        "4 x 1 of 2 x 7, 8 points, 1 x 2 pieces; 0 points few, 1 x 4 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 929664; 16 threads: 1 x 2, 1 x 16 few" } },
     { "128, 6 x 14 x 14, 16; k5 x 5 s1 p2 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 7 x 7, 8 points, 32 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 963200",
-        "1 x 1 of 7 x 7, 8 points, 16 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1682304",
-        "1 x 1 of 7 x 7, 8 points, 8 x 1 pieces; 8 points, 8 x 1 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 3030656" } },
+        "1 x 1 of 7 x 7, 8 points, 32 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 8 of 4 lanes, 2 images; 963200; 16 threads: 32 x 1, 16 x 1",
+        "1 x 1 of 7 x 7, 8 points, 16 x 1 pieces; 8 points, 16 x 1 pieces, 1 x 5 x 4 of 8 lanes, 2 images; 1682304; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 7 x 7, 8 points, 8 x 1 pieces; 8 points, 8 x 1 pieces, 1 x 5 x 2 of 16 lanes, 2 images; 3030656; 16 threads: 8 x 2, 8 x 2 few" } },
     { "1, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "1 x 4 of 14 x 4, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 2071744",
-        "7 x 1 of 2 x 14, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 2258560",
-        "7 x 2 of 2 x 7, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 2630016" } },
+        "1 x 4 of 14 x 4, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 2071744; 16 threads: 1 x 8, 1 x 16 few",
+        "7 x 1 of 2 x 14, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 2258560; 16 threads: 1 x 8, 1 x 16 few",
+        "7 x 2 of 2 x 7, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 2630016; 16 threads: 1 x 8, 1 x 16 few" } },
     { "8, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 14 x 14, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5172736",
-        "1 x 1 of 14 x 14, 6 points, 1 x 8 pieces; 6 points, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 9504512",
-        "7 x 1 of 2 x 14, 6 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 10748160" } },
+        "1 x 1 of 14 x 14, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 5172736; 16 threads: 2 x 8, 2 x 8 few",
+        "1 x 1 of 14 x 14, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 11532672; 16 threads: 1 x 8, 1 x 16 few",
+        "7 x 1 of 2 x 14, 6 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 10748160; 16 threads: 4 x 4, 1 x 16 few" } },
     { "128, 32 x 28 x 28, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 14 x 14, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 6219264",
-        "1 x 1 of 14 x 14, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 10641152",
-        "1 x 1 of 14 x 14, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 18125312" } },
+        "1 x 1 of 14 x 14, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 24 of 4 lanes, 1 images; 6219264; 16 threads: 32 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 8 lanes, 1 images; 10641152; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 6 of 16 lanes, 1 images; 18125312; 16 threads: 8 x 2, 8 x 2 few" } },
     { "1, 3 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1", {
-        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 1 images; 930688",
-        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 1 images; 1004416",
-        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 1 images; 1131520" } },
+        "8 x 2 of 4 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 1 images; 930688; 16 threads: 4 x 4, 1 x 16 few",
+        "16 x 2 of 2 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 1 images; 1004416; 16 threads: 4 x 4, 1 x 16 few",
+        "32 x 2 of 1 x 16, 0 points, 4 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 1 images; 1131520; 16 threads: 4 x 4, 1 x 16 few" } },
     { "1, 64 x 32 x 32, 64; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 2730944",
-        "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 2843264",
-        "8 x 4 of 2 x 4, 6 points, 2 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 3140608" } },
+        "2 x 2 of 8 x 8, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes, 1 images; 2730944; 16 threads: 1 x 8, 1 x 16 few",
+        "4 x 2 of 4 x 8, 6 points, 1 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes, 1 images; 2843264; 16 threads: 1 x 8, 1 x 16 few",
+        "8 x 4 of 2 x 4, 6 points, 2 x 8 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes, 1 images; 3140608; 16 threads: 2 x 8, 1 x 16 few" } },
     { "32, 128 x 16 x 16, 128; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 8 x 8, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 12200320",
-        "1 x 1 of 8 x 8, 6 points, 4 x 1 pieces; 6 points, 4 x 1 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 13337216",
-        "1 x 1 of 8 x 8, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 18486400" } },
+        "1 x 1 of 8 x 8, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 12200320; 16 threads: 8 x 2, 8 x 2 few",
+        "1 x 1 of 8 x 8, 6 points, 4 x 1 pieces; 6 points, 4 x 1 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 13337216; 16 threads: 4 x 4, 4 x 4 few",
+        "1 x 1 of 8 x 8, 6 points, 2 x 8 pieces; 6 points, 2 x 2 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 18486400; 16 threads: 2 x 8, 2 x 8 few" } },
     { "1, 128 x 16 x 16, 128; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "2 x 2 of 4 x 4, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 1968960",
-        "2 x 4 of 4 x 2, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 2052608",
-        "4 x 4 of 2 x 2, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 2154496" } },
+        "2 x 2 of 4 x 4, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 4 lanes, 1 images; 1968960; 16 threads: 1 x 16, 1 x 16 few",
+        "2 x 4 of 4 x 2, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 8 lanes, 1 images; 2052608; 16 threads: 1 x 16, 1 x 16 few",
+        "4 x 4 of 2 x 2, 6 points own, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 24 of 16 lanes, 1 images; 2154496; 16 threads: 1 x 16, 1 x 16 few" } },
     { "1, 256 x 8 x 8, 256; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 4999936",
-        "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 5004032",
-        "4 x 4 of 1 x 1, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 16 lanes, 1 images; 5012224" } },
+        "4 x 1 of 1 x 4, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 192 of 4 lanes, 1 images; 4999936; 16 threads: 1 x 16, 1 x 16 few",
+        "4 x 2 of 1 x 2, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 8 lanes, 1 images; 5004032; 16 threads: 1 x 16, 1 x 16 few",
+        "4 x 4 of 1 x 1, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 48 of 16 lanes, 1 images; 5012224; 16 threads: 1 x 16, 1 x 16 few" } },
     { "1, 512 x 4 x 4, 512; k3 x 3 s1 p1 d1 g1 m2 / 2, 0", {
-        "2 x 2 of 1 x 1, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 384 of 4 lanes, 1 images; 19122688",
-        "4 x 2 of 1 x 2 later, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 192 of 8 lanes, 1 images; 19130880",
-        "4 x 4 of 1 x 1 later, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 16 lanes, 1 images; 19147520" } },
+        "2 x 2 of 1 x 1, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 384 of 4 lanes, 1 images; 19122688; 16 threads: 1 x 16, 1 x 16 few",
+        "4 x 2 of 1 x 2 later, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 192 of 8 lanes, 1 images; 19130880; 16 threads: 1 x 16, 1 x 16 few",
+        "4 x 4 of 1 x 1 later, 0 points, 1 x 16 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 96 of 16 lanes, 1 images; 19147520; 16 threads: 1 x 16, 1 x 16 few" } },
     { "2, 8 x 9 x 7, 8; k3 x 3 s1 p1 d1 g1 m3 / 2, 1", {
-        "1 x 2 of 9 x 4 later, 6 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 4 lanes, 4 images; 126912",
-        "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 162176",
-        "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 46208" } },
+        "1 x 2 of 9 x 4 later, 6 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 6 of 4 lanes, 4 images; 126912; 16 threads: 1 x 1, 1 x 16 few",
+        "2 x 2 of 5 x 4 later, 6 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 3 of 8 lanes, 5 images; 162176; 16 threads: 1 x 1, 1 x 16 few",
+        "5 x 1 of 2 x 7 later, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 16 lanes, 5 images; 46208; 16 threads: 1 x 1, 1 x 16 few" } },
     { "64, 64 x 14 x 14, 256; k1 x 1 s1 p0 d1 g1", {
-        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes dense, 1 images; 8115200",
-        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes dense, 1 images; 14414848",
-        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes dense, 1 images; 27800832" } },
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes dense, 1 images; 8115200; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes dense, 1 images; 14414848; 16 threads: 8 x 2, 8 x 2 few",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes dense, 1 images; 27800832; 16 threads: 4 x 4, 4 x 4 few" } },
     { "64, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
-        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points phases, 16 x 1 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 11740032",
-        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 16049024",
-        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 28206208" } },
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points phases, 16 x 1 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 11740032; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 16049024; 16 threads: 8 x 2, 8 x 2",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 28206208; 16 threads: 4 x 4, 4 x 4" } },
     { "1, 64 x 28 x 28, 128; k3 x 3 s2 p1 d1 g1", {
-        "7 x 1 of 2 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 7285632",
-        "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 13955968",
-        "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 27296896" } },
+        "7 x 1 of 2 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 48 of 4 lanes dense, 1 images; 7285632; 16 threads: 2 x 8, 1 x 16",
+        "14 x 1 of 1 x 14, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 24 of 8 lanes dense, 1 images; 13955968; 16 threads: 2 x 8, 1 x 16",
+        "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 27296896; 16 threads: 2 x 8, 1 x 16" } },
     { "64, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
-        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1180160",
-        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1126784",
-        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 2 images; 1131136" } },
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1180160; 16 threads: 128 x 1, 128 x 1",
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1126784; 16 threads: 128 x 1, 128 x 2 few",
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 2 images; 1131136; 16 threads: 128 x 1, 128 x 4 few" } },
     { "1, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
-        "4 x 1 of 7 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 888448",
-        "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 906880",
-        "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1132288" } },
+        "4 x 1 of 7 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 888448; 16 threads: 2 x 1, 2 x 16 few",
+        "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 906880; 16 threads: 2 x 1, 2 x 16 few",
+        "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1132288; 16 threads: 2 x 1, 2 x 16 few" } },
     { "16, 64 x 56 x 56, 128; k3 x 3 s2 p1 d1 g8", {
-        "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes dense, 1 images; 3496832",
-        "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes dense, 1 images; 14181504",
-        "1 x 1 of 28 x 28, 0 points, 8 x 2 pieces; 0 points phases, 8 x 4 pieces, 1 x 3 x 2 of 16 lanes dense, 1 images; 14582912" } },
+        "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes dense, 1 images; 3496832; 16 threads: 32 x 2, 32 x 4",
+        "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes dense, 1 images; 14181504; 16 threads: 16 x 2, 16 x 8",
+        "1 x 1 of 28 x 28, 0 points, 8 x 2 pieces; 0 points phases, 8 x 4 pieces, 1 x 3 x 2 of 16 lanes dense, 1 images; 14582912; 16 threads: 8 x 2, 8 x 16" } },
     { "16, 24 x 40 x 40, 24; k3 x 3 s1 p1 d1 g4 m2 / 2, 0", {
-        "1 x 1 of 20 x 20, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 5 of 4 lanes, 1 images; 1194816",
-        "1 x 1 of 20 x 20, 6 points, 8 x 1 pieces; 6 points, 8 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 2216256",
-        "1 x 1 of 20 x 20, 6 points, 4 x 1 pieces; 6 points, 4 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 4300736" } },
+        "1 x 1 of 20 x 20, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 5 of 4 lanes, 1 images; 1194816; 16 threads: 16 x 1, 16 x 4 few",
+        "1 x 1 of 20 x 20, 6 points, 8 x 1 pieces; 6 points, 8 x 2 pieces, 1 x 3 x 3 of 8 lanes, 1 images; 2216256; 16 threads: 8 x 1, 8 x 8 few",
+        "1 x 1 of 20 x 20, 6 points, 4 x 1 pieces; 0 points few, 4 x 4 pieces, 1 x 3 x 2 of 16 lanes, 1 images; 8186816; 16 threads: 4 x 1, 4 x 16 few" } },
     { "128, 16 x 16 x 16, 32; k3 x 3 s1 p1 d1 g1 relu", {
-        "1 x 1 of 16 x 16, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes, 1 images; 2035584",
-        "1 x 1 of 16 x 16, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes, 1 images; 3627136",
-        "1 x 1 of 16 x 16, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes, 1 images; 6646400" } },
+        "1 x 1 of 16 x 16, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes, 1 images; 2035584; 16 threads: 32 x 1, 16 x 1",
+        "1 x 1 of 16 x 16, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes, 1 images; 3627136; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 16 x 16, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes, 1 images; 6646400; 16 threads: 8 x 2, 8 x 2 few" } },
     { "128, 16 x 5 x 2, 32; k3 x 3 s1 p1 d1 g1", {
-        "1 x 1 of 5 x 2, 0 points, 32 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes dense, 4 images; 408064",
-        "1 x 1 of 5 x 2, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes dense, 8 images; 495872",
-        "1 x 1 of 5 x 2, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes dense, 9 images; 481280" } },
+        "1 x 1 of 5 x 2, 0 points, 32 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes dense, 4 images; 408064; 16 threads: 32 x 1, 16 x 1",
+        "1 x 1 of 5 x 2, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes dense, 8 images; 495872; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 5 x 2, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes dense, 9 images; 481280; 16 threads: 8 x 2, 8 x 2 few" } },
     { "16, 3 x 112 x 112, 64; k7 x 7 s2 p3 d1 g1", {
-        "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes dense, 1 images; 29638144",
-        "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes dense, 1 images; 58848768",
-        "1 x 1 of 56 x 56, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 7 x 2 of 16 lanes dense, 1 images; 117413376" } },
+        "1 x 1 of 56 x 56, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 7 x 6 of 4 lanes dense, 1 images; 29638144; 16 threads: 4 x 4, 4 x 4",
+        "1 x 1 of 56 x 56, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 7 x 3 of 8 lanes dense, 1 images; 58848768; 16 threads: 2 x 8, 2 x 8",
+        "1 x 1 of 56 x 56, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 7 x 2 of 16 lanes dense, 1 images; 117413376; 16 threads: 1 x 8, 1 x 16" } },
     { "8, 3 x 224 x 224, 64; k11 x 11 s4 p2 d1 g1 m2 / 2, 0", {
-        "1 x 1 of 27 x 27, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 11 x 9 of 4 lanes, 1 images; 21683200",
-        "1 x 1 of 27 x 27, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 5 of 8 lanes, 1 images; 42835200",
-        "4 x 2 of 7 x 14, 0 points, 4 x 1 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 3 of 16 lanes, 1 images; 85343488" } },
+        "1 x 1 of 27 x 27, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 11 x 9 of 4 lanes, 1 images; 21683200; 16 threads: 2 x 8, 2 x 8",
+        "1 x 1 of 27 x 27, 0 points, 1 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 5 of 8 lanes, 1 images; 42835200; 16 threads: 1 x 8, 1 x 16",
+        "4 x 2 of 7 x 14, 0 points, 4 x 1 pieces; 0 points phases, 1 x 4 pieces, 1 x 11 x 3 of 16 lanes, 1 images; 85343488; 16 threads: 4 x 4, 1 x 16" } },
     { "32, 32 x 1 x 1024, 64; k1 x 9 s2 p4 d1 g1", {
-        "1 x 1 of 1 x 512, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 1 x 72 of 4 lanes dense, 1 images; 6999296",
-        "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes dense, 1 images; 13008128",
-        "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes dense, 1 images; 25468160" } },
+        "1 x 1 of 1 x 512, 0 points, 8 x 1 pieces; 0 points phases, 8 x 1 pieces, 1 x 1 x 72 of 4 lanes dense, 1 images; 6999296; 16 threads: 8 x 2, 8 x 2",
+        "1 x 1 of 1 x 512, 0 points, 4 x 1 pieces; 0 points phases, 4 x 1 pieces, 1 x 1 x 36 of 8 lanes dense, 1 images; 13008128; 16 threads: 4 x 4, 4 x 4",
+        "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes dense, 1 images; 25468160; 16 threads: 2 x 8, 2 x 8" } },
     { "5, 4 x 11 x 13, 6; k3 x 3 s1 p2 d2 g2", {
-        "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 100928",
-        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 109760",
-        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 125248" } },
+        "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 100928; 16 threads: 4 x 1, 2 x 8 few",
+        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 109760; 16 threads: 2 x 1, 1 x 16 few",
+        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 125248; 16 threads: 1 x 1, 1 x 16 few" } },
     { "17, 4 x 11 x 13, 8; k3 x 3 s1 p1 d1 g1, circular", {
-        "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 440192",
-        "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 839168",
-        "3 x 1 of 4 x 13, 6 points, 4 x 1 pieces; 6 points fold, 2 x 2 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1650944" } },
+        "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 440192; 16 threads: 5 x 1, 5 x 4",
+        "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 839168; 16 threads: 3 x 1, 3 x 6",
+        "3 x 1 of 4 x 13, 6 points, 4 x 1 pieces; 6 points fold, 2 x 2 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1650944; 16 threads: 4 x 1, 2 x 8" } },
     { "1, 4 x 11 x 13, 8; k3 x 3 s2 p1 d1 g1, circular", {
-        "2 x 2 of 3 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 349184",
-        "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 670336",
-        "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1328768" } },
+        "2 x 2 of 3 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 349184; 16 threads: 1 x 1, 1 x 16",
+        "6 x 1 of 1 x 7, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 670336; 16 threads: 1 x 1, 1 x 16",
+        "6 x 2 of 1 x 4, 0 points, 1 x 1 pieces; 6 points fold, 1 x 4 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 1328768; 16 threads: 1 x 1, 1 x 16" } },
     { "1, 2 x 6 x 6, 2; k3 x 3 s1 p0 d1 g1", {
-        "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 6976",
-        "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 10304",
-        "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 17024" } },
+        "4 x 1 of 1 x 4, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 2 of 4 lanes, 4 images; 6976; 16 threads: 1 x 1, 1 x 16 few",
+        "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 10304; 16 threads: 1 x 1, 1 x 16 few",
+        "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 17024; 16 threads: 1 x 1, 1 x 16 few" } },
     { "linear 1, 784, 512", {
         "inputs 86400",
         "inputs 152064",
@@ -190,14 +190,15 @@ static cnn_conv2d_shape conv_of(const char *text)
     return s;
 }
 
-/* The way of a shape with two threads */
+/* The way of a shape with two threads, and its pieces with 16 */
 static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
 {
     cnn__chosen chosen[CNN__CHOSEN];
     cnn__simd_context context;
     cnn_conv2d_shape s, bundle, few;
     cnn__cut cut;
-    cnn__conv_plan p, b;
+    cnn__conv_plan p, b, p_16, b_16;
+    int bundles;
     memset(&context, 0, sizeof context);
     memset((void *)chosen, 0, sizeof chosen);
     context.threads = 2;
@@ -214,14 +215,17 @@ static void way_of(const char *text, const cnn__isa *isa, char *to, size_t room)
     s = conv_of(text);
     bundle = cnn__bundle_of(&s, isa);
     cut = cnn__cut_of(&context, &bundle);
-    p = cnn__plan_cut(&cut, &bundle, isa);
-    b = cnn__plan_conv(&bundle, isa, 1);
-    snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes%s, %d images; %lu",
+    bundles = s.groups / bundle.groups;
+    p = cnn__plan_cut(&cut, &bundle, isa, 2);
+    b = cnn__plan_conv(&bundle, isa, 2, 1);
+    p_16 = cnn__plan_cut(&cut, &bundle, isa, 16);
+    b_16 = cnn__plan_conv(&bundle, isa, 16, 1);
+    snprintf(to, room, "%d x %d of %d x %d%s, %d points%s, %d x %d pieces; %d points%s%s%s, %d x %d pieces, %d x %d x %d of %d lanes%s, %d images; %lu; 16 threads: %d x %d, %d x %d%s",
              cut.down, cut.right, cut.rows, cut.columns, cut.pool_later ? " later" : "", p.forward.points,
-             p.own_u_size ? " own" : "", p.blocks * (s.groups / bundle.groups), p.shares,
-             b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, &few) ? " few" : "",
-             b.pieces * (s.groups / bundle.groups), b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.dense ? " dense" : "", b.images,
-             (unsigned long)cnn__simd_conv2d_work(&context, &s));
+             p.own_u_size ? " own" : "", p.blocks * bundles, p.shares,
+             b.backward.points, b.phases ? " phases" : "", b.fold ? " fold" : "", cnn__few_back(&s, isa, 2, &few) ? " few" : "",
+             b.pieces * bundles, b.shares, b.window.calls, b.window.rows, b.window.vectors, b.window.isa->lanes, b.dense ? " dense" : "", b.images,
+             (unsigned long)cnn__simd_conv2d_work(&context, &s), p_16.blocks * bundles, p_16.shares, b_16.pieces * bundles, b_16.shares, cnn__few_back(&s, isa, 16, &few) ? " few" : "");
 }
 
 static void print_table(void)

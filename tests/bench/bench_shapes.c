@@ -127,7 +127,7 @@ static double bandwidth(int threads)
 /* ---- the ways ---- */
 
 /* What cnn__choose_cut and cnn__choose_convolution say of a layer, in words */
-static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
+static void print_way(const cnn__op *op, const cnn__layer *l, int batch, int threads)
 {
     const cnn__isa *isa = cnn__choose_isa(NULL, 0);
     cnn_conv2d_shape s = op->shapes.conv, bundle, few;
@@ -144,8 +144,8 @@ static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
     bundle = cnn__bundle_of(&s, isa);
     bundles = s.groups / bundle.groups;
     cut = cnn__choose_cut(&bundle, isa);
-    p = cnn__plan_cut(&cut, &bundle, isa);
-    back = cnn__plan_conv(&bundle, isa, 1);
+    p = cnn__plan_cut(&cut, &bundle, isa, threads);
+    back = cnn__plan_conv(&bundle, isa, threads, 1);
     lanes = cut.part.batch < isa->lanes * p.blocks ? cut.part.batch : isa->lanes * p.blocks;
     printf("    %-10s %4d -> %-4d of %3d x %-3d %2d x %-2d ", "conv2d", s.in_channels, s.out_channels, s.out_height, s.out_width,
            s.kernel_height, s.kernel_width);
@@ -154,7 +154,7 @@ static void print_way(const cnn__op *op, const cnn__layer *l, int batch)
     printf(" in %d of %d lanes; %s; forward %d pieces, backward %d; dx %s\n", lanes, isa->lanes * p.blocks,
            p.forward.points == 6 ? "Winograd, 6 x 6 points" : p.forward.points ? "Winograd, 8 x 8 points" : "direct",
            bundles * p.blocks * p.shares, bundles * back.pieces * back.shares,
-           cnn__few_back(&s, isa, &few) ? "as a forward pass in parts" : back.phases ? "in phases" : back.backward.points ? "by Winograd" : "direct");
+           cnn__few_back(&s, isa, threads, &few) ? "as a forward pass" : back.phases ? "in phases" : back.backward.points ? "by Winograd" : "direct");
 }
 
 /* ---- the rows ---- */
@@ -207,7 +207,7 @@ static void print_row(const row *r, int threads, double length, double most, dou
     printf("%-26s %9.3f %9.3f %6.2f   %9.3f %9.3f %6.2f\n", r->name, ms[0], floors[0], ms[0] / floors[0], ms[1], floors[1],
            ms[1] / floors[1]);
     for (k = 0; ways && k < net->op_count; k++)
-        print_way(&net->pass.ops[k], &net->layers[net->pass.ops[k].first], r->batch);
+        print_way(&net->pass.ops[k], &net->layers[net->pass.ops[k].first], r->batch, threads);
     fflush(stdout);
     cnn_loader_free(loader);
     cnn_data_free(data);
