@@ -3155,14 +3155,8 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
                      int images, int height, int width);
     void (*parts_to_lanes)(float *to, const float *from, ptrdiff_t row_stride, const ptrdiff_t *starts, int height,
                            int width);
-    void (*bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images, int count);
-    void (*from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t pixel_stride,
-                       ptrdiff_t count);
-    void (*bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from, ptrdiff_t count);
-    void (*parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count, const float *from,
-                             int rows, int columns);
-    void (*part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count,
-                                  const float *from, int rows, int columns);
+    void (*from_lanes)(float *floats, unsigned char *bytes, ptrdiff_t row_stride, const cnn__part_at *parts, int count,
+                       const float *from, ptrdiff_t pixel_stride, int rows, int columns);
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
                        ptrdiff_t pixel_stride, const float *dy, const float *index);
@@ -3469,10 +3463,9 @@ static ptrdiff_t CNN__FOR(cnn__list_nonzeros)(float *values, int32_t *offsets, c
 }
 
 /* Pixel p of each image becomes one vector, image l in lane l; lanes after the last image repeat it. Pixel (j, i)
-   goes to to[j row_stride + i pixel_stride]. From floats, or from bytes (the other is NULL). */
-static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride,
-                                                   const float *floats, const unsigned char *bytes,
-                                                   ptrdiff_t image_stride, int images, int height, int width)
+   goes to to[j row_stride + i pixel_stride]. */
+static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from,
+                                    ptrdiff_t image_stride, int images, int height, int width)
 {
     ptrdiff_t count = (ptrdiff_t)height * width, first = 0, starts[CNN__LANES];
     CNN__VECTOR r[CNN__LANES];
@@ -3484,13 +3477,10 @@ static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stri
         if (count < CNN__LANES) {
             pixels = (int)count;
             for (p = 0; p < pixels; p++)
-                for (l = 0; l < CNN__LANES; l++)
-                    ((float *)&r[p])[l] = floats ? floats[starts[l] + p] : (float)bytes[starts[l] + p];
+                for (l = 0; l < CNN__LANES; l++) ((float *)&r[p])[l] = from[starts[l] + p];
         } else {
             if (first + CNN__LANES > count) first = count - CNN__LANES;    /* the last pixels overlap those before */
-            for (l = 0; l < CNN__LANES; l++)
-                if (floats) r[l] = CNN__LOAD(floats + starts[l] + first);
-                else for (p = 0; p < CNN__LANES; p++) ((float *)&r[l])[p] = (float)bytes[starts[l] + first + p];
+            for (l = 0; l < CNN__LANES; l++) r[l] = CNN__LOAD(from + starts[l] + first);
             CNN__FOR(cnn__transpose)(r);
         }
         row = first / width; column = first % width;
@@ -3500,12 +3490,6 @@ static CNN__INLINE void CNN__FOR(cnn__to_lanes_of)(float *to, ptrdiff_t row_stri
         }
         first += pixels;
     }
-}
-
-static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t pixel_stride, const float *from,
-                                    ptrdiff_t image_stride, int images, int height, int width)
-{
-    CNN__FOR(cnn__to_lanes_of)(to, row_stride, pixel_stride, from, NULL, image_stride, images, height, width);
 }
 
 /* The same of parts of a map, whose rows are row_stride apart: part l begins at starts[l]. to: (height, width). Up to
@@ -3523,68 +3507,19 @@ static void CNN__FOR(cnn__parts_to_lanes)(float *to, const float *from, ptrdiff_
         }
 }
 
-static void CNN__FOR(cnn__bytes_to_lanes)(float *to, const unsigned char *from, ptrdiff_t image_stride, int images,
-                                          int count)
-{
-    CNN__FOR(cnn__to_lanes_of)(to, 0, CNN__LANES, NULL, from, image_stride, images, 1, count);
-}
-
-/* The way back: from `count` vectors to `count` values of each image. */
-static CNN__INLINE void CNN__FOR(cnn__from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t image_stride,
-                                                     int images, const float *from, ptrdiff_t pixel_stride,
-                                                     ptrdiff_t count)
-{
-    CNN__VECTOR r[CNN__LANES];
-    ptrdiff_t first;
-    int l, p;
-    if (count < CNN__LANES) {
-        for (l = 0; l < images; l++)
-            for (first = 0; first < count; first++) {
-                float value = from[first * pixel_stride + l];
-                if (floats) floats[l * image_stride + first] = value;
-                else bytes[l * image_stride + first] = (unsigned char)value;
-            }
-        return;
-    }
-    for (first = 0; first < count; first += CNN__LANES) {
-        if (first + CNN__LANES > count) first = count - CNN__LANES;
-        for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + (first + p) * pixel_stride);
-        CNN__FOR(cnn__transpose)(r);
-        for (l = 0; l < CNN__LANES; l++) {
-            if (l >= images) break;
-            if (floats) CNN__AT(floats + l * image_stride + first) = r[l];
-            else for (p = 0; p < CNN__LANES; p++)
-                bytes[l * image_stride + first + p] = (unsigned char)((const float *)&r[l])[p];
-        }
-    }
-}
-
-static void CNN__FOR(cnn__from_lanes)(float *to, ptrdiff_t image_stride, int images, const float *from,
-                                      ptrdiff_t pixel_stride, ptrdiff_t count)
-{
-    CNN__FOR(cnn__from_lanes_of)(to, NULL, image_stride, images, from, pixel_stride, count);
-}
-
-static void CNN__FOR(cnn__bytes_from_lanes)(unsigned char *to, ptrdiff_t image_stride, int images, const float *from,
-                                            ptrdiff_t count)
-{
-    CNN__FOR(cnn__from_lanes_of)(NULL, to, image_stride, images, from, CNN__LANES, count);
-}
-
-/* The way back for parts of a map. from: (rows, columns); part l has no more than `high` and `wide` of them. */
-static CNN__INLINE void CNN__FOR(cnn__parts_from_lanes_of)(float *floats, unsigned char *bytes, ptrdiff_t row_stride,
-                                                           const cnn__part_at *parts, int count, const float *from,
-                                                           int rows, int columns)
+/* The way back, to floats or to bytes (the other is NULL). from: (rows, columns), of which part l has no more than
+   `high` and `wide`. */
+static void CNN__FOR(cnn__from_lanes)(float *floats, unsigned char *bytes, ptrdiff_t row_stride,
+                                      const cnn__part_at *parts, int count, const float *from, ptrdiff_t pixel_stride,
+                                      int rows, int columns)
 {
     CNN__VECTOR r[CNN__LANES];
     int j, i, l, p;
     for (j = 0; j < rows; j++)
         for (i = 0; i < columns; i += CNN__LANES) {
-            for (p = 0; p < CNN__LANES; p++, from += CNN__LANES) {
-                if (i + p == columns) break;
-                r[p] = CNN__LOAD(from);
-            }
-            for (; p < CNN__LANES; p++) r[p] = r[0];
+            int pixels = cnn__smaller(CNN__LANES, columns - i);            /* then the last one again */
+            for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + (p < pixels ? p : pixels - 1) * pixel_stride);
+            from += pixels * pixel_stride;
             CNN__FOR(cnn__transpose)(r);
             for (l = 0; l < count; l++) {
                 ptrdiff_t to = parts[l].start + j * row_stride + i;
@@ -3596,18 +3531,6 @@ static CNN__INLINE void CNN__FOR(cnn__parts_from_lanes_of)(float *floats, unsign
                 else for (p = 0; p < width; p++) floats[to + p] = part[p];
             }
         }
-}
-
-static void CNN__FOR(cnn__parts_from_lanes)(float *to, ptrdiff_t row_stride, const cnn__part_at *parts, int count,
-                                            const float *from, int rows, int columns)
-{
-    CNN__FOR(cnn__parts_from_lanes_of)(to, NULL, row_stride, parts, count, from, rows, columns);
-}
-
-static void CNN__FOR(cnn__part_bytes_from_lanes)(unsigned char *to, ptrdiff_t row_stride, const cnn__part_at *parts,
-                                                 int count, const float *from, int rows, int columns)
-{
-    CNN__FOR(cnn__parts_from_lanes_of)(NULL, to, row_stride, parts, count, from, rows, columns);
 }
 
 /* The card of max pooling for a block. index (NULL: not wanted) is the winner's number in its window. */
@@ -3916,8 +3839,7 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
     CNN__FOR(cnn__multiply), CNN__FOR(cnn__multiply_rows), CNN__FOR(cnn__add_windows),
     CNN__FOR(cnn__list_nonzeros),
-    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__parts_to_lanes), CNN__FOR(cnn__bytes_to_lanes), CNN__FOR(cnn__from_lanes),
-    CNN__FOR(cnn__bytes_from_lanes), CNN__FOR(cnn__parts_from_lanes), CNN__FOR(cnn__part_bytes_from_lanes),
+    CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__parts_to_lanes), CNN__FOR(cnn__from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
     CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__leaky_forward),
@@ -4109,6 +4031,16 @@ static void cnn__take_rows(cnn__product *p, const cnn__isa *isa, const float *ma
         p->init[r] = bias ? bias[first] : 0;
         if (r + 1 < p->rows) matrix += stride, first++;
     }
+}
+
+/* `count` values of each image of a block, from the lanes: to floats or to bytes */
+static void cnn__images_from_lanes(const cnn__isa *isa, float *floats, unsigned char *bytes, ptrdiff_t image_stride,
+                                   int images, const float *from, ptrdiff_t pixel_stride, ptrdiff_t count)
+{
+    cnn__part_at places[CNN__MOST_LANES];
+    int l;
+    for (l = 0; l < images; l++) places[l].start = l * image_stride, places[l].high = 1, places[l].wide = (int)count;
+    isa->from_lanes(floats, bytes, 0, places, images, from, pixel_stride, 1, (int)count);
 }
 
 /* ---- convolution: what is computed how ---- */
@@ -4880,9 +4812,10 @@ static void cnn__paste(const cnn__conv_job *job, int first, int parts, int chann
         places[l].wide = cnn__smaller(cut->columns, cut->width - at.column);
     }
     for (k = 0; k < channels; k++, y += size) {
-        isa->parts_from_lanes(job->out + k * map, cut->width, places, parts, y, cut->rows, cut->columns);
+        isa->from_lanes(job->out + k * map, NULL, cut->width, places, parts, y, isa->lanes, cut->rows, cut->columns);
         if (!index) continue;
-        isa->part_bytes_from_lanes(job->out_index + k * map, cut->width, places, parts, index, cut->rows, cut->columns);
+        isa->from_lanes(NULL, job->out_index + k * map, cut->width, places, parts, index, isa->lanes, cut->rows,
+                        cut->columns);
         index += size;
     }
 }
@@ -4913,8 +4846,9 @@ static void cnn__conv_forward_piece(void *arguments, int piece, int thread)
     if (pool.kernel_height) isa->max_pool(&pool, y, index, a.z);
     if (job->cut) cnn__paste(job, first, images, share * channels, channels, y, index);
     else {
-        isa->from_lanes(job->out + to, job->y_image, images, y, lanes, p->share_size);
-        if (index) isa->bytes_from_lanes(job->out_index + to, job->y_image, images, index, p->share_size);
+        cnn__images_from_lanes(isa, job->out + to, NULL, job->y_image, images, y, lanes, p->share_size);
+        if (index)
+            cnn__images_from_lanes(isa, NULL, job->out_index + to, job->y_image, images, index, lanes, p->share_size);
     }
 }
 
@@ -5012,24 +4946,26 @@ static void cnn__convolve_phases(const cnn__conv_job *job, const cnn__conv_array
         }
 }
 
-/* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. */
-static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, const float *df, int first, int images,
-                        int fresh)
+/* D: df before pooling, with an image in each lane. Its zeros are written when the piece begins (fresh), and stay. A
+   pool's df is not needed afterwards: the index takes its place before it goes into lanes, too. */
+static void cnn__conv_d(const cnn__conv_job *job, const cnn__conv_arrays *a, int first, int images, int fresh)
 {
     const cnn_conv2d_shape *s = job->s;
     const cnn__conv_plan *p = &job->plan;
     const cnn__isa *isa = job->isa;
-    int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c;
+    int lanes = p->lanes, pooled = s->pool.kernel_height > 0, c, n;
     ptrdiff_t width = (ptrdiff_t)p->backward.width * lanes, map_stride = p->backward.height * width;
     ptrdiff_t row_stride = (p->phases ? 1 : s->stride_height) * width;
     ptrdiff_t pixel_stride = (ptrdiff_t)(p->phases ? 1 : s->stride_width) * lanes;
     ptrdiff_t image = p->image;
-    float *df_lanes = a->pooled + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
+    float *df = a->pooled, *df_lanes = df + p->pooled_size / 3, *index = df_lanes + p->pooled_size / 3;
     float *to = a->d + p->df_top * width + (ptrdiff_t)p->df_left * lanes;
     if (pooled || fresh) cnn__zero_floats(a->d, p->d_size);
     if (pooled) {
         isa->to_lanes(df_lanes, 0, lanes, df, image, lanes, 1, (int)image);
-        isa->bytes_to_lanes(index, job->index + first * job->y_image, job->y_image, images, (int)image);
+        for (n = 0; n < images; n++)
+            isa->scale_bytes(df + n * image, job->index + (first + n) * job->y_image, 1, 0, image);
+        isa->to_lanes(index, 0, lanes, df, image, lanes, 1, (int)image);
         isa->max_unpool(&s->pool, to, map_stride, row_stride, pixel_stride, df_lanes, index);
     } else
         for (c = 0; c < s->out_channels; c++)
@@ -5178,14 +5114,14 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
         if (job->learns) cnn__conv_dweight(job, &a, share, sums, a.pooled, first, images);
         if (!job->dx || share) continue;
         cnn__zero_floats(a.pooled + p->image * images, (lanes - images) * p->image);       /* lanes without an image */
-        cnn__conv_d(job, &a, a.pooled, first, images, block == begin);
+        cnn__conv_d(job, &a, first, images, block == begin);
         if (p->phases) cnn__convolve_phases(job, &a);
         else
             cnn__convolve(job, &p->backward, 0, a.z, a.d + ((ptrdiff_t)p->top * p->backward.width + p->left) * lanes,
                           NULL, 0, &a);
         if (p->fold) cnn__fold_borders(s, p, isa, a.x, a.z);
-        isa->from_lanes(job->dx + first * job->x_image, job->x_image, images, p->fold || p->phases ? a.x : a.z, lanes,
-                        in);
+        cnn__images_from_lanes(isa, job->dx + first * job->x_image, NULL, job->x_image, images,
+                               p->fold || p->phases ? a.x : a.z, lanes, in);
     }
 }
 
@@ -5501,8 +5437,8 @@ static void cnn__linear_forward_piece(void *arguments, int piece, int thread)
     if (s->activation && !relu)
         cnn__activate(isa, s->activation, s->slope, result, result, outputs * p.c_stride);
     for (v = 0; v < p.vectors; v++, block++)
-        isa->from_lanes(job->y + (ptrdiff_t)block * lanes * s->out_features + first, s->out_features,
-                        cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
+        cnn__images_from_lanes(isa, job->y + (ptrdiff_t)block * lanes * s->out_features + first, NULL, s->out_features,
+                               cnn__smaller(lanes, s->batch - block * lanes), result + v * lanes, p.c_stride, outputs);
 }
 
 /* The same for so few samples that their lanes would stay empty: the lanes lie along the inputs. */
