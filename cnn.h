@@ -3681,8 +3681,9 @@ static float CNN__FOR(cnn__total)(const float *x, float x0, ptrdiff_t n)
     for (v = 0; v < 4; v++) sum[v] = zero;
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
         CNN__UNROLL for (v = 0; v < 4; v++) sum[v] += CNN__LOAD(x + i + v * CNN__LANES) - x0;
-    for (v = 0; v < 4; v++)
-        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i + CNN__LANES <= n; i += CNN__LANES) sum[0] += CNN__LOAD(x + i) - x0;
+    sum[0] += sum[1] + (sum[2] + sum[3]);
+    for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[0])[l];
     for (; i < n; i++) total += x[i] - x0;
     return total;
 }
@@ -3734,8 +3735,9 @@ static float CNN__FOR(cnn__sum_products)(const float *a, float a0, const float *
     for (i = 0; i + 4 * CNN__LANES <= n; i += 4 * CNN__LANES)
         CNN__UNROLL for (v = 0; v < 4; v++)
             sum[v] += (CNN__LOAD(a + i + v * CNN__LANES) - a0) * (CNN__LOAD(b + i + v * CNN__LANES) - b0);
-    for (v = 0; v < 4; v++)
-        for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[v])[l];
+    for (; i + CNN__LANES <= n; i += CNN__LANES) sum[0] += (CNN__LOAD(a + i) - a0) * (CNN__LOAD(b + i) - b0);
+    sum[0] += sum[1] + (sum[2] + sum[3]);
+    for (l = 0; l < CNN__LANES; l++) total += ((const float *)&sum[0])[l];
     for (; i < n; i++) total += (a[i] - a0) * (b[i] - b0);
     return total;
 }
@@ -5846,11 +5848,13 @@ static void cnn__simd_prelu_backward(void *context, const cnn_map_shape *s, floa
 
 /* ---- batch normalisation: channel by channel ----
 
-   A channel's values lie in one map of each image. They are counted through all images and taken in chunks, so that
-   small maps are as fast as large ones. What is needed twice of a chunk is in the cache by then: forward reads x from
-   memory twice, backward x, y and dy. */
+   A channel's values lie in one map of each image. They are taken in runs: so many of a map that what is needed twice
+   of a run is in the cache by then. Forward reads x from memory twice, backward x, y and dy. */
 
-enum { CNN__CHUNK = 1024 };                                /* values */
+enum {
+    CNN__RUN = 1024,                        /* values of a run, at most */
+    CNN__SMALL_MAP = 8                      /* smaller maps are left to the card: a run has to be worth a call */
+};
 
 typedef struct cnn__batch_norm_job {
     const cnn__isa *isa;
@@ -5861,67 +5865,25 @@ typedef struct cnn__batch_norm_job {
     const float *x, *weight, *bias;
 } cnn__batch_norm_job;
 
-/* Where value `at` of channel c is. *run: how many values are beside each other from there to the end of its map */
-static ptrdiff_t cnn__channel_place(const cnn_batch_norm_shape *s, int c, ptrdiff_t at, ptrdiff_t *run)
+/* Where value `at` of channel c is; *n: how many values the run has that begins there */
+static ptrdiff_t cnn__run_at(const cnn_batch_norm_shape *s, int c, ptrdiff_t at, int *n)
 {
-    ptrdiff_t p = at % s->pixels;
-    *run = s->pixels - p;
+    int p = (int)(at % s->pixels);
+    *n = cnn__smaller(CNN__RUN, s->pixels - p);
     return cnn__batch_norm_map(s, (int)(at / s->pixels), c) + p;
 }
 
-static int cnn__chunk_size(const cnn_batch_norm_shape *s, ptrdiff_t first)
-{
-    ptrdiff_t left = (ptrdiff_t)s->batch * s->pixels - first;
-    return left < CNN__CHUNK ? (int)left : (int)CNN__CHUNK;
-}
-
-static void cnn__copy_run(float *to, const float *from, ptrdiff_t n)       /* a few: calling memcpy would take longer */
-{
-    ptrdiff_t i;
-    for (i = 0; i + 8 <= n; i += 8) memcpy(to + i, from + i, 8 * sizeof *to);
-    for (; i < n; i++) to[i] = from[i];
-}
-
-/* The n values of channel c from `first` on, beside each other: where they are, or copied into `own` */
-static const float *cnn__chunk(const cnn_batch_norm_shape *s, const float *maps, int c, ptrdiff_t first, int n,
-                               float *own)
-{
-    ptrdiff_t run, done, place = cnn__channel_place(s, c, first, &run);
-    if (run >= n) return maps + place;
-    for (done = 0; done < n; done += run) {
-        place = cnn__channel_place(s, c, first + done, &run);
-        if (run > n - done) run = n - done;
-        cnn__copy_run(own + done, maps + place, run);
-    }
-    return own;
-}
-
-static void cnn__put_chunk(const cnn_batch_norm_shape *s, float *maps, int c, ptrdiff_t first, int n, const float *own)
-{
-    ptrdiff_t run, done;
-    for (done = 0; done < n; done += run) {
-        ptrdiff_t place = cnn__channel_place(s, c, first + done, &run);
-        if (run > n - done) run = n - done;
-        cnn__copy_run(maps + place, own + done, run);
-    }
-}
-
-/* Mean and squares of each chunk are joined to those before it (Chan, Golub, LeVeque 1983). A chunk is summed as
+/* Mean and squares of each run are joined to those before it (Chan, Golub, LeVeque 1983). A run is summed as
    differences from its first value, so that a constant channel is its mean exactly. */
 static cnn__moments cnn__simd_moments(const cnn__batch_norm_job *job, int c)
 {
     cnn__moments of = { 0, 0 };                            /* var: m times the variance, until the end */
-    float own[CNN__CHUNK];
     ptrdiff_t m = (ptrdiff_t)job->s->batch * job->s->pixels, first;
     int n;
     for (first = 0; first < m; first += n) {
-        const float *x;
-        double mean, delta, all;
-        n = cnn__chunk_size(job->s, first);
-        x = cnn__chunk(job->s, job->x, c, first, n, own);
-        mean = (double)x[0] + (double)job->isa->total(x, x[0], n) / n;
-        delta = mean - of.mean;
-        all = (double)(first + n);
+        const float *x = job->x + cnn__run_at(job->s, c, first, &n);
+        double mean = (double)x[0] + (double)job->isa->total(x, x[0], n) / n, delta = mean - of.mean;
+        double all = (double)(first + n);
         of.mean += delta * n / all;
         of.var += (double)job->isa->sum_products(x, (float)mean, x, (float)mean, n);
         of.var += delta * delta * (double)first * n / all;
@@ -5934,8 +5896,8 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
 {
     const cnn_batch_norm_shape *s = job->s;
     cnn__moments of;
-    float in[CNN__CHUNK], out[CNN__CHUNK], mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
-    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
+    float mean, inverse, scale, shift = job->weight ? job->bias[c] : 0;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first;
     int n;
     if (s->training) of = cnn__simd_moments(job, c);
     else of.mean = (double)job->mean[c], of.var = (double)job->var[c];
@@ -5945,45 +5907,34 @@ static void cnn__batch_norm_forward_channel(const cnn__batch_norm_job *job, int 
     if (job->to_save) job->to_save[c] = mean, job->to_save[s->channels + c] = inverse;
     scale = job->weight ? job->weight[c] * inverse : inverse;
     for (first = 0; first < m; first += n) {
-        const float *x;
-        float *place, *y;
-        n = cnn__chunk_size(s, first);
-        x = cnn__chunk(s, job->x, c, first, n, in);
-        place = job->y + cnn__channel_place(s, c, first, &run);
-        y = run >= n ? place : out;
-        job->isa->normalize(y, x, mean, scale, shift, n);
-        if (s->activation) cnn__activate(job->isa, s->activation, s->slope, y, y, n);
-        if (y == out) cnn__put_chunk(s, job->y, c, first, n, out);
+        ptrdiff_t at = cnn__run_at(s, c, first, &n);
+        job->isa->normalize(job->y + at, job->x + at, mean, scale, shift, n);
+        if (s->activation) cnn__activate(job->isa, s->activation, s->slope, job->y + at, job->y + at, n);
     }
 }
 
-/* dy times the activation's slope */
-static const float *cnn__chunk_df(const cnn__batch_norm_job *job, int c, ptrdiff_t first, int n, float *df)
+/* dy times the activation's slope, from value `at` on: where it is, or in df */
+static const float *cnn__run_df(const cnn__batch_norm_job *job, ptrdiff_t at, int n, float *df)
 {
     const cnn_batch_norm_shape *s = job->s;
-    float own[CNN__CHUNK];
-    const float *dy = cnn__chunk(s, job->dy, c, first, n, df), *y;
-    if (!s->activation) return dy;
-    y = cnn__chunk(s, job->result, c, first, n, own);
-    cnn__activate_back(job->isa, s->activation, s->slope, df, dy, y, NULL, n);
+    if (!s->activation) return job->dy + at;
+    cnn__activate_back(job->isa, s->activation, s->slope, df, job->dy + at, job->result + at, NULL, n);
     return df;
 }
 
 static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int c)
 {
     const cnn_batch_norm_shape *s = job->s;
-    float in[CNN__CHUNK], own[CNN__CHUNK], out[CNN__CHUNK];
-    float mean = job->saved[c], inverse = job->saved[s->channels + c], scale, shift, slope;
+    float own[CNN__RUN], mean = job->saved[c], inverse = job->saved[s->channels + c], scale, shift, slope;
     double sum = 0, sum_xh = 0;
-    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, run;
-    const float *x, *df;
+    ptrdiff_t m = (ptrdiff_t)s->batch * s->pixels, first, at;
     int n;
     for (first = 0; first < m; first += n) {
-        n = cnn__chunk_size(s, first);
-        x = cnn__chunk(s, job->x, c, first, n, in);
-        df = cnn__chunk_df(job, c, first, n, own);
+        const float *df;
+        at = cnn__run_at(s, c, first, &n);
+        df = cnn__run_df(job, at, n, own);
         sum += (double)job->isa->total(df, 0, n);
-        sum_xh += (double)(job->isa->sum_products(df, 0, x, mean, n) * inverse);
+        sum_xh += (double)(job->isa->sum_products(df, 0, job->x + at, mean, n) * inverse);
     }
     if (job->dbias) job->dbias[c] += (float)sum;
     if (job->dweight) job->dweight[c] += (float)sum_xh;
@@ -5992,14 +5943,8 @@ static void cnn__batch_norm_backward_channel(const cnn__batch_norm_job *job, int
     shift = (float)(sum / (double)m);
     slope = (float)(sum_xh * (double)inverse / (double)m);
     for (first = 0; job->dx && first < m; first += n) {
-        float *place, *dx;
-        n = cnn__chunk_size(s, first);
-        x = cnn__chunk(s, job->x, c, first, n, in);
-        df = cnn__chunk_df(job, c, first, n, own);
-        place = job->dx + cnn__channel_place(s, c, first, &run);
-        dx = run >= n ? place : out;
-        job->isa->normalize_back(dx, df, x, mean, scale, shift, slope, n);
-        if (dx == out) cnn__put_chunk(s, job->dx, c, first, n, out);
+        at = cnn__run_at(s, c, first, &n);
+        job->isa->normalize_back(job->dx + at, cnn__run_df(job, at, n, own), job->x + at, mean, scale, shift, slope, n);
     }
 }
 
@@ -6023,8 +5968,7 @@ static void cnn__batch_norm_run(void *context, const cnn_batch_norm_shape *s, cn
 
 static size_t cnn__simd_batch_norm_work(void *context, const cnn_batch_norm_shape *s)
 {
-    (void)context; (void)s;
-    return 0;
+    return s->pixels < CNN__SMALL_MAP ? cnn__direct_batch_norm_work(context, s) : 0;
 }
 
 static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_shape *s, float *y, float *saved,
@@ -6032,6 +5976,10 @@ static void cnn__simd_batch_norm_forward(void *context, const cnn_batch_norm_sha
                                          const float *weight, const float *bias)
 {
     cnn__batch_norm_job job;
+    if (s->pixels < CNN__SMALL_MAP) {
+        cnn__direct_batch_norm_forward(context, s, y, saved, mean, var, batches, x, weight, bias);
+        return;
+    }
     memset(&job, 0, sizeof job);
     job.y = y; job.to_save = saved; job.mean = mean; job.var = var; job.x = x; job.weight = weight; job.bias = bias;
     cnn__batch_norm_run(context, s, &job);
@@ -6043,7 +5991,10 @@ static void cnn__simd_batch_norm_backward(void *context, const cnn_batch_norm_sh
                                           const float *x, const float *weight, void *work)
 {
     cnn__batch_norm_job job;
-    (void)work;
+    if (s->pixels < CNN__SMALL_MAP) {
+        cnn__direct_batch_norm_backward(context, s, dx, dweight, dbias, dy, y, saved, x, weight, work);
+        return;
+    }
     memset(&job, 0, sizeof job);
     job.dx = dx; job.dweight = dweight; job.dbias = dbias; job.dy = dy; job.result = y; job.x = x; job.weight = weight;
     job.saved = saved;
