@@ -7,7 +7,8 @@
    multiply-adds, if the registers did nothing else; and for its compulsory bytes, if memory did nothing else: each operation
    reads its input and weights and writes its output once; on the way back it reads input, output and gradient, and writes
    its own; Adam reads four numbers a weight and writes three. What stays in a cache from one operation to the next, or is
-   computed with fewer multiplications (Winograd, gradients that are 0), goes below. */
+   computed with fewer multiplications (Winograd, gradients that are 0), goes below. The two rates are measured in turn with
+   the row, in five rounds, because a shared machine has others in the next minute; a ratio is the rounds' median. */
 #define _POSIX_C_SOURCE 200809L
 #define CNN_IMPLEMENTATION
 #include "../../cnn.h"
@@ -111,17 +112,15 @@ static void scale_piece(void *arguments, int piece, int thread)
 
 static double bandwidth(int threads)
 {
-    float *x = (float *)calloc(BANDWIDTH_FLOATS, sizeof *x);
-    series found = { NULL, 0, 0 };
+    static float *x;
+    double begun;
     int i;
-    if (!x) fail("out of memory");
-    for (i = 0; i < 9; i++) {
-        double begun = seconds();
+    if (!x && !(x = (float *)calloc(BANDWIDTH_FLOATS, sizeof *x))) fail("out of memory");
+    for (i = 0; i < 2; i++) {                              /* once to warm up */
+        begun = seconds();
         cnn__parallel(threads, BANDWIDTH_PIECES, scale_piece, x);
-        if (i) add(&found, 2e-9 * BANDWIDTH_FLOATS * sizeof *x / (seconds() - begun));
     }
-    free(x);
-    return median(&found);
+    return 2e-9 * BANDWIDTH_FLOATS * sizeof *x / (seconds() - begun);
 }
 
 /* ---- the ways ---- */
@@ -164,7 +163,7 @@ static double median_ms(cnn_net *net, cnn_loader *loader, const float *x, float 
     series found = { NULL, 0, 0 };
     double begun = seconds(), start, ms;
     cnn_batch b;
-    while (found.count < 8 || seconds() - begun < length) {
+    while (found.count < 5 || seconds() - begun < length) {
         start = seconds();
         if (loader) {
             while (!cnn_next(loader, &b)) if (cnn_error(net)) fail(cnn_error(net));
@@ -182,7 +181,9 @@ static double median_ms(cnn_net *net, cnn_loader *loader, const float *x, float 
     return ms;
 }
 
-static void print_row(const row *r, int threads, double length, double most, double memory, int ways)
+enum { ROUNDS = 5 };
+
+static void print_row(const row *r, const instruction_set *set, int threads, double length, int ways)
 {
     int samples = r->batch < 16 ? 64 : 4 * r->batch, k;
     size_t pixels = (size_t)r->channels * (size_t)r->height * (size_t)r->width, i;
@@ -191,27 +192,38 @@ static void print_row(const row *r, int threads, double length, double most, dou
     cnn_net *net = network_of(r, threads);
     cnn_data *data;
     cnn_loader *loader;
-    cost step, inference;
-    double ms[2], floors[2];
+    cost costs[2];                                         /* of a step, and of inference */
+    series ms[2] = { { NULL, 0, 0 }, { NULL, 0, 0 } }, floors[2] = { { NULL, 0, 0 }, { NULL, 0, 0 } },
+           ratios[2] = { { NULL, 0, 0 }, { NULL, 0, 0 } };
+    int round;
     if (!x || !y || !labels) fail("out of memory");
     for (i = 0; i < pixels * (size_t)samples; i++) x[i] = (float)(i * 2654435761u % 1000) / 1000 - .3f;
     for (k = 0; k < samples; k++) labels[k] = (int)((unsigned)k * 40503u % 10);
     data = cnn_data_new(.count = samples, .channels = r->channels, .height = r->height, .width = r->width, .classes = 10,
                         .floats = x, .labels = labels);
     loader = cnn_loader_new(data, .batch_size = r->batch, .drop_last = 1);
-    ms[0] = median_ms(net, loader, x, y, r->batch, length);
-    ms[1] = median_ms(net, NULL, x, y, r->batch, length);
-    costs_of(net, r->batch, &step, &inference);
-    floors[0] = 1e3 * fmax(step.gflop / most, step.gigabytes / memory);
-    floors[1] = 1e3 * fmax(inference.gflop / most, inference.gigabytes / memory);
-    printf("%-26s %9.3f %9.3f %6.2f   %9.3f %9.3f %6.2f\n", r->name, ms[0], floors[0], ms[0] / floors[0], ms[1], floors[1],
-           ms[1] / floors[1]);
+    median_ms(net, loader, x, y, r->batch, 0);             /* to warm up */
+    costs_of(net, r->batch, &costs[0], &costs[1]);
+    for (round = 0; round < ROUNDS; round++) {
+        double most = limit(set, threads), memory = bandwidth(threads);
+        for (k = 0; k < 2; k++) {
+            double found = median_ms(net, k ? NULL : loader, x, y, r->batch, length / ROUNDS);
+            double least = 1e3 * fmax(costs[k].gflop / most, costs[k].gigabytes / memory);
+            add(&ms[k], found);
+            add(&floors[k], least);
+            add(&ratios[k], found / least);
+        }
+    }
+    printf("%-26s", r->name);
+    for (k = 0; k < 2; k++) printf("%s %9.3f %9.3f %6.2f", k ? "  " : "", median(&ms[k]), median(&floors[k]), median(&ratios[k]));
+    putchar('\n');
     for (k = 0; ways && k < net->op_count; k++)
         print_way(&net->pass.ops[k], &net->layers[net->pass.ops[k].first], r->batch, threads);
     fflush(stdout);
     cnn_loader_free(loader);
     cnn_data_free(data);
     cnn_free(net);
+    for (k = 0; k < 2; k++) free(ms[k].values), free(floors[k].values), free(ratios[k].values);
     free(x); free(y); free(labels);
 }
 
@@ -227,8 +239,8 @@ int main(int argc, char **argv)
     static const char *const usage = "usage: bench_shapes [--threads N] [--seconds S] [--ways] [NAME ...]";
     instruction_set set = best_instruction_set();
     int threads = processors() < 2 ? 1 : 2, ways = 0, i, k, names = 0;
-    double length = .3, most, memory;
-    series found = { NULL, 0, 0 };
+    double length = .5;
+    series most = { NULL, 0, 0 }, memory = { NULL, 0, 0 };
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--ways")) ways = 1;
         else if (!strcmp(argv[i], "--threads") && i + 1 < argc) threads = atoi(argv[++i]);
@@ -237,13 +249,11 @@ int main(int argc, char **argv)
         else argv[1 + names++] = argv[i];
     }
     if (threads < 1 || length <= 0) return fputs(usage, stderr), fputc('\n', stderr), 1;
-    for (i = 0; i < 9; i++) add(&found, limit(&set, threads));
-    most = median(&found);
-    memory = bandwidth(threads);
+    for (i = 0; i < 9; i++) add(&most, limit(&set, threads)), add(&memory, bandwidth(threads));
     printf("%s, %s, %s; %d threads: %.1f GFLOP/s in registers, %.1f GB/s to and from memory\n", processor(), set.name,
-           compiler(), threads, most, memory);
+           compiler(), threads, median(&most), median(&memory));
     printf("%-26s  step, ms     floor  ratio  inference     floor  ratio\n", "network, batch");
     for (k = 0; k < ROWS; k++)
-        if (wanted(rows[k].name, argv + 1, names)) print_row(&rows[k], threads, length, most, memory, ways);
+        if (wanted(rows[k].name, argv + 1, names)) print_row(&rows[k], &set, threads, length, ways);
     return 0;
 }
