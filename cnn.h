@@ -4088,7 +4088,8 @@ enum {
     CNN__PIECES = 16,                       /* of a forward pass with shares, at least, where there are channels enough;
                                                backward: runs of blocks, each with its own sums of dweight, at most */
     CNN__CHOSEN = 32,                       /* shapes whose cut is remembered */
-    CNN__BUNDLE_FLOATS = 1 << 15,           /* of a bundle's X, at most: a quarter of a second-level cache of 512 KB */
+    CNN__L2_FLOATS = 1 << 15,               /* of what is read again soon, at most (a bundle's X, what the rows of a
+                                               kernel see, Z): a quarter of a second-level cache of 512 KB */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4301,7 +4302,7 @@ static cnn_conv2d_shape cnn__bundle_of(const cnn_conv2d_shape *s, const cnn__isa
     cnn_conv2d_shape bundle = *s;
     double group = (double)(s->in_channels / s->groups) * (s->in_height + s->pad_top + s->pad_bottom)
                  * (s->in_width + s->pad_left + s->pad_right) * cnn__smaller(s->batch, isa->lanes);
-    int most = (int)fmax(1, fmin(s->groups, (double)CNN__BUNDLE_FLOATS / group));
+    int most = (int)fmax(1, fmin(s->groups, (double)CNN__L2_FLOATS / group));
     for (bundle.groups = most; s->groups % bundle.groups; bundle.groups--) { }
     bundle.in_channels = s->in_channels / s->groups * bundle.groups;
     bundle.out_channels = s->out_channels / s->groups * bundle.groups;
@@ -4494,8 +4495,10 @@ static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, flo
                                  const float *weight, const float *bias, int relu, ptrdiff_t *offsets)
 {
     cnn__product p;
-    int lanes = isa->lanes, c, y, x, k, j, i;
+    int lanes = isa->lanes, c, y, x, k, j, i, first, wide;
     ptrdiff_t row_stride = (ptrdiff_t)conv->width * lanes;
+    ptrdiff_t column = cnn__larger(1, (ptrdiff_t)conv->in_channels * conv->kernel_height * conv->stride_width) * lanes;
+    int most = isa->vectors * (int)cnn__larger(4, CNN__L2_FLOATS / column / isa->vectors);     /* columns at once */
     p.depth = 0;
     for (c = 0; c < conv->in_channels; c++)
         for (y = 0; y < conv->kernel_height; y++)
@@ -4508,13 +4511,16 @@ static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, flo
     p.accumulate = 0;
     p.relu = relu;
     for (j = 0; j < conv->out_height; j++)
-        for (k = 0; k < conv->out_channels; k += isa->rows) {
-            cnn__take_rows(&p, isa, weight, p.depth, bias, k, conv->out_channels);
-            for (i = 0; i < conv->out_width; i += p.vectors) {
-                p.vectors = cnn__share(conv->out_width - i, isa->vectors);
-                p.b = in + (ptrdiff_t)j * conv->stride_height * row_stride + i * p.b_stride;
-                p.c = out + k * p.c_stride + ((ptrdiff_t)j * conv->out_width + i) * lanes;
-                isa->multiply(&p);
+        for (first = 0; first < conv->out_width; first += wide) {
+            wide = cnn__share(conv->out_width - first, most);
+            for (k = 0; k < conv->out_channels; k += isa->rows) {
+                cnn__take_rows(&p, isa, weight, p.depth, bias, k, conv->out_channels);
+                for (i = first; i < first + wide; i += p.vectors) {
+                    p.vectors = cnn__share(first + wide - i, isa->vectors);
+                    p.b = in + (ptrdiff_t)j * conv->stride_height * row_stride + i * p.b_stride;
+                    p.c = out + k * p.c_stride + ((ptrdiff_t)j * conv->out_width + i) * lanes;
+                    isa->multiply(&p);
+                }
             }
         }
 }
