@@ -1817,27 +1817,25 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
    Terms whose z lies in the zero padding are left out.
    -------------------------------------------------------------------------------------------- */
 
-/* The row of z, j s + y d - p, that row y of the kernel meets at output row j; -1: a zero */
-static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
+/* Where in z the row j s + y d - p of the map (n,c) begins, which row y of the kernel meets at output
+   row j; -1: a row of zeros. c counts the input channels of kernel k's group. */
+static ptrdiff_t cnn__conv2d_row(const cnn_conv2d_shape *s, int n, int k, int c, int j, int y)
 {
-    return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
-                       s->padding_mode);
+    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
+    int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top,
+                          s->in_height, s->padding_mode);
+    ptrdiff_t map = (ptrdiff_t)n * s->in_channels + first + c;
+    return row < 0 ? -1 : (map * s->in_height + row) * s->in_width;
 }
 
-/* The same for columns */
+/* The column i s + x d - p in it; -1: a zero */
 static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
 {
     return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
                        s->padding_mode);
 }
 
-/* Where z(n,c) begins, and row y of u(k,c). c counts the input channels of kernel k's group. */
-static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
-{
-    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
-    return ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
-}
-
+/* Where in u the row y of the kernel u(k,c) begins */
 static ptrdiff_t cnn__conv2d_u(const cnn_conv2d_shape *s, int k, int c, int y)
 {
     int depth = s->in_channels / s->groups;
@@ -1848,15 +1846,14 @@ static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const fl
                              const float *b, int n, int k, int j, int i)
 {
     double f = b ? (double)b[k] : 0;
-    int c, y, x, row, column;
+    int c, y, x, column;
     for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
             const float *kernel = u + cnn__conv2d_u(s, k, c, y);
-            const float *map = z + cnn__conv2d_z(s, n, k, c);
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (x = 0; x < s->kernel_width; x++)
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (x = 0; row >= 0 && x < s->kernel_width; x++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[x];
+                    f += (double)z[row + column] * (double)kernel[x];
         }
     return f;
 }
@@ -1872,29 +1869,19 @@ static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float
                     *f++ = (float)cnn__conv2d_at(s, z, u, b, n, k, j, i);
 }
 
-static double cnn__conv2d_db_at(const cnn_conv2d_shape *s, const float *df, int k)
-{
-    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, i;
-    double db = 0;
-    int n;
-    for (n = 0; n < s->batch; n++)
-        for (i = 0; i < map; i++) db += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + i];
-    return db;
-}
-
 static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, const float *z,
                                 int k, int c, int y, int x)
 {
     double du = 0;
-    int n, j, i, row, column;
+    int n, j, i, column;
     for (n = 0; n < s->batch; n++)
         for (j = 0; j < s->out_height; j++) {
             ptrdiff_t row_of_f = ((ptrdiff_t)n * s->out_channels + k) * s->out_height + j;
-            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + row_of_f * s->out_width;
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (i = 0; i < s->out_width; i++)
+            const float *d = df + row_of_f * s->out_width;
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (i = 0; row >= 0 && i < s->out_width; i++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    du += (double)d[i] * (double)map[(ptrdiff_t)row * s->in_width + column];
+                    du += (double)d[i] * (double)z[row + column];
         }
     return du;
 }
@@ -1903,15 +1890,14 @@ static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, cons
 static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, const float *u,
                                int n, int k, int j, int i)
 {
-    int c, y, x, row, column;
+    int c, y, x, column;
     for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
             const float *kernel = u + cnn__conv2d_u(s, k, c, y);
-            float *map = dz + cnn__conv2d_z(s, n, k, c);
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (x = 0; x < s->kernel_width; x++)
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (x = 0; row >= 0 && x < s->kernel_width; x++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    map[(ptrdiff_t)row * s->in_width + column] += df * kernel[x];
+                    dz[row + column] += df * kernel[x];
         }
 }
 
@@ -1919,9 +1905,16 @@ static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, c
 static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
                                  const float *df, const float *z, const float *u)
 {
+    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, p;
     size_t inputs = (size_t)(s->batch * ((ptrdiff_t)s->in_channels * s->in_height * s->in_width));
     int n, k, c, y, x, j, i;
-    for (k = 0; db && k < s->out_channels; k++) db[k] += (float)cnn__conv2d_db_at(s, df, k);
+    for (k = 0; db && k < s->out_channels; k++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < map; p++)
+                sum += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + p];
+        db[k] += (float)sum;
+    }
     for (k = 0; du && k < s->out_channels; k++)
         for (c = 0; c < s->in_channels / s->groups; c++)
             for (y = 0; y < s->kernel_height; y++)
@@ -2198,43 +2191,27 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
         for (o = 0; o < s->out_features; o++) *y++ = (float)cnn__linear_at(s, x, w, b, n, o);
 }
 
-static double cnn__linear_db_at(const cnn_linear_shape *s, const float *dy, int o)
-{
-    double db = 0;
-    int n;
-    for (n = 0; n < s->batch; n++, dy += s->out_features) db += (double)dy[o];
-    return db;
-}
-
-static double cnn__linear_dw_at(const cnn_linear_shape *s, const float *dy, const float *x, int o,
-                                int i)
-{
-    double dw = 0;
-    int n;
-    for (n = 0; n < s->batch; n++, dy += s->out_features, x += s->in_features)
-        dw += (double)dy[o] * (double)x[i];
-    return dw;
-}
-
-static double cnn__linear_dx_at(const cnn_linear_shape *s, const float *dy, const float *w, int n,
-                                int i)
-{
-    double dx = 0;
-    int o;
-    dy += (ptrdiff_t)n * s->out_features;
-    for (o = 0; o < s->out_features; o++, w += s->in_features) dx += (double)dy[o] * (double)w[i];
-    return dx;
-}
-
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    int n, o, i;
-    for (o = 0; db && o < s->out_features; o++) db[o] += (float)cnn__linear_db_at(s, dy, o);
-    for (o = 0; dw && o < s->out_features; o++)
-        for (i = 0; i < s->in_features; i++) *dw++ += (float)cnn__linear_dw_at(s, dy, x, o, i);
+    ptrdiff_t in = s->in_features, out = s->out_features, n, o, i;
+    double sum;
+    for (o = 0; db && o < out; o++) {
+        for (sum = 0, n = 0; n < s->batch; n++) sum += (double)dy[n * out + o];
+        db[o] += (float)sum;
+    }
+    for (o = 0; dw && o < out; o++)
+        for (i = 0; i < in; i++) {
+            for (sum = 0, n = 0; n < s->batch; n++)
+                sum += (double)dy[n * out + o] * (double)x[n * in + i];
+            *dw++ += (float)sum;
+        }
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < s->in_features; i++) *dx++ = (float)cnn__linear_dx_at(s, dy, w, n, i);
+        for (i = 0; i < in; i++) {
+            for (sum = 0, o = 0; o < out; o++)
+                sum += (double)dy[n * out + o] * (double)w[o * in + i];
+            *dx++ = (float)sum;
+        }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2453,16 +2430,13 @@ static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x
     return keep ? (double)x / (1.0 - (double)p) : 0;
 }
 
+/* Backward is the same: from dy to dx */
 static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y,
                                  const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__dropout_at(c, layer, p, x[i], i);
 }
-
-static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
-                                  const float *dy, size_t n)
-{ cnn__dropout_forward(c, layer, p, dx, dy, n); }
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
@@ -2797,8 +2771,7 @@ static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s,
     float *f = s->pool.kernel_height ? (float *)work : y;
     (void)context;
     cnn__conv2d_forward(s, f, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
+    cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
     if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, index, f);
 }
 
@@ -2807,19 +2780,20 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
                                         const float *y, const unsigned char *index, const float *x,
                                         const float *weight, void *work)
 {
-    float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
+    int pooled = s->pool.kernel_height;
+    size_t outputs = pooled ? cnn__pool2d_outputs(&s->pool) : cnn__conv2d_outputs(s);
+    float *df = (float *)work, *before_pooling = pooled ? df + cnn__conv2d_outputs(s) : df;
     (void)context;
-    if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, NULL,
-                                 cnn__pool2d_outputs(&s->pool));
-        cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
-    } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__conv2d_outputs(s));
+    cnn__activation_backward(s->activation, s->slope, before_pooling, dy, y, NULL, outputs);
+    if (pooled) cnn__pool2d_backward(&s->pool, df, before_pooling, NULL, index);
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
+static size_t cnn__linear_outputs(const cnn_linear_shape *s)
+{ return (size_t)s->batch * (size_t)s->out_features; }
+
 static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
-{ (void)context; return sizeof(float) * (size_t)s->batch * (size_t)s->out_features; }
+{ (void)context; return sizeof(float) * cnn__linear_outputs(s); }
 
 static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
                                        const float *x, const float *weight, const float *bias,
@@ -2827,9 +2801,7 @@ static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s,
 {
     (void)context; (void)work;
     cnn__linear_forward(s, y, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, y, y,
-                                (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_forward(s->activation, s->slope, y, y, cnn__linear_outputs(s));
 }
 
 static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx,
@@ -2839,8 +2811,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
-                             (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__linear_outputs(s));
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -2856,8 +2827,7 @@ static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_s
 {
     (void)context;
     cnn__batch_norm_forward(s, y, saved, mean, var, batches, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
+    cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
 }
 
 static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx,
@@ -2870,69 +2840,6 @@ static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_
     cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__batch_norm_values(s));
     cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
 }
-
-/* Each of the other entries calls one card. */
-static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
-                                       const float *x)
-{ (void)context; cnn__pool2d_forward(s, y, NULL, x); }
-
-static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx,
-                                        const float *dy, const float *x)
-{ (void)context; cnn__pool2d_backward(s, dx, dy, x, NULL); }
-
-static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y,
-                                           const float *x, size_t n)
-{ (void)context; cnn__activation_forward(f, slope, y, x, n); }
-
-static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
-                                            const float *dy, const float *y, const float *x,
-                                            size_t n)
-{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, x, n); }
-
-static void cnn__direct_prelu_forward(void *context, const cnn_map_shape *s, float *y,
-                                      const float *x, const float *weight)
-{ (void)context; cnn__prelu_forward(s, y, x, weight); }
-
-static void cnn__direct_prelu_backward(void *context, const cnn_map_shape *s, float *dx,
-                                       float *dweight, const float *dy, const float *x,
-                                       const float *weight, float *work)
-{ (void)context; (void)work; cnn__prelu_backward(s, dx, dweight, dy, x, weight); }
-
-static void cnn__direct_add(void *context, float *y, const float *a, const float *b, size_t n)
-{ (void)context; cnn__sum_of(y, a, b, n); }
-
-static void cnn__direct_copy_channels(void *context, const cnn_copy_shape *s, float *to,
-                                      const float *from)
-{ (void)context; cnn__copy_channels(s, to, from); }
-
-static void cnn__direct_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
-{ (void)context; cnn__pad2d(s, to, from); }
-
-static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
-                                        const float *x)
-{ (void)context; cnn__softmax_forward(s, y, x); }
-
-static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx,
-                                         const float *dy, const float *y)
-{ (void)context; cnn__softmax_backward(s, dx, dy, y); }
-
-static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p,
-                                        float *y, const float *x, size_t n)
-{ (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
-
-static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p,
-                                         float *dx, const float *dy, size_t n)
-{ (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
-
-static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c,
-                                              const cnn_cross_entropy_options *o, float *dy,
-                                              const float *y, const float *target,
-                                              const int *labels, int batch, int outputs)
-{ (void)context; cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs); }
-
-static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y,
-                            const float *target, const int *labels, int batch, int outputs)
-{ (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
 
 static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int training)
 {
@@ -2962,18 +2869,51 @@ static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *
                + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n,
-                                       const cnn_span *spans, int count, float max_norm)
-{ (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
+/* Each of the other entries calls one card. In each line: the entry, its card, its parameters. */
+#define CNN__CALLS(entry, card, ...) \
+    static void cnn__direct_##entry(void *context, __VA_ARGS__) { (void)context; card; }
 
-static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w,
-                                 float *v, const float *g, size_t n, cnn_span *spans, int count)
-{ (void)context; (void)n; cnn__sgd_step(c, o, w, v, g, spans, count); }
-
-static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o,
-                                  int decoupled, float *w, float *m, float *v, const float *g,
-                                  size_t n, cnn_span *spans, int count)
-{ (void)context; (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count); }
+CNN__CALLS(pool2d_forward, cnn__pool2d_forward(s, y, NULL, x),
+           const cnn_pool2d_shape *s, float *y, const float *x)
+CNN__CALLS(pool2d_backward, cnn__pool2d_backward(s, dx, dy, x, NULL),
+           const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+CNN__CALLS(activation_forward, cnn__activation_forward(f, slope, y, x, n),
+           cnn_activation f, float slope, float *y, const float *x, size_t n)
+CNN__CALLS(activation_backward, cnn__activation_backward(f, slope, dx, dy, y, x, n),
+           cnn_activation f, float slope, float *dx, const float *dy, const float *y,
+           const float *x, size_t n)
+CNN__CALLS(prelu_forward, cnn__prelu_forward(s, y, x, a),
+           const cnn_map_shape *s, float *y, const float *x, const float *a)
+CNN__CALLS(prelu_backward, (void)work; cnn__prelu_backward(s, dx, da, dy, x, a),
+           const cnn_map_shape *s, float *dx, float *da, const float *dy, const float *x,
+           const float *a, float *work)
+CNN__CALLS(add, cnn__sum_of(y, a, b, n), float *y, const float *a, const float *b, size_t n)
+CNN__CALLS(copy_channels, cnn__copy_channels(s, to, from),
+           const cnn_copy_shape *s, float *to, const float *from)
+CNN__CALLS(pad2d, cnn__pad2d(s, to, from), const cnn_pad2d_shape *s, float *to, const float *from)
+CNN__CALLS(softmax_forward, cnn__softmax_forward(s, y, x),
+           const cnn_map_shape *s, float *y, const float *x)
+CNN__CALLS(softmax_backward, cnn__softmax_backward(s, dx, dy, y),
+           const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+CNN__CALLS(dropout_forward, cnn__dropout_forward(c, layer, p, y, x, n),
+           const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+CNN__CALLS(dropout_backward, cnn__dropout_forward(c, layer, p, dx, dy, n),
+           const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+CNN__CALLS(softmax_cross_entropy,
+           cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs),
+           cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
+           const float *target, const int *labels, int batch, int outputs)
+CNN__CALLS(mse, cnn__mse(c, dy, y, target, labels, batch, outputs),
+           cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
+           int batch, int outputs)
+CNN__CALLS(clip_grad_norm, (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm),
+           cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count, float max_norm)
+CNN__CALLS(sgd_step, (void)n; cnn__sgd_step(c, o, w, v, g, spans, count),
+           cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n,
+           cnn_span *spans, int count)
+CNN__CALLS(adam_step, (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count),
+           cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
+           const float *g, size_t n, cnn_span *spans, int count)
 
 static void *cnn__host_alloc(void *context, size_t bytes)
 { (void)context; return cnn__alloc(bytes, 1); }
