@@ -14570,11 +14570,17 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
-/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; returns its length */
+static double cnn__output_bytes(const cnn_net *net, int i) { return 4.0 * (double)cnn__size(cnn__dims_at(net, i)); }
+
+/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; -1: ` 0  input`. Returns its
+   length. */
 static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 {
-    const cnn__layer *l = &net->layers[i];
-    int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
+    const cnn__layer *l;
+    int k, length;
+    if (i < 0) return cnn__snprintf(text->s, sizeof text->s, " 0  input");
+    l = &net->layers[i];
+    length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
     for (k = 0; k < l->input_count && (l->input_count > 1 || l->inputs[0] != i - 1); k++)
         length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, "%s %d", k ? "," : " from",
                                 l->inputs[k] + 1);
@@ -14582,6 +14588,9 @@ static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 }
 
 typedef struct cnn__columns { int label, output, bytes; } cnn__columns;    /* their widths, in characters */
+
+static void cnn__widen(int *width, const char *text)
+{ if (*width < (int)strlen(text)) *width = (int)strlen(text); }
 
 /* Numbers below `least` are left out. */
 static void cnn__summary_row(FILE *out, const cnn__columns *width, const char *label, const char *output,
@@ -14602,18 +14611,15 @@ void cnn_summary(cnn_net *net, FILE *out)
 {
     cnn__columns width = { 25, 12, 8 };                    /* the least: the longest text of the last line, ... */
     cnn__text dims, label;
-    double all_work = 0, all_parameters = 0, all_bytes;
+    double all_work = 0, all_parameters = 0, all_bytes = 0;
     int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
-    all_bytes = 4.0 * (double)cnn__size(net->input);
-    for (i = 0; i < net->layer_count; i++) {
-        all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
-        length = (int)strlen(cnn__dims_text(net->layers[i].out, &dims));
-        if (length > width.output) width.output = length;
+    for (i = -1; i < net->layer_count; i++) {
+        all_bytes += cnn__output_bytes(net, i);
+        cnn__widen(&width.output, cnn__dims_text(cnn__dims_at(net, i), &dims));
     }
-    length = (int)strlen(cnn__thousands(all_bytes, &dims));
-    if (length > width.bytes) width.bytes = length;
+    cnn__widen(&width.bytes, cnn__thousands(all_bytes, &dims));
     room = 80 - width.output - 10 - 13 - width.bytes - 4;
     for (i = 0; i < net->layer_count; i++) {
         length = cnn__row_label(net, i, &label);
@@ -14621,13 +14627,12 @@ void cnn_summary(cnn_net *net, FILE *out)
     }
     cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width.label, "    layer", width.output, "output", "parameters",
                  "multiply-adds", width.bytes, "bytes");
-    cnn__summary_row(out, &width, " 0  input", cnn__dims_text(net->input, &dims), 0, 0,
-                     4.0 * (double)cnn__size(net->input), 1);
-    for (i = 0; i < net->layer_count; i++) {
-        const cnn__layer *l = &net->layers[i];
-        double p = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
+    for (i = -1; i < net->layer_count; i++) {
+        const cnn__layer *l = i < 0 ? NULL : &net->layers[i];
+        double p = l ? cnn__layer_parameters(l) : 0, m = l ? cnn__layer_multiply_adds(l) : 0;
         cnn__row_label(net, i, &label);
-        cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
+        cnn__summary_row(out, &width, label.s, cnn__dims_text(cnn__dims_at(net, i), &dims), p, m,
+                         cnn__output_bytes(net, i), 1);
         all_work += m;
         all_parameters += p;
     }
@@ -14636,17 +14641,12 @@ void cnn_summary(cnn_net *net, FILE *out)
 
 static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
-/* x: layer `number`'s inputs, the first `samples` of the batch, copied to the host; the caller frees them. */
-static void cnn__download_inputs(cnn_net *net, int number, int samples, float *x[CNN__INPUTS])
+/* Input k of layer `number` in the last forward pass, in backend memory; *own, if it had to be computed again, is the
+   caller's to free. */
+static const float *cnn__input_of(cnn_net *net, int number, int k, float **own)
 {
-    const cnn__layer *l = &net->layers[number];
-    int k;
-    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
-        float *own = NULL;
-        const float *from = l->inputs[k] < 0 ? net->pass.x : cnn__activation_of(net, l->inputs[k], &own);
-        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)samples);
-        cnn__backend_free(net, &own);
-    }
+    int from = net->layers[number].inputs[k];
+    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
 
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
@@ -14733,34 +14733,28 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. The
-   caller frees dx. */
-static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float **dx)
+/* Runs a layer forward and backward on op->x: its dx, on the host, and the net's gradients. The caller frees dx. */
+static void cnn__check_backward(cnn_net *net, cnn__op *op, const float *dy, float **dx)
 {
     const cnn__layer *l = &net->layers[op->first];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch;
-    float *given[CNN__INPUTS] = { NULL }, *gradient = cnn__alloc_floats(net, outs, "the gradient check");
+    float *gradient = cnn__alloc_floats(net, outs, "the gradient check");
     int k;
     op->y = cnn__alloc_floats(net, outs, "the gradient check");
-    for (k = 0; k < l->input_count; k++) {
-        op->x[k] = given[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
-        op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
-    }
     op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
-    if (!cnn__stopped(net)) {
-        for (k = 0; k < l->input_count; k++)
-            cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
+    for (k = 0; k < l->input_count; k++)
+        op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
+    if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, op, net->pass.batch))) {
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, gradient, net->pass.batch);
         for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
-    for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
+    for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
     cnn__backend_free(net, &op->index);
-    return !cnn__stopped(net);
 }
 
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
@@ -14768,21 +14762,19 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     static const char *const names[CNN__INPUTS] = { "input", "other" };
     const cnn__layer *l = &net->layers[number];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
-    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
-    cnn__moments *moments = NULL;
+    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *own[CNN__INPUTS] = { NULL };
+    float *dy = (float *)cnn__alloc(outs, sizeof *dy), *gradients = NULL, *parameters = NULL;
+    cnn__moments *moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
     cnn__op op = cnn__op_of(net, number);
     int k;
-    cnn__download_inputs(net, number, net->pass.batch, x);
-    dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dy) cnn__fail(net, "out of memory");
+    if (!dy || !moments) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
-    if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))
-        && cnn__check_backward(net, &op, x, dy, dx)) {
-        gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
-        parameters = cnn__download(net, net->parameters, net->state_size);
-        moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
-        if (!moments) cnn__fail(net, "out of memory");
-    }
+    for (k = 0; k < l->input_count && !cnn__stopped(net); k++)
+        if ((op.x[k] = cnn__input_of(net, number, k, &own[k])) != NULL)
+            x[k] = cnn__download(net, op.x[k], cnn__input_size(l, k) * batch);
+    if (!cnn__stopped(net)) cnn__check_backward(net, &op, dy, dx);
+    if (!cnn__stopped(net)) gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
+    if (!cnn__stopped(net)) parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
@@ -14796,7 +14788,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
             if (!l->frozen[k])
                 cnn__check_tensor(&c, t->name, c.tensors[k], gradients + t->offset, t->count, 0, samples, result, out);
     }
-    for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]);
+    for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]), cnn__backend_free(net, &own[k]);
     cnn__free(dy); cnn__free(gradients); cnn__free(parameters); cnn__free(moments);
 }
 
@@ -15056,8 +15048,9 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
 {
     const cnn__layer *l;
-    float *x[CNN__INPUTS] = { NULL }, *parameters;
-    int number, k;
+    float *x[CNN__INPUTS] = { NULL }, *own = NULL, *parameters;
+    const float *input;
+    int number, samples, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -15069,7 +15062,10 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
-    cnn__download_inputs(net, number, cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1, x);
+    samples = cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1;
+    for (k = 0; k < l->input_count; k++, cnn__backend_free(net, &own))
+        if ((input = cnn__input_of(net, number, k, &own)) != NULL)
+            x[k] = cnn__download(net, input, cnn__input_size(l, k) * (size_t)samples);
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
@@ -15084,9 +15080,9 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
 
 /* ---- the report: one page, with everything in it ---- */
 
-typedef struct cnn__page { FILE *file; unsigned bits; int count; } cnn__page;      /* three bytes go out as base64 */
+typedef struct cnn__page { FILE *file; unsigned bits; int count; uint32_t crc; } cnn__page;
 
-static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
+static void cnn__base64(cnn__page *page, int byte)         /* three bytes go out as four digits; -1: the end */
 {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     int k;
@@ -15097,25 +15093,21 @@ static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
     page->count = 0;
 }
 
-static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int bytes)       /* highest byte first */
+static void cnn__png_word(cnn__page *page, uint32_t word, int bytes)       /* highest byte first */
 {
-    unsigned char byte;
     while (bytes--) {
-        byte = (unsigned char)(word >> 8 * bytes);
-        if (crc) *crc = cnn__crc32(*crc, &byte, 1);
+        unsigned char byte = (unsigned char)(word >> 8 * bytes);
+        page->crc = cnn__crc32(page->crc, &byte, 1);
         cnn__base64(page, byte);
     }
 }
 
-enum { CNN__STORED = 65535 };                              /* the most that a stored block of deflate holds */
-
-/* The head of a stored block for as much of the row as it can hold; `left`: the bytes to the row's end. */
-static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last_row)
+/* A chunk: its length, its kind, its bytes, and the CRC of kind and bytes. This begins one. */
+static void cnn__png_chunk(cnn__page *page, size_t length, uint32_t kind)
 {
-    uint32_t most = CNN__STORED, length = left < most ? (uint32_t)left : most, both = length | (length ^ 0xffff) << 16;
-    int k;
-    cnn__png_word(page, crc, last_row && left == length, 1);
-    for (k = 0; k < 4; k++) cnn__png_word(page, crc, both >> 8 * k & 255, 1);              /* lowest byte first */
+    cnn__png_word(page, (uint32_t)length, 4);
+    page->crc = 0;
+    cnn__png_word(page, kind, 4);
 }
 
 /* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed.
@@ -15123,39 +15115,34 @@ static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last
 static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int side,
                          const char *alt)
 {
-    enum { least = 16 };
+    enum { least = 16, most = 65535 };                     /* most: the bytes that a stored block of deflate can hold */
     int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
-    cnn__page page = { file, 0, 0 };
-    uint32_t crc = 0, a = 1, b = 0;
-    size_t row = (size_t)width * (size_t)channels, blocks = row / CNN__STORED + 1;
-    int j;
+    cnn__page page = { file, 0, 0, 0 };
+    size_t row = (size_t)width * (size_t)channels + 1, all = row * (size_t)height, i;
+    uint32_t a = 1, b = 0;
     cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
             width * zoom > least ? width * zoom : least, height * zoom > least ? height * zoom : least, alt);
-    cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
-    cnn__png_word(&page, NULL, 13, 4);
-    cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
-    cnn__png_word(&page, &crc, (uint32_t)width, 4); cnn__png_word(&page, &crc, (uint32_t)height, 4);
-    cnn__png_word(&page, &crc, 0x0800u | (channels == 3 ? 2 : 0), 2); cnn__png_word(&page, &crc, 0, 3);
-    cnn__png_word(&page, NULL, crc, 4);
-    crc = 0;
-    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);      /* IDAT: a zlib stream of stored blocks; each row begins one */
-    cnn__png_word(&page, &crc, 0x7801u, 2);
-    for (j = 0; j < height; j++, pixels += row) {
-        size_t i;
-        for (i = 0; i <= row; i++) {
-            uint32_t byte = i ? pixels[i - 1] : 0;         /* each row begins with filter 0 */
-            if (i % CNN__STORED == 0) cnn__png_block(&page, &crc, row + 1 - i, j == height - 1);
-            cnn__png_word(&page, &crc, byte, 1);
-            a = (a + byte) % 65521;
-            b = (b + a) % 65521;
+    cnn__png_word(&page, 0x89504e47u, 4); cnn__png_word(&page, 0x0d0a1a0au, 4);
+    cnn__png_chunk(&page, 13, 0x49484452u);                /* IHDR: width, height, 8 bits, grey or RGB */
+    cnn__png_word(&page, (uint32_t)width, 4); cnn__png_word(&page, (uint32_t)height, 4);
+    cnn__png_word(&page, channels == 3 ? 0x0802u : 0x0800u, 2); cnn__png_word(&page, 0, 3);
+    cnn__png_word(&page, page.crc, 4);
+    cnn__png_chunk(&page, 2 + all + 5 * ((all + most - 1) / most) + 4, 0x49444154u);       /* IDAT: a zlib stream */
+    cnn__png_word(&page, 0x7801u, 2);
+    for (i = 0; i < all; i++) {
+        uint32_t byte = i % row ? *pixels++ : 0;           /* each row begins with filter 0 */
+        if (i % most == 0) {                               /* a block: is it the last, its length, the length inverted */
+            uint32_t length = all - i < most ? (uint32_t)(all - i) : most;
+            uint32_t low_first = (length << 8 | length >> 8) & 0xffff;
+            cnn__png_word(&page, all - i <= most, 1);
+            cnn__png_word(&page, low_first << 16 | (low_first ^ 0xffff), 4);
         }
+        cnn__png_word(&page, byte, 1);
+        a = (a + byte) % 65521;
+        b = (b + a) % 65521;
     }
-    cnn__png_word(&page, &crc, b << 16 | a, 4);
-    cnn__png_word(&page, NULL, crc, 4);
-    /* IEND */
-    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL,
-                                                                                                0xae426082u, 4);
+    cnn__png_word(&page, b << 16 | a, 4); cnn__png_word(&page, page.crc, 4);
+    cnn__png_chunk(&page, 0, 0x49454e44u); cnn__png_word(&page, page.crc, 4);              /* IEND */
     cnn__base64(&page, -1);
     cnn__fprintf(file, "\">\n");
 }
@@ -15249,15 +15236,13 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
 {
     enum { letter = 7, box = 16, row = box + 6, left = 36, gap = 14, apart = 10 };         /* in pixels */
     size_t most = (size_t)net->layer_count * CNN__INPUTS;
-    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 5, kind = 0, output, length, right, width, i, k;
+    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 0, kind = 0, output = 0, right, width, i, k;
     cnn__text dims;
     if (!lane) { cnn__fail(net, "cnn_report: out of memory"); return; }
-    output = (int)strlen(cnn__dims_text(net->input, &dims));
-    for (i = 0; i < net->layer_count; i++) {               /* the longest texts */
-        const cnn__layer *l = &net->layers[i];
-        if ((length = (int)strlen(l->name)) > name) name = length;
-        if ((length = (int)strlen(l->type)) > kind) kind = length;
-        if ((length = (int)strlen(cnn__dims_text(l->out, &dims))) > output) output = length;
+    for (i = -1; i < net->layer_count; i++) {              /* the longest texts */
+        cnn__widen(&name, i < 0 ? "input" : net->layers[i].name);
+        cnn__widen(&kind, i < 0 ? "" : net->layers[i].type);
+        cnn__widen(&output, cnn__dims_text(cnn__dims_at(net, i), &dims));
     }
     right = left + (name + kind + output) * letter + 4 * gap;
     width = right + (cnn__graph_lanes(net, lane, lane + most) + 1) * apart;
@@ -15273,7 +15258,7 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
         cnn__put_text(f, "", l ? l->name : "input", "</tspan>");
         cnn__fprintf(f, "<tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
                      left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
-                     cnn__dims_text(l ? l->out : net->input, &dims));
+                     cnn__dims_text(cnn__dims_at(net, i), &dims));
         for (k = 0; l && k < l->input_count; k++)
             if (l->inputs[k] == i - 1)
                 cnn__fprintf(f, "<path d=\"M%d %dV%d\"/>\n", right - gap / 2 * (k + 1), y - row + box, y);
