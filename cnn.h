@@ -1059,18 +1059,15 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
         snprintf(end, 8, "*.*%s%c", strchr("dux", kind) ? "l" : "", kind); /* it gets every whole number as a long */
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
-        else if (kind == 'd')
-            count = (size_t)snprintf(number, room, spec, width, precision,
-                                     is_long ? va_arg(arguments, long) : va_arg(arguments, int));
-        else if (strchr("ux", kind))
-            count = (size_t)snprintf(number, room, spec, width, precision,
-                                     is_long ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned));
-        else if (kind == 's') {
+        else if (strchr("dux", kind)) {
+            long whole = is_long ? va_arg(arguments, long) : kind == 'd' ? va_arg(arguments, int)
+                                                                         : (long)va_arg(arguments, unsigned);
+            count = (size_t)snprintf(number, room, spec, width, precision, whole);
+        } else if (kind == 's') {
             text = va_arg(arguments, const char *);
             if (!text) text = "(null)";
             for (count = 0; (precision < 0 || count < (size_t)precision) && text[count]; ) count++;
-        }
-        else {
+        } else {
             number[0] = kind == 'c' ? (char)va_arg(arguments, int) : '%';
             count = 1;
         }
@@ -1084,15 +1081,13 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
 
 static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
 {
-    cnn__sink sink = { NULL, NULL, 0, 0 };
-    sink.to = text;
-    sink.room = room ? room - 1 : 0;
+    cnn__sink sink = { NULL, text, room ? room - 1 : 0, 0 };
     cnn__print_to(&sink, format, arguments);
     if (room) text[sink.count < sink.room ? sink.count : sink.room] = 0;
     return (int)sink.count;
 }
 
-static int cnn__snprintf(char *text, size_t room, const char *format, ...) CNN__PRINTF(3, 4);
+CNN__PRINTF(3, 4)
 static int cnn__snprintf(char *text, size_t room, const char *format, ...)
 {
     va_list arguments;
@@ -1105,12 +1100,11 @@ static int cnn__snprintf(char *text, size_t room, const char *format, ...)
 
 static void cnn__vfprintf(FILE *file, const char *format, va_list arguments)
 {
-    cnn__sink sink = { NULL, NULL, 0, 0 };
-    sink.file = file;
+    cnn__sink sink = { file, NULL, 0, 0 };
     cnn__print_to(&sink, format, arguments);
 }
 
-static void cnn__fprintf(FILE *file, const char *format, ...) CNN__PRINTF(2, 3);
+CNN__PRINTF(2, 3)
 static void cnn__fprintf(FILE *file, const char *format, ...)
 {
     va_list arguments;
@@ -1129,7 +1123,7 @@ static int cnn__vsay(cnn__text *error, const char *format, va_list arguments)   
     return 0;
 }
 
-static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
+CNN__PRINTF(2, 3)
 static int cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
@@ -1312,12 +1306,11 @@ static int cnn__affinity(void)
     FILE *file = fopen("/proc/thread-self/status", "r");
     char line[1024], *c;
     int processors = 0;
+    unsigned long mask;
     while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "Cpus_allowed:", 13))           /* a mask in hexadecimal: "ff,ffffffff" */
-            for (c = line + 13; *c; c++) {
-                int digit = *c >= '0' && *c <= '9' ? *c - '0' : *c >= 'a' && *c <= 'f' ? *c - 'a' + 10 : 0;
-                for (; digit; digit >>= 1) processors += digit & 1;
-            }
+        if (!strncmp(line, "Cpus_allowed:", 13))           /* in hexadecimal: "ff,ffffffff" */
+            for (c = line + 13; *c; c += *c != 0)
+                for (mask = strtoul(c, &c, 16); mask; mask &= mask - 1) processors++;
     if (file) fclose(file);
     return processors;
 }
@@ -1355,11 +1348,9 @@ static int cnn__own_quota(void)
 {
     FILE *file = fopen("/proc/self/cgroup", "r");
     char line[400], group[400] = "";
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4))
-            cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
+    while (file && fgets(line, sizeof line, file)) sscanf(line, "0::%399[^\n]", group);
     if (file) fclose(file);
-    return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
+    return cnn__quota("/sys/fs/cgroup", group);
 }
 #endif
 
@@ -1640,12 +1631,10 @@ static void cnn__forked(void)
 {
     static const cnn__mutex lock = CNN__MUTEX;
     static const cnn__condition condition = CNN__CONDITION;
-    int processors = cnn__pool.processors, users = cnn__pool.users;
-    int wanted = cnn__pool.workers > cnn__pool.wanted ? cnn__pool.workers : cnn__pool.wanted;
-    memset(&cnn__pool, 0, sizeof cnn__pool);
-    cnn__pool.processors = processors;
-    cnn__pool.users = users;
-    cnn__pool.wanted = wanted;
+    if (cnn__pool.wanted < cnn__pool.workers) cnn__pool.wanted = cnn__pool.workers;
+    cnn__pool.workers = cnn__pool.ending = cnn__pool.numbered = cnn__pool.posted = 0;
+    cnn__pool.spinning = cnn__pool.sleeping = cnn__pool.waiting = 0;
+    cnn__pool.jobs = NULL;
     cnn__the_lock = lock;
     cnn__job_posted = cnn__pieces_done = condition;
 }
@@ -1675,13 +1664,9 @@ static void cnn__close_pool(void)
         cnn__pool.ending = 1;
         cnn__add_atomic(&cnn__pool.posted, 1);
         cnn__wake_all(&cnn__job_posted);
-        while (cnn__pool.workers) {
-            cnn__thread last = cnn__pool.thread[cnn__pool.workers - 1];
-            cnn__unlock();
-            cnn__join(last);
-            cnn__lock();
-            cnn__pool.workers--;
-        }
+        cnn__unlock();                                     /* nobody else changes the pool until it has ended */
+        while (cnn__pool.workers) cnn__join(cnn__pool.thread[--cnn__pool.workers]);
+        cnn__lock();
         cnn__pool.wanted = cnn__pool.ending = 0;
         cnn__wake_all(&cnn__pieces_done);
     }
