@@ -14777,37 +14777,29 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     cnn__free(dy); cnn__free(gradients); cnn__free(parameters); cnn__free(moments);
 }
 
-/* The look's pass begins where training's next one would: same dropout masks, in the same mode */
-static int cnn__begin_gradcheck(cnn_net *net)
-{
-    cnn_counters c;
-    if (!cnn__begin_look(net)) return 0;
-    net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
-    cnn__fetch(net, &c, net->look.counters, sizeof c);
-    c.batch_offset = c.next_offset = 0;
-    net->pass.order_next = 0;
-    cnn__write_counters(net, &c);
-    if (!net->pass.gradients) net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
-    return 1;
-}
-
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
 {
     cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
+    cnn_counters c;
     int i, tf32;
-    if (!cnn__begin_gradcheck(net)) {
-        result.failed++;
-        return result;
+    if (cnn__begin_look(net)) {                            /* now net->look is training's pass */
+        tf32 = net->allow_tf32;
+        net->allow_tf32 = 0;                               /* its rounding is larger than what a check lets pass */
+        net->pass.evaluating = net->look.evaluating;       /* in training's mode, with its next dropout masks */
+        cnn__fetch(net, &c, net->look.counters, sizeof c);
+        c.batch_offset = c.next_offset = 0;
+        net->pass.order_next = 0;
+        cnn__write_counters(net, &c);
+        if (!net->pass.gradients)
+            net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
+        cnn_forward(net, batch);
+        for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
+            if (net->layers[i].kind->forward && !cnn__does_nothing(net, &net->layers[i]))
+                cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
+        net->allow_tf32 = tf32;
+        cnn__end_look(net);
     }
-    tf32 = net->allow_tf32;
-    net->allow_tf32 = 0;                                   /* its rounding is larger than what a check lets pass */
-    cnn_forward(net, batch);
-    for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
-        if (net->layers[i].kind->forward && !cnn__does_nothing(net, &net->layers[i]))
-            cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
     if (cnn__stopped(net)) result.failed++;
-    net->allow_tf32 = tf32;
-    cnn__end_look(net);
     return result;
 }
 
@@ -15283,13 +15275,13 @@ static void cnn__report_network(FILE *f, cnn_net *net)
 /* A network may have more outputs than the data set has classes: those are counted together, in a last column. */
 static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
 {
-    int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
-        *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
+    int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1;
+    int *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);       /* (classes, columns) */
     cnn__text text;
     if (!counts) { cnn__fail(net, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
-                                                                                                    ? guess[n] : k)]++;
+        if (data->labels[n] != net->cross_entropy.ignore_index)
+            counts[data->labels[n] * columns + cnn__smaller(guess[n], k)]++;
     for (t = 0; t < k; t++)
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
     cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
