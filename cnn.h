@@ -2120,29 +2120,23 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned ch
             }
 }
 
-static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
-{
-    float share = dy / (float)w.count;
-    int row, column;
-    for (row = w.top; row < w.bottom; row++)
-        for (column = w.left; column < w.right; column++)
-            dx[(ptrdiff_t)row * s->in_width + column] += share;
-}
-
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
                                  const float *x, const unsigned char *index)
 {
     ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width;
     ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
+    int j, i, row, column;
     memset(dx, 0, sizeof *dx * (size_t)(maps * map));
     for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
-                if (s->average) cnn__pool2d_spread(s, dx, *dy, w);
-                else if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
-                else dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
+                float share = *dy / (float)w.count;
+                if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
+                else if (!s->average) dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
+                for (row = w.top; s->average && row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++)
+                        dx[(ptrdiff_t)row * s->in_width + column] += share;
             }
 }
 
