@@ -14871,72 +14871,61 @@ static void cnn__put_text(FILE *f, const char *before, const char *text, const c
     fputs(after, f);
 }
 
-static const int cnn__plot_width = 320, cnn__plot_height = 220;
-
 static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
-{ return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
+{ return 320 * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, int accuracy, const char *title,
-                          const char *unit)
+/* A plot of 320 x 220: the losses, or on their right the accuracies */
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int accuracy)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
-    double low, high, step, v, x, y;
+    double low, high, step = cnn__curve_range(net, accuracy, &low, &high), v, x = 0, y = 0;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
-    step = cnn__curve_range(net, accuracy, &low, &high);
-    cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
-                 "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
+    cnn__fprintf(f, "<g transform=\"translate(%d 70)\">\n<text x=\"160\" y=\"-12\" text-anchor=\"middle\" "
+                 "font-size=\"15\">%s</text>\n", accuracy ? 480 : 70, accuracy ? "Accuracy" : "Loss");
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
-        y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
-                     "text-anchor=\"end\">%s</text>\n", cnn__plot_width, y, y, y + 4,
-                     cnn__axis_text(v, low, high, step, &text));
+        y = 220 * (high - v) / (high - low);
+        cnn__fprintf(f, "<line x1=\"0\" x2=\"320\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
+                     "text-anchor=\"end\">%s</text>\n", y, y, y + 4, cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
         if (net->history[i].epoch % every) continue;
         x = cnn__epoch_x(n, i);
-        cnn__fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
-                "text-anchor=\"middle\">%d</text>\n",
-                x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
+        cnn__fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"220\" class=\"grid\"/><text x=\"%.1f\" y=\"238\" "
+                     "text-anchor=\"middle\">%d</text>\n", x, x, x, net->history[i].epoch);
     }
-    cnn__fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" "
-                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 %d) rotate(-90)\" "
-                 "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
-                 cnn__plot_height + 38, cnn__plot_height / 2, unit);
+    cnn__fprintf(f, "<rect width=\"320\" height=\"220\" class=\"axis\"/>\n<text x=\"160\" y=\"258\" "
+                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 110) rotate(-90)\" "
+                 "text-anchor=\"middle\">%s</text>\n", accuracy ? "accuracy, %" : "mean loss per sample");
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = 18 * c + (accuracy ? cnn__plot_height - 30 : 20), points = 0;
+        int at = 18 * c + (accuracy ? 190 : 20), points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, accuracy, c, i);
             if (!(v - v == 0)) continue;
             x = cnn__epoch_x(n, i);
-            y = cnn__plot_height * (high - v) / (high - low);
+            y = 220 * (high - v) / (high - low);
             cnn__fprintf(f, "%.1f,%.1f ", x, y);
             points++;
         }
         cnn__fprintf(f, "\"/>\n");
         if (points == 1)                                   /* one point makes no line */
             cnn__fprintf(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x, y, colour[c]);
-        cnn__fprintf(f,
-                "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
-                "y=\"%d\">%s</text>\n",
-                cnn__plot_width - 80, cnn__plot_width - 56, at, at, colour[c], cnn__plot_width - 48, at + 4, legend[c]);
+        cnn__fprintf(f, "<line x1=\"240\" x2=\"264\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/>"
+                     "<text x=\"272\" y=\"%d\">%s</text>\n", at, at, colour[c], at + 4, legend[c]);
     }
     cnn__fprintf(f, "</g>\n");
 }
 
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
-    int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
-                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
-                 "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
-                 "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
-                 width, height, width, height, width / 2);
-    cnn__put_text(f, "", title, "</text>\n");
-    cnn__svg_plot(f, net, 70, 70, 0, "Loss", "mean loss per sample");
-    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, 1, "Accuracy", "accuracy, %");
+    cnn__put_text(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 350\" font-family=\"sans-serif\" "
+                  "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
+                  "<rect width=\"820\" height=\"350\" fill=\"#fff\"/>\n"
+                  "<text x=\"410\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">", title, "</text>\n");
+    cnn__svg_plot(f, net, 0);
+    cnn__svg_plot(f, net, 1);
     cnn__fprintf(f, "</svg>\n");
 }
 
