@@ -1267,33 +1267,37 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
                Its halves, cnn__begin_job and cnn__end_job, are for reading ahead.
    ============================================================================================ */
 
+/* ---- what only the processor knows: how to wait in a loop, and its mode of calculating with floats ---- */
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define CNN__PAUSE() __builtin_ia32_pause()
+#define CNN__DENORMALS_ARE_0 0x8040u
+static unsigned cnn__float_mode(void) { return __builtin_ia32_stmxcsr(); }
+static void cnn__set_float_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define CNN__PAUSE() __asm__ volatile("yield")
+#define CNN__DENORMALS_ARE_0 (1u << 24)
+static unsigned cnn__float_mode(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return (unsigned)mode;
+}
+static void cnn__set_float_mode(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
+#else
+#define CNN__PAUSE() ((void)0)
+#define CNN__DENORMALS_ARE_0 0
+static unsigned cnn__float_mode(void) { return 0; }
+static void cnn__set_float_mode(unsigned mode) { (void)mode; }
+#endif
+
 /* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
    processor is several times slower with them. Returns the previous mode. */
 static unsigned cnn__flush_denormals(void)
 {
-#if defined(__GNUC__) && defined(__x86_64__)
-    unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
+    unsigned before = cnn__float_mode();
+    cnn__set_float_mode(before | CNN__DENORMALS_ARE_0);
     return before;
-#elif defined(__GNUC__) && defined(__aarch64__)
-    uint64_t before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24));
-    return (unsigned)before;
-#else
-    return 0;
-#endif
-}
-
-static void cnn__restore_denormals(unsigned before)
-{
-#if defined(__GNUC__) && defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(before);
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
-#else
-    (void)before;
-#endif
 }
 
 /* ---- how many processors there are for this process ---- */
@@ -1431,11 +1435,12 @@ static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
 /* Adds n to *count, returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
+#if defined(__GNUC__)
+static int cnn__add_atomic(int *count, int n) { return __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST); }
+static int cnn__read_atomic(int *count) { return __atomic_load_n(count, __ATOMIC_SEQ_CST); }
+#else
 static int cnn__add_atomic(int *count, int n)
 {
-#if defined(__GNUC__)
-    return __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST);
-#else
     static cnn__mutex lock = CNN__MUTEX;
     int before;
     cnn__mutex_lock(&lock);
@@ -1443,26 +1448,9 @@ static int cnn__add_atomic(int *count, int n)
     *count += n;
     cnn__mutex_unlock(&lock);
     return before;
-#endif
 }
-
-static int cnn__read_atomic(int *count)
-{
-#if defined(__GNUC__)
-    return __atomic_load_n(count, __ATOMIC_SEQ_CST);
-#else
-    return cnn__add_atomic(count, 0);
+static int cnn__read_atomic(int *count) { return cnn__add_atomic(count, 0); }
 #endif
-}
-
-static void cnn__pause(void)                               /* tells the processor that this loop is waiting */
-{
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-    __builtin_ia32_pause();
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 #endif
 
@@ -1545,7 +1533,7 @@ static void cnn__watch(int number)
 {
     int spins = CNN__SPINS;
     cnn__add_atomic(&cnn__pool.spinning, 1);
-    while (spins-- > 0 && (int)((unsigned)cnn__read_atomic(&cnn__pool.posted) - (unsigned)number) <= 0) cnn__pause();
+    while (spins-- > 0 && (int)((unsigned)cnn__read_atomic(&cnn__pool.posted) - (unsigned)number) <= 0) CNN__PAUSE();
     cnn__add_atomic(&cnn__pool.spinning, -1);
 }
 
@@ -1617,7 +1605,7 @@ static int cnn__finish(cnn__job *job)
     if (posted) *at = job->following;
     cnn__unlock();
     if (!posted) return 0;
-    while (spins-- > 0 && cnn__read_atomic(&job->holding)) cnn__pause();
+    while (spins-- > 0 && cnn__read_atomic(&job->holding)) CNN__PAUSE();
     if (!cnn__read_atomic(&job->holding)) return 1;
     cnn__lock();
     cnn__wait_for(job);
@@ -1716,7 +1704,7 @@ static void cnn__end_job(cnn__job *job)
     while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
     if (job->threads > 1 && !cnn__finish(job))
         for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
-    cnn__restore_denormals(before);
+    cnn__set_float_mode(before);
 }
 
 static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
@@ -2471,18 +2459,6 @@ static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const flo
     return cnn__class_weight(o, k) * ((1 - e) * wanted + e / outputs);
 }
 
-/* D */
-static double cnn__cross_entropy_divisor(const cnn_cross_entropy_options *o, const float *target,
-                                         const int *labels, int batch)
-{
-    double d = 0;
-    int n;
-    if (target) return batch;
-    for (n = 0; n < batch; n++)
-        if (labels[n] != o->ignore_index) d += cnn__class_weight(o, labels[n]);
-    return d;
-}
-
 /* One sample: subtracts sum_k q log softmax(y)[k] from *loss; writes its dy, if that is not NULL */
 static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
                                       const float *y, const float *p, int t, int outputs, double d)
@@ -2507,8 +2483,10 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
                                        float *dy, const float *y, const float *target,
                                        const int *labels, int batch, int outputs)
 {
-    double loss = 0, d = cnn__cross_entropy_divisor(o, target, labels, batch);
+    double loss = 0, d = 0;
     int correct = 0, counted = 0, n;
+    for (n = 0; n < batch; n++)
+        d += target ? 1 : labels[n] == o->ignore_index ? 0 : cnn__class_weight(o, labels[n]);
     for (n = 0; n < batch; n++, y += outputs) {
         const float *p = target ? target + (ptrdiff_t)n * outputs : NULL;
         float *dy_n = dy ? dy + (ptrdiff_t)n * outputs : NULL;
