@@ -916,17 +916,17 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <string.h>
 #include <time.h>
 #ifndef CNN_NO_FILES
+#include <fcntl.h>
+#include <sys/stat.h>
+#endif
 #ifdef _WIN32
 #include <io.h>
 #include <process.h>
 #else
+#ifndef CNN_NO_FILES
 #include <dirent.h>
 #include <sys/mman.h>
 #endif
-#include <fcntl.h>
-#include <sys/stat.h>
-#endif
-#ifndef _WIN32
 #ifndef CNN_NO_THREADS
 #include <pthread.h>
 #endif
@@ -958,7 +958,7 @@ typedef unsigned __int64 cnn__word_size;
 typedef unsigned long cnn__word_size;
 #endif
 #define CNN__WINDOWS(result) __declspec(dllimport) result __stdcall
-struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES;
+struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE;
 CNN__WINDOWS(int) MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
 CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text,
                                       int count, wchar_t *wide, int room);
@@ -977,9 +977,6 @@ CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *cond
                                             unsigned long flags);
 CNN__WINDOWS(void) WakeConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
 CNN__WINDOWS(void) WakeAllConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
-CNN__WINDOWS(void *) CreateThread(struct _SECURITY_ATTRIBUTES *security, cnn__word_size stack,
-                                  unsigned long (__stdcall *entry)(void *), void *argument,
-                                  unsigned long flags, unsigned long *id);
 CNN__WINDOWS(unsigned long) WaitForSingleObject(void *handle, unsigned long milliseconds);
 CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
@@ -1392,7 +1389,7 @@ static int cnn__read_atomic(int *count) { return *count; }
 typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
 #define CNN__MUTEX NULL
 #define CNN__CONDITION NULL
-#define CNN__ENTRY unsigned long __stdcall
+#define CNN__ENTRY unsigned __stdcall
 static void cnn__mutex_lock(cnn__mutex *m) { AcquireSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
 static void cnn__mutex_unlock(cnn__mutex *m) { ReleaseSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
 static void cnn__wait(cnn__condition *c, cnn__mutex *m)
@@ -1403,7 +1400,7 @@ static void cnn__wake_one(cnn__condition *c) { WakeConditionVariable((struct _RT
 static void cnn__wake_all(cnn__condition *c) { WakeAllConditionVariable((struct _RTL_CONDITION_VARIABLE *)c); }
 static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
 {
-    return (*thread = CreateThread(NULL, 0, entry, NULL, 0, NULL)) != NULL;
+    return (*thread = (void *)_beginthreadex(NULL, 0, entry, NULL, 0, NULL)) != NULL;
 }
 static void cnn__join(cnn__thread thread)
 {
@@ -14939,17 +14936,14 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 }
 
 /* One mark an epoch, in its column; one epoch alone stands in the middle, as in the SVG. */
-static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char *title)
+static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy)
 {
     enum { width = 60, height = 9 };
-    char cell[height][width + 1];
+    char cell[height][width];
     double low, high, step = cnn__curve_range(net, accuracy, &low, &high);
     int test, i, row, column, n = net->history_count;
     cnn__text text;
-    for (row = 0; row < height; row++) {
-        memset(cell[row], ' ', width);
-        cell[row][width] = 0;
-    }
+    memset(cell, ' ', sizeof cell);
     for (test = 0; test < 2; test++)
         for (i = 0; i < n; i++) {
             double v = cnn__curve_at(net, accuracy, test, i);
@@ -14960,13 +14954,13 @@ static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char 
             at = &cell[row][column];
             *at = *at == ' ' || *at == mark ? mark : '8';
         }
-    cnn__fprintf(out, "%s\n", title);
-    for (row = 0; row < height; row++)
-        if (row == 0 || row == height / 2 || row == height - 1)
-            cnn__fprintf(out, "%9s |%s\n",
-                    cnn__axis_text(high - (high - low) * row / (height - 1), low, high, step / 10, &text), cell[row]);
-        else
-            cnn__fprintf(out, "          |%s\n", cell[row]);
+    cnn__fprintf(out, "%s%s\n", accuracy ? "accuracy, %" : "loss",
+                 cnn__has_test(net) ? ": . train  o test  8 both" : " (training)");
+    for (row = 0; row < height; row++) {                   /* a number at the top, in the middle and at the bottom */
+        double v = high - (high - low) * row / (height - 1);
+        cnn__fprintf(out, "%9s |%.*s\n", row % (height / 2) ? "" : cnn__axis_text(v, low, high, step / 10, &text),
+                     width, cell[row]);
+    }
     cnn__fprintf(out, "          +------------------------------------------------------------\n");
     if (n > 1)
         cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
@@ -14977,8 +14971,8 @@ static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char 
 void cnn_print_curves(const cnn_net *net, FILE *out)
 {
     if (cnn__stopped(net) || !net->history_count) return;
-    cnn__sketch(net, out, 0, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
-    cnn__sketch(net, out, 1, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+    cnn__sketch(net, out, 0);
+    cnn__sketch(net, out, 1);
 }
 
 /* ---- explain: one output value, with its numbers ---- */
@@ -15053,8 +15047,8 @@ static void cnn__png_chunk(cnn__page *page, size_t length, uint32_t kind)
 static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int side,
                          const char *alt)
 {
-    enum { least = 16, most = 65535 };                     /* most: the bytes that a stored block of deflate can hold */
-    int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
+    const size_t most = 65535;                             /* the bytes that a stored block of deflate can hold */
+    int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1, least = 16;
     cnn__page page = { file, 0, 0, 0 };
     size_t row = (size_t)width * (size_t)channels + 1, all = row * (size_t)height, i;
     uint32_t a = 1, b = 0;
@@ -15070,7 +15064,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     for (i = 0; i < all; i++) {
         uint32_t byte = i % row ? *pixels++ : 0;           /* each row begins with filter 0 */
         if (i % most == 0) {                               /* a block: is it the last, its length, the length inverted */
-            uint32_t length = all - i < most ? (uint32_t)(all - i) : most;
+            uint32_t length = (uint32_t)(all - i < most ? all - i : most);
             uint32_t low_first = (length << 8 | length >> 8) & 0xffff;
             cnn__png_word(&page, all - i <= most, 1);
             cnn__png_word(&page, low_first << 16 | (low_first ^ 0xffff), 4);
