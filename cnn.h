@@ -605,8 +605,7 @@ void cnn_summary(cnn_net *net, FILE *out);
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in
    double precision, layer by layer, at `samples` random places of each tensor, on the given
-   batch. An element at a kink of ReLU or max pooling has no gradient and is counted apart.
-   Layers run one by one here; tests/test_backends.c shows that fused operations do the same. */
+   batch. An element at a kink of ReLU or max pooling has no gradient and is counted apart. */
 typedef struct cnn_gradcheck_result {
     int checked, failed, kinks; double worst; const char *where;
 } cnn_gradcheck_result;
@@ -684,8 +683,7 @@ int cnn_export_c(cnn_net *net, const char *path, const char *name);
 /* ---- the backend table: every operation, filled by `direct`, `simd`, `cuda` or by you ---- */
 
 /* One operation may fuse several layers: a convolution with its activation and its max pooling, a
-   linear layer with its activation. `direct` calls one card after the other; others may do all in
-   one pass. */
+   linear layer with its activation. */
 
 typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
@@ -1301,57 +1299,49 @@ static unsigned cnn__flush_denormals(void)
 
 #if defined(__linux__) && !defined(CNN_NO_THREADS)
 
+/* The first line of a file that begins so, without its beginning; "" if there is none */
+static char *cnn__line_of(const char *path, const char *beginning, char line[1024])
+{
+    FILE *file = fopen(path, "r");
+    size_t length = strlen(beginning);
+    int found = 0;
+    while (file && !found && fgets(line, 1024, file)) found = !strncmp(line, beginning, length);
+    if (file) fclose(file);
+    line[found ? strcspn(line, "\n") : length] = 0;
+    return line + length;
+}
+
 /* Processors that the calling thread may run on (taskset), or 0. */
 static int cnn__affinity(void)
 {
-    FILE *file = fopen("/proc/thread-self/status", "r");
-    char line[1024], *c;
+    char line[1024], *c = cnn__line_of("/proc/thread-self/status", "Cpus_allowed:", line);
     int processors = 0;
-    unsigned long mask;
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "Cpus_allowed:", 13))           /* in hexadecimal: "ff,ffffffff" */
-            for (c = line + 13; *c; c += *c != 0)
-                for (mask = strtoul(c, &c, 16); mask; mask &= mask - 1) processors++;
-    if (file) fclose(file);
+    unsigned long mask;                                    /* in hexadecimal: "ff,ffffffff" */
+    for (; *c; c += *c != 0)
+        for (mask = strtoul(c, &c, 16); mask; mask &= mask - 1) processors++;
     return processors;
 }
 
-/* Reads up to two numbers and returns how many it found: 0 where the file says "max", which means no limit. */
-static int cnn__read_numbers(const char *path, double *a, double *b)
-{
-    FILE *file = fopen(path, "r");
-    int n = file ? fscanf(file, "%lf %lf", a, b) : 0;
-    if (file) fclose(file);
-    return n;
-}
-
 /* How many processors' time a container may use, rounded up; INT_MAX without a limit. The smallest limit counts: of the
-   process's own control group and of those above it. root: /sys/fs/cgroup; group: its own, such as "/a/b". */
+   process's own control group and of those above it. A file says "max" where there is none. root: /sys/fs/cgroup;
+   group: its own, such as "/a/b". */
 static int cnn__quota(const char *root, const char *group)
 {
-    char path[600];
+    char path[1200], line[1024];
     double least = INT_MAX, time, period;
     int length;
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
         cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
-        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0) least = fmin(least, time / period);
+        if (sscanf(cnn__line_of(path, "", line), "%lf %lf", &time, &period) == 2 && period > 0)
+            least = fmin(least, time / period);
     }
     cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
-    if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
+    if (sscanf(cnn__line_of(path, "", line), "%lf", &time) == 1 && time > 0) {
         cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
-        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0) least = fmin(least, time / period);
+        if (sscanf(cnn__line_of(path, "", line), "%lf", &period) == 1 && period > 0) least = fmin(least, time / period);
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
-}
-
-static int cnn__own_quota(void)
-{
-    FILE *file = fopen("/proc/self/cgroup", "r");
-    char line[400], group[400] = "";
-    while (file && fgets(line, sizeof line, file)) sscanf(line, "0::%399[^\n]", group);
-    if (file) fclose(file);
-    return cnn__quota("/sys/fs/cgroup", group);
 }
 #endif
 
@@ -1360,7 +1350,8 @@ static int cnn__processors(void)
     int n = 0;
 #ifndef CNN_NO_THREADS
 #if defined(__linux__)
-    int quota = cnn__own_quota();
+    char line[1024];
+    int quota = cnn__quota("/sys/fs/cgroup", cnn__line_of("/proc/self/cgroup", "0::", line));
     n = cnn__affinity();
     if (n > quota) n = quota;
 #elif defined(_WIN32)
