@@ -1778,7 +1778,7 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
    Terms whose z lies in the zero padding are left out.
    -------------------------------------------------------------------------------------------- */
 
-/* Where in z the row j s + y d - p of the map (n,c) begins, which row y of the kernel meets at output
+/* Where in z the row j s + y d - p of map (n,c) begins, which row y of the kernel meets at output
    row j; -1: a row of zeros. c counts the input channels of kernel k's group. */
 static ptrdiff_t cnn__conv2d_row(const cnn_conv2d_shape *s, int n, int k, int c, int j, int y)
 {
@@ -15054,7 +15054,7 @@ static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int
     cnn__png_word(&page, 0x7801u, 2);
     for (i = 0; i < all; i++) {
         uint32_t byte = i % row ? *pixels++ : 0;           /* each row begins with filter 0 */
-        if (i % most == 0) {                               /* a block: is it the last, its length, the length inverted */
+        if (i % most == 0) {                               /* a block: is it the last, its length, and inverted */
             uint32_t length = (uint32_t)(all - i < most ? all - i : most);
             uint32_t low_first = (length << 8 | length >> 8) & 0xffff;
             cnn__png_word(&page, all - i <= most, 1);
