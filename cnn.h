@@ -605,8 +605,7 @@ void cnn_summary(cnn_net *net, FILE *out);
 
 /* Compares the backend's gradients with central differences of the textbook's forward pass in
    double precision, layer by layer, at `samples` random places of each tensor, on the given
-   batch. An element at a kink of ReLU or max pooling has no gradient and is counted apart.
-   Layers run one by one here; tests/test_backends.c shows that fused operations do the same. */
+   batch. An element at a kink of ReLU or max pooling has no gradient and is counted apart. */
 typedef struct cnn_gradcheck_result {
     int checked, failed, kinks; double worst; const char *where;
 } cnn_gradcheck_result;
@@ -684,8 +683,7 @@ int cnn_export_c(cnn_net *net, const char *path, const char *name);
 /* ---- the backend table: every operation, filled by `direct`, `simd`, `cuda` or by you ---- */
 
 /* One operation may fuse several layers: a convolution with its activation and its max pooling, a
-   linear layer with its activation. `direct` calls one card after the other; others may do all in
-   one pass. */
+   linear layer with its activation. */
 
 typedef struct cnn_pool2d_shape {
     int batch, channels, in_height, in_width, out_height, out_width;
@@ -916,17 +914,17 @@ void cnn_random(uint32_t out[4], uint64_t seed, uint32_t stream, uint64_t step, 
 #include <string.h>
 #include <time.h>
 #ifndef CNN_NO_FILES
+#include <fcntl.h>
+#include <sys/stat.h>
+#endif
 #ifdef _WIN32
 #include <io.h>
 #include <process.h>
 #else
+#ifndef CNN_NO_FILES
 #include <dirent.h>
 #include <sys/mman.h>
 #endif
-#include <fcntl.h>
-#include <sys/stat.h>
-#endif
-#ifndef _WIN32
 #ifndef CNN_NO_THREADS
 #include <pthread.h>
 #endif
@@ -958,7 +956,7 @@ typedef unsigned __int64 cnn__word_size;
 typedef unsigned long cnn__word_size;
 #endif
 #define CNN__WINDOWS(result) __declspec(dllimport) result __stdcall
-struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE; struct _SECURITY_ATTRIBUTES;
+struct _RTL_SRWLOCK; struct _RTL_CONDITION_VARIABLE;
 CNN__WINDOWS(int) MoveFileExW(const wchar_t *from, const wchar_t *to, unsigned long flags);
 CNN__WINDOWS(int) MultiByteToWideChar(unsigned page, unsigned long flags, const char *text,
                                       int count, wchar_t *wide, int room);
@@ -977,9 +975,6 @@ CNN__WINDOWS(int) SleepConditionVariableSRW(struct _RTL_CONDITION_VARIABLE *cond
                                             unsigned long flags);
 CNN__WINDOWS(void) WakeConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
 CNN__WINDOWS(void) WakeAllConditionVariable(struct _RTL_CONDITION_VARIABLE *condition);
-CNN__WINDOWS(void *) CreateThread(struct _SECURITY_ATTRIBUTES *security, cnn__word_size stack,
-                                  unsigned long (__stdcall *entry)(void *), void *argument,
-                                  unsigned long flags, unsigned long *id);
 CNN__WINDOWS(unsigned long) WaitForSingleObject(void *handle, unsigned long milliseconds);
 CNN__WINDOWS(int) CloseHandle(void *handle);
 CNN__WINDOWS(void *) GetCurrentProcess(void);
@@ -1059,18 +1054,15 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
         left = width < 0 || memchr(spec, '-', (size_t)(end - spec));
         snprintf(end, 8, "*.*%s%c", strchr("dux", kind) ? "l" : "", kind); /* it gets every whole number as a long */
         if (strchr("efg", kind)) count = cnn__digits(number, room, spec, width, precision, va_arg(arguments, double));
-        else if (kind == 'd')
-            count = (size_t)snprintf(number, room, spec, width, precision,
-                                     is_long ? va_arg(arguments, long) : va_arg(arguments, int));
-        else if (strchr("ux", kind))
-            count = (size_t)snprintf(number, room, spec, width, precision,
-                                     is_long ? va_arg(arguments, unsigned long) : va_arg(arguments, unsigned));
-        else if (kind == 's') {
+        else if (strchr("dux", kind)) {
+            long whole = is_long ? va_arg(arguments, long) : kind == 'd' ? va_arg(arguments, int)
+                                                                         : (long)va_arg(arguments, unsigned);
+            count = (size_t)snprintf(number, room, spec, width, precision, whole);
+        } else if (kind == 's') {
             text = va_arg(arguments, const char *);
             if (!text) text = "(null)";
             for (count = 0; (precision < 0 || count < (size_t)precision) && text[count]; ) count++;
-        }
-        else {
+        } else {
             number[0] = kind == 'c' ? (char)va_arg(arguments, int) : '%';
             count = 1;
         }
@@ -1084,15 +1076,13 @@ static void cnn__print_to(cnn__sink *sink, const char *format, va_list arguments
 
 static int cnn__vsnprintf(char *text, size_t room, const char *format, va_list arguments)
 {
-    cnn__sink sink = { NULL, NULL, 0, 0 };
-    sink.to = text;
-    sink.room = room ? room - 1 : 0;
+    cnn__sink sink = { NULL, text, room ? room - 1 : 0, 0 };
     cnn__print_to(&sink, format, arguments);
     if (room) text[sink.count < sink.room ? sink.count : sink.room] = 0;
     return (int)sink.count;
 }
 
-static int cnn__snprintf(char *text, size_t room, const char *format, ...) CNN__PRINTF(3, 4);
+CNN__PRINTF(3, 4)
 static int cnn__snprintf(char *text, size_t room, const char *format, ...)
 {
     va_list arguments;
@@ -1105,12 +1095,11 @@ static int cnn__snprintf(char *text, size_t room, const char *format, ...)
 
 static void cnn__vfprintf(FILE *file, const char *format, va_list arguments)
 {
-    cnn__sink sink = { NULL, NULL, 0, 0 };
-    sink.file = file;
+    cnn__sink sink = { file, NULL, 0, 0 };
     cnn__print_to(&sink, format, arguments);
 }
 
-static void cnn__fprintf(FILE *file, const char *format, ...) CNN__PRINTF(2, 3);
+CNN__PRINTF(2, 3)
 static void cnn__fprintf(FILE *file, const char *format, ...)
 {
     va_list arguments;
@@ -1129,7 +1118,7 @@ static int cnn__vsay(cnn__text *error, const char *format, va_list arguments)   
     return 0;
 }
 
-static int cnn__say(cnn__text *error, const char *format, ...) CNN__PRINTF(2, 3);
+CNN__PRINTF(2, 3)
 static int cnn__say(cnn__text *error, const char *format, ...)
 {
     va_list arguments;
@@ -1273,93 +1262,86 @@ static void cnn__shuffle(int *order, int count, uint64_t seed, uint32_t stream, 
                Its halves, cnn__begin_job and cnn__end_job, are for reading ahead.
    ============================================================================================ */
 
+/* ---- what only the processor knows: how to wait in a loop, and its mode of calculating with floats ---- */
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define CNN__PAUSE() __builtin_ia32_pause()
+#define CNN__DENORMALS_ARE_0 0x8040u
+static unsigned cnn__float_mode(void) { return __builtin_ia32_stmxcsr(); }
+static void cnn__set_float_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define CNN__PAUSE() __asm__ volatile("yield")
+#define CNN__DENORMALS_ARE_0 (1u << 24)
+static unsigned cnn__float_mode(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return (unsigned)mode;
+}
+static void cnn__set_float_mode(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
+#else
+#define CNN__PAUSE() ((void)0)
+#define CNN__DENORMALS_ARE_0 0
+static unsigned cnn__float_mode(void) { return 0; }
+static void cnn__set_float_mode(unsigned mode) { (void)mode; }
+#endif
+
 /* Denormals (numbers below 1e-38) count as 0 in the pieces: Adam's moments of a dead unit become denormals, and a
    processor is several times slower with them. Returns the previous mode. */
 static unsigned cnn__flush_denormals(void)
 {
-#if defined(__GNUC__) && defined(__x86_64__)
-    unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040);
+    unsigned before = cnn__float_mode();
+    cnn__set_float_mode(before | CNN__DENORMALS_ARE_0);
     return before;
-#elif defined(__GNUC__) && defined(__aarch64__)
-    uint64_t before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | 1u << 24));
-    return (unsigned)before;
-#else
-    return 0;
-#endif
-}
-
-static void cnn__restore_denormals(unsigned before)
-{
-#if defined(__GNUC__) && defined(__x86_64__)
-    __builtin_ia32_ldmxcsr(before);
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)before));
-#else
-    (void)before;
-#endif
 }
 
 /* ---- how many processors there are for this process ---- */
 
 #if defined(__linux__) && !defined(CNN_NO_THREADS)
 
+/* The first line of a file that begins so, without its beginning; "" if there is none */
+static char *cnn__line_of(const char *path, const char *beginning, char line[1024])
+{
+    FILE *file = fopen(path, "r");
+    size_t length = strlen(beginning);
+    int found = 0;
+    while (file && !found && fgets(line, 1024, file)) found = !strncmp(line, beginning, length);
+    if (file) fclose(file);
+    line[found ? strcspn(line, "\n") : length] = 0;
+    return line + length;
+}
+
 /* Processors that the calling thread may run on (taskset), or 0. */
 static int cnn__affinity(void)
 {
-    FILE *file = fopen("/proc/thread-self/status", "r");
-    char line[1024], *c;
+    char line[1024], *c = cnn__line_of("/proc/thread-self/status", "Cpus_allowed:", line);
     int processors = 0;
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "Cpus_allowed:", 13))           /* a mask in hexadecimal: "ff,ffffffff" */
-            for (c = line + 13; *c; c++) {
-                int digit = *c >= '0' && *c <= '9' ? *c - '0' : *c >= 'a' && *c <= 'f' ? *c - 'a' + 10 : 0;
-                for (; digit; digit >>= 1) processors += digit & 1;
-            }
-    if (file) fclose(file);
+    unsigned long mask;                                    /* in hexadecimal: "ff,ffffffff" */
+    for (; *c; c += *c != 0)
+        for (mask = strtoul(c, &c, 16); mask; mask &= mask - 1) processors++;
     return processors;
 }
 
-/* Reads up to two numbers and returns how many it found: 0 where the file says "max", which means no limit. */
-static int cnn__read_numbers(const char *path, double *a, double *b)
-{
-    FILE *file = fopen(path, "r");
-    int n = file ? fscanf(file, "%lf %lf", a, b) : 0;
-    if (file) fclose(file);
-    return n;
-}
-
 /* How many processors' time a container may use, rounded up; INT_MAX without a limit. The smallest limit counts: of the
-   process's own control group and of those above it. root: /sys/fs/cgroup; group: its own, such as "/a/b". */
+   process's own control group and of those above it. A file says "max" where there is none. root: /sys/fs/cgroup;
+   group: its own, such as "/a/b". */
 static int cnn__quota(const char *root, const char *group)
 {
-    char path[600];
+    char path[1200], line[1024];
     double least = INT_MAX, time, period;
     int length;
     for (length = (int)strlen(group); length >= 0; length--) {
         if (group[length] && group[length] != '/') continue;
         cnn__snprintf(path, sizeof path, "%s%.*s/cpu.max", root, length, group);                     /* cgroup v2 */
-        if (cnn__read_numbers(path, &time, &period) == 2 && period > 0) least = fmin(least, time / period);
+        if (sscanf(cnn__line_of(path, "", line), "%lf %lf", &time, &period) == 2 && period > 0)
+            least = fmin(least, time / period);
     }
     cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_quota_us", root);                               /* cgroup v1 */
-    if (cnn__read_numbers(path, &time, &period) >= 1 && time > 0) {
+    if (sscanf(cnn__line_of(path, "", line), "%lf", &time) == 1 && time > 0) {
         cnn__snprintf(path, sizeof path, "%s/cpu/cpu.cfs_period_us", root);
-        if (cnn__read_numbers(path, &period, &period) >= 1 && period > 0) least = fmin(least, time / period);
+        if (sscanf(cnn__line_of(path, "", line), "%lf", &period) == 1 && period > 0) least = fmin(least, time / period);
     }
     return least <= 1 ? 1 : least >= INT_MAX ? INT_MAX : (int)ceil(least);
-}
-
-static int cnn__own_quota(void)
-{
-    FILE *file = fopen("/proc/self/cgroup", "r");
-    char line[400], group[400] = "";
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "0::/", 4))
-            cnn__snprintf(group, sizeof group, "%.*s", (int)strcspn(line + 3, "\n"), line + 3);
-    if (file) fclose(file);
-    return cnn__quota("/sys/fs/cgroup", strcmp(group, "/") ? group : "");
 }
 #endif
 
@@ -1368,7 +1350,8 @@ static int cnn__processors(void)
     int n = 0;
 #ifndef CNN_NO_THREADS
 #if defined(__linux__)
-    int quota = cnn__own_quota();
+    char line[1024];
+    int quota = cnn__quota("/sys/fs/cgroup", cnn__line_of("/proc/self/cgroup", "0::", line));
     n = cnn__affinity();
     if (n > quota) n = quota;
 #elif defined(_WIN32)
@@ -1397,7 +1380,7 @@ static int cnn__read_atomic(int *count) { return *count; }
 typedef void *cnn__mutex, *cnn__condition, *cnn__thread;   /* SRWLOCK and CONDITION_VARIABLE are one pointer each */
 #define CNN__MUTEX NULL
 #define CNN__CONDITION NULL
-#define CNN__ENTRY unsigned long __stdcall
+#define CNN__ENTRY unsigned __stdcall
 static void cnn__mutex_lock(cnn__mutex *m) { AcquireSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
 static void cnn__mutex_unlock(cnn__mutex *m) { ReleaseSRWLockExclusive((struct _RTL_SRWLOCK *)m); }
 static void cnn__wait(cnn__condition *c, cnn__mutex *m)
@@ -1408,7 +1391,7 @@ static void cnn__wake_one(cnn__condition *c) { WakeConditionVariable((struct _RT
 static void cnn__wake_all(cnn__condition *c) { WakeAllConditionVariable((struct _RTL_CONDITION_VARIABLE *)c); }
 static int cnn__start(cnn__thread *thread, CNN__ENTRY entry(void *))
 {
-    return (*thread = CreateThread(NULL, 0, entry, NULL, 0, NULL)) != NULL;
+    return (*thread = (void *)_beginthreadex(NULL, 0, entry, NULL, 0, NULL)) != NULL;
 }
 static void cnn__join(cnn__thread thread)
 {
@@ -1440,11 +1423,12 @@ static void cnn__lock(void) { cnn__mutex_lock(&cnn__the_lock); }
 static void cnn__unlock(void) { cnn__mutex_unlock(&cnn__the_lock); }
 
 /* Adds n to *count, returns its previous value. C99 has no atomic operations: these are the compiler's, or a lock. */
+#if defined(__GNUC__)
+static int cnn__add_atomic(int *count, int n) { return __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST); }
+static int cnn__read_atomic(int *count) { return __atomic_load_n(count, __ATOMIC_SEQ_CST); }
+#else
 static int cnn__add_atomic(int *count, int n)
 {
-#if defined(__GNUC__)
-    return __atomic_fetch_add(count, n, __ATOMIC_SEQ_CST);
-#else
     static cnn__mutex lock = CNN__MUTEX;
     int before;
     cnn__mutex_lock(&lock);
@@ -1452,26 +1436,9 @@ static int cnn__add_atomic(int *count, int n)
     *count += n;
     cnn__mutex_unlock(&lock);
     return before;
-#endif
 }
-
-static int cnn__read_atomic(int *count)
-{
-#if defined(__GNUC__)
-    return __atomic_load_n(count, __ATOMIC_SEQ_CST);
-#else
-    return cnn__add_atomic(count, 0);
+static int cnn__read_atomic(int *count) { return cnn__add_atomic(count, 0); }
 #endif
-}
-
-static void cnn__pause(void)                               /* tells the processor that this loop is waiting */
-{
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-    __builtin_ia32_pause();
-#elif defined(__GNUC__) && defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 #endif
 
@@ -1554,7 +1521,7 @@ static void cnn__watch(int number)
 {
     int spins = CNN__SPINS;
     cnn__add_atomic(&cnn__pool.spinning, 1);
-    while (spins-- > 0 && (int)((unsigned)cnn__read_atomic(&cnn__pool.posted) - (unsigned)number) <= 0) cnn__pause();
+    while (spins-- > 0 && (int)((unsigned)cnn__read_atomic(&cnn__pool.posted) - (unsigned)number) <= 0) CNN__PAUSE();
     cnn__add_atomic(&cnn__pool.spinning, -1);
 }
 
@@ -1626,7 +1593,7 @@ static int cnn__finish(cnn__job *job)
     if (posted) *at = job->following;
     cnn__unlock();
     if (!posted) return 0;
-    while (spins-- > 0 && cnn__read_atomic(&job->holding)) cnn__pause();
+    while (spins-- > 0 && cnn__read_atomic(&job->holding)) CNN__PAUSE();
     if (!cnn__read_atomic(&job->holding)) return 1;
     cnn__lock();
     cnn__wait_for(job);
@@ -1640,12 +1607,10 @@ static void cnn__forked(void)
 {
     static const cnn__mutex lock = CNN__MUTEX;
     static const cnn__condition condition = CNN__CONDITION;
-    int processors = cnn__pool.processors, users = cnn__pool.users;
-    int wanted = cnn__pool.workers > cnn__pool.wanted ? cnn__pool.workers : cnn__pool.wanted;
-    memset(&cnn__pool, 0, sizeof cnn__pool);
-    cnn__pool.processors = processors;
-    cnn__pool.users = users;
-    cnn__pool.wanted = wanted;
+    if (cnn__pool.wanted < cnn__pool.workers) cnn__pool.wanted = cnn__pool.workers;
+    cnn__pool.workers = cnn__pool.ending = cnn__pool.numbered = cnn__pool.posted = 0;
+    cnn__pool.spinning = cnn__pool.sleeping = cnn__pool.waiting = 0;
+    cnn__pool.jobs = NULL;
     cnn__the_lock = lock;
     cnn__job_posted = cnn__pieces_done = condition;
 }
@@ -1675,13 +1640,9 @@ static void cnn__close_pool(void)
         cnn__pool.ending = 1;
         cnn__add_atomic(&cnn__pool.posted, 1);
         cnn__wake_all(&cnn__job_posted);
-        while (cnn__pool.workers) {
-            cnn__thread last = cnn__pool.thread[cnn__pool.workers - 1];
-            cnn__unlock();
-            cnn__join(last);
-            cnn__lock();
-            cnn__pool.workers--;
-        }
+        cnn__unlock();                                     /* nobody else changes the pool until it has ended */
+        while (cnn__pool.workers) cnn__join(cnn__pool.thread[--cnn__pool.workers]);
+        cnn__lock();
         cnn__pool.wanted = cnn__pool.ending = 0;
         cnn__wake_all(&cnn__pieces_done);
     }
@@ -1731,7 +1692,7 @@ static void cnn__end_job(cnn__job *job)
     while ((piece = cnn__claim(job, 0)) >= 0) job->run(job->arguments, piece, 0);
     if (job->threads > 1 && !cnn__finish(job))
         for (piece = 0; piece < job->pieces; piece++) job->run(job->arguments, piece, 0);
-    cnn__restore_denormals(before);
+    cnn__set_float_mode(before);
 }
 
 static void cnn__drop_job(cnn__job *job)                   /* instead: pieces that nobody holds yet are not done */
@@ -1817,27 +1778,25 @@ static int cnn__border(int i, int n, cnn_padding_mode mode)
    Terms whose z lies in the zero padding are left out.
    -------------------------------------------------------------------------------------------- */
 
-/* The row of z, j s + y d - p, that row y of the kernel meets at output row j; -1: a zero */
-static int cnn__conv2d_row(const cnn_conv2d_shape *s, int j, int y)
+/* Where in z the row j s + y d - p of map (n,c) begins, which row y of the kernel meets at output
+   row j; -1: a row of zeros. c counts the input channels of kernel k's group. */
+static ptrdiff_t cnn__conv2d_row(const cnn_conv2d_shape *s, int n, int k, int c, int j, int y)
 {
-    return cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top, s->in_height,
-                       s->padding_mode);
+    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
+    int row = cnn__border(j * s->stride_height + y * s->dilation_height - s->pad_top,
+                          s->in_height, s->padding_mode);
+    ptrdiff_t map = (ptrdiff_t)n * s->in_channels + first + c;
+    return row < 0 ? -1 : (map * s->in_height + row) * s->in_width;
 }
 
-/* The same for columns */
+/* The column i s + x d - p in it; -1: a zero */
 static int cnn__conv2d_column(const cnn_conv2d_shape *s, int i, int x)
 {
     return cnn__border(i * s->stride_width + x * s->dilation_width - s->pad_left, s->in_width,
                        s->padding_mode);
 }
 
-/* Where z(n,c) begins, and row y of u(k,c). c counts the input channels of kernel k's group. */
-static ptrdiff_t cnn__conv2d_z(const cnn_conv2d_shape *s, int n, int k, int c)
-{
-    int first = k / (s->out_channels / s->groups) * (s->in_channels / s->groups);
-    return ((ptrdiff_t)n * s->in_channels + first + c) * s->in_height * s->in_width;
-}
-
+/* Where in u the row y of the kernel u(k,c) begins */
 static ptrdiff_t cnn__conv2d_u(const cnn_conv2d_shape *s, int k, int c, int y)
 {
     int depth = s->in_channels / s->groups;
@@ -1848,15 +1807,14 @@ static double cnn__conv2d_at(const cnn_conv2d_shape *s, const float *z, const fl
                              const float *b, int n, int k, int j, int i)
 {
     double f = b ? (double)b[k] : 0;
-    int c, y, x, row, column;
+    int c, y, x, column;
     for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
             const float *kernel = u + cnn__conv2d_u(s, k, c, y);
-            const float *map = z + cnn__conv2d_z(s, n, k, c);
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (x = 0; x < s->kernel_width; x++)
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (x = 0; row >= 0 && x < s->kernel_width; x++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    f += (double)map[(ptrdiff_t)row * s->in_width + column] * (double)kernel[x];
+                    f += (double)z[row + column] * (double)kernel[x];
         }
     return f;
 }
@@ -1872,29 +1830,19 @@ static void cnn__conv2d_forward(const cnn_conv2d_shape *s, float *f, const float
                     *f++ = (float)cnn__conv2d_at(s, z, u, b, n, k, j, i);
 }
 
-static double cnn__conv2d_db_at(const cnn_conv2d_shape *s, const float *df, int k)
-{
-    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, i;
-    double db = 0;
-    int n;
-    for (n = 0; n < s->batch; n++)
-        for (i = 0; i < map; i++) db += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + i];
-    return db;
-}
-
 static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, const float *z,
                                 int k, int c, int y, int x)
 {
     double du = 0;
-    int n, j, i, row, column;
+    int n, j, i, column;
     for (n = 0; n < s->batch; n++)
         for (j = 0; j < s->out_height; j++) {
             ptrdiff_t row_of_f = ((ptrdiff_t)n * s->out_channels + k) * s->out_height + j;
-            const float *map = z + cnn__conv2d_z(s, n, k, c), *d = df + row_of_f * s->out_width;
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (i = 0; i < s->out_width; i++)
+            const float *d = df + row_of_f * s->out_width;
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (i = 0; row >= 0 && i < s->out_width; i++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    du += (double)d[i] * (double)map[(ptrdiff_t)row * s->in_width + column];
+                    du += (double)d[i] * (double)z[row + column];
         }
     return du;
 }
@@ -1903,15 +1851,14 @@ static double cnn__conv2d_du_at(const cnn_conv2d_shape *s, const float *df, cons
 static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, const float *u,
                                int n, int k, int j, int i)
 {
-    int c, y, x, row, column;
+    int c, y, x, column;
     for (c = 0; c < s->in_channels / s->groups; c++)
         for (y = 0; y < s->kernel_height; y++) {
             const float *kernel = u + cnn__conv2d_u(s, k, c, y);
-            float *map = dz + cnn__conv2d_z(s, n, k, c);
-            if ((row = cnn__conv2d_row(s, j, y)) < 0) continue;
-            for (x = 0; x < s->kernel_width; x++)
+            ptrdiff_t row = cnn__conv2d_row(s, n, k, c, j, y);
+            for (x = 0; row >= 0 && x < s->kernel_width; x++)
                 if ((column = cnn__conv2d_column(s, i, x)) >= 0)
-                    map[(ptrdiff_t)row * s->in_width + column] += df * kernel[x];
+                    dz[row + column] += df * kernel[x];
         }
 }
 
@@ -1919,9 +1866,16 @@ static void cnn__conv2d_add_dz(const cnn_conv2d_shape *s, float *dz, float df, c
 static void cnn__conv2d_backward(const cnn_conv2d_shape *s, float *dz, float *du, float *db,
                                  const float *df, const float *z, const float *u)
 {
+    ptrdiff_t map = (ptrdiff_t)s->out_height * s->out_width, p;
     size_t inputs = (size_t)(s->batch * ((ptrdiff_t)s->in_channels * s->in_height * s->in_width));
     int n, k, c, y, x, j, i;
-    for (k = 0; db && k < s->out_channels; k++) db[k] += (float)cnn__conv2d_db_at(s, df, k);
+    for (k = 0; db && k < s->out_channels; k++) {
+        double sum = 0;
+        for (n = 0; n < s->batch; n++)
+            for (p = 0; p < map; p++)
+                sum += (double)df[((ptrdiff_t)n * s->out_channels + k) * map + p];
+        db[k] += (float)sum;
+    }
     for (k = 0; du && k < s->out_channels; k++)
         for (c = 0; c < s->in_channels / s->groups; c++)
             for (y = 0; y < s->kernel_height; y++)
@@ -2142,29 +2096,23 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned ch
             }
 }
 
-static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
-{
-    float share = dy / (float)w.count;
-    int row, column;
-    for (row = w.top; row < w.bottom; row++)
-        for (column = w.left; column < w.right; column++)
-            dx[(ptrdiff_t)row * s->in_width + column] += share;
-}
-
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
                                  const float *x, const unsigned char *index)
 {
     ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width;
     ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i;
+    int j, i, row, column;
     memset(dx, 0, sizeof *dx * (size_t)(maps * map));
     for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
-                if (s->average) cnn__pool2d_spread(s, dx, *dy, w);
-                else if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
-                else dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
+                float share = *dy / (float)w.count;
+                if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
+                else if (!s->average) dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
+                for (row = w.top; s->average && row < w.bottom; row++)
+                    for (column = w.left; column < w.right; column++)
+                        dx[(ptrdiff_t)row * s->in_width + column] += share;
             }
 }
 
@@ -2198,43 +2146,27 @@ static void cnn__linear_forward(const cnn_linear_shape *s, float *y, const float
         for (o = 0; o < s->out_features; o++) *y++ = (float)cnn__linear_at(s, x, w, b, n, o);
 }
 
-static double cnn__linear_db_at(const cnn_linear_shape *s, const float *dy, int o)
-{
-    double db = 0;
-    int n;
-    for (n = 0; n < s->batch; n++, dy += s->out_features) db += (double)dy[o];
-    return db;
-}
-
-static double cnn__linear_dw_at(const cnn_linear_shape *s, const float *dy, const float *x, int o,
-                                int i)
-{
-    double dw = 0;
-    int n;
-    for (n = 0; n < s->batch; n++, dy += s->out_features, x += s->in_features)
-        dw += (double)dy[o] * (double)x[i];
-    return dw;
-}
-
-static double cnn__linear_dx_at(const cnn_linear_shape *s, const float *dy, const float *w, int n,
-                                int i)
-{
-    double dx = 0;
-    int o;
-    dy += (ptrdiff_t)n * s->out_features;
-    for (o = 0; o < s->out_features; o++, w += s->in_features) dx += (double)dy[o] * (double)w[i];
-    return dx;
-}
-
 static void cnn__linear_backward(const cnn_linear_shape *s, float *dx, float *dw, float *db,
                                  const float *dy, const float *x, const float *w)
 {
-    int n, o, i;
-    for (o = 0; db && o < s->out_features; o++) db[o] += (float)cnn__linear_db_at(s, dy, o);
-    for (o = 0; dw && o < s->out_features; o++)
-        for (i = 0; i < s->in_features; i++) *dw++ += (float)cnn__linear_dw_at(s, dy, x, o, i);
+    ptrdiff_t in = s->in_features, out = s->out_features, n, o, i;
+    double sum;
+    for (o = 0; db && o < out; o++) {
+        for (sum = 0, n = 0; n < s->batch; n++) sum += (double)dy[n * out + o];
+        db[o] += (float)sum;
+    }
+    for (o = 0; dw && o < out; o++)
+        for (i = 0; i < in; i++) {
+            for (sum = 0, n = 0; n < s->batch; n++)
+                sum += (double)dy[n * out + o] * (double)x[n * in + i];
+            *dw++ += (float)sum;
+        }
     for (n = 0; dx && n < s->batch; n++)
-        for (i = 0; i < s->in_features; i++) *dx++ = (float)cnn__linear_dx_at(s, dy, w, n, i);
+        for (i = 0; i < in; i++) {
+            for (sum = 0, o = 0; o < out; o++)
+                sum += (double)dy[n * out + o] * (double)w[o * in + i];
+            *dx++ = (float)sum;
+        }
 }
 
 /* --------------------------------------------------------------------------------------------
@@ -2453,16 +2385,13 @@ static double cnn__dropout_at(const cnn_counters *c, int layer, float p, float x
     return keep ? (double)x / (1.0 - (double)p) : 0;
 }
 
+/* Backward is the same: from dy to dx */
 static void cnn__dropout_forward(const cnn_counters *c, int layer, float p, float *y,
                                  const float *x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++) y[i] = (float)cnn__dropout_at(c, layer, p, x[i], i);
 }
-
-static void cnn__dropout_backward(const cnn_counters *c, int layer, float p, float *dx,
-                                  const float *dy, size_t n)
-{ cnn__dropout_forward(c, layer, p, dx, dy, n); }
 
 /* --------------------------------------------------------------------------------------------
    Cross-entropy of the softmax: how surprised the network is by the true label t.
@@ -2518,18 +2447,6 @@ static double cnn__cross_entropy_q(const cnn_cross_entropy_options *o, const flo
     return cnn__class_weight(o, k) * ((1 - e) * wanted + e / outputs);
 }
 
-/* D */
-static double cnn__cross_entropy_divisor(const cnn_cross_entropy_options *o, const float *target,
-                                         const int *labels, int batch)
-{
-    double d = 0;
-    int n;
-    if (target) return batch;
-    for (n = 0; n < batch; n++)
-        if (labels[n] != o->ignore_index) d += cnn__class_weight(o, labels[n]);
-    return d;
-}
-
 /* One sample: subtracts sum_k q log softmax(y)[k] from *loss; writes its dy, if that is not NULL */
 static void cnn__cross_entropy_sample(const cnn_cross_entropy_options *o, double *loss, float *dy,
                                       const float *y, const float *p, int t, int outputs, double d)
@@ -2554,8 +2471,10 @@ static void cnn__softmax_cross_entropy(cnn_counters *c, const cnn_cross_entropy_
                                        float *dy, const float *y, const float *target,
                                        const int *labels, int batch, int outputs)
 {
-    double loss = 0, d = cnn__cross_entropy_divisor(o, target, labels, batch);
+    double loss = 0, d = 0;
     int correct = 0, counted = 0, n;
+    for (n = 0; n < batch; n++)
+        d += target ? 1 : labels[n] == o->ignore_index ? 0 : cnn__class_weight(o, labels[n]);
     for (n = 0; n < batch; n++, y += outputs) {
         const float *p = target ? target + (ptrdiff_t)n * outputs : NULL;
         float *dy_n = dy ? dy + (ptrdiff_t)n * outputs : NULL;
@@ -2797,8 +2716,7 @@ static void cnn__direct_conv2d_forward(void *context, const cnn_conv2d_shape *s,
     float *f = s->pool.kernel_height ? (float *)work : y;
     (void)context;
     cnn__conv2d_forward(s, f, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
+    cnn__activation_forward(s->activation, s->slope, f, f, cnn__conv2d_outputs(s));
     if (s->pool.kernel_height) cnn__pool2d_forward(&s->pool, y, index, f);
 }
 
@@ -2807,19 +2725,20 @@ static void cnn__direct_conv2d_backward(void *context, const cnn_conv2d_shape *s
                                         const float *y, const unsigned char *index, const float *x,
                                         const float *weight, void *work)
 {
-    float *df = (float *)work, *dpooled = df + cnn__conv2d_outputs(s);
+    int pooled = s->pool.kernel_height;
+    size_t outputs = pooled ? cnn__pool2d_outputs(&s->pool) : cnn__conv2d_outputs(s);
+    float *df = (float *)work, *before_pooling = pooled ? df + cnn__conv2d_outputs(s) : df;
     (void)context;
-    if (s->pool.kernel_height) {
-        cnn__activation_backward(s->activation, s->slope, dpooled, dy, y, NULL,
-                                 cnn__pool2d_outputs(&s->pool));
-        cnn__pool2d_backward(&s->pool, df, dpooled, NULL, index);
-    } else
-        cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__conv2d_outputs(s));
+    cnn__activation_backward(s->activation, s->slope, before_pooling, dy, y, NULL, outputs);
+    if (pooled) cnn__pool2d_backward(&s->pool, df, before_pooling, NULL, index);
     cnn__conv2d_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
+static size_t cnn__linear_outputs(const cnn_linear_shape *s)
+{ return (size_t)s->batch * (size_t)s->out_features; }
+
 static size_t cnn__direct_linear_work(void *context, const cnn_linear_shape *s)
-{ (void)context; return sizeof(float) * (size_t)s->batch * (size_t)s->out_features; }
+{ (void)context; return sizeof(float) * cnn__linear_outputs(s); }
 
 static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s, float *y,
                                        const float *x, const float *weight, const float *bias,
@@ -2827,9 +2746,7 @@ static void cnn__direct_linear_forward(void *context, const cnn_linear_shape *s,
 {
     (void)context; (void)work;
     cnn__linear_forward(s, y, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, y, y,
-                                (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_forward(s->activation, s->slope, y, y, cnn__linear_outputs(s));
 }
 
 static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s, float *dx,
@@ -2839,8 +2756,7 @@ static void cnn__direct_linear_backward(void *context, const cnn_linear_shape *s
 {
     float *df = (float *)work;
     (void)context;
-    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL,
-                             (size_t)s->batch * (size_t)s->out_features);
+    cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__linear_outputs(s));
     cnn__linear_backward(s, dx, dweight, dbias, df, x, weight);
 }
 
@@ -2856,8 +2772,7 @@ static void cnn__direct_batch_norm_forward(void *context, const cnn_batch_norm_s
 {
     (void)context;
     cnn__batch_norm_forward(s, y, saved, mean, var, batches, x, weight, bias);
-    if (s->activation)
-        cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
+    cnn__activation_forward(s->activation, s->slope, y, y, cnn__batch_norm_values(s));
 }
 
 static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_shape *s, float *dx,
@@ -2870,69 +2785,6 @@ static void cnn__direct_batch_norm_backward(void *context, const cnn_batch_norm_
     cnn__activation_backward(s->activation, s->slope, df, dy, y, NULL, cnn__batch_norm_values(s));
     cnn__batch_norm_backward(s, dx, dweight, dbias, df, saved, x, weight);
 }
-
-/* Each of the other entries calls one card. */
-static void cnn__direct_pool2d_forward(void *context, const cnn_pool2d_shape *s, float *y,
-                                       const float *x)
-{ (void)context; cnn__pool2d_forward(s, y, NULL, x); }
-
-static void cnn__direct_pool2d_backward(void *context, const cnn_pool2d_shape *s, float *dx,
-                                        const float *dy, const float *x)
-{ (void)context; cnn__pool2d_backward(s, dx, dy, x, NULL); }
-
-static void cnn__direct_activation_forward(void *context, cnn_activation f, float slope, float *y,
-                                           const float *x, size_t n)
-{ (void)context; cnn__activation_forward(f, slope, y, x, n); }
-
-static void cnn__direct_activation_backward(void *context, cnn_activation f, float slope, float *dx,
-                                            const float *dy, const float *y, const float *x,
-                                            size_t n)
-{ (void)context; cnn__activation_backward(f, slope, dx, dy, y, x, n); }
-
-static void cnn__direct_prelu_forward(void *context, const cnn_map_shape *s, float *y,
-                                      const float *x, const float *weight)
-{ (void)context; cnn__prelu_forward(s, y, x, weight); }
-
-static void cnn__direct_prelu_backward(void *context, const cnn_map_shape *s, float *dx,
-                                       float *dweight, const float *dy, const float *x,
-                                       const float *weight, float *work)
-{ (void)context; (void)work; cnn__prelu_backward(s, dx, dweight, dy, x, weight); }
-
-static void cnn__direct_add(void *context, float *y, const float *a, const float *b, size_t n)
-{ (void)context; cnn__sum_of(y, a, b, n); }
-
-static void cnn__direct_copy_channels(void *context, const cnn_copy_shape *s, float *to,
-                                      const float *from)
-{ (void)context; cnn__copy_channels(s, to, from); }
-
-static void cnn__direct_pad2d(void *context, const cnn_pad2d_shape *s, float *to, const float *from)
-{ (void)context; cnn__pad2d(s, to, from); }
-
-static void cnn__direct_softmax_forward(void *context, const cnn_map_shape *s, float *y,
-                                        const float *x)
-{ (void)context; cnn__softmax_forward(s, y, x); }
-
-static void cnn__direct_softmax_backward(void *context, const cnn_map_shape *s, float *dx,
-                                         const float *dy, const float *y)
-{ (void)context; cnn__softmax_backward(s, dx, dy, y); }
-
-static void cnn__direct_dropout_forward(void *context, const cnn_counters *c, int layer, float p,
-                                        float *y, const float *x, size_t n)
-{ (void)context; cnn__dropout_forward(c, layer, p, y, x, n); }
-
-static void cnn__direct_dropout_backward(void *context, const cnn_counters *c, int layer, float p,
-                                         float *dx, const float *dy, size_t n)
-{ (void)context; cnn__dropout_backward(c, layer, p, dx, dy, n); }
-
-static void cnn__direct_softmax_cross_entropy(void *context, cnn_counters *c,
-                                              const cnn_cross_entropy_options *o, float *dy,
-                                              const float *y, const float *target,
-                                              const int *labels, int batch, int outputs)
-{ (void)context; cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs); }
-
-static void cnn__direct_mse(void *context, cnn_counters *c, float *dy, const float *y,
-                            const float *target, const int *labels, int batch, int outputs)
-{ (void)context; cnn__mse(c, dy, y, target, labels, batch, outputs); }
 
 static void cnn__direct_next_batch(void *context, cnn_counters *c, int size, int training)
 {
@@ -2962,18 +2814,51 @@ static void cnn__direct_gather_rows(void *context, const cnn_counters *k, void *
                + (ptrdiff_t)order[n] * width * 4, (size_t)width * 4);
 }
 
-static void cnn__direct_clip_grad_norm(void *context, cnn_counters *c, float *g, size_t n,
-                                       const cnn_span *spans, int count, float max_norm)
-{ (void)context; (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm); }
+/* Each of the other entries calls one card. In each line: the entry, its card, its parameters. */
+#define CNN__CALLS(entry, card, ...) \
+    static void cnn__direct_##entry(void *context, __VA_ARGS__) { (void)context; card; }
 
-static void cnn__direct_sgd_step(void *context, cnn_counters *c, const cnn_sgd_options *o, float *w,
-                                 float *v, const float *g, size_t n, cnn_span *spans, int count)
-{ (void)context; (void)n; cnn__sgd_step(c, o, w, v, g, spans, count); }
-
-static void cnn__direct_adam_step(void *context, cnn_counters *c, const cnn_adam_options *o,
-                                  int decoupled, float *w, float *m, float *v, const float *g,
-                                  size_t n, cnn_span *spans, int count)
-{ (void)context; (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count); }
+CNN__CALLS(pool2d_forward, cnn__pool2d_forward(s, y, NULL, x),
+           const cnn_pool2d_shape *s, float *y, const float *x)
+CNN__CALLS(pool2d_backward, cnn__pool2d_backward(s, dx, dy, x, NULL),
+           const cnn_pool2d_shape *s, float *dx, const float *dy, const float *x)
+CNN__CALLS(activation_forward, cnn__activation_forward(f, slope, y, x, n),
+           cnn_activation f, float slope, float *y, const float *x, size_t n)
+CNN__CALLS(activation_backward, cnn__activation_backward(f, slope, dx, dy, y, x, n),
+           cnn_activation f, float slope, float *dx, const float *dy, const float *y,
+           const float *x, size_t n)
+CNN__CALLS(prelu_forward, cnn__prelu_forward(s, y, x, a),
+           const cnn_map_shape *s, float *y, const float *x, const float *a)
+CNN__CALLS(prelu_backward, (void)work; cnn__prelu_backward(s, dx, da, dy, x, a),
+           const cnn_map_shape *s, float *dx, float *da, const float *dy, const float *x,
+           const float *a, float *work)
+CNN__CALLS(add, cnn__sum_of(y, a, b, n), float *y, const float *a, const float *b, size_t n)
+CNN__CALLS(copy_channels, cnn__copy_channels(s, to, from),
+           const cnn_copy_shape *s, float *to, const float *from)
+CNN__CALLS(pad2d, cnn__pad2d(s, to, from), const cnn_pad2d_shape *s, float *to, const float *from)
+CNN__CALLS(softmax_forward, cnn__softmax_forward(s, y, x),
+           const cnn_map_shape *s, float *y, const float *x)
+CNN__CALLS(softmax_backward, cnn__softmax_backward(s, dx, dy, y),
+           const cnn_map_shape *s, float *dx, const float *dy, const float *y)
+CNN__CALLS(dropout_forward, cnn__dropout_forward(c, layer, p, y, x, n),
+           const cnn_counters *c, int layer, float p, float *y, const float *x, size_t n)
+CNN__CALLS(dropout_backward, cnn__dropout_forward(c, layer, p, dx, dy, n),
+           const cnn_counters *c, int layer, float p, float *dx, const float *dy, size_t n)
+CNN__CALLS(softmax_cross_entropy,
+           cnn__softmax_cross_entropy(c, o, dy, y, target, labels, batch, outputs),
+           cnn_counters *c, const cnn_cross_entropy_options *o, float *dy, const float *y,
+           const float *target, const int *labels, int batch, int outputs)
+CNN__CALLS(mse, cnn__mse(c, dy, y, target, labels, batch, outputs),
+           cnn_counters *c, float *dy, const float *y, const float *target, const int *labels,
+           int batch, int outputs)
+CNN__CALLS(clip_grad_norm, (void)n; cnn__clip_grad_norm(c, g, spans, count, max_norm),
+           cnn_counters *c, float *g, size_t n, const cnn_span *spans, int count, float max_norm)
+CNN__CALLS(sgd_step, (void)n; cnn__sgd_step(c, o, w, v, g, spans, count),
+           cnn_counters *c, const cnn_sgd_options *o, float *w, float *v, const float *g, size_t n,
+           cnn_span *spans, int count)
+CNN__CALLS(adam_step, (void)n; cnn__adam_step(c, o, decoupled, w, m, v, g, spans, count),
+           cnn_counters *c, const cnn_adam_options *o, int decoupled, float *w, float *m, float *v,
+           const float *g, size_t n, cnn_span *spans, int count)
 
 static void *cnn__host_alloc(void *context, size_t bytes)
 { (void)context; return cnn__alloc(bytes, 1); }
@@ -14534,11 +14419,17 @@ static const char *cnn__thousands(double n, cnn__text *text)                /* 1
     return text->s;
 }
 
-/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; returns its length */
+static double cnn__output_bytes(const cnn_net *net, int i) { return 4.0 * (double)cnn__size(cnn__dims_at(net, i)); }
+
+/* ` 3  conv2 (conv2d)`, and the rows that it reads where they are not the one above alone; -1: ` 0  input`. Returns its
+   length. */
 static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 {
-    const cnn__layer *l = &net->layers[i];
-    int k, length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
+    const cnn__layer *l;
+    int k, length;
+    if (i < 0) return cnn__snprintf(text->s, sizeof text->s, " 0  input");
+    l = &net->layers[i];
+    length = cnn__snprintf(text->s, sizeof text->s, "%2d  %s (%s)", i + 1, l->name, l->type);
     for (k = 0; k < l->input_count && (l->input_count > 1 || l->inputs[0] != i - 1); k++)
         length += cnn__snprintf(text->s + length, sizeof text->s - (size_t)length, "%s %d", k ? "," : " from",
                                 l->inputs[k] + 1);
@@ -14546,6 +14437,9 @@ static int cnn__row_label(const cnn_net *net, int i, cnn__text *text)
 }
 
 typedef struct cnn__columns { int label, output, bytes; } cnn__columns;    /* their widths, in characters */
+
+static void cnn__widen(int *width, const char *text)
+{ if (*width < (int)strlen(text)) *width = (int)strlen(text); }
 
 /* Numbers below `least` are left out. */
 static void cnn__summary_row(FILE *out, const cnn__columns *width, const char *label, const char *output,
@@ -14566,18 +14460,15 @@ void cnn_summary(cnn_net *net, FILE *out)
 {
     cnn__columns width = { 25, 12, 8 };                    /* the least: the longest text of the last line, ... */
     cnn__text dims, label;
-    double all_work = 0, all_parameters = 0, all_bytes;
+    double all_work = 0, all_parameters = 0, all_bytes = 0;
     int i, length, room;
     if (cnn__stopped(net)) return;
     if (!net->layer_count) { cnn__fail(net, "the network has no layers"); return; }
-    all_bytes = 4.0 * (double)cnn__size(net->input);
-    for (i = 0; i < net->layer_count; i++) {
-        all_bytes += 4.0 * (double)cnn__size(net->layers[i].out);
-        length = (int)strlen(cnn__dims_text(net->layers[i].out, &dims));
-        if (length > width.output) width.output = length;
+    for (i = -1; i < net->layer_count; i++) {
+        all_bytes += cnn__output_bytes(net, i);
+        cnn__widen(&width.output, cnn__dims_text(cnn__dims_at(net, i), &dims));
     }
-    length = (int)strlen(cnn__thousands(all_bytes, &dims));
-    if (length > width.bytes) width.bytes = length;
+    cnn__widen(&width.bytes, cnn__thousands(all_bytes, &dims));
     room = 80 - width.output - 10 - 13 - width.bytes - 4;
     for (i = 0; i < net->layer_count; i++) {
         length = cnn__row_label(net, i, &label);
@@ -14585,13 +14476,12 @@ void cnn_summary(cnn_net *net, FILE *out)
     }
     cnn__fprintf(out, "%-*s %*s %10s %13s %*s\n", width.label, "    layer", width.output, "output", "parameters",
                  "multiply-adds", width.bytes, "bytes");
-    cnn__summary_row(out, &width, " 0  input", cnn__dims_text(net->input, &dims), 0, 0,
-                     4.0 * (double)cnn__size(net->input), 1);
-    for (i = 0; i < net->layer_count; i++) {
-        const cnn__layer *l = &net->layers[i];
-        double p = cnn__layer_parameters(l), m = cnn__layer_multiply_adds(l);
+    for (i = -1; i < net->layer_count; i++) {
+        const cnn__layer *l = i < 0 ? NULL : &net->layers[i];
+        double p = l ? cnn__layer_parameters(l) : 0, m = l ? cnn__layer_multiply_adds(l) : 0;
         cnn__row_label(net, i, &label);
-        cnn__summary_row(out, &width, label.s, cnn__dims_text(l->out, &dims), p, m, 4.0 * (double)cnn__size(l->out), 1);
+        cnn__summary_row(out, &width, label.s, cnn__dims_text(cnn__dims_at(net, i), &dims), p, m,
+                         cnn__output_bytes(net, i), 1);
         all_work += m;
         all_parameters += p;
     }
@@ -14600,17 +14490,12 @@ void cnn_summary(cnn_net *net, FILE *out)
 
 static size_t cnn__input_size(const cnn__layer *l, int k) { return cnn__size(k ? l->other : l->in); }
 
-/* x: layer `number`'s inputs, the first `samples` of the batch, copied to the host; the caller frees them. */
-static void cnn__download_inputs(cnn_net *net, int number, int samples, float *x[CNN__INPUTS])
+/* Input k of layer `number` in the last forward pass, in backend memory; *own, if it had to be computed again, is the
+   caller's to free. */
+static const float *cnn__input_of(cnn_net *net, int number, int k, float **own)
 {
-    const cnn__layer *l = &net->layers[number];
-    int k;
-    for (k = 0; k < l->input_count && !cnn__stopped(net); k++) {
-        float *own = NULL;
-        const float *from = l->inputs[k] < 0 ? net->pass.x : cnn__activation_of(net, l->inputs[k], &own);
-        if (from) x[k] = cnn__download(net, from, cnn__input_size(l, k) * (size_t)samples);
-        cnn__backend_free(net, &own);
-    }
+    int from = net->layers[number].inputs[k];
+    return from < 0 ? net->pass.x : cnn__activation_of(net, from, own);
 }
 
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
@@ -14697,34 +14582,28 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
 }
 
-/* Runs layer op->first forward and backward: its dx from x and dy, all on the host, and the net's gradients. The
-   caller frees dx. */
-static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const float *dy, float **dx)
+/* Runs a layer forward and backward on op->x: its dx, on the host, and the net's gradients. The caller frees dx. */
+static void cnn__check_backward(cnn_net *net, cnn__op *op, const float *dy, float **dx)
 {
     const cnn__layer *l = &net->layers[op->first];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch;
-    float *given[CNN__INPUTS] = { NULL }, *gradient = cnn__alloc_floats(net, outs, "the gradient check");
+    float *gradient = cnn__alloc_floats(net, outs, "the gradient check");
     int k;
     op->y = cnn__alloc_floats(net, outs, "the gradient check");
-    for (k = 0; k < l->input_count; k++) {
-        op->x[k] = given[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
-        op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
-    }
     op->index = op->kept ? (unsigned char *)cnn__backend_alloc(net, op->kept, 1, "the gradient check") : NULL;
-    if (!cnn__stopped(net)) {
-        for (k = 0; k < l->input_count; k++)
-            cnn__upload(net, given[k], x[k], sizeof **x * cnn__input_size(l, k) * batch);
+    for (k = 0; k < l->input_count; k++)
+        op->dx[k] = cnn__alloc_floats(net, cnn__input_size(l, k) * batch, "the gradient check");
+    if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, op, net->pass.batch))) {
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
         cnn__op_backward(net, op, gradient, net->pass.batch);
         for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
-    for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
+    for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &op->dx[k]);
     cnn__backend_free(net, &gradient);
     cnn__backend_free(net, &op->y);
     cnn__backend_free(net, &op->index);
-    return !cnn__stopped(net);
 }
 
 static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradcheck_result *result, FILE *out)
@@ -14732,21 +14611,19 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     static const char *const names[CNN__INPUTS] = { "input", "other" };
     const cnn__layer *l = &net->layers[number];
     size_t batch = (size_t)net->pass.batch, outs = cnn__size(l->out) * batch, i;
-    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *dy, *gradients = NULL, *parameters = NULL;
-    cnn__moments *moments = NULL;
+    float *x[CNN__INPUTS] = { NULL }, *dx[CNN__INPUTS] = { NULL }, *own[CNN__INPUTS] = { NULL };
+    float *dy = (float *)cnn__alloc(outs, sizeof *dy), *gradients = NULL, *parameters = NULL;
+    cnn__moments *moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
     cnn__op op = cnn__op_of(net, number);
     int k;
-    cnn__download_inputs(net, number, net->pass.batch, x);
-    dy = (float *)cnn__alloc(outs, sizeof *dy);
-    if (!dy) cnn__fail(net, "out of memory");
+    if (!dy || !moments) cnn__fail(net, "out of memory");
     for (i = 0; dy && i < outs; i++) dy[i] = 2 * cnn__unit(cnn__word(1, CNN__STREAM_CHECK, (uint64_t)number, i)) - 1;
-    if (!cnn__stopped(net) && cnn__need_work(net, cnn__op_work(net, &op, net->pass.batch))
-        && cnn__check_backward(net, &op, x, dy, dx)) {
-        gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
-        parameters = cnn__download(net, net->parameters, net->state_size);
-        moments = (cnn__moments *)cnn__alloc((size_t)l->in.channels, sizeof *moments);
-        if (!moments) cnn__fail(net, "out of memory");
-    }
+    for (k = 0; k < l->input_count && !cnn__stopped(net); k++)
+        if ((op.x[k] = cnn__input_of(net, number, k, &own[k])) != NULL)
+            x[k] = cnn__download(net, op.x[k], cnn__input_size(l, k) * batch);
+    if (!cnn__stopped(net)) cnn__check_backward(net, &op, dy, dx);
+    if (!cnn__stopped(net)) gradients = cnn__download(net, net->pass.gradients, net->parameter_count);
+    if (!cnn__stopped(net)) parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
         cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
@@ -14760,41 +14637,33 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
             if (!l->frozen[k])
                 cnn__check_tensor(&c, t->name, c.tensors[k], gradients + t->offset, t->count, 0, samples, result, out);
     }
-    for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]);
+    for (k = 0; k < l->input_count; k++) cnn__free(x[k]), cnn__free(dx[k]), cnn__backend_free(net, &own[k]);
     cnn__free(dy); cnn__free(gradients); cnn__free(parameters); cnn__free(moments);
-}
-
-/* The look's pass begins where training's next one would: same dropout masks, in the same mode */
-static int cnn__begin_gradcheck(cnn_net *net)
-{
-    cnn_counters c;
-    if (!cnn__begin_look(net)) return 0;
-    net->pass.evaluating = net->look.evaluating;                /* while looking, net->look is training's pass */
-    cnn__fetch(net, &c, net->look.counters, sizeof c);
-    c.batch_offset = c.next_offset = 0;
-    net->pass.order_next = 0;
-    cnn__write_counters(net, &c);
-    if (!net->pass.gradients) net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
-    return 1;
 }
 
 cnn_gradcheck_result cnn_gradcheck(cnn_net *net, const cnn_batch *batch, int samples, FILE *out)
 {
     cnn_gradcheck_result result = { 0, 0, 0, 0, "" };
+    cnn_counters c;
     int i, tf32;
-    if (!cnn__begin_gradcheck(net)) {
-        result.failed++;
-        return result;
+    if (cnn__begin_look(net)) {                            /* now net->look is training's pass */
+        tf32 = net->allow_tf32;
+        net->allow_tf32 = 0;                               /* its rounding is larger than what a check lets pass */
+        net->pass.evaluating = net->look.evaluating;       /* in training's mode, with its next dropout masks */
+        cnn__fetch(net, &c, net->look.counters, sizeof c);
+        c.batch_offset = c.next_offset = 0;
+        net->pass.order_next = 0;
+        cnn__write_counters(net, &c);
+        if (!net->pass.gradients)
+            net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradient check");
+        cnn_forward(net, batch);
+        for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
+            if (net->layers[i].kind->forward && !cnn__does_nothing(net, &net->layers[i]))
+                cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
+        net->allow_tf32 = tf32;
+        cnn__end_look(net);
     }
-    tf32 = net->allow_tf32;
-    net->allow_tf32 = 0;                                   /* its rounding is larger than what a check lets pass */
-    cnn_forward(net, batch);
-    for (i = 0; !cnn__stopped(net) && i < net->layer_count; i++)
-        if (net->layers[i].kind->forward && !cnn__does_nothing(net, &net->layers[i]))
-            cnn__check_layer(net, i, samples > 0 ? samples : 10, &result, out);
     if (cnn__stopped(net)) result.failed++;
-    net->allow_tf32 = tf32;
-    cnn__end_look(net);
     return result;
 }
 
@@ -14872,72 +14741,61 @@ static void cnn__put_text(FILE *f, const char *before, const char *text, const c
     fputs(after, f);
 }
 
-static const int cnn__plot_width = 320, cnn__plot_height = 220;
-
 static double cnn__epoch_x(int epochs, int i)              /* one epoch alone stands in the middle */
-{ return cnn__plot_width * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
+{ return 320 * (epochs > 1 ? (double)i / (epochs - 1) : 0.5); }
 
-static void cnn__svg_plot(FILE *f, const cnn_net *net, int left, int top, int accuracy, const char *title,
-                          const char *unit)
+/* A plot of 320 x 220: the losses, or on their right the accuracies */
+static void cnn__svg_plot(FILE *f, const cnn_net *net, int accuracy)
 {
     static const char *const colour[2] = { "#1f77b4", "#d95f02" }, *const legend[2] = { "train", "test" };
-    double low, high, step, v, x, y;
+    double low, high, step = cnn__curve_range(net, accuracy, &low, &high), v, x = 0, y = 0;
     int c, i, n = net->history_count, every = n > 10 ? (int)cnn__axis_step(0, 0.4 * n) : 1;
     cnn__text text;
-    step = cnn__curve_range(net, accuracy, &low, &high);
-    cnn__fprintf(f, "<g transform=\"translate(%d %d)\">\n<text x=\"%d\" y=\"-12\" text-anchor=\"middle\" "
-                 "font-size=\"15\">%s</text>\n", left, top, cnn__plot_width / 2, title);
+    cnn__fprintf(f, "<g transform=\"translate(%d 70)\">\n<text x=\"160\" y=\"-12\" text-anchor=\"middle\" "
+                 "font-size=\"15\">%s</text>\n", accuracy ? 480 : 70, accuracy ? "Accuracy" : "Loss");
     for (i = 0; i <= (int)((high - low) / step + 0.5); i++) {
         v = low + i * step;
-        y = cnn__plot_height * (high - v) / (high - low);
-        cnn__fprintf(f, "<line x1=\"0\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
-                     "text-anchor=\"end\">%s</text>\n", cnn__plot_width, y, y, y + 4,
-                     cnn__axis_text(v, low, high, step, &text));
+        y = 220 * (high - v) / (high - low);
+        cnn__fprintf(f, "<line x1=\"0\" x2=\"320\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text x=\"-8\" y=\"%.1f\" "
+                     "text-anchor=\"end\">%s</text>\n", y, y, y + 4, cnn__axis_text(v, low, high, step, &text));
     }
     for (i = 0; i < n; i++) {                              /* at most ten numbers, all as far apart */
         if (net->history[i].epoch % every) continue;
         x = cnn__epoch_x(n, i);
-        cnn__fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"%d\" class=\"grid\"/><text x=\"%.1f\" y=\"%d\" "
-                "text-anchor=\"middle\">%d</text>\n",
-                x, x, cnn__plot_height, x, cnn__plot_height + 18, net->history[i].epoch);
+        cnn__fprintf(f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"0\" y2=\"220\" class=\"grid\"/><text x=\"%.1f\" y=\"238\" "
+                     "text-anchor=\"middle\">%d</text>\n", x, x, x, net->history[i].epoch);
     }
-    cnn__fprintf(f, "<rect width=\"%d\" height=\"%d\" class=\"axis\"/>\n<text x=\"%d\" y=\"%d\" "
-                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 %d) rotate(-90)\" "
-                 "text-anchor=\"middle\">%s</text>\n", cnn__plot_width, cnn__plot_height, cnn__plot_width / 2,
-                 cnn__plot_height + 38, cnn__plot_height / 2, unit);
+    cnn__fprintf(f, "<rect width=\"320\" height=\"220\" class=\"axis\"/>\n<text x=\"160\" y=\"258\" "
+                 "text-anchor=\"middle\">epoch</text>\n<text transform=\"translate(-46 110) rotate(-90)\" "
+                 "text-anchor=\"middle\">%s</text>\n", accuracy ? "accuracy, %" : "mean loss per sample");
     for (c = 0; c < 1 + cnn__has_test(net); c++) {
-        int at = 18 * c + (accuracy ? cnn__plot_height - 30 : 20), points = 0;
+        int at = 18 * c + (accuracy ? 190 : 20), points = 0;
         cnn__fprintf(f, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", colour[c]);
         for (i = 0; i < n; i++) {
             v = cnn__curve_at(net, accuracy, c, i);
             if (!(v - v == 0)) continue;
             x = cnn__epoch_x(n, i);
-            y = cnn__plot_height * (high - v) / (high - low);
+            y = 220 * (high - v) / (high - low);
             cnn__fprintf(f, "%.1f,%.1f ", x, y);
             points++;
         }
         cnn__fprintf(f, "\"/>\n");
         if (points == 1)                                   /* one point makes no line */
             cnn__fprintf(f, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x, y, colour[c]);
-        cnn__fprintf(f,
-                "<line x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/><text x=\"%d\" "
-                "y=\"%d\">%s</text>\n",
-                cnn__plot_width - 80, cnn__plot_width - 56, at, at, colour[c], cnn__plot_width - 48, at + 4, legend[c]);
+        cnn__fprintf(f, "<line x1=\"240\" x2=\"264\" y1=\"%d\" y2=\"%d\" stroke=\"%s\" stroke-width=\"2\"/>"
+                     "<text x=\"272\" y=\"%d\">%s</text>\n", at, at, colour[c], at + 4, legend[c]);
     }
     cnn__fprintf(f, "</g>\n");
 }
 
 static void cnn__write_curves_svg(FILE *f, const cnn_net *net, const char *title)
 {
-    int width = 2 * cnn__plot_width + 180, height = cnn__plot_height + 130;
-    cnn__fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
-                 "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
-                 "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
-                 "<text x=\"%d\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">",
-                 width, height, width, height, width / 2);
-    cnn__put_text(f, "", title, "</text>\n");
-    cnn__svg_plot(f, net, 70, 70, 0, "Loss", "mean loss per sample");
-    cnn__svg_plot(f, net, 70 + cnn__plot_width + 90, 70, 1, "Accuracy", "accuracy, %");
+    cnn__put_text(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 350\" font-family=\"sans-serif\" "
+                  "font-size=\"12\">\n<style>.grid{stroke:#ddd}.axis{fill:none;stroke:#444}text{fill:#222}</style>\n"
+                  "<rect width=\"820\" height=\"350\" fill=\"#fff\"/>\n"
+                  "<text x=\"410\" y=\"26\" text-anchor=\"middle\" font-size=\"18\">", title, "</text>\n");
+    cnn__svg_plot(f, net, 0);
+    cnn__svg_plot(f, net, 1);
     cnn__fprintf(f, "</svg>\n");
 }
 
@@ -14973,17 +14831,14 @@ int cnn_save_curves_csv(cnn_net *net, const char *path)
 }
 
 /* One mark an epoch, in its column; one epoch alone stands in the middle, as in the SVG. */
-static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char *title)
+static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy)
 {
     enum { width = 60, height = 9 };
-    char cell[height][width + 1];
+    char cell[height][width];
     double low, high, step = cnn__curve_range(net, accuracy, &low, &high);
     int test, i, row, column, n = net->history_count;
     cnn__text text;
-    for (row = 0; row < height; row++) {
-        memset(cell[row], ' ', width);
-        cell[row][width] = 0;
-    }
+    memset(cell, ' ', sizeof cell);
     for (test = 0; test < 2; test++)
         for (i = 0; i < n; i++) {
             double v = cnn__curve_at(net, accuracy, test, i);
@@ -14994,13 +14849,13 @@ static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char 
             at = &cell[row][column];
             *at = *at == ' ' || *at == mark ? mark : '8';
         }
-    cnn__fprintf(out, "%s\n", title);
-    for (row = 0; row < height; row++)
-        if (row == 0 || row == height / 2 || row == height - 1)
-            cnn__fprintf(out, "%9s |%s\n",
-                    cnn__axis_text(high - (high - low) * row / (height - 1), low, high, step / 10, &text), cell[row]);
-        else
-            cnn__fprintf(out, "          |%s\n", cell[row]);
+    cnn__fprintf(out, "%s%s\n", accuracy ? "accuracy, %" : "loss",
+                 cnn__has_test(net) ? ": . train  o test  8 both" : " (training)");
+    for (row = 0; row < height; row++) {                   /* a number at the top, in the middle and at the bottom */
+        double v = high - (high - low) * row / (height - 1);
+        cnn__fprintf(out, "%9s |%.*s\n", row % (height / 2) ? "" : cnn__axis_text(v, low, high, step / 10, &text),
+                     width, cell[row]);
+    }
     cnn__fprintf(out, "          +------------------------------------------------------------\n");
     if (n > 1)
         cnn__fprintf(out, "           epoch %-3d%*d\n", net->history[0].epoch, width - 9, net->history[n - 1].epoch);
@@ -15011,8 +14866,8 @@ static void cnn__sketch(const cnn_net *net, FILE *out, int accuracy, const char 
 void cnn_print_curves(const cnn_net *net, FILE *out)
 {
     if (cnn__stopped(net) || !net->history_count) return;
-    cnn__sketch(net, out, 0, cnn__has_test(net) ? "loss: . train  o test  8 both" : "loss (training)");
-    cnn__sketch(net, out, 1, cnn__has_test(net) ? "accuracy, %: . train  o test  8 both" : "accuracy, % (training)");
+    cnn__sketch(net, out, 0);
+    cnn__sketch(net, out, 1);
 }
 
 /* ---- explain: one output value, with its numbers ---- */
@@ -15020,8 +14875,9 @@ void cnn_print_curves(const cnn_net *net, FILE *out)
 int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int column, FILE *out)
 {
     const cnn__layer *l;
-    float *x[CNN__INPUTS] = { NULL }, *parameters;
-    int number, k;
+    float *x[CNN__INPUTS] = { NULL }, *own = NULL, *parameters;
+    const float *input;
+    int number, samples, k;
     cnn__text dims;
     if (!cnn__ready(net)) return 0;
     number = cnn__find_layer(net, layer);
@@ -15033,7 +14889,10 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
         || column >= l->out.width)
         return cnn__fail(net, "cnn_explain: layer \"%.80s\" puts out %s; there is no value (%d, %d, %d)", layer,
                          cnn__dims_text(l->out, &dims), channel, row, column);
-    cnn__download_inputs(net, number, cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1, x);
+    samples = cnn__mixes(l, !net->pass.evaluating) ? net->pass.batch : 1;
+    for (k = 0; k < l->input_count; k++, cnn__backend_free(net, &own))
+        if ((input = cnn__input_of(net, number, k, &own)) != NULL)
+            x[k] = cnn__download(net, input, cnn__input_size(l, k) * (size_t)samples);
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
@@ -15048,9 +14907,9 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
 
 /* ---- the report: one page, with everything in it ---- */
 
-typedef struct cnn__page { FILE *file; unsigned bits; int count; } cnn__page;      /* three bytes go out as base64 */
+typedef struct cnn__page { FILE *file; unsigned bits; int count; uint32_t crc; } cnn__page;
 
-static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
+static void cnn__base64(cnn__page *page, int byte)         /* three bytes go out as four digits; -1: the end */
 {
     static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     int k;
@@ -15061,25 +14920,21 @@ static void cnn__base64(cnn__page *page, int byte)         /* -1: the end */
     page->count = 0;
 }
 
-static void cnn__png_word(cnn__page *page, uint32_t *crc, uint32_t word, int bytes)       /* highest byte first */
+static void cnn__png_word(cnn__page *page, uint32_t word, int bytes)       /* highest byte first */
 {
-    unsigned char byte;
     while (bytes--) {
-        byte = (unsigned char)(word >> 8 * bytes);
-        if (crc) *crc = cnn__crc32(*crc, &byte, 1);
+        unsigned char byte = (unsigned char)(word >> 8 * bytes);
+        page->crc = cnn__crc32(page->crc, &byte, 1);
         cnn__base64(page, byte);
     }
 }
 
-enum { CNN__STORED = 65535 };                              /* the most that a stored block of deflate holds */
-
-/* The head of a stored block for as much of the row as it can hold; `left`: the bytes to the row's end. */
-static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last_row)
+/* A chunk: its length, its kind, its bytes, and the CRC of kind and bytes. This begins one. */
+static void cnn__png_chunk(cnn__page *page, size_t length, uint32_t kind)
 {
-    uint32_t most = CNN__STORED, length = left < most ? (uint32_t)left : most, both = length | (length ^ 0xffff) << 16;
-    int k;
-    cnn__png_word(page, crc, last_row && left == length, 1);
-    for (k = 0; k < 4; k++) cnn__png_word(page, crc, both >> 8 * k & 255, 1);              /* lowest byte first */
+    cnn__png_word(page, (uint32_t)length, 4);
+    page->crc = 0;
+    cnn__png_word(page, kind, 4);
 }
 
 /* An <img> of a PNG (RFC 2083) whose pixels, (height, width, channels) with 1 or 3 channels, are stored uncompressed.
@@ -15087,39 +14942,34 @@ static void cnn__png_block(cnn__page *page, uint32_t *crc, size_t left, int last
 static void cnn__picture(FILE *file, const unsigned char *pixels, int width, int height, int channels, int side,
                          const char *alt)
 {
-    enum { least = 16 };
-    int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1;
-    cnn__page page = { file, 0, 0 };
-    uint32_t crc = 0, a = 1, b = 0;
-    size_t row = (size_t)width * (size_t)channels, blocks = row / CNN__STORED + 1;
-    int j;
+    const size_t most = 65535;                             /* the bytes that a stored block of deflate can hold */
+    int larger = width > height ? width : height, zoom = side > larger ? side / larger : 1, least = 16;
+    cnn__page page = { file, 0, 0, 0 };
+    size_t row = (size_t)width * (size_t)channels + 1, all = row * (size_t)height, i;
+    uint32_t a = 1, b = 0;
     cnn__fprintf(file, "<img width=\"%d\" height=\"%d\" alt=\"%s\" src=\"data:image/png;base64,",
             width * zoom > least ? width * zoom : least, height * zoom > least ? height * zoom : least, alt);
-    cnn__png_word(&page, NULL, 0x89504e47u, 4); cnn__png_word(&page, NULL, 0x0d0a1a0au, 4);
-    cnn__png_word(&page, NULL, 13, 4);
-    cnn__png_word(&page, &crc, 0x49484452u, 4);            /* IHDR: width, height, 8 bits, grey or RGB */
-    cnn__png_word(&page, &crc, (uint32_t)width, 4); cnn__png_word(&page, &crc, (uint32_t)height, 4);
-    cnn__png_word(&page, &crc, 0x0800u | (channels == 3 ? 2 : 0), 2); cnn__png_word(&page, &crc, 0, 3);
-    cnn__png_word(&page, NULL, crc, 4);
-    crc = 0;
-    cnn__png_word(&page, NULL, (uint32_t)(2 + (size_t)height * (row + 1 + 5 * blocks) + 4), 4);
-    cnn__png_word(&page, &crc, 0x49444154u, 4);      /* IDAT: a zlib stream of stored blocks; each row begins one */
-    cnn__png_word(&page, &crc, 0x7801u, 2);
-    for (j = 0; j < height; j++, pixels += row) {
-        size_t i;
-        for (i = 0; i <= row; i++) {
-            uint32_t byte = i ? pixels[i - 1] : 0;         /* each row begins with filter 0 */
-            if (i % CNN__STORED == 0) cnn__png_block(&page, &crc, row + 1 - i, j == height - 1);
-            cnn__png_word(&page, &crc, byte, 1);
-            a = (a + byte) % 65521;
-            b = (b + a) % 65521;
+    cnn__png_word(&page, 0x89504e47u, 4); cnn__png_word(&page, 0x0d0a1a0au, 4);
+    cnn__png_chunk(&page, 13, 0x49484452u);                /* IHDR: width, height, 8 bits, grey or RGB */
+    cnn__png_word(&page, (uint32_t)width, 4); cnn__png_word(&page, (uint32_t)height, 4);
+    cnn__png_word(&page, channels == 3 ? 0x0802u : 0x0800u, 2); cnn__png_word(&page, 0, 3);
+    cnn__png_word(&page, page.crc, 4);
+    cnn__png_chunk(&page, 2 + all + 5 * ((all + most - 1) / most) + 4, 0x49444154u);       /* IDAT: a zlib stream */
+    cnn__png_word(&page, 0x7801u, 2);
+    for (i = 0; i < all; i++) {
+        uint32_t byte = i % row ? *pixels++ : 0;           /* each row begins with filter 0 */
+        if (i % most == 0) {                               /* a block: is it the last, its length, and inverted */
+            uint32_t length = (uint32_t)(all - i < most ? all - i : most);
+            uint32_t low_first = (length << 8 | length >> 8) & 0xffff;
+            cnn__png_word(&page, all - i <= most, 1);
+            cnn__png_word(&page, low_first << 16 | (low_first ^ 0xffff), 4);
         }
+        cnn__png_word(&page, byte, 1);
+        a = (a + byte) % 65521;
+        b = (b + a) % 65521;
     }
-    cnn__png_word(&page, &crc, b << 16 | a, 4);
-    cnn__png_word(&page, NULL, crc, 4);
-    /* IEND */
-    cnn__png_word(&page, NULL, 0, 4); cnn__png_word(&page, NULL, 0x49454e44u, 4); cnn__png_word(&page, NULL,
-                                                                                                0xae426082u, 4);
+    cnn__png_word(&page, b << 16 | a, 4); cnn__png_word(&page, page.crc, 4);
+    cnn__png_chunk(&page, 0, 0x49454e44u); cnn__png_word(&page, page.crc, 4);              /* IEND */
     cnn__base64(&page, -1);
     cnn__fprintf(file, "\">\n");
 }
@@ -15213,15 +15063,13 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
 {
     enum { letter = 7, box = 16, row = box + 6, left = 36, gap = 14, apart = 10 };         /* in pixels */
     size_t most = (size_t)net->layer_count * CNN__INPUTS;
-    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 5, kind = 0, output, length, right, width, i, k;
+    int *lane = (int *)cnn__alloc(most, 2 * sizeof *lane), name = 0, kind = 0, output = 0, right, width, i, k;
     cnn__text dims;
     if (!lane) { cnn__fail(net, "cnn_report: out of memory"); return; }
-    output = (int)strlen(cnn__dims_text(net->input, &dims));
-    for (i = 0; i < net->layer_count; i++) {               /* the longest texts */
-        const cnn__layer *l = &net->layers[i];
-        if ((length = (int)strlen(l->name)) > name) name = length;
-        if ((length = (int)strlen(l->type)) > kind) kind = length;
-        if ((length = (int)strlen(cnn__dims_text(l->out, &dims))) > output) output = length;
+    for (i = -1; i < net->layer_count; i++) {              /* the longest texts */
+        cnn__widen(&name, i < 0 ? "input" : net->layers[i].name);
+        cnn__widen(&kind, i < 0 ? "" : net->layers[i].type);
+        cnn__widen(&output, cnn__dims_text(cnn__dims_at(net, i), &dims));
     }
     right = left + (name + kind + output) * letter + 4 * gap;
     width = right + (cnn__graph_lanes(net, lane, lane + most) + 1) * apart;
@@ -15237,7 +15085,7 @@ static void cnn__report_graph(FILE *f, cnn_net *net)
         cnn__put_text(f, "", l ? l->name : "input", "</tspan>");
         cnn__fprintf(f, "<tspan x=\"%d\">%s</tspan><tspan x=\"%d\" text-anchor=\"end\">%s</tspan></text>\n",
                      left + gap / 2 + name * letter + gap, l ? l->type : "", right - 3 * gap / 2,
-                     cnn__dims_text(l ? l->out : net->input, &dims));
+                     cnn__dims_text(cnn__dims_at(net, i), &dims));
         for (k = 0; l && k < l->input_count; k++)
             if (l->inputs[k] == i - 1)
                 cnn__fprintf(f, "<path d=\"M%d %dV%d\"/>\n", right - gap / 2 * (k + 1), y - row + box, y);
@@ -15277,13 +15125,13 @@ static void cnn__report_network(FILE *f, cnn_net *net)
 /* A network may have more outputs than the data set has classes: those are counted together, in a last column. */
 static void cnn__report_classes(FILE *f, cnn_net *net, const cnn_data *data, const int *guess)
 {
-    int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1,
-        *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);
+    int k = data->classes, other = (int)cnn__outputs(net) > k, columns = k + other, t, g, n, most = 1;
+    int *counts = (int *)cnn__alloc((size_t)k * (size_t)columns, sizeof *counts);       /* (classes, columns) */
     cnn__text text;
     if (!counts) { cnn__fail(net, "cnn_report: out of memory"); return; }
     for (n = 0; n < data->count; n++)
-        if (data->labels[n] != net->cross_entropy.ignore_index) counts[data->labels[n] * columns + (guess[n] < k
-                                                                                                    ? guess[n] : k)]++;
+        if (data->labels[n] != net->cross_entropy.ignore_index)
+            counts[data->labels[n] * columns + cnn__smaller(guess[n], k)]++;
     for (t = 0; t < k; t++)
         for (g = 0; g < columns; g++) if (t != g && counts[t * columns + g] > most) most = counts[t * columns + g];
     cnn__fprintf(f, "<h2>Confusion matrix</h2>\n<p>Each row is a true class, each column what the network "
