@@ -6222,6 +6222,7 @@ typedef struct cnn__layer {
     int sums_to_one;                        /* its outputs are probabilities */
     int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
     size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
+    double multiply_adds;                   /* for one value of its output, forward */
     int takes_scale;  /* its parameters: a weight with a row for each output channel, and a bias */
     /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
     double (*scale)(const struct cnn__call *c, int k, double *shift);
@@ -6304,9 +6305,9 @@ struct cnn__kind {
     double (*at)(const cnn__call *c, int n, int k, int row, int column);
     /* Prints how output (k, row, column) of sample 0 comes about. */
     void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);
-    /* Puts the meaning of 0 and CNN_ZERO into the options; runs once, before `shape`. Returns 1, or
-       0 and an error. */
-    int (*options)(cnn__layer *l, const cnn__fitter *f);
+    /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
+       (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
+    void (*export_c)(const cnn__layer *l, int number, FILE *file);
     /* Fill t with the parameters, or the buffers (kept, but not learned): name, ndim, shape, fans,
        init. Return how many there are. */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
@@ -6315,17 +6316,15 @@ struct cnn__kind {
     int (*fuse)(cnn__op *op, const cnn__layer *next);
     /* Returns the bytes of scratch memory that both directions need. */
     size_t (*work)(const cnn__call *c);
-    /* Of one sample, forward. NULL: 0, as for activation and pooling. */
-    double (*multiply_adds)(const cnn__layer *l);
-    /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
-       (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
-    void (*export_c)(const cnn__layer *l, int number, FILE *file);
+    /* What cnn_NAME() is given (CNN__TAKES): where it is in the layer, and its fields */
+    size_t options_at, options_size;
+    const struct cnn__field *fields;
+    size_t field_count;
 };
 
 static void cnn__add(cnn_net *net, cnn__layer *layer);  /* >>net: names it, fits it, appends it */
-static void cnn__tell_source(const cnn_net *net, cnn__text *text);  /* what the last layer gives */
-/* the image it was drawn for */
-static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text);
+/* >>net: .in_features of a linear layer is another number; always 0, and an error */
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f);
 
 static int cnn__misfit(const cnn__fitter *f, const char *format, ...) CNN__PRINTF(2, 3);
 /* `layer 3 (linear): ...`; always 0 */
@@ -6486,6 +6485,11 @@ typedef struct cnn__field {
     CNN__INT(o, augment.padding, 0), CNN__INT(o, augment.flip, 0), \
     CNN__FLOAT(o, augment.rotation, 0), CNN__FLOAT(o, augment.scale, 0)
 
+/* of a kind: its place in cnn__layer and its list; or none */
+#define CNN__TAKES(place, fields) offsetof(cnn__layer, place), \
+    sizeof ((cnn__layer *)0)->place, fields, sizeof fields / sizeof *fields
+#define CNN__NO_OPTIONS 0, 0, NULL, 0
+
 /* cnn__options for a struct and its list */
 #define CNN__OPTIONS(o, fields, call, error) \
     cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
@@ -6518,6 +6522,18 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
         }
     }
     return 1;
+}
+
+/* A layer of this kind, with the options that cnn_NAME() was given. along_width: 1 for conv1d,
+   pool1d and batch_norm1d; average: 1 for avg_pool */
+static void cnn__add_with(cnn_net *net, const cnn__kind *kind, const char *type,
+                          const void *options, int along_width, int average)
+{
+    cnn__layer layer = cnn__layer_of(kind, type);
+    if (options) memcpy((char *)&layer + kind->options_at, options, kind->options_size);
+    layer.along_width = along_width;
+    layer.average = average;
+    cnn__add(net, &layer);
 }
 
 /* ---- shapes ---- */
@@ -6626,16 +6642,6 @@ static const cnn__field cnn__conv2d_fields[] = {
     CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
 };
 
-static int cnn__layer_conv2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_conv2d_options *o = &l->conv_options;
-    if (!CNN__OPTIONS(o, cnn__conv2d_fields, f->label, f->error)) return 0;
-    if (!l->along_width) return 1;
-    o->kernel_height = o->stride_height = o->dilation_height = 1;
-    o->padding_height = 0;
-    return 1;
-}
-
 static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
 {
     const cnn_conv2d_options *o = &l->conv_options;
@@ -6716,8 +6722,12 @@ static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
 
 static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    const cnn_conv2d_options *o = &l->conv_options;
+    cnn_conv2d_options *o = &l->conv_options;
     cnn_conv2d_shape *s = &l->shapes.conv;
+    if (l->along_width) {
+        o->kernel_height = o->stride_height = o->dilation_height = 1;
+        o->padding_height = 0;
+    }
     if (!cnn__check_conv2d(l, f)) return 0;
     s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_channels = o->out_channels;
@@ -6730,6 +6740,8 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
     if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
+    l->multiply_adds = (double)(s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
+    l->takes_scale = 1;
     return 1;
 }
 
@@ -6777,13 +6789,6 @@ static double cnn__layer_conv2d_at(const cnn__call *c, int n, int k, int row, in
 {
     return cnn__conv2d_at(&c->shapes->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row,
                           column);
-}
-
-static double cnn__layer_conv2d_multiply_adds(const cnn__layer *l)
-{
-    const cnn_conv2d_shape *s = &l->shapes.conv;
-    return (double)cnn__size(l->out) * (s->in_channels / s->groups) * s->kernel_height
-         * s->kernel_width;
 }
 
 /* Prints the products of channel c, counted in the group that kernel k sees. Returns their sum. */
@@ -6872,23 +6877,16 @@ static void cnn__layer_conv2d_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__conv2d_kind = {
     cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
-    cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
-    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds, cnn__layer_conv2d_export_c
+    cnn__layer_conv2d_at, cnn__layer_conv2d_explain, cnn__layer_conv2d_export_c,
+    cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse, cnn__layer_conv2d_work,
+    CNN__TAKES(conv_options, cnn__conv2d_fields)
 };
 
-static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, int along_width)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__conv2d_kind, type);
-    layer.conv_options = o;
-    layer.takes_scale = 1;
-    layer.along_width = along_width;
-    cnn__add(net, &layer);
-}
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o)
+{ cnn__add_with(net, &cnn__conv2d_kind, "conv2d", &o, 0, 0); }
 
-void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv2d", 0); }
-void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv1d", 1); }
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o)
+{ cnn__add_with(net, &cnn__conv2d_kind, "conv1d", &o, 1, 0); }
 
 /* ---- activation ---- */
 
@@ -6896,15 +6894,11 @@ static const cnn__field cnn__leaky_relu_fields[] = {
     CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01)
 };
 
-static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
-{
-    if (l->activation != CNN_LEAKY_RELU) return 1;         /* the slope: its options' only field */
-    return CNN__OPTIONS(&l->slope, cnn__leaky_relu_fields, f->label, f->error);
-}
-
 static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
 {
     l->out = l->in;
+    l->has_kinks = l->activation == CNN_RELU || l->activation == CNN_LEAKY_RELU;
+    l->value_by_value = 1;
     if (l->slope >= 0) return 1;
     return cnn__misfit(f, "negative_slope must be at least 0, but is %g", (double)l->slope);
 }
@@ -6955,9 +6949,8 @@ static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__activation_kind = {
     cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
-    cnn__layer_activation_at, cnn__layer_activation_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_activation_export_c
+    cnn__layer_activation_at, cnn__layer_activation_explain, cnn__layer_activation_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(slope, cnn__leaky_relu_fields)
 };
 
 static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type,
@@ -6966,15 +6959,13 @@ static void cnn__add_activation(cnn_net *net, cnn_activation activation, const c
     cnn__layer layer = cnn__layer_of(&cnn__activation_kind, type);
     layer.activation = activation;
     layer.slope = slope;
-    layer.has_kinks = activation == CNN_RELU || activation == CNN_LEAKY_RELU;
-    layer.value_by_value = 1;
     cnn__add(net, &layer);
 }
 
-void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
-void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
-void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
-void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
+void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", CNN_ZERO); }
+void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", CNN_ZERO); }
+void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", CNN_ZERO); }
+void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", CNN_ZERO); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 { cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope); }
@@ -6985,9 +6976,6 @@ static const cnn__field cnn__prelu_fields[] = {
     CNN__INT(cnn_prelu_options, num_parameters, 1), CNN__FLOAT(cnn_prelu_options, init, 0.25)
 };
 
-static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error); }
-
 static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
 {
     int slopes = l->prelu_options.num_parameters;
@@ -6997,6 +6985,7 @@ static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
     l->shapes.map.channels = slopes;
     l->shapes.map.pixels = (int)cnn__size(l->in) / slopes;
     l->out = l->in;
+    l->has_kinks = l->value_by_value = 1;
     return 1;
 }
 
@@ -7042,19 +7031,13 @@ static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *fil
 
 static const cnn__kind cnn__prelu_kind = {
     cnn__layer_prelu_shape, cnn__layer_prelu_forward, cnn__layer_prelu_backward,
-    cnn__layer_prelu_at, cnn__layer_prelu_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_prelu_options, cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work, NULL,
-    cnn__layer_prelu_export_c
+    cnn__layer_prelu_at, cnn__layer_prelu_explain, cnn__layer_prelu_export_c,
+    cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work,
+    CNN__TAKES(prelu_options, cnn__prelu_fields)
 };
 
 void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__prelu_kind, "prelu");
-    layer.prelu_options = o;
-    layer.has_kinks = layer.value_by_value = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__prelu_kind, "prelu", &o, 0, 0); }
 
 /* ---- pooling ---- */
 
@@ -7064,20 +7047,6 @@ static const cnn__field cnn__pool2d_fields[] = {           /* the stride's defau
     CNN__SIDES(cnn_pool2d_options, padding, padding, 0),
     CNN__INT(cnn_pool2d_options, ceil_mode, 0), CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
-
-static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_pool2d_options *o = &l->pool_options;
-    if (!o->stride && !o->stride_height)
-        o->stride_height = o->kernel_height ? o->kernel_height : o->kernel_size;
-    if (!o->stride && !o->stride_width)
-        o->stride_width = o->kernel_width ? o->kernel_width : o->kernel_size;
-    if (!CNN__OPTIONS(o, cnn__pool2d_fields, f->label, f->error)) return 0;
-    if (!l->along_width) return 1;
-    o->kernel_height = o->stride_height = 1;
-    o->padding_height = 0;
-    return 1;
-}
 
 static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 {
@@ -7106,14 +7075,16 @@ static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 
 static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    const cnn_pool2d_options *o = &l->pool_options;
+    cnn_pool2d_options *o = &l->pool_options;
     cnn_pool2d_shape *s = &l->shapes.pool;
+    if (l->along_width) o->kernel_height = o->stride_height = 1, o->padding_height = 0;
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
     s->stride_height = o->stride_height; s->stride_width = o->stride_width;
     s->pad_height = o->padding_height; s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
+    l->has_kinks = !l->average;
     if (!cnn__check_pool2d(l, f)) return 0;
     s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height,
                                      s->kernel_height, 1, &s->stride_height, o->ceil_mode, f);
@@ -7218,30 +7189,28 @@ static void cnn__layer_pool2d_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
-    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain, cnn__layer_pool2d_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(pool_options, cnn__pool2d_fields)
 };
 
-static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average,
-                          int along_width)
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int along_width,
+                          int average)
 {
-    cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
-    layer.pool_options = o;
-    layer.average = average;
-    layer.along_width = along_width;
-    layer.has_kinks = !average;
-    cnn__add(net, &layer);
+    if (!o.stride && !o.stride_height)
+        o.stride_height = o.kernel_height ? o.kernel_height : o.kernel_size;
+    if (!o.stride && !o.stride_width)
+        o.stride_width = o.kernel_width ? o.kernel_width : o.kernel_size;
+    cnn__add_with(net, &cnn__pool2d_kind, type, &o, along_width, average);
 }
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 { cnn__add_pool(net, o, "max_pool2d", 0, 0); }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{ cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
+{ cnn__add_pool(net, o, "avg_pool2d", 0, 1); }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{ cnn__add_pool(net, o, "max_pool1d", 0, 1); }
+{ cnn__add_pool(net, o, "max_pool1d", 1, 0); }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 { cnn__add_pool(net, o, "avg_pool1d", 1, 1); }
@@ -7251,9 +7220,6 @@ void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 static const cnn__field cnn__adaptive_pool2d_fields[] = {
     CNN__SIDES(cnn_adaptive_pool2d_options, output_size, output, 0)
 };
-
-static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error); }
 
 static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7300,27 +7266,19 @@ static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *
 
 static const cnn__kind cnn__adaptive_pool2d_kind = {
     cnn__layer_adaptive_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
-    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_adaptive_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_adaptive_export_c
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain, cnn__layer_adaptive_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(adaptive_options, cnn__adaptive_pool2d_fields)
 };
 
-static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const char *type)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__adaptive_pool2d_kind, type);
-    layer.adaptive_options = o;
-    cnn__add(net, &layer);
-}
-
 void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
-{ cnn__add_adaptive(net, o, "adaptive_avg_pool2d"); }
+{ cnn__add_with(net, &cnn__adaptive_pool2d_kind, "adaptive_avg_pool2d", &o, 0, 1); }
 
 void cnn_global_avg_pool2d(cnn_net *net)
 {
     cnn_adaptive_pool2d_options o;
     memset((void *)&o, 0, sizeof o);
     o.output_size = 1;
-    cnn__add_adaptive(net, o, "global_avg_pool2d");
+    cnn__add_with(net, &cnn__adaptive_pool2d_kind, "global_avg_pool2d", &o, 0, 1);
 }
 
 /* ---- zero padding ---- */
@@ -7332,9 +7290,6 @@ static const cnn__field cnn__zero_pad2d_fields[] = {
     CNN__LIKE(cnn_zero_pad2d_options, padding_top, padding),
     CNN__LIKE(cnn_zero_pad2d_options, padding_bottom, padding)
 };
-
-static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error); }
 
 static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7410,17 +7365,12 @@ static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__zero_pad2d_kind = {
     cnn__layer_zero_pad2d_shape, cnn__layer_zero_pad2d_forward, cnn__layer_zero_pad2d_backward,
-    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_zero_pad2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_zero_pad2d_export_c
+    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain, cnn__layer_zero_pad2d_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(pad_options, cnn__zero_pad2d_fields)
 };
 
 void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__zero_pad2d_kind, "zero_pad2d");
-    layer.pad_options = o;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__zero_pad2d_kind, "zero_pad2d", &o, 0, 0); }
 
 /* ---- linear ---- */
 
@@ -7429,20 +7379,6 @@ static const cnn__field cnn__linear_fields[] = {
     CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
     CNN__INT(cnn_linear_options, in_features, 0)
 };
-
-static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error); }
-
-/* .in_features says what the network was drawn for: often the image has another size. */
-static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
-{
-    cnn__text source, guess;
-    if (!f->error) return 0;
-    cnn__tell_source(f->net, &source);
-    cnn__guess_size(f->net, l->linear_options.in_features, &guess);
-    return cnn__misfit(f, "expects %d inputs, but %.150s%d%s", l->linear_options.in_features,
-                       source.s, l->in.channels, guess.s);
-}
 
 static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7458,6 +7394,8 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
     l->shapes.linear.in_features = l->in.channels;
     l->shapes.linear.out_features = o->out_features;
     l->out = cnn__flat(o->out_features);
+    l->multiply_adds = l->in.channels;
+    l->takes_scale = 1;
     return 1;
 }
 
@@ -7490,9 +7428,6 @@ static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, in
     (void)row; (void)column;
     return cnn__linear_at(&c->shapes->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
 }
-
-static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
-{ return (double)l->in.channels * l->out.channels; }
 
 /* Puts i into the list of those with the largest values so far, which has `count` and at most
    `most`, the largest first. Returns how many it has then. */
@@ -7549,19 +7484,13 @@ static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__linear_kind = {
     cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
-    cnn__layer_linear_at, cnn__layer_linear_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
-    cnn__layer_linear_work, cnn__layer_linear_multiply_adds, cnn__layer_linear_export_c
+    cnn__layer_linear_at, cnn__layer_linear_explain, cnn__layer_linear_export_c,
+    cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse, cnn__layer_linear_work,
+    CNN__TAKES(linear_options, cnn__linear_fields)
 };
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__linear_kind, "linear");
-    layer.linear_options = o;
-    layer.takes_scale = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__linear_kind, "linear", &o, 0, 0); }
 
 /* ---- batch normalisation ---- */
 
@@ -7572,27 +7501,33 @@ static const cnn__field cnn__batch_norm_fields[] = {
     CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
 };
 
-static int cnn__layer_batch_norm_options(cnn__layer *l, const cnn__fitter *f)
+static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
 {
-    const cnn_batch_norm_options *o = &l->norm_options;
-    if (!CNN__OPTIONS(&l->norm_options, cnn__batch_norm_fields, f->label, f->error)) return 0;
-    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
-    if (o->momentum >= 0 && o->momentum <= 1) return 1;
-    return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
+    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
+                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
+    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
+    return scale;
 }
 
 static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
 {
+    const cnn_batch_norm_options *o = &l->norm_options;
     cnn_batch_norm_shape *s = &l->shapes.norm;
+    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
+    if (!(o->momentum >= 0 && o->momentum <= 1))
+        return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
     if (l->in.flat && !l->along_width)
         return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
                            "%d values; use batch_norm1d after a linear layer", l->in.channels);
     if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
     s->channels = l->in.channels;
     s->pixels = l->in.height * l->in.width;
-    s->eps = l->norm_options.eps;
-    s->momentum = l->norm_options.momentum;
+    s->eps = o->eps;
+    s->momentum = o->momentum;
     l->kept = 2 * sizeof(float) * (size_t)s->channels;
+    l->mixes_samples = 1;
+    l->scale = o->no_running_stats ? NULL : cnn__layer_batch_norm_scale;
+    l->multiply_adds = 1;
     l->out = l->in;
     return 1;
 }
@@ -7662,17 +7597,6 @@ static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row
                               cnn__x_at(c, n, k, row, column), c->tensors[0], c->tensors[1], k);
 }
 
-static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
-{
-    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
-                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
-    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
-    return scale;
-}
-
-static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
-{ return (double)cnn__size(l->out); }
-
 static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
 {
     cnn__moments of = cnn__moments_of(c, k);
@@ -7702,29 +7626,16 @@ static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__batch_norm_kind = {
     cnn__layer_batch_norm_shape, cnn__layer_batch_norm_forward, cnn__layer_batch_norm_backward,
-    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_batch_norm_options, cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers,
-    cnn__layer_batch_norm_fuse, cnn__layer_batch_norm_work, cnn__layer_batch_norm_multiply_adds,
-    cnn__layer_batch_norm_export_c
+    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain, cnn__layer_batch_norm_export_c,
+    cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers, cnn__layer_batch_norm_fuse,
+    cnn__layer_batch_norm_work, CNN__TAKES(norm_options, cnn__batch_norm_fields)
 };
 
-static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const char *type,
-                                int along_width)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__batch_norm_kind, type);
-    layer.norm_options = o;
-    layer.along_width = along_width;
-    layer.mixes_samples = 1;
-    layer.scale = o.no_running_stats ? NULL : cnn__layer_batch_norm_scale;
-    cnn__add(net, &layer);
-}
-
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
-{ cnn__add_batch_norm(net, o, "batch_norm2d", 0); }
+{ cnn__add_with(net, &cnn__batch_norm_kind, "batch_norm2d", &o, 0, 0); }
 
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
-{ cnn__add_batch_norm(net, o, "batch_norm1d", 1); }
+{ cnn__add_with(net, &cnn__batch_norm_kind, "batch_norm1d", &o, 1, 0); }
 
 /* ---- softmax ---- */
 
@@ -7733,6 +7644,7 @@ static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
     (void)f;
     l->shapes.map.channels = l->in.channels;
     l->shapes.map.pixels = l->in.height * l->in.width;
+    l->sums_to_one = 1;
     l->out = l->in;
     return 1;
 }
@@ -7778,17 +7690,12 @@ static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *f
 
 static const cnn__kind cnn__softmax_kind = {
     cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
-    cnn__layer_softmax_at, cnn__layer_softmax_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_softmax_export_c
+    cnn__layer_softmax_at, cnn__layer_softmax_explain, cnn__layer_softmax_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 void cnn_softmax(cnn_net *net)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__softmax_kind, "softmax");
-    layer.sums_to_one = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__softmax_kind, "softmax", NULL, 0, 0); }
 
 /* ---- flatten: the same values, seen as a vector ---- */
 
@@ -7808,32 +7715,26 @@ static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int
 }
 
 static const cnn__kind cnn__flatten_kind = {
-    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain, NULL,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 void cnn_flatten(cnn_net *net)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__flatten_kind, "flatten");
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__flatten_kind, "flatten", NULL, 0, 0); }
 
 /* ---- dropout ---- */
 
-static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
-
-static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
-{
-    if (l->p == 0)                          /* a sweep's first value, or forgotten: neither is .5 */
-        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
-                           ".p = CNN_ZERO for none");
-    return CNN__OPTIONS(&l->p, cnn__dropout_fields, f->label, f->error);   /* p: their only field */
-}
+static const cnn__field cnn__dropout_fields[] = {          /* no default: infinity is refused */
+    CNN__FLOAT(cnn_dropout_options, p, INFINITY)
+};
 
 static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
 {
     l->out = l->in;
+    l->training_only = 1;
+    if (l->p > FLT_MAX)                     /* a sweep's first value, or forgotten: neither is .5 */
+        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
+                           ".p = CNN_ZERO for none");
     if (l->p >= 0 && l->p <= 1) return 1;
     return cnn__misfit(f, "p must be between 0 and 1, but is %g", (double)l->p);
 }
@@ -7866,18 +7767,12 @@ static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int
 
 static const cnn__kind cnn__dropout_kind = {
     cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
-    cnn__layer_dropout_at, cnn__layer_dropout_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_dropout_at, cnn__layer_dropout_explain, NULL,
+    NULL, NULL, NULL, NULL, CNN__TAKES(p, cnn__dropout_fields)
 };
 
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__dropout_kind, "dropout");
-    layer.p = o.p;
-    layer.training_only = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__dropout_kind, "dropout", &o, 0, 0); }
 
 /* ---- joins: the list's output here, and another place's ---- */
 
@@ -7933,9 +7828,8 @@ static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
 
 static const cnn__kind cnn__add_kind = {
     cnn__layer_add_shape, cnn__layer_add_forward, cnn__layer_add_backward, cnn__layer_add_at,
-    cnn__layer_add_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_add_export_c
+    cnn__layer_add_explain, cnn__layer_add_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
@@ -7996,9 +7890,8 @@ static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__concat_kind = {
     cnn__layer_concat_shape, cnn__layer_concat_forward, cnn__layer_concat_backward,
-    cnn__layer_concat_at, cnn__layer_concat_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_concat_export_c
+    cnn__layer_concat_at, cnn__layer_concat_explain, cnn__layer_concat_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 static int cnn__is_place(cnn_net *net, const char *call, int place);
@@ -8207,23 +8100,22 @@ static int cnn__size_that_fits(const cnn_net *net, int features)
     return 0;
 }
 
-static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text)
+/* .in_features says what the network was drawn for: often the image has another size. */
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
 {
-    int size = cnn__size_that_fits(net, features);
-    text->s[0] = 0;
-    if (size)
-        cnn__snprintf(text->s, sizeof text->s, ". The input is %d x %d; this network was drawn for %d x %d?",
-                      net->input.height, net->input.width, size, size);
-}
-
-/* `layer 6 (flatten) gives 16 x 7 x 7 = ` */
-static void cnn__tell_source(const cnn_net *net, cnn__text *text)
-{
+    const cnn_net *net = f->net;
     const cnn__layer *last = net->here < 0 ? NULL : &net->layers[net->here];
-    cnn__text label = { "the input" }, dims = { "" };
+    cnn__text label = { "the input" }, dims = { "" }, guess = { "" };
+    int size = f->error ? cnn__size_that_fits(net, l->linear_options.in_features) : 0;
     if (last) cnn__label(last, net->here + 1, &label);
-    if (last && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
-    cnn__snprintf(text->s, sizeof text->s, "%.80s gives %.60s%s", label.s, dims.s, dims.s[0] ? " = " : "");
+    if (last && last->out.flat && !last->in.flat && !last->kind->forward)  /* `16 x 7 x 7 = 784` */
+        strcat(strcpy(dims.s, cnn__dims_text(last->in, &guess)), " = ");
+    guess.s[0] = 0;
+    if (size)
+        cnn__snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
+                      net->input.height, net->input.width, size, size);
+    return cnn__misfit(f, "expects %d inputs, but %.80s gives %s%d%s", l->linear_options.in_features, label.s, dims.s,
+                       l->in.channels, guess.s);
 }
 
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
@@ -8247,6 +8139,7 @@ static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
     cnn__fitter f = { net, label, &net->error };
+    const cnn__kind *kind = layer->kind;
     int i;
     if (net->ready)
         return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
@@ -8258,8 +8151,9 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
     if (!layer->input_count) layer->input_count = 1;
     layer->in = cnn__dims_at(net, layer->inputs[0]);
     if (layer->input_count > 1) layer->other = cnn__dims_at(net, layer->inputs[1]);
-    if (layer->kind->options && !layer->kind->options(layer, &f)) return 0;
-    if (!layer->kind->shape(layer, &f)) return 0;
+    if (!cnn__options((char *)layer + kind->options_at, kind->fields, kind->field_count, label, &net->error)
+        || !kind->shape(layer, &f))
+        return 0;
     if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
         return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
                            layer->out.height, layer->out.width, INT_MAX);
@@ -14616,7 +14510,7 @@ static double cnn__layer_parameters(const cnn__layer *l)   /* how many numbers; 
 }
 
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
-{ return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0; }
+{ return (double)cnn__size(l->out) * l->multiply_adds; }
 
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
