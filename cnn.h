@@ -6589,28 +6589,7 @@ static int cnn__usable_init(cnn_init init, const cnn__fitter *f)
                        "CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL", (int)init);
 }
 
-/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
-static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
-                                int no_bias)
-{
-    int i;
-    memset(t, 0, sizeof *t * CNN__TENSORS);
-    t[0].name = "weight";
-    t[0].ndim = ndim;
-    t[0].fan_in = (size_t)shape[1];
-    t[0].fan_out = (size_t)shape[0];
-    t[0].init = init;
-    memcpy(t[0].shape, shape, sizeof t[0].shape);
-    for (i = 2; i < ndim; i++) t[0].fan_in *= (size_t)shape[i], t[0].fan_out *= (size_t)shape[i];
-    if (no_bias) return 1;
-    t[1] = t[0];
-    t[1].name = "bias";
-    t[1].ndim = 1;
-    t[1].init = CNN_INIT_DEFAULT;
-    return 2;
-}
-
-/* One tensor of the channels, or one number */
+/* One tensor of the channels, or, without them, one number */
 static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
 {
     memset(t, 0, sizeof *t);
@@ -6618,6 +6597,23 @@ static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, 
     t->ndim = channels > 0;
     t->shape[0] = channels;
     t->first = first;
+}
+
+/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
+static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
+                                int no_bias)
+{
+    size_t kernel = 1;
+    int i;
+    for (i = 2; i < ndim; i++) kernel *= (size_t)shape[i];
+    cnn__channel_tensor(&t[0], "weight", shape[0], 0);
+    cnn__channel_tensor(&t[1], "bias", shape[0], 0);
+    t[0].ndim = ndim;
+    memcpy(t[0].shape, shape, sizeof t[0].shape);
+    t[0].fan_in = t[1].fan_in = (size_t)shape[1] * kernel;
+    t[0].fan_out = t[1].fan_out = (size_t)shape[0] * kernel;
+    t[0].init = init;
+    return no_bias ? 1 : 2;
 }
 
 /* f, slope: an operation's, which takes one activation */
@@ -7790,20 +7786,21 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
 static void cnn__layer_add_forward(const cnn__call *c)
 { c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
 
-/* Channels `first` .. of dy become dx; dx NULL: not wanted. A cnn_copy_shape, here and below: batch,
-   channels, pixels; all channels where it is written and the first one there; the same of what is
-   read */
-static void cnn__copy_back(const cnn__call *c, float *dx, int first, int channels)
+/* `channels` channels, from `from_first` on of a tensor that has from_channels, to one that has
+   to_channels. to NULL: not wanted */
+static void cnn__copy(const cnn__call *c, int channels, float *to, int to_channels, int to_first,
+                      const float *from, int from_channels, int from_first)
 {
-    int pixels = c->layer->out.height * c->layer->out.width;
-    cnn_copy_shape s = { c->batch, channels, pixels, channels, 0, c->layer->out.channels, first };
-    if (dx) c->b->copy_channels(c->b->context, &s, dx, c->dy);
+    cnn_copy_shape s = { c->batch, channels, c->layer->out.height * c->layer->out.width,
+                         to_channels, to_first, from_channels, from_first };
+    if (to) c->b->copy_channels(c->b->context, &s, to, from);
 }
 
 static void cnn__layer_add_backward(const cnn__call *c)
 {
-    cnn__copy_back(c, c->dx[0], 0, c->layer->out.channels);
-    cnn__copy_back(c, c->dx[1], 0, c->layer->out.channels);
+    int all = c->layer->out.channels;
+    cnn__copy(c, all, c->dx[0], all, 0, c->dy, all, 0);
+    cnn__copy(c, all, c->dx[1], all, 0, c->dy, all, 0);
 }
 
 static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
@@ -7850,17 +7847,15 @@ static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
 static void cnn__layer_concat_forward(const cnn__call *c)
 {
     int a = c->layer->in.channels, b = c->layer->other.channels;
-    int pixels = c->layer->out.height * c->layer->out.width;
-    cnn_copy_shape first = { c->batch, a, pixels, a + b, 0, a, 0 };
-    cnn_copy_shape second = { c->batch, b, pixels, a + b, a, b, 0 };
-    c->b->copy_channels(c->b->context, &first, c->y, c->x[0]);
-    c->b->copy_channels(c->b->context, &second, c->y, c->x[1]);
+    cnn__copy(c, a, c->y, a + b, 0, c->x[0], a, 0);
+    cnn__copy(c, b, c->y, a + b, a, c->x[1], b, 0);
 }
 
 static void cnn__layer_concat_backward(const cnn__call *c)
 {
-    cnn__copy_back(c, c->dx[0], 0, c->layer->in.channels);
-    cnn__copy_back(c, c->dx[1], c->layer->in.channels, c->layer->other.channels);
+    int a = c->layer->in.channels, b = c->layer->other.channels;
+    cnn__copy(c, a, c->dx[0], a, 0, c->dy, a + b, 0);
+    cnn__copy(c, b, c->dx[1], b, 0, c->dy, a + b, a);
 }
 
 static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
@@ -8014,8 +8009,8 @@ struct cnn_net {
     /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
     cnn__reading reading;                   /* for a batch that is not the one its loader dealt last     */
-    float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
-    cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
+    cnn_cross_entropy_options cross_entropy;               /* its weights: a copy of the network's own */
+    float *class_weight_sent;                              /* the same in backend memory */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
     cnn__resident *resident; int resident_count, resident_room;
     /* training */
@@ -8560,35 +8555,27 @@ static void cnn__fuse(cnn_net *net)
    weight(k) scale(k) and bias(k) scale(k) + shift(k), and is fused with the activation and pooling that follow. So all
    of them cost what it costs alone. */
 
-/* Whether the fold can do the layers `from` .. of operation `next` as well */
-static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, int from)
-{
-    const cnn__kind *kind = net->layers[fold->first].kind;
-    int i;
-    if (!cnn__only_reader(net, next->first - 1)) return 0;
-    for (i = from; i <= next->last; i++) if (!kind->fuse || !kind->fuse(fold, &net->layers[i])) return 0;
-    return 1;
-}
-
 static int cnn__find_folds(cnn_net *net)
 {
-    int i, k;
+    const cnn__op *ops = net->pass.ops;
+    int i, last;
     net->folds = (cnn__fold *)cnn__alloc((size_t)net->op_count + 1, sizeof *net->folds);
     if (!net->folds) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->op_count; i++) {
-        const cnn__op *ops = net->pass.ops;
         const cnn__layer *l = &net->layers[ops[i].first];
         cnn__fold *fold = &net->folds[i];
-        cnn__op more;
-        fold->op = ops[i];
+        cnn__op more = ops[i];
+        fold->op = more;
         fold->op.last = -1;
-        if (!l->takes_scale || ops[i].last > ops[i].first) continue;       /* an activation is between them */
-        if (i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale) continue;
-        for (k = i + 1; k < net->op_count && ops[k].first == ops[k - 1].last + 1; k++) {
-            more = fold->op;
-            if (!cnn__takes(net, &more, &ops[k], ops[k].first + (k == i + 1))) break;
-            fold->op = more;
-            fold->op.last = ops[k].last;
+        last = more.last + 1;
+        if (!l->takes_scale || more.last > more.first) continue;           /* an activation is between them */
+        if (!cnn__only_reader(net, more.last) || !net->layers[last].scale) continue;
+        for (;; last++) {
+            if (ops[net->layers[last].op].last == last) {  /* an operation ends here, and the fold may */
+                fold->op = more;
+                fold->op.last = last;
+            }
+            if (!cnn__only_reader(net, last) || !l->kind->fuse || !l->kind->fuse(&more, &net->layers[last + 1])) break;
         }
         if (fold->op.last < 0) continue;
         fold->weight = net->folded_size;
@@ -8695,9 +8682,8 @@ static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
     return c.layer->kind->work ? c.layer->kind->work(&c) : 0;
 }
 
-static void cnn__free_batch_memory(cnn_net *net)
+static void cnn__free_batch_memory(cnn_net *net, cnn__pass *p)
 {
-    cnn__pass *p = &net->pass;
     int i;
     cnn__backend_free(net, &p->x);
     cnn__backend_free(net, &p->dloss);
@@ -8719,7 +8705,7 @@ static int cnn__reserve_batch(cnn_net *net, int batch)
     size_t b = (size_t)batch;
     cnn__pass *p = &net->pass;
     int i;
-    cnn__free_batch_memory(net);
+    cnn__free_batch_memory(net, p);
     p->x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
     p->dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
     p->targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
@@ -8811,15 +8797,15 @@ static int cnn__begin_look(cnn_net *net)
 
 static void cnn__end_look(cnn_net *net) { cnn__swap_passes(net); }
 
-static void cnn__release_pass(cnn_net *net)
+static void cnn__release_pass(cnn_net *net, cnn__pass *p)
 {
-    cnn__free_batch_memory(net);
-    cnn__backend_free(net, &net->pass.gradients);
-    cnn__backend_free(net, &net->pass.counters);
-    cnn__backend_free(net, &net->pass.order);
-    cnn__free(net->pass.ops);
-    net->pass.ops = NULL;
-    net->pass.order_room = 0;
+    cnn__free_batch_memory(net, p);
+    cnn__backend_free(net, &p->gradients);
+    cnn__backend_free(net, &p->counters);
+    cnn__backend_free(net, &p->order);
+    cnn__free(p->ops);
+    p->ops = NULL;
+    p->order_room = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)
@@ -8835,10 +8821,8 @@ static void cnn__release(cnn_net *net)
     void *const blocks[] = { &net->work, &net->scale, &net->parameters, &net->folded, &net->moment1, &net->moment2,
                              &net->spans, &net->staged, &net->class_weight_sent };
     size_t i;
-    cnn__release_pass(net);
-    cnn__swap_passes(net);
-    cnn__release_pass(net);
-    cnn__swap_passes(net);
+    cnn__release_pass(net, &net->pass);
+    cnn__release_pass(net, &net->look);
     for (i = 0; i < sizeof blocks / sizeof *blocks; i++) cnn__backend_free(net, blocks[i]);
     while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
     if (net->opened && net->backend.close) net->backend.close(net->backend.context);
@@ -8887,7 +8871,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->resident);
     cnn__free(net->staging);
     cnn__free(net->reading.bytes);
-    cnn__free(net->class_weight);
+    cnn__free((void *)net->cross_entropy.weight);
     cnn__free(net->trained_scale);
     cnn__free(net->best);
     cnn__free(net->metadata.at);
@@ -9243,9 +9227,9 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
     if (weight) memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     else if (o.classes) cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
     if (cnn__stopped(net)) return;
-    cnn__free(net->class_weight);
+    o.weight = weight;
+    cnn__free((void *)net->cross_entropy.weight);
     if (net->opened) cnn__backend_free(net, &net->class_weight_sent);
-    net->class_weight = weight;
     net->cross_entropy = o;
 }
 
@@ -9253,67 +9237,54 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
 {
     *o = net->cross_entropy;
-    if (net->class_weight && !net->class_weight_sent) {
+    if (o->weight && !net->class_weight_sent) {
         size_t size = sizeof(float) * (size_t)o->classes;
         net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
         if (!net->class_weight_sent) return 0;
-        cnn__upload(net, net->class_weight_sent, net->class_weight, size);
+        cnn__upload(net, net->class_weight_sent, o->weight, size);
     }
     o->weight = net->class_weight_sent;
     return 1;
 }
 
-void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
+static void cnn__loss(cnn_net *net, const cnn_batch *batch, cnn_loss_kind kind)
 {
+    int mse = kind == CNN_MSE, outputs, soft;              /* soft: the targets are compared with, not the labels */
+    const char *call = mse ? "cnn_mse_loss" : "cnn_cross_entropy";
     const cnn_data *data;
     cnn_cross_entropy_options o;
     const int *labels;
     const float *targets = NULL;
-    int outputs, soft;
-    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch) || !cnn__cross_entropy_now(net, &o)) return;
+    float *dloss;
+    memset((void *)&o, 0, sizeof o);                       /* the mean squared error has no options */
+    if (!cnn__usable_loss(net, call, batch) || (!mse && !cnn__cross_entropy_now(net, &o))) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    soft = data->targets && (o.probabilities || !data->labels);
-    if (!data->labels && !data->targets)
-        cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+    dloss = net->looking ? NULL : net->pass.dloss;
+    soft = data->targets && (mse || o.probabilities || !data->labels);
+    if (!data->targets && !data->labels)
+        cnn__fail(net, mse ? "%s: %s has neither targets nor labels to compare with"
+                  : "%s: %s has no labels, and no targets that could be probabilities", call, data->name);
     else if (o.probabilities && !soft)
-        cnn__fail(net, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+        cnn__fail(net, "%s: %s has no targets, but .probabilities was set", call, data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
-        cnn__fail(net, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
-                  data->classes, outputs);
+        cnn__fail(net, "%s: %s has %d classes, but the network has only %d outputs", call, data->name, data->classes,
+                  outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
-                  "each", o.classes, outputs);
-    labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
-    if (soft) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
+        cnn__fail(net, "%s: there are %d class weights, but the network has %d outputs; give one for each", call,
+                  o.classes, outputs);
+    if (soft) targets = cnn__batch_targets(net, call, batch);
+    labels = cnn__batch_labels(net, call, batch, mse ? NULL : &o.ignore_index);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
-                                       net->looking ? NULL : net->pass.dloss, cnn__last_output(net), targets,
-                                       labels, batch->size, outputs);
+    if (mse) net->backend.mse(net->backend.context, net->pass.counters, dloss, cnn__last_output(net), targets, labels,
+                              batch->size, outputs);
+    else net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o, dloss, cnn__last_output(net),
+                                            targets, labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
 
-void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
-{
-    const cnn_data *data;
-    const int *labels;
-    const float *targets = NULL;
-    int outputs;
-    if (!cnn__usable_loss(net, "cnn_mse_loss", batch)) return;
-    data = batch->data;
-    outputs = (int)cnn__outputs(net);
-    if (!data->targets && !data->labels)
-        cnn__fail(net, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
-    else if (!data->targets && data->classes > outputs)
-        cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
-                  data->classes, outputs);
-    if (data->targets) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
-    labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
-    if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->pass.counters, net->looking ? NULL : net->pass.dloss,
-                     cnn__last_output(net), targets, labels, batch->size, outputs);
-    net->pass.has_loss = 1;
-}
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch) { cnn__loss(net, batch, CNN_CROSS_ENTROPY); }
+void cnn_mse_loss(cnn_net *net, const cnn_batch *batch) { cnn__loss(net, batch, CNN_MSE); }
 
 /* ---- backward ---- */
 
