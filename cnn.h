@@ -6184,7 +6184,7 @@ static cnn_backend cnn__simd(void)
 /* ---- what a kind is made of ---- */
 
 typedef struct cnn__kind cnn__kind;
-struct cnn__call;
+struct cnn__op;
 
 /* flat: (c, 1, 1), a vector */
 typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
@@ -6192,7 +6192,7 @@ typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 enum { CNN__INPUTS = 2, CNN__TENSORS = 3 };  /* the most that a layer reads, and has of each */
 
 /* The sizes that cards and backends take. A layer's are filled in by its kind's `shape`, all but
-   the batch, which cnn__call_of sets for each operation. */
+   the batch, which cnn__set_batch sets for each operation. */
 typedef struct cnn__shapes {
     cnn_conv2d_shape conv;
     cnn_pool2d_shape pool;
@@ -6225,7 +6225,7 @@ typedef struct cnn__layer {
     double multiply_adds;                   /* for one value of its output, forward */
     int takes_scale;  /* its parameters: a weight with a row for each output channel, and a bias */
     /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
-    double (*scale)(const struct cnn__call *c, int k, double *shift);
+    double (*scale)(const struct cnn__op *op, int k, double *shift);
     /* for the kinds' own functions */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
@@ -6252,37 +6252,29 @@ typedef struct cnn__tensor {                /* one parameter or buffer */
     int integer;                            /* one int64_t, in the place of two floats */
 } cnn__tensor;
 
-typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
-    int first, last;
+/* The layers first .. last, run as one operation: what goes in and what comes out. `forward` and
+   `backward` find backend memory in it; `at` and `explain` find copies on the host. */
+typedef struct cnn__op {
+    const cnn_backend *b;
+    const cnn__layer *layer;                /* the first */
+    int first, last;                        /* places in the network */
     cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
+    int batch, training;
+    const cnn_counters *counters;
+    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
+    float *buffers[CNN__TENSORS];  /* NULL in a look at how it trains: nothing may move then */
     size_t index_size, kept;  /* bytes that forward leaves for backward: a sample's, and others */
+    unsigned char *index;                   /* (batch, index_size), or (kept); NULL: not wanted */
     float *output;                          /* (batch, out), its own memory */
-    unsigned char *index;                   /* (batch, index_size), or (kept) */
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
     int wants_gradient;                     /* it learns, or something before it does */
     float *dy;                              /* on the way back: its output's gradient, so far */
     float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
-} cnn__op;
-
-/* One operation on `batch` samples: what goes in and what comes out. `forward` and `backward` find
-   backend memory in it; `at` and `explain` find copies on the host. */
-typedef struct cnn__call {
-    const cnn_backend *b;
-    const cnn__layer *layer;                /* the first of the operation */
-    const cnn__shapes *shapes;
-    int number, batch, training;            /* number: the layer's place in the network */
-    const cnn_counters *counters;
-    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
-    float *buffers[CNN__TENSORS];  /* NULL in a look at how it trains: nothing may move then */
+    void *work;
     /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
     cnn__moments *moments;
-    const float *x[CNN__INPUTS];
-    const float *dy;
-    float *y, *dx[CNN__INPUTS];
-    unsigned char *index;                   /* NULL: not wanted */
-    void *work;
-} cnn__call;
+} cnn__op;
 
 /* Where a layer is being built: its network, its label in messages, and where an error is written
    (NULL: nowhere) */
@@ -6299,12 +6291,12 @@ struct cnn__kind {
     int (*shape)(cnn__layer *l, const cnn__fitter *f);
     /* Both NULL: nothing is computed; the output is the input in another shape. backward adds to
        the parameters' gradients and overwrites dx. */
-    void (*forward)(const cnn__call *c);
-    void (*backward)(const cnn__call *c);
+    void (*forward)(const cnn__op *op);
+    void (*backward)(const cnn__op *op);
     /* The card's _at: output (n, k, row, column), in double, for the gradient check. */
-    double (*at)(const cnn__call *c, int n, int k, int row, int column);
+    double (*at)(const cnn__op *op, int n, int k, int row, int column);
     /* Prints how output (k, row, column) of sample 0 comes about. */
-    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);
+    void (*explain)(const cnn__op *op, FILE *out, int k, int row, int column);
     /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
        (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
     void (*export_c)(const cnn__layer *l, int number, FILE *file);
@@ -6315,7 +6307,7 @@ struct cnn__kind {
     /* Returns 1 if op now does the work of `next`, too. */
     int (*fuse)(cnn__op *op, const cnn__layer *next);
     /* Returns the bytes of scratch memory that both directions need. */
-    size_t (*work)(const cnn__call *c);
+    size_t (*work)(const cnn__op *op);
     /* What cnn_NAME() is given (CNN__TAKES): where it is in the layer, and its fields */
     size_t options_at, options_size;
     const struct cnn__field *fields;
@@ -6371,8 +6363,8 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
     return layer;
 }
 
-static size_t cnn__values(const cnn__call *c)
-{ return cnn__size(c->layer->out) * (size_t)c->batch; }
+static size_t cnn__values(const cnn__op *op)
+{ return cnn__size(op->layer->out) * (size_t)op->batch; }
 
 /* in an output (n, k, h', w') */
 static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
@@ -6382,13 +6374,13 @@ static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
 }
 
 /* Where the output has the input's shape: the input value in the same place */
-static double cnn__x_at(const cnn__call *c, int n, int k, int row, int column)
-{ return (double)c->x[0][cnn__place(c->layer, n, k, row, column)]; }
+static double cnn__x_at(const cnn__op *op, int n, int k, int row, int column)
+{ return (double)op->x[0][cnn__place(op->layer, n, k, row, column)]; }
 
-static void cnn__explain_value(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__explain_value(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(c, 0, k, row, column),
-                 (c->layer->kind->at)(c, 0, k, row, column));      /* `at` may be a macro */
+    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(op, 0, k, row, column),
+                 (op->layer->kind->at)(op, 0, k, row, column));      /* `at` may be a macro */
 }
 
 /* ---- C code, for cnn_export_c ---- */
@@ -6766,35 +6758,36 @@ static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
     return 1;
 }
 
-static size_t cnn__layer_conv2d_work(const cnn__call *c)
-{ return c->b->conv2d_work(c->b->context, &c->shapes->conv); }
+static size_t cnn__layer_conv2d_work(const cnn__op *op)
+{ return op->b->conv2d_work(op->b->context, &op->shapes.conv); }
 
-static void cnn__layer_conv2d_forward(const cnn__call *c)
+static void cnn__layer_conv2d_forward(const cnn__op *op)
 {
-    c->b->conv2d_forward(c->b->context, &c->shapes->conv, c->y, c->index, c->x[0], c->tensors[0],
-                         c->tensors[1], c->work);
+    op->b->conv2d_forward(op->b->context, &op->shapes.conv, op->y, op->index, op->x[0],
+                          op->tensors[0], op->tensors[1], op->work);
 }
 
-static void cnn__layer_conv2d_backward(const cnn__call *c)
+static void cnn__layer_conv2d_backward(const cnn__op *op)
 {
-    c->b->conv2d_backward(c->b->context, &c->shapes->conv, c->dx[0], c->gradients[0],
-                          c->gradients[1], c->dy, c->y, c->index, c->x[0], c->tensors[0], c->work);
+    op->b->conv2d_backward(op->b->context, &op->shapes.conv, op->dx[0], op->gradients[0],
+                           op->gradients[1], op->dy, op->y, op->index, op->x[0], op->tensors[0],
+                           op->work);
 }
 
-static double cnn__layer_conv2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_conv2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__conv2d_at(&c->shapes->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row,
+    return cnn__conv2d_at(&op->shapes.conv, op->x[0], op->tensors[0], op->tensors[1], n, k, row,
                           column);
 }
 
 /* Prints the products of channel c, counted in the group that kernel k sees. Returns their sum. */
-static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column,
+static double cnn__explain_channel(const cnn__op *op, FILE *out, int k, int row, int column,
                                    int c)
 {
-    const cnn_conv2d_shape *s = &call->shapes->conv;
+    const cnn_conv2d_shape *s = &op->shapes.conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, y, x;
-    const float *map = call->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
-    const float *kernel = call->tensors[0]
+    const float *map = op->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
+    const float *kernel = op->tensors[0]
                         + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
     double sum = 0;
     cnn__fprintf(out, "  c = %d\n", first + c);
@@ -6825,9 +6818,9 @@ static void cnn__explain_sum(FILE *out, double sum, const float *bias, const cha
                  sum + b, end);
 }
 
-static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, int row, int column)
+static void cnn__layer_conv2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_conv2d_shape *s = &call->shapes->conv;
+    const cnn_conv2d_shape *s = &op->shapes.conv;
     double sum = 0;
     int c;
     cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, "
@@ -6835,8 +6828,8 @@ static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, i
                  s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
                  s->dilation_width > 1 ? " d" : "", k);
     for (c = 0; c < s->in_channels / s->groups; c++)
-        sum += cnn__explain_channel(call, out, k, row, column, c);
-    cnn__explain_sum(out, sum, call->tensors[1] ? call->tensors[1] + k : NULL,
+        sum += cnn__explain_channel(op, out, k, row, column, c);
+    cnn__explain_sum(out, sum, op->tensors[1] ? op->tensors[1] + k : NULL,
                      "        ([ ]: beyond the border)");
 }
 
@@ -6899,33 +6892,34 @@ static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
     return cnn__misfit(f, "negative_slope must be at least 0, but is %g", (double)l->slope);
 }
 
-static void cnn__layer_activation_forward(const cnn__call *c)
+static void cnn__layer_activation_forward(const cnn__op *op)
 {
-    const cnn__layer *l = c->layer;
-    c->b->activation_forward(c->b->context, l->activation, l->slope, c->y, c->x[0], cnn__values(c));
+    const cnn__layer *l = op->layer;
+    op->b->activation_forward(op->b->context, l->activation, l->slope, op->y, op->x[0],
+                              cnn__values(op));
 }
 
-static void cnn__layer_activation_backward(const cnn__call *c)
+static void cnn__layer_activation_backward(const cnn__op *op)
 {
-    const cnn__layer *l = c->layer;
-    c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
-                              c->x[0], cnn__values(c));
+    const cnn__layer *l = op->layer;
+    op->b->activation_backward(op->b->context, l->activation, l->slope, op->dx[0], op->dy, op->y,
+                               op->x[0], cnn__values(op));
 }
 
-static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_activation_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__activation_at(c->layer->activation, (double)c->layer->slope,
-                              cnn__x_at(c, n, k, row, column));
+    return cnn__activation_at(op->layer->activation, (double)op->layer->slope,
+                              cnn__x_at(op, n, k, row, column));
 }
 
-static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_activation_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
     static const char *const tau[] = {
         "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
         "x (1 + erf(x / sqrt 2)) / 2"
     };
-    cnn__fprintf(out, "y = %s\n", tau[c->layer->activation]);
-    cnn__explain_value(c, out, k, row, column);
+    cnn__fprintf(out, "y = %s\n", tau[op->layer->activation]);
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6991,29 +6985,29 @@ static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
     return 1;
 }
 
-static size_t cnn__layer_prelu_work(const cnn__call *c)
-{ return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels; }
+static size_t cnn__layer_prelu_work(const cnn__op *op)
+{ return sizeof(float) * (size_t)op->batch * (size_t)op->shapes.map.channels; }
 
-static void cnn__layer_prelu_forward(const cnn__call *c)
-{ c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]); }
+static void cnn__layer_prelu_forward(const cnn__op *op)
+{ op->b->prelu_forward(op->b->context, &op->shapes.map, op->y, op->x[0], op->tensors[0]); }
 
-static void cnn__layer_prelu_backward(const cnn__call *c)
+static void cnn__layer_prelu_backward(const cnn__op *op)
 {
-    c->b->prelu_backward(c->b->context, &c->shapes->map, c->dx[0], c->gradients[0], c->dy, c->x[0],
-                         c->tensors[0], (float *)c->work);
+    op->b->prelu_backward(op->b->context, &op->shapes.map, op->dx[0], op->gradients[0], op->dy,
+                          op->x[0], op->tensors[0], (float *)op->work);
 }
 
-static double cnn__prelu_slope(const cnn__call *c, int k)
-{ return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0]; }
+static double cnn__prelu_slope(const cnn__op *op, int k)
+{ return (double)op->tensors[0][op->shapes.map.channels > 1 ? k : 0]; }
 
-static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
-{ return cnn__prelu_at(cnn__x_at(c, n, k, row, column), cnn__prelu_slope(c, k)); }
+static double cnn__layer_prelu_at(const cnn__op *op, int n, int k, int row, int column)
+{ return cnn__prelu_at(cnn__x_at(op, n, k, row, column), cnn__prelu_slope(op, k)); }
 
-static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_prelu_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(c, k),
-                 c->shapes->map.channels > 1 ? "this channel" : "all channels");
-    cnn__explain_value(c, out, k, row, column);
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(op, k),
+                 op->shapes.map.channels > 1 ? "this channel" : "all channels");
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7090,24 +7084,24 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     return s->out_height && s->out_width;
 }
 
-static void cnn__layer_pool2d_forward(const cnn__call *c)
-{ c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]); }
+static void cnn__layer_pool2d_forward(const cnn__op *op)
+{ op->b->pool2d_forward(op->b->context, &op->shapes.pool, op->y, op->x[0]); }
 
-static void cnn__layer_pool2d_backward(const cnn__call *c)
-{ c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]); }
+static void cnn__layer_pool2d_backward(const cnn__op *op)
+{ op->b->pool2d_backward(op->b->context, &op->shapes.pool, op->dx[0], op->dy, op->x[0]); }
 
-static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_pool2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->shapes->pool;
-    const float *map = c->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
+    const cnn_pool2d_shape *s = &op->shapes.pool;
+    const float *map = op->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
     return cnn__pool2d_at(s, map, row, column);
 }
 
-static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_pool2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->shapes->pool;
+    const cnn_pool2d_shape *s = &op->shapes.pool;
     cnn__window w = cnn__pool2d_window(s, row, column);
-    const float *map = c->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
+    const float *map = op->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
     ptrdiff_t winner = cnn__pool2d_winner(s, map, w), at;
     int j, i;
     cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row,
@@ -7310,17 +7304,17 @@ static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
-{ c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]); }
+static void cnn__layer_zero_pad2d_forward(const cnn__op *op)
+{ op->b->pad2d(op->b->context, &op->shapes.pad, op->y, op->x[0]); }
 
-static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
+static void cnn__layer_zero_pad2d_backward(const cnn__op *op)
 {
-    const cnn_pad2d_shape *s = &c->shapes->pad;
+    const cnn_pad2d_shape *s = &op->shapes.pad;
     cnn_pad2d_shape cut = *s;
     cut.in_height = s->out_height; cut.in_width = s->out_width;
     cut.out_height = s->in_height; cut.out_width = s->in_width;
     cut.top = -s->top; cut.left = -s->left;
-    c->b->pad2d(c->b->context, &cut, c->dx[0], c->dy);
+    op->b->pad2d(op->b->context, &cut, op->dx[0], op->dy);
 }
 
 /* The place in x of output (n, k, row, column), or -1: a zero */
@@ -7331,19 +7325,19 @@ static ptrdiff_t cnn__zero_pad2d_place(const cnn__layer *l, int n, int k, int ro
     return (((ptrdiff_t)n * l->in.channels + k) * l->in.height + j) * l->in.width + i;
 }
 
-static double cnn__layer_zero_pad2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_zero_pad2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, n, k, row, column);
-    return at < 0 ? 0 : (double)c->x[0][at];
+    ptrdiff_t at = cnn__zero_pad2d_place(op->layer, n, k, row, column);
+    return at < 0 ? 0 : (double)op->x[0][at];
 }
 
-static void cnn__layer_zero_pad2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_zero_pad2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_pad2d_shape *s = &c->shapes->pad;
-    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, 0, k, row, column);
+    const cnn_pad2d_shape *s = &op->shapes.pad;
+    ptrdiff_t at = cnn__zero_pad2d_place(op->layer, 0, k, row, column);
     if (at < 0) cnn__fprintf(out, "y(%d, %d, %d) is beyond the border of x: 0\n", k, row, column);
     else cnn__fprintf(out, "y(%d, %d, %d) = x(%d, %d, %d) = %.6f\n", k, row, column, k,
-                      row - s->top, column - s->left, (double)c->x[0][at]);
+                      row - s->top, column - s->left, (double)op->x[0][at]);
 }
 
 static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7404,25 +7398,25 @@ static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
 { return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next); }
 
-static size_t cnn__layer_linear_work(const cnn__call *c)
-{ return c->b->linear_work(c->b->context, &c->shapes->linear); }
+static size_t cnn__layer_linear_work(const cnn__op *op)
+{ return op->b->linear_work(op->b->context, &op->shapes.linear); }
 
-static void cnn__layer_linear_forward(const cnn__call *c)
+static void cnn__layer_linear_forward(const cnn__op *op)
 {
-    c->b->linear_forward(c->b->context, &c->shapes->linear, c->y, c->x[0], c->tensors[0],
-                         c->tensors[1], c->work);
+    op->b->linear_forward(op->b->context, &op->shapes.linear, op->y, op->x[0], op->tensors[0],
+                          op->tensors[1], op->work);
 }
 
-static void cnn__layer_linear_backward(const cnn__call *c)
+static void cnn__layer_linear_backward(const cnn__op *op)
 {
-    c->b->linear_backward(c->b->context, &c->shapes->linear, c->dx[0], c->gradients[0],
-                          c->gradients[1], c->dy, c->y, c->x[0], c->tensors[0], c->work);
+    op->b->linear_backward(op->b->context, &op->shapes.linear, op->dx[0], op->gradients[0],
+                           op->gradients[1], op->dy, op->y, op->x[0], op->tensors[0], op->work);
 }
 
-static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_linear_at(const cnn__op *op, int n, int k, int row, int column)
 {
     (void)row; (void)column;
-    return cnn__linear_at(&c->shapes->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
+    return cnn__linear_at(&op->shapes.linear, op->x[0], op->tensors[0], op->tensors[1], n, k);
 }
 
 /* Puts i into the list of those with the largest values so far, which has `count` and at most
@@ -7439,11 +7433,11 @@ static int cnn__rank(int *list, double *values, int count, int most, int i, doub
 }
 
 /* There may be thousands of products: the largest are written out, the others summed. */
-static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
+static void cnn__layer_linear_explain(const cnn__op *op, FILE *out, int o, int row, int column)
 {
     enum { most = 12 };
-    int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
-    const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
+    int n = op->shapes.linear.in_features, shown[most], count = 0, i, k;
+    const float *x = op->x[0], *w = op->tensors[0] + (ptrdiff_t)o * n;
     double sizes[most], sum = 0, rest;
     (void)row; (void)column;
     for (i = 0; i < n; i++) {
@@ -7461,7 +7455,7 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
         rest -= product;
     }
     if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
-    cnn__explain_sum(out, sum, c->tensors[1] ? c->tensors[1] + o : NULL, "");
+    cnn__explain_sum(out, sum, op->tensors[1] ? op->tensors[1] + o : NULL, "");
 }
 
 static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7497,11 +7491,11 @@ static const cnn__field cnn__batch_norm_fields[] = {
     CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
 };
 
-static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
+static double cnn__layer_batch_norm_scale(const cnn__op *op, int k, double *shift)
 {
-    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
-                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
-    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
+    double scale = (op->tensors[0] ? (double)op->tensors[0][k] : 1)
+                 / sqrt((double)op->buffers[1][k] + (double)op->layer->norm_options.eps);
+    *shift = (op->tensors[1] ? (double)op->tensors[1][k] : 0) - scale * (double)op->buffers[0][k];
     return scale;
 }
 
@@ -7549,60 +7543,50 @@ static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
 static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
 { return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next); }
 
-static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
+static size_t cnn__layer_batch_norm_work(const cnn__op *op)
+{ return op->b->batch_norm_work(op->b->context, &op->shapes.norm); }
+
+static void cnn__layer_batch_norm_forward(const cnn__op *op)
 {
-    cnn_batch_norm_shape s = c->shapes->norm;
-    s.batch = c->batch;
-    s.training = c->training || !c->layer->buffer_count;
-    return s;
+    op->b->batch_norm_forward(op->b->context, &op->shapes.norm, op->y, (float *)(void *)op->index,
+                              op->buffers[0], op->buffers[1], (int64_t *)(void *)op->buffers[2],
+                              op->x[0], op->tensors[0], op->tensors[1]);
 }
 
-static size_t cnn__layer_batch_norm_work(const cnn__call *c)
-{ return c->b->batch_norm_work(c->b->context, &c->shapes->norm); }
-
-static void cnn__layer_batch_norm_forward(const cnn__call *c)
+static void cnn__layer_batch_norm_backward(const cnn__op *op)
 {
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
-    c->b->batch_norm_forward(c->b->context, &s, c->y, (float *)(void *)c->index, c->buffers[0],
-                             c->buffers[1], (int64_t *)(void *)c->buffers[2], c->x[0],
-                             c->tensors[0], c->tensors[1]);
+    op->b->batch_norm_backward(op->b->context, &op->shapes.norm, op->dx[0], op->gradients[0],
+                               op->gradients[1], op->dy, op->y, (const float *)(void *)op->index,
+                               op->x[0], op->tensors[0], op->work);
 }
 
-static void cnn__layer_batch_norm_backward(const cnn__call *c)
+static cnn__moments cnn__moments_of(const cnn__op *op, int k)
 {
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
-    c->b->batch_norm_backward(c->b->context, &s, c->dx[0], c->gradients[0], c->gradients[1], c->dy,
-                              c->y, (const float *)(void *)c->index, c->x[0], c->tensors[0],
-                              c->work);
-}
-
-static cnn__moments cnn__moments_of(const cnn__call *c, int k)
-{
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    const cnn_batch_norm_shape *s = &op->shapes.norm;
     cnn__moments of;
-    if (c->moments && c->moments[k].var >= 0) return c->moments[k];
-    if (s.training) of = cnn__batch_norm_moments(&s, c->x[0], k);
-    else of.mean = (double)c->buffers[0][k], of.var = (double)c->buffers[1][k];
-    if (c->moments) c->moments[k] = of;
+    if (op->moments && op->moments[k].var >= 0) return op->moments[k];
+    if (s->training) of = cnn__batch_norm_moments(s, op->x[0], k);
+    else of.mean = (double)op->buffers[0][k], of.var = (double)op->buffers[1][k];
+    if (op->moments) op->moments[k] = of;
     return of;
 }
 
-static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_batch_norm_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
-                              cnn__x_at(c, n, k, row, column), c->tensors[0], c->tensors[1], k);
+    return cnn__batch_norm_at(&op->shapes.norm, cnn__moments_of(op, k),
+                              cnn__x_at(op, n, k, row, column), op->tensors[0], op->tensors[1], k);
 }
 
-static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_batch_norm_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__moments of = cnn__moments_of(c, k);
-    double w = c->tensors[0] ? (double)c->tensors[0][k] : 1;
-    double b = c->tensors[1] ? (double)c->tensors[1][k] : 0;
+    cnn__moments of = cnn__moments_of(op, k);
+    double w = op->tensors[0] ? (double)op->tensors[0][k] : 1;
+    double b = op->tensors[1] ? (double)op->tensors[1][k] : 0;
     cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
-                 cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
+                 op->shapes.norm.training ? "of this batch" : "the running ones");
     cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
-                 cnn__x_at(c, 0, k, row, column), of.mean, of.var, (double)c->shapes->norm.eps, b,
-                 cnn__layer_batch_norm_at(c, 0, k, row, column));
+                 cnn__x_at(op, 0, k, row, column), of.mean, of.var, (double)op->shapes.norm.eps, b,
+                 cnn__layer_batch_norm_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7645,23 +7629,23 @@ static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_softmax_forward(const cnn__call *c)
-{ c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]); }
+static void cnn__layer_softmax_forward(const cnn__op *op)
+{ op->b->softmax_forward(op->b->context, &op->shapes.map, op->y, op->x[0]); }
 
-static void cnn__layer_softmax_backward(const cnn__call *c)
-{ c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y); }
+static void cnn__layer_softmax_backward(const cnn__op *op)
+{ op->b->softmax_backward(op->b->context, &op->shapes.map, op->dx[0], op->dy, op->y); }
 
-static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
-{ return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column); }
+static double cnn__layer_softmax_at(const cnn__op *op, int n, int k, int row, int column)
+{ return cnn__softmax_at(&op->shapes.map, op->x[0], n, k, row * op->layer->in.width + column); }
 
-static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
+static void cnn__layer_softmax_explain(const cnn__op *op, FILE *out, int channel, int row,
                                        int column)
 {
     int k;
     cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
-    for (k = 0; k < c->layer->in.channels; k++)
+    for (k = 0; k < op->layer->in.channels; k++)
         cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                     cnn__x_at(c, 0, k, row, column), cnn__layer_softmax_at(c, 0, k, row, column),
+                     cnn__x_at(op, 0, k, row, column), cnn__layer_softmax_at(op, 0, k, row, column),
                      k == channel ? "  <" : "");
 }
 
@@ -7702,12 +7686,12 @@ static int cnn__layer_flatten_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int row, int column)
+static void cnn__layer_flatten_explain(const cnn__op *op, FILE *out, int i, int row, int column)
 {
-    cnn__dims in = c->layer->in;
+    cnn__dims in = op->layer->in;
     (void)row; (void)column;
     cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", i, i / (in.height * in.width),
-                 i / in.width % in.height, i % in.width, (double)c->x[0][i]);
+                 i / in.width % in.height, i % in.width, (double)op->x[0][i]);
 }
 
 static const cnn__kind cnn__flatten_kind = {
@@ -7735,30 +7719,30 @@ static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
     return cnn__misfit(f, "p must be between 0 and 1, but is %g", (double)l->p);
 }
 
-static void cnn__layer_dropout_forward(const cnn__call *c)
+static void cnn__layer_dropout_forward(const cnn__op *op)
 {
-    c->b->dropout_forward(c->b->context, c->counters, c->number, c->layer->p, c->y, c->x[0],
-                          cnn__values(c));
+    op->b->dropout_forward(op->b->context, op->counters, op->first, op->layer->p, op->y, op->x[0],
+                           cnn__values(op));
 }
 
-static void cnn__layer_dropout_backward(const cnn__call *c)
+static void cnn__layer_dropout_backward(const cnn__op *op)
 {
-    c->b->dropout_backward(c->b->context, c->counters, c->number, c->layer->p, c->dx[0], c->dy,
-                           cnn__values(c));
+    op->b->dropout_backward(op->b->context, op->counters, op->first, op->layer->p, op->dx[0],
+                            op->dy, cnn__values(op));
 }
 
-static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_dropout_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, n, k, row, column);
-    float x = c->x[0][i];
-    return c->training ? cnn__dropout_at(c->counters, c->number, c->layer->p, x, i) : (double)x;
+    size_t i = cnn__place(op->layer, n, k, row, column);
+    float x = op->x[0][i];
+    return op->training ? cnn__dropout_at(op->counters, op->first, op->layer->p, x, i) : (double)x;
 }
 
-static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_dropout_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "%s\n", c->training
+    cnn__fprintf(out, "%s\n", op->training
                  ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x");
-    cnn__explain_value(c, out, k, row, column);
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static const cnn__kind cnn__dropout_kind = {
@@ -7783,37 +7767,38 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
                        cnn__dims_text(l->other, &there));
 }
 
-static void cnn__layer_add_forward(const cnn__call *c)
-{ c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
+static void cnn__layer_add_forward(const cnn__op *op)
+{ op->b->add(op->b->context, op->y, op->x[0], op->x[1], cnn__values(op)); }
 
 /* `channels` channels, from `from_first` on of a tensor that has from_channels, to one that has
    to_channels. to NULL: not wanted */
-static void cnn__copy(const cnn__call *c, int channels, float *to, int to_channels, int to_first,
+static void cnn__copy(const cnn__op *op, int channels, float *to, int to_channels, int to_first,
                       const float *from, int from_channels, int from_first)
 {
-    cnn_copy_shape s = { c->batch, channels, c->layer->out.height * c->layer->out.width,
+    cnn_copy_shape s = { op->batch, channels, op->layer->out.height * op->layer->out.width,
                          to_channels, to_first, from_channels, from_first };
-    if (to) c->b->copy_channels(c->b->context, &s, to, from);
+    if (to) op->b->copy_channels(op->b->context, &s, to, from);
 }
 
-static void cnn__layer_add_backward(const cnn__call *c)
+static void cnn__layer_add_backward(const cnn__op *op)
 {
-    int all = c->layer->out.channels;
-    cnn__copy(c, all, c->dx[0], all, 0, c->dy, all, 0);
-    cnn__copy(c, all, c->dx[1], all, 0, c->dy, all, 0);
+    int all = op->layer->out.channels;
+    cnn__copy(op, all, op->dx[0], all, 0, op->dy, all, 0);
+    cnn__copy(op, all, op->dx[1], all, 0, op->dy, all, 0);
 }
 
-static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_add_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, n, k, row, column);
-    return (double)c->x[0][i] + (double)c->x[1][i];
+    size_t i = cnn__place(op->layer, n, k, row, column);
+    return (double)op->x[0][i] + (double)op->x[1][i];
 }
 
-static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_add_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    double a = cnn__x_at(c, 0, k, row, column), y = cnn__layer_add_at(c, 0, k, row, column);
-    cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n", c->layer->inputs[1] + 1,
-                 a, (double)c->x[1][cnn__place(c->layer, 0, k, row, column)], y);
+    size_t i = cnn__place(op->layer, 0, k, row, column);
+    cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n",
+                 op->layer->inputs[1] + 1, (double)op->x[0][i], (double)op->x[1][i],
+                 cnn__layer_add_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7844,34 +7829,34 @@ static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_concat_forward(const cnn__call *c)
+static void cnn__layer_concat_forward(const cnn__op *op)
 {
-    int a = c->layer->in.channels, b = c->layer->other.channels;
-    cnn__copy(c, a, c->y, a + b, 0, c->x[0], a, 0);
-    cnn__copy(c, b, c->y, a + b, a, c->x[1], b, 0);
+    int a = op->layer->in.channels, b = op->layer->other.channels;
+    cnn__copy(op, a, op->y, a + b, 0, op->x[0], a, 0);
+    cnn__copy(op, b, op->y, a + b, a, op->x[1], b, 0);
 }
 
-static void cnn__layer_concat_backward(const cnn__call *c)
+static void cnn__layer_concat_backward(const cnn__op *op)
 {
-    int a = c->layer->in.channels, b = c->layer->other.channels;
-    cnn__copy(c, a, c->dx[0], a, 0, c->dy, a + b, 0);
-    cnn__copy(c, b, c->dx[1], b, 0, c->dy, a + b, a);
+    int a = op->layer->in.channels, b = op->layer->other.channels;
+    cnn__copy(op, a, op->dx[0], a, 0, op->dy, a + b, 0);
+    cnn__copy(op, b, op->dx[1], b, 0, op->dy, a + b, a);
 }
 
-static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_concat_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
+    const cnn__layer *l = op->layer;
     int second = k >= l->in.channels, channels = second ? l->other.channels : l->in.channels;
     ptrdiff_t map = (ptrdiff_t)n * channels + (second ? k - l->in.channels : k);
-    return (double)c->x[second][(map * l->out.height + row) * l->out.width + column];
+    return (double)op->x[second][(map * l->out.height + row) * l->out.width + column];
 }
 
-static void cnn__layer_concat_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_concat_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
+    const cnn__layer *l = op->layer;
     int second = k >= l->in.channels;
     cnn__fprintf(out, "channel %d of place %d: %.6f\n", second ? k - l->in.channels : k,
-                 l->inputs[second] + 1, cnn__layer_concat_at(c, 0, k, row, column));
+                 l->inputs[second] + 1, cnn__layer_concat_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7917,7 +7902,7 @@ void cnn_concat(cnn_net *net, int place)
    From a program to a card; backward takes the same way, last operation first:
        cnn_forward         checks the batch, gathers its samples into net->pass.x
        cnn__run            one operation (cnn__op) after the other: a layer, or several fused
-       cnn__op_forward     puts the arguments together: cnn__call
+       cnn__op_forward     puts the arguments together: cnn__prepare
        kind->forward       the layer's kind, e.g. cnn__layer_conv2d_forward
        backend entry       e.g. cnn__simd_conv2d_forward; `direct`: cnn__direct_conv2d_forward, which calls the card,
                            cnn__conv2d_forward
@@ -8498,26 +8483,35 @@ static int cnn__init_parameters(cnn_net *net)
     return !cnn__stopped(net);
 }
 
-/* A call of layer `number` with its parameters and buffers in a block like net->parameters, which may be on the host */
-static void cnn__bind(const cnn_net *net, int number, float *block, cnn__call *c)
-{
-    const cnn__layer *l = &net->layers[number];
-    int i;
-    c->layer = l;
-    c->number = number;
-    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = block + net->tensors[l->first_tensor + i].offset;
-    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = block + net->buffers[l->first_buffer + i].offset;
-}
-
 /* Layer i alone, as an operation */
 static cnn__op cnn__op_of(const cnn_net *net, int i)
 {
     cnn__op op;
     memset(&op, 0, sizeof op);
+    op.layer = &net->layers[i];
     op.first = op.last = i;
-    op.shapes = net->layers[i].shapes;
-    op.kept = net->layers[i].kept;
+    op.shapes = op.layer->shapes;
+    op.kept = op.layer->kept;
     return op;
+}
+
+/* Its parameters and buffers are in a block like net->parameters, which may be on the host. */
+static void cnn__bind(const cnn_net *net, cnn__op *op, float *block)
+{
+    const cnn__layer *l = op->layer;
+    int i;
+    for (i = 0; i < l->tensor_count; i++) op->tensors[i] = block + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) op->buffers[i] = block + net->buffers[l->first_buffer + i].offset;
+}
+
+static void cnn__set_batch(cnn__op *op, int batch, int training)
+{
+    cnn__shapes *s = &op->shapes;
+    op->batch = batch;
+    op->training = training;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
+    s->norm.batch = s->map.batch = s->pad.batch = batch;
+    s->norm.training = training || !op->layer->buffer_count;
 }
 
 /* The operation that computes a layer's output; -1: the samples */
@@ -8587,12 +8581,10 @@ static int cnn__find_folds(cnn_net *net)
 
 static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *state, float *to)
 {
-    cnn__call from, scaled;
-    size_t rows = (size_t)net->layers[fold->op.first].out.channels, row, i;
-    memset(&from, 0, sizeof from);
-    memset(&scaled, 0, sizeof scaled);
-    cnn__bind(net, fold->op.first, state, &from);
-    cnn__bind(net, fold->op.first + 1, state, &scaled);
+    cnn__op from = fold->op, scaled = cnn__op_of(net, from.first + 1);
+    size_t rows = (size_t)from.layer->out.channels, row, i;
+    cnn__bind(net, &from, state);
+    cnn__bind(net, &scaled, state);
     row = net->tensors[from.layer->first_tensor].count / rows;
     for (i = 0; i < rows; i++) {
         double shift, scale = scaled.layer->scale(&scaled, (int)i, &shift);
@@ -8647,39 +8639,28 @@ static int cnn__need_work(cnn_net *net, size_t bytes)  /* on failure the old mem
     return 1;
 }
 
-/* An operation as its layer's kind is called with it */
-static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
+/* Fills in what the functions of its kind are called with. */
+static void cnn__prepare(cnn_net *net, cnn__op *op, int batch)
 {
-    const cnn__layer *l = &net->layers[op->first];
-    cnn__shapes *s = &op->shapes;
-    cnn__call c;
-    int i;
-    s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.weight_version = net->looking && net->pass.evaluating ? net->weight_version : 0;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
-    s->norm.batch = s->map.batch = s->pad.batch = batch;
-    memset(&c, 0, sizeof c);
-    cnn__bind(net, op->first, net->parameters, &c);
-    c.b = &net->backend;
-    c.shapes = s;
-    c.batch = batch;
-    c.training = !net->pass.evaluating;
-    c.counters = net->pass.counters;
+    const cnn__layer *l = op->layer;
+    int training = !net->pass.evaluating, i;
+    cnn__set_batch(op, batch, training);
+    op->shapes.conv.allow_tf32 = net->allow_tf32;
+    op->shapes.conv.weight_version = net->looking && !training ? net->weight_version : 0;
+    cnn__bind(net, op, net->parameters);
     for (i = 0; i < l->tensor_count; i++)
-        if (net->pass.gradients && !l->frozen[i])
-            c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
-    if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
-    for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
-    c.y = op->y;
-    c.index = op->index;
-    c.work = net->work;
-    return c;
+        op->gradients[i] = net->pass.gradients && !l->frozen[i]
+                         ? net->pass.gradients + net->tensors[l->first_tensor + i].offset : NULL;
+    if (net->looking && training) memset(op->buffers, 0, sizeof op->buffers);      /* a look moves none */
+    op->b = &net->backend;
+    op->counters = net->pass.counters;
+    op->work = net->work;
 }
 
 static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    return c.layer->kind->work ? c.layer->kind->work(&c) : 0;
+    cnn__prepare(net, op, batch);
+    return op->layer->kind->work ? op->layer->kind->work(op) : 0;
 }
 
 static void cnn__free_batch_memory(cnn_net *net, cnn__pass *p)
@@ -8886,16 +8867,15 @@ static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
 static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    c.layer->kind->forward(&c);
+    cnn__prepare(net, op, batch);
+    op->layer->kind->forward(op);
 }
 
-/* From dy to op->dx; adds to the gradients of what is not frozen. */
-static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
+/* From op->dy to op->dx; adds to the gradients of what is not frozen. */
+static void cnn__op_backward(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    c.dy = dy;
-    c.layer->kind->backward(&c);
+    cnn__prepare(net, op, batch);
+    op->layer->kind->backward(op);
 }
 
 /* What came out of an operation, or the samples */
@@ -8908,13 +8888,12 @@ static int cnn__run_fold(cnn_net *net, int i, int batch)
 {
     cnn__op one = net->folds[i].op, *ops = net->pass.ops;
     int last = net->layers[one.last].op;
-    cnn__call c;
     one.x[0] = ops[i].x[0];
     one.y = ops[last].y = ops[last].output;
-    c = cnn__call_of(net, &one, batch);
-    c.tensors[0] = net->folded + net->folds[i].weight;
-    c.tensors[1] = net->folded + net->folds[i].bias;
-    c.layer->kind->forward(&c);
+    cnn__prepare(net, &one, batch);
+    one.tensors[0] = net->folded + net->folds[i].weight;
+    one.tensors[1] = net->folded + net->folds[i].bias;
+    one.layer->kind->forward(&one);
     for (; i < last; i++) ops[i].y = NULL, ops[i + 1].x[0] = NULL;
     return last;
 }
@@ -9363,7 +9342,7 @@ static void cnn__go_back(cnn_net *net, cnn__op *op)
     }
     if (cnn__stopped(net)) return;
     if (op->y == op->output) {
-        cnn__op_backward(net, op, op->dy, net->pass.batch);
+        cnn__op_backward(net, op, net->pass.batch);
         cnn__give_flow(net, op->dy);
     }
     for (k = 0; k < inputs; k++) if (from[k]) cnn__add_gradient(net, from[k], op->dx[k]);
@@ -9405,9 +9384,9 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
         if (one.y) {
-            cnn__call c = cnn__call_of(net, &one, net->pass.batch);
-            if (c.training) memset(c.buffers, 0, sizeof c.buffers);        /* it has moved them already */
-            c.layer->kind->forward(&c);
+            cnn__prepare(net, &one, net->pass.batch);
+            if (one.training) memset(one.buffers, 0, sizeof one.buffers);  /* it has moved them already */
+            one.layer->kind->forward(&one);
         }
         cnn__backend_free(net, own);
         x = *own = one.y;
@@ -14575,26 +14554,22 @@ static void cnn__download_inputs(cnn_net *net, int number, int samples, float *x
 }
 
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
-static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
-                                   const cnn_counters *counters)
+static cnn__op cnn__op_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
+                               const cnn_counters *counters)
 {
-    const cnn__layer *l = &net->layers[number];
-    cnn__call c;
+    cnn__op op = cnn__op_of(net, number);
     int i;
-    memset(&c, 0, sizeof c);
-    cnn__bind(net, number, parameters, &c);
-    c.shapes = &l->shapes;
-    c.batch = net->pass.batch;
-    c.training = !net->pass.evaluating;
-    c.counters = counters;
-    for (i = 0; i < l->input_count; i++) c.x[i] = x[i];
-    return c;
+    cnn__set_batch(&op, net->pass.batch, !net->pass.evaluating);
+    cnn__bind(net, &op, parameters);
+    op.counters = counters;
+    for (i = 0; i < op.layer->input_count; i++) op.x[i] = x[i];
+    return op;
 }
 
 /* ---- gradient check ---- */
 
 /* sum of dy * layer(x), in double, over the samples n0 .. n1-1: the loss whose gradients backward should give */
-static double cnn__check_loss(const cnn__call *c, int n0, int n1)
+static double cnn__check_loss(const cnn__op *c, int n0, int n1)
 {
     cnn__dims out = c->layer->out;
     const float *dy = c->dy + cnn__size(out) * (size_t)n0;
@@ -14614,7 +14589,7 @@ static int cnn__is_worse(double error, double worst) { return worst == worst && 
 
 /* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: how many
    values a sample of that input has; 0 for a parameter */
-static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
+static void cnn__check_tensor(const cnn__op *c, const char *what, float *values, const float *gradient, size_t count,
                               size_t per_sample, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     int checked = 0, kinks = 0, failed = 0, s;
@@ -14622,7 +14597,7 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     size_t i;
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->first, (size_t)s) % count;
         size_t at = (size_t)samples >= count ? (size_t)s : drawn;
         int alone = per_sample && !cnn__mixes(c->layer, c->training);
         int n0 = alone ? (int)(at / per_sample) : 0, n1 = alone ? n0 + 1 : c->batch;
@@ -14648,7 +14623,7 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
     if (out)
         cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
-                     c->number + 1, c->layer->name, what, checked, kinks, failed, worst);
+                     c->first + 1, c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -14678,7 +14653,8 @@ static int cnn__check_backward(cnn_net *net, cnn__op *op, float *const *x, const
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
-        cnn__op_backward(net, op, gradient, net->pass.batch);
+        op->dy = gradient;
+        cnn__op_backward(net, op, net->pass.batch);
         for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &given[k]), cnn__backend_free(net, &op->dx[k]);
@@ -14710,7 +14686,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     }
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
-        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
+        cnn__op c = cnn__op_on_host(net, number, x, parameters, &counters);
         const cnn__tensor *t = net->tensors + l->first_tensor;
         c.dy = dy;
         c.moments = l->mixes_samples ? moments : NULL;
@@ -14998,7 +14974,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
-        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
+        cnn__op c = cnn__op_on_host(net, number, x, parameters, &counters);
         cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
         l->kind->explain(&c, out, channel, row, column);
     }

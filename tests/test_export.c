@@ -302,7 +302,7 @@ static int mix_tensor(cnn__tensor *t, const char *name)
 
 static int mix_tensors(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "gain"); }
 static int mix_buffers(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "other"); }
-static void mix_forward(const cnn__call *c) { memcpy(c->y, c->x[0], sizeof(float) * cnn__values(c)); }
+static void mix_forward(const cnn__op *c) { memcpy(c->y, c->x[0], sizeof(float) * cnn__values(c)); }
 
 static void mix_export_c(const cnn__layer *l, int number, FILE *file)
 {

@@ -37,7 +37,7 @@ static int gain_buffers(const cnn__layer *l, cnn__tensor *t)
     return 1;
 }
 
-static void gain_forward(const cnn__call *c)
+static void gain_forward(const cnn__op *c)
 {
     int pixels = c->layer->in.height * c->layer->in.width, n, k, p, i = 0;
     for (n = 0; n < c->batch; n++)
@@ -46,7 +46,7 @@ static void gain_forward(const cnn__call *c)
     if (c->training && c->buffers[0]) c->buffers[0][0]++;
 }
 
-static void gain_backward(const cnn__call *c)
+static void gain_backward(const cnn__op *c)
 {
     int pixels = c->layer->in.height * c->layer->in.width, n, k, p, i = 0;
     for (n = 0; n < c->batch; n++)
@@ -57,12 +57,12 @@ static void gain_backward(const cnn__call *c)
             }
 }
 
-static double gain_at(const cnn__call *c, int n, int k, int row, int column)
+static double gain_at(const cnn__op *c, int n, int k, int row, int column)
 {
     return (double)c->tensors[0][k] * (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
 }
 
-static void gain_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void gain_explain(const cnn__op *c, FILE *out, int k, int row, int column)
 {
     cnn__fprintf(out, "w(%d) x = %.6f\n", k, gain_at(c, 0, k, row, column));
 }
