@@ -6173,9 +6173,8 @@ static cnn_backend cnn__simd(void)
                     CNN_BACKEND_VERSION
        >>direct     fill the entries with the card, and list them in CNN__OPERATIONS; >>simd and
                     cnn_cuda.cu, where they can be faster
-       here         its shape in cnn__shapes, its fields in cnn__layer, the functions of cnn__kind
-                    that it needs, their list, and cnn_NAME(), which hands a layer of this kind to
-                    cnn__add
+       here         its shape in cnn__shapes, its options in cnn__layer, the functions of cnn__kind
+                    that it needs, their list, and cnn_NAME(), which calls cnn__add_with
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
@@ -6215,8 +6214,7 @@ typedef struct cnn__layer {
     int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
     int op;  /* which operation computes its output; -1: none, it is the samples */
     /* what others ask about it */
-    /* its slope jumps somewhere (ReLU at 0); the gradient check skips these places */
-    int has_kinks;
+    int has_kinks;                          /* its slope jumps somewhere: for the gradient check */
     int training_only;                      /* in evaluation, its output is its input */
     int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
@@ -6287,7 +6285,8 @@ typedef struct cnn__fitter {
 /* What a kind of layer can do. `shape` and `explain` must be there, and `at` where `forward` is;
    any other entry may be NULL. */
 struct cnn__kind {
-    /* From l->in and the options: fills l->shapes and l->out. Returns 1, or 0 and an error. */
+    /* From l->in and the options: fills l->shapes, l->out and what others ask about the layer.
+       Returns 1, or 0 and an error. */
     int (*shape)(cnn__layer *l, const cnn__fitter *f);
     /* Both NULL: nothing is computed; the output is the input in another shape. backward adds to
        the parameters' gradients and overwrites dx. */
@@ -6335,15 +6334,13 @@ static size_t cnn__size(cnn__dims d)
 
 static cnn__dims cnn__maps(int channels, int height, int width)
 {
-    cnn__dims d;
-    d.channels = channels; d.height = height; d.width = width; d.flat = 0;
+    cnn__dims d = { channels, height, width, 0 };
     return d;
 }
 
 static cnn__dims cnn__flat(int features)
 {
-    cnn__dims d = cnn__maps(features, 1, 1);
-    d.flat = 1;
+    cnn__dims d = { features, 1, 1, 1 };
     return d;
 }
 
@@ -6677,13 +6674,15 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
 {
     int down = o->padding_height, across = o->padding_width;
     int height = s->in_height, width = s->in_width;
-    s->pad_top = s->pad_bottom = down;
-    s->pad_left = s->pad_right = across;
-    if (o->padding == CNN_SAME && !cnn__pad_same(s, f)) return 0;
-    if (o->padding != CNN_SAME && (down < 0 || across < 0 || down > CNN__LONGEST_SIDE
-                                   || across > CNN__LONGEST_SIDE))
+    if (o->padding == CNN_SAME) {
+        if (!cnn__pad_same(s, f)) return 0;
+    } else if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
         return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the input "
                            "could need, but is %d x %d", down, across);
+    else {
+        s->pad_top = s->pad_bottom = down;
+        s->pad_left = s->pad_right = across;
+    }
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
     /* circular goes around once; reflect leaves the border value out */
     if (s->padding_mode == CNN_REFLECT) height--, width--;
@@ -6693,25 +6692,11 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
                        s->pad_right, s->in_height, s->in_width);
 }
 
-static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
-{
-    double high = (double)s->in_height + s->pad_top + s->pad_bottom;
-    double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
-                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
-                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
-    if (!s->out_height || !s->out_width) return 0;
-    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
-    if (s->in_channels * high * wide <= INT_MAX) return 1;
-    return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d values",
-                       s->in_channels, high, wide, INT_MAX);
-}
-
 static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
     cnn_conv2d_options *o = &l->conv_options;
     cnn_conv2d_shape *s = &l->shapes.conv;
+    double high, wide;
     if (l->along_width) {
         o->kernel_height = o->stride_height = o->dilation_height = 1;
         o->padding_height = 0;
@@ -6726,7 +6711,18 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     /* one value is not dilated */
     s->dilation_height = s->kernel_height > 1 ? o->dilation_height : 1;
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
-    if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
+    if (!cnn__pad_conv2d(s, o, f)) return 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
+                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
+                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
+    if (!s->out_height || !s->out_width) return 0;
+    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
+    high = (double)s->in_height + s->pad_top + s->pad_bottom;
+    wide = (double)s->in_width + s->pad_left + s->pad_right;
+    if (s->in_channels * high * wide > INT_MAX)
+        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
+                           "values", s->in_channels, high, wide, INT_MAX);
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
     l->multiply_adds = (double)(s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
     l->takes_scale = 1;
@@ -7310,10 +7306,8 @@ static void cnn__layer_zero_pad2d_forward(const cnn__op *op)
 static void cnn__layer_zero_pad2d_backward(const cnn__op *op)
 {
     const cnn_pad2d_shape *s = &op->shapes.pad;
-    cnn_pad2d_shape cut = *s;
-    cut.in_height = s->out_height; cut.in_width = s->out_width;
-    cut.out_height = s->in_height; cut.out_width = s->in_width;
-    cut.top = -s->top; cut.left = -s->left;
+    cnn_pad2d_shape cut = { s->batch, s->channels, s->out_height, s->out_width, s->in_height,
+                            s->in_width, -s->top, -s->left };
     op->b->pad2d(op->b->context, &cut, op->dx[0], op->dy);
 }
 
@@ -7925,8 +7919,7 @@ static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t 
 
 /* An array of a data set that does not change (.constant), copied to the backend once. of: tells the data set from
    others even after it was freed. */
-typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
-typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
+typedef struct cnn__resident { cnn__data_memory *of; const void *host; void *memory; } cnn__resident;
 
 /* The samples of a batch, one after the other, as the data set's function writes them on the pool's threads */
 typedef struct cnn__reading {
@@ -8348,8 +8341,7 @@ static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    size_t bytes;
-    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
+    float *copy = (float *)cnn__alloc(count, sizeof *copy);
     if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
     else cnn__fail(net, "out of memory");
     return copy;
@@ -8464,6 +8456,7 @@ static int cnn__init_parameters(cnn_net *net)
     net->parameters = cnn__alloc_floats(net, net->state_size, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
     net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    net->look.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
@@ -8473,6 +8466,7 @@ static int cnn__init_parameters(cnn_net *net)
             cnn__init_tensor(host + net->buffers[i].offset, &net->buffers[i], net->seed, net->tensor_count + i);
         cnn__upload(net, net->parameters, host, sizeof *host * net->state_size);
         cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->look.counters, sizeof c);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -8692,9 +8686,8 @@ static int cnn__reserve_batch(cnn_net *net, int batch)
     p->targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
     p->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
     p->dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!p->dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
     p->flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *p->flows);
-    if (!p->flows) cnn__fail(net, "out of memory for the gradients");
+    if (!p->dealt || !p->flows) cnn__fail(net, "out of memory for a batch of %d samples", batch);
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
         cnn__op *op = &p->ops[i];
         size_t index = op->index_size * b + op->kept;
@@ -8762,15 +8755,7 @@ static void cnn__swap_passes(cnn_net *net)
 /* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
-    cnn_counters **counters;
-    if (!cnn__ready(net)) return 0;
-    counters = &net->look.counters;
-    if (!*counters) {
-        *counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof **counters, "the counters");
-        if (!*counters) return 0;
-        cnn__zero(net, *counters, sizeof **counters);
-    }
-    if (!cnn__fold_all(net)) return 0;
+    if (!cnn__ready(net) || !cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
     net->pass.evaluating = 1;
     return 1;
@@ -8916,16 +8901,13 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
 }
 
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
-static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part part, const void *host, size_t bytes)
+static const void *cnn__reside(cnn_net *net, const cnn_data *data, const void *host, size_t bytes)
 {
     cnn__resident *copy;
     int i;
     if (net->backend.reads_host || !host) return host;
-    for (i = net->resident_count - 1; i >= 0; i--) {
-        if (net->resident[i].of != data->memory || net->resident[i].part != part) continue;
-        if (net->resident[i].host == host) return net->resident[i].memory;
-        cnn__drop_resident(net, i);                        /* the data set has been given another array */
-    }
+    for (i = 0; i < net->resident_count; i++)
+        if (net->resident[i].of == data->memory && net->resident[i].host == host) return net->resident[i].memory;
     net->resident = (cnn__resident *)cnn__grow(net->resident, net->resident_count, &net->resident_room, sizeof *copy);
     if (net->resident_count == net->resident_room) cnn__fail(net, "out of memory for the data set");
     if (cnn__stopped(net)) return NULL;
@@ -8933,7 +8915,6 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
     copy->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
     if (!copy->memory) return NULL;
     copy->of = cnn__data_keep(data);
-    copy->part = part;
     copy->host = host;
     cnn__upload(net, copy->memory, host, bytes);
     net->resident_count++;
@@ -9097,7 +9078,7 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     for (i = net->resident_count - 1; i >= 0; i--)         /* a data set that was freed takes its copies along */
         if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
     if (s.packed) samples = cnn__send_samples(net, batch, samples, size);
-    else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
+    else samples = cnn__reside(net, data, samples, size * cnn__data_count(data));
     if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
@@ -9130,7 +9111,7 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
 }
 
 /* Labels or targets of the batch, `width` values of 4 bytes each, into the backend's memory */
-static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn__part part, const void *from, int width)
+static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, const void *from, int width)
 {
     const cnn_backend *b = &net->backend;
     size_t size = 4 * (size_t)width;
@@ -9138,7 +9119,7 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         void *rows = cnn__stage(net, from, batch->size, size);
         if (rows) cnn__upload(net, to, rows, size * (size_t)batch->size);
     } else {
-        from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
+        from = cnn__reside(net, batch->data, from, size * cnn__data_count(batch->data));
         if (!cnn__stopped(net))
             b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size, width);
     }
@@ -9157,7 +9138,7 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
                   data->name, limit - 1);
         return NULL;
     }
-    cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
+    cnn__batch_rows(net, net->pass.labels, batch, data->labels, 1);
     return net->pass.labels;
 }
 
@@ -9170,7 +9151,7 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
         cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
                   data->name, data->outputs, outputs);
     if (cnn__stopped(net)) return NULL;
-    cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
+    cnn__batch_rows(net, net->pass.targets, batch, data->targets, outputs);
     return net->pass.targets;
 }
 
