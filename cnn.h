@@ -6357,6 +6357,7 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
     memset((void *)&layer, 0, sizeof layer);
     layer.kind = kind;
     layer.type = type;
+    layer.input_count = 1;
     return layer;
 }
 
@@ -8108,7 +8109,7 @@ static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
 
 static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 ? net->input : net->layers[layer].out; }
 
-/* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
+/* Fills in a new layer, checks it and appends it. Returns 1, or 0 and an error. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
     cnn__fitter f = { net, label, &net->error };
@@ -8121,7 +8122,6 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
         if (!strcmp(net->layers[i].name, layer->name))
             return cnn__misfit(&f, "there is a layer of that name already, layer %d", i + 1);
     layer->inputs[0] = net->here;
-    if (!layer->input_count) layer->input_count = 1;
     layer->in = cnn__dims_at(net, layer->inputs[0]);
     if (layer->input_count > 1) layer->other = cnn__dims_at(net, layer->inputs[1]);
     if (!cnn__options((char *)layer + kind->options_at, kind->fields, kind->field_count, label, &net->error)
@@ -8131,22 +8131,19 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
         return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
                            layer->out.height, layer->out.width, INT_MAX);
     net->layers = (cnn__layer *)cnn__grow(net->layers, net->layer_count, &net->layer_room, sizeof *layer);
-    return net->layer_count < net->layer_room || cnn__misfit(&f, "out of memory");
+    if (net->layer_count == net->layer_room) return cnn__misfit(&f, "out of memory");
+    for (i = 0; i < layer->input_count; i++) if (layer->inputs[i] >= 0) net->layers[layer->inputs[i]].readers++;
+    net->here = net->layer_count;
+    net->layers[net->layer_count++] = *layer;
+    return 1;
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
 {
     cnn__text label;
-    int i;
     if (cnn__stopped(net)) return;
     cnn__name_layer(net, layer);
-    cnn__label(layer, net->layer_count + 1, &label);
-    net->broken = 1;                                       /* until the layer is in its place */
-    if (!cnn__fit_layer(net, layer, label.s)) return;
-    for (i = 0; i < layer->input_count; i++) if (layer->inputs[i] >= 0) net->layers[layer->inputs[i]].readers++;
-    net->here = net->layer_count;
-    net->layers[net->layer_count++] = *layer;
-    net->broken = 0;
+    net->broken = !cnn__fit_layer(net, layer, cnn__label(layer, net->layer_count + 1, &label));
 }
 
 static int cnn__is_place(cnn_net *net, const char *call, int place)
@@ -8270,24 +8267,18 @@ void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cn
 
 void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allow_tf32 = allow != 0; }
 
-static const char *cnn__missing_entry(const cnn_backend *b)
-{
-#define CNN__MISSES(entry) if (!b->entry) return #entry;
-    CNN__MISSES(alloc) CNN__MISSES(free) CNN__MISSES(upload) CNN__MISSES(download) CNN__MISSES(zero)
-    CNN__OPERATIONS(CNN__MISSES)
-#undef CNN__MISSES
-    return NULL;
-}
-
 static int cnn__open_backend(cnn_net *net)
 {
     cnn_backend *b = &net->backend;
-    const char *missing;
+    const char *missing = NULL;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
         return cnn__fail(net, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both "
                          "from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
-    missing = cnn__missing_entry(b);
+#define CNN__NEEDS(entry) if (!missing && !b->entry) missing = #entry;
+    CNN__NEEDS(alloc) CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero)
+    CNN__OPERATIONS(CNN__NEEDS)
+#undef CNN__NEEDS
     if (missing)
         return cnn__fail(net, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace "
                          "entries", b->name, missing);
@@ -9084,8 +9075,8 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     if (cnn__stopped(net)) return;
     s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
-        if (!data->floats && !cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
-        if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+        if (data->floats) cnn__free(net->trained_scale), net->trained_scale = NULL;
+        else if (!cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
     }
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
@@ -9161,28 +9152,22 @@ static const cnn__field cnn__cross_entropy_fields[] = {
     CNN__INT(cnn_cross_entropy_options, probabilities, 0)
 };
 
-static int cnn__usable_cross_entropy(cnn_net *net, const cnn_cross_entropy_options *o)
-{
-    int k;
-    if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1))
-        return cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                         (double)o->label_smoothing);
-    if (!o->weight != !o->classes || o->classes < 0)
-        return cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
-                         "classes is %d", o->classes);
-    for (k = 0; k < o->classes; k++)
-        if (!(o->weight[k] >= 0 && o->weight[k] - o->weight[k] == 0))
-            return cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                             (double)o->weight[k]);
-    return 1;
-}
-
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
     float *weight = NULL;
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)
-        || !cnn__usable_cross_entropy(net, &o))
-        return;
+    int k;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
+    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
+        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                  (double)o.label_smoothing);
+    if (!o.weight != !o.classes || o.classes < 0)
+        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
+                  "is %d", o.classes);
+    for (k = 0; k < o.classes && !cnn__stopped(net); k++)
+        if (!(o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0))
+            cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                      (double)o.weight[k]);
+    if (cnn__stopped(net)) return;
     if (o.classes) weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
     if (weight) memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     else if (o.classes) cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
