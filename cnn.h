@@ -7700,7 +7700,7 @@ void cnn_flatten(cnn_net *net)
 /* ---- dropout ---- */
 
 static const cnn__field cnn__dropout_fields[] = {          /* no default: infinity is refused */
-    CNN__FLOAT(cnn_dropout_options, p, INFINITY)
+    CNN__FLOAT(cnn_dropout_options, p, HUGE_VAL)
 };
 
 static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
