@@ -6491,13 +6491,14 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
 {
     for (; count--; f++) {
         char *here = (char *)options + f->at;
-        int i, otherwise = (int)f->otherwise;
+        int i, otherwise;
         float x;
         uint64_t u;
         memcpy(&i, here, sizeof i);
         memcpy(&x, here, sizeof x);
         if (f->type == 'i') {
-            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
+            if (f->like < 0) otherwise = (int)f->otherwise;
+            else memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
             i = i == CNN_ZERO ? 0 : i ? i : otherwise;
             memcpy(here, &i, sizeof i);
         } else if (f->type == 'f') {
