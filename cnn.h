@@ -6598,13 +6598,15 @@ static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cn
     int i;
     for (i = 2; i < ndim; i++) kernel *= (size_t)shape[i];
     cnn__channel_tensor(&t[0], "weight", shape[0], 0);
-    cnn__channel_tensor(&t[1], "bias", shape[0], 0);
     t[0].ndim = ndim;
     memcpy(t[0].shape, shape, sizeof t[0].shape);
-    t[0].fan_in = t[1].fan_in = (size_t)shape[1] * kernel;
-    t[0].fan_out = t[1].fan_out = (size_t)shape[0] * kernel;
+    t[0].fan_in = (size_t)shape[1] * kernel;
+    t[0].fan_out = (size_t)shape[0] * kernel;
     t[0].init = init;
-    return no_bias ? 1 : 2;
+    if (no_bias) return 1;
+    cnn__channel_tensor(&t[1], "bias", shape[0], 0);
+    t[1].fan_in = t[0].fan_in;
+    return 2;
 }
 
 /* f, slope: an operation's, which takes one activation */
@@ -8509,7 +8511,15 @@ static int cnn__only_reader(const cnn_net *net, int i)     /* the next layer is 
     return i + 1 < net->layer_count && net->layers[i].readers == 1 && next->input_count == 1 && next->inputs[0] == i;
 }
 
-/* Layers become operations. An operation does the work of the layers after it, too, as far as its kind can. */
+/* The operation does the work of the layers after `last`, too, as far as its kind can. Returns the last of them. */
+static int cnn__fuse_after(const cnn_net *net, cnn__op *op, int last)
+{
+    const cnn__kind *kind = op->layer->kind;
+    while (kind->fuse && cnn__only_reader(net, last) && kind->fuse(op, &net->layers[last + 1])) last++;
+    return last;
+}
+
+/* Layers become operations. */
 static void cnn__fuse(cnn_net *net)
 {
     int i, n;
@@ -8521,8 +8531,7 @@ static void cnn__fuse(cnn_net *net)
             continue;
         }
         *op = cnn__op_of(net, i);
-        while (l->kind->fuse && cnn__only_reader(net, i) && l->kind->fuse(op, &net->layers[i + 1])) i++;
-        op->last = i;
+        op->last = i = cnn__fuse_after(net, op, i);
         for (n = op->first; n <= i; n++) net->layers[n].op = net->op_count;
         net->op_count++;
     }
@@ -8538,26 +8547,20 @@ static void cnn__fuse(cnn_net *net)
 static int cnn__find_folds(cnn_net *net)
 {
     const cnn__op *ops = net->pass.ops;
-    int i, last;
+    int i;
     net->folds = (cnn__fold *)cnn__alloc((size_t)net->op_count + 1, sizeof *net->folds);
     if (!net->folds) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->op_count; i++) {
-        const cnn__layer *l = &net->layers[ops[i].first];
         cnn__fold *fold = &net->folds[i];
-        cnn__op more = ops[i];
-        fold->op = more;
+        cnn__op op = ops[i];
+        const cnn__layer *l = op.layer;
+        fold->op = op;
         fold->op.last = -1;
-        last = more.last + 1;
-        if (!l->takes_scale || more.last > more.first) continue;           /* an activation is between them */
-        if (!cnn__only_reader(net, more.last) || !net->layers[last].scale) continue;
-        for (;; last++) {
-            if (ops[net->layers[last].op].last == last) {  /* an operation ends here, and the fold may */
-                fold->op = more;
-                fold->op.last = last;
-            }
-            if (!cnn__only_reader(net, last) || !l->kind->fuse || !l->kind->fuse(&more, &net->layers[last + 1])) break;
-        }
-        if (fold->op.last < 0) continue;
+        if (!l->takes_scale || op.last > op.first) continue;               /* an activation is between them */
+        if (!cnn__only_reader(net, op.first) || !net->layers[op.first + 1].scale) continue;
+        op.last = cnn__fuse_after(net, &op, op.first + 1);
+        if (ops[net->layers[op.last].op].last > op.last) continue;         /* it would end within an operation */
+        fold->op = op;
         fold->weight = net->folded_size;
         fold->bias = fold->weight + (net->tensors[l->first_tensor].count + 15) / 16 * 16;
         net->folded_size = fold->bias + ((size_t)l->out.channels + 15) / 16 * 16;
