@@ -6659,34 +6659,23 @@ static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
 
 /* CNN_SAME: the output is as large as the input; the larger half of an odd padding comes after it,
    as in PyTorch. */
-static int cnn__pad_same(cnn_conv2d_shape *s, const cnn__fitter *f)
-{
-    double height = (double)s->dilation_height * (s->kernel_height - 1);
-    double width = (double)s->dilation_width * (s->kernel_width - 1);
-    if (s->stride_height != 1 || s->stride_width != 1)
-        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
-                           s->stride_height, s->stride_width);
-    if (height > (int)CNN__LONGEST_SIDE || width > (int)CNN__LONGEST_SIDE)
-        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", height + 1,
-                           width + 1);
-    s->pad_top = (int)height / 2; s->pad_bottom = (int)height - s->pad_top;
-    s->pad_left = (int)width / 2; s->pad_right = (int)width - s->pad_left;
-    return 1;
-}
-
 static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, const cnn__fitter *f)
 {
-    int down = o->padding_height, across = o->padding_width;
+    int same = o->padding == CNN_SAME, most = CNN__LONGEST_SIDE;
     int height = s->in_height, width = s->in_width;
-    if (o->padding == CNN_SAME) {
-        if (!cnn__pad_same(s, f)) return 0;
-    } else if (down < 0 || across < 0 || down > CNN__LONGEST_SIDE || across > CNN__LONGEST_SIDE)
+    double down = same ? s->dilation_height * (s->kernel_height - 1.0) : 2.0 * o->padding_height;
+    double across = same ? s->dilation_width * (s->kernel_width - 1.0) : 2.0 * o->padding_width;
+    if (same && (s->stride_height != 1 || s->stride_width != 1))
+        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
+                           s->stride_height, s->stride_width);
+    if (same && (down > most || across > most))
+        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", down + 1,
+                           across + 1);
+    if (down < 0 || across < 0 || down > 2.0 * most || across > 2.0 * most)
         return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the input "
-                           "could need, but is %d x %d", down, across);
-    else {
-        s->pad_top = s->pad_bottom = down;
-        s->pad_left = s->pad_right = across;
-    }
+                           "could need, but is %d x %d", o->padding_height, o->padding_width);
+    s->pad_top = (int)down / 2; s->pad_bottom = (int)down - s->pad_top;
+    s->pad_left = (int)across / 2; s->pad_right = (int)across - s->pad_left;
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
     /* circular goes around once; reflect leaves the border value out */
     if (s->padding_mode == CNN_REFLECT) height--, width--;
