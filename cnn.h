@@ -5962,9 +5962,8 @@ static cnn_backend cnn__simd(void)
                     CNN_BACKEND_VERSION
        >>direct     fill the entries with the card, and list them in CNN__OPERATIONS; >>simd and
                     cnn_cuda.cu, where they can be faster
-       here         its shape in cnn__shapes, its fields in cnn__layer, the functions of cnn__kind
-                    that it needs, their list, and cnn_NAME(), which hands a layer of this kind to
-                    cnn__add
+       here         its shape in cnn__shapes, its options in cnn__layer, the functions of cnn__kind
+                    that it needs, their list, and cnn_NAME(), which calls cnn__add_with
        tests        fixtures.py: PyTorch's numbers for every option; test_backends.c: random shapes
    Examples: softmax, the shortest with a card; tests/test_layers.c, a layer outside of this file.
    Building, memory, running, state dicts, summary, gradient check, explain and report then have it.
@@ -5973,7 +5972,7 @@ static cnn_backend cnn__simd(void)
 /* ---- what a kind is made of ---- */
 
 typedef struct cnn__kind cnn__kind;
-struct cnn__call;
+struct cnn__op;
 
 /* flat: (c, 1, 1), a vector */
 typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
@@ -5981,7 +5980,7 @@ typedef struct cnn__dims { int channels, height, width, flat; } cnn__dims;
 enum { CNN__INPUTS = 2, CNN__TENSORS = 3 };  /* the most that a layer reads, and has of each */
 
 /* The sizes that cards and backends take. A layer's are filled in by its kind's `shape`, all but
-   the batch, which cnn__call_of sets for each operation. */
+   the batch, which cnn__set_batch sets for each operation. */
 typedef struct cnn__shapes {
     cnn_conv2d_shape conv;
     cnn_pool2d_shape pool;
@@ -6004,16 +6003,16 @@ typedef struct cnn__layer {
     int frozen[CNN__TENSORS];               /* cnn_requires_grad(.., 0), for each parameter */
     int op;  /* which operation computes its output; -1: none, it is the samples */
     /* what others ask about it */
-    /* its slope jumps somewhere (ReLU at 0); the gradient check skips these places */
-    int has_kinks;
+    int has_kinks;                          /* its slope jumps somewhere: for the gradient check */
     int training_only;                      /* in evaluation, its output is its input */
     int value_by_value;                     /* y(i) needs x(i) alone, and may take its place */
     int sums_to_one;                        /* its outputs are probabilities */
     int mixes_samples;  /* while training, or without buffers, an output depends on all the batch */
     size_t kept;  /* bytes that forward leaves for backward, for the whole batch */
+    double multiply_adds;                   /* for one value of its output, forward */
     int takes_scale;  /* its parameters: a weight with a row for each output channel, and a bias */
     /* in evaluation its output is (returned) scale(k) x + shift(k), for each channel k; or NULL */
-    double (*scale)(const struct cnn__call *c, int k, double *shift);
+    double (*scale)(const struct cnn__op *op, int k, double *shift);
     /* for the kinds' own functions */
     cnn__shapes shapes;
     cnn_conv2d_options conv_options;
@@ -6040,37 +6039,29 @@ typedef struct cnn__tensor {                /* one parameter or buffer */
     int integer;                            /* one int64_t, in the place of two floats */
 } cnn__tensor;
 
-typedef struct cnn__op {                    /* the layers first .. last, run as one operation */
-    int first, last;
+/* The layers first .. last, run as one operation: what goes in and what comes out. `forward` and
+   `backward` find backend memory in it; `at` and `explain` find copies on the host. */
+typedef struct cnn__op {
+    const cnn_backend *b;
+    const cnn__layer *layer;                /* the first */
+    int first, last;                        /* places in the network */
     cnn__shapes shapes;                     /* the first layer's, with what is fused into it */
+    int batch, training;
+    const cnn_counters *counters;
+    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
+    float *buffers[CNN__TENSORS];  /* NULL in a look at how it trains: nothing may move then */
     size_t index_size, kept;  /* bytes that forward leaves for backward: a sample's, and others */
+    unsigned char *index;                   /* (batch, index_size), or (kept); NULL: not wanted */
     float *output;                          /* (batch, out), its own memory */
-    unsigned char *index;                   /* (batch, index_size), or (kept) */
     const float *x[CNN__INPUTS];            /* of the last forward pass: what came in */
     float *y;                               /* what went out: output, or x where it did nothing */
     int wants_gradient;                     /* it learns, or something before it does */
     float *dy;                              /* on the way back: its output's gradient, so far */
     float *dx[CNN__INPUTS];  /* where backward puts the gradients; NULL: not wanted */
-} cnn__op;
-
-/* One operation on `batch` samples: what goes in and what comes out. `forward` and `backward` find
-   backend memory in it; `at` and `explain` find copies on the host. */
-typedef struct cnn__call {
-    const cnn_backend *b;
-    const cnn__layer *layer;                /* the first of the operation */
-    const cnn__shapes *shapes;
-    int number, batch, training;            /* number: the layer's place in the network */
-    const cnn_counters *counters;
-    float *tensors[CNN__TENSORS], *gradients[CNN__TENSORS];    /* a gradient is NULL where frozen */
-    float *buffers[CNN__TENSORS];  /* NULL in a look at how it trains: nothing may move then */
+    void *work;
     /* (channels), for `at` while x stays: var is -1 until it is known; or NULL */
     cnn__moments *moments;
-    const float *x[CNN__INPUTS];
-    const float *dy;
-    float *y, *dx[CNN__INPUTS];
-    unsigned char *index;                   /* NULL: not wanted */
-    void *work;
-} cnn__call;
+} cnn__op;
 
 /* Where a layer is being built: its network, its label in messages, and where an error is written
    (NULL: nowhere) */
@@ -6083,19 +6074,20 @@ typedef struct cnn__fitter {
 /* What a kind of layer can do. `shape` and `explain` must be there, and `at` where `forward` is;
    any other entry may be NULL. */
 struct cnn__kind {
-    /* From l->in and the options: fills l->shapes and l->out. Returns 1, or 0 and an error. */
+    /* From l->in and the options: fills l->shapes, l->out and what others ask about the layer.
+       Returns 1, or 0 and an error. */
     int (*shape)(cnn__layer *l, const cnn__fitter *f);
     /* Both NULL: nothing is computed; the output is the input in another shape. backward adds to
        the parameters' gradients and overwrites dx. */
-    void (*forward)(const cnn__call *c);
-    void (*backward)(const cnn__call *c);
+    void (*forward)(const cnn__op *op);
+    void (*backward)(const cnn__op *op);
     /* The card's _at: output (n, k, row, column), in double, for the gradient check. */
-    double (*at)(const cnn__call *c, int n, int k, int row, int column);
+    double (*at)(const cnn__op *op, int n, int k, int row, int column);
     /* Prints how output (k, row, column) of sample 0 comes about. */
-    void (*explain)(const cnn__call *c, FILE *out, int k, int row, int column);
-    /* Puts the meaning of 0 and CNN_ZERO into the options; runs once, before `shape`. Returns 1, or
-       0 and an error. */
-    int (*options)(cnn__layer *l, const cnn__fitter *f);
+    void (*explain)(const cnn__op *op, FILE *out, int k, int row, int column);
+    /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
+       (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
+    void (*export_c)(const cnn__layer *l, int number, FILE *file);
     /* Fill t with the parameters, or the buffers (kept, but not learned): name, ndim, shape, fans,
        init. Return how many there are. */
     int (*tensors)(const cnn__layer *l, cnn__tensor *t);
@@ -6103,18 +6095,16 @@ struct cnn__kind {
     /* Returns 1 if op now does the work of `next`, too. */
     int (*fuse)(cnn__op *op, const cnn__layer *next);
     /* Returns the bytes of scratch memory that both directions need. */
-    size_t (*work)(const cnn__call *c);
-    /* Of one sample, forward. NULL: 0, as for activation and pooling. */
-    double (*multiply_adds)(const cnn__layer *l);
-    /* Writes the body of a C function for cnn_export_c. It evaluates one sample, `out` from `in`
-       (and in2), with the layer's tensors in arrays of their shapes, layer<number>_weight, ... */
-    void (*export_c)(const cnn__layer *l, int number, FILE *file);
+    size_t (*work)(const cnn__op *op);
+    /* What cnn_NAME() is given (CNN__TAKES): where it is in the layer, and its fields */
+    size_t options_at, options_size;
+    const struct cnn__field *fields;
+    size_t field_count;
 };
 
 static void cnn__add(cnn_net *net, cnn__layer *layer);  /* >>net: names it, fits it, appends it */
-static void cnn__tell_source(const cnn_net *net, cnn__text *text);  /* what the last layer gives */
-/* the image it was drawn for */
-static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text);
+/* >>net: .in_features of a linear layer is another number; always 0, and an error */
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f);
 
 static int cnn__misfit(const cnn__fitter *f, const char *format, ...) CNN__PRINTF(2, 3);
 /* `layer 3 (linear): ...`; always 0 */
@@ -6133,15 +6123,13 @@ static size_t cnn__size(cnn__dims d)
 
 static cnn__dims cnn__maps(int channels, int height, int width)
 {
-    cnn__dims d;
-    d.channels = channels; d.height = height; d.width = width; d.flat = 0;
+    cnn__dims d = { channels, height, width, 0 };
     return d;
 }
 
 static cnn__dims cnn__flat(int features)
 {
-    cnn__dims d = cnn__maps(features, 1, 1);
-    d.flat = 1;
+    cnn__dims d = { features, 1, 1, 1 };
     return d;
 }
 
@@ -6158,11 +6146,12 @@ static cnn__layer cnn__layer_of(const cnn__kind *kind, const char *type)
     memset((void *)&layer, 0, sizeof layer);
     layer.kind = kind;
     layer.type = type;
+    layer.input_count = 1;
     return layer;
 }
 
-static size_t cnn__values(const cnn__call *c)
-{ return cnn__size(c->layer->out) * (size_t)c->batch; }
+static size_t cnn__values(const cnn__op *op)
+{ return cnn__size(op->layer->out) * (size_t)op->batch; }
 
 /* in an output (n, k, h', w') */
 static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
@@ -6172,13 +6161,13 @@ static size_t cnn__place(const cnn__layer *l, int n, int k, int row, int column)
 }
 
 /* Where the output has the input's shape: the input value in the same place */
-static double cnn__x_at(const cnn__call *c, int n, int k, int row, int column)
-{ return (double)c->x[0][cnn__place(c->layer, n, k, row, column)]; }
+static double cnn__x_at(const cnn__op *op, int n, int k, int row, int column)
+{ return (double)op->x[0][cnn__place(op->layer, n, k, row, column)]; }
 
-static void cnn__explain_value(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__explain_value(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(c, 0, k, row, column),
-                 (c->layer->kind->at)(c, 0, k, row, column));      /* `at` may be a macro */
+    cnn__fprintf(out, "  x = %.6f, y = %.6f\n", cnn__x_at(op, 0, k, row, column),
+                 (op->layer->kind->at)(op, 0, k, row, column));      /* `at` may be a macro */
 }
 
 /* ---- C code, for cnn_export_c ---- */
@@ -6275,6 +6264,11 @@ typedef struct cnn__field {
     CNN__INT(o, augment.padding, 0), CNN__INT(o, augment.flip, 0), \
     CNN__FLOAT(o, augment.rotation, 0), CNN__FLOAT(o, augment.scale, 0)
 
+/* of a kind: its place in cnn__layer and its list; or none */
+#define CNN__TAKES(place, fields) offsetof(cnn__layer, place), \
+    sizeof ((cnn__layer *)0)->place, fields, sizeof fields / sizeof *fields
+#define CNN__NO_OPTIONS 0, 0, NULL, 0
+
 /* cnn__options for a struct and its list */
 #define CNN__OPTIONS(o, fields, call, error) \
     cnn__options(o, fields, sizeof fields / sizeof *fields, call, error)
@@ -6286,13 +6280,14 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
 {
     for (; count--; f++) {
         char *here = (char *)options + f->at;
-        int i, otherwise = (int)f->otherwise;
+        int i, otherwise;
         float x;
         uint64_t u;
         memcpy(&i, here, sizeof i);
         memcpy(&x, here, sizeof x);
         if (f->type == 'i') {
-            if (f->like >= 0) memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
+            if (f->like < 0) otherwise = (int)f->otherwise;
+            else memcpy(&otherwise, (char *)options + f->like, sizeof otherwise);
             i = i == CNN_ZERO ? 0 : i ? i : otherwise;
             memcpy(here, &i, sizeof i);
         } else if (f->type == 'f') {
@@ -6307,6 +6302,18 @@ static int cnn__options(void *options, const cnn__field *f, size_t count, const 
         }
     }
     return 1;
+}
+
+/* A layer of this kind, with the options that cnn_NAME() was given. along_width: 1 for conv1d,
+   pool1d and batch_norm1d; average: 1 for avg_pool */
+static void cnn__add_with(cnn_net *net, const cnn__kind *kind, const char *type,
+                          const void *options, int along_width, int average)
+{
+    cnn__layer layer = cnn__layer_of(kind, type);
+    if (options) memcpy((char *)&layer + kind->options_at, options, kind->options_size);
+    layer.along_width = along_width;
+    layer.average = average;
+    cnn__add(net, &layer);
 }
 
 /* ---- shapes ---- */
@@ -6362,28 +6369,7 @@ static int cnn__usable_init(cnn_init init, const cnn__fitter *f)
                        "CNN_KAIMING_NORMAL, CNN_XAVIER_UNIFORM, CNN_XAVIER_NORMAL", (int)init);
 }
 
-/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
-static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
-                                int no_bias)
-{
-    int i;
-    memset(t, 0, sizeof *t * CNN__TENSORS);
-    t[0].name = "weight";
-    t[0].ndim = ndim;
-    t[0].fan_in = (size_t)shape[1];
-    t[0].fan_out = (size_t)shape[0];
-    t[0].init = init;
-    memcpy(t[0].shape, shape, sizeof t[0].shape);
-    for (i = 2; i < ndim; i++) t[0].fan_in *= (size_t)shape[i], t[0].fan_out *= (size_t)shape[i];
-    if (no_bias) return 1;
-    t[1] = t[0];
-    t[1].name = "bias";
-    t[1].ndim = 1;
-    t[1].init = CNN_INIT_DEFAULT;
-    return 2;
-}
-
-/* One tensor of the channels, or one number */
+/* One tensor of the channels, or, without them, one number */
 static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, float first)
 {
     memset(t, 0, sizeof *t);
@@ -6391,6 +6377,25 @@ static void cnn__channel_tensor(cnn__tensor *t, const char *name, int channels, 
     t->ndim = channels > 0;
     t->shape[0] = channels;
     t->first = first;
+}
+
+/* The parameters of a convolution or linear layer: each of shape[0] outputs sees fan_in values. */
+static int cnn__weight_and_bias(cnn__tensor *t, int ndim, const int shape[4], cnn_init init,
+                                int no_bias)
+{
+    size_t kernel = 1;
+    int i;
+    for (i = 2; i < ndim; i++) kernel *= (size_t)shape[i];
+    cnn__channel_tensor(&t[0], "weight", shape[0], 0);
+    t[0].ndim = ndim;
+    memcpy(t[0].shape, shape, sizeof t[0].shape);
+    t[0].fan_in = (size_t)shape[1] * kernel;
+    t[0].fan_out = (size_t)shape[0] * kernel;
+    t[0].init = init;
+    if (no_bias) return 1;
+    cnn__channel_tensor(&t[1], "bias", shape[0], 0);
+    t[1].fan_in = t[0].fan_in;
+    return 2;
 }
 
 /* f, slope: an operation's, which takes one activation */
@@ -6414,16 +6419,6 @@ static const cnn__field cnn__conv2d_fields[] = {
     CNN__INT(cnn_conv2d_options, no_bias, 0), CNN__INT(cnn_conv2d_options, in_channels, 0),
     CNN__INT(cnn_conv2d_options, init, CNN_INIT_DEFAULT)
 };
-
-static int cnn__layer_conv2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_conv2d_options *o = &l->conv_options;
-    if (!CNN__OPTIONS(o, cnn__conv2d_fields, f->label, f->error)) return 0;
-    if (!l->along_width) return 1;
-    o->kernel_height = o->stride_height = o->dilation_height = 1;
-    o->padding_height = 0;
-    return 1;
-}
 
 static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
 {
@@ -6453,32 +6448,23 @@ static int cnn__check_conv2d(const cnn__layer *l, const cnn__fitter *f)
 
 /* CNN_SAME: the output is as large as the input; the larger half of an odd padding comes after it,
    as in PyTorch. */
-static int cnn__pad_same(cnn_conv2d_shape *s, const cnn__fitter *f)
-{
-    double height = (double)s->dilation_height * (s->kernel_height - 1);
-    double width = (double)s->dilation_width * (s->kernel_width - 1);
-    if (s->stride_height != 1 || s->stride_width != 1)
-        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
-                           s->stride_height, s->stride_width);
-    if (height > (int)CNN__LONGEST_SIDE || width > (int)CNN__LONGEST_SIDE)
-        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", height + 1,
-                           width + 1);
-    s->pad_top = (int)height / 2; s->pad_bottom = (int)height - s->pad_top;
-    s->pad_left = (int)width / 2; s->pad_right = (int)width - s->pad_left;
-    return 1;
-}
-
 static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, const cnn__fitter *f)
 {
-    int down = o->padding_height, across = o->padding_width;
+    int same = o->padding == CNN_SAME, most = CNN__LONGEST_SIDE;
     int height = s->in_height, width = s->in_width;
-    s->pad_top = s->pad_bottom = down;
-    s->pad_left = s->pad_right = across;
-    if (o->padding == CNN_SAME && !cnn__pad_same(s, f)) return 0;
-    if (o->padding != CNN_SAME && (down < 0 || across < 0 || down > CNN__LONGEST_SIDE
-                                   || across > CNN__LONGEST_SIDE))
+    double down = same ? s->dilation_height * (s->kernel_height - 1.0) : 2.0 * o->padding_height;
+    double across = same ? s->dilation_width * (s->kernel_width - 1.0) : 2.0 * o->padding_width;
+    if (same && (s->stride_height != 1 || s->stride_width != 1))
+        return cnn__misfit(f, "padding CNN_SAME needs stride 1, but the stride is %d x %d",
+                           s->stride_height, s->stride_width);
+    if (same && (down > most || across > most))
+        return cnn__misfit(f, "the kernel spans %.0f x %.0f values, too many", down + 1,
+                           across + 1);
+    if (down < 0 || across < 0 || down > 2.0 * most || across > 2.0 * most)
         return cnn__misfit(f, "padding must be at least 0 or CNN_SAME, and no more than the input "
-                           "could need, but is %d x %d", down, across);
+                           "could need, but is %d x %d", o->padding_height, o->padding_width);
+    s->pad_top = (int)down / 2; s->pad_bottom = (int)down - s->pad_top;
+    s->pad_left = (int)across / 2; s->pad_right = (int)across - s->pad_left;
     if (s->padding_mode == CNN_ZEROS || s->padding_mode == CNN_REPLICATE) return 1;
     /* circular goes around once; reflect leaves the border value out */
     if (s->padding_mode == CNN_REFLECT) height--, width--;
@@ -6488,25 +6474,15 @@ static int cnn__pad_conv2d(cnn_conv2d_shape *s, const cnn_conv2d_options *o, con
                        s->pad_right, s->in_height, s->in_width);
 }
 
-static int cnn__size_conv2d(cnn_conv2d_shape *s, const cnn__fitter *f)
-{
-    double high = (double)s->in_height + s->pad_top + s->pad_bottom;
-    double wide = (double)s->in_width + s->pad_left + s->pad_right;
-    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
-                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
-    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
-                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
-    if (!s->out_height || !s->out_width) return 0;
-    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
-    if (s->in_channels * high * wide <= INT_MAX) return 1;
-    return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d values",
-                       s->in_channels, high, wide, INT_MAX);
-}
-
 static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    const cnn_conv2d_options *o = &l->conv_options;
+    cnn_conv2d_options *o = &l->conv_options;
     cnn_conv2d_shape *s = &l->shapes.conv;
+    double high, wide;
+    if (l->along_width) {
+        o->kernel_height = o->stride_height = o->dilation_height = 1;
+        o->padding_height = 0;
+    }
     if (!cnn__check_conv2d(l, f)) return 0;
     s->in_channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->out_channels = o->out_channels;
@@ -6517,8 +6493,21 @@ static int cnn__layer_conv2d_shape(cnn__layer *l, const cnn__fitter *f)
     /* one value is not dilated */
     s->dilation_height = s->kernel_height > 1 ? o->dilation_height : 1;
     s->dilation_width = s->kernel_width > 1 ? o->dilation_width : 1;
-    if (!cnn__pad_conv2d(s, o, f) || !cnn__size_conv2d(s, f)) return 0;
+    if (!cnn__pad_conv2d(s, o, f)) return 0;
+    s->out_height = cnn__output_size("height", s->in_height, s->pad_top, s->pad_bottom,
+                                     s->kernel_height, s->dilation_height, &s->stride_height, 0, f);
+    s->out_width = cnn__output_size("width", s->in_width, s->pad_left, s->pad_right,
+                                    s->kernel_width, s->dilation_width, &s->stride_width, 0, f);
+    if (!s->out_height || !s->out_width) return 0;
+    /* values are counted in ints; a kernel, which fits in the padded sample, has no more */
+    high = (double)s->in_height + s->pad_top + s->pad_bottom;
+    wide = (double)s->in_width + s->pad_left + s->pad_right;
+    if (s->in_channels * high * wide > INT_MAX)
+        return cnn__misfit(f, "its input with the padding, %d x %.0f x %.0f, has more than %d "
+                           "values", s->in_channels, high, wide, INT_MAX);
     l->out = cnn__maps(s->out_channels, s->out_height, s->out_width);
+    l->multiply_adds = (double)(s->in_channels / s->groups) * s->kernel_height * s->kernel_width;
+    l->takes_scale = 1;
     return 1;
 }
 
@@ -6547,42 +6536,36 @@ static int cnn__layer_conv2d_fuse(cnn__op *op, const cnn__layer *next)
     return 1;
 }
 
-static size_t cnn__layer_conv2d_work(const cnn__call *c)
-{ return c->b->conv2d_work(c->b->context, &c->shapes->conv); }
+static size_t cnn__layer_conv2d_work(const cnn__op *op)
+{ return op->b->conv2d_work(op->b->context, &op->shapes.conv); }
 
-static void cnn__layer_conv2d_forward(const cnn__call *c)
+static void cnn__layer_conv2d_forward(const cnn__op *op)
 {
-    c->b->conv2d_forward(c->b->context, &c->shapes->conv, c->y, c->index, c->x[0], c->tensors[0],
-                         c->tensors[1], c->work);
+    op->b->conv2d_forward(op->b->context, &op->shapes.conv, op->y, op->index, op->x[0],
+                          op->tensors[0], op->tensors[1], op->work);
 }
 
-static void cnn__layer_conv2d_backward(const cnn__call *c)
+static void cnn__layer_conv2d_backward(const cnn__op *op)
 {
-    c->b->conv2d_backward(c->b->context, &c->shapes->conv, c->dx[0], c->gradients[0],
-                          c->gradients[1], c->dy, c->y, c->index, c->x[0], c->tensors[0], c->work);
+    op->b->conv2d_backward(op->b->context, &op->shapes.conv, op->dx[0], op->gradients[0],
+                           op->gradients[1], op->dy, op->y, op->index, op->x[0], op->tensors[0],
+                           op->work);
 }
 
-static double cnn__layer_conv2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_conv2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__conv2d_at(&c->shapes->conv, c->x[0], c->tensors[0], c->tensors[1], n, k, row,
+    return cnn__conv2d_at(&op->shapes.conv, op->x[0], op->tensors[0], op->tensors[1], n, k, row,
                           column);
 }
 
-static double cnn__layer_conv2d_multiply_adds(const cnn__layer *l)
-{
-    const cnn_conv2d_shape *s = &l->shapes.conv;
-    return (double)cnn__size(l->out) * (s->in_channels / s->groups) * s->kernel_height
-         * s->kernel_width;
-}
-
 /* Prints the products of channel c, counted in the group that kernel k sees. Returns their sum. */
-static double cnn__explain_channel(const cnn__call *call, FILE *out, int k, int row, int column,
+static double cnn__explain_channel(const cnn__op *op, FILE *out, int k, int row, int column,
                                    int c)
 {
-    const cnn_conv2d_shape *s = &call->shapes->conv;
+    const cnn_conv2d_shape *s = &op->shapes.conv;
     int depth = s->in_channels / s->groups, first = k / (s->out_channels / s->groups) * depth, y, x;
-    const float *map = call->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
-    const float *kernel = call->tensors[0]
+    const float *map = op->x[0] + (ptrdiff_t)(first + c) * s->in_height * s->in_width;
+    const float *kernel = op->tensors[0]
                         + ((ptrdiff_t)k * depth + c) * s->kernel_height * s->kernel_width;
     double sum = 0;
     cnn__fprintf(out, "  c = %d\n", first + c);
@@ -6613,9 +6596,9 @@ static void cnn__explain_sum(FILE *out, double sum, const float *bias, const cha
                  sum + b, end);
 }
 
-static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, int row, int column)
+static void cnn__layer_conv2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_conv2d_shape *s = &call->shapes->conv;
+    const cnn_conv2d_shape *s = &op->shapes.conv;
     double sum = 0;
     int c;
     cnn__fprintf(out, "f(%d, %d, %d) = b(%d) + sum over c, y, x of  z(c, %d + y%s, %d + x%s) u(%d, "
@@ -6623,8 +6606,8 @@ static void cnn__layer_conv2d_explain(const cnn__call *call, FILE *out, int k, i
                  s->dilation_height > 1 ? " d" : "", column * s->stride_width - s->pad_left,
                  s->dilation_width > 1 ? " d" : "", k);
     for (c = 0; c < s->in_channels / s->groups; c++)
-        sum += cnn__explain_channel(call, out, k, row, column, c);
-    cnn__explain_sum(out, sum, call->tensors[1] ? call->tensors[1] + k : NULL,
+        sum += cnn__explain_channel(op, out, k, row, column, c);
+    cnn__explain_sum(out, sum, op->tensors[1] ? op->tensors[1] + k : NULL,
                      "        ([ ]: beyond the border)");
 }
 
@@ -6661,23 +6644,16 @@ static void cnn__layer_conv2d_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__conv2d_kind = {
     cnn__layer_conv2d_shape, cnn__layer_conv2d_forward, cnn__layer_conv2d_backward,
-    cnn__layer_conv2d_at, cnn__layer_conv2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_conv2d_options, cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse,
-    cnn__layer_conv2d_work, cnn__layer_conv2d_multiply_adds, cnn__layer_conv2d_export_c
+    cnn__layer_conv2d_at, cnn__layer_conv2d_explain, cnn__layer_conv2d_export_c,
+    cnn__layer_conv2d_tensors, NULL, cnn__layer_conv2d_fuse, cnn__layer_conv2d_work,
+    CNN__TAKES(conv_options, cnn__conv2d_fields)
 };
 
-static void cnn__add_conv(cnn_net *net, cnn_conv2d_options o, const char *type, int along_width)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__conv2d_kind, type);
-    layer.conv_options = o;
-    layer.takes_scale = 1;
-    layer.along_width = along_width;
-    cnn__add(net, &layer);
-}
+void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o)
+{ cnn__add_with(net, &cnn__conv2d_kind, "conv2d", &o, 0, 0); }
 
-void cnn_conv2d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv2d", 0); }
-void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o) { cnn__add_conv(net, o, "conv1d", 1); }
+void cnn_conv1d_with(cnn_net *net, cnn_conv2d_options o)
+{ cnn__add_with(net, &cnn__conv2d_kind, "conv1d", &o, 1, 0); }
 
 /* ---- activation ---- */
 
@@ -6685,46 +6661,43 @@ static const cnn__field cnn__leaky_relu_fields[] = {
     CNN__FLOAT(cnn_leaky_relu_options, negative_slope, 0.01)
 };
 
-static int cnn__layer_activation_options(cnn__layer *l, const cnn__fitter *f)
-{
-    if (l->activation != CNN_LEAKY_RELU) return 1;         /* the slope: its options' only field */
-    return CNN__OPTIONS(&l->slope, cnn__leaky_relu_fields, f->label, f->error);
-}
-
 static int cnn__layer_activation_shape(cnn__layer *l, const cnn__fitter *f)
 {
     l->out = l->in;
+    l->has_kinks = l->activation == CNN_RELU || l->activation == CNN_LEAKY_RELU;
+    l->value_by_value = 1;
     if (l->slope >= 0) return 1;
     return cnn__misfit(f, "negative_slope must be at least 0, but is %g", (double)l->slope);
 }
 
-static void cnn__layer_activation_forward(const cnn__call *c)
+static void cnn__layer_activation_forward(const cnn__op *op)
 {
-    const cnn__layer *l = c->layer;
-    c->b->activation_forward(c->b->context, l->activation, l->slope, c->y, c->x[0], cnn__values(c));
+    const cnn__layer *l = op->layer;
+    op->b->activation_forward(op->b->context, l->activation, l->slope, op->y, op->x[0],
+                              cnn__values(op));
 }
 
-static void cnn__layer_activation_backward(const cnn__call *c)
+static void cnn__layer_activation_backward(const cnn__op *op)
 {
-    const cnn__layer *l = c->layer;
-    c->b->activation_backward(c->b->context, l->activation, l->slope, c->dx[0], c->dy, c->y,
-                              c->x[0], cnn__values(c));
+    const cnn__layer *l = op->layer;
+    op->b->activation_backward(op->b->context, l->activation, l->slope, op->dx[0], op->dy, op->y,
+                               op->x[0], cnn__values(op));
 }
 
-static double cnn__layer_activation_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_activation_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__activation_at(c->layer->activation, (double)c->layer->slope,
-                              cnn__x_at(c, n, k, row, column));
+    return cnn__activation_at(op->layer->activation, (double)op->layer->slope,
+                              cnn__x_at(op, n, k, row, column));
 }
 
-static void cnn__layer_activation_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_activation_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
     static const char *const tau[] = {
         "", "max(0, x)", "x > 0 ? x : slope x", "1 / (1 + exp(-x))", "tanh x",
         "x (1 + erf(x / sqrt 2)) / 2"
     };
-    cnn__fprintf(out, "y = %s\n", tau[c->layer->activation]);
-    cnn__explain_value(c, out, k, row, column);
+    cnn__fprintf(out, "y = %s\n", tau[op->layer->activation]);
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6744,9 +6717,8 @@ static void cnn__layer_activation_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__activation_kind = {
     cnn__layer_activation_shape, cnn__layer_activation_forward, cnn__layer_activation_backward,
-    cnn__layer_activation_at, cnn__layer_activation_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_activation_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_activation_export_c
+    cnn__layer_activation_at, cnn__layer_activation_explain, cnn__layer_activation_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(slope, cnn__leaky_relu_fields)
 };
 
 static void cnn__add_activation(cnn_net *net, cnn_activation activation, const char *type,
@@ -6755,15 +6727,13 @@ static void cnn__add_activation(cnn_net *net, cnn_activation activation, const c
     cnn__layer layer = cnn__layer_of(&cnn__activation_kind, type);
     layer.activation = activation;
     layer.slope = slope;
-    layer.has_kinks = activation == CNN_RELU || activation == CNN_LEAKY_RELU;
-    layer.value_by_value = 1;
     cnn__add(net, &layer);
 }
 
-void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", 0); }
-void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", 0); }
-void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", 0); }
-void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", 0); }
+void cnn_relu(cnn_net *net) { cnn__add_activation(net, CNN_RELU, "relu", CNN_ZERO); }
+void cnn_sigmoid(cnn_net *net) { cnn__add_activation(net, CNN_SIGMOID, "sigmoid", CNN_ZERO); }
+void cnn_tanh(cnn_net *net) { cnn__add_activation(net, CNN_TANH, "tanh", CNN_ZERO); }
+void cnn_gelu(cnn_net *net) { cnn__add_activation(net, CNN_GELU, "gelu", CNN_ZERO); }
 
 void cnn_leaky_relu_with(cnn_net *net, cnn_leaky_relu_options o)
 { cnn__add_activation(net, CNN_LEAKY_RELU, "leaky_relu", o.negative_slope); }
@@ -6774,9 +6744,6 @@ static const cnn__field cnn__prelu_fields[] = {
     CNN__INT(cnn_prelu_options, num_parameters, 1), CNN__FLOAT(cnn_prelu_options, init, 0.25)
 };
 
-static int cnn__layer_prelu_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->prelu_options, cnn__prelu_fields, f->label, f->error); }
-
 static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
 {
     int slopes = l->prelu_options.num_parameters;
@@ -6786,6 +6753,7 @@ static int cnn__layer_prelu_shape(cnn__layer *l, const cnn__fitter *f)
     l->shapes.map.channels = slopes;
     l->shapes.map.pixels = (int)cnn__size(l->in) / slopes;
     l->out = l->in;
+    l->has_kinks = l->value_by_value = 1;
     return 1;
 }
 
@@ -6795,29 +6763,29 @@ static int cnn__layer_prelu_tensors(const cnn__layer *l, cnn__tensor *t)
     return 1;
 }
 
-static size_t cnn__layer_prelu_work(const cnn__call *c)
-{ return sizeof(float) * (size_t)c->batch * (size_t)c->shapes->map.channels; }
+static size_t cnn__layer_prelu_work(const cnn__op *op)
+{ return sizeof(float) * (size_t)op->batch * (size_t)op->shapes.map.channels; }
 
-static void cnn__layer_prelu_forward(const cnn__call *c)
-{ c->b->prelu_forward(c->b->context, &c->shapes->map, c->y, c->x[0], c->tensors[0]); }
+static void cnn__layer_prelu_forward(const cnn__op *op)
+{ op->b->prelu_forward(op->b->context, &op->shapes.map, op->y, op->x[0], op->tensors[0]); }
 
-static void cnn__layer_prelu_backward(const cnn__call *c)
+static void cnn__layer_prelu_backward(const cnn__op *op)
 {
-    c->b->prelu_backward(c->b->context, &c->shapes->map, c->dx[0], c->gradients[0], c->dy, c->x[0],
-                         c->tensors[0], (float *)c->work);
+    op->b->prelu_backward(op->b->context, &op->shapes.map, op->dx[0], op->gradients[0], op->dy,
+                          op->x[0], op->tensors[0], (float *)op->work);
 }
 
-static double cnn__prelu_slope(const cnn__call *c, int k)
-{ return (double)c->tensors[0][c->shapes->map.channels > 1 ? k : 0]; }
+static double cnn__prelu_slope(const cnn__op *op, int k)
+{ return (double)op->tensors[0][op->shapes.map.channels > 1 ? k : 0]; }
 
-static double cnn__layer_prelu_at(const cnn__call *c, int n, int k, int row, int column)
-{ return cnn__prelu_at(cnn__x_at(c, n, k, row, column), cnn__prelu_slope(c, k)); }
+static double cnn__layer_prelu_at(const cnn__op *op, int n, int k, int row, int column)
+{ return cnn__prelu_at(cnn__x_at(op, n, k, row, column), cnn__prelu_slope(op, k)); }
 
-static void cnn__layer_prelu_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_prelu_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(c, k),
-                 c->shapes->map.channels > 1 ? "this channel" : "all channels");
-    cnn__explain_value(c, out, k, row, column);
+    cnn__fprintf(out, "y = x > 0 ? x : a x, a = %.6f, learned for %s\n", cnn__prelu_slope(op, k),
+                 op->shapes.map.channels > 1 ? "this channel" : "all channels");
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *file)
@@ -6831,19 +6799,13 @@ static void cnn__layer_prelu_export_c(const cnn__layer *l, int number, FILE *fil
 
 static const cnn__kind cnn__prelu_kind = {
     cnn__layer_prelu_shape, cnn__layer_prelu_forward, cnn__layer_prelu_backward,
-    cnn__layer_prelu_at, cnn__layer_prelu_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_prelu_options, cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work, NULL,
-    cnn__layer_prelu_export_c
+    cnn__layer_prelu_at, cnn__layer_prelu_explain, cnn__layer_prelu_export_c,
+    cnn__layer_prelu_tensors, NULL, NULL, cnn__layer_prelu_work,
+    CNN__TAKES(prelu_options, cnn__prelu_fields)
 };
 
 void cnn_prelu_with(cnn_net *net, cnn_prelu_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__prelu_kind, "prelu");
-    layer.prelu_options = o;
-    layer.has_kinks = layer.value_by_value = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__prelu_kind, "prelu", &o, 0, 0); }
 
 /* ---- pooling ---- */
 
@@ -6853,20 +6815,6 @@ static const cnn__field cnn__pool2d_fields[] = {           /* the stride's defau
     CNN__SIDES(cnn_pool2d_options, padding, padding, 0),
     CNN__INT(cnn_pool2d_options, ceil_mode, 0), CNN__INT(cnn_pool2d_options, exclude_padding, 0)
 };
-
-static int cnn__layer_pool2d_options(cnn__layer *l, const cnn__fitter *f)
-{
-    cnn_pool2d_options *o = &l->pool_options;
-    if (!o->stride && !o->stride_height)
-        o->stride_height = o->kernel_height ? o->kernel_height : o->kernel_size;
-    if (!o->stride && !o->stride_width)
-        o->stride_width = o->kernel_width ? o->kernel_width : o->kernel_size;
-    if (!CNN__OPTIONS(o, cnn__pool2d_fields, f->label, f->error)) return 0;
-    if (!l->along_width) return 1;
-    o->kernel_height = o->stride_height = 1;
-    o->padding_height = 0;
-    return 1;
-}
 
 static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 {
@@ -6895,14 +6843,16 @@ static int cnn__check_pool2d(const cnn__layer *l, const cnn__fitter *f)
 
 static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
-    const cnn_pool2d_options *o = &l->pool_options;
+    cnn_pool2d_options *o = &l->pool_options;
     cnn_pool2d_shape *s = &l->shapes.pool;
+    if (l->along_width) o->kernel_height = o->stride_height = 1, o->padding_height = 0;
     s->channels = l->in.channels; s->in_height = l->in.height; s->in_width = l->in.width;
     s->kernel_height = o->kernel_height; s->kernel_width = o->kernel_width;
     s->stride_height = o->stride_height; s->stride_width = o->stride_width;
     s->pad_height = o->padding_height; s->pad_width = o->padding_width;
     s->average = l->average;
     s->exclude_padding = o->exclude_padding;
+    l->has_kinks = !l->average;
     if (!cnn__check_pool2d(l, f)) return 0;
     s->out_height = cnn__output_size("height", s->in_height, s->pad_height, s->pad_height,
                                      s->kernel_height, 1, &s->stride_height, o->ceil_mode, f);
@@ -6912,24 +6862,24 @@ static int cnn__layer_pool2d_shape(cnn__layer *l, const cnn__fitter *f)
     return s->out_height && s->out_width;
 }
 
-static void cnn__layer_pool2d_forward(const cnn__call *c)
-{ c->b->pool2d_forward(c->b->context, &c->shapes->pool, c->y, c->x[0]); }
+static void cnn__layer_pool2d_forward(const cnn__op *op)
+{ op->b->pool2d_forward(op->b->context, &op->shapes.pool, op->y, op->x[0]); }
 
-static void cnn__layer_pool2d_backward(const cnn__call *c)
-{ c->b->pool2d_backward(c->b->context, &c->shapes->pool, c->dx[0], c->dy, c->x[0]); }
+static void cnn__layer_pool2d_backward(const cnn__op *op)
+{ op->b->pool2d_backward(op->b->context, &op->shapes.pool, op->dx[0], op->dy, op->x[0]); }
 
-static double cnn__layer_pool2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_pool2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->shapes->pool;
-    const float *map = c->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
+    const cnn_pool2d_shape *s = &op->shapes.pool;
+    const float *map = op->x[0] + ((ptrdiff_t)n * s->channels + k) * s->in_height * s->in_width;
     return cnn__pool2d_at(s, map, row, column);
 }
 
-static void cnn__layer_pool2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_pool2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_pool2d_shape *s = &c->shapes->pool;
+    const cnn_pool2d_shape *s = &op->shapes.pool;
     cnn__window w = cnn__pool2d_window(s, row, column);
-    const float *map = c->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
+    const float *map = op->x[0] + (ptrdiff_t)k * s->in_height * s->in_width;
     ptrdiff_t winner = cnn__pool2d_winner(s, map, w), at;
     int j, i;
     cnn__fprintf(out, "y(%d, %d, %d) = %s of the window: rows %d to %d, columns %d to %d\n", k, row,
@@ -7007,30 +6957,28 @@ static void cnn__layer_pool2d_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__pool2d_kind = {
     cnn__layer_pool2d_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
-    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_pool2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_pool2d_export_c
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain, cnn__layer_pool2d_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(pool_options, cnn__pool2d_fields)
 };
 
-static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int average,
-                          int along_width)
+static void cnn__add_pool(cnn_net *net, cnn_pool2d_options o, const char *type, int along_width,
+                          int average)
 {
-    cnn__layer layer = cnn__layer_of(&cnn__pool2d_kind, type);
-    layer.pool_options = o;
-    layer.average = average;
-    layer.along_width = along_width;
-    layer.has_kinks = !average;
-    cnn__add(net, &layer);
+    if (!o.stride && !o.stride_height)
+        o.stride_height = o.kernel_height ? o.kernel_height : o.kernel_size;
+    if (!o.stride && !o.stride_width)
+        o.stride_width = o.kernel_width ? o.kernel_width : o.kernel_size;
+    cnn__add_with(net, &cnn__pool2d_kind, type, &o, along_width, average);
 }
 
 void cnn_max_pool2d_with(cnn_net *net, cnn_pool2d_options o)
 { cnn__add_pool(net, o, "max_pool2d", 0, 0); }
 
 void cnn_avg_pool2d_with(cnn_net *net, cnn_pool2d_options o)
-{ cnn__add_pool(net, o, "avg_pool2d", 1, 0); }
+{ cnn__add_pool(net, o, "avg_pool2d", 0, 1); }
 
 void cnn_max_pool1d_with(cnn_net *net, cnn_pool2d_options o)
-{ cnn__add_pool(net, o, "max_pool1d", 0, 1); }
+{ cnn__add_pool(net, o, "max_pool1d", 1, 0); }
 
 void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 { cnn__add_pool(net, o, "avg_pool1d", 1, 1); }
@@ -7040,9 +6988,6 @@ void cnn_avg_pool1d_with(cnn_net *net, cnn_pool2d_options o)
 static const cnn__field cnn__adaptive_pool2d_fields[] = {
     CNN__SIDES(cnn_adaptive_pool2d_options, output_size, output, 0)
 };
-
-static int cnn__layer_adaptive_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->adaptive_options, cnn__adaptive_pool2d_fields, f->label, f->error); }
 
 static int cnn__layer_adaptive_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7089,27 +7034,19 @@ static void cnn__layer_adaptive_export_c(const cnn__layer *l, int number, FILE *
 
 static const cnn__kind cnn__adaptive_pool2d_kind = {
     cnn__layer_adaptive_shape, cnn__layer_pool2d_forward, cnn__layer_pool2d_backward,
-    cnn__layer_pool2d_at, cnn__layer_pool2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_adaptive_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_adaptive_export_c
+    cnn__layer_pool2d_at, cnn__layer_pool2d_explain, cnn__layer_adaptive_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(adaptive_options, cnn__adaptive_pool2d_fields)
 };
 
-static void cnn__add_adaptive(cnn_net *net, cnn_adaptive_pool2d_options o, const char *type)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__adaptive_pool2d_kind, type);
-    layer.adaptive_options = o;
-    cnn__add(net, &layer);
-}
-
 void cnn_adaptive_avg_pool2d_with(cnn_net *net, cnn_adaptive_pool2d_options o)
-{ cnn__add_adaptive(net, o, "adaptive_avg_pool2d"); }
+{ cnn__add_with(net, &cnn__adaptive_pool2d_kind, "adaptive_avg_pool2d", &o, 0, 1); }
 
 void cnn_global_avg_pool2d(cnn_net *net)
 {
     cnn_adaptive_pool2d_options o;
     memset((void *)&o, 0, sizeof o);
     o.output_size = 1;
-    cnn__add_adaptive(net, o, "global_avg_pool2d");
+    cnn__add_with(net, &cnn__adaptive_pool2d_kind, "global_avg_pool2d", &o, 0, 1);
 }
 
 /* ---- zero padding ---- */
@@ -7121,9 +7058,6 @@ static const cnn__field cnn__zero_pad2d_fields[] = {
     CNN__LIKE(cnn_zero_pad2d_options, padding_top, padding),
     CNN__LIKE(cnn_zero_pad2d_options, padding_bottom, padding)
 };
-
-static int cnn__layer_zero_pad2d_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->pad_options, cnn__zero_pad2d_fields, f->label, f->error); }
 
 static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7148,17 +7082,15 @@ static int cnn__layer_zero_pad2d_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_zero_pad2d_forward(const cnn__call *c)
-{ c->b->pad2d(c->b->context, &c->shapes->pad, c->y, c->x[0]); }
+static void cnn__layer_zero_pad2d_forward(const cnn__op *op)
+{ op->b->pad2d(op->b->context, &op->shapes.pad, op->y, op->x[0]); }
 
-static void cnn__layer_zero_pad2d_backward(const cnn__call *c)
+static void cnn__layer_zero_pad2d_backward(const cnn__op *op)
 {
-    const cnn_pad2d_shape *s = &c->shapes->pad;
-    cnn_pad2d_shape cut = *s;
-    cut.in_height = s->out_height; cut.in_width = s->out_width;
-    cut.out_height = s->in_height; cut.out_width = s->in_width;
-    cut.top = -s->top; cut.left = -s->left;
-    c->b->pad2d(c->b->context, &cut, c->dx[0], c->dy);
+    const cnn_pad2d_shape *s = &op->shapes.pad;
+    cnn_pad2d_shape cut = { s->batch, s->channels, s->out_height, s->out_width, s->in_height,
+                            s->in_width, -s->top, -s->left };
+    op->b->pad2d(op->b->context, &cut, op->dx[0], op->dy);
 }
 
 /* The place in x of output (n, k, row, column), or -1: a zero */
@@ -7169,19 +7101,19 @@ static ptrdiff_t cnn__zero_pad2d_place(const cnn__layer *l, int n, int k, int ro
     return (((ptrdiff_t)n * l->in.channels + k) * l->in.height + j) * l->in.width + i;
 }
 
-static double cnn__layer_zero_pad2d_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_zero_pad2d_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, n, k, row, column);
-    return at < 0 ? 0 : (double)c->x[0][at];
+    ptrdiff_t at = cnn__zero_pad2d_place(op->layer, n, k, row, column);
+    return at < 0 ? 0 : (double)op->x[0][at];
 }
 
-static void cnn__layer_zero_pad2d_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_zero_pad2d_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn_pad2d_shape *s = &c->shapes->pad;
-    ptrdiff_t at = cnn__zero_pad2d_place(c->layer, 0, k, row, column);
+    const cnn_pad2d_shape *s = &op->shapes.pad;
+    ptrdiff_t at = cnn__zero_pad2d_place(op->layer, 0, k, row, column);
     if (at < 0) cnn__fprintf(out, "y(%d, %d, %d) is beyond the border of x: 0\n", k, row, column);
     else cnn__fprintf(out, "y(%d, %d, %d) = x(%d, %d, %d) = %.6f\n", k, row, column, k,
-                      row - s->top, column - s->left, (double)c->x[0][at]);
+                      row - s->top, column - s->left, (double)op->x[0][at]);
 }
 
 static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7199,17 +7131,12 @@ static void cnn__layer_zero_pad2d_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__zero_pad2d_kind = {
     cnn__layer_zero_pad2d_shape, cnn__layer_zero_pad2d_forward, cnn__layer_zero_pad2d_backward,
-    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_zero_pad2d_options, NULL, NULL, NULL, NULL, NULL, cnn__layer_zero_pad2d_export_c
+    cnn__layer_zero_pad2d_at, cnn__layer_zero_pad2d_explain, cnn__layer_zero_pad2d_export_c,
+    NULL, NULL, NULL, NULL, CNN__TAKES(pad_options, cnn__zero_pad2d_fields)
 };
 
 void cnn_zero_pad2d_with(cnn_net *net, cnn_zero_pad2d_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__zero_pad2d_kind, "zero_pad2d");
-    layer.pad_options = o;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__zero_pad2d_kind, "zero_pad2d", &o, 0, 0); }
 
 /* ---- linear ---- */
 
@@ -7218,20 +7145,6 @@ static const cnn__field cnn__linear_fields[] = {
     CNN__INT(cnn_linear_options, init, CNN_INIT_DEFAULT),
     CNN__INT(cnn_linear_options, in_features, 0)
 };
-
-static int cnn__layer_linear_options(cnn__layer *l, const cnn__fitter *f)
-{ return CNN__OPTIONS(&l->linear_options, cnn__linear_fields, f->label, f->error); }
-
-/* .in_features says what the network was drawn for: often the image has another size. */
-static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
-{
-    cnn__text source, guess;
-    if (!f->error) return 0;
-    cnn__tell_source(f->net, &source);
-    cnn__guess_size(f->net, l->linear_options.in_features, &guess);
-    return cnn__misfit(f, "expects %d inputs, but %.150s%d%s", l->linear_options.in_features,
-                       source.s, l->in.channels, guess.s);
-}
 
 static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
 {
@@ -7247,6 +7160,8 @@ static int cnn__layer_linear_shape(cnn__layer *l, const cnn__fitter *f)
     l->shapes.linear.in_features = l->in.channels;
     l->shapes.linear.out_features = o->out_features;
     l->out = cnn__flat(o->out_features);
+    l->multiply_adds = l->in.channels;
+    l->takes_scale = 1;
     return 1;
 }
 
@@ -7259,29 +7174,26 @@ static int cnn__layer_linear_tensors(const cnn__layer *l, cnn__tensor *t)
 static int cnn__layer_linear_fuse(cnn__op *op, const cnn__layer *next)
 { return cnn__fuse_activation(&op->shapes.linear.activation, &op->shapes.linear.slope, next); }
 
-static size_t cnn__layer_linear_work(const cnn__call *c)
-{ return c->b->linear_work(c->b->context, &c->shapes->linear); }
+static size_t cnn__layer_linear_work(const cnn__op *op)
+{ return op->b->linear_work(op->b->context, &op->shapes.linear); }
 
-static void cnn__layer_linear_forward(const cnn__call *c)
+static void cnn__layer_linear_forward(const cnn__op *op)
 {
-    c->b->linear_forward(c->b->context, &c->shapes->linear, c->y, c->x[0], c->tensors[0],
-                         c->tensors[1], c->work);
+    op->b->linear_forward(op->b->context, &op->shapes.linear, op->y, op->x[0], op->tensors[0],
+                          op->tensors[1], op->work);
 }
 
-static void cnn__layer_linear_backward(const cnn__call *c)
+static void cnn__layer_linear_backward(const cnn__op *op)
 {
-    c->b->linear_backward(c->b->context, &c->shapes->linear, c->dx[0], c->gradients[0],
-                          c->gradients[1], c->dy, c->y, c->x[0], c->tensors[0], c->work);
+    op->b->linear_backward(op->b->context, &op->shapes.linear, op->dx[0], op->gradients[0],
+                           op->gradients[1], op->dy, op->y, op->x[0], op->tensors[0], op->work);
 }
 
-static double cnn__layer_linear_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_linear_at(const cnn__op *op, int n, int k, int row, int column)
 {
     (void)row; (void)column;
-    return cnn__linear_at(&c->shapes->linear, c->x[0], c->tensors[0], c->tensors[1], n, k);
+    return cnn__linear_at(&op->shapes.linear, op->x[0], op->tensors[0], op->tensors[1], n, k);
 }
-
-static double cnn__layer_linear_multiply_adds(const cnn__layer *l)
-{ return (double)l->in.channels * l->out.channels; }
 
 /* Puts i into the list of those with the largest values so far, which has `count` and at most
    `most`, the largest first. Returns how many it has then. */
@@ -7297,11 +7209,11 @@ static int cnn__rank(int *list, double *values, int count, int most, int i, doub
 }
 
 /* There may be thousands of products: the largest are written out, the others summed. */
-static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int row, int column)
+static void cnn__layer_linear_explain(const cnn__op *op, FILE *out, int o, int row, int column)
 {
     enum { most = 12 };
-    int n = c->shapes->linear.in_features, shown[most], count = 0, i, k;
-    const float *x = c->x[0], *w = c->tensors[0] + (ptrdiff_t)o * n;
+    int n = op->shapes.linear.in_features, shown[most], count = 0, i, k;
+    const float *x = op->x[0], *w = op->tensors[0] + (ptrdiff_t)o * n;
     double sizes[most], sum = 0, rest;
     (void)row; (void)column;
     for (i = 0; i < n; i++) {
@@ -7319,7 +7231,7 @@ static void cnn__layer_linear_explain(const cnn__call *c, FILE *out, int o, int 
         rest -= product;
     }
     if (n > most) cnn__fprintf(out, "    the other %d together:       %9.6f\n", n - most, rest);
-    cnn__explain_sum(out, sum, c->tensors[1] ? c->tensors[1] + o : NULL, "");
+    cnn__explain_sum(out, sum, op->tensors[1] ? op->tensors[1] + o : NULL, "");
 }
 
 static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7338,19 +7250,13 @@ static void cnn__layer_linear_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__linear_kind = {
     cnn__layer_linear_shape, cnn__layer_linear_forward, cnn__layer_linear_backward,
-    cnn__layer_linear_at, cnn__layer_linear_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_linear_options, cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse,
-    cnn__layer_linear_work, cnn__layer_linear_multiply_adds, cnn__layer_linear_export_c
+    cnn__layer_linear_at, cnn__layer_linear_explain, cnn__layer_linear_export_c,
+    cnn__layer_linear_tensors, NULL, cnn__layer_linear_fuse, cnn__layer_linear_work,
+    CNN__TAKES(linear_options, cnn__linear_fields)
 };
 
 void cnn_linear_with(cnn_net *net, cnn_linear_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__linear_kind, "linear");
-    layer.linear_options = o;
-    layer.takes_scale = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__linear_kind, "linear", &o, 0, 0); }
 
 /* ---- batch normalisation ---- */
 
@@ -7361,27 +7267,33 @@ static const cnn__field cnn__batch_norm_fields[] = {
     CNN__INT(cnn_batch_norm_options, no_running_stats, 0)
 };
 
-static int cnn__layer_batch_norm_options(cnn__layer *l, const cnn__fitter *f)
+static double cnn__layer_batch_norm_scale(const cnn__op *op, int k, double *shift)
 {
-    const cnn_batch_norm_options *o = &l->norm_options;
-    if (!CNN__OPTIONS(&l->norm_options, cnn__batch_norm_fields, f->label, f->error)) return 0;
-    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
-    if (o->momentum >= 0 && o->momentum <= 1) return 1;
-    return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
+    double scale = (op->tensors[0] ? (double)op->tensors[0][k] : 1)
+                 / sqrt((double)op->buffers[1][k] + (double)op->layer->norm_options.eps);
+    *shift = (op->tensors[1] ? (double)op->tensors[1][k] : 0) - scale * (double)op->buffers[0][k];
+    return scale;
 }
 
 static int cnn__layer_batch_norm_shape(cnn__layer *l, const cnn__fitter *f)
 {
+    const cnn_batch_norm_options *o = &l->norm_options;
     cnn_batch_norm_shape *s = &l->shapes.norm;
+    if (o->eps < 0) return cnn__misfit(f, "eps must be at least 0, but is %g", (double)o->eps);
+    if (!(o->momentum >= 0 && o->momentum <= 1))
+        return cnn__misfit(f, "momentum must be between 0 and 1, but is %g", (double)o->momentum);
     if (l->in.flat && !l->along_width)
         return cnn__misfit(f, "needs channels x height x width, but its input is flat, a vector of "
                            "%d values; use batch_norm1d after a linear layer", l->in.channels);
     if (!cnn__has_one_row(l, "batch_norm2d", f)) return 0;
     s->channels = l->in.channels;
     s->pixels = l->in.height * l->in.width;
-    s->eps = l->norm_options.eps;
-    s->momentum = l->norm_options.momentum;
+    s->eps = o->eps;
+    s->momentum = o->momentum;
     l->kept = 2 * sizeof(float) * (size_t)s->channels;
+    l->mixes_samples = 1;
+    l->scale = o->no_running_stats ? NULL : cnn__layer_batch_norm_scale;
+    l->multiply_adds = 1;
     l->out = l->in;
     return 1;
 }
@@ -7407,71 +7319,50 @@ static int cnn__layer_batch_norm_buffers(const cnn__layer *l, cnn__tensor *t)
 static int cnn__layer_batch_norm_fuse(cnn__op *op, const cnn__layer *next)
 { return cnn__fuse_activation(&op->shapes.norm.activation, &op->shapes.norm.slope, next); }
 
-static cnn_batch_norm_shape cnn__batch_norm_of(const cnn__call *c)
+static size_t cnn__layer_batch_norm_work(const cnn__op *op)
+{ return op->b->batch_norm_work(op->b->context, &op->shapes.norm); }
+
+static void cnn__layer_batch_norm_forward(const cnn__op *op)
 {
-    cnn_batch_norm_shape s = c->shapes->norm;
-    s.batch = c->batch;
-    s.training = c->training || !c->layer->buffer_count;
-    return s;
+    op->b->batch_norm_forward(op->b->context, &op->shapes.norm, op->y, (float *)(void *)op->index,
+                              op->buffers[0], op->buffers[1], (int64_t *)(void *)op->buffers[2],
+                              op->x[0], op->tensors[0], op->tensors[1]);
 }
 
-static size_t cnn__layer_batch_norm_work(const cnn__call *c)
-{ return c->b->batch_norm_work(c->b->context, &c->shapes->norm); }
-
-static void cnn__layer_batch_norm_forward(const cnn__call *c)
+static void cnn__layer_batch_norm_backward(const cnn__op *op)
 {
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
-    c->b->batch_norm_forward(c->b->context, &s, c->y, (float *)(void *)c->index, c->buffers[0],
-                             c->buffers[1], (int64_t *)(void *)c->buffers[2], c->x[0],
-                             c->tensors[0], c->tensors[1]);
+    op->b->batch_norm_backward(op->b->context, &op->shapes.norm, op->dx[0], op->gradients[0],
+                               op->gradients[1], op->dy, op->y, (const float *)(void *)op->index,
+                               op->x[0], op->tensors[0], op->work);
 }
 
-static void cnn__layer_batch_norm_backward(const cnn__call *c)
+static cnn__moments cnn__moments_of(const cnn__op *op, int k)
 {
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
-    c->b->batch_norm_backward(c->b->context, &s, c->dx[0], c->gradients[0], c->gradients[1], c->dy,
-                              c->y, (const float *)(void *)c->index, c->x[0], c->tensors[0],
-                              c->work);
-}
-
-static cnn__moments cnn__moments_of(const cnn__call *c, int k)
-{
-    cnn_batch_norm_shape s = cnn__batch_norm_of(c);
+    const cnn_batch_norm_shape *s = &op->shapes.norm;
     cnn__moments of;
-    if (c->moments && c->moments[k].var >= 0) return c->moments[k];
-    if (s.training) of = cnn__batch_norm_moments(&s, c->x[0], k);
-    else of.mean = (double)c->buffers[0][k], of.var = (double)c->buffers[1][k];
-    if (c->moments) c->moments[k] = of;
+    if (op->moments && op->moments[k].var >= 0) return op->moments[k];
+    if (s->training) of = cnn__batch_norm_moments(s, op->x[0], k);
+    else of.mean = (double)op->buffers[0][k], of.var = (double)op->buffers[1][k];
+    if (op->moments) op->moments[k] = of;
     return of;
 }
 
-static double cnn__layer_batch_norm_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_batch_norm_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    return cnn__batch_norm_at(&c->shapes->norm, cnn__moments_of(c, k),
-                              cnn__x_at(c, n, k, row, column), c->tensors[0], c->tensors[1], k);
+    return cnn__batch_norm_at(&op->shapes.norm, cnn__moments_of(op, k),
+                              cnn__x_at(op, n, k, row, column), op->tensors[0], op->tensors[1], k);
 }
 
-static double cnn__layer_batch_norm_scale(const cnn__call *c, int k, double *shift)
+static void cnn__layer_batch_norm_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    double scale = (c->tensors[0] ? (double)c->tensors[0][k] : 1)
-                 / sqrt((double)c->buffers[1][k] + (double)c->layer->norm_options.eps);
-    *shift = (c->tensors[1] ? (double)c->tensors[1][k] : 0) - scale * (double)c->buffers[0][k];
-    return scale;
-}
-
-static double cnn__layer_batch_norm_multiply_adds(const cnn__layer *l)
-{ return (double)cnn__size(l->out); }
-
-static void cnn__layer_batch_norm_explain(const cnn__call *c, FILE *out, int k, int row, int column)
-{
-    cnn__moments of = cnn__moments_of(c, k);
-    double w = c->tensors[0] ? (double)c->tensors[0][k] : 1;
-    double b = c->tensors[1] ? (double)c->tensors[1][k] : 0;
+    cnn__moments of = cnn__moments_of(op, k);
+    double w = op->tensors[0] ? (double)op->tensors[0][k] : 1;
+    double b = op->tensors[1] ? (double)op->tensors[1][k] : 0;
     cnn__fprintf(out, "y = w (x - mean) / sqrt(var + eps) + b, mean and var %s\n",
-                 cnn__batch_norm_of(c).training ? "of this batch" : "the running ones");
+                 op->shapes.norm.training ? "of this batch" : "the running ones");
     cnn__fprintf(out, "  %.6f * (%.6f - %.6f) / sqrt(%.6f + %g) + %.6f = %.6f\n", w,
-                 cnn__x_at(c, 0, k, row, column), of.mean, of.var, (double)c->shapes->norm.eps, b,
-                 cnn__layer_batch_norm_at(c, 0, k, row, column));
+                 cnn__x_at(op, 0, k, row, column), of.mean, of.var, (double)op->shapes.norm.eps, b,
+                 cnn__layer_batch_norm_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7491,29 +7382,16 @@ static void cnn__layer_batch_norm_export_c(const cnn__layer *l, int number, FILE
 
 static const cnn__kind cnn__batch_norm_kind = {
     cnn__layer_batch_norm_shape, cnn__layer_batch_norm_forward, cnn__layer_batch_norm_backward,
-    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_batch_norm_options, cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers,
-    cnn__layer_batch_norm_fuse, cnn__layer_batch_norm_work, cnn__layer_batch_norm_multiply_adds,
-    cnn__layer_batch_norm_export_c
+    cnn__layer_batch_norm_at, cnn__layer_batch_norm_explain, cnn__layer_batch_norm_export_c,
+    cnn__layer_batch_norm_tensors, cnn__layer_batch_norm_buffers, cnn__layer_batch_norm_fuse,
+    cnn__layer_batch_norm_work, CNN__TAKES(norm_options, cnn__batch_norm_fields)
 };
 
-static void cnn__add_batch_norm(cnn_net *net, cnn_batch_norm_options o, const char *type,
-                                int along_width)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__batch_norm_kind, type);
-    layer.norm_options = o;
-    layer.along_width = along_width;
-    layer.mixes_samples = 1;
-    layer.scale = o.no_running_stats ? NULL : cnn__layer_batch_norm_scale;
-    cnn__add(net, &layer);
-}
-
 void cnn_batch_norm2d_with(cnn_net *net, cnn_batch_norm_options o)
-{ cnn__add_batch_norm(net, o, "batch_norm2d", 0); }
+{ cnn__add_with(net, &cnn__batch_norm_kind, "batch_norm2d", &o, 0, 0); }
 
 void cnn_batch_norm1d_with(cnn_net *net, cnn_batch_norm_options o)
-{ cnn__add_batch_norm(net, o, "batch_norm1d", 1); }
+{ cnn__add_with(net, &cnn__batch_norm_kind, "batch_norm1d", &o, 1, 0); }
 
 /* ---- softmax ---- */
 
@@ -7522,27 +7400,28 @@ static int cnn__layer_softmax_shape(cnn__layer *l, const cnn__fitter *f)
     (void)f;
     l->shapes.map.channels = l->in.channels;
     l->shapes.map.pixels = l->in.height * l->in.width;
+    l->sums_to_one = 1;
     l->out = l->in;
     return 1;
 }
 
-static void cnn__layer_softmax_forward(const cnn__call *c)
-{ c->b->softmax_forward(c->b->context, &c->shapes->map, c->y, c->x[0]); }
+static void cnn__layer_softmax_forward(const cnn__op *op)
+{ op->b->softmax_forward(op->b->context, &op->shapes.map, op->y, op->x[0]); }
 
-static void cnn__layer_softmax_backward(const cnn__call *c)
-{ c->b->softmax_backward(c->b->context, &c->shapes->map, c->dx[0], c->dy, c->y); }
+static void cnn__layer_softmax_backward(const cnn__op *op)
+{ op->b->softmax_backward(op->b->context, &op->shapes.map, op->dx[0], op->dy, op->y); }
 
-static double cnn__layer_softmax_at(const cnn__call *c, int n, int k, int row, int column)
-{ return cnn__softmax_at(&c->shapes->map, c->x[0], n, k, row * c->layer->in.width + column); }
+static double cnn__layer_softmax_at(const cnn__op *op, int n, int k, int row, int column)
+{ return cnn__softmax_at(&op->shapes.map, op->x[0], n, k, row * op->layer->in.width + column); }
 
-static void cnn__layer_softmax_explain(const cnn__call *c, FILE *out, int channel, int row,
+static void cnn__layer_softmax_explain(const cnn__op *op, FILE *out, int channel, int row,
                                        int column)
 {
     int k;
     cnn__fprintf(out, "y_c = exp(x_c) / sum_k exp(x_k)\n");
-    for (k = 0; k < c->layer->in.channels; k++)
+    for (k = 0; k < op->layer->in.channels; k++)
         cnn__fprintf(out, "    k = %-4d x = %9.4f  y = %.6f%s\n", k,
-                     cnn__x_at(c, 0, k, row, column), cnn__layer_softmax_at(c, 0, k, row, column),
+                     cnn__x_at(op, 0, k, row, column), cnn__layer_softmax_at(op, 0, k, row, column),
                      k == channel ? "  <" : "");
 }
 
@@ -7567,17 +7446,12 @@ static void cnn__layer_softmax_export_c(const cnn__layer *l, int number, FILE *f
 
 static const cnn__kind cnn__softmax_kind = {
     cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
-    cnn__layer_softmax_at, cnn__layer_softmax_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_softmax_export_c
+    cnn__layer_softmax_at, cnn__layer_softmax_explain, cnn__layer_softmax_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 void cnn_softmax(cnn_net *net)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__softmax_kind, "softmax");
-    layer.sums_to_one = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__softmax_kind, "softmax", NULL, 0, 0); }
 
 /* ---- flatten: the same values, seen as a vector ---- */
 
@@ -7588,85 +7462,73 @@ static int cnn__layer_flatten_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_flatten_explain(const cnn__call *c, FILE *out, int i, int row, int column)
+static void cnn__layer_flatten_explain(const cnn__op *op, FILE *out, int i, int row, int column)
 {
-    cnn__dims in = c->layer->in;
+    cnn__dims in = op->layer->in;
     (void)row; (void)column;
     cnn__fprintf(out, "value %d is x(%d, %d, %d) = %.6f\n", i, i / (in.height * in.width),
-                 i / in.width % in.height, i % in.width, (double)c->x[0][i]);
+                 i / in.width % in.height, i % in.width, (double)op->x[0][i]);
 }
 
 static const cnn__kind cnn__flatten_kind = {
-    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_flatten_shape, NULL, NULL, NULL, cnn__layer_flatten_explain, NULL,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 void cnn_flatten(cnn_net *net)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__flatten_kind, "flatten");
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__flatten_kind, "flatten", NULL, 0, 0); }
 
 /* ---- dropout ---- */
 
-static const cnn__field cnn__dropout_fields[] = { CNN__FLOAT(cnn_dropout_options, p, 0) };
-
-static int cnn__layer_dropout_options(cnn__layer *l, const cnn__fitter *f)
-{
-    if (l->p == 0)                          /* a sweep's first value, or forgotten: neither is .5 */
-        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
-                           ".p = CNN_ZERO for none");
-    return CNN__OPTIONS(&l->p, cnn__dropout_fields, f->label, f->error);   /* p: their only field */
-}
+static const cnn__field cnn__dropout_fields[] = {          /* no default: infinity is refused */
+    CNN__FLOAT(cnn_dropout_options, p, HUGE_VAL)
+};
 
 static int cnn__layer_dropout_shape(cnn__layer *l, const cnn__fitter *f)
 {
     l->out = l->in;
+    l->training_only = 1;
+    if (l->p > FLT_MAX)                     /* a sweep's first value, or forgotten: neither is .5 */
+        return cnn__misfit(f, "needs .p, the share of values that are set to 0, e.g. .p = 0.5f; "
+                           ".p = CNN_ZERO for none");
     if (l->p >= 0 && l->p <= 1) return 1;
     return cnn__misfit(f, "p must be between 0 and 1, but is %g", (double)l->p);
 }
 
-static void cnn__layer_dropout_forward(const cnn__call *c)
+static void cnn__layer_dropout_forward(const cnn__op *op)
 {
-    c->b->dropout_forward(c->b->context, c->counters, c->number, c->layer->p, c->y, c->x[0],
-                          cnn__values(c));
+    op->b->dropout_forward(op->b->context, op->counters, op->first, op->layer->p, op->y, op->x[0],
+                           cnn__values(op));
 }
 
-static void cnn__layer_dropout_backward(const cnn__call *c)
+static void cnn__layer_dropout_backward(const cnn__op *op)
 {
-    c->b->dropout_backward(c->b->context, c->counters, c->number, c->layer->p, c->dx[0], c->dy,
-                           cnn__values(c));
+    op->b->dropout_backward(op->b->context, op->counters, op->first, op->layer->p, op->dx[0],
+                            op->dy, cnn__values(op));
 }
 
-static double cnn__layer_dropout_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_dropout_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, n, k, row, column);
-    float x = c->x[0][i];
-    return c->training ? cnn__dropout_at(c->counters, c->number, c->layer->p, x, i) : (double)x;
+    size_t i = cnn__place(op->layer, n, k, row, column);
+    float x = op->x[0][i];
+    return op->training ? cnn__dropout_at(op->counters, op->first, op->layer->p, x, i) : (double)x;
 }
 
-static void cnn__layer_dropout_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_dropout_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    cnn__fprintf(out, "%s\n", c->training
+    cnn__fprintf(out, "%s\n", op->training
                  ? "training: y = m x / (1 - p), m = 0 with probability p" : "evaluation: y = x");
-    cnn__explain_value(c, out, k, row, column);
+    cnn__explain_value(op, out, k, row, column);
 }
 
 static const cnn__kind cnn__dropout_kind = {
     cnn__layer_dropout_shape, cnn__layer_dropout_forward, cnn__layer_dropout_backward,
-    cnn__layer_dropout_at, cnn__layer_dropout_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    cnn__layer_dropout_options, NULL, NULL, NULL, NULL, NULL, NULL
+    cnn__layer_dropout_at, cnn__layer_dropout_explain, NULL,
+    NULL, NULL, NULL, NULL, CNN__TAKES(p, cnn__dropout_fields)
 };
 
 void cnn_dropout_with(cnn_net *net, cnn_dropout_options o)
-{
-    cnn__layer layer = cnn__layer_of(&cnn__dropout_kind, "dropout");
-    layer.p = o.p;
-    layer.training_only = 1;
-    cnn__add(net, &layer);
-}
+{ cnn__add_with(net, &cnn__dropout_kind, "dropout", &o, 0, 0); }
 
 /* ---- joins: the list's output here, and another place's ---- */
 
@@ -7681,36 +7543,38 @@ static int cnn__layer_add_shape(cnn__layer *l, const cnn__fitter *f)
                        cnn__dims_text(l->other, &there));
 }
 
-static void cnn__layer_add_forward(const cnn__call *c)
-{ c->b->add(c->b->context, c->y, c->x[0], c->x[1], cnn__values(c)); }
+static void cnn__layer_add_forward(const cnn__op *op)
+{ op->b->add(op->b->context, op->y, op->x[0], op->x[1], cnn__values(op)); }
 
-/* Channels `first` .. of dy become dx; dx NULL: not wanted. A cnn_copy_shape, here and below: batch,
-   channels, pixels; all channels where it is written and the first one there; the same of what is
-   read */
-static void cnn__copy_back(const cnn__call *c, float *dx, int first, int channels)
+/* `channels` channels, from `from_first` on of a tensor that has from_channels, to one that has
+   to_channels. to NULL: not wanted */
+static void cnn__copy(const cnn__op *op, int channels, float *to, int to_channels, int to_first,
+                      const float *from, int from_channels, int from_first)
 {
-    int pixels = c->layer->out.height * c->layer->out.width;
-    cnn_copy_shape s = { c->batch, channels, pixels, channels, 0, c->layer->out.channels, first };
-    if (dx) c->b->copy_channels(c->b->context, &s, dx, c->dy);
+    cnn_copy_shape s = { op->batch, channels, op->layer->out.height * op->layer->out.width,
+                         to_channels, to_first, from_channels, from_first };
+    if (to) op->b->copy_channels(op->b->context, &s, to, from);
 }
 
-static void cnn__layer_add_backward(const cnn__call *c)
+static void cnn__layer_add_backward(const cnn__op *op)
 {
-    cnn__copy_back(c, c->dx[0], 0, c->layer->out.channels);
-    cnn__copy_back(c, c->dx[1], 0, c->layer->out.channels);
+    int all = op->layer->out.channels;
+    cnn__copy(op, all, op->dx[0], all, 0, op->dy, all, 0);
+    cnn__copy(op, all, op->dx[1], all, 0, op->dy, all, 0);
 }
 
-static double cnn__layer_add_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_add_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    size_t i = cnn__place(c->layer, n, k, row, column);
-    return (double)c->x[0][i] + (double)c->x[1][i];
+    size_t i = cnn__place(op->layer, n, k, row, column);
+    return (double)op->x[0][i] + (double)op->x[1][i];
 }
 
-static void cnn__layer_add_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_add_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    double a = cnn__x_at(c, 0, k, row, column), y = cnn__layer_add_at(c, 0, k, row, column);
-    cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n", c->layer->inputs[1] + 1,
-                 a, (double)c->x[1][cnn__place(c->layer, 0, k, row, column)], y);
+    size_t i = cnn__place(op->layer, 0, k, row, column);
+    cnn__fprintf(out, "y = a + b, b from place %d\n  %.6f + %.6f = %.6f\n",
+                 op->layer->inputs[1] + 1, (double)op->x[0][i], (double)op->x[1][i],
+                 cnn__layer_add_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7722,9 +7586,8 @@ static void cnn__layer_add_export_c(const cnn__layer *l, int number, FILE *file)
 
 static const cnn__kind cnn__add_kind = {
     cnn__layer_add_shape, cnn__layer_add_forward, cnn__layer_add_backward, cnn__layer_add_at,
-    cnn__layer_add_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_add_export_c
+    cnn__layer_add_explain, cnn__layer_add_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
@@ -7742,36 +7605,34 @@ static int cnn__layer_concat_shape(cnn__layer *l, const cnn__fitter *f)
     return 1;
 }
 
-static void cnn__layer_concat_forward(const cnn__call *c)
+static void cnn__layer_concat_forward(const cnn__op *op)
 {
-    int a = c->layer->in.channels, b = c->layer->other.channels;
-    int pixels = c->layer->out.height * c->layer->out.width;
-    cnn_copy_shape first = { c->batch, a, pixels, a + b, 0, a, 0 };
-    cnn_copy_shape second = { c->batch, b, pixels, a + b, a, b, 0 };
-    c->b->copy_channels(c->b->context, &first, c->y, c->x[0]);
-    c->b->copy_channels(c->b->context, &second, c->y, c->x[1]);
+    int a = op->layer->in.channels, b = op->layer->other.channels;
+    cnn__copy(op, a, op->y, a + b, 0, op->x[0], a, 0);
+    cnn__copy(op, b, op->y, a + b, a, op->x[1], b, 0);
 }
 
-static void cnn__layer_concat_backward(const cnn__call *c)
+static void cnn__layer_concat_backward(const cnn__op *op)
 {
-    cnn__copy_back(c, c->dx[0], 0, c->layer->in.channels);
-    cnn__copy_back(c, c->dx[1], c->layer->in.channels, c->layer->other.channels);
+    int a = op->layer->in.channels, b = op->layer->other.channels;
+    cnn__copy(op, a, op->dx[0], a, 0, op->dy, a + b, 0);
+    cnn__copy(op, b, op->dx[1], b, 0, op->dy, a + b, a);
 }
 
-static double cnn__layer_concat_at(const cnn__call *c, int n, int k, int row, int column)
+static double cnn__layer_concat_at(const cnn__op *op, int n, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
+    const cnn__layer *l = op->layer;
     int second = k >= l->in.channels, channels = second ? l->other.channels : l->in.channels;
     ptrdiff_t map = (ptrdiff_t)n * channels + (second ? k - l->in.channels : k);
-    return (double)c->x[second][(map * l->out.height + row) * l->out.width + column];
+    return (double)op->x[second][(map * l->out.height + row) * l->out.width + column];
 }
 
-static void cnn__layer_concat_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void cnn__layer_concat_explain(const cnn__op *op, FILE *out, int k, int row, int column)
 {
-    const cnn__layer *l = c->layer;
+    const cnn__layer *l = op->layer;
     int second = k >= l->in.channels;
     cnn__fprintf(out, "channel %d of place %d: %.6f\n", second ? k - l->in.channels : k,
-                 l->inputs[second] + 1, cnn__layer_concat_at(c, 0, k, row, column));
+                 l->inputs[second] + 1, cnn__layer_concat_at(op, 0, k, row, column));
 }
 
 static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *file)
@@ -7785,9 +7646,8 @@ static void cnn__layer_concat_export_c(const cnn__layer *l, int number, FILE *fi
 
 static const cnn__kind cnn__concat_kind = {
     cnn__layer_concat_shape, cnn__layer_concat_forward, cnn__layer_concat_backward,
-    cnn__layer_concat_at, cnn__layer_concat_explain,
-    /* options, tensors, buffers, fuse, work, multiply_adds, export_c */
-    NULL, NULL, NULL, NULL, NULL, NULL, cnn__layer_concat_export_c
+    cnn__layer_concat_at, cnn__layer_concat_explain, cnn__layer_concat_export_c,
+    NULL, NULL, NULL, NULL, CNN__NO_OPTIONS
 };
 
 static int cnn__is_place(cnn_net *net, const char *call, int place);
@@ -7818,7 +7678,7 @@ void cnn_concat(cnn_net *net, int place)
    From a program to a card; backward takes the same way, last operation first:
        cnn_forward         checks the batch, gathers its samples into net->pass.x
        cnn__run            one operation (cnn__op) after the other: a layer, or several fused
-       cnn__op_forward     puts the arguments together: cnn__call
+       cnn__op_forward     puts the arguments together: cnn__prepare
        kind->forward       the layer's kind, e.g. cnn__layer_conv2d_forward
        backend entry       e.g. cnn__simd_conv2d_forward; `direct`: cnn__direct_conv2d_forward, which calls the card,
                            cnn__conv2d_forward
@@ -7841,8 +7701,7 @@ static cnn_augment_options cnn__augmentation(const cnn_loader *loader, uint64_t 
 
 /* An array of a data set that does not change (.constant), copied to the backend once. of: tells the data set from
    others even after it was freed. */
-typedef enum cnn__part { CNN__SAMPLES, CNN__LABELS, CNN__TARGETS } cnn__part;
-typedef struct cnn__resident { cnn__data_memory *of; cnn__part part; const void *host; void *memory; } cnn__resident;
+typedef struct cnn__resident { cnn__data_memory *of; const void *host; void *memory; } cnn__resident;
 
 /* The samples of a batch, one after the other, as the data set's function writes them on the pool's threads */
 typedef struct cnn__reading {
@@ -7910,8 +7769,8 @@ struct cnn_net {
     /* for data that may change: `staging`, a batch put together on the host; `staged`, its copy in backend memory */
     void *staged, *staging; size_t staged_size, staging_size;
     cnn__reading reading;                   /* for a batch that is not the one its loader dealt last     */
-    float *class_weight, *class_weight_sent;               /* of the cross-entropy: on the host; in backend memory */
-    cnn_cross_entropy_options cross_entropy;               /* as given: 0 where it was not */
+    cnn_cross_entropy_options cross_entropy;               /* its weights: a copy of the network's own */
+    float *class_weight_sent;                              /* the same in backend memory */
     void *work; size_t work_size; int work_batch;          /* work_batch: it is large enough for this one     */
     cnn__resident *resident; int resident_count, resident_room;
     /* training */
@@ -7996,23 +7855,22 @@ static int cnn__size_that_fits(const cnn_net *net, int features)
     return 0;
 }
 
-static void cnn__guess_size(const cnn_net *net, int features, cnn__text *text)
+/* .in_features says what the network was drawn for: often the image has another size. */
+static int cnn__features_differ(const cnn__layer *l, const cnn__fitter *f)
 {
-    int size = cnn__size_that_fits(net, features);
-    text->s[0] = 0;
-    if (size)
-        cnn__snprintf(text->s, sizeof text->s, ". The input is %d x %d; this network was drawn for %d x %d?",
-                      net->input.height, net->input.width, size, size);
-}
-
-/* `layer 6 (flatten) gives 16 x 7 x 7 = ` */
-static void cnn__tell_source(const cnn_net *net, cnn__text *text)
-{
+    const cnn_net *net = f->net;
     const cnn__layer *last = net->here < 0 ? NULL : &net->layers[net->here];
-    cnn__text label = { "the input" }, dims = { "" };
+    cnn__text label = { "the input" }, dims = { "" }, guess = { "" };
+    int size = f->error ? cnn__size_that_fits(net, l->linear_options.in_features) : 0;
     if (last) cnn__label(last, net->here + 1, &label);
-    if (last && last->out.flat && !last->in.flat && !last->kind->forward) cnn__dims_text(last->in, &dims);
-    cnn__snprintf(text->s, sizeof text->s, "%.80s gives %.60s%s", label.s, dims.s, dims.s[0] ? " = " : "");
+    if (last && last->out.flat && !last->in.flat && !last->kind->forward)  /* `16 x 7 x 7 = 784` */
+        strcat(strcpy(dims.s, cnn__dims_text(last->in, &guess)), " = ");
+    guess.s[0] = 0;
+    if (size)
+        cnn__snprintf(guess.s, sizeof guess.s, ". The input is %d x %d; this network was drawn for %d x %d?",
+                      net->input.height, net->input.width, size, size);
+    return cnn__misfit(f, "expects %d inputs, but %.80s gives %s%d%s", l->linear_options.in_features, label.s, dims.s,
+                       l->in.channels, guess.s);
 }
 
 static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
@@ -8032,10 +7890,11 @@ static void cnn__name_layer(cnn_net *net, cnn__layer *layer)
 
 static cnn__dims cnn__dims_at(const cnn_net *net, int layer) { return layer < 0 ? net->input : net->layers[layer].out; }
 
-/* Fills in a new layer and checks it; cnn__add then appends it. Returns 1, or 0 and an error. */
+/* Fills in a new layer, checks it and appends it. Returns 1, or 0 and an error. */
 static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
 {
     cnn__fitter f = { net, label, &net->error };
+    const cnn__kind *kind = layer->kind;
     int i;
     if (net->ready)
         return cnn__misfit(&f, "the network is already in use; add all layers before the first forward pass or look at "
@@ -8044,31 +7903,28 @@ static int cnn__fit_layer(cnn_net *net, cnn__layer *layer, const char *label)
         if (!strcmp(net->layers[i].name, layer->name))
             return cnn__misfit(&f, "there is a layer of that name already, layer %d", i + 1);
     layer->inputs[0] = net->here;
-    if (!layer->input_count) layer->input_count = 1;
     layer->in = cnn__dims_at(net, layer->inputs[0]);
     if (layer->input_count > 1) layer->other = cnn__dims_at(net, layer->inputs[1]);
-    if (layer->kind->options && !layer->kind->options(layer, &f)) return 0;
-    if (!layer->kind->shape(layer, &f)) return 0;
+    if (!cnn__options((char *)layer + kind->options_at, kind->fields, kind->field_count, label, &net->error)
+        || !kind->shape(layer, &f))
+        return 0;
     if ((double)layer->out.channels * layer->out.height * layer->out.width > INT_MAX)
         return cnn__misfit(&f, "its output of %d x %d x %d is larger than %d values a sample", layer->out.channels,
                            layer->out.height, layer->out.width, INT_MAX);
     net->layers = (cnn__layer *)cnn__grow(net->layers, net->layer_count, &net->layer_room, sizeof *layer);
-    return net->layer_count < net->layer_room || cnn__misfit(&f, "out of memory");
+    if (net->layer_count == net->layer_room) return cnn__misfit(&f, "out of memory");
+    for (i = 0; i < layer->input_count; i++) if (layer->inputs[i] >= 0) net->layers[layer->inputs[i]].readers++;
+    net->here = net->layer_count;
+    net->layers[net->layer_count++] = *layer;
+    return 1;
 }
 
 static void cnn__add(cnn_net *net, cnn__layer *layer)
 {
     cnn__text label;
-    int i;
     if (cnn__stopped(net)) return;
     cnn__name_layer(net, layer);
-    cnn__label(layer, net->layer_count + 1, &label);
-    net->broken = 1;                                       /* until the layer is in its place */
-    if (!cnn__fit_layer(net, layer, label.s)) return;
-    for (i = 0; i < layer->input_count; i++) if (layer->inputs[i] >= 0) net->layers[layer->inputs[i]].readers++;
-    net->here = net->layer_count;
-    net->layers[net->layer_count++] = *layer;
-    net->broken = 0;
+    net->broken = !cnn__fit_layer(net, layer, cnn__label(layer, net->layer_count + 1, &label));
 }
 
 static int cnn__is_place(cnn_net *net, const char *call, int place)
@@ -8192,24 +8048,18 @@ void cnn_manual_seed(cnn_net *net, uint64_t seed) { if (cnn__still_open(net, "cn
 
 void cnn_allow_tf32(cnn_net *net, int allow) { if (!cnn__stopped(net)) net->allow_tf32 = allow != 0; }
 
-static const char *cnn__missing_entry(const cnn_backend *b)
-{
-#define CNN__MISSES(entry) if (!b->entry) return #entry;
-    CNN__MISSES(alloc) CNN__MISSES(free) CNN__MISSES(upload) CNN__MISSES(download) CNN__MISSES(zero)
-    CNN__OPERATIONS(CNN__MISSES)
-#undef CNN__MISSES
-    return NULL;
-}
-
 static int cnn__open_backend(cnn_net *net)
 {
     cnn_backend *b = &net->backend;
-    const char *missing;
+    const char *missing = NULL;
     char sentence[256] = "";
     if (b->version != CNN_BACKEND_VERSION)
         return cnn__fail(net, "backend \"%s\": its table has version %d, but this cnn.h has version %d; build both "
                          "from the same sources", b->name, b->version, CNN_BACKEND_VERSION);
-    missing = cnn__missing_entry(b);
+#define CNN__NEEDS(entry) if (!missing && !b->entry) missing = #entry;
+    CNN__NEEDS(alloc) CNN__NEEDS(free) CNN__NEEDS(upload) CNN__NEEDS(download) CNN__NEEDS(zero)
+    CNN__OPERATIONS(CNN__NEEDS)
+#undef CNN__NEEDS
     if (missing)
         return cnn__fail(net, "backend \"%s\": its table has no %s; copy cnn_find_backend(\"direct\") and replace "
                          "entries", b->name, missing);
@@ -8263,8 +8113,7 @@ static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    size_t bytes;
-    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
+    float *copy = (float *)cnn__alloc(count, sizeof *copy);
     if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
     else cnn__fail(net, "out of memory");
     return copy;
@@ -8379,6 +8228,7 @@ static int cnn__init_parameters(cnn_net *net)
     net->parameters = cnn__alloc_floats(net, net->state_size, "the parameters");
     net->pass.gradients = cnn__alloc_floats(net, net->parameter_count, "the gradients");
     net->pass.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
+    net->look.counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof(cnn_counters), "the counters");
     net->spans = (cnn_span *)cnn__backend_alloc(net, (size_t)net->tensor_count, sizeof(cnn_span), "the counters");
     if (!cnn__stopped(net)) {
         cnn_counters c;
@@ -8388,6 +8238,7 @@ static int cnn__init_parameters(cnn_net *net)
             cnn__init_tensor(host + net->buffers[i].offset, &net->buffers[i], net->seed, net->tensor_count + i);
         cnn__upload(net, net->parameters, host, sizeof *host * net->state_size);
         cnn__zero(net, net->pass.gradients, sizeof *host * net->parameter_count);
+        cnn__zero(net, net->look.counters, sizeof c);
         memset(&c, 0, sizeof c);
         c.seed = net->seed;
         c.lr = net->lr;
@@ -8398,26 +8249,35 @@ static int cnn__init_parameters(cnn_net *net)
     return !cnn__stopped(net);
 }
 
-/* A call of layer `number` with its parameters and buffers in a block like net->parameters, which may be on the host */
-static void cnn__bind(const cnn_net *net, int number, float *block, cnn__call *c)
-{
-    const cnn__layer *l = &net->layers[number];
-    int i;
-    c->layer = l;
-    c->number = number;
-    for (i = 0; i < l->tensor_count; i++) c->tensors[i] = block + net->tensors[l->first_tensor + i].offset;
-    for (i = 0; i < l->buffer_count; i++) c->buffers[i] = block + net->buffers[l->first_buffer + i].offset;
-}
-
 /* Layer i alone, as an operation */
 static cnn__op cnn__op_of(const cnn_net *net, int i)
 {
     cnn__op op;
     memset(&op, 0, sizeof op);
+    op.layer = &net->layers[i];
     op.first = op.last = i;
-    op.shapes = net->layers[i].shapes;
-    op.kept = net->layers[i].kept;
+    op.shapes = op.layer->shapes;
+    op.kept = op.layer->kept;
     return op;
+}
+
+/* Its parameters and buffers are in a block like net->parameters, which may be on the host. */
+static void cnn__bind(const cnn_net *net, cnn__op *op, float *block)
+{
+    const cnn__layer *l = op->layer;
+    int i;
+    for (i = 0; i < l->tensor_count; i++) op->tensors[i] = block + net->tensors[l->first_tensor + i].offset;
+    for (i = 0; i < l->buffer_count; i++) op->buffers[i] = block + net->buffers[l->first_buffer + i].offset;
+}
+
+static void cnn__set_batch(cnn__op *op, int batch, int training)
+{
+    cnn__shapes *s = &op->shapes;
+    op->batch = batch;
+    op->training = training;
+    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
+    s->norm.batch = s->map.batch = s->pad.batch = batch;
+    s->norm.training = training || !op->layer->buffer_count;
 }
 
 /* The operation that computes a layer's output; -1: the samples */
@@ -8429,7 +8289,15 @@ static int cnn__only_reader(const cnn_net *net, int i)     /* the next layer is 
     return i + 1 < net->layer_count && net->layers[i].readers == 1 && next->input_count == 1 && next->inputs[0] == i;
 }
 
-/* Layers become operations. An operation does the work of the layers after it, too, as far as its kind can. */
+/* The operation does the work of the layers after `last`, too, as far as its kind can. Returns the last of them. */
+static int cnn__fuse_after(const cnn_net *net, cnn__op *op, int last)
+{
+    const cnn__kind *kind = op->layer->kind;
+    while (kind->fuse && cnn__only_reader(net, last) && kind->fuse(op, &net->layers[last + 1])) last++;
+    return last;
+}
+
+/* Layers become operations. */
 static void cnn__fuse(cnn_net *net)
 {
     int i, n;
@@ -8441,8 +8309,7 @@ static void cnn__fuse(cnn_net *net)
             continue;
         }
         *op = cnn__op_of(net, i);
-        while (l->kind->fuse && cnn__only_reader(net, i) && l->kind->fuse(op, &net->layers[i + 1])) i++;
-        op->last = i;
+        op->last = i = cnn__fuse_after(net, op, i);
         for (n = op->first; n <= i; n++) net->layers[n].op = net->op_count;
         net->op_count++;
     }
@@ -8455,37 +8322,23 @@ static void cnn__fuse(cnn_net *net)
    weight(k) scale(k) and bias(k) scale(k) + shift(k), and is fused with the activation and pooling that follow. So all
    of them cost what it costs alone. */
 
-/* Whether the fold can do the layers `from` .. of operation `next` as well */
-static int cnn__takes(const cnn_net *net, cnn__op *fold, const cnn__op *next, int from)
-{
-    const cnn__kind *kind = net->layers[fold->first].kind;
-    int i;
-    if (!cnn__only_reader(net, next->first - 1)) return 0;
-    for (i = from; i <= next->last; i++) if (!kind->fuse || !kind->fuse(fold, &net->layers[i])) return 0;
-    return 1;
-}
-
 static int cnn__find_folds(cnn_net *net)
 {
-    int i, k;
+    const cnn__op *ops = net->pass.ops;
+    int i;
     net->folds = (cnn__fold *)cnn__alloc((size_t)net->op_count + 1, sizeof *net->folds);
     if (!net->folds) return cnn__fail(net, "out of memory for the network's layers");
     for (i = 0; i < net->op_count; i++) {
-        const cnn__op *ops = net->pass.ops;
-        const cnn__layer *l = &net->layers[ops[i].first];
         cnn__fold *fold = &net->folds[i];
-        cnn__op more;
-        fold->op = ops[i];
+        cnn__op op = ops[i];
+        const cnn__layer *l = op.layer;
+        fold->op = op;
         fold->op.last = -1;
-        if (!l->takes_scale || ops[i].last > ops[i].first) continue;       /* an activation is between them */
-        if (i + 1 == net->op_count || !net->layers[ops[i + 1].first].scale) continue;
-        for (k = i + 1; k < net->op_count && ops[k].first == ops[k - 1].last + 1; k++) {
-            more = fold->op;
-            if (!cnn__takes(net, &more, &ops[k], ops[k].first + (k == i + 1))) break;
-            fold->op = more;
-            fold->op.last = ops[k].last;
-        }
-        if (fold->op.last < 0) continue;
+        if (!l->takes_scale || op.last > op.first) continue;               /* an activation is between them */
+        if (!cnn__only_reader(net, op.first) || !net->layers[op.first + 1].scale) continue;
+        op.last = cnn__fuse_after(net, &op, op.first + 1);
+        if (ops[net->layers[op.last].op].last > op.last) continue;         /* it would end within an operation */
+        fold->op = op;
         fold->weight = net->folded_size;
         fold->bias = fold->weight + (net->tensors[l->first_tensor].count + 15) / 16 * 16;
         net->folded_size = fold->bias + ((size_t)l->out.channels + 15) / 16 * 16;
@@ -8495,12 +8348,10 @@ static int cnn__find_folds(cnn_net *net)
 
 static void cnn__fold_weights(const cnn_net *net, const cnn__fold *fold, float *state, float *to)
 {
-    cnn__call from, scaled;
-    size_t rows = (size_t)net->layers[fold->op.first].out.channels, row, i;
-    memset(&from, 0, sizeof from);
-    memset(&scaled, 0, sizeof scaled);
-    cnn__bind(net, fold->op.first, state, &from);
-    cnn__bind(net, fold->op.first + 1, state, &scaled);
+    cnn__op from = fold->op, scaled = cnn__op_of(net, from.first + 1);
+    size_t rows = (size_t)from.layer->out.channels, row, i;
+    cnn__bind(net, &from, state);
+    cnn__bind(net, &scaled, state);
     row = net->tensors[from.layer->first_tensor].count / rows;
     for (i = 0; i < rows; i++) {
         double shift, scale = scaled.layer->scale(&scaled, (int)i, &shift);
@@ -8555,44 +8406,32 @@ static int cnn__need_work(cnn_net *net, size_t bytes)  /* on failure the old mem
     return 1;
 }
 
-/* An operation as its layer's kind is called with it */
-static cnn__call cnn__call_of(cnn_net *net, cnn__op *op, int batch)
+/* Fills in what the functions of its kind are called with. */
+static void cnn__prepare(cnn_net *net, cnn__op *op, int batch)
 {
-    const cnn__layer *l = &net->layers[op->first];
-    cnn__shapes *s = &op->shapes;
-    cnn__call c;
-    int i;
-    s->conv.allow_tf32 = net->allow_tf32;
-    s->conv.weight_version = net->looking && net->pass.evaluating ? net->weight_version : 0;
-    s->conv.batch = s->conv.pool.batch = s->pool.batch = s->linear.batch = batch;
-    s->norm.batch = s->map.batch = s->pad.batch = batch;
-    memset(&c, 0, sizeof c);
-    cnn__bind(net, op->first, net->parameters, &c);
-    c.b = &net->backend;
-    c.shapes = s;
-    c.batch = batch;
-    c.training = !net->pass.evaluating;
-    c.counters = net->pass.counters;
+    const cnn__layer *l = op->layer;
+    int training = !net->pass.evaluating, i;
+    cnn__set_batch(op, batch, training);
+    op->shapes.conv.allow_tf32 = net->allow_tf32;
+    op->shapes.conv.weight_version = net->looking && !training ? net->weight_version : 0;
+    cnn__bind(net, op, net->parameters);
     for (i = 0; i < l->tensor_count; i++)
-        if (net->pass.gradients && !l->frozen[i])
-            c.gradients[i] = net->pass.gradients + net->tensors[l->first_tensor + i].offset;
-    if (net->looking && c.training) memset(c.buffers, 0, sizeof c.buffers);        /* a look moves none */
-    for (i = 0; i < l->input_count; i++) c.x[i] = op->x[i], c.dx[i] = op->dx[i];
-    c.y = op->y;
-    c.index = op->index;
-    c.work = net->work;
-    return c;
+        op->gradients[i] = net->pass.gradients && !l->frozen[i]
+                         ? net->pass.gradients + net->tensors[l->first_tensor + i].offset : NULL;
+    if (net->looking && training) memset(op->buffers, 0, sizeof op->buffers);      /* a look moves none */
+    op->b = &net->backend;
+    op->counters = net->pass.counters;
+    op->work = net->work;
 }
 
 static size_t cnn__op_work(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    return c.layer->kind->work ? c.layer->kind->work(&c) : 0;
+    cnn__prepare(net, op, batch);
+    return op->layer->kind->work ? op->layer->kind->work(op) : 0;
 }
 
-static void cnn__free_batch_memory(cnn_net *net)
+static void cnn__free_batch_memory(cnn_net *net, cnn__pass *p)
 {
-    cnn__pass *p = &net->pass;
     int i;
     cnn__backend_free(net, &p->x);
     cnn__backend_free(net, &p->dloss);
@@ -8614,15 +8453,14 @@ static int cnn__reserve_batch(cnn_net *net, int batch)
     size_t b = (size_t)batch;
     cnn__pass *p = &net->pass;
     int i;
-    cnn__free_batch_memory(net);
+    cnn__free_batch_memory(net, p);
     p->x = cnn__alloc_floats(net, cnn__size(net->input) * b, "the inputs");
     p->dloss = cnn__alloc_floats(net, cnn__outputs(net) * b, "the gradients");
     p->targets = cnn__alloc_floats(net, cnn__outputs(net) * b, "the targets");
     p->labels = (int *)cnn__backend_alloc(net, b, sizeof(int), "the labels");
     p->dealt = (int *)cnn__alloc(b, sizeof(int));
-    if (!p->dealt) cnn__fail(net, "out of memory: the order of a batch of %d samples", batch);
     p->flows = (cnn__flow *)cnn__alloc((size_t)net->op_count * CNN__INPUTS + 2, sizeof *p->flows);
-    if (!p->flows) cnn__fail(net, "out of memory for the gradients");
+    if (!p->dealt || !p->flows) cnn__fail(net, "out of memory for a batch of %d samples", batch);
     for (i = 0; i < net->op_count && !cnn__stopped(net); i++) {
         cnn__op *op = &p->ops[i];
         size_t index = op->index_size * b + op->kept;
@@ -8690,15 +8528,7 @@ static void cnn__swap_passes(cnn_net *net)
 /* Until cnn__end_look all passes are the look's: without dropout or gradients. 0 and an error if it cannot be. */
 static int cnn__begin_look(cnn_net *net)
 {
-    cnn_counters **counters;
-    if (!cnn__ready(net)) return 0;
-    counters = &net->look.counters;
-    if (!*counters) {
-        *counters = (cnn_counters *)cnn__backend_alloc(net, 1, sizeof **counters, "the counters");
-        if (!*counters) return 0;
-        cnn__zero(net, *counters, sizeof **counters);
-    }
-    if (!cnn__fold_all(net)) return 0;
+    if (!cnn__ready(net) || !cnn__fold_all(net)) return 0;
     cnn__swap_passes(net);
     net->pass.evaluating = 1;
     return 1;
@@ -8706,15 +8536,15 @@ static int cnn__begin_look(cnn_net *net)
 
 static void cnn__end_look(cnn_net *net) { cnn__swap_passes(net); }
 
-static void cnn__release_pass(cnn_net *net)
+static void cnn__release_pass(cnn_net *net, cnn__pass *p)
 {
-    cnn__free_batch_memory(net);
-    cnn__backend_free(net, &net->pass.gradients);
-    cnn__backend_free(net, &net->pass.counters);
-    cnn__backend_free(net, &net->pass.order);
-    cnn__free(net->pass.ops);
-    net->pass.ops = NULL;
-    net->pass.order_room = 0;
+    cnn__free_batch_memory(net, p);
+    cnn__backend_free(net, &p->gradients);
+    cnn__backend_free(net, &p->counters);
+    cnn__backend_free(net, &p->order);
+    cnn__free(p->ops);
+    p->ops = NULL;
+    p->order_room = 0;
 }
 
 static void cnn__drop_resident(cnn_net *net, int i)
@@ -8730,10 +8560,8 @@ static void cnn__release(cnn_net *net)
     void *const blocks[] = { &net->work, &net->scale, &net->parameters, &net->folded, &net->moment1, &net->moment2,
                              &net->spans, &net->staged, &net->class_weight_sent };
     size_t i;
-    cnn__release_pass(net);
-    cnn__swap_passes(net);
-    cnn__release_pass(net);
-    cnn__swap_passes(net);
+    cnn__release_pass(net, &net->pass);
+    cnn__release_pass(net, &net->look);
     for (i = 0; i < sizeof blocks / sizeof *blocks; i++) cnn__backend_free(net, blocks[i]);
     while (net->resident_count) cnn__drop_resident(net, net->resident_count - 1);
     if (net->opened && net->backend.close) net->backend.close(net->backend.context);
@@ -8782,7 +8610,7 @@ void cnn_free(cnn_net *net)
     cnn__free(net->resident);
     cnn__free(net->staging);
     cnn__free(net->reading.bytes);
-    cnn__free(net->class_weight);
+    cnn__free((void *)net->cross_entropy.weight);
     cnn__free(net->trained_scale);
     cnn__free(net->best);
     cnn__free(net->metadata.at);
@@ -8797,16 +8625,15 @@ static int cnn__does_nothing(const cnn_net *net, const cnn__layer *l)      /* y 
 /* From op->x to op->y, in backend memory. op->index is filled where gradients will be wanted. */
 static void cnn__op_forward(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    c.layer->kind->forward(&c);
+    cnn__prepare(net, op, batch);
+    op->layer->kind->forward(op);
 }
 
-/* From dy to op->dx; adds to the gradients of what is not frozen. */
-static void cnn__op_backward(cnn_net *net, cnn__op *op, const float *dy, int batch)
+/* From op->dy to op->dx; adds to the gradients of what is not frozen. */
+static void cnn__op_backward(cnn_net *net, cnn__op *op, int batch)
 {
-    cnn__call c = cnn__call_of(net, op, batch);
-    c.dy = dy;
-    c.layer->kind->backward(&c);
+    cnn__prepare(net, op, batch);
+    op->layer->kind->backward(op);
 }
 
 /* What came out of an operation, or the samples */
@@ -8819,13 +8646,12 @@ static int cnn__run_fold(cnn_net *net, int i, int batch)
 {
     cnn__op one = net->folds[i].op, *ops = net->pass.ops;
     int last = net->layers[one.last].op;
-    cnn__call c;
     one.x[0] = ops[i].x[0];
     one.y = ops[last].y = ops[last].output;
-    c = cnn__call_of(net, &one, batch);
-    c.tensors[0] = net->folded + net->folds[i].weight;
-    c.tensors[1] = net->folded + net->folds[i].bias;
-    c.layer->kind->forward(&c);
+    cnn__prepare(net, &one, batch);
+    one.tensors[0] = net->folded + net->folds[i].weight;
+    one.tensors[1] = net->folded + net->folds[i].bias;
+    one.layer->kind->forward(&one);
     for (; i < last; i++) ops[i].y = NULL, ops[i + 1].x[0] = NULL;
     return last;
 }
@@ -8848,16 +8674,13 @@ static void cnn__run(cnn_net *net, int batch)              /* from net->pass.x t
 }
 
 /* A host array that does not change, as the backend reads it: in place, or as a copy that is made once. */
-static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part part, const void *host, size_t bytes)
+static const void *cnn__reside(cnn_net *net, const cnn_data *data, const void *host, size_t bytes)
 {
     cnn__resident *copy;
     int i;
     if (net->backend.reads_host || !host) return host;
-    for (i = net->resident_count - 1; i >= 0; i--) {
-        if (net->resident[i].of != data->memory || net->resident[i].part != part) continue;
-        if (net->resident[i].host == host) return net->resident[i].memory;
-        cnn__drop_resident(net, i);                        /* the data set has been given another array */
-    }
+    for (i = 0; i < net->resident_count; i++)
+        if (net->resident[i].of == data->memory && net->resident[i].host == host) return net->resident[i].memory;
     net->resident = (cnn__resident *)cnn__grow(net->resident, net->resident_count, &net->resident_room, sizeof *copy);
     if (net->resident_count == net->resident_room) cnn__fail(net, "out of memory for the data set");
     if (cnn__stopped(net)) return NULL;
@@ -8865,7 +8688,6 @@ static const void *cnn__reside(cnn_net *net, const cnn_data *data, cnn__part par
     copy->memory = cnn__backend_alloc(net, bytes, 1, "the samples");
     if (!copy->memory) return NULL;
     copy->of = cnn__data_keep(data);
-    copy->part = part;
     copy->host = host;
     cnn__upload(net, copy->memory, host, bytes);
     net->resident_count++;
@@ -9029,14 +8851,14 @@ static void cnn__forward(cnn_net *net, const cnn_batch *batch, int order_sent)
     for (i = net->resident_count - 1; i >= 0; i--)         /* a data set that was freed takes its copies along */
         if (cnn__data_freed(net->resident[i].of)) cnn__drop_resident(net, i);
     if (s.packed) samples = cnn__send_samples(net, batch, samples, size);
-    else samples = cnn__reside(net, data, CNN__SAMPLES, samples, size * cnn__data_count(data));
+    else samples = cnn__reside(net, data, samples, size * cnn__data_count(data));
     if (!cnn__stopped(net) && !order_sent) cnn__send_order(net, net->pass.dealt, batch->size);
     if (!cnn__stopped(net)) cnn__send_scale(net, data);
     if (cnn__stopped(net)) return;
     s.augment = cnn__augment(net, batch);
     if (!net->looking && !net->pass.evaluating) {
-        if (!data->floats && !cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
-        if (data->floats && net->trained_scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+        if (data->floats) cnn__free(net->trained_scale), net->trained_scale = NULL;
+        else if (!cnn__keep_scale(net, &net->trained_scale, data->scale, data->shift)) return;
     }
     if (b->step_begin) b->step_begin(b->context);
     b->next_batch(b->context, net->pass.counters, batch->size, !net->pass.evaluating);
@@ -9062,7 +8884,7 @@ static int cnn__usable_loss(cnn_net *net, const char *call, const cnn_batch *bat
 }
 
 /* Labels or targets of the batch, `width` values of 4 bytes each, into the backend's memory */
-static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn__part part, const void *from, int width)
+static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, const void *from, int width)
 {
     const cnn_backend *b = &net->backend;
     size_t size = 4 * (size_t)width;
@@ -9070,7 +8892,7 @@ static void cnn__batch_rows(cnn_net *net, void *to, const cnn_batch *batch, cnn_
         void *rows = cnn__stage(net, from, batch->size, size);
         if (rows) cnn__upload(net, to, rows, size * (size_t)batch->size);
     } else {
-        from = cnn__reside(net, batch->data, part, from, size * cnn__data_count(batch->data));
+        from = cnn__reside(net, batch->data, from, size * cnn__data_count(batch->data));
         if (!cnn__stopped(net))
             b->gather_rows(b->context, net->pass.counters, to, from, net->pass.order, batch->size, width);
     }
@@ -9089,7 +8911,7 @@ static const int *cnn__batch_labels(cnn_net *net, const char *call, const cnn_ba
                   data->name, limit - 1);
         return NULL;
     }
-    cnn__batch_rows(net, net->pass.labels, batch, CNN__LABELS, data->labels, 1);
+    cnn__batch_rows(net, net->pass.labels, batch, data->labels, 1);
     return net->pass.labels;
 }
 
@@ -9102,7 +8924,7 @@ static const float *cnn__batch_targets(cnn_net *net, const char *call, const cnn
         cnn__fail(net, "%s: a target of %s has %d values, but the network has %d outputs; give it as many", call,
                   data->name, data->outputs, outputs);
     if (cnn__stopped(net)) return NULL;
-    cnn__batch_rows(net, net->pass.targets, batch, CNN__TARGETS, data->targets, outputs);
+    cnn__batch_rows(net, net->pass.targets, batch, data->targets, outputs);
     return net->pass.targets;
 }
 
@@ -9112,35 +8934,29 @@ static const cnn__field cnn__cross_entropy_fields[] = {
     CNN__INT(cnn_cross_entropy_options, probabilities, 0)
 };
 
-static int cnn__usable_cross_entropy(cnn_net *net, const cnn_cross_entropy_options *o)
-{
-    int k;
-    if (!(o->label_smoothing >= 0 && o->label_smoothing <= 1))
-        return cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
-                         (double)o->label_smoothing);
-    if (!o->weight != !o->classes || o->classes < 0)
-        return cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; "
-                         "classes is %d", o->classes);
-    for (k = 0; k < o->classes; k++)
-        if (!(o->weight[k] >= 0 && o->weight[k] - o->weight[k] == 0))
-            return cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
-                             (double)o->weight[k]);
-    return 1;
-}
-
 void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 {
     float *weight = NULL;
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)
-        || !cnn__usable_cross_entropy(net, &o))
-        return;
+    int k;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cross_entropy_fields, "cnn_set_cross_entropy", &net->error)) return;
+    if (!(o.label_smoothing >= 0 && o.label_smoothing <= 1))
+        cnn__fail(net, "cnn_set_cross_entropy: label_smoothing must be between 0 and 1, not %g",
+                  (double)o.label_smoothing);
+    if (!o.weight != !o.classes || o.classes < 0)
+        cnn__fail(net, "cnn_set_cross_entropy: .weight and .classes, the number of its weights, go together; classes "
+                  "is %d", o.classes);
+    for (k = 0; k < o.classes && !cnn__stopped(net); k++)
+        if (!(o.weight[k] >= 0 && o.weight[k] - o.weight[k] == 0))
+            cnn__fail(net, "cnn_set_cross_entropy: weight %d must be a number of at least 0, not %g", k,
+                      (double)o.weight[k]);
+    if (cnn__stopped(net)) return;
     if (o.classes) weight = (float *)cnn__alloc((size_t)o.classes, sizeof *weight);
     if (weight) memcpy(weight, o.weight, sizeof *weight * (size_t)o.classes);
     else if (o.classes) cnn__fail(net, "cnn_set_cross_entropy: out of memory for %d weights", o.classes);
     if (cnn__stopped(net)) return;
-    cnn__free(net->class_weight);
+    o.weight = weight;
+    cnn__free((void *)net->cross_entropy.weight);
     if (net->opened) cnn__backend_free(net, &net->class_weight_sent);
-    net->class_weight = weight;
     net->cross_entropy = o;
 }
 
@@ -9148,67 +8964,54 @@ void cnn_set_cross_entropy_with(cnn_net *net, cnn_cross_entropy_options o)
 static int cnn__cross_entropy_now(cnn_net *net, cnn_cross_entropy_options *o)
 {
     *o = net->cross_entropy;
-    if (net->class_weight && !net->class_weight_sent) {
+    if (o->weight && !net->class_weight_sent) {
         size_t size = sizeof(float) * (size_t)o->classes;
         net->class_weight_sent = (float *)cnn__backend_alloc(net, size, 1, "the class weights");
         if (!net->class_weight_sent) return 0;
-        cnn__upload(net, net->class_weight_sent, net->class_weight, size);
+        cnn__upload(net, net->class_weight_sent, o->weight, size);
     }
     o->weight = net->class_weight_sent;
     return 1;
 }
 
-void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch)
+static void cnn__loss(cnn_net *net, const cnn_batch *batch, cnn_loss_kind kind)
 {
+    int mse = kind == CNN_MSE, outputs, soft;              /* soft: the targets are compared with, not the labels */
+    const char *call = mse ? "cnn_mse_loss" : "cnn_cross_entropy";
     const cnn_data *data;
     cnn_cross_entropy_options o;
     const int *labels;
     const float *targets = NULL;
-    int outputs, soft;
-    if (!cnn__usable_loss(net, "cnn_cross_entropy", batch) || !cnn__cross_entropy_now(net, &o)) return;
+    float *dloss;
+    memset((void *)&o, 0, sizeof o);                       /* the mean squared error has no options */
+    if (!cnn__usable_loss(net, call, batch) || (!mse && !cnn__cross_entropy_now(net, &o))) return;
     data = batch->data;
     outputs = (int)cnn__outputs(net);
-    soft = data->targets && (o.probabilities || !data->labels);
-    if (!data->labels && !data->targets)
-        cnn__fail(net, "cnn_cross_entropy: %s has no labels, and no targets that could be probabilities", data->name);
+    dloss = net->looking ? NULL : net->pass.dloss;
+    soft = data->targets && (mse || o.probabilities || !data->labels);
+    if (!data->targets && !data->labels)
+        cnn__fail(net, mse ? "%s: %s has neither targets nor labels to compare with"
+                  : "%s: %s has no labels, and no targets that could be probabilities", call, data->name);
     else if (o.probabilities && !soft)
-        cnn__fail(net, "cnn_cross_entropy: %s has no targets, but .probabilities was set", data->name);
+        cnn__fail(net, "%s: %s has no targets, but .probabilities was set", call, data->name);
     else if (!soft && data->classes > outputs && o.ignore_index < outputs)
-        cnn__fail(net, "cnn_cross_entropy: %s has %d classes, but the network has only %d outputs", data->name,
-                  data->classes, outputs);
+        cnn__fail(net, "%s: %s has %d classes, but the network has only %d outputs", call, data->name, data->classes,
+                  outputs);
     else if (o.weight && o.classes != outputs)
-        cnn__fail(net, "cnn_cross_entropy: there are %d class weights, but the network has %d outputs; give one for "
-                  "each", o.classes, outputs);
-    labels = cnn__batch_labels(net, "cnn_cross_entropy", batch, &o.ignore_index);
-    if (soft) targets = cnn__batch_targets(net, "cnn_cross_entropy", batch);
+        cnn__fail(net, "%s: there are %d class weights, but the network has %d outputs; give one for each", call,
+                  o.classes, outputs);
+    if (soft) targets = cnn__batch_targets(net, call, batch);
+    labels = cnn__batch_labels(net, call, batch, mse ? NULL : &o.ignore_index);
     if (cnn__stopped(net)) return;
-    net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o,
-                                       net->looking ? NULL : net->pass.dloss, cnn__last_output(net), targets,
-                                       labels, batch->size, outputs);
+    if (mse) net->backend.mse(net->backend.context, net->pass.counters, dloss, cnn__last_output(net), targets, labels,
+                              batch->size, outputs);
+    else net->backend.softmax_cross_entropy(net->backend.context, net->pass.counters, &o, dloss, cnn__last_output(net),
+                                            targets, labels, batch->size, outputs);
     net->pass.has_loss = 1;
 }
 
-void cnn_mse_loss(cnn_net *net, const cnn_batch *batch)
-{
-    const cnn_data *data;
-    const int *labels;
-    const float *targets = NULL;
-    int outputs;
-    if (!cnn__usable_loss(net, "cnn_mse_loss", batch)) return;
-    data = batch->data;
-    outputs = (int)cnn__outputs(net);
-    if (!data->targets && !data->labels)
-        cnn__fail(net, "cnn_mse_loss: %s has neither targets nor labels to compare with", data->name);
-    else if (!data->targets && data->classes > outputs)
-        cnn__fail(net, "cnn_mse_loss: %s has %d classes, but the network has only %d outputs", data->name,
-                  data->classes, outputs);
-    if (data->targets) targets = cnn__batch_targets(net, "cnn_mse_loss", batch);
-    labels = cnn__batch_labels(net, "cnn_mse_loss", batch, NULL);
-    if (cnn__stopped(net)) return;
-    net->backend.mse(net->backend.context, net->pass.counters, net->looking ? NULL : net->pass.dloss,
-                     cnn__last_output(net), targets, labels, batch->size, outputs);
-    net->pass.has_loss = 1;
-}
+void cnn_cross_entropy(cnn_net *net, const cnn_batch *batch) { cnn__loss(net, batch, CNN_CROSS_ENTROPY); }
+void cnn_mse_loss(cnn_net *net, const cnn_batch *batch) { cnn__loss(net, batch, CNN_MSE); }
 
 /* ---- backward ---- */
 
@@ -9287,7 +9090,7 @@ static void cnn__go_back(cnn_net *net, cnn__op *op)
     }
     if (cnn__stopped(net)) return;
     if (op->y == op->output) {
-        cnn__op_backward(net, op, op->dy, net->pass.batch);
+        cnn__op_backward(net, op, net->pass.batch);
         cnn__give_flow(net, op->dy);
     }
     for (k = 0; k < inputs; k++) if (from[k]) cnn__add_gradient(net, from[k], op->dx[k]);
@@ -9329,9 +9132,9 @@ static const float *cnn__activation_of(cnn_net *net, int i, float **own)
         one.y = cnn__alloc_floats(net, cnn__size(net->layers[layer].out) * (size_t)net->pass.batch, "the activations");
         if (one.y && !cnn__need_work(net, cnn__op_work(net, &one, net->pass.batch))) cnn__backend_free(net, &one.y);
         if (one.y) {
-            cnn__call c = cnn__call_of(net, &one, net->pass.batch);
-            if (c.training) memset(c.buffers, 0, sizeof c.buffers);        /* it has moved them already */
-            c.layer->kind->forward(&c);
+            cnn__prepare(net, &one, net->pass.batch);
+            if (one.training) memset(one.buffers, 0, sizeof one.buffers);  /* it has moved them already */
+            one.layer->kind->forward(&one);
         }
         cnn__backend_free(net, own);
         x = *own = one.y;
@@ -14405,7 +14208,7 @@ static double cnn__layer_parameters(const cnn__layer *l)   /* how many numbers; 
 }
 
 static double cnn__layer_multiply_adds(const cnn__layer *l)                 /* of one sample, forward */
-{ return l->kind->multiply_adds ? l->kind->multiply_adds(l) : 0; }
+{ return (double)cnn__size(l->out) * l->multiply_adds; }
 
 static const char *cnn__thousands(double n, cnn__text *text)                /* 1,234,567 */
 {
@@ -14499,26 +14302,22 @@ static const float *cnn__input_of(cnn_net *net, int number, int k, float **own)
 }
 
 /* Layer `number` with its inputs and all parameters copied to the host, as `at` and `explain` want it */
-static cnn__call cnn__call_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
-                                   const cnn_counters *counters)
+static cnn__op cnn__op_on_host(const cnn_net *net, int number, float *const x[CNN__INPUTS], float *parameters,
+                               const cnn_counters *counters)
 {
-    const cnn__layer *l = &net->layers[number];
-    cnn__call c;
+    cnn__op op = cnn__op_of(net, number);
     int i;
-    memset(&c, 0, sizeof c);
-    cnn__bind(net, number, parameters, &c);
-    c.shapes = &l->shapes;
-    c.batch = net->pass.batch;
-    c.training = !net->pass.evaluating;
-    c.counters = counters;
-    for (i = 0; i < l->input_count; i++) c.x[i] = x[i];
-    return c;
+    cnn__set_batch(&op, net->pass.batch, !net->pass.evaluating);
+    cnn__bind(net, &op, parameters);
+    op.counters = counters;
+    for (i = 0; i < op.layer->input_count; i++) op.x[i] = x[i];
+    return op;
 }
 
 /* ---- gradient check ---- */
 
 /* sum of dy * layer(x), in double, over the samples n0 .. n1-1: the loss whose gradients backward should give */
-static double cnn__check_loss(const cnn__call *c, int n0, int n1)
+static double cnn__check_loss(const cnn__op *c, int n0, int n1)
 {
     cnn__dims out = c->layer->out;
     const float *dy = c->dy + cnn__size(out) * (size_t)n0;
@@ -14538,7 +14337,7 @@ static int cnn__is_worse(double error, double worst) { return worst == worst && 
 
 /* values: an input of the layer or a parameter, as c points to them; one at a time is moved. per_sample: how many
    values a sample of that input has; 0 for a parameter */
-static void cnn__check_tensor(const cnn__call *c, const char *what, float *values, const float *gradient, size_t count,
+static void cnn__check_tensor(const cnn__op *c, const char *what, float *values, const float *gradient, size_t count,
                               size_t per_sample, int samples, cnn_gradcheck_result *result, FILE *out)
 {
     int checked = 0, kinks = 0, failed = 0, s;
@@ -14546,7 +14345,7 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     size_t i;
     for (i = 0; i < count; i++) if (fabs((double)gradient[i]) > scale) scale = fabs((double)gradient[i]);
     for (s = 0; s < samples && (size_t)s < count; s++) {
-        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->number, (size_t)s) % count;
+        size_t drawn = cnn__word(0, CNN__STREAM_CHECK, (uint64_t)c->first, (size_t)s) % count;
         size_t at = (size_t)samples >= count ? (size_t)s : drawn;
         int alone = per_sample && !cnn__mixes(c->layer, c->training);
         int n0 = alone ? (int)(at / per_sample) : 0, n1 = alone ? n0 + 1 : c->batch;
@@ -14572,7 +14371,7 @@ static void cnn__check_tensor(const cnn__call *c, const char *what, float *value
     }
     if (out)
         cnn__fprintf(out, "%2d  %-28s %-7s %4d checked %3d kinks %3d failed, worst at %.3f of the tolerance\n",
-                     c->number + 1, c->layer->name, what, checked, kinks, failed, worst);
+                     c->first + 1, c->layer->name, what, checked, kinks, failed, worst);
     result->checked += checked;
     result->kinks += kinks;
     result->failed += failed;
@@ -14597,7 +14396,8 @@ static void cnn__check_backward(cnn_net *net, cnn__op *op, const float *dy, floa
         cnn__upload(net, gradient, dy, sizeof *dy * outs);
         cnn__zero(net, net->pass.gradients, sizeof(float) * net->parameter_count);
         cnn__op_forward(net, op, net->pass.batch);
-        cnn__op_backward(net, op, gradient, net->pass.batch);
+        op->dy = gradient;
+        cnn__op_backward(net, op, net->pass.batch);
         for (k = 0; k < l->input_count; k++) dx[k] = cnn__download(net, op->dx[k], cnn__input_size(l, k) * batch);
     }
     for (k = 0; k < l->input_count; k++) cnn__backend_free(net, &op->dx[k]);
@@ -14626,7 +14426,7 @@ static void cnn__check_layer(cnn_net *net, int number, int samples, cnn_gradchec
     if (!cnn__stopped(net)) parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
-        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
+        cnn__op c = cnn__op_on_host(net, number, x, parameters, &counters);
         const cnn__tensor *t = net->tensors + l->first_tensor;
         c.dy = dy;
         c.moments = l->mixes_samples ? moments : NULL;
@@ -14896,7 +14696,7 @@ int cnn_explain(cnn_net *net, const char *layer, int channel, int row, int colum
     parameters = cnn__download(net, net->parameters, net->state_size);
     if (!cnn__stopped(net)) {
         cnn_counters counters = cnn__read_counters(net);
-        cnn__call c = cnn__call_on_host(net, number, x, parameters, &counters);
+        cnn__op c = cnn__op_on_host(net, number, x, parameters, &counters);
         cnn__fprintf(out, "layer %d (%s \"%s\"): ", number + 1, l->type, l->name);
         l->kind->explain(&c, out, channel, row, column);
     }

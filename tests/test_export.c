@@ -302,7 +302,7 @@ static int mix_tensor(cnn__tensor *t, const char *name)
 
 static int mix_tensors(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "gain"); }
 static int mix_buffers(const cnn__layer *l, cnn__tensor *t) { (void)l; return mix_tensor(t, "other"); }
-static void mix_forward(const cnn__call *c) { memcpy(c->y, c->x[0], sizeof(float) * cnn__values(c)); }
+static void mix_forward(const cnn__op *c) { memcpy(c->y, c->x[0], sizeof(float) * cnn__values(c)); }
 
 static void mix_export_c(const cnn__layer *l, int number, FILE *file)
 {
@@ -314,7 +314,8 @@ static void mix_export_c(const cnn__layer *l, int number, FILE *file)
 /* a = 2 x - 1, b = relu(a), c = 3 b + .5, y = 4 c + 5 a: a must outlive the relu, which else takes its place */
 static void take_branches(void)
 {
-    static const cnn__kind mix = { mix_shape, mix_forward, mix_forward, NULL, NULL, NULL, mix_tensors, mix_buffers, NULL, NULL, NULL, mix_export_c };
+    static const cnn__kind mix = { mix_shape, mix_forward, mix_forward, NULL, NULL, mix_export_c, mix_tensors, mix_buffers, NULL, NULL,
+        CNN__NO_OPTIONS };
     static const float numbers[6] = { 2, -1, 3, .5f, 4, 5 };
     static const char *const keys[6] = { "0.weight", "0.bias", "2.weight", "2.bias", "3.gain", "3.other" };
     cnn__layer layer = cnn__layer_of(&mix, "mix-it");       /* - stands in no name of C */
@@ -536,7 +537,7 @@ static void bad_input(void)
 {
     static const float infinite[2] = { 1, HUGE_VALF };
     static const cnn__kind strange = { cnn__layer_softmax_shape, cnn__layer_softmax_forward, cnn__layer_softmax_backward,
-        cnn__layer_softmax_at, cnn__layer_softmax_explain, NULL, NULL, NULL, NULL, NULL, NULL, NULL };
+        cnn__layer_softmax_at, cnn__layer_softmax_explain, NULL, NULL, NULL, NULL, NULL, CNN__NO_OPTIONS };
     cnn__layer layer = cnn__layer_of(&strange, "strange");
     cnn_net *net = cnn_new(1, 1, 2);
     refused(net, "the network has no layers");

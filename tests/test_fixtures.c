@@ -238,7 +238,8 @@ static void check_backward(const trial *t, cnn__op *op, float *dx, const char *s
     cnn_zero_grad(t->net);
     for (pass = 1; pass <= 1 + parameters; pass++) {
         op->dx[0] = pass == 1 ? dx : NULL;
-        cnn__op_backward(t->net, op, given(t, "dy"), t->batch);
+        op->dy = (float *)given(t, "dy");
+        cnn__op_backward(t->net, op, t->batch);
         for (i = 0; (key = cnn_key(t->net, i)) != NULL; i++) {
             char name[64];
             float *gradient = like(t, key);
@@ -489,7 +490,8 @@ static void test_dropout(const char *backend, float p)
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[0], N);
     net->pass.ops[0].dx[0] = dx;
-    cnn__op_backward(net, &net->pass.ops[0], x, BATCH);
+    net->pass.ops[0].dy = x;
+    cnn__op_backward(net, &net->pass.ops[0], BATCH);
     cnn_forward(net, &batch);
     cnn_get(net, "0", y[1], N);
     cnn_get(net, "1", y[2], N);

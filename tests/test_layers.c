@@ -14,6 +14,7 @@ static int gain_shape(cnn__layer *l, const cnn__fitter *f)
 {
     if (!cnn__has_maps(l, f)) return 0;
     l->out = l->in;
+    l->multiply_adds = 1;
     return 1;
 }
 
@@ -36,7 +37,7 @@ static int gain_buffers(const cnn__layer *l, cnn__tensor *t)
     return 1;
 }
 
-static void gain_forward(const cnn__call *c)
+static void gain_forward(const cnn__op *c)
 {
     int pixels = c->layer->in.height * c->layer->in.width, n, k, p, i = 0;
     for (n = 0; n < c->batch; n++)
@@ -45,7 +46,7 @@ static void gain_forward(const cnn__call *c)
     if (c->training && c->buffers[0]) c->buffers[0][0]++;
 }
 
-static void gain_backward(const cnn__call *c)
+static void gain_backward(const cnn__op *c)
 {
     int pixels = c->layer->in.height * c->layer->in.width, n, k, p, i = 0;
     for (n = 0; n < c->batch; n++)
@@ -56,21 +57,18 @@ static void gain_backward(const cnn__call *c)
             }
 }
 
-static double gain_at(const cnn__call *c, int n, int k, int row, int column)
+static double gain_at(const cnn__op *c, int n, int k, int row, int column)
 {
     return (double)c->tensors[0][k] * (double)c->x[0][cnn__place(c->layer, n, k, row, column)];
 }
 
-static double gain_multiply_adds(const cnn__layer *l) { return (double)cnn__size(l->out); }
-
-static void gain_explain(const cnn__call *c, FILE *out, int k, int row, int column)
+static void gain_explain(const cnn__op *c, FILE *out, int k, int row, int column)
 {
     cnn__fprintf(out, "w(%d) x = %.6f\n", k, gain_at(c, 0, k, row, column));
 }
 
 static const cnn__kind gain_kind = {
-    gain_shape, gain_forward, gain_backward, gain_at, gain_explain,
-    NULL, gain_tensors, gain_buffers, NULL, NULL, gain_multiply_adds, NULL
+    gain_shape, gain_forward, gain_backward, gain_at, gain_explain, NULL, gain_tensors, gain_buffers, NULL, NULL, CNN__NO_OPTIONS
 };
 
 static void add_gain(cnn_net *net)

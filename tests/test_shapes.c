@@ -69,7 +69,8 @@ static void pool_case(const struct shapes_case *c, const char *backend, int by_c
         net->pass.ops->y = y;
         net->pass.ops->dx[0] = dx;
         cnn__op_forward(net, net->pass.ops, 2);
-        cnn__op_backward(net, net->pass.ops, dy, 2);
+        net->pass.ops->dy = dy;
+        cnn__op_backward(net, net->pass.ops, 2);
         for (i = 0; i < out; i++) sum_y += (double)y[i] * (i + 1);
         for (i = 0; i < in; i++) sum_dx += (double)dx[i] * (i + 1);
     } else

@@ -88,7 +88,7 @@ static void costs_of(const cnn_net *net, int batch, cost *step, cost *inference)
     for (i = 0; i < net->op_count; i++) {
         const cnn__op *op = &net->pass.ops[i];
         const cnn__layer *l = &net->layers[op->first];
-        double work = l->kind->multiply_adds ? 2 * l->kind->multiply_adds(l) : 0;
+        double work = 2 * cnn__layer_multiply_adds(l);
         values += (double)cnn__size(net->layers[op->last].out);
         for (k = 0; k < l->input_count; k++) values += (double)cnn__input_size(l, k);
         flop += work;
@@ -133,7 +133,7 @@ static void print_way(const cnn__op *op, const cnn__layer *l, int batch, int thr
     cnn__cut cut;
     cnn__conv_plan p, back;
     int lanes, bundles;
-    if (!l->kind->multiply_adds) return;
+    if (l->multiply_adds <= 0) return;
     if (l->kind->work != cnn__layer_conv2d_work) {
         printf("    %-10s %4d -> %-4d                 %s in the lanes\n", "linear", op->shapes.linear.in_features,
                op->shapes.linear.out_features, cnn__fills_lanes(batch, isa->lanes) ? "samples" : "inputs");
