@@ -12377,6 +12377,7 @@ typedef struct cnn__stored {                /* a tensor in a file               
     const unsigned char *data; size_t bytes, begin;        /* its storage; .safetensors: where that begins */
     size_t first;                           /* its first value in that storage                           */
     const char *entry; size_t dict;         /* .pth: the storage's name; the dict that has the key       */
+    const cnn__tensor *of; int block;       /* the network's, or NULL; its block, -1: of another shape   */
 } cnn__stored;
 
 typedef struct cnn__state {                 /* a file that is being read or written                      */
@@ -12384,9 +12385,9 @@ typedef struct cnn__state {                 /* a file that is being read or writ
     cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
     void *mapped; cnn__bytes owned;         /* unmapped and freed by cnn__close_state: see cnn__own      */
-    float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
+    int pth;                                /* whether PyTorch's format is written                       */
     size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
 } cnn__state;
 
@@ -12438,14 +12439,14 @@ static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by
     return 1;
 }
 
-static const cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
+static cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
 {
     char name[200];
     const char *sought = name;
     size_t count;
-    const cnn__stored *tensors = cnn__tensors(s, &count);
+    cnn__stored *tensors = cnn__tensors(s, &count);
     cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
-    return count ? (const cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
+    return count ? (cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
 }
 
 static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
@@ -12490,19 +12491,13 @@ static int cnn__is_little(void)                            /* whether this machi
     return first;
 }
 
-/* Whether the values lie one after another, in row-major order. */
-static int cnn__is_row_major(const cnn__stored *t)
+/* Whether the bytes in the file are the machine's floats in row-major order, so that they need no conversion. */
+static int cnn__is_plain(const cnn__stored *t)
 {
     size_t stride = 1;
     int d;
     for (d = t->ndim - 1; d >= 0; stride *= t->shape[d--]) if (t->shape[d] > 1 && t->stride[d] != stride) return 0;
-    return 1;
-}
-
-/* Whether the bytes in the file are the machine's floats in order, so that they need no conversion. */
-static int cnn__is_plain(const cnn__stored *t)
-{
-    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
+    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little();
 }
 
 static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
@@ -12516,14 +12511,20 @@ static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
     return 1;
 }
 
-/* The values in row-major order, whatever their strides in the storage. */
-static void cnn__read_values(const cnn__stored *t, float *values)
+/* Copies the values in row-major order, whatever their type and their strides in the storage. */
+static void cnn__take_values(const cnn__stored *t, float *to, void (*upload)(void *, void *, const void *, size_t),
+                             void *context)
 {
-    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
-    int d, row_major = cnn__is_row_major(t);
-    for (i = 0; i < t->count; i++) {
-        values[i] = (float)cnn__value(t->dtype, t->data + at * size);
-        if (row_major) { at++; continue; }
+    float values[1024];
+    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i, n = 0;
+    int d;
+    for (i = 1; i <= t->count; i++) {
+        values[n++] = (float)cnn__value(t->dtype, t->data + at * size);
+        if (n == 1024 || i == t->count) {
+            upload(context, to, values, n * sizeof *values);
+            to += n;
+            n = 0;
+        }
         for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
             at += t->stride[d];
             if (++index[d] < t->shape[d]) break;
@@ -13555,27 +13556,12 @@ static int cnn__close_state(cnn__state *s, int result)
 
 static int cnn__ends_as_pth(const char *path) { return cnn__ends_in(path, ".pth .pt .pth.tar .bin .ckpt"); }
 
-/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors; a message if it cannot be. */
-static int cnn__is_pth(cnn__state *s)
+/* Whether a tensor in a file has the shape of the network's. */
+static int cnn__same_shape(const cnn__stored *stored, const cnn__tensor *t)
 {
-    int pth = cnn__ends_as_pth(s->path);
-    if (pth && s->net->metadata.count)
-        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
-                      "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
-    if (!pth && !cnn__ends_in(s->path, ".safetensors"))
-        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
-    return pth;
-}
-
-/* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
-static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
-{
-    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
     int d;
-    if (stored && stored->ndim != t->ndim) return NULL;
-    for (d = 0; stored && d < t->ndim; d++)
-        if (stored->shape[d] != (size_t)t->shape[d]) return NULL;
-    return stored;
+    for (d = 0; d < t->ndim && d < stored->ndim; d++) if (stored->shape[d] != (size_t)t->shape[d]) return 0;
+    return stored->ndim == t->ndim;
 }
 
 /* How well the file fits the network: a point for each key it has, two where the shape fits, too. */
@@ -13583,9 +13569,10 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)
 {
     size_t score = 0;
     int i;
-    for (i = 0; i < s->net->state_count; i++)
-        if (cnn__find_stored(s, prefix, s->net->state[i]->key))
-            score += cnn__fitting(s, prefix, s->net->state[i]) ? 2u : 1u;
+    for (i = 0; i < s->net->state_count; i++) {
+        const cnn__stored *stored = cnn__find_stored(s, prefix, s->net->state[i]->key);
+        score += !stored ? 0 : cnn__same_shape(stored, s->net->state[i]) ? 2u : 1u;
+    }
     return score;
 }
 
@@ -13663,14 +13650,12 @@ static int cnn__parse_file(cnn__state *s)
     return cnn__read_safetensors(s);
 }
 
-static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
-
 /* A large file is mapped, which saves copying it. That is safe while this library saves to the same path: it never
    changes a file in place. */
 static int cnn__read_contents(cnn__state *s)
 {
 #if !defined(_WIN32) && !defined(CNN_NO_FILES)
-    FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
+    FILE *file = s->bytes || cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
     void *map = file && s->size >= 1 << 20 ? mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0) : MAP_FAILED;
     if (map != MAP_FAILED) s->bytes = (const unsigned char *)(s->mapped = map);
     if (file) fclose(file);
@@ -13680,25 +13665,25 @@ static int cnn__read_contents(cnn__state *s)
     return s->bytes != NULL;
 }
 
-static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
+static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_file(s) && cnn__choose_dict(s); }
 
 /* To a file or to memory, or (with neither) to count the bytes. */
-static int cnn__write_to(cnn__sink *out, cnn__state *s, int pth)
+static int cnn__write_to(cnn__sink *out, cnn__state *s)
 {
     if (s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
     if (cnn__failed(s)) return 0;
-    if (pth) cnn__write_pth(s, out);
+    if (s->pth) cnn__write_pth(s, out);
     else cnn__write_safetensors(s, out);
     return !cnn__failed(s);
 }
 
-static int cnn__write_state(cnn__state *s, int pth)
+static int cnn__write_state(cnn__state *s)
 {
     cnn__sink out = { NULL, NULL, 0, 0 };
     cnn__writer w;
     if (cnn__failed(s) || !cnn__begin_file(&w, s->path, s->error)) return 0;
     out.file = w.file;
-    if (cnn__write_to(&out, s, pth)) return cnn__end_file(&w, s->error);
+    if (cnn__write_to(&out, s)) return cnn__end_file(&w, s->error);
     cnn__abandon_file(&w);
     return 0;
 }
@@ -13708,9 +13693,10 @@ static int cnn__write_state(cnn__state *s, int pth)
 enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
 static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-static float **cnn__block(cnn_net *net, int block)         /* of the first three, which are on the backend */
+static float **cnn__block(cnn_net *net, int block)         /* on the backend; the best weights: on the host */
 {
-    return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
+    if (block == CNN__PARAMETERS) return &net->parameters;
+    return block == CNN__MOMENT1 ? &net->moment1 : block == CNN__MOMENT2 ? &net->moment2 : &net->best;
 }
 
 static size_t cnn__block_size(const cnn_net *net, int block)
@@ -13718,21 +13704,18 @@ static size_t cnn__block_size(const cnn_net *net, int block)
     return block == CNN__PARAMETERS || block == CNN__BEST ? net->state_size : net->parameter_count;
 }
 
-/* Tensor i of the state dict, or NULL: it is not in this block */
-static const cnn__tensor *cnn__in_block(const cnn_net *net, int block, int i)
+/* Adds a block to what will be written: itself where it is in the host's memory, else a copy. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
-    return net->state[i]->offset < cnn__block_size(net, block) ? net->state[i] : NULL;
-}
-
-/* Adds a block in host memory to what will be written, which refers to it. */
-static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
-{
+    const float *values = *cnn__block(net, block);
+    size_t size = cnn__block_size(net, block);
     int i, d;
+    if (values && block != CNN__BEST && net->backend.download != cnn__host_copy)
+        values = (float *)cnn__own(s, cnn__download(net, values, size));
     for (i = 0; values && i < net->state_count; i++) {
-        const cnn__tensor *t = cnn__in_block(net, block, i);
-        cnn__stored stored;
-        if (!t) continue;
-        stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
+        const cnn__tensor *t = net->state[i];
+        cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
+        if (t->offset >= size) continue;
         stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
@@ -13742,19 +13725,13 @@ static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const 
     }
 }
 
-/* Adds a block on the backend: itself where the backend uses host memory, else a copy. */
-static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
-{
-    const float *from = *cnn__block(net, block);
-    if (from && net->backend.download != cnn__host_copy)
-        from = (float *)cnn__own(s, cnn__download(net, from, cnn__block_size(net, block)));
-    cnn__add_values(net, s, block, from);
-}
-
-static void cnn__add_parameters(cnn_net *net, cnn__state *s)
+/* Lists what cnn_save writes. The path's ending chooses the format. */
+static int cnn__begin_save(cnn_net *net, const char *path, cnn__state *s)
 {
     const char *pair[2] = { "format", "pt" };
     size_t at = 0;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    *s = cnn__state_of(net, path, &net->error);
     cnn__put(&s->metadata, pair, sizeof pair);
     while (at < net->metadata.count) {
         pair[0] = (const char *)net->metadata.at + at;
@@ -13763,30 +13740,31 @@ static void cnn__add_parameters(cnn_net *net, cnn__state *s)
         at += strlen(pair[0]) + strlen(pair[1]) + 2;
     }
     cnn__add_block(net, s, CNN__PARAMETERS);
+    s->pth = cnn__ends_as_pth(s->path);
+    if (s->pth && at)
+        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                      "away: cnn_set_metadata(net, key, NULL)", (const char *)net->metadata.at);
+    if (!s->pth && !cnn__ends_in(s->path, ".safetensors"))
+        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
+    return 1;
 }
 
 int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path, &net->error);
-    cnn__add_parameters(net, &s);
-    return cnn__close_state(&s, cnn__write_state(&s, cnn__is_pth(&s)));
+    return cnn__begin_save(net, path, &s) && cnn__close_state(&s, cnn__write_state(&s));
 }
 
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
     cnn__state s;
-    cnn__sink counted = { NULL, NULL, 0, 0 }, out = counted;
-    int pth, good;
-    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, ending, &net->error);
-    cnn__add_parameters(net, &s);
-    pth = cnn__is_pth(&s);
-    good = cnn__write_to(&counted, &s, pth);
+    cnn__sink counted = { NULL, NULL, 0, 0 }, out = { NULL, NULL, 0, 0 };
+    int good;
+    if (!cnn__begin_save(net, ending, &s)) return 0;
+    good = cnn__write_to(&counted, &s);
     out.to = (char *)bytes;
     out.room = room;
-    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s, pth);
+    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s);
     return cnn__close_state(&s, good) ? counted.count : 0;
 }
 
@@ -13828,30 +13806,31 @@ static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, 
     for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
 }
 
-/* Lists what does not fit; "" if all does. Old files count no batches: as with PyTorch, that is no misfit. */
+/* Finds the block's tensors in the file, and lists what does not fit; "" if all does. Old files count no batches: as
+   with PyTorch, that is no misfit. */
 static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
-    const char *prefix = cnn__prefix[block];
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
     size_t k, count;
-    const cnn__stored *stored = cnn__tensors(s, &count), *found;
+    cnn__stored *stored = cnn__tensors(s, &count), *found;
     int i;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *t = cnn__in_block(net, block, i);
-        if (!t) continue;
-        found = cnn__find_stored(s, prefix, t->key);
-        if (!found && !t->integer) cnn__add_name(&lists[0], t->key);
-        else if (found && !cnn__fitting(s, prefix, t)) {
-            cnn__compare_shapes(found, t, &shapes);
-            cnn__add_name(&lists[2], shapes.s);
-        }
+        const cnn__tensor *of = net->state[i];
+        if (of->offset >= cnn__block_size(net, block)) continue;
+        found = cnn__find_stored(s, cnn__prefix[block], of->key);
+        if (!found && !of->integer) cnn__add_name(&lists[0], of->key);
+        if (!found) continue;
+        found->of = of;
+        found->block = cnn__same_shape(found, of) ? block : -1;
+        if (found->block == block) continue;
+        cnn__compare_shapes(found, of, &shapes);
+        cnn__add_name(&lists[2], shapes.s);
     }
-    for (k = 0; k < count && !prefix[0]; k++) {
-        for (i = 0; i < net->state_count && strcmp(net->state[i]->key, stored[k].key); i++) { }
-        if (i < net->state_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
+    for (k = 0; k < count && block == CNN__PARAMETERS; k++) {
+        if (stored[k].of || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
         cnn__add_name(&lists[1], stored[k].key);
         cnn__name_lacking(stored[k].key, &lacking);
     }
@@ -13863,68 +13842,56 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
     cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
-   storage that consecutive tensors share is found, and its CRC computed, once. */
-static int cnn__locate(cnn__state *s, const cnn__tensor *of, cnn__stored *t, const cnn__stored *last)
+/* Finds the bytes of a tensor and checks that they are enough. */
+static int cnn__locate(cnn__state *s, cnn__stored *t)
 {
     char name[100];
-    size_t size = last ? last->bytes : 0;
-    int found = last && t->entry && !strcmp(t->entry, last->entry);
-    if (of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
+    size_t size = 0;
+    if (t->of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
         return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
-                          of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
+                          t->of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
     if (t->entry) {
         cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
-        if (found) t->data = last->data;
-        else found = cnn__find_entry(s, name, &t->data, &size);
-        if (!found || size != t->bytes)
+        if (!cnn__find_entry(s, name, &t->data, &size) || size != t->bytes)
             return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
-                              (double)t->bytes, name, found ? (double)size : 0.0);
+                              (double)t->bytes, name, (double)size);
     }
-    if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
     return cnn__within_storage(s, t);
 }
 
-/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. Nothing changes yet. */
-static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
+/* Finds and checks a block; how many parameters fit, or -1 and a message. misfits: gets those that do not; NULL: they
+   are an error. Nothing changes yet. */
+static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
-    const cnn__stored *last = NULL;
-    int i, count = 0;
-    for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *of = cnn__in_block(net, block, i);
-        cnn__stored *t = of ? (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], of) : NULL;
-        if (!t) continue;
-        if (!cnn__locate(s, of, t, last)) return -1;
-        if (t->entry) last = t;
-        count += of->offset < net->parameter_count;
-    }
-    return count;
+    cnn__text list;
+    size_t count;
+    cnn__stored *t = cnn__tensors(s, &count);
+    int fitting = 0;
+    cnn__compare(net, s, block, &list);
+    if (misfits) *misfits = list;
+    else if (list.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], list.s);
+    for (; count && !cnn__failed(s); count--, t++)
+        if (t->of && t->block == block && cnn__locate(s, t)) fitting += t->of->offset < net->parameter_count;
+    return cnn__failed(s) ? -1 : fitting;
 }
 
-static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
+/* Copies a block's tensors into the network. Values that are not the machine's floats in order are converted. */
+static void cnn__take_block(cnn_net *net, cnn__state *s, int block)
 {
-    s->room = (float *)cnn__own(s, cnn__alloc(s->needed + 1, sizeof *s->room));
-    return s->room != NULL;
-}
-
-/* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
-static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
-                            void (*upload)(void *context, void *to, const void *host, size_t bytes))
-{
-    int i;
+    void (*upload)(void *context, void *to, const void *host, size_t bytes) = net->backend.upload;
+    size_t count;
+    const cnn__stored *t = cnn__tensors(s, &count);
+    if (block == CNN__BEST) upload = cnn__host_copy;
     cnn__weights_changed(net);
-    for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *of = cnn__in_block(net, block, i);
-        const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;
-        const void *values = s->room;
-        int64_t number;
-        if (!t) continue;
-        if (of->integer) {
-            number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number);
-            values = &number;
-        } else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
-        else cnn__read_values(t, s->room);
-        upload(net->backend.context, to + of->offset, values, of->integer ? sizeof number : t->count * sizeof(float));
+    for (; count; count--, t++) {
+        float *to = t->of ? *cnn__block(net, block) + t->of->offset : NULL;
+        if (!to || t->block != block) continue;
+        if (t->of->integer) {
+            int64_t number = (int64_t)cnn__little(t->data + 8 * t->first, 8);
+            upload(net->backend.context, to, &number, sizeof number);
+        } else if (cnn__is_plain(t))
+            upload(net->backend.context, to, t->data + t->first * sizeof(float), t->count * sizeof(float));
+        else cnn__take_values(t, to, upload, net->backend.context);
     }
 }
 
@@ -13934,24 +13901,20 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    int count = -1, good;
+    int count = -1;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path, &net->error);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
-    if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
-        cnn__compare(net, &s, CNN__PARAMETERS, &misfits);
-        if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
-        if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
-    }
-    good = !cnn__failed(&s) && cnn__make_room(&s);
-    if (good) cnn__take_block(net, &s, CNN__PARAMETERS, net->parameters, net->backend.upload);
-    if (good && report && room)
+    if (cnn__read_state(&s)) count = cnn__match_block(net, &s, CNN__PARAMETERS, partly ? &misfits : NULL);
+    if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
+    if (cnn__failed(&s)) return cnn__close_state(&s, 0);
+    cnn__take_block(net, &s, CNN__PARAMETERS);
+    if (report && room)
         cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
                       misfits.s[0] ? "; skipped: " : "", misfits.s);
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, 1);
 }
 
 int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
@@ -13970,8 +13933,8 @@ int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 
 int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
 {
-    cnn__bytes *m = net ? &net->metadata : NULL;
-    size_t at, end, before;
+    cnn__bytes kept = { NULL, 0, 0, 0 };
+    size_t at, length;
     if (cnn__stopped(net)) return 0;
     if (!key || !*key || !strcmp(key, "format"))
         return cnn__fail(net, "cnn_set_metadata: the key \"%s\" cannot be set; give a name, and not the file's own, "
@@ -13980,26 +13943,28 @@ int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
         return cnn__fail(net, "cnn_set_metadata: the key \"%.80s\" is not UTF-8", key);
     if (value && !cnn__utf8((const unsigned char *)value, strlen(value)))
         return cnn__fail(net, "cnn_set_metadata: the value of \"%.80s\" is not UTF-8: \"%.80s\"", key, value);
-    before = m->count;
+    for (at = 0; at < net->metadata.count; at += length) { /* a copy without the key's old value */
+        const char *pair = (const char *)net->metadata.at + at;
+        length = strlen(pair) + 1;
+        length += strlen(pair + length) + 1;
+        if (strcmp(pair, key)) cnn__put(&kept, pair, length);
+    }
     if (value) {
-        cnn__put(m, key, strlen(key) + 1);
-        cnn__put(m, value, strlen(value) + 1);
+        cnn__put(&kept, key, strlen(key) + 1);
+        cnn__put(&kept, value, strlen(value) + 1);
     }
-    if (m->failed) {
-        m->failed = 0;
-        m->count = before;
-        return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
-    }
-    for (at = 0; at < before; at = end) {                  /* the old value goes */
-        const char *old = (const char *)m->at + at;
-        end = at + strlen(old) + 1;
-        end += strlen((const char *)m->at + end) + 1;
-        if (strcmp(old, key)) continue;
-        memmove(m->at + at, m->at + end, m->count - end);
-        m->count -= end - at;
-        break;
-    }
+    cnn__free(kept.failed ? kept.at : net->metadata.at);
+    if (kept.failed) return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
+    net->metadata = kept;
     return 1;
+}
+
+static const char *cnn__find_metadata(const cnn__state *s, const char *key)        /* NULL: there is none */
+{
+    const char *const *pair = (const char *const *)(void *)s->metadata.at;
+    size_t k;
+    for (k = 0; k < s->metadata.count / sizeof *pair; k += 2) if (!strcmp(pair[k], key)) return pair[k + 1];
+    return NULL;
 }
 
 int cnn_read_metadata(const char *path, const char *key, char *value, size_t room)
@@ -14007,19 +13972,15 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
     cnn__text error = { "" };
     cnn__list keys = { 0, "" };
     cnn__state s = cnn__state_of(NULL, path, &error);
-    const char *const *pair, *found = NULL;
-    size_t k, count;
+    const char *const *pair, *found;
+    size_t k;
+    if (!key) key = "";
     if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
         cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
     pair = (const char *const *)(void *)s.metadata.at;
-    count = s.metadata.count / sizeof *pair;
-    for (k = 0; k < count; k += 2) {
-        if (key && !strcmp(pair[k], key)) found = pair[k + 1];
-        cnn__add_name(&keys, pair[k]);
-    }
-    if (!found)
-        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key ? key : "", count ? "it has " : "it has none",
-                   keys.names);
+    for (k = 0; k < s.metadata.count / sizeof *pair; k += 2) cnn__add_name(&keys, pair[k]);
+    if (!(found = cnn__find_metadata(&s, key)))
+        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key, k ? "it has " : "it has none", keys.names);
     else if (!value || strlen(found) >= room)
         cnn__wrong(&s, "its \"%.80s\" takes %.0f bytes, but there is room for %.0f", key, (double)strlen(found) + 1,
                    (double)room);
@@ -14040,17 +14001,28 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 
    "__metadata__" has what must be the same in the program that continues the training.                      */
 
-enum {                                                     /* numbers in cnn.h/training and in a row of cnn.h/history */
-    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS,
-    CNN__COLUMNS = 9
+enum {                                      /* the numbers in cnn.h/training */
+    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS
 };
+enum { CNN__TRAINING, CNN__SCALE, CNN__HISTORY, CNN__STEPS, CNN__BEST_EPOCH, CNN__ARRAYS, CNN__COLUMNS = 9 };
 
-typedef struct cnn__numbers {               /* of a loaded checkpoint; steps, best_epoch, scale NULL: it has none */
-    double *training, *history, *steps, *best_epoch, *scale;
-    size_t rows;                            /* of the history                                            */
-    cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
-    int blocks;                             /* how many of parameters, moment1, moment2 there are        */
-} cnn__numbers;
+/* kinds: what may stand in each column. u: a whole number up to 2^32 - 1; i: up to INT_MAX; f: from 0 to FLT_MAX;
+   *: anything, in all columns. at NULL: the file has no such array. */
+typedef struct cnn__array { const char *key, *kinds; size_t rows, columns; double *at; } cnn__array;
+
+typedef struct cnn__checkpoint { cnn__array arrays[CNN__ARRAYS]; int has[CNN__BLOCKS]; } cnn__checkpoint;
+
+static void cnn__list_arrays(const cnn_net *net, cnn__array arrays[CNN__ARRAYS])
+{
+    const cnn__array list[CNN__ARRAYS] = {
+        { "cnn.h/training", "uuuuiff", 1, CNN__NUMBERS, NULL },
+        { "cnn.h/scale", "*", 2, (size_t)net->input.channels, NULL },
+        { "cnn.h/history", "i****i**i", (size_t)net->history_count, CNN__COLUMNS, NULL },
+        { "cnn.h/steps", "u", (size_t)net->tensor_count, 1, NULL },
+        { "cnn.h/best_epoch", "i", 1, 1, NULL }
+    };
+    memcpy(arrays, list, sizeof list);
+}
 
 static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
 {
@@ -14079,53 +14051,45 @@ static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])     
 static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, freed by cnn__free; NULL without memory */
 {
     cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
-    if (spans)
-        cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+    if (spans) cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
     return spans;
-}
-
-static double *cnn__own_numbers(cnn__state *s, size_t count)
-{
-    return (double *)cnn__own(s, cnn__alloc(count, sizeof(double)));
-}
-
-static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
-{
-    cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
-    t.data = (const unsigned char *)numbers;
-    cnn__add_dimension(&t, rows);
-    cnn__add_dimension(&t, columns);
-    cnn__add_stored(s, &t);
 }
 
 static void cnn__add_training(cnn_net *net, cnn__state *s)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t rows = (size_t)net->history_count, tensors = (size_t)net->tensor_count, k;
-    size_t channels = (size_t)net->input.channels;
-    double *training = cnn__own_numbers(s, CNN__NUMBERS), *history = cnn__own_numbers(s, rows * CNN__COLUMNS);
-    double *steps = cnn__own_numbers(s, tensors), *best_epoch = cnn__own_numbers(s, 1);
-    double *scale = cnn__own_numbers(s, 2 * channels);
+    cnn__array a[CNN__ARRAYS];
+    cnn__stored t;
+    double *n;
+    int i;
+    cnn__list_arrays(net, a);
+    for (i = 0; i < CNN__ARRAYS; i++)
+        a[i].at = (double *)cnn__own(s, cnn__alloc(a[i].rows * a[i].columns, sizeof(double)));
     if (cnn__failed(s)) return;
-    training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    training[CNN__PASS] = (double)c.pass;
-    training[CNN__STEP] = (double)c.step;
-    training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    training[CNN__LR] = c.lr;
-    training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    cnn__add_numbers(s, "cnn.h/training", training, 1, CNN__NUMBERS);
-    for (k = 0; net->trained_scale && k < 2 * channels; k++) scale[k] = (double)net->trained_scale[k];
-    if (net->trained_scale) cnn__add_numbers(s, "cnn.h/scale", scale, 2, channels);
-    for (k = 0; k < rows; k++) cnn__epoch_to_row(history + k * CNN__COLUMNS, &net->history[k]);
-    cnn__add_numbers(s, "cnn.h/history", history, rows, CNN__COLUMNS);
-    for (k = 0; k < tensors; k++) steps[k] = (double)spans[k].step;
-    cnn__add_numbers(s, "cnn.h/steps", steps, tensors, 1);
-    best_epoch[0] = net->best_epoch;
-    if (!net->best_epoch) return;
-    cnn__add_values(net, s, CNN__BEST, net->best);
-    cnn__add_numbers(s, "cnn.h/best_epoch", best_epoch, 1, 1);
+    n = a[CNN__TRAINING].at;
+    n[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    n[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    n[CNN__PASS] = (double)c.pass;
+    n[CNN__STEP] = (double)c.step;
+    n[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    n[CNN__LR] = c.lr;
+    n[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++)
+        a[CNN__SCALE].at[i] = (double)net->trained_scale[i];
+    for (i = 0; i < net->history_count; i++)
+        cnn__epoch_to_row(a[CNN__HISTORY].at + i * CNN__COLUMNS, &net->history[i]);
+    for (i = 0; i < net->tensor_count; i++) a[CNN__STEPS].at[i] = (double)spans[i].step;
+    a[CNN__BEST_EPOCH].at[0] = net->best_epoch;
+    for (i = 0; i < CNN__ARRAYS; i++) {
+        if ((i == CNN__SCALE && !net->trained_scale) || (i == CNN__BEST_EPOCH && !net->best_epoch)) continue;
+        if (i == CNN__BEST_EPOCH) cnn__add_block(net, s, CNN__BEST);
+        t = cnn__stored_of(a[i].key, &cnn__dtypes[CNN__F64]);
+        t.data = (const unsigned char *)a[i].at;
+        cnn__add_dimension(&t, a[i].rows);
+        cnn__add_dimension(&t, a[i].columns);
+        cnn__add_stored(s, &t);
+    }
 }
 
 int cnn_checkpoint_save(cnn_net *net, const char *path)
@@ -14139,39 +14103,17 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__put(&s.metadata, facts, sizeof facts);
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
     cnn__add_training(net, &s);
-    return cnn__close_state(&s, cnn__write_state(&s, 0));
+    return cnn__close_state(&s, cnn__write_state(&s));
 }
 
-/* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
-   column i must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, int optional, size_t columns, unsigned whole,
-                                 double most, size_t *rows)
+static int cnn__check_facts(const cnn_net *net, cnn__state *s)
 {
-    const cnn__stored *t = cnn__find_stored(s, "", key);
-    double *numbers = NULL, n;
-    size_t i;
-    if (!t && optional) return NULL;
-    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
-        cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
-    else numbers = cnn__own_numbers(s, t->count);
-    for (i = 0; numbers && i < t->count; i++) {
-        n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
-        if (whole && whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
-            cnn__wrong(s, "%s has the impossible number %g", key, n);
-    }
-    if (numbers) *rows = t->shape[0];
-    return numbers;
-}
-
-static int cnn__check_facts(cnn_net *net, cnn__state *s)
-{
-    const char *facts[8], *const *pair = (const char *const *)(void *)s->metadata.at, *fact;
-    size_t k;
+    const char *facts[8], *fact;
     int i;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
-        for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
-            if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
+        fact = cnn__find_metadata(s, facts[i]);
+        if (!fact) fact = "none";
         if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))         /* version 1 is read, too */
             return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
                               facts[i + 1]);
@@ -14179,111 +14121,98 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
     return 1;
 }
 
-static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
+static int cnn__read_array(cnn__state *s, cnn__array *a, int i)
 {
-    const unsigned counts = 1u << 0 | 1u << 5 | 1u << 8;
-    size_t rows = 0;
-    int i, good;
-    n->training = cnn__find_numbers(s, "cnn.h/training", 0, CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    n->history = cnn__find_numbers(s, "cnn.h/history", 0, CNN__COLUMNS, counts, INT_MAX, &n->rows);
-    if (cnn__failed(s)) return 0;
-    good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
-    for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
-        good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
-    if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
-    n->scale = cnn__find_numbers(s, "cnn.h/scale", 1, (size_t)net->input.channels, 0, 0, &rows);
-    if (n->scale && rows != 2) cnn__wrong(s, "its cnn.h/scale is broken");
-    return !cnn__failed(s);
-}
-
-static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
-{
-    cnn__text misfits;
-    cnn__compare(net, s, block, &misfits);
-    if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
-    return cnn__locate_block(net, s, block) >= 0;
+    const cnn__stored *t = cnn__find_stored(s, "", a->key);
+    size_t k;
+    if (!t && i != CNN__TRAINING && i != CNN__HISTORY) return 1;
+    if (t && i == CNN__HISTORY) a->rows = t->shape[0];
+    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[0] != a->rows || t->shape[1] != a->columns
+        || a->rows > INT_MAX - 1)
+        return cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", a->key);
+    a->at = (double *)cnn__own(s, cnn__alloc(t->count, sizeof(double)));
+    for (k = 0; a->at && k < t->count; k++) {
+        char kind = a->kinds[k % strlen(a->kinds)];
+        double most = kind == 'u' ? 4294967295.0 : kind == 'i' ? INT_MAX : (double)FLT_MAX;
+        double n = a->at[k] = cnn__value(t->dtype, t->data + 8 * k);
+        if (kind != '*' && !(n >= 0 && n <= most && (kind == 'f' || n == floor(n))))
+            return cnn__wrong(s, "%s has the impossible number %g", a->key, n);
+    }
+    return a->at != NULL;
 }
 
 /* Reads and checks all that is in the file. */
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n)
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__checkpoint *c)
 {
-    size_t rows = 0;
-    if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
-    for (n->blocks = 0; n->blocks <= CNN__MOMENT2; n->blocks++) {
-        int needed = n->blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[n->blocks], net->tensors[0].key)) break;
-        if (!cnn__check_block(net, s, n->blocks)) return 0;
+    const cnn__array *a = c->arrays;
+    const double *best;
+    int i, block, stepped;
+    if (!cnn__read_state(s) || !cnn__check_facts(net, s)) return 0;
+    if (cnn__match_block(net, s, CNN__PARAMETERS, NULL) < 0) return 0;
+    cnn__list_arrays(net, c->arrays);
+    for (i = 0; i < CNN__ARRAYS; i++) if (!cnn__read_array(s, &c->arrays[i], i)) return 0;
+    best = a[CNN__BEST_EPOCH].at;
+    if (best && (*best < 1 || *best > (double)a[CNN__HISTORY].rows))
+        return cnn__wrong(s, "cnn.h/best_epoch has the impossible number %g", *best);
+    stepped = net->optimizer >= CNN__ADAM && a[CNN__TRAINING].at[CNN__STEP] > 0;
+    for (block = 0; block < CNN__BLOCKS; block++) {
+        c->has[block] = block == CNN__PARAMETERS || (block == CNN__BEST ? best != NULL : stepped
+                        || (net->tensor_count && cnn__find_stored(s, cnn__prefix[block], net->tensors[0].key)));
+        if (block && c->has[block] && cnn__match_block(net, s, block, NULL) < 0) return 0;
     }
-    n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 1, 4294967295.0, &rows);
-    if (n->steps && rows != (size_t)net->tensor_count)
-        cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
-                   net->tensor_count);
-    n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, 1, (double)n->rows, &rows);
-    if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
-    if (n->best_epoch) cnn__check_block(net, s, CNN__BEST);
-    return !cnn__failed(s) && cnn__make_room(s);
+    return 1;
 }
 
-/* All memory that cnn__resume needs, so that it cannot fail half-way. */
-static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n)
+/* Sets the network to what was read. All memory is there before the first change, so that it cannot fail half-way. */
+static int cnn__resume(cnn_net *net, cnn__state *s, const cnn__checkpoint *c)
 {
-    int block;
-    n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    const double *n = c->arrays[CNN__TRAINING].at, *history = c->arrays[CNN__HISTORY].at;
+    const double *steps = c->arrays[CNN__STEPS].at, *scale = c->arrays[CNN__SCALE].at;
+    int rows = (int)c->arrays[CNN__HISTORY].rows, scales = 2 * net->input.channels, i, block;
+    cnn_counters counters = cnn__read_counters(net);
+    cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    cnn_epoch *epochs = (cnn_epoch *)cnn__alloc((size_t)rows + 1, sizeof *epochs);
+    float *trained = scale ? (float *)cnn__alloc((size_t)scales, sizeof *trained) : NULL;
     if (!net->best) net->best = (float *)cnn__alloc(net->state_size + 1, sizeof *net->best);
-    if (n->scale && !net->trained_scale)
-        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
-    if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    for (block = CNN__MOMENT1; block < n->blocks && !cnn__failed(s); block++)
-        cnn__need_moment(net, cnn__block(net, block));
-    if (cnn__failed(s)) return 0;
-    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
-    return n->epochs || cnn__wrong(s, "out of memory");
-}
-
-/* Sets the network to what was read. */
-static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n)
-{
-    const double *training = n->training;
-    cnn_counters c = cnn__read_counters(net);
-    cnn_span *spans = n->spans;
-    size_t k;
-    int i, block;
-    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
-        float **to = cnn__block(net, block);
-        if (block < n->blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
-        else cnn__backend_free(net, to);
+    if (!epochs || !net->best || (scale && !trained)) cnn__wrong(s, "out of memory");
+    for (block = CNN__MOMENT1; block <= CNN__MOMENT2; block++)
+        if (c->has[block] && !cnn__failed(s)) cnn__need_moment(net, cnn__block(net, block));
+    if (cnn__failed(s)) {
+        cnn__free(epochs);
+        cnn__free(trained);
+        return 0;
     }
-    net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
-    c.pass = (uint64_t)training[CNN__PASS];
-    c.step = (uint64_t)training[CNN__STEP];
-    c.lr = net->lr = training[CNN__LR];
-    cnn__write_counters(net, &c);
-    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(n->steps ? n->steps[i] : training[CNN__STEP]);
+    for (block = 0; block < CNN__BLOCKS; block++)
+        if (c->has[block]) cnn__take_block(net, s, block);
+        else if (block != CNN__BEST) cnn__backend_free(net, cnn__block(net, block));
+    net->seed = counters.seed = (uint64_t)n[CNN__SEED_HIGH] << 32 | (uint64_t)n[CNN__SEED_LOW];
+    counters.pass = (uint64_t)n[CNN__PASS];
+    counters.step = (uint64_t)n[CNN__STEP];
+    counters.lr = net->lr = n[CNN__LR];
+    cnn__write_counters(net, &counters);
+    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(steps ? steps[i] : n[CNN__STEP]);
     cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
-    net->schedule_steps = (long)training[CNN__SCHEDULE_STEPS];
-    net->initial_lr = net->schedule ? training[CNN__INITIAL_LR] : -1;
-    net->best_epoch = n->best_epoch ? (int)n->best_epoch[0] : 0;
-    if (net->best_epoch) cnn__take_block(net, s, CNN__BEST, net->best, cnn__host_copy);
-    for (i = 0; n->scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)n->scale[i];
-    if (!n->scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+    net->schedule_steps = (long)n[CNN__SCHEDULE_STEPS];
+    net->initial_lr = net->schedule ? n[CNN__INITIAL_LR] : -1;
+    net->best_epoch = c->has[CNN__BEST] ? (int)c->arrays[CNN__BEST_EPOCH].at[0] : 0;
+    for (i = 0; scale && i < scales; i++) trained[i] = (float)scale[i];
+    cnn__free(net->trained_scale);
+    net->trained_scale = trained;
+    for (i = 0; i < rows; i++) cnn__epoch_from_row(&epochs[i], history + i * CNN__COLUMNS);
     cnn__free(net->history);
-    net->history = n->epochs;
-    for (k = 0; k < n->rows; k++) cnn__epoch_from_row(&net->history[k], n->history + k * CNN__COLUMNS);
-    net->history_count = (int)n->rows;
-    net->history_room = (int)n->rows + 1;
+    net->history = epochs;
+    net->history_count = rows;
+    net->history_room = rows + 1;
+    return 1;
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__numbers n;
-    int good;
+    cnn__checkpoint c;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path, &net->error);
-    memset(&n, 0, sizeof n);
-    good = cnn__read_checkpoint(net, &s, &n) && cnn__reserve_for_resume(net, &s, &n);
-    if (good) cnn__resume(net, &s, &n);
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, cnn__read_checkpoint(net, &s, &c) && cnn__resume(net, &s, &c));
 }
 
 /* ---- the network as one C file ----
