@@ -12364,8 +12364,8 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
     { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 },
-    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
-    { "an unknown type", "", 8 }
+    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 },
+    { "an unknown type", "", 8 }                           /* the last */
 };
 enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__I64, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
@@ -12626,6 +12626,9 @@ static int cnn__json_string(cnn__state *s, const char **text)
     return 1;
 }
 
+static int cnn__json_key(cnn__state *s, const char **key)
+{ return cnn__json_string(s, key) && cnn__json_needs(s, ':'); }
+
 static int cnn__json_digits(cnn__state *s)
 {
     size_t count = strspn(s->at, "0123456789");
@@ -12653,9 +12656,7 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
     if (depth > 100) return cnn__expected(s, "at most 100 nested brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
-            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
-                || !cnn__json_skip(s, depth + 1))
-                return 0;
+            if ((*brackets == '{' && !cnn__json_key(s, &key)) || !cnn__json_skip(s, depth + 1)) return 0;
         return !cnn__failed(s);
     }
     if (*s->at == '"') return cnn__json_string(s, &key);
@@ -12680,30 +12681,24 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
     const char *field, *name;
     int i, seen[4] = { 0, 0, 0, 0 };
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &field) || !cnn__json_needs(s, ':')) return 0;
+        if (!cnn__json_key(s, &field)) return 0;
         for (i = 0; i < 3 && strcmp(field, fields[i]); i++) { }
         if (seen[i]++ && i < 3) return cnn__wrong(s, "tensor \"%.100s\" has %s twice", key, field);
         k = 0;
-        switch (i) {
-        case 0:
+        if (i == 0) {
             if (!cnn__json_string(s, &name)) return 0;
-            while (t.dtype->name && strcmp(t.dtype->name, name)) t.dtype++;
-            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
-            break;
-        case 1:
-            while (cnn__json_next(s, "[]", &k))
-                if (!cnn__json_size(s, &size)) return 0;
-                else if (!cnn__add_dimension(&t, size))
-                    return cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
-            break;
-        case 2:
-            while (cnn__json_next(s, "[]", &k)) if (!cnn__json_size(s, &offsets[k > 1])) return 0;
-            if (k != 2 && !cnn__failed(s))
-                return cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
-            break;
-        default:
-            if (!cnn__json_skip(s, 0)) return 0;
+            while (t.dtype < &cnn__dtypes[CNN__UNKNOWN] && strcmp(t.dtype->name, name)) t.dtype++;
+            if (t.dtype == &cnn__dtypes[CNN__UNKNOWN])
+                cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
+        } else if (i == 3) cnn__json_skip(s, 0);
+        else while (cnn__json_next(s, "[]", &k) && cnn__json_size(s, &size)) {
+            if (i == 2) offsets[k > 1] = size;
+            else if (!cnn__add_dimension(&t, size))
+                cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
         }
+        if (i == 2 && k != 2)
+            cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
+        if (cnn__failed(s)) return 0;
     }
     if (cnn__failed(s)) return 0;
     for (i = 0; i < 3; i++) if (!seen[i]) return cnn__wrong(s, "tensor \"%.100s\" has no %s", key, fields[i]);
@@ -12723,7 +12718,7 @@ static int cnn__json_metadata(cnn__state *s)               /* strings by name, o
     size_t n = 0;
     if (cnn__json_has(s, 'n')) return s->at--, cnn__json_skip(s, 0);
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &pair[0]) || !cnn__json_needs(s, ':') || !cnn__json_string(s, &pair[1])) return 0;
+        if (!cnn__json_key(s, &pair[0]) || !cnn__json_string(s, &pair[1])) return 0;
         cnn__put(&s->metadata, pair, sizeof pair);
     }
     return !cnn__failed(s) && cnn__sort(s, &s->metadata, sizeof pair);
@@ -12776,7 +12771,7 @@ static int cnn__read_safetensors(cnn__state *s)
     s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')) return 0;
+        if (!cnn__json_key(s, &key)) return 0;
         if (strcmp(key, "__metadata__")) { if (!cnn__json_tensor(s, key)) return 0; }
         else if (metadata++) return cnn__wrong(s, "has \"__metadata__\" twice");
         else if (!cnn__json_metadata(s)) return 0;
@@ -12948,16 +12943,16 @@ typedef enum cnn__object_kind {
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
     cnn__object_kind kind;
-    const char *text, *module;              /* a string; a name and its module; an instance's class      */
-    size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
-} cnn__object;                              /* a tuple's first part and how many                         */
+    const char *text;                       /* a string; "module.name" of a name and of an instance's class */
+    size_t n, count;                        /* a number; a tuple's first part and how many; else which list, dict, */
+} cnn__object;                              /* instance, storage or tensor it is                         */
 
-static const cnn__object cnn__nothing = { CNN__OTHER, "", "", 0, 0 };
+static const cnn__object cnn__nothing = { CNN__OTHER, "", 0, 0 };
 
 typedef struct cnn__pickle {
     cnn__state *s;
     unsigned char *at, *end, *begin;
-    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings, n: their list */
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings in lists */
     size_t made, parameters;                /* lists, dicts and instances so far; the dict that has "_parameters" */
 } cnn__pickle;
 
@@ -13004,13 +12999,11 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 
 static void cnn__push_object(cnn__pickle *p, const cnn__object *o) { cnn__put(&p->stack, o, sizeof *o); }
 
-static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
 {
-    cnn__object o = { kind, text, module, n, 0 };
+    cnn__object o = { kind, text, n, 0 };
     cnn__push_object(p, &o);
 }
-
-static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
 
 /* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
 static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
@@ -13043,44 +13036,34 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    cnn__object t = { CNN__TUPLE, "", "", p->parts.count / sizeof t, count };
+    cnn__object t = { CNN__TUPLE, "", p->parts.count / sizeof t, count };
     const cnn__object *last = cnn__drop(p, count);
     if (count && !last) return;
     if (count) cnn__put(&p->parts, last, count * sizeof t);
     cnn__push_object(p, &t);
 }
 
-static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
+static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n: "module.name" */
 {
-    return t->kind == CNN__NAME && !strcmp(t->module, module) && (!strcmp(t->text, name) || !strcmp(t->text, or_name));
-}
-
-static const cnn__dtype *cnn__storage_type(const cnn__object *name)
-{
-    const cnn__dtype *dtype;
-    char whole[100];
-    cnn__snprintf(whole, sizeof whole, "%s.%s", name->module, name->text);
-    for (dtype = cnn__dtypes; dtype->name; dtype++) if (!strcmp(dtype->storage, whole)) return dtype;
-    return &cnn__dtypes[CNN__UNKNOWN];
-}
-
-static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
-{
-    char *module = (char *)p->at;
+    char *name = (char *)p->at;
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
     if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
-    *dot = *end = 0;
+    *dot = '.';
+    *end = 0;
     p->at = end + 1;
-    cnn__push_name(p, CNN__NAME, module, (char *)dot + 1, 0);
+    cnn__push(p, CNN__NAME, name, 0);
 }
 
-static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack */
+static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack; no known name is as long */
 {
+    enum { room = 128 };
     const cnn__object *name = cnn__drop(p, 2);
-    if (!name) return;
+    char *whole = name ? (char *)cnn__own(p->s, cnn__alloc_raw(room)) : NULL;
+    if (!whole) return;
     if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is not a string");
-    else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
+    cnn__snprintf(whole, room, "%.60s.%.60s", name[0].text, name[1].text);
+    cnn__push(p, CNN__NAME, whole, 0);
 }
 
 static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its length, which makes room for a 0 */
@@ -13090,12 +13073,12 @@ static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its len
     unsigned char *text = cnn__take(p, count);
     if (!text || cnn__failed(p->s)) return;
     if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
-        cnn__push(p, CNN__OTHER, 0);
+        cnn__push(p, CNN__OTHER, "", 0);
         return;
     }
     memmove(to, text, (size_t)count);
     to[count] = 0;
-    cnn__push_name(p, CNN__STRING, "", to, 0);
+    cnn__push(p, CNN__STRING, to, 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
@@ -13104,102 +13087,100 @@ static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
     const unsigned char *b = cnn__take(p, bytes);
     uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
-    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, (size_t)number);
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
-static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
-{
-    return a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
-        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER;
-}
-
+/* By its description: ("storage", type, entry, device, number of values). */
 static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
-    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
-    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : &cnn__nothing;
+    cnn__stored t = cnn__stored_of(NULL, cnn__dtypes);
+    if (id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
+        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER) {
+        while (t.dtype < &cnn__dtypes[CNN__UNKNOWN] && strcmp(t.dtype->storage, a[1].text)) t.dtype++;
+        t.entry = a[2].text;
+        if (cnn__mul(&t.bytes, a[4].n, t.dtype->bits / 8)) {
+            cnn__push(p, CNN__STORAGE, "", p->s->tensors.count / sizeof t);
+            cnn__put(&p->s->tensors, &t, sizeof t);
+            return;
+        }
+    }
+    if (id.count >= 2 && a[1].kind == CNN__NAME)           /* ("module", class, its source): before PyTorch 1.6 */
         cnn__push_object(p, &a[1]);
-    else cnn__push(p, CNN__OTHER, 0);
+    else cnn__push(p, CNN__OTHER, "", 0);
 }
 
 /* The arguments: (storage, first value, sizes, strides, ...). */
 static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
 {
-    const cnn__object *parts = cnn__objects(&p->parts), *storage, *size, *stride;
+    const cnn__object *size, *stride;
     cnn__stored t;
     size_t i;
     if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE
         || a[3].kind != CNN__TUPLE || a[2].count != a[3].count)
         return 0;
-    storage = parts + a[0].n;
-    t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
-    t.entry = storage[2].text;
+    memcpy(&t, p->s->tensors.at + a[0].n * sizeof t, sizeof t);
     t.first = a[1].n;
-    if (!cnn__mul(&t.bytes, storage[4].n, t.dtype->bits / 8)) return 0;
+    size = cnn__objects(&p->parts) + a[2].n;
+    stride = cnn__objects(&p->parts) + a[3].n;
     for (i = 0; i < a[2].count; i++) {
-        size = parts + a[2].n + i;
-        stride = parts + a[3].n + i;
-        if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
-        if (i < CNN__DIMS) t.stride[i] = stride->n;
+        if (size[i].kind != CNN__NUMBER || stride[i].kind != CNN__NUMBER) return 0;
+        if (!cnn__add_dimension(&t, size[i].n)) return 0;
+        if (i < CNN__DIMS) t.stride[i] = stride[i].n;
     }
-    cnn__push(p, CNN__TENSOR, p->s->tensors.count / sizeof t);
+    cnn__push(p, CNN__TENSOR, "", p->s->tensors.count / sizeof t);
     cnn__put(&p->s->tensors, &t, sizeof t);
     return 1;
 }
+
+static int cnn__either(const char *text, const char *a, const char *b) { return !strcmp(text, a) || !strcmp(text, b); }
 
 /* name(arguments): known names make dicts and tensors; any other makes an instance of which nothing is known. */
 static void cnn__reduce(cnn__pickle *p)
 {
     cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
-    size_t count = arguments.kind == CNN__TUPLE ? arguments.count : 0;
-    const cnn__object *a = count ? cnn__objects(&p->parts) + arguments.n : NULL;
-    cnn__text whole;
-    cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
+    const cnn__object *a = cnn__objects(&p->parts);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "something that is not a name");
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "something that is not a name");
         return;
     }
-    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
+    if (arguments.count) a += arguments.n;
+    if (!strcmp(name.text, "torch._tensor._rebuild_from_type_v2") && arguments.count >= 3 && a[0].kind == CNN__NAME
         && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
         name = a[0];
-        count = a[2].count;
-        a = cnn__objects(&p->parts) + a[2].n;
+        arguments = a[2];
+        a = cnn__objects(&p->parts) + arguments.n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
-    else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
-             && count && a->kind == CNN__TENSOR)
+    if (cnn__either(name.text, "collections.OrderedDict", "collections.defaultdict"))
+        cnn__push(p, CNN__DICT, "", ++p->made);
+    else if (arguments.count && a->kind == CNN__TENSOR && cnn__either(name.text, "torch._utils._rebuild_parameter",
+                                                                      "torch._utils._rebuild_parameter_with_state"))
         cnn__push_object(p, a);
-    else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
-        cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
-    else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
+    else if (!cnn__either(name.text, "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"))
+        cnn__push(p, CNN__INSTANCE, name.text, ++p->made);
+    else if (!cnn__make_tensor(p, a, arguments.count)) cnn__refuse(p, 'R', name.text);
 }
 
 static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* class, arguments */
 {
     const cnn__object *last = cnn__drop(p, arguments + 1);
-    int known = last && last->kind == CNN__NAME;
-    if (last) cnn__push_name(p, CNN__INSTANCE, known ? last->module : "", known ? last->text : "", ++p->made);
+    if (last) cnn__push(p, CNN__INSTANCE, last->kind == CNN__NAME ? last->text : "", ++p->made);
 }
 
 static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
 {
-    cnn__object *item = cnn__drop(p, count);
-    size_t i;
+    const cnn__object *item = cnn__drop(p, count);
     if (!item) return;
-    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE))
         cnn__broken(p, "it appends to something that is not a list");
-        return;
-    }
-    for (i = 0; i < count; i++) {
-        item[i].n = item[-1].n;
-        if (item[i].kind == CNN__STRING) cnn__put(&p->listed, item + i, sizeof *item);
-    }
+    else for (; count; count--, item++)
+        if (item->kind == CNN__STRING) cnn__put(&p->listed, item, sizeof *item);
 }
 
 static int cnn__holds_weights(const char *key)             /* in a checkpoint of a PyTorch program */
 {
-    return !strcmp(key, "state_dict") || !strcmp(key, "model_state_dict") || !strcmp(key, "model");
+    return !strcmp(key, "state_dict") || cnn__either(key, "model_state_dict", "model");
 }
 
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
@@ -13228,9 +13209,11 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
 static void cnn__build(cnn__pickle *p)                     /* sets the state of the object before it */
 {
     cnn__object state = cnn__pop(p);
-    if (!p->stack.count) cnn__broken(p, "its stack is empty");
-    else if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__INSTANCE)
-        p->s->model = cnn__top(p)->text;                   /* an nn.Module: a whole model was saved */
+    const char *dot;
+    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
+    if (state.kind != CNN__DICT || state.n != p->parameters || cnn__top(p)->kind != CNN__INSTANCE) return;
+    dot = strrchr(cnn__top(p)->text, '.');                 /* an nn.Module: a whole model was saved */
+    p->s->model = dot ? dot + 1 : "";
 }
 
 static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
@@ -13249,9 +13232,8 @@ static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* ge
 static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* until its end, '.' */
 {
     cnn__object top;
-    uint64_t n;
     int op;
-    p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
+    p->stack.count = p->memo.count = p->listed.count = 0;  /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
         if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
@@ -13260,7 +13242,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         switch (op) {
         case 0x80: cnn__take(p, 1); break;                                         /* protocol */
         case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
-        case '(': cnn__push(p, CNN__MARK, 0); break;
+        case '(': cnn__push(p, CNN__MARK, "", 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
@@ -13268,10 +13250,10 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             cnn__push_object(p, &top);
             cnn__push_object(p, &top);
             break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
-        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
-        case 'K': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 2)); break;
+        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
+        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
+        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
+        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
         case 'J': cnn__take_whole(p, 4); break;
         case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
         case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
@@ -13279,18 +13261,17 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case 0x8c: case 'U': cnn__take_string(p, 1); break;
         case 0x8d: cnn__take_string(p, 8); break;
         case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
-            n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
-            cnn__take(p, n);
-            cnn__push(p, CNN__OTHER, 0);
+            cnn__take(p, cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8));
+            cnn__push(p, CNN__OTHER, "", 0);
             break;
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__LIST, ++p->made); break;        /* a list, a set */
-        case '}': cnn__push(p, CNN__DICT, ++p->made); break;
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, 0); break;          /* a frozen set */
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;      /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
         case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
@@ -13317,54 +13298,13 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
 static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
 {
     size_t i, count, kept = 0;
-    cnn__text what = { "something else" };
+    int named = (result->kind == CNN__NAME || result->kind == CNN__INSTANCE) && result->text[0];
     cnn__stored *t = cnn__tensors(s, &count);
     for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
     s->tensors.count = kept * sizeof *t;
     if (kept || result->kind == CNN__DICT) return 1;
-    if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
-        cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
-    return cnn__wrong(s, "is not a state dict but %s, which has no tensors by name and is not run; in Python: "
-                         "torch.save(model.state_dict(), \"net.pth\")", what.s);
-}
-
-static int cnn__free_pickle(cnn__pickle *p, int result)
-{
-    cnn__free(p->stack.at);
-    cnn__free(p->parts.at);
-    cnn__free(p->memo.at);
-    cnn__free(p->listed.at);
-    return result;
-}
-
-static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
-{
-    memset(p, 0, sizeof *p);
-    p->s = s;
-    p->begin = p->at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
-    if (!p->at) return 0;
-    memcpy(p->at, bytes, size);
-    p->end = p->at + size;
-    return 1;
-}
-
-static int cnn__read_pth(cnn__state *s)
-{
-    cnn__pickle p;
-    cnn__object result;
-    const unsigned char *bytes;
-    size_t size;
-    if (!cnn__open_zip(s)) return 0;
-    if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
-                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
-    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
-        return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
-        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
-    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
-    return cnn__begin_pickle(s, &p, bytes, size)
-        && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
+    return cnn__wrong(s, "is not a state dict but %.100s, which has no tensors by name and is not run; in Python: "
+                         "torch.save(model.state_dict(), \"net.pth\")", named ? result->text : "something else");
 }
 
 /* The format of torch.save until PyTorch 1.5: five pickles (a magic number, a version, sizes, the state dict, the
@@ -13378,53 +13318,66 @@ static int cnn__is_legacy(const cnn__state *s)             /* the magic number, 
     return 0;
 }
 
-/* How many bytes the storage has, by the tuple in the pickle that describes it. */
-static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
+static int cnn__read_storages(cnn__state *s, cnn__pickle *p)
 {
-    const cnn__object *a = cnn__objects(&p->parts);
-    size_t count = p->parts.count / sizeof *a;
-    for (; count >= 5; a++, count--)
-        if (cnn__is_storage(a) && !strcmp(a[2].text, entry) && a[4].n == values && values <= p->s->size) {
-            *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
-            return 1;
-        }
-    return 0;
-}
-
-static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
-{
-    size_t count, i, k, names = p->listed.count / sizeof(cnn__object);
-    cnn__stored *t = cnn__tensors(s, &count);
-    for (k = 0; k < names; k++) {
-        const cnn__object *name = cnn__objects(&p->listed) + k;
-        uint64_t values, bytes = 0;
-        if (name->n != list) continue;
-        values = cnn__take_number(p, 8);
-        if (cnn__failed(s)) return 0;
-        if (!cnn__storage_bytes(p, name->text, values, &bytes))
-            return cnn__broken(p, "a storage has another size than its description");
+    size_t count, i, k;
+    cnn__object list;
+    cnn__stored *t;
+    if (!cnn__run_pickle(p, &list)) return 0;
+    t = cnn__tensors(s, &count);
+    for (k = 0; k < p->listed.count / sizeof list; k++) {
+        const char *name = cnn__objects(&p->listed)[k].text;
+        uint64_t values = cnn__take_number(p, 8);
+        const cnn__stored *one = NULL;
         for (i = 0; i < count; i++) {
-            if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
-            t[i].data = s->bytes + (p->at - p->begin);
-            t[i].bytes = (size_t)bytes;
+            if (!t[i].entry || strcmp(t[i].entry, name)) continue;
+            if (t[i].bytes / (t[i].dtype->bits / 8) != values) break;
+            t[i].data = p->at - p->begin + s->bytes;
             t[i].entry = NULL;
+            one = &t[i];
         }
-        if (!cnn__take(p, bytes)) return 0;
+        if (!one || i < count) return cnn__broken(p, "a storage has another size than its description");
+        if (!cnn__take(p, one->bytes)) return 0;
     }
     for (i = 0; i < count; i++)
         if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is missing", t[i].key ? t[i].key : "");
     return 1;
 }
 
-static int cnn__read_legacy(cnn__state *s)
+static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t size, int legacy)
 {
     cnn__pickle p;
-    cnn__object result, names;
-    int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
-    if (!good) return 0;
-    for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
-    good = good && cnn__run_pickle(&p, &names) && cnn__read_storages(s, &p, names.n) && cnn__end_pickle(s, &result);
-    return cnn__free_pickle(&p, good);
+    cnn__object result;
+    int i, good = 1;
+    memset(&p, 0, sizeof p);
+    p.s = s;
+    p.begin = p.at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
+    if (!p.at) return 0;
+    memcpy(p.at, bytes, size);                             /* a copy, in which strings get their ends */
+    p.end = p.at + size;
+    for (i = legacy ? 0 : 3; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
+    good = good && (!legacy || cnn__read_storages(s, &p)) && cnn__end_pickle(s, &result);
+    cnn__free(p.stack.at);
+    cnn__free(p.parts.at);
+    cnn__free(p.memo.at);
+    cnn__free(p.listed.at);
+    return good;
+}
+
+static int cnn__read_pth(cnn__state *s)
+{
+    const unsigned char *bytes;
+    size_t size;
+    if (!cnn__open_zip(s)) return 0;
+    if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
+        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
+                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
+    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
+        return cnn__wrong(s, "was written on a big-endian machine");
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
+        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
+    return cnn__read_pickles(s, bytes, size, 0);
 }
 
 typedef struct cnn__zip { cnn__sink *out; cnn__bytes header, directory; int entries; } cnn__zip;
@@ -13644,7 +13597,7 @@ static int cnn__choose_dict(cnn__state *s)
 static int cnn__parse_file(cnn__state *s)
 {
     if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
-    if (cnn__is_legacy(s)) return cnn__read_legacy(s);
+    if (cnn__is_legacy(s)) return cnn__read_pickles(s, s->bytes, s->size, 1);
     if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) return cnn__read_pth(s);
     if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) return cnn__read_pth(s);
     return cnn__read_safetensors(s);
