@@ -14173,19 +14173,12 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
    A layer's kind writes the body of its function. Here is the rest: what the file is, the function that calls the
    layers in order, and the numbers, last. Outputs share buffers: one is free again after its last reader. */
 
-typedef struct cnn__spot {                  /* where a layer's output lies */
-    int writer;                             /* the layer whose function writes it: itself or an earlier one; -1: x */
-    int last_reader, buffer;                /* buffer -1: y */
-} cnn__spot;
-
-typedef struct cnn__buffer { size_t size; int last_reader; } cnn__buffer;  /* size: floats */
-
 typedef struct cnn__export {
     cnn_net *net;
     FILE *file;
     char name[64];
-    cnn__spot *spots;                       /* (layer_count) */
-    cnn__buffer *buffers; int buffer_count; /* room for layer_count */
+    int *buffer, *last_reader;              /* (layer_count): where a layer's output lies, -1: y; who needs it last */
+    int buffer_count;
     float *parameters;                      /* and buffers, on the host */
 } cnn__export;
 
@@ -14193,51 +14186,63 @@ static const char *cnn__thousands(double n, cnn__text *text);      /* >>look */
 
 static int cnn__has_code(const cnn__layer *l) { return l->kind->forward && !l->training_only; }
 
-static int cnn__writer_of(const cnn__export *e, int layer) { return layer < 0 ? -1 : e->spots[layer].writer; }
+/* The layer whose function writes the output of `layer`: itself or an earlier one; -1: it is x. */
+static int cnn__writer_of(const cnn__export *e, int layer)
+{
+    while (layer >= 0 && !cnn__has_code(&e->net->layers[layer])) layer = e->net->layers[layer].inputs[0];
+    return layer;
+}
+
+static size_t cnn__buffer_size(const cnn__export *e, int buffer)           /* floats: the largest output in it */
+{
+    size_t most = 0, size;
+    int i;
+    for (i = 0; i < e->net->layer_count; i++) {
+        size = cnn__size(e->net->layers[i].out);
+        if (e->buffer[i] == buffer && size > most) most = size;
+    }
+    return most;
+}
 
 /* For the output of layer i: the buffer of its input, if it may lie there, else the free one that grows least. */
-static int cnn__choose_buffer(cnn__export *e, int i)
+static int cnn__choose_buffer(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
-    int from = cnn__writer_of(e, l->inputs[0]), best = -1, b;
+    int from = cnn__writer_of(e, l->inputs[0]), best = -1, b, k;
     size_t size = cnn__size(l->out), least = 0;
-    if (l->value_by_value && from >= 0 && e->spots[from].last_reader == i) best = e->spots[from].buffer;
-    else for (b = 0; b < e->buffer_count; b++) {
-        size_t growth = size > e->buffers[b].size ? size - e->buffers[b].size : 0;
-        if (e->buffers[b].last_reader < i && (best < 0 || growth < least)) best = b, least = growth;
+    if (l->value_by_value && from >= 0 && e->last_reader[from] == i && e->buffer[from] >= 0) return e->buffer[from];
+    for (b = 0; b < e->buffer_count; b++) {
+        size_t has = cnn__buffer_size(e, b), growth = size > has ? size - has : 0;
+        for (k = 0; k < i && (e->buffer[k] != b || e->last_reader[k] < i); k++) { }
+        if (k == i && (best < 0 || growth < least)) best = b, least = growth;
     }
-    if (best < 0) best = e->buffer_count++;
-    if (size > e->buffers[best].size) e->buffers[best].size = size;
-    e->buffers[best].last_reader = e->spots[i].last_reader;
-    return best;
+    return best < 0 ? e->buffer_count : best;
 }
 
 static void cnn__choose_buffers(cnn__export *e)
 {
-    int count = e->net->layer_count, i, n, final;
+    int count = e->net->layer_count, i, n;
     for (i = 0; i < count; i++) {
         const cnn__layer *l = &e->net->layers[i];
-        int code = cnn__has_code(l);
-        e->spots[i].writer = code ? i : cnn__writer_of(e, l->inputs[0]);
-        e->spots[i].last_reader = i;
-        for (n = 0; code && n < l->input_count; n++) {
+        e->buffer[i] = -1;
+        for (n = 0; cnn__has_code(l) && n < l->input_count; n++) {
             int from = cnn__writer_of(e, l->inputs[n]);
-            if (from >= 0) e->spots[from].last_reader = i;
+            if (from >= 0) e->last_reader[from] = i;
         }
     }
-    final = cnn__writer_of(e, count - 1);
     for (i = 0; i < count; i++) {
-        e->spots[i].buffer = -1;
-        if (cnn__has_code(&e->net->layers[i]) && i != final) e->spots[i].buffer = cnn__choose_buffer(e, i);
+        if (!cnn__has_code(&e->net->layers[i]) || i == cnn__writer_of(e, count - 1)) continue;
+        e->buffer[i] = cnn__choose_buffer(e, i);
+        if (e->buffer[i] == e->buffer_count) e->buffer_count++;
     }
 }
 
 /* `x`, `y` or `buffer1`: where the output of a layer (-1: the sample) is found */
-static const char *cnn__spot_name(const cnn__export *e, int layer, cnn__text *text)
+static const char *cnn__place_name(const cnn__export *e, int layer, cnn__text *text)
 {
-    int writer = cnn__writer_of(e, layer), buffer = writer < 0 ? -1 : e->spots[writer].buffer;
-    if (buffer < 0) return writer < 0 ? "x" : "y";
-    cnn__snprintf(text->s, sizeof text->s, "buffer%d", buffer + 1);
+    int writer = cnn__writer_of(e, layer);
+    if (writer < 0 || e->buffer[writer] < 0) return writer < 0 ? "x" : "y";
+    cnn__snprintf(text->s, sizeof text->s, "buffer%d", e->buffer[writer] + 1);
     return text->s;
 }
 
@@ -14280,7 +14285,7 @@ static int cnn__name_export(cnn__export *e, const char *path, const char *name)
     return 1;
 }
 
-/* ---- what cannot be written ---- */
+/* ---- writing it ---- */
 
 /* Number i of what is written of the parameters, and behind them the buffers; NULL: it is a count, which is not. */
 static const cnn__tensor *cnn__written(const cnn__export *e, int i)
@@ -14289,40 +14294,6 @@ static const cnn__tensor *cnn__written(const cnn__export *e, int i)
     const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
     return t->integer ? NULL : t;
 }
-
-static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *values)
-{
-    size_t i;
-    for (i = 0; i < t->count; i++)
-        if (!(values[i] - values[i] == 0))
-            return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                             "load weights that are finite", (double)i, t->key, (double)values[i]);
-    return 1;
-}
-
-static int cnn__check_export(const cnn__export *e)
-{
-    cnn_net *net = e->net;
-    const cnn__tensor *t;
-    cnn__text label;
-    int i;
-    for (i = 0; i < net->layer_count; i++) {
-        const cnn__layer *l = &net->layers[i];
-        cnn__label(l, i + 1, &label);
-        if (cnn__has_code(l) && !l->kind->export_c)
-            return cnn__fail(net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", label.s);
-        if (l->mixes_samples && !l->buffer_count)
-            return cnn__fail(net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the "
-                             "other samples of the batch; train it with them", label.s);
-        if (strstr(l->name, "*/") || strstr(l->name, "/*"))
-            return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
-    }
-    for (i = 0; i < net->state_count; i++)
-        if ((t = cnn__written(e, i)) && !cnn__check_values(net, t, e->parameters + t->offset)) return 0;
-    return 1;
-}
-
-/* ---- writing it ---- */
 
 static void cnn__export_signature(const cnn__export *e, const char *end)
 {
@@ -14337,7 +14308,7 @@ static void cnn__export_head(const cnn__export *e)
     const cnn__tensor *t;
     cnn__text text;
     int i;
-    for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
+    for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)cnn__buffer_size(e, i);
     for (i = 0; i < net->state_count; i++) if ((t = cnn__written(e, i))) numbers += 4 * (double)t->count;
     cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
                  "       ");
@@ -14364,24 +14335,27 @@ static void cnn__export_array(const cnn__export *e, const cnn__tensor *t, const 
 }
 
 /* The next values in braces, one pair for each row of each matrix ...; returns what follows them */
-static const float *cnn__export_values(FILE *file, const float *values, const int *shape, int ndim, int depth)
+static const float *cnn__export_values(const cnn__export *e, const cnn__tensor *t, const float *values, int depth)
 {
     enum { in_a_line = 7 };
+    int in_a_row = depth + 1 >= t->ndim, i;
     cnn__text text;
-    int i;
-    cnn__fprintf(file, "%*s{", 4 * depth, "");
-    for (i = 0; i < *shape; i++) {
-        if (ndim > 1) {
-            cnn__fprintf(file, "%s\n", i ? "," : "");
-            values = cnn__export_values(file, values, shape + 1, ndim - 1, depth + 1);
-        } else {
-            if (i) cnn__fprintf(file, ",");
-            if (i && i % in_a_line == 0) cnn__fprintf(file, "\n%*s", 4 * depth + 1, "");
-            cnn__fprintf(file, " %s", cnn__c_number(*values++, &text));
+    cnn__fprintf(e->file, "%*s{", 4 * depth, "");
+    for (i = 0; i < t->shape[depth]; i++) {
+        if (i) cnn__fprintf(e->file, ",");
+        if (!in_a_row) {
+            cnn__fprintf(e->file, "\n");
+            values = cnn__export_values(e, t, values, depth + 1);
+            continue;
         }
+        if (i && i % in_a_line == 0) cnn__fprintf(e->file, "\n%*s", 4 * depth + 1, "");
+        if (!(*values - *values == 0))
+            cnn__fail(e->net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
+                      "load weights that are finite", (double)(values - e->parameters - t->offset), t->key, (double)*values);
+        cnn__fprintf(e->file, " %s", cnn__c_number(*values++, &text));
     }
-    if (ndim > 1) cnn__fprintf(file, "\n%*s}", 4 * depth, "");
-    else cnn__fprintf(file, " }");
+    if (in_a_row) cnn__fprintf(e->file, " }");
+    else cnn__fprintf(e->file, "\n%*s}", 4 * depth, "");
     return values;
 }
 
@@ -14392,13 +14366,23 @@ static const char *cnn__function_name(const cnn__layer *l, int number, cnn__text
     return text->s;
 }
 
-static void cnn__export_function(const cnn__export *e, int i)
+/* Writes the function of layer i, if it has one; 0 and a message if it cannot be written. */
+static int cnn__export_function(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
     const cnn__tensor *t;
     cnn__text name, in, out;
     int n;
-    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
+    cnn__label(l, i + 1, &name);
+    if (cnn__has_code(l) && !l->kind->export_c)
+        return cnn__fail(e->net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", name.s);
+    if (l->mixes_samples && !l->buffer_count)
+        return cnn__fail(e->net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the "
+                         "other samples of the batch; train it with them", name.s);
+    if (strstr(l->name, "*/") || strstr(l->name, "/*"))
+        return cnn__fail(e->net, "cnn_export_c: %.150s: its name would begin or end a comment of C", name.s);
+    if (!cnn__has_code(l)) return 1;
+    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", name.s, cnn__dims_text(l->in, &in),
                  cnn__dims_text(l->out, &out));
     for (n = 0; n < e->net->state_count; n++)
         if ((t = cnn__written(e, n)) && t->layer == i) cnn__export_array(e, t, ";\n");
@@ -14408,6 +14392,7 @@ static void cnn__export_function(const cnn__export *e, int i)
     cnn__fprintf(e->file, ")\n{\n");
     l->kind->export_c(l, i + 1, e->file);
     cnn__fprintf(e->file, "}\n");
+    return 1;
 }
 
 static void cnn__export_main(const cnn__export *e)
@@ -14418,15 +14403,15 @@ static void cnn__export_main(const cnn__export *e)
     cnn__fprintf(e->file, "\n/* ---- the network ---- */\n\n");
     cnn__export_signature(e, "\n{\n");
     for (i = 0; i < e->buffer_count; i++)
-        cnn__fprintf(e->file, "    static float buffer%d[%d];\n", i + 1, (int)e->buffers[i].size);
+        cnn__fprintf(e->file, "    static float buffer%d[%d];\n", i + 1, (int)cnn__buffer_size(e, i));
     if (e->buffer_count) cnn__fprintf(e->file, "\n");
     for (i = 0; i < count; i++) {
         const cnn__layer *l = &e->net->layers[i];
         if (!cnn__has_code(l)) continue;
         to = call.s + cnn__snprintf(call.s, sizeof call.s, "%.200s(%s", cnn__function_name(l, i + 1, &name),
-                                    cnn__spot_name(e, i, &at));
+                                    cnn__place_name(e, i, &at));
         for (n = 0; n < l->input_count; n++)
-            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__spot_name(e, l->inputs[n], &at));
+            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__place_name(e, l->inputs[n], &at));
         cnn__snprintf(to, (size_t)(end - to), ");");
         cnn__fprintf(e->file, "    %-48s /* %s */\n", call.s, cnn__dims_text(l->out, &dims));
     }
@@ -14445,37 +14430,36 @@ static int cnn__write_export(cnn__export *e, const char *path)
     e->file = w.file;
     cnn__choose_buffers(e);
     cnn__export_head(e);
-    for (i = 0; i < net->layer_count; i++) if (cnn__has_code(&net->layers[i])) cnn__export_function(e, i);
+    for (i = 0; i < net->layer_count && cnn__export_function(e, i); i++) { }
     cnn__export_main(e);
     if (net->state_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
     for (i = 0; i < net->state_count; i++) {
         if (!(t = cnn__written(e, i))) continue;
         cnn__fprintf(e->file, "\n/* %s */\n", t->key);
         cnn__export_array(e, t, " =\n");
-        cnn__export_values(e->file, e->parameters + t->offset, t->shape, t->ndim, 0);
+        cnn__export_values(e, t, e->parameters + t->offset, 0);
         cnn__fprintf(e->file, ";\n");
     }
-    return cnn__end_file(&w, &net->error);
+    if (!cnn__stopped(net)) return cnn__end_file(&w, &net->error);
+    cnn__abandon_file(&w);
+    return 0;
 }
 
 int cnn_export_c(cnn_net *net, const char *path, const char *name)
 {
     cnn__export e;
-    size_t count;
     int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     memset((void *)&e, 0, sizeof e);
     e.net = net;
     if (!path) return cnn__fail(net, "cnn_export_c: there is no path");
     if (!cnn__name_export(&e, path, name)) return 0;
-    count = (size_t)net->layer_count;
-    e.spots = (cnn__spot *)cnn__alloc(count, sizeof *e.spots);
-    e.buffers = (cnn__buffer *)cnn__alloc(count, sizeof *e.buffers);
+    e.buffer = (int *)cnn__alloc(2 * (size_t)net->layer_count, sizeof *e.buffer);
+    e.last_reader = e.buffer ? e.buffer + net->layer_count : NULL;
     e.parameters = cnn__download(net, net->parameters, net->state_size);
-    if (!e.spots || !e.buffers) cnn__fail(net, "out of memory");
-    good = !cnn__stopped(net) && cnn__check_export(&e) && cnn__write_export(&e, path);
-    cnn__free(e.spots);
-    cnn__free(e.buffers);
+    if (!e.buffer) cnn__fail(net, "out of memory");
+    good = !cnn__stopped(net) && cnn__write_export(&e, path);
+    cnn__free(e.buffer);
     cnn__free(e.parameters);
     return good;
 }
