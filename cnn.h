@@ -12256,7 +12256,7 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
 
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
-    const char *slash;
+    const char *name;
     int mode, d = -1, tries;
     if (!path || strlen(path) >= sizeof w->path - 32)
         return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33);
@@ -12265,16 +12265,14 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     w->file = NULL;
     errno = 0;
     mode = cnn__follow(w->path, &d);
-    slash = strrchr(w->path, '/');
+    name = strrchr(w->path, '/') ? strrchr(w->path, '/') + 1 : w->path;
     if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
-    for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
+    for (tries = 0; mode >= 0 && d < 0 && tries < 100 && (!tries || errno == EEXIST); tries++) {
         uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), address = (uint64_t)(uintptr_t)&address;
         uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* need not be secret */
-        int length = (int)(slash ? slash + 1 - w->path : 0);
-        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length,
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", (int)(name - w->path), w->path, name,
                       (unsigned)word);
         d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
-        if (d < 0 && errno != EEXIST) break;
     }
 #ifndef _WIN32
     if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* as the old file: open() applied the umask */
@@ -12302,15 +12300,12 @@ static int cnn__flush_directory(const char *path)
 #else
     char directory[CNN__PATH];
     const char *slash = strrchr(path, '/');
-    int d, good, cause;
+    int d, good;
     cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = cnn__open(directory, O_RDONLY, 0);
     if (d < 0) return errno == EACCES;                     /* the directory can be written to but not opened */
     good = !fsync(d) || errno == EINVAL;
-    cause = errno;
-    close(d);
-    errno = cause;
-    return good;
+    return close(d), good;
 #endif
 }
 
@@ -12485,10 +12480,8 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
 
 static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
 {
-    uint32_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return first;
+    const uint32_t one = 1;
+    return *(const unsigned char *)&one;
 }
 
 /* Whether the bytes in the file are the machine's floats in row-major order, so that they need no conversion. */
@@ -12498,17 +12491,6 @@ static int cnn__is_plain(const cnn__stored *t)
     int d;
     for (d = t->ndim - 1; d >= 0; stride *= t->shape[d--]) if (t->shape[d] > 1 && t->stride[d] != stride) return 0;
     return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little();
-}
-
-static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
-{
-    size_t most = t->bytes / (t->dtype->bits / 8), last = t->first, step;
-    int d;
-    for (d = 0; d < t->ndim && t->count; d++)
-        if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
-    if (t->count && last >= most)
-        return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
-    return 1;
 }
 
 /* Copies the values in row-major order, whatever their type and their strides in the storage. */
@@ -12636,17 +12618,17 @@ static int cnn__json_digits(cnn__state *s)
     return s->at += count, 1;
 }
 
+static int cnn__json_whole(cnn__state *s) { return *s->at == '0' ? s->at++, 1 : cnn__json_digits(s); }
+
 static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number, not negative */
 {
-    const char *digit = s->at += strspn(s->at, " \t\r\n");
-    if (*digit == '0') return *size = 0, s->at++, 1;
-    if (!cnn__json_digits(s)) return 0;
-    for (*size = 0; digit < s->at; digit++) {
-        size_t d = (size_t)(*digit - '0');
-        if (*size > ((size_t)-1 - d) / 10) return cnn__wrong(s, "a number in its header overflows");
-        *size = *size * 10 + d;
-    }
-    return 1;
+    const char *digits = s->at += strspn(s->at, " \t\r\n");
+    unsigned long long number;
+    if (!cnn__json_whole(s)) return 0;
+    errno = 0;
+    number = strtoull(digits, NULL, 10);
+    *size = (size_t)number;
+    return (!errno && *size == number) || cnn__wrong(s, "a number in its header overflows");
 }
 
 static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any value */
@@ -12663,14 +12645,11 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
     if (!strncmp(s->at, "true", 4) || !strncmp(s->at, "null", 4)) return s->at += 4, 1;
     if (!strncmp(s->at, "false", 5)) return s->at += 5, 1;
     if (*s->at == '-') s->at++;
-    if (*s->at == '0') s->at++;
-    else if (!cnn__json_digits(s)) return 0;
+    if (!cnn__json_whole(s)) return 0;
     if (*s->at == '.' && (s->at++, !cnn__json_digits(s))) return 0;
-    if (*s->at == 'e' || *s->at == 'E') {
-        s->at += s->at[1] == '+' || s->at[1] == '-' ? 2 : 1;
-        return cnn__json_digits(s);
-    }
-    return 1;
+    if (*s->at != 'e' && *s->at != 'E') return 1;
+    s->at += s->at[1] == '+' || s->at[1] == '-' ? 2 : 1;
+    return cnn__json_digits(s);
 }
 
 static int cnn__json_tensor(cnn__state *s, const char *key)
@@ -12937,8 +12916,8 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
 
 typedef enum cnn__object_kind {
     CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
-    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class: none of its code is run */
-    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__LIST, CNN__DICT, CNN__STORAGE, CNN__TENSOR
+    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class, or a list: no code is run */
+    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__DICT, CNN__STORAGE, CNN__TENSOR
 } cnn__object_kind;
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
@@ -13168,19 +13147,14 @@ static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* cl
     if (last) cnn__push(p, CNN__INSTANCE, last->kind == CNN__NAME ? last->text : "", ++p->made);
 }
 
-static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them */
 {
     const cnn__object *item = cnn__drop(p, count);
     if (!item) return;
-    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE))
+    if (!p->stack.count || item[-1].kind != CNN__INSTANCE)
         cnn__broken(p, "it appends to something that is not a list");
     else for (; count; count--, item++)
         if (item->kind == CNN__STRING) cnn__put(&p->listed, item, sizeof *item);
-}
-
-static int cnn__holds_weights(const char *key)             /* in a checkpoint of a PyTorch program */
-{
-    return !strcmp(key, "state_dict") || cnn__either(key, "model_state_dict", "model");
 }
 
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
@@ -13197,7 +13171,8 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
         cnn__stored t = cnn__stored_of(NULL, NULL);
         if (item[0].kind != CNN__STRING) continue;         /* a state dict's keys are strings */
         if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
-        if (item[1].kind == CNN__DICT && !s->preferred && cnn__holds_weights(item[0].text)) s->preferred = item[1].n;
+        if (item[1].kind == CNN__DICT && !s->preferred && (!strcmp(item[0].text, "state_dict")
+            || cnn__either(item[0].text, "model_state_dict", "model"))) s->preferred = item[1].n;
         if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
         memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
         t.key = item[0].text;
@@ -13266,7 +13241,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             break;
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
+        case ']': case 0x8f: cnn__push(p, CNN__INSTANCE, "", ++p->made); break;    /* a list, a set */
         case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
@@ -13292,19 +13267,6 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         default: cnn__refuse(p, op, "");
         }
     }
-}
-
-/* Keeps the tensors that are in a dict; 0 and a message if the result is not a state dict. */
-static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
-{
-    size_t i, count, kept = 0;
-    int named = (result->kind == CNN__NAME || result->kind == CNN__INSTANCE) && result->text[0];
-    cnn__stored *t = cnn__tensors(s, &count);
-    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
-    s->tensors.count = kept * sizeof *t;
-    if (kept || result->kind == CNN__DICT) return 1;
-    return cnn__wrong(s, "is not a state dict but %.100s, which has no tensors by name and is not run; in Python: "
-                         "torch.save(model.state_dict(), \"net.pth\")", named ? result->text : "something else");
 }
 
 /* The format of torch.save until PyTorch 1.5: five pickles (a magic number, a version, sizes, the state dict, the
@@ -13348,7 +13310,9 @@ static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t s
 {
     cnn__pickle p;
     cnn__object result;
-    int i, good = 1;
+    cnn__stored *t;
+    size_t count, kept = 0, i;
+    int good = 1, known;
     memset(&p, 0, sizeof p);
     p.s = s;
     p.begin = p.at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
@@ -13356,12 +13320,19 @@ static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t s
     memcpy(p.at, bytes, size);                             /* a copy, in which strings get their ends */
     p.end = p.at + size;
     for (i = legacy ? 0 : 3; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
-    good = good && (!legacy || cnn__read_storages(s, &p)) && cnn__end_pickle(s, &result);
+    good = good && (!legacy || cnn__read_storages(s, &p));
     cnn__free(p.stack.at);
     cnn__free(p.parts.at);
     cnn__free(p.memo.at);
     cnn__free(p.listed.at);
-    return good;
+    if (!good) return 0;
+    t = cnn__tensors(s, &count);
+    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
+    s->tensors.count = kept * sizeof *t;                   /* those that are in a dict */
+    if (kept || result.kind == CNN__DICT) return 1;
+    known = (result.kind == CNN__NAME || result.kind == CNN__INSTANCE) && result.text[0];
+    return cnn__wrong(s, "is not a state dict but %.100s, which has no tensors by name and is not run; in Python: "
+                         "torch.save(model.state_dict(), \"net.pth\")", known ? result.text : "something else");
 }
 
 static int cnn__read_pth(cnn__state *s)
@@ -13731,23 +13702,6 @@ static void cnn__add_name(cnn__list *list, const char *name)
     else if (used < 3 || strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
-/* Names the layer that the file has and the network lacks: "features.1 is a BatchNorm". */
-static void cnn__name_lacking(const char *key, cnn__text *what)
-{
-    static const char *const kinds[][2] = {
-        { ".running_mean", "a BatchNorm" },
-        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
-        { ".in_proj_weight", "a MultiheadAttention" },
-    };
-    size_t i;
-    for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
-        if (cnn__ends_in(key, kinds[i][0])) {
-            size_t length = strlen(key) - strlen(kinds[i][0]);
-            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks",
-                          (int)(length < 60 ? length : 60), key, kinds[i][1]);
-        }
-}
-
 /* How the shapes of a tensor in the file and in the network differ. */
 static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, cnn__text *text)
 {
@@ -13764,6 +13718,11 @@ static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, 
 static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
+    static const char *const layers[3][2] = {
+        { ".running_mean", "a BatchNorm" },
+        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
+        { ".in_proj_weight", "a MultiheadAttention" },
+    };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
     size_t k, count;
@@ -13785,7 +13744,12 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
     for (k = 0; k < count && block == CNN__PARAMETERS; k++) {
         if (stored[k].of || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
         cnn__add_name(&lists[1], stored[k].key);
-        cnn__name_lacking(stored[k].key, &lacking);
+        for (i = 0; i < 3 && !lacking.s[0]; i++) {         /* "features.1 is a BatchNorm" */
+            int length = (int)(strlen(stored[k].key) - strlen(layers[i][0]));
+            if (!cnn__ends_in(stored[k].key, layers[i][0])) continue;
+            cnn__snprintf(lacking.s, sizeof lacking.s, "; %.*s is %s, which the network lacks",
+                          length < 60 ? length : 60, stored[k].key, layers[i][1]);
+        }
     }
     misfits->s[0] = 0;
     for (i = 0; i < 3; i++)
@@ -13799,7 +13763,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
 static int cnn__locate(cnn__state *s, cnn__stored *t)
 {
     char name[100];
-    size_t size = 0;
+    size_t size = 0, most, last = t->first, step;
+    int d;
     if (t->of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
         return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
                           t->of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
@@ -13809,7 +13774,12 @@ static int cnn__locate(cnn__state *s, cnn__stored *t)
             return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
                               (double)t->bytes, name, (double)size);
     }
-    return cnn__within_storage(s, t);
+    most = t->bytes / (t->dtype->bits / 8);
+    for (d = 0; d < t->ndim && t->count; d++)
+        if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
+    if (t->count && last >= most)
+        return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    return 1;
 }
 
 /* Finds and checks a block; how many parameters fit, or -1 and a message. misfits: gets those that do not; NULL: they
@@ -14351,7 +14321,8 @@ static const float *cnn__export_values(const cnn__export *e, const cnn__tensor *
         if (i && i % in_a_line == 0) cnn__fprintf(e->file, "\n%*s", 4 * depth + 1, "");
         if (!(*values - *values == 0))
             cnn__fail(e->net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                      "load weights that are finite", (double)(values - e->parameters - t->offset), t->key, (double)*values);
+                      "load weights that are finite", (double)(values - e->parameters - t->offset), t->key,
+                      (double)*values);
         cnn__fprintf(e->file, " %s", cnn__c_number(*values++, &text));
     }
     if (in_a_row) cnn__fprintf(e->file, " }");
