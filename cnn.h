@@ -12377,7 +12377,8 @@ typedef struct cnn__stored {                /* a tensor in a file               
 
 typedef struct cnn__state {                 /* a file that is being read or written                      */
     const char *path; cnn__text *error; const cnn_net *net;
-    cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
+    cnn__stored *tensors; int count, room;  /* what it holds                                             */
+    cnn__bytes metadata;                    /* pairs of strings                                          */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
     void *mapped; cnn__bytes owned;         /* unmapped and freed by cnn__close_state: see cnn__own      */
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
@@ -12412,10 +12413,11 @@ static void *cnn__own(cnn__state *s, void *block)
     return NULL;
 }
 
-static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
+static void cnn__add_stored(cnn__state *s, const cnn__stored *t)
 {
-    *count = s->tensors.count / sizeof(cnn__stored);
-    return (cnn__stored *)(void *)s->tensors.at;
+    s->tensors = (cnn__stored *)cnn__grow(s->tensors, s->count, &s->room, sizeof *t);
+    if (s->count < s->room) s->tensors[s->count++] = *t;
+    else cnn__wrong(s, "out of memory");
 }
 
 static int cnn__by_key(const void *a, const void *b)       /* of tensors and of metadata: both begin with the key */
@@ -12423,14 +12425,13 @@ static int cnn__by_key(const void *a, const void *b)       /* of tensors and of 
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; no key may be repeated */
+static int cnn__sort(cnn__state *s, void *list, size_t count, size_t size)         /* by key; none may be repeated */
 {
-    size_t i;
-    if (list->failed) return cnn__wrong(s, "out of memory");
-    if (list->count) qsort(list->at, list->count / size, size, cnn__by_key);
-    for (i = size; i < list->count; i += size)
-        if (!cnn__by_key(list->at + i - size, list->at + i))
-            return cnn__wrong(s, "has \"%.100s\" twice", *(const char **)(void *)(list->at + i));
+    const unsigned char *at = (const unsigned char *)list;
+    if (count) qsort(list, count, size, cnn__by_key);
+    for (; count > 1; count--, at += size)
+        if (!cnn__by_key(at, at + size))
+            return cnn__wrong(s, "has \"%.100s\" twice", *(const char *const *)(const void *)at);
     return 1;
 }
 
@@ -12438,10 +12439,9 @@ static cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, co
 {
     char name[200];
     const char *sought = name;
-    size_t count;
-    cnn__stored *tensors = cnn__tensors(s, &count);
     cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
-    return count ? (cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
+    if (!s->count) return NULL;
+    return (cnn__stored *)bsearch(&sought, s->tensors, (size_t)s->count, sizeof *s->tensors, cnn__by_key);
 }
 
 static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
@@ -12526,11 +12526,11 @@ static const unsigned char *cnn__swapped(cnn__state *s, const cnn__stored *t)
 }
 
 /* Adds a tensor to what will be written. t->data: the machine's values, which are not copied. */
-static void cnn__add_stored(cnn__state *s, cnn__stored *t)
+static void cnn__add_values(cnn__state *s, cnn__stored *t)
 {
     t->bytes = t->count * (t->dtype->bits / 8);
     if (!cnn__is_little()) t->data = cnn__swapped(s, t);
-    cnn__put(&s->tensors, t, sizeof *t);
+    cnn__add_stored(s, t);
 }
 
 /* ---- .safetensors ----
@@ -12687,7 +12687,7 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         return cnn__wrong(s, "tensor \"%.100s\": its data_offsets %.0f and %.0f do not hold its %.0f values of %s", key,
                           (double)offsets[0], (double)offsets[1], (double)t.count, t.dtype->name);
     for (size = 1, i = t.ndim - 1; i >= 0; i--) if (i < CNN__DIMS) { t.stride[i] = size; size *= t.shape[i]; }
-    cnn__put(&s->tensors, &t, sizeof t);
+    cnn__add_stored(s, &t);
     return 1;
 }
 
@@ -12700,7 +12700,8 @@ static int cnn__json_metadata(cnn__state *s)               /* strings by name, o
         if (!cnn__json_key(s, &pair[0]) || !cnn__json_string(s, &pair[1])) return 0;
         cnn__put(&s->metadata, pair, sizeof pair);
     }
-    return !cnn__failed(s) && cnn__sort(s, &s->metadata, sizeof pair);
+    if (s->metadata.failed) return cnn__wrong(s, "out of memory");
+    return !cnn__failed(s) && cnn__sort(s, s->metadata.at, s->metadata.count / sizeof pair, sizeof pair);
 }
 
 static int cnn__utf8(const unsigned char *s, size_t count)
@@ -12731,9 +12732,9 @@ static int cnn__by_begin(const void *a, const void *b)
 static int cnn__read_safetensors(cnn__state *s)
 {
     uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
-    size_t n = 0, i, count, at = 0, data, metadata = 0;
+    size_t n = 0, at = 0, data, metadata = 0;
     const char *key;
-    cnn__stored *t;
+    int i;
     if (s->size < 8)
         return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header",
                           (double)s->size);
@@ -12758,17 +12759,15 @@ static int cnn__read_safetensors(cnn__state *s)
     s->at += strspn(s->at, " \t\r\n");
     if (cnn__failed(s) || s->at != s->text + length)
         return cnn__expected(s, "nothing but spaces after the last }");
-    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
-    t = cnn__tensors(s, &count);
-    if (count) qsort(t, count, sizeof *t, cnn__by_begin);
-    for (i = 0; i < count; at += t[i++].bytes) {
-        if (t[i].begin != at)
-            return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
-                              (double)t[i].begin, (double)at);
-        if (t[i].bytes > data - at) break;
-        t[i].data = s->bytes + 8 + length + at;
+    if (s->count) qsort(s->tensors, (size_t)s->count, sizeof *s->tensors, cnn__by_begin);
+    for (i = 0; i < s->count && at <= data; at += s->tensors[i++].bytes) {
+        cnn__stored *t = &s->tensors[i];
+        if (t->begin != at)
+            return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t->key,
+                              (double)t->begin, (double)at);
+        t->data = s->bytes + 8 + length + at;
     }
-    if (i < count || at < data)
+    if (at != data)
         return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?",
                           (double)data);
     return 1;
@@ -12785,14 +12784,14 @@ static void cnn__print_json(cnn__bytes *b, const char *prefix, const char *text)
 static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at[2] = { 0, 0 };                     /* values of 8 bytes come first: all are aligned then */
-    int d, narrow;
+    const cnn__stored *t = s->tensors;
+    size_t at[2] = { 0, 0 };                            /* values of 8 bytes come first: all are aligned then */
+    int count = s->count, narrow, d, i;
     cnn__bytes header = { NULL, 0, 0, 0 }, *h = &header;
-    const cnn__stored *t = cnn__tensors(s, &count);
     for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += t[i].bytes;
     cnn__put_number(h, 0, 8);
     cnn__print(h, "{\"__metadata__\":{");
-    for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
+    for (i = 0; i < (int)(s->metadata.count / sizeof *pair); i++) {
         cnn__print(h, i % 2 ? ":" : i ? "," : "");
         cnn__print_json(h, "", pair[i]);
     }
@@ -12815,9 +12814,9 @@ static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
     else {
         for (i = 0; i < 8; i++) h->at[i] = (unsigned char)((uint64_t)(h->count - 8) >> 8 * i);
         cnn__emit(out, h->at, h->count);
-        t = cnn__tensors(s, &count);
         for (narrow = 0; narrow < 2; narrow++)
-            for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__emit(out, t[i].data, t[i].bytes);
+            for (i = 0, t = s->tensors; i < count; i++, t++)
+                if ((t->dtype->bits < 64) == narrow) cnn__emit(out, t->data, t->bytes);
     }
     cnn__free(h->at);
 }
@@ -13080,8 +13079,8 @@ static void cnn__take_storage(cnn__pickle *p)
         while (t.dtype < &cnn__dtypes[CNN__UNKNOWN] && strcmp(t.dtype->storage, a[1].text)) t.dtype++;
         t.entry = a[2].text;
         if (cnn__mul(&t.bytes, a[4].n, t.dtype->bits / 8)) {
-            cnn__push(p, CNN__STORAGE, "", p->s->tensors.count / sizeof t);
-            cnn__put(&p->s->tensors, &t, sizeof t);
+            cnn__push(p, CNN__STORAGE, "", (size_t)p->s->count);
+            cnn__add_stored(p->s, &t);
             return;
         }
     }
@@ -13099,7 +13098,7 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
     if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE
         || a[3].kind != CNN__TUPLE || a[2].count != a[3].count)
         return 0;
-    memcpy(&t, p->s->tensors.at + a[0].n * sizeof t, sizeof t);
+    t = p->s->tensors[a[0].n];
     t.first = a[1].n;
     size = cnn__objects(&p->parts) + a[2].n;
     stride = cnn__objects(&p->parts) + a[3].n;
@@ -13108,8 +13107,8 @@ static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
         if (!cnn__add_dimension(&t, size[i].n)) return 0;
         if (i < CNN__DIMS) t.stride[i] = stride[i].n;
     }
-    cnn__push(p, CNN__TENSOR, "", p->s->tensors.count / sizeof t);
-    cnn__put(&p->s->tensors, &t, sizeof t);
+    cnn__push(p, CNN__TENSOR, "", (size_t)p->s->count);
+    cnn__add_stored(p->s, &t);
     return 1;
 }
 
@@ -13168,16 +13167,16 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
-        cnn__stored t = cnn__stored_of(NULL, NULL);
+        cnn__stored t;
         if (item[0].kind != CNN__STRING) continue;         /* a state dict's keys are strings */
         if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
         if (item[1].kind == CNN__DICT && !s->preferred && (!strcmp(item[0].text, "state_dict")
             || cnn__either(item[0].text, "model_state_dict", "model"))) s->preferred = item[1].n;
-        if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
-        memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
+        if (item[1].kind != CNN__TENSOR || cnn__failed(s)) continue;
+        t = s->tensors[item[1].n];
         t.key = item[0].text;
         t.dict = owner;
-        cnn__put(&s->tensors, &t, sizeof t);
+        cnn__add_stored(s, &t);
     }
 }
 
@@ -13211,7 +13210,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
     p->stack.count = p->memo.count = p->listed.count = 0;  /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
-        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
+        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed)
             cnn__wrong(p->s, "out of memory");
         if (cnn__failed(p->s)) return 0;
         switch (op) {
@@ -13282,26 +13281,27 @@ static int cnn__is_legacy(const cnn__state *s)             /* the magic number, 
 
 static int cnn__read_storages(cnn__state *s, cnn__pickle *p)
 {
-    size_t count, i, k;
     cnn__object list;
     cnn__stored *t;
+    size_t k;
+    int i;
     if (!cnn__run_pickle(p, &list)) return 0;
-    t = cnn__tensors(s, &count);
+    t = s->tensors;
     for (k = 0; k < p->listed.count / sizeof list; k++) {
         const char *name = cnn__objects(&p->listed)[k].text;
         uint64_t values = cnn__take_number(p, 8);
         const cnn__stored *one = NULL;
-        for (i = 0; i < count; i++) {
+        for (i = 0; i < s->count; i++) {
             if (!t[i].entry || strcmp(t[i].entry, name)) continue;
             if (t[i].bytes / (t[i].dtype->bits / 8) != values) break;
             t[i].data = p->at - p->begin + s->bytes;
             t[i].entry = NULL;
             one = &t[i];
         }
-        if (!one || i < count) return cnn__broken(p, "a storage has another size than its description");
+        if (!one || i < s->count) return cnn__broken(p, "a storage has another size than its description");
         if (!cnn__take(p, one->bytes)) return 0;
     }
-    for (i = 0; i < count; i++)
+    for (i = 0; i < s->count; i++)
         if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is missing", t[i].key ? t[i].key : "");
     return 1;
 }
@@ -13310,9 +13310,7 @@ static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t s
 {
     cnn__pickle p;
     cnn__object result;
-    cnn__stored *t;
-    size_t count, kept = 0, i;
-    int good = 1, known;
+    int good = 1, kept = 0, known, i;
     memset(&p, 0, sizeof p);
     p.s = s;
     p.begin = p.at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
@@ -13326,9 +13324,8 @@ static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t s
     cnn__free(p.memo.at);
     cnn__free(p.listed.at);
     if (!good) return 0;
-    t = cnn__tensors(s, &count);
-    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
-    s->tensors.count = kept * sizeof *t;                   /* those that are in a dict */
+    for (i = 0; i < s->count; i++) if (s->tensors[i].key) s->tensors[kept++] = s->tensors[i];
+    s->count = kept;                                       /* those that are in a dict */
     if (kept || result.kind == CNN__DICT) return 1;
     known = (result.kind == CNN__NAME || result.kind == CNN__INSTANCE) && result.text[0];
     return cnn__wrong(s, "is not a state dict but %.100s, which has no tensors by name and is not run; in Python: "
@@ -13414,15 +13411,15 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
 {
     cnn__zip zip;
     cnn__bytes pickle = { NULL, 0, 0, 0 }, *p = &pickle;
+    const cnn__stored *t = s->tensors;
     char name[40];
-    size_t i, count, stride;
-    int d;
-    const cnn__stored *t = cnn__tensors(s, &count);
+    size_t stride;
+    int count = s->count, i, d;
     memset(&zip, 0, sizeof zip);
     zip.out = out;
     cnn__print(p, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
-        cnn__snprintf(name, sizeof name, "%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "%d", i);
         cnn__put_string(p, t[i].key);
         cnn__print(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__put_string(p, "storage");
@@ -13442,7 +13439,7 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
     cnn__add_entry(&zip, "net/data.pkl", p->at, p->count);
     cnn__add_entry(&zip, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
-        cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "net/data/%d", i);
         cnn__add_entry(&zip, name, t[i].data, t[i].bytes);
     }
     cnn__add_entry(&zip, "net/version", "3\n", 2);
@@ -13473,7 +13470,7 @@ static int cnn__close_state(cnn__state *s, int result)
 #endif
     for (i = 0; i < s->owned.count / sizeof *owned; i++) cnn__free(owned[i]);
     cnn__free(s->owned.at);
-    cnn__free(s->tensors.at);
+    cnn__free(s->tensors);
     cnn__free(s->metadata.at);
     return result;
 }
@@ -13504,18 +13501,18 @@ static size_t cnn__fit(const cnn__state *s, const char *prefix)
    a class around a model "model.". Each prefix before one of the network's first four keys is tried. */
 static size_t cnn__best_prefix(const cnn__state *s, char best[100])
 {
-    size_t count, k, fits = cnn__fit(s, ""), tried = 0;
-    const cnn__stored *t = cnn__tensors(s, &count);
-    int i;
+    size_t fits = cnn__fit(s, "");
+    int tried = 0, i, k;
     best[0] = 0;
     for (i = 0; i < s->net->state_count && i < 4; i++)
-        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
-            size_t length = strlen(t[k].key), end = strlen(s->net->state[i]->key), score;
+        for (k = 0; k < s->count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
+            const char *key = s->tensors[k].key;
+            size_t length = strlen(key), end = strlen(s->net->state[i]->key), score;
             char prefix[100];
-            if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
-                || strcmp(t[k].key + length - end, s->net->state[i]->key))
+            if (length <= end || length - end >= sizeof prefix || key[length - end - 1] != '.'
+                || strcmp(key + length - end, s->net->state[i]->key))
                 continue;
-            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), t[k].key);
+            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), key);
             tried++;
             score = cnn__fit(s, prefix);
             if (score > fits) fits = score, strcpy(best, prefix);
@@ -13534,34 +13531,30 @@ static int cnn__by_dict(const void *a, const void *b)
    it is the largest, so that the message can name its tensors. */
 static int cnn__choose_dict(cnn__state *s)
 {
-    size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
+    cnn__stored *t = s->tensors;
+    cnn__state one = *s, best = *s;                        /* the tensors of one dict */
+    size_t most = 0, fits;
     char prefix[100] = "", its[100];
-    cnn__stored *t = cnn__tensors(s, &count);
-    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
-    if (count) qsort(t, count, sizeof *t, cnn__by_dict);
-    for (i = 0; i < count; i = end) {
-        cnn__state one = *s;
-        size_t fits;
-        for (end = i; end < count && t[end].dict == t[i].dict; ) end++;
-        one.tensors.at = (unsigned char *)(void *)(t + i);
-        one.tensors.count = (end - i) * sizeof *t;
+    int i;
+    if (s->count) qsort(t, (size_t)s->count, sizeof *t, cnn__by_dict);
+    for (best.count = i = 0; i < s->count; i += one.count) {
+        one.tensors = t + i;
+        for (one.count = 1; i + one.count < s->count && t[i + one.count].dict == t[i].dict; ) one.count++;
         fits = cnn__best_prefix(&one, its);
-        if (fits > most || (fits == most && (fits ? t[i].dict == s->preferred : end - i > chosen_count))) {
-            most = fits;
-            chosen = i;
-            chosen_count = end - i;
-            strcpy(prefix, its);
-        }
+        if (fits < most || (fits == most && (fits ? t[i].dict != s->preferred : one.count <= best.count))) continue;
+        most = fits;
+        best = one;
+        strcpy(prefix, its);
     }
     if (!most && s->model)
         return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
                              "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")",
                           s->model);
-    if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
-    s->tensors.count = chosen_count * sizeof *t;
-    for (i = 0; i < chosen_count; i++)
+    s->count = best.count;
+    if (s->count) memmove(t, best.tensors, (size_t)s->count * sizeof *t);
+    for (i = 0; i < s->count; i++)
         if (!strncmp(t[i].key, prefix, strlen(prefix))) t[i].key += strlen(prefix);
-    return cnn__sort(s, &s->tensors, sizeof *t);
+    return cnn__sort(s, t, (size_t)s->count, sizeof *t);
 }
 
 /* The contents tell the format; where they do not, the path's ending does. */
@@ -13594,7 +13587,7 @@ static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn_
 /* To a file or to memory, or (with neither) to count the bytes. */
 static int cnn__write_to(cnn__sink *out, cnn__state *s)
 {
-    if (s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    if (s->metadata.failed) cnn__wrong(s, "out of memory");
     if (cnn__failed(s)) return 0;
     if (s->pth) cnn__write_pth(s, out);
     else cnn__write_safetensors(s, out);
@@ -13645,7 +13638,7 @@ static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
         if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key)))
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
-        cnn__add_stored(s, &stored);
+        cnn__add_values(s, &stored);
     }
 }
 
@@ -13725,9 +13718,8 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
     };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
-    size_t k, count;
-    cnn__stored *stored = cnn__tensors(s, &count), *found;
-    int i;
+    cnn__stored *found;
+    int i, k;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->state_count; i++) {
         const cnn__tensor *of = net->state[i];
@@ -13741,14 +13733,15 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
         cnn__compare_shapes(found, of, &shapes);
         cnn__add_name(&lists[2], shapes.s);
     }
-    for (k = 0; k < count && block == CNN__PARAMETERS; k++) {
-        if (stored[k].of || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
-        cnn__add_name(&lists[1], stored[k].key);
+    for (k = 0; k < s->count && block == CNN__PARAMETERS; k++) {
+        const char *key = s->tensors[k].key;
+        if (s->tensors[k].of || !strncmp(key, "cnn.h/", 6)) continue;
+        cnn__add_name(&lists[1], key);
         for (i = 0; i < 3 && !lacking.s[0]; i++) {         /* "features.1 is a BatchNorm" */
-            int length = (int)(strlen(stored[k].key) - strlen(layers[i][0]));
-            if (!cnn__ends_in(stored[k].key, layers[i][0])) continue;
+            int length = (int)(strlen(key) - strlen(layers[i][0]));
+            if (!cnn__ends_in(key, layers[i][0])) continue;
             cnn__snprintf(lacking.s, sizeof lacking.s, "; %.*s is %s, which the network lacks",
-                          length < 60 ? length : 60, stored[k].key, layers[i][1]);
+                          length < 60 ? length : 60, key, layers[i][1]);
         }
     }
     misfits->s[0] = 0;
@@ -13787,14 +13780,14 @@ static int cnn__locate(cnn__state *s, cnn__stored *t)
 static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
     cnn__text list;
-    size_t count;
-    cnn__stored *t = cnn__tensors(s, &count);
-    int fitting = 0;
+    int fitting = 0, i;
     cnn__compare(net, s, block, &list);
     if (misfits) *misfits = list;
     else if (list.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], list.s);
-    for (; count && !cnn__failed(s); count--, t++)
+    for (i = 0; i < s->count && !cnn__failed(s); i++) {
+        cnn__stored *t = &s->tensors[i];
         if (t->of && t->block == block && cnn__locate(s, t)) fitting += t->of->offset < net->parameter_count;
+    }
     return cnn__failed(s) ? -1 : fitting;
 }
 
@@ -13802,11 +13795,11 @@ static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *m
 static void cnn__take_block(cnn_net *net, cnn__state *s, int block)
 {
     void (*upload)(void *context, void *to, const void *host, size_t bytes) = net->backend.upload;
-    size_t count;
-    const cnn__stored *t = cnn__tensors(s, &count);
+    int i;
     if (block == CNN__BEST) upload = cnn__host_copy;
     cnn__weights_changed(net);
-    for (; count; count--, t++) {
+    for (i = 0; i < s->count; i++) {
+        const cnn__stored *t = &s->tensors[i];
         float *to = t->of ? *cnn__block(net, block) + t->of->offset : NULL;
         if (!to || t->block != block) continue;
         if (t->of->integer) {
@@ -14011,7 +14004,7 @@ static void cnn__add_training(cnn_net *net, cnn__state *s)
         t.data = (const unsigned char *)a[i].at;
         cnn__add_dimension(&t, a[i].rows);
         cnn__add_dimension(&t, a[i].columns);
-        cnn__add_stored(s, &t);
+        cnn__add_values(s, &t);
     }
 }
 
