@@ -12232,13 +12232,12 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     char target[CNN__PATH], *name;
     struct stat status;
     ssize_t length;
-    int links;
+    int links, d;
     for (links = 0; links < 40; links++) {
-        int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
-        size_t digits = d ? strspn(path + d, "0123456789") : 0;
-        if (digits && digits < 9 && !path[(size_t)d + digits]) {
-            if (atoi(path + d) == 1) fflush(stdout);       /* output that was printed before comes first */
-            *descriptor = dup(atoi(path + d));
+        char more;
+        if (sscanf(path, "/proc/self/fd/%d%c", &d, &more) == 1 || sscanf(path, "/dev/fd/%d%c", &d, &more) == 1) {
+            if (d == 1) fflush(stdout);                    /* output that was printed before comes first */
+            *descriptor = dup(d);
             return -1;
         }
         length = readlink(path, target, sizeof target - 1);
@@ -12331,10 +12330,11 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
 
 static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
 {
-    unsigned char little[8];
-    int i;
-    for (i = 0; i < bytes; i++) little[i] = (unsigned char)(number >> 8 * i);
-    cnn__put(b, little, (size_t)bytes);
+    unsigned char lowest;
+    for (; bytes--; number >>= 8) {
+        lowest = (unsigned char)number;
+        cnn__put(b, &lowest, 1);
+    }
 }
 
 static void cnn__print(cnn__bytes *b, const char *format, ...) CNN__PRINTF(2, 3);
@@ -12677,7 +12677,6 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         }
         if (i == 2 && k != 2)
             cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
-        if (cnn__failed(s)) return 0;
     }
     if (cnn__failed(s)) return 0;
     for (i = 0; i < 3; i++) if (!seen[i]) return cnn__wrong(s, "tensor \"%.100s\" has no %s", key, fields[i]);
@@ -12845,9 +12844,13 @@ static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 
    Sources: PKWARE's APPNOTE.TXT 4.3, 4.5.3; Python's Lib/pickletools.py; PyTorch's torch/serialization.py.    */
 
+/* So many bytes at that place of the file; NULL if they are not all in it. */
+static const unsigned char *cnn__within(const cnn__state *s, uint64_t place, uint64_t bytes)
+{ return place <= s->size && bytes <= s->size - place ? s->bytes + place : NULL; }
+
 static int cnn__open_zip(cnn__state *s)
 {
-    const unsigned char *end;
+    const unsigned char *end, *wide;
     uint64_t bytes, place;
     size_t back;
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
@@ -12859,22 +12862,21 @@ static int cnn__open_zip(cnn__state *s)
     bytes = cnn__little(end + 12, 4);
     place = cnn__little(end + 16, 4);
     if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same numbers in 8 bytes */
-        place = cnn__little(end - 12, 8);
-        if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little(s->bytes + place + 40, 8);
-        place = cnn__little(s->bytes + place + 48, 8);
+        if (!(wide = cnn__within(s, cnn__little(end - 12, 8), 56)))
+            return cnn__wrong(s, "its ZIP64 record lies outside the file");
+        bytes = cnn__little(wide + 40, 8);
+        place = cnn__little(wide + 48, 8);
     }
-    if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
-    s->directory = s->bytes + place;
+    s->directory = cnn__within(s, place, bytes);
     s->directory_size = (size_t)bytes;
-    return 1;
+    return s->directory || cnn__wrong(s, "its ZIP directory lies outside the file");
 }
 
 /* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int places[3] = { 24, 20, 42 };
-    const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
+    const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value, *local;
     size_t length, whole;
     uint64_t field[3], crc;                                /* size, packed size, place of the local header */
     int i;
@@ -12900,12 +12902,11 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
+    local = cnn__within(s, field[2], 30);
+    if (!local || cnn__little(local, 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
-    if (field[2] > s->size || field[0] > s->size - field[2])
-        return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
-    *bytes = s->bytes + field[2];
+    *bytes = cnn__within(s, field[2] + 30 + cnn__little(local + 26, 2) + cnn__little(local + 28, 2), field[0]);
+    if (!*bytes) return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *size = (size_t)field[0];
     crc = cnn__little(found + 16, 4);
     if (crc && crc != cnn__crc32(0, *bytes, *size))        /* 0: the writer computed none */
@@ -12990,7 +12991,6 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
         cnn__broken(p, "its stack is empty");
         return NULL;
     }
-    if (!p->stack.at) return NULL;                         /* nothing was ever on it */
     p->stack.count -= count * sizeof(cnn__object);
     return cnn__objects(&p->stack) + cnn__depth(p);
 }
@@ -13015,9 +13015,9 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
     cnn__object t = { CNN__TUPLE, "", p->parts.count / sizeof t, count };
-    const cnn__object *last = cnn__drop(p, count);
+    const cnn__object *last = count ? cnn__drop(p, count) : NULL;
     if (count && !last) return;
-    if (count) cnn__put(&p->parts, last, count * sizeof t);
+    cnn__put(&p->parts, last, count * sizeof t);
     cnn__push_object(p, &t);
 }
 
@@ -13044,19 +13044,15 @@ static void cnn__join_name(cnn__pickle *p)                 /* of two strings on 
     cnn__push(p, CNN__NAME, whole, 0);
 }
 
-static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its length, which makes room for a 0 */
+static void cnn__take_string(cnn__pickle *p, uint64_t count)               /* moved over its length: room for a 0 */
 {
-    char *to = (char *)p->at;
-    uint64_t count = cnn__take_number(p, bytes);
-    unsigned char *text = cnn__take(p, count);
-    if (!text || cnn__failed(p->s)) return;
-    if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
-        cnn__push(p, CNN__OTHER, "", 0);
-        return;
+    char *text = (char *)cnn__take(p, count);
+    int bytes = text && memchr(text, 0, (size_t)count);    /* protocol 2 writes bytes as strings */
+    if (text && !bytes) {
+        memmove(text - 1, text, (size_t)count);
+        text[count - 1] = 0;
     }
-    memmove(to, text, (size_t)count);
-    to[count] = 0;
-    cnn__push(p, CNN__STRING, to, 0);
+    cnn__push(p, text && !bytes ? CNN__STRING : CNN__OTHER, text && !bytes ? text - 1 : "", 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
@@ -13205,17 +13201,22 @@ static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* ge
 
 static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* until its end, '.' */
 {
+    static const char *const with_number[9] = {            /* opcodes, by the bytes of the number that follows */
+        "", "\x80KCUqh\x8a\x8c", "M", "", "BTXrj\x8b", "", "", "", "G\x8d\x8e\x95\x96"
+    };
     cnn__object top;
-    int op;
+    uint64_t n;
+    int op, bytes;
     p->stack.count = p->memo.count = p->listed.count = 0;  /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
+        for (bytes = 8; bytes && (!op || !strchr(with_number[bytes], op)); bytes--) { }
+        n = cnn__take_number(p, bytes);
         if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed)
             cnn__wrong(p->s, "out of memory");
         if (cnn__failed(p->s)) return 0;
         switch (op) {
-        case 0x80: cnn__take(p, 1); break;                                         /* protocol */
-        case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
+        case 0x80: case 0x95: break;                                               /* protocol; a frame's length */
         case '(': cnn__push(p, CNN__MARK, "", 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
@@ -13224,20 +13225,13 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             cnn__push_object(p, &top);
             cnn__push_object(p, &top);
             break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, "", 0); break;    /* None, True, False */
-        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, "", 0); break;         /* a float */
-        case 'K': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)cnn__take_number(p, 2)); break;
+        case 'N': case 0x88: case 0x89:                                            /* None, True, False */
+        case 'G': cnn__push(p, CNN__OTHER, "", 0); break;                          /* a float */
+        case 'K': case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)n); break;
         case 'J': cnn__take_whole(p, 4); break;
-        case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
-        case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
-        case 'X': case 'T': cnn__take_string(p, 4); break;
-        case 0x8c: case 'U': cnn__take_string(p, 1); break;
-        case 0x8d: cnn__take_string(p, 8); break;
-        case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
-            cnn__take(p, cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8));
-            cnn__push(p, CNN__OTHER, "", 0);
-            break;
+        case 0x8a: case 0x8b: cnn__take_whole(p, n); break;
+        case 'T': case 'U': case 'X': case 0x8c: case 0x8d: cnn__take_string(p, n); break;
+        case 'B': case 'C': case 0x8e: case 0x96: cnn__take(p, n); cnn__push(p, CNN__OTHER, "", 0); break;   /* bytes */
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
         case ']': case 0x8f: cnn__push(p, CNN__INSTANCE, "", ++p->made); break;    /* a list, a set */
@@ -13248,11 +13242,9 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;      /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
-        case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
-        case 'r': cnn__use_memo(p, cnn__take_number(p, 4), 0); break;
+        case 'q': case 'r': cnn__use_memo(p, n, 0); break;
         case 0x94: cnn__use_memo(p, p->memo.count / sizeof top, 0); break;         /* its next place */
-        case 'h': cnn__use_memo(p, cnn__take_number(p, 1), 1); break;
-        case 'j': cnn__use_memo(p, cnn__take_number(p, 4), 1); break;
+        case 'h': case 'j': cnn__use_memo(p, n, 1); break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
         case 0x81: cnn__new_instance(p, 1); break;
