@@ -12384,7 +12384,8 @@ typedef struct cnn__state {                 /* a file that is being read or writ
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
     int pth;                                /* whether PyTorch's format is written                       */
-    size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
+    size_t dict, preferred;                 /* .pth: the dict that is searched; the one called "state_dict" */
+    const char *model;                      /* .pth: the class of a whole model                          */
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
@@ -12425,6 +12426,12 @@ static int cnn__by_key(const void *a, const void *b)       /* of tensors and of 
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+static int cnn__by_dict(const void *a, const void *b)
+{
+    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
+    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : cnn__by_key(a, b);
+}
+
 static int cnn__sort(cnn__state *s, void *list, size_t count, size_t size)         /* by key; none may be repeated */
 {
     const unsigned char *at = (const unsigned char *)list;
@@ -12433,15 +12440,6 @@ static int cnn__sort(cnn__state *s, void *list, size_t count, size_t size)      
         if (!cnn__by_key(at, at + size))
             return cnn__wrong(s, "has \"%.100s\" twice", *(const char *const *)(const void *)at);
     return 1;
-}
-
-static cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
-{
-    char name[200];
-    const char *sought = name;
-    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
-    if (!s->count) return NULL;
-    return (cnn__stored *)bsearch(&sought, s->tensors, (size_t)s->count, sizeof *s->tensors, cnn__by_key);
 }
 
 static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
@@ -12453,6 +12451,17 @@ static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
     t.dtype = dtype;
     t.count = 1;
     return t;
+}
+
+static cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
+{
+    char name[200];
+    cnn__stored sought;
+    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
+    sought = cnn__stored_of(name, NULL);
+    sought.dict = s->dict;
+    if (!s->count) return NULL;
+    return (cnn__stored *)bsearch(&sought, s->tensors, (size_t)s->count, sizeof sought, cnn__by_dict);
 }
 
 static int cnn__add_dimension(cnn__stored *t, size_t size)                 /* 0: too many values */
@@ -12555,18 +12564,14 @@ static int cnn__json_has(cnn__state *s, char c)            /* steps over c if it
     return *s->at == c && (s->at++, 1);
 }
 
-static int cnn__json_needs(cnn__state *s, char c)
-{
-    char what[4] = { '\'', 0, '\'', 0 };
-    what[1] = c;
-    return cnn__json_has(s, c) || cnn__expected(s, what);
-}
+static int cnn__json_needs(cnn__state *s, const char *what)                /* a character in quotes */
+{ return cnn__json_has(s, what[1]) || cnn__expected(s, what); }
 
 /* Steps through [a, b] or {"k": a}: returns 1 before each element and counts it in *n; 0 at the end or at an error. */
 static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
 {
-    if (!*n && !cnn__json_needs(s, brackets[0])) return 0;
-    if (cnn__json_has(s, brackets[1]) || (*n && !cnn__json_needs(s, ','))) return 0;
+    if (!*n && !cnn__json_needs(s, brackets[0] == '{' ? "'{'" : "'['")) return 0;
+    if (cnn__json_has(s, brackets[1]) || (*n && !cnn__json_needs(s, "','"))) return 0;
     return ++*n, 1;
 }
 
@@ -12584,7 +12589,7 @@ static int cnn__json_string(cnn__state *s, const char **text)
 {
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     char *to;
-    if (!cnn__json_needs(s, '"')) return 0;
+    if (!cnn__json_needs(s, "'\"'")) return 0;
     *text = to = s->at;
     while (*s->at != '"') {
         const char *escape = *s->at == '\\' && s->at[1] ? strchr(escapes, s->at[1]) : NULL;
@@ -12609,7 +12614,7 @@ static int cnn__json_string(cnn__state *s, const char **text)
 }
 
 static int cnn__json_key(cnn__state *s, const char **key)
-{ return cnn__json_string(s, key) && cnn__json_needs(s, ':'); }
+{ return cnn__json_string(s, key) && cnn__json_needs(s, "':'"); }
 
 static int cnn__json_digits(cnn__state *s)
 {
@@ -13183,7 +13188,7 @@ static void cnn__build(cnn__pickle *p)                     /* sets the state of 
     if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
     if (state.kind != CNN__DICT || state.n != p->parameters || cnn__top(p)->kind != CNN__INSTANCE) return;
     dot = strrchr(cnn__top(p)->text, '.');                 /* an nn.Module: a whole model was saved */
-    p->s->model = dot ? dot + 1 : "";
+    p->s->model = dot ? dot + 1 : cnn__top(p)->text;
 }
 
 static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
@@ -13477,75 +13482,58 @@ static int cnn__same_shape(const cnn__stored *stored, const cnn__tensor *t)
     return stored->ndim == t->ndim;
 }
 
-/* How well the file fits the network: a point for each key it has, two where the shape fits, too. */
-static size_t cnn__fit(const cnn__state *s, const char *prefix)
+/* How well a dict with such a prefix fits the network: a point for each key it has, two where the shape fits, too. */
+static int cnn__fit(cnn__state *s, size_t dict, const char *prefix)
 {
-    size_t score = 0;
-    int i;
+    int score = 0, i;
+    s->dict = dict;
     for (i = 0; i < s->net->state_count; i++) {
         const cnn__stored *stored = cnn__find_stored(s, prefix, s->net->state[i]->key);
-        score += !stored ? 0 : cnn__same_shape(stored, s->net->state[i]) ? 2u : 1u;
+        score += !stored ? 0 : cnn__same_shape(stored, s->net->state[i]) ? 2 : 1;
     }
     return score;
 }
 
-/* The prefix that the file's keys have before the network's: DataParallel writes "module.", torch.compile "_orig_mod.",
-   a class around a model "model.". Each prefix before one of the network's first four keys is tried. */
-static size_t cnn__best_prefix(const cnn__state *s, char best[100])
-{
-    size_t fits = cnn__fit(s, "");
-    int tried = 0, i, k;
-    best[0] = 0;
-    for (i = 0; i < s->net->state_count && i < 4; i++)
-        for (k = 0; k < s->count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
-            const char *key = s->tensors[k].key;
-            size_t length = strlen(key), end = strlen(s->net->state[i]->key), score;
-            char prefix[100];
-            if (length <= end || length - end >= sizeof prefix || key[length - end - 1] != '.'
-                || strcmp(key + length - end, s->net->state[i]->key))
-                continue;
-            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), key);
-            tried++;
-            score = cnn__fit(s, prefix);
-            if (score > fits) fits = score, strcpy(best, prefix);
-        }
-    return fits;
-}
-
-static int cnn__by_dict(const void *a, const void *b)
-{
-    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
-    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
-}
-
-/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights). The one that fits the
-   network best is kept; of equals the one called state_dict, model_state_dict or model, else the first. If none fits,
-   it is the largest, so that the message can name its tensors. */
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights), and all keys may have a
+   prefix: DataParallel writes "module.", torch.compile "_orig_mod.", a class around a model "model.". Each dict is
+   tried without a prefix, and with each that stands before one of the network's first four keys. What fits best is
+   kept; of equals the dict called state_dict, model_state_dict or model, else the first. */
 static int cnn__choose_dict(cnn__state *s)
 {
     cnn__stored *t = s->tensors;
-    cnn__state one = *s, best = *s;                        /* the tensors of one dict */
-    size_t most = 0, fits;
-    char prefix[100] = "", its[100];
-    int i;
-    if (s->count) qsort(t, (size_t)s->count, sizeof *t, cnn__by_dict);
-    for (best.count = i = 0; i < s->count; i += one.count) {
-        one.tensors = t + i;
-        for (one.count = 1; i + one.count < s->count && t[i + one.count].dict == t[i].dict; ) one.count++;
-        fits = cnn__best_prefix(&one, its);
-        if (fits < most || (fits == most && (fits ? t[i].dict != s->preferred : one.count <= best.count))) continue;
-        most = fits;
-        best = one;
-        strcpy(prefix, its);
+    char prefix[100], best[100] = "";
+    size_t chosen = 0;
+    int most = 0, tried = 0, kept = 0, score, length, i, k;
+    if (s->count) {
+        qsort(t, (size_t)s->count, sizeof *t, cnn__by_dict);
+        chosen = t[0].dict;
     }
+    for (k = 0; k < s->count; k++)
+        for (i = -1; i < 4 && i < s->net->state_count; i++) {
+            const char *key = i < 0 ? t[k].key : s->net->state[i]->key;
+            length = (int)strlen(t[k].key) - (int)strlen(key);
+            if (i < 0 && k && t[k].dict == t[k - 1].dict) continue;
+            if (i >= 0 && (length < 1 || length >= 100 || t[k].key[length - 1] != '.' || strcmp(t[k].key + length, key)
+                           || tried++ > 1000)) continue;
+            cnn__snprintf(prefix, sizeof prefix, "%.*s", length, t[k].key);
+            score = cnn__fit(s, t[k].dict, prefix);
+            if (score < most || (score == most && (t[k].dict != s->preferred || chosen == s->preferred))) continue;
+            most = score;
+            chosen = t[k].dict;
+            strcpy(best, prefix);
+        }
     if (!most && s->model)
         return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
                              "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")",
                           s->model);
-    s->count = best.count;
-    if (s->count) memmove(t, best.tensors, (size_t)s->count * sizeof *t);
-    for (i = 0; i < s->count; i++)
-        if (!strncmp(t[i].key, prefix, strlen(prefix))) t[i].key += strlen(prefix);
+    for (k = 0; k < s->count; k++) {
+        if (t[k].dict != chosen) continue;
+        t[kept] = t[k];
+        if (!strncmp(t[kept].key, best, strlen(best))) t[kept].key += strlen(best);
+        kept++;
+    }
+    s->count = kept;
+    s->dict = chosen;
     return cnn__sort(s, t, (size_t)s->count, sizeof *t);
 }
 
