@@ -13512,9 +13512,10 @@ static int cnn__choose_dict(cnn__state *s)
         for (i = -1; i < 4 && i < s->net->state_count; i++) {
             const char *key = i < 0 ? t[k].key : s->net->state[i]->key;
             length = (int)strlen(t[k].key) - (int)strlen(key);
-            if (i < 0 && k && t[k].dict == t[k - 1].dict) continue;
-            if (i >= 0 && (length < 1 || length >= 100 || t[k].key[length - 1] != '.' || strcmp(t[k].key + length, key)
-                           || tried++ > 1000)) continue;
+            if (i < 0 ? k && t[k].dict == t[k - 1].dict    /* no prefix: once for each dict */
+                      : length < 1 || length >= 100 || t[k].key[length - 1] != '.' || strcmp(t[k].key + length, key)
+                        || tried++ > 1000)
+                continue;
             cnn__snprintf(prefix, sizeof prefix, "%.*s", length, t[k].key);
             score = cnn__fit(s, t[k].dict, prefix);
             if (score < most || (score == most && (t[k].dict != s->preferred || chosen == s->preferred))) continue;
@@ -14294,7 +14295,7 @@ static const float *cnn__export_values(const cnn__export *e, const cnn__tensor *
         if (i && i % in_a_line == 0) cnn__fprintf(e->file, "\n%*s", 4 * depth + 1, "");
         if (!(*values - *values == 0))
             cnn__fail(e->net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                      "load weights that are finite", (double)(values - e->parameters - t->offset), t->key,
+                      "load weights that are finite", (double)(values - (e->parameters + t->offset)), t->key,
                       (double)*values);
         cnn__fprintf(e->file, " %s", cnn__c_number(*values++, &text));
     }
