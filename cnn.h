@@ -12921,8 +12921,8 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
 
 typedef enum cnn__object_kind {
     CNN__OTHER,                             /* None, a float, bytes: nothing of it is kept               */
-    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class, or a list: no code is run */
-    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__DICT, CNN__STORAGE, CNN__TENSOR
+    CNN__NAME, CNN__INSTANCE,               /* of a function or class; of that class: none of its code is run */
+    CNN__MARK, CNN__NUMBER, CNN__STRING, CNN__TUPLE, CNN__LIST, CNN__DICT, CNN__STORAGE, CNN__TENSOR
 } cnn__object_kind;
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
@@ -13147,11 +13147,11 @@ static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* cl
     if (last) cnn__push(p, CNN__INSTANCE, last->kind == CNN__NAME ? last->text : "", ++p->made);
 }
 
-static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them */
+static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
 {
     const cnn__object *item = cnn__drop(p, count);
     if (!item) return;
-    if (!p->stack.count || item[-1].kind != CNN__INSTANCE)
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE))
         cnn__broken(p, "it appends to something that is not a list");
     else for (; count; count--, item++)
         if (item->kind == CNN__STRING) cnn__put(&p->listed, item, sizeof *item);
@@ -13239,7 +13239,7 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
         case 'B': case 'C': case 0x8e: case 0x96: cnn__take(p, n); cnn__push(p, CNN__OTHER, "", 0); break;   /* bytes */
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__INSTANCE, "", ++p->made); break;    /* a list, a set */
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
         case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
@@ -13497,13 +13497,13 @@ static int cnn__fit(cnn__state *s, size_t dict, const char *prefix)
 /* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights), and all keys may have a
    prefix: DataParallel writes "module.", torch.compile "_orig_mod.", a class around a model "model.". Each dict is
    tried without a prefix, and with each that stands before one of the network's first four keys. What fits best is
-   kept; of equals the dict called state_dict, model_state_dict or model, else the first. */
+   kept; of equals the dict called state_dict, model_state_dict or model, else the first, and the first key's prefix. */
 static int cnn__choose_dict(cnn__state *s)
 {
     cnn__stored *t = s->tensors;
     char prefix[100], best[100] = "";
     size_t chosen = 0;
-    int most = 0, tried = 0, kept = 0, score, length, i, k;
+    int most = 0, first = -1, tried = 0, kept = 0, score, length, i, k;
     if (s->count) {
         qsort(t, (size_t)s->count, sizeof *t, cnn__by_dict);
         chosen = t[0].dict;
@@ -13518,8 +13518,9 @@ static int cnn__choose_dict(cnn__state *s)
                 continue;
             cnn__snprintf(prefix, sizeof prefix, "%.*s", length, t[k].key);
             score = cnn__fit(s, t[k].dict, prefix);
-            if (score < most || (score == most && (t[k].dict != s->preferred || chosen == s->preferred))) continue;
+            if (score == most ? t[k].dict == chosen ? i >= first : t[k].dict != s->preferred : score < most) continue;
             most = score;
+            first = i;
             chosen = t[k].dict;
             strcpy(best, prefix);
         }
