@@ -12996,6 +12996,7 @@ static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
         cnn__broken(p, "its stack is empty");
         return NULL;
     }
+    if (!p->stack.at) return NULL;                         /* nothing was ever on it */
     p->stack.count -= count * sizeof(cnn__object);
     return cnn__objects(&p->stack) + cnn__depth(p);
 }
@@ -13020,7 +13021,7 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
     cnn__object t = { CNN__TUPLE, "", p->parts.count / sizeof t, count };
-    const cnn__object *last = count ? cnn__drop(p, count) : NULL;
+    const cnn__object *last = cnn__drop(p, count);
     if (count && !last) return;
     cnn__put(&p->parts, last, count * sizeof t);
     cnn__push_object(p, &t);
@@ -13052,12 +13053,15 @@ static void cnn__join_name(cnn__pickle *p)                 /* of two strings on 
 static void cnn__take_string(cnn__pickle *p, uint64_t count)               /* moved over its length: room for a 0 */
 {
     char *text = (char *)cnn__take(p, count);
-    int bytes = text && memchr(text, 0, (size_t)count);    /* protocol 2 writes bytes as strings */
-    if (text && !bytes) {
-        memmove(text - 1, text, (size_t)count);
-        text[count - 1] = 0;
+    if (!text) return;
+    if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
+        cnn__push(p, CNN__OTHER, "", 0);
+        return;
     }
-    cnn__push(p, text && !bytes ? CNN__STRING : CNN__OTHER, text && !bytes ? text - 1 : "", 0);
+    text--;
+    memmove(text, text + 1, (size_t)count);
+    text[count] = 0;
+    cnn__push(p, CNN__STRING, text, 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
