@@ -11824,13 +11824,12 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
     char target[CNN__PATH], *name;
     struct stat status;
     ssize_t length;
-    int links;
+    int links, d;
     for (links = 0; links < 40; links++) {
-        int d = !strncmp(path, "/proc/self/fd/", 14) ? 14 : !strncmp(path, "/dev/fd/", 8) ? 8 : 0;
-        size_t digits = d ? strspn(path + d, "0123456789") : 0;
-        if (digits && digits < 9 && !path[(size_t)d + digits]) {
-            if (atoi(path + d) == 1) fflush(stdout);       /* output that was printed before comes first */
-            *descriptor = dup(atoi(path + d));
+        char more;
+        if (sscanf(path, "/proc/self/fd/%d%c", &d, &more) == 1 || sscanf(path, "/dev/fd/%d%c", &d, &more) == 1) {
+            if (d == 1) fflush(stdout);                    /* output that was printed before comes first */
+            *descriptor = dup(d);
             return -1;
         }
         length = readlink(path, target, sizeof target - 1);
@@ -11848,7 +11847,7 @@ static int cnn__follow(char path[CNN__PATH], int *descriptor)
 
 static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
 {
-    const char *slash;
+    const char *name;
     int mode, d = -1, tries;
     if (!path || strlen(path) >= sizeof w->path - 32)
         return cnn__say(error, "a path may have at most %d characters", (int)sizeof w->path - 33);
@@ -11857,16 +11856,14 @@ static int cnn__begin_file(cnn__writer *w, const char *path, cnn__text *error)
     w->file = NULL;
     errno = 0;
     mode = cnn__follow(w->path, &d);
-    slash = strrchr(w->path, '/');
+    name = strrchr(w->path, '/') ? strrchr(w->path, '/') + 1 : w->path;
     if (mode < 0 && d < 0) d = cnn__open(w->path, O_WRONLY, 0);
-    for (tries = 0; mode >= 0 && d < 0 && tries < 100; tries++) {
+    for (tries = 0; mode >= 0 && d < 0 && tries < 100 && (!tries || errno == EEXIST); tries++) {
         uint64_t seed = (uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), address = (uint64_t)(uintptr_t)&address;
         uint32_t word = cnn__word(seed, (uint32_t)getpid(), address, (size_t)tries);       /* need not be secret */
-        int length = (int)(slash ? slash + 1 - w->path : 0);
-        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", length, w->path, w->path + length,
+        cnn__snprintf(w->part, sizeof w->part, "%.*s%.200s.%08x.part", (int)(name - w->path), w->path, name,
                       (unsigned)word);
         d = cnn__open(w->part, O_WRONLY | O_CREAT | O_EXCL, mode ? mode & 0777 : 0666);
-        if (d < 0 && errno != EEXIST) break;
     }
 #ifndef _WIN32
     if (d >= 0 && mode > 0) fchmod(d, (mode_t)(mode & 07777));     /* as the old file: open() applied the umask */
@@ -11894,15 +11891,12 @@ static int cnn__flush_directory(const char *path)
 #else
     char directory[CNN__PATH];
     const char *slash = strrchr(path, '/');
-    int d, good, cause;
+    int d, good;
     cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = cnn__open(directory, O_RDONLY, 0);
     if (d < 0) return errno == EACCES;                     /* the directory can be written to but not opened */
     good = !fsync(d) || errno == EINVAL;
-    cause = errno;
-    close(d);
-    errno = cause;
-    return good;
+    return close(d), good;
 #endif
 }
 
@@ -11928,10 +11922,11 @@ static int cnn__end_file(cnn__writer *w, cnn__text *error)
 
 static void cnn__put_number(cnn__bytes *b, uint64_t number, int bytes)
 {
-    unsigned char little[8];
-    int i;
-    for (i = 0; i < bytes; i++) little[i] = (unsigned char)(number >> 8 * i);
-    cnn__put(b, little, (size_t)bytes);
+    unsigned char lowest;
+    for (; bytes--; number >>= 8) {
+        lowest = (unsigned char)number;
+        cnn__put(b, &lowest, 1);
+    }
 }
 
 static void cnn__print(cnn__bytes *b, const char *format, ...) CNN__PRINTF(2, 3);
@@ -11956,8 +11951,8 @@ static const cnn__dtype cnn__dtypes[] = {                  /* name in .safetenso
     { "I8", "torch.CharStorage", 8 }, { "U8", "torch.ByteStorage", 8 }, { "BOOL", "torch.BoolStorage", 8 },
     { "C64", "torch.ComplexFloatStorage", 64 }, { "U64", "", 64 }, { "U32", "", 32 }, { "U16", "", 16 },
     { "F8_E5M2", "", 8 }, { "F8_E4M3", "", 8 }, { "F8_E8M0", "", 8 }, { "F8_E4M3FNUZ", "", 8 },
-    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 }, { NULL, NULL, 0 },
-    { "an unknown type", "", 8 }
+    { "F8_E5M2FNUZ", "", 8 }, { "F6_E2M3", "", 6 }, { "F6_E3M2", "", 6 }, { "F4", "", 4 },
+    { "an unknown type", "", 8 }                           /* the last */
 };
 enum { CNN__F32, CNN__F64, CNN__F16, CNN__BF16, CNN__I64, CNN__UNKNOWN = sizeof cnn__dtypes / sizeof *cnn__dtypes - 1 };
 enum { CNN__DIMS = 8 };                     /* sizes kept of a tensor: no layer has a tensor with more   */
@@ -11969,17 +11964,20 @@ typedef struct cnn__stored {                /* a tensor in a file               
     const unsigned char *data; size_t bytes, begin;        /* its storage; .safetensors: where that begins */
     size_t first;                           /* its first value in that storage                           */
     const char *entry; size_t dict;         /* .pth: the storage's name; the dict that has the key       */
+    const cnn__tensor *of; int block;       /* the network's, or NULL; its block, -1: of another shape   */
 } cnn__stored;
 
 typedef struct cnn__state {                 /* a file that is being read or written                      */
     const char *path; cnn__text *error; const cnn_net *net;
-    cnn__bytes tensors, metadata;           /* of cnn__stored; of pairs of strings                       */
+    cnn__stored *tensors; int count, room;  /* what it holds                                             */
+    cnn__bytes metadata;                    /* pairs of strings                                          */
     const unsigned char *bytes; size_t size;               /* the contents: the file's or the caller's   */
     void *mapped; cnn__bytes owned;         /* unmapped and freed by cnn__close_state: see cnn__own      */
-    float *room; size_t needed;             /* for the largest tensor that must be converted             */
     char *text, *at;                        /* .safetensors: the header, decoded in place; its next character */
     const unsigned char *directory; size_t directory_size; /* .pth: of the ZIP                           */
-    size_t preferred; const char *model;    /* .pth: the dict called "state_dict"; the class of a whole model */
+    int pth;                                /* whether PyTorch's format is written                       */
+    size_t dict, preferred;                 /* .pth: the dict that is searched; the one called "state_dict" */
+    const char *model;                      /* .pth: the class of a whole model                          */
 } cnn__state;
 
 static int cnn__wrong(cnn__state *s, const char *format, ...) CNN__PRINTF(2, 3);
@@ -12008,10 +12006,11 @@ static void *cnn__own(cnn__state *s, void *block)
     return NULL;
 }
 
-static cnn__stored *cnn__tensors(const cnn__state *s, size_t *count)
+static void cnn__add_stored(cnn__state *s, const cnn__stored *t)
 {
-    *count = s->tensors.count / sizeof(cnn__stored);
-    return (cnn__stored *)(void *)s->tensors.at;
+    s->tensors = (cnn__stored *)cnn__grow(s->tensors, s->count, &s->room, sizeof *t);
+    if (s->count < s->room) s->tensors[s->count++] = *t;
+    else cnn__wrong(s, "out of memory");
 }
 
 static int cnn__by_key(const void *a, const void *b)       /* of tensors and of metadata: both begin with the key */
@@ -12019,25 +12018,20 @@ static int cnn__by_key(const void *a, const void *b)       /* of tensors and of 
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int cnn__sort(cnn__state *s, cnn__bytes *list, size_t size)         /* by key; no key may be repeated */
+static int cnn__by_dict(const void *a, const void *b)
 {
-    size_t i;
-    if (list->failed) return cnn__wrong(s, "out of memory");
-    if (list->count) qsort(list->at, list->count / size, size, cnn__by_key);
-    for (i = size; i < list->count; i += size)
-        if (!cnn__by_key(list->at + i - size, list->at + i))
-            return cnn__wrong(s, "has \"%.100s\" twice", *(const char **)(void *)(list->at + i));
-    return 1;
+    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
+    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : cnn__by_key(a, b);
 }
 
-static const cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
+static int cnn__sort(cnn__state *s, void *list, size_t count, size_t size)         /* by key; none may be repeated */
 {
-    char name[200];
-    const char *sought = name;
-    size_t count;
-    const cnn__stored *tensors = cnn__tensors(s, &count);
-    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
-    return count ? (const cnn__stored *)bsearch(&sought, tensors, count, sizeof *tensors, cnn__by_key) : NULL;
+    const unsigned char *at = (const unsigned char *)list;
+    if (count) qsort(list, count, size, cnn__by_key);
+    for (; count > 1; count--, at += size)
+        if (!cnn__by_key(at, at + size))
+            return cnn__wrong(s, "has \"%.100s\" twice", *(const char *const *)(const void *)at);
+    return 1;
 }
 
 static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
@@ -12049,6 +12043,17 @@ static cnn__stored cnn__stored_of(const char *key, const cnn__dtype *dtype)
     t.dtype = dtype;
     t.count = 1;
     return t;
+}
+
+static cnn__stored *cnn__find_stored(const cnn__state *s, const char *prefix, const char *key)
+{
+    char name[200];
+    cnn__stored sought;
+    cnn__snprintf(name, sizeof name, "%s%s", prefix, key);
+    sought = cnn__stored_of(name, NULL);
+    sought.dict = s->dict;
+    if (!s->count) return NULL;
+    return (cnn__stored *)bsearch(&sought, s->tensors, (size_t)s->count, sizeof sought, cnn__by_dict);
 }
 
 static int cnn__add_dimension(cnn__stored *t, size_t size)                 /* 0: too many values */
@@ -12076,46 +12081,33 @@ static double cnn__value(const cnn__dtype *dtype, const unsigned char *b)
 
 static int cnn__is_little(void)                            /* whether this machine stores the lowest byte first */
 {
-    uint32_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return first;
+    const uint32_t one = 1;
+    return *(const unsigned char *)&one;
 }
 
-/* Whether the values lie one after another, in row-major order. */
-static int cnn__is_row_major(const cnn__stored *t)
+/* Whether the bytes in the file are the machine's floats in row-major order, so that they need no conversion. */
+static int cnn__is_plain(const cnn__stored *t)
 {
     size_t stride = 1;
     int d;
     for (d = t->ndim - 1; d >= 0; stride *= t->shape[d--]) if (t->shape[d] > 1 && t->stride[d] != stride) return 0;
-    return 1;
+    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little();
 }
 
-/* Whether the bytes in the file are the machine's floats in order, so that they need no conversion. */
-static int cnn__is_plain(const cnn__stored *t)
+/* Copies the values in row-major order, whatever their type and their strides in the storage. */
+static void cnn__take_values(const cnn__stored *t, float *to, void (*upload)(void *, void *, const void *, size_t),
+                             void *context)
 {
-    return t->dtype == &cnn__dtypes[CNN__F32] && cnn__is_little() && cnn__is_row_major(t);
-}
-
-static int cnn__within_storage(cnn__state *s, const cnn__stored *t)
-{
-    size_t most = t->bytes / (t->dtype->bits / 8), last = t->first, step;
+    float values[1024];
+    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i, n = 0;
     int d;
-    for (d = 0; d < t->ndim && t->count; d++)
-        if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
-    if (t->count && last >= most)
-        return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
-    return 1;
-}
-
-/* The values in row-major order, whatever their strides in the storage. */
-static void cnn__read_values(const cnn__stored *t, float *values)
-{
-    size_t index[CNN__DIMS] = { 0 }, size = t->dtype->bits / 8, at = t->first, i;
-    int d, row_major = cnn__is_row_major(t);
-    for (i = 0; i < t->count; i++) {
-        values[i] = (float)cnn__value(t->dtype, t->data + at * size);
-        if (row_major) { at++; continue; }
+    for (i = 1; i <= t->count; i++) {
+        values[n++] = (float)cnn__value(t->dtype, t->data + at * size);
+        if (n == 1024 || i == t->count) {
+            upload(context, to, values, n * sizeof *values);
+            to += n;
+            n = 0;
+        }
         for (d = t->ndim - 1; d >= 0; d--) {               /* the next index, as an odometer turns */
             at += t->stride[d];
             if (++index[d] < t->shape[d]) break;
@@ -12135,11 +12127,11 @@ static const unsigned char *cnn__swapped(cnn__state *s, const cnn__stored *t)
 }
 
 /* Adds a tensor to what will be written. t->data: the machine's values, which are not copied. */
-static void cnn__add_stored(cnn__state *s, cnn__stored *t)
+static void cnn__add_values(cnn__state *s, cnn__stored *t)
 {
     t->bytes = t->count * (t->dtype->bits / 8);
     if (!cnn__is_little()) t->data = cnn__swapped(s, t);
-    cnn__put(&s->tensors, t, sizeof *t);
+    cnn__add_stored(s, t);
 }
 
 /* ---- .safetensors ----
@@ -12164,18 +12156,14 @@ static int cnn__json_has(cnn__state *s, char c)            /* steps over c if it
     return *s->at == c && (s->at++, 1);
 }
 
-static int cnn__json_needs(cnn__state *s, char c)
-{
-    char what[4] = { '\'', 0, '\'', 0 };
-    what[1] = c;
-    return cnn__json_has(s, c) || cnn__expected(s, what);
-}
+static int cnn__json_needs(cnn__state *s, const char *what)                /* a character in quotes */
+{ return cnn__json_has(s, what[1]) || cnn__expected(s, what); }
 
 /* Steps through [a, b] or {"k": a}: returns 1 before each element and counts it in *n; 0 at the end or at an error. */
 static int cnn__json_next(cnn__state *s, const char *brackets, size_t *n)
 {
-    if (!*n && !cnn__json_needs(s, brackets[0])) return 0;
-    if (cnn__json_has(s, brackets[1]) || (*n && !cnn__json_needs(s, ','))) return 0;
+    if (!*n && !cnn__json_needs(s, brackets[0] == '{' ? "'{'" : "'['")) return 0;
+    if (cnn__json_has(s, brackets[1]) || (*n && !cnn__json_needs(s, "','"))) return 0;
     return ++*n, 1;
 }
 
@@ -12193,7 +12181,7 @@ static int cnn__json_string(cnn__state *s, const char **text)
 {
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     char *to;
-    if (!cnn__json_needs(s, '"')) return 0;
+    if (!cnn__json_needs(s, "'\"'")) return 0;
     *text = to = s->at;
     while (*s->at != '"') {
         const char *escape = *s->at == '\\' && s->at[1] ? strchr(escapes, s->at[1]) : NULL;
@@ -12217,6 +12205,9 @@ static int cnn__json_string(cnn__state *s, const char **text)
     return 1;
 }
 
+static int cnn__json_key(cnn__state *s, const char **key)
+{ return cnn__json_string(s, key) && cnn__json_needs(s, "':'"); }
+
 static int cnn__json_digits(cnn__state *s)
 {
     size_t count = strspn(s->at, "0123456789");
@@ -12224,17 +12215,17 @@ static int cnn__json_digits(cnn__state *s)
     return s->at += count, 1;
 }
 
+static int cnn__json_whole(cnn__state *s) { return *s->at == '0' ? s->at++, 1 : cnn__json_digits(s); }
+
 static int cnn__json_size(cnn__state *s, size_t *size)     /* a whole number, not negative */
 {
-    const char *digit = s->at += strspn(s->at, " \t\r\n");
-    if (*digit == '0') return *size = 0, s->at++, 1;
-    if (!cnn__json_digits(s)) return 0;
-    for (*size = 0; digit < s->at; digit++) {
-        size_t d = (size_t)(*digit - '0');
-        if (*size > ((size_t)-1 - d) / 10) return cnn__wrong(s, "a number in its header overflows");
-        *size = *size * 10 + d;
-    }
-    return 1;
+    const char *digits = s->at += strspn(s->at, " \t\r\n");
+    unsigned long long number;
+    if (!cnn__json_whole(s)) return 0;
+    errno = 0;
+    number = strtoull(digits, NULL, 10);
+    *size = (size_t)number;
+    return (!errno && *size == number) || cnn__wrong(s, "a number in its header overflows");
 }
 
 static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any value */
@@ -12244,23 +12235,18 @@ static int cnn__json_skip(cnn__state *s, int depth)        /* steps over any val
     if (depth > 100) return cnn__expected(s, "at most 100 nested brackets");
     if (brackets) {
         for (s->at--; cnn__json_next(s, brackets, &n); )
-            if ((*brackets == '{' && (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')))
-                || !cnn__json_skip(s, depth + 1))
-                return 0;
+            if ((*brackets == '{' && !cnn__json_key(s, &key)) || !cnn__json_skip(s, depth + 1)) return 0;
         return !cnn__failed(s);
     }
     if (*s->at == '"') return cnn__json_string(s, &key);
     if (!strncmp(s->at, "true", 4) || !strncmp(s->at, "null", 4)) return s->at += 4, 1;
     if (!strncmp(s->at, "false", 5)) return s->at += 5, 1;
     if (*s->at == '-') s->at++;
-    if (*s->at == '0') s->at++;
-    else if (!cnn__json_digits(s)) return 0;
+    if (!cnn__json_whole(s)) return 0;
     if (*s->at == '.' && (s->at++, !cnn__json_digits(s))) return 0;
-    if (*s->at == 'e' || *s->at == 'E') {
-        s->at += s->at[1] == '+' || s->at[1] == '-' ? 2 : 1;
-        return cnn__json_digits(s);
-    }
-    return 1;
+    if (*s->at != 'e' && *s->at != 'E') return 1;
+    s->at += s->at[1] == '+' || s->at[1] == '-' ? 2 : 1;
+    return cnn__json_digits(s);
 }
 
 static int cnn__json_tensor(cnn__state *s, const char *key)
@@ -12271,30 +12257,23 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
     const char *field, *name;
     int i, seen[4] = { 0, 0, 0, 0 };
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &field) || !cnn__json_needs(s, ':')) return 0;
+        if (!cnn__json_key(s, &field)) return 0;
         for (i = 0; i < 3 && strcmp(field, fields[i]); i++) { }
         if (seen[i]++ && i < 3) return cnn__wrong(s, "tensor \"%.100s\" has %s twice", key, field);
         k = 0;
-        switch (i) {
-        case 0:
+        if (i == 0) {
             if (!cnn__json_string(s, &name)) return 0;
-            while (t.dtype->name && strcmp(t.dtype->name, name)) t.dtype++;
-            if (!t.dtype->name) return cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
-            break;
-        case 1:
-            while (cnn__json_next(s, "[]", &k))
-                if (!cnn__json_size(s, &size)) return 0;
-                else if (!cnn__add_dimension(&t, size))
-                    return cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
-            break;
-        case 2:
-            while (cnn__json_next(s, "[]", &k)) if (!cnn__json_size(s, &offsets[k > 1])) return 0;
-            if (k != 2 && !cnn__failed(s))
-                return cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
-            break;
-        default:
-            if (!cnn__json_skip(s, 0)) return 0;
+            while (t.dtype < &cnn__dtypes[CNN__UNKNOWN] && strcmp(t.dtype->name, name)) t.dtype++;
+            if (t.dtype == &cnn__dtypes[CNN__UNKNOWN])
+                cnn__wrong(s, "tensor \"%.100s\" has the unknown dtype %.40s", key, name);
+        } else if (i == 3) cnn__json_skip(s, 0);
+        else while (cnn__json_next(s, "[]", &k) && cnn__json_size(s, &size)) {
+            if (i == 2) offsets[k > 1] = size;
+            else if (!cnn__add_dimension(&t, size))
+                cnn__wrong(s, "tensor \"%.100s\": the product of its sizes overflows", key);
         }
+        if (i == 2 && k != 2)
+            cnn__wrong(s, "tensor \"%.100s\" has %.0f data_offsets, not 2", key, (double)k);
     }
     if (cnn__failed(s)) return 0;
     for (i = 0; i < 3; i++) if (!seen[i]) return cnn__wrong(s, "tensor \"%.100s\" has no %s", key, fields[i]);
@@ -12304,7 +12283,7 @@ static int cnn__json_tensor(cnn__state *s, const char *key)
         return cnn__wrong(s, "tensor \"%.100s\": its data_offsets %.0f and %.0f do not hold its %.0f values of %s", key,
                           (double)offsets[0], (double)offsets[1], (double)t.count, t.dtype->name);
     for (size = 1, i = t.ndim - 1; i >= 0; i--) if (i < CNN__DIMS) { t.stride[i] = size; size *= t.shape[i]; }
-    cnn__put(&s->tensors, &t, sizeof t);
+    cnn__add_stored(s, &t);
     return 1;
 }
 
@@ -12314,10 +12293,11 @@ static int cnn__json_metadata(cnn__state *s)               /* strings by name, o
     size_t n = 0;
     if (cnn__json_has(s, 'n')) return s->at--, cnn__json_skip(s, 0);
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &pair[0]) || !cnn__json_needs(s, ':') || !cnn__json_string(s, &pair[1])) return 0;
+        if (!cnn__json_key(s, &pair[0]) || !cnn__json_string(s, &pair[1])) return 0;
         cnn__put(&s->metadata, pair, sizeof pair);
     }
-    return !cnn__failed(s) && cnn__sort(s, &s->metadata, sizeof pair);
+    if (s->metadata.failed) return cnn__wrong(s, "out of memory");
+    return !cnn__failed(s) && cnn__sort(s, s->metadata.at, s->metadata.count / sizeof pair, sizeof pair);
 }
 
 static int cnn__utf8(const unsigned char *s, size_t count)
@@ -12348,9 +12328,9 @@ static int cnn__by_begin(const void *a, const void *b)
 static int cnn__read_safetensors(cnn__state *s)
 {
     uint64_t length = s->size < 8 ? 0 : cnn__little(s->bytes, 8);
-    size_t n = 0, i, count, at = 0, data, metadata = 0;
+    size_t n = 0, at = 0, data, metadata = 0;
     const char *key;
-    cnn__stored *t;
+    int i;
     if (s->size < 8)
         return cnn__wrong(s, "has only %.0f bytes, but a .safetensors file begins with 8 for the length of its header",
                           (double)s->size);
@@ -12367,7 +12347,7 @@ static int cnn__read_safetensors(cnn__state *s)
     s->at = (char *)memcpy(s->text, s->bytes + 8, (size_t)length);
     s->at[length] = 0;
     while (cnn__json_next(s, "{}", &n)) {
-        if (!cnn__json_string(s, &key) || !cnn__json_needs(s, ':')) return 0;
+        if (!cnn__json_key(s, &key)) return 0;
         if (strcmp(key, "__metadata__")) { if (!cnn__json_tensor(s, key)) return 0; }
         else if (metadata++) return cnn__wrong(s, "has \"__metadata__\" twice");
         else if (!cnn__json_metadata(s)) return 0;
@@ -12375,17 +12355,15 @@ static int cnn__read_safetensors(cnn__state *s)
     s->at += strspn(s->at, " \t\r\n");
     if (cnn__failed(s) || s->at != s->text + length)
         return cnn__expected(s, "nothing but spaces after the last }");
-    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
-    t = cnn__tensors(s, &count);
-    if (count) qsort(t, count, sizeof *t, cnn__by_begin);
-    for (i = 0; i < count; at += t[i++].bytes) {
-        if (t[i].begin != at)
-            return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t[i].key,
-                              (double)t[i].begin, (double)at);
-        if (t[i].bytes > data - at) break;
-        t[i].data = s->bytes + 8 + length + at;
+    if (s->count) qsort(s->tensors, (size_t)s->count, sizeof *s->tensors, cnn__by_begin);
+    for (i = 0; i < s->count && at <= data; at += s->tensors[i++].bytes) {
+        cnn__stored *t = &s->tensors[i];
+        if (t->begin != at)
+            return cnn__wrong(s, "tensor \"%.100s\" begins at %.0f, but the one before it ends at %.0f", t->key,
+                              (double)t->begin, (double)at);
+        t->data = s->bytes + 8 + length + at;
     }
-    if (i < count || at < data)
+    if (at != data)
         return cnn__wrong(s, "its tensors do not fill the %.0f bytes after the header; is it a broken download?",
                           (double)data);
     return 1;
@@ -12402,14 +12380,14 @@ static void cnn__print_json(cnn__bytes *b, const char *prefix, const char *text)
 static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 {
     const char *const *pair = (const char *const *)(void *)s->metadata.at;
-    size_t i, count, at[2] = { 0, 0 };                     /* values of 8 bytes come first: all are aligned then */
-    int d, narrow;
+    const cnn__stored *t = s->tensors;
+    size_t at[2] = { 0, 0 };                            /* values of 8 bytes come first: all are aligned then */
+    int count = s->count, narrow, d, i;
     cnn__bytes header = { NULL, 0, 0, 0 }, *h = &header;
-    const cnn__stored *t = cnn__tensors(s, &count);
     for (i = 0; i < count; i++) if (t[i].dtype->bits == 64) at[1] += t[i].bytes;
     cnn__put_number(h, 0, 8);
     cnn__print(h, "{\"__metadata__\":{");
-    for (i = 0; i < s->metadata.count / sizeof *pair; i++) {
+    for (i = 0; i < (int)(s->metadata.count / sizeof *pair); i++) {
         cnn__print(h, i % 2 ? ":" : i ? "," : "");
         cnn__print_json(h, "", pair[i]);
     }
@@ -12432,9 +12410,9 @@ static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
     else {
         for (i = 0; i < 8; i++) h->at[i] = (unsigned char)((uint64_t)(h->count - 8) >> 8 * i);
         cnn__emit(out, h->at, h->count);
-        t = cnn__tensors(s, &count);
         for (narrow = 0; narrow < 2; narrow++)
-            for (i = 0; i < count; i++) if ((t[i].dtype->bits < 64) == narrow) cnn__emit(out, t[i].data, t[i].bytes);
+            for (i = 0, t = s->tensors; i < count; i++, t++)
+                if ((t->dtype->bits < 64) == narrow) cnn__emit(out, t->data, t->bytes);
     }
     cnn__free(h->at);
 }
@@ -12463,9 +12441,13 @@ static void cnn__write_safetensors(cnn__state *s, cnn__sink *out)
 
    Sources: PKWARE's APPNOTE.TXT 4.3, 4.5.3; Python's Lib/pickletools.py; PyTorch's torch/serialization.py.    */
 
+/* So many bytes at that place of the file; NULL if they are not all in it. */
+static const unsigned char *cnn__within(const cnn__state *s, uint64_t place, uint64_t bytes)
+{ return place <= s->size && bytes <= s->size - place ? s->bytes + place : NULL; }
+
 static int cnn__open_zip(cnn__state *s)
 {
-    const unsigned char *end;
+    const unsigned char *end, *wide;
     uint64_t bytes, place;
     size_t back;
     for (back = 22; ; back++) {                            /* a comment may follow the end record */
@@ -12477,22 +12459,21 @@ static int cnn__open_zip(cnn__state *s)
     bytes = cnn__little(end + 12, 4);
     place = cnn__little(end + 16, 4);
     if (s->size - back >= 20 && cnn__little(end - 20, 4) == 0x07064b50) {  /* ZIP64: the same numbers in 8 bytes */
-        place = cnn__little(end - 12, 8);
-        if (s->size < 56 || place > s->size - 56) return cnn__wrong(s, "its ZIP64 record lies outside the file");
-        bytes = cnn__little(s->bytes + place + 40, 8);
-        place = cnn__little(s->bytes + place + 48, 8);
+        if (!(wide = cnn__within(s, cnn__little(end - 12, 8), 56)))
+            return cnn__wrong(s, "its ZIP64 record lies outside the file");
+        bytes = cnn__little(wide + 40, 8);
+        place = cnn__little(wide + 48, 8);
     }
-    if (place > s->size || bytes > s->size - place) return cnn__wrong(s, "its ZIP directory lies outside the file");
-    s->directory = s->bytes + place;
+    s->directory = cnn__within(s, place, bytes);
     s->directory_size = (size_t)bytes;
-    return 1;
+    return s->directory || cnn__wrong(s, "its ZIP directory lies outside the file");
 }
 
 /* The bytes of the entry `name`, in any folder; 0 and no message if it does not exist. */
 static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char **bytes, size_t *size)
 {
     static const int places[3] = { 24, 20, 42 };
-    const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value;
+    const unsigned char *e = s->directory, *end = e + s->directory_size, *found = NULL, *slash, *extra, *value, *local;
     size_t length, whole;
     uint64_t field[3], crc;                                /* size, packed size, place of the local header */
     int i;
@@ -12518,12 +12499,11 @@ static int cnn__find_entry(cnn__state *s, const char *name, const unsigned char 
     }
     if (cnn__little(found + 10, 2) || cnn__little(found + 8, 2) & 1 || field[0] != field[1])
         return cnn__wrong(s, "its entry %.80s is compressed or encrypted; torch.save writes neither", name);
-    if (field[2] > s->size || s->size - field[2] < 30 || cnn__little(s->bytes + field[2], 4) != 0x04034b50)
+    local = cnn__within(s, field[2], 30);
+    if (!local || cnn__little(local, 4) != 0x04034b50)
         return cnn__wrong(s, "its entry %.80s is not where the ZIP directory says", name);
-    field[2] += 30 + cnn__little(s->bytes + field[2] + 26, 2) + cnn__little(s->bytes + field[2] + 28, 2);
-    if (field[2] > s->size || field[0] > s->size - field[2])
-        return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
-    *bytes = s->bytes + field[2];
+    *bytes = cnn__within(s, field[2] + 30 + cnn__little(local + 26, 2) + cnn__little(local + 28, 2), field[0]);
+    if (!*bytes) return cnn__wrong(s, "its entry %.80s reaches beyond the file", name);
     *size = (size_t)field[0];
     crc = cnn__little(found + 16, 4);
     if (crc && crc != cnn__crc32(0, *bytes, *size))        /* 0: the writer computed none */
@@ -12539,16 +12519,16 @@ typedef enum cnn__object_kind {
 
 typedef struct cnn__object {                /* a Python object, on the stack or in a tuple               */
     cnn__object_kind kind;
-    const char *text, *module;              /* a string; a name and its module; an instance's class      */
-    size_t n, count;                        /* a number; the number of a list, dict, instance, tensor;   */
-} cnn__object;                              /* a tuple's first part and how many                         */
+    const char *text;                       /* a string; "module.name" of a name and of an instance's class */
+    size_t n, count;                        /* a number; a tuple's first part and how many; else which list, dict, */
+} cnn__object;                              /* instance, storage or tensor it is                         */
 
-static const cnn__object cnn__nothing = { CNN__OTHER, "", "", 0, 0 };
+static const cnn__object cnn__nothing = { CNN__OTHER, "", 0, 0 };
 
 typedef struct cnn__pickle {
     cnn__state *s;
     unsigned char *at, *end, *begin;
-    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings, n: their list */
+    cnn__bytes stack, parts, memo, listed;  /* of cnn__object; parts: of tuples; listed: strings in lists */
     size_t made, parameters;                /* lists, dicts and instances so far; the dict that has "_parameters" */
 } cnn__pickle;
 
@@ -12595,13 +12575,11 @@ static uint64_t cnn__take_number(cnn__pickle *p, int bytes)
 
 static void cnn__push_object(cnn__pickle *p, const cnn__object *o) { cnn__put(&p->stack, o, sizeof *o); }
 
-static void cnn__push_name(cnn__pickle *p, cnn__object_kind kind, const char *module, const char *text, size_t n)
+static void cnn__push(cnn__pickle *p, cnn__object_kind kind, const char *text, size_t n)
 {
-    cnn__object o = { kind, text, module, n, 0 };
+    cnn__object o = { kind, text, n, 0 };
     cnn__push_object(p, &o);
 }
-
-static void cnn__push(cnn__pickle *p, cnn__object_kind kind, size_t n) { cnn__push_name(p, kind, "", "", n); }
 
 /* Takes the last objects off the stack; they stay valid until something is pushed. NULL: there are fewer. */
 static cnn__object *cnn__drop(cnn__pickle *p, size_t count)
@@ -12634,59 +12612,48 @@ static size_t cnn__since_mark(cnn__pickle *p)              /* removes the mark; 
 
 static void cnn__push_tuple(cnn__pickle *p, size_t count)  /* of the last objects */
 {
-    cnn__object t = { CNN__TUPLE, "", "", p->parts.count / sizeof t, count };
+    cnn__object t = { CNN__TUPLE, "", p->parts.count / sizeof t, count };
     const cnn__object *last = cnn__drop(p, count);
     if (count && !last) return;
-    if (count) cnn__put(&p->parts, last, count * sizeof t);
+    cnn__put(&p->parts, last, count * sizeof t);
     cnn__push_object(p, &t);
 }
 
-static int cnn__is_name(const cnn__object *t, const char *module, const char *name, const char *or_name)
+static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n: "module.name" */
 {
-    return t->kind == CNN__NAME && !strcmp(t->module, module) && (!strcmp(t->text, name) || !strcmp(t->text, or_name));
-}
-
-static const cnn__dtype *cnn__storage_type(const cnn__object *name)
-{
-    const cnn__dtype *dtype;
-    char whole[100];
-    cnn__snprintf(whole, sizeof whole, "%s.%s", name->module, name->text);
-    for (dtype = cnn__dtypes; dtype->name; dtype++) if (!strcmp(dtype->storage, whole)) return dtype;
-    return &cnn__dtypes[CNN__UNKNOWN];
-}
-
-static void cnn__take_name(cnn__pickle *p)                 /* module \n name \n */
-{
-    char *module = (char *)p->at;
+    char *name = (char *)p->at;
     unsigned char *dot = (unsigned char *)memchr(p->at, '\n', (size_t)(p->end - p->at));
     unsigned char *end = dot ? (unsigned char *)memchr(dot + 1, '\n', (size_t)(p->end - dot - 1)) : NULL;
     if (!end) { cnn__take(p, (uint64_t)(p->end - p->at) + 1); return; }
-    *dot = *end = 0;
+    *dot = '.';
+    *end = 0;
     p->at = end + 1;
-    cnn__push_name(p, CNN__NAME, module, (char *)dot + 1, 0);
+    cnn__push(p, CNN__NAME, name, 0);
 }
 
-static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack */
+static void cnn__join_name(cnn__pickle *p)                 /* of two strings on the stack; no known name is as long */
 {
+    enum { room = 128 };
     const cnn__object *name = cnn__drop(p, 2);
-    if (!name) return;
+    char *whole = name ? (char *)cnn__own(p->s, cnn__alloc_raw(room)) : NULL;
+    if (!whole) return;
     if (name[0].kind != CNN__STRING || name[1].kind != CNN__STRING) cnn__broken(p, "a name is not a string");
-    else cnn__push_name(p, CNN__NAME, name[0].text, name[1].text, 0);
+    cnn__snprintf(whole, room, "%.60s.%.60s", name[0].text, name[1].text);
+    cnn__push(p, CNN__NAME, whole, 0);
 }
 
-static void cnn__take_string(cnn__pickle *p, int bytes)    /* moved over its length, which makes room for a 0 */
+static void cnn__take_string(cnn__pickle *p, uint64_t count)               /* moved over its length: room for a 0 */
 {
-    char *to = (char *)p->at;
-    uint64_t count = cnn__take_number(p, bytes);
-    unsigned char *text = cnn__take(p, count);
-    if (!text || cnn__failed(p->s)) return;
+    char *text = (char *)cnn__take(p, count);
+    if (!text) return;
     if (memchr(text, 0, (size_t)count)) {                  /* protocol 2 writes bytes as strings */
-        cnn__push(p, CNN__OTHER, 0);
+        cnn__push(p, CNN__OTHER, "", 0);
         return;
     }
-    memmove(to, text, (size_t)count);
-    to[count] = 0;
-    cnn__push_name(p, CNN__STRING, "", to, 0);
+    text--;
+    memmove(text, text + 1, (size_t)count);
+    text[count] = 0;
+    cnn__push(p, CNN__STRING, text, 0);
 }
 
 /* A whole number. Python's may be negative or larger than size_t; a state dict needs none of those. */
@@ -12695,102 +12662,95 @@ static void cnn__take_whole(cnn__pickle *p, uint64_t bytes)
     const unsigned char *b = cnn__take(p, bytes);
     uint64_t number = b && bytes <= 8 ? cnn__little(b, (int)bytes) : 0;
     int fits = b && bytes <= 8 && (!bytes || b[bytes - 1] < 128) && number <= (size_t)-1;
-    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, (size_t)number);
+    cnn__push(p, fits ? CNN__NUMBER : CNN__OTHER, "", (size_t)number);
 }
 
-static int cnn__is_storage(const cnn__object *a)           /* ("storage", type, entry, device, number of values) */
-{
-    return a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
-        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER;
-}
-
+/* By its description: ("storage", type, entry, device, number of values). */
 static void cnn__take_storage(cnn__pickle *p)
 {
     cnn__object id = cnn__pop(p);
-    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : NULL;
-    if (a && id.count >= 5 && cnn__is_storage(a)) cnn__push(p, CNN__STORAGE, id.n);
-    else if (a && id.count >= 2 && a[1].kind == CNN__NAME) /* ("module", class, its source): before PyTorch 1.6 */
+    const cnn__object *a = id.kind == CNN__TUPLE && id.count ? cnn__objects(&p->parts) + id.n : &cnn__nothing;
+    cnn__stored t = cnn__stored_of(NULL, cnn__dtypes);
+    if (id.count >= 5 && a[0].kind == CNN__STRING && !strcmp(a[0].text, "storage") && a[1].kind == CNN__NAME
+        && a[2].kind == CNN__STRING && a[4].kind == CNN__NUMBER) {
+        while (t.dtype < &cnn__dtypes[CNN__UNKNOWN] && strcmp(t.dtype->storage, a[1].text)) t.dtype++;
+        t.entry = a[2].text;
+        if (cnn__mul(&t.bytes, a[4].n, t.dtype->bits / 8)) {
+            cnn__push(p, CNN__STORAGE, "", (size_t)p->s->count);
+            cnn__add_stored(p->s, &t);
+            return;
+        }
+    }
+    if (id.count >= 2 && a[1].kind == CNN__NAME)           /* ("module", class, its source): before PyTorch 1.6 */
         cnn__push_object(p, &a[1]);
-    else cnn__push(p, CNN__OTHER, 0);
+    else cnn__push(p, CNN__OTHER, "", 0);
 }
 
 /* The arguments: (storage, first value, sizes, strides, ...). */
 static int cnn__make_tensor(cnn__pickle *p, const cnn__object *a, size_t count)
 {
-    const cnn__object *parts = cnn__objects(&p->parts), *storage, *size, *stride;
+    const cnn__object *size, *stride;
     cnn__stored t;
     size_t i;
     if (count < 4 || a[0].kind != CNN__STORAGE || a[1].kind != CNN__NUMBER || a[2].kind != CNN__TUPLE
         || a[3].kind != CNN__TUPLE || a[2].count != a[3].count)
         return 0;
-    storage = parts + a[0].n;
-    t = cnn__stored_of(NULL, cnn__storage_type(&storage[1]));
-    t.entry = storage[2].text;
+    t = p->s->tensors[a[0].n];
     t.first = a[1].n;
-    if (!cnn__mul(&t.bytes, storage[4].n, t.dtype->bits / 8)) return 0;
+    size = cnn__objects(&p->parts) + a[2].n;
+    stride = cnn__objects(&p->parts) + a[3].n;
     for (i = 0; i < a[2].count; i++) {
-        size = parts + a[2].n + i;
-        stride = parts + a[3].n + i;
-        if (size->kind != CNN__NUMBER || stride->kind != CNN__NUMBER || !cnn__add_dimension(&t, size->n)) return 0;
-        if (i < CNN__DIMS) t.stride[i] = stride->n;
+        if (size[i].kind != CNN__NUMBER || stride[i].kind != CNN__NUMBER) return 0;
+        if (!cnn__add_dimension(&t, size[i].n)) return 0;
+        if (i < CNN__DIMS) t.stride[i] = stride[i].n;
     }
-    cnn__push(p, CNN__TENSOR, p->s->tensors.count / sizeof t);
-    cnn__put(&p->s->tensors, &t, sizeof t);
+    cnn__push(p, CNN__TENSOR, "", (size_t)p->s->count);
+    cnn__add_stored(p->s, &t);
     return 1;
 }
+
+static int cnn__either(const char *text, const char *a, const char *b) { return !strcmp(text, a) || !strcmp(text, b); }
 
 /* name(arguments): known names make dicts and tensors; any other makes an instance of which nothing is known. */
 static void cnn__reduce(cnn__pickle *p)
 {
     cnn__object arguments = cnn__pop(p), name = cnn__pop(p);
-    size_t count = arguments.kind == CNN__TUPLE ? arguments.count : 0;
-    const cnn__object *a = count ? cnn__objects(&p->parts) + arguments.n : NULL;
-    cnn__text whole;
-    cnn__snprintf(whole.s, sizeof whole.s, "%.40s.%.40s", name.module, name.text);
+    const cnn__object *a = cnn__objects(&p->parts);
     if (arguments.kind != CNN__TUPLE || name.kind != CNN__NAME) {
-        cnn__refuse(p, 'R', name.kind == CNN__NAME ? whole.s : "something that is not a name");
+        cnn__refuse(p, 'R', name.kind == CNN__NAME ? name.text : "something that is not a name");
         return;
     }
-    if (cnn__is_name(&name, "torch._tensor", "_rebuild_from_type_v2", "") && count >= 3 && a[0].kind == CNN__NAME
+    if (arguments.count) a += arguments.n;
+    if (!strcmp(name.text, "torch._tensor._rebuild_from_type_v2") && arguments.count >= 3 && a[0].kind == CNN__NAME
         && a[2].kind == CNN__TUPLE) {                      /* (function, type, its arguments, attributes) */
         name = a[0];
-        count = a[2].count;
-        a = cnn__objects(&p->parts) + a[2].n;
+        arguments = a[2];
+        a = cnn__objects(&p->parts) + arguments.n;
     }
-    if (cnn__is_name(&name, "collections", "OrderedDict", "defaultdict")) cnn__push(p, CNN__DICT, ++p->made);
-    else if (cnn__is_name(&name, "torch._utils", "_rebuild_parameter", "_rebuild_parameter_with_state")
-             && count && a->kind == CNN__TENSOR)
+    if (cnn__either(name.text, "collections.OrderedDict", "collections.defaultdict"))
+        cnn__push(p, CNN__DICT, "", ++p->made);
+    else if (arguments.count && a->kind == CNN__TENSOR && cnn__either(name.text, "torch._utils._rebuild_parameter",
+                                                                      "torch._utils._rebuild_parameter_with_state"))
         cnn__push_object(p, a);
-    else if (!cnn__is_name(&name, "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor"))
-        cnn__push_name(p, CNN__INSTANCE, name.module, name.text, ++p->made);
-    else if (!cnn__make_tensor(p, a, count)) cnn__refuse(p, 'R', whole.s);
+    else if (!cnn__either(name.text, "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"))
+        cnn__push(p, CNN__INSTANCE, name.text, ++p->made);
+    else if (!cnn__make_tensor(p, a, arguments.count)) cnn__refuse(p, 'R', name.text);
 }
 
 static void cnn__new_instance(cnn__pickle *p, size_t arguments)            /* class, arguments */
 {
     const cnn__object *last = cnn__drop(p, arguments + 1);
-    int known = last && last->kind == CNN__NAME;
-    if (last) cnn__push_name(p, CNN__INSTANCE, known ? last->module : "", known ? last->text : "", ++p->made);
+    if (last) cnn__push(p, CNN__INSTANCE, last->kind == CNN__NAME ? last->text : "", ++p->made);
 }
 
 static void cnn__append(cnn__pickle *p, size_t count)      /* to the list before them; an instance may be a list, too */
 {
-    cnn__object *item = cnn__drop(p, count);
-    size_t i;
+    const cnn__object *item = cnn__drop(p, count);
     if (!item) return;
-    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE)) {
+    if (!p->stack.count || (item[-1].kind != CNN__LIST && item[-1].kind != CNN__INSTANCE))
         cnn__broken(p, "it appends to something that is not a list");
-        return;
-    }
-    for (i = 0; i < count; i++) {
-        item[i].n = item[-1].n;
-        if (item[i].kind == CNN__STRING) cnn__put(&p->listed, item + i, sizeof *item);
-    }
-}
-
-static int cnn__holds_weights(const char *key)             /* in a checkpoint of a PyTorch program */
-{
-    return !strcmp(key, "state_dict") || !strcmp(key, "model_state_dict") || !strcmp(key, "model");
+    else for (; count; count--, item++)
+        if (item->kind == CNN__STRING) cnn__put(&p->listed, item, sizeof *item);
 }
 
 static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, value, ... of the dict before them */
@@ -12804,24 +12764,27 @@ static void cnn__set_items(cnn__pickle *p, size_t count)   /* key, value, key, v
         return;
     }
     for (owner = item[-1].n; count; count -= 2, item += 2) {
-        cnn__stored t = cnn__stored_of(NULL, NULL);
+        cnn__stored t;
         if (item[0].kind != CNN__STRING) continue;         /* a state dict's keys are strings */
         if (!strcmp(item[0].text, "_parameters")) p->parameters = owner;
-        if (item[1].kind == CNN__DICT && !s->preferred && cnn__holds_weights(item[0].text)) s->preferred = item[1].n;
-        if (item[1].kind != CNN__TENSOR || s->tensors.failed) continue;
-        memcpy(&t, s->tensors.at + item[1].n * sizeof t, sizeof t);
+        if (item[1].kind == CNN__DICT && !s->preferred && (!strcmp(item[0].text, "state_dict")
+            || cnn__either(item[0].text, "model_state_dict", "model"))) s->preferred = item[1].n;
+        if (item[1].kind != CNN__TENSOR || cnn__failed(s)) continue;
+        t = s->tensors[item[1].n];
         t.key = item[0].text;
         t.dict = owner;
-        cnn__put(&s->tensors, &t, sizeof t);
+        cnn__add_stored(s, &t);
     }
 }
 
 static void cnn__build(cnn__pickle *p)                     /* sets the state of the object before it */
 {
     cnn__object state = cnn__pop(p);
-    if (!p->stack.count) cnn__broken(p, "its stack is empty");
-    else if (state.kind == CNN__DICT && state.n == p->parameters && cnn__top(p)->kind == CNN__INSTANCE)
-        p->s->model = cnn__top(p)->text;                   /* an nn.Module: a whole model was saved */
+    const char *dot;
+    if (!p->stack.count) { cnn__broken(p, "its stack is empty"); return; }
+    if (state.kind != CNN__DICT || state.n != p->parameters || cnn__top(p)->kind != CNN__INSTANCE) return;
+    dot = strrchr(cnn__top(p)->text, '.');                 /* an nn.Module: a whole model was saved */
+    p->s->model = dot ? dot + 1 : cnn__top(p)->text;
 }
 
 static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* gets place n, or puts the top there */
@@ -12839,19 +12802,23 @@ static void cnn__use_memo(cnn__pickle *p, uint64_t n, int get)             /* ge
 
 static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* until its end, '.' */
 {
+    static const char *const with_number[9] = {            /* opcodes, by the bytes of the number that follows */
+        "", "\x80KCUqh\x8a\x8c", "M", "", "BTXrj\x8b", "", "", "", "G\x8d\x8e\x95\x96"
+    };
     cnn__object top;
     uint64_t n;
-    int op;
-    p->stack.count = p->memo.count = 0;                    /* each pickle begins anew */
+    int op, bytes;
+    p->stack.count = p->memo.count = p->listed.count = 0;  /* each pickle begins anew */
     for (;;) {
         op = (int)cnn__take_number(p, 1);
-        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed || p->s->tensors.failed)
+        for (bytes = 8; bytes && (!op || !strchr(with_number[bytes], op)); bytes--) { }
+        n = cnn__take_number(p, bytes);
+        if (p->stack.failed || p->parts.failed || p->memo.failed || p->listed.failed)
             cnn__wrong(p->s, "out of memory");
         if (cnn__failed(p->s)) return 0;
         switch (op) {
-        case 0x80: cnn__take(p, 1); break;                                         /* protocol */
-        case 0x95: cnn__take(p, 8); break;                                         /* a frame's length */
-        case '(': cnn__push(p, CNN__MARK, 0); break;
+        case 0x80: case 0x95: break;                                               /* protocol; a frame's length */
+        case '(': cnn__push(p, CNN__MARK, "", 0); break;
         case '0': cnn__pop(p); break;
         case '1': cnn__drop(p, cnn__since_mark(p)); break;
         case '2':
@@ -12859,36 +12826,26 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
             cnn__push_object(p, &top);
             cnn__push_object(p, &top);
             break;
-        case 'N': case 0x88: case 0x89: cnn__push(p, CNN__OTHER, 0); break;    /* None, True, False */
-        case 'G': cnn__take(p, 8); cnn__push(p, CNN__OTHER, 0); break;         /* a float */
-        case 'K': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 1)); break;
-        case 'M': cnn__push(p, CNN__NUMBER, (size_t)cnn__take_number(p, 2)); break;
+        case 'N': case 0x88: case 0x89:                                            /* None, True, False */
+        case 'G': cnn__push(p, CNN__OTHER, "", 0); break;                          /* a float */
+        case 'K': case 'M': cnn__push(p, CNN__NUMBER, "", (size_t)n); break;
         case 'J': cnn__take_whole(p, 4); break;
-        case 0x8a: cnn__take_whole(p, cnn__take_number(p, 1)); break;
-        case 0x8b: cnn__take_whole(p, cnn__take_number(p, 4)); break;
-        case 'X': case 'T': cnn__take_string(p, 4); break;
-        case 0x8c: case 'U': cnn__take_string(p, 1); break;
-        case 0x8d: cnn__take_string(p, 8); break;
-        case 'B': case 'C': case 0x8e: case 0x96:                                  /* bytes */
-            n = cnn__take_number(p, op == 'B' ? 4 : op == 'C' ? 1 : 8);
-            cnn__take(p, n);
-            cnn__push(p, CNN__OTHER, 0);
-            break;
+        case 0x8a: case 0x8b: cnn__take_whole(p, n); break;
+        case 'T': case 'U': case 'X': case 0x8c: case 0x8d: cnn__take_string(p, n); break;
+        case 'B': case 'C': case 0x8e: case 0x96: cnn__take(p, n); cnn__push(p, CNN__OTHER, "", 0); break;   /* bytes */
         case 'c': cnn__take_name(p); break;
         case 0x93: cnn__join_name(p); break;
-        case ']': case 0x8f: cnn__push(p, CNN__LIST, ++p->made); break;        /* a list, a set */
-        case '}': cnn__push(p, CNN__DICT, ++p->made); break;
+        case ']': case 0x8f: cnn__push(p, CNN__LIST, "", ++p->made); break;        /* a list, a set */
+        case '}': cnn__push(p, CNN__DICT, "", ++p->made); break;
         case ')': cnn__push_tuple(p, 0); break;
         case 0x85: case 0x86: case 0x87: cnn__push_tuple(p, (size_t)(op - 0x84)); break;
         case 't': cnn__push_tuple(p, cnn__since_mark(p)); break;
-        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, 0); break;          /* a frozen set */
+        case 0x91: cnn__drop(p, cnn__since_mark(p)); cnn__push(p, CNN__OTHER, "", 0); break;      /* a frozen set */
         case 'a': cnn__append(p, 1); break;
         case 'e': case 0x90: cnn__append(p, cnn__since_mark(p)); break;
-        case 'q': cnn__use_memo(p, cnn__take_number(p, 1), 0); break;
-        case 'r': cnn__use_memo(p, cnn__take_number(p, 4), 0); break;
+        case 'q': case 'r': cnn__use_memo(p, n, 0); break;
         case 0x94: cnn__use_memo(p, p->memo.count / sizeof top, 0); break;         /* its next place */
-        case 'h': cnn__use_memo(p, cnn__take_number(p, 1), 1); break;
-        case 'j': cnn__use_memo(p, cnn__take_number(p, 4), 1); break;
+        case 'h': case 'j': cnn__use_memo(p, n, 1); break;
         case 'Q': cnn__take_storage(p); break;
         case 'R': cnn__reduce(p); break;
         case 0x81: cnn__new_instance(p, 1); break;
@@ -12904,60 +12861,6 @@ static int cnn__run_pickle(cnn__pickle *p, cnn__object *result)            /* un
     }
 }
 
-/* Keeps the tensors that are in a dict; 0 and a message if the result is not a state dict. */
-static int cnn__end_pickle(cnn__state *s, const cnn__object *result)
-{
-    size_t i, count, kept = 0;
-    cnn__text what = { "something else" };
-    cnn__stored *t = cnn__tensors(s, &count);
-    for (i = 0; i < count; i++) if (t[i].key) t[kept++] = t[i];
-    s->tensors.count = kept * sizeof *t;
-    if (kept || result->kind == CNN__DICT) return 1;
-    if (result->kind == CNN__NAME || result->kind == CNN__INSTANCE)
-        cnn__snprintf(what.s, sizeof what.s, "%.50s.%.50s", result->module, result->text);
-    return cnn__wrong(s, "is not a state dict but %s, which has no tensors by name and is not run; in Python: "
-                         "torch.save(model.state_dict(), \"net.pth\")", what.s);
-}
-
-static int cnn__free_pickle(cnn__pickle *p, int result)
-{
-    cnn__free(p->stack.at);
-    cnn__free(p->parts.at);
-    cnn__free(p->memo.at);
-    cnn__free(p->listed.at);
-    return result;
-}
-
-static int cnn__begin_pickle(cnn__state *s, cnn__pickle *p, const unsigned char *bytes, size_t size)   /* on a copy */
-{
-    memset(p, 0, sizeof *p);
-    p->s = s;
-    p->begin = p->at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
-    if (!p->at) return 0;
-    memcpy(p->at, bytes, size);
-    p->end = p->at + size;
-    return 1;
-}
-
-static int cnn__read_pth(cnn__state *s)
-{
-    cnn__pickle p;
-    cnn__object result;
-    const unsigned char *bytes;
-    size_t size;
-    if (!cnn__open_zip(s)) return 0;
-    if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
-        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
-                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
-    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
-        return cnn__wrong(s, "was written on a big-endian machine");
-    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
-        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
-    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
-    return cnn__begin_pickle(s, &p, bytes, size)
-        && cnn__free_pickle(&p, cnn__run_pickle(&p, &result) && cnn__end_pickle(s, &result));
-}
-
 /* The format of torch.save until PyTorch 1.5: five pickles (a magic number, a version, sizes, the state dict, the
    storages' names), then each storage: its number of values in 8 bytes, its values. */
 static int cnn__is_legacy(const cnn__state *s)             /* the magic number, after protocol and frame */
@@ -12969,53 +12872,73 @@ static int cnn__is_legacy(const cnn__state *s)             /* the magic number, 
     return 0;
 }
 
-/* How many bytes the storage has, by the tuple in the pickle that describes it. */
-static int cnn__storage_bytes(const cnn__pickle *p, const char *entry, uint64_t values, uint64_t *bytes)
+static int cnn__read_storages(cnn__state *s, cnn__pickle *p)
 {
-    const cnn__object *a = cnn__objects(&p->parts);
-    size_t count = p->parts.count / sizeof *a;
-    for (; count >= 5; a++, count--)
-        if (cnn__is_storage(a) && !strcmp(a[2].text, entry) && a[4].n == values && values <= p->s->size) {
-            *bytes = values * (cnn__storage_type(&a[1])->bits / 8);
-            return 1;
-        }
-    return 0;
-}
-
-static int cnn__read_storages(cnn__state *s, cnn__pickle *p, size_t list)
-{
-    size_t count, i, k, names = p->listed.count / sizeof(cnn__object);
-    cnn__stored *t = cnn__tensors(s, &count);
-    for (k = 0; k < names; k++) {
-        const cnn__object *name = cnn__objects(&p->listed) + k;
-        uint64_t values, bytes = 0;
-        if (name->n != list) continue;
-        values = cnn__take_number(p, 8);
-        if (cnn__failed(s)) return 0;
-        if (!cnn__storage_bytes(p, name->text, values, &bytes))
-            return cnn__broken(p, "a storage has another size than its description");
-        for (i = 0; i < count; i++) {
-            if (!t[i].entry || strcmp(t[i].entry, name->text)) continue;
-            t[i].data = s->bytes + (p->at - p->begin);
-            t[i].bytes = (size_t)bytes;
+    cnn__object list;
+    cnn__stored *t;
+    size_t k;
+    int i;
+    if (!cnn__run_pickle(p, &list)) return 0;
+    t = s->tensors;
+    for (k = 0; k < p->listed.count / sizeof list; k++) {
+        const char *name = cnn__objects(&p->listed)[k].text;
+        uint64_t values = cnn__take_number(p, 8);
+        const cnn__stored *one = NULL;
+        for (i = 0; i < s->count; i++) {
+            if (!t[i].entry || strcmp(t[i].entry, name)) continue;
+            if (t[i].bytes / (t[i].dtype->bits / 8) != values) break;
+            t[i].data = p->at - p->begin + s->bytes;
             t[i].entry = NULL;
+            one = &t[i];
         }
-        if (!cnn__take(p, bytes)) return 0;
+        if (!one || i < s->count) return cnn__broken(p, "a storage has another size than its description");
+        if (!cnn__take(p, one->bytes)) return 0;
     }
-    for (i = 0; i < count; i++)
+    for (i = 0; i < s->count; i++)
         if (t[i].entry) return cnn__wrong(s, "a storage of \"%.100s\" is missing", t[i].key ? t[i].key : "");
     return 1;
 }
 
-static int cnn__read_legacy(cnn__state *s)
+static int cnn__read_pickles(cnn__state *s, const unsigned char *bytes, size_t size, int legacy)
 {
     cnn__pickle p;
-    cnn__object result, names;
-    int i, good = cnn__begin_pickle(s, &p, s->bytes, s->size);
+    cnn__object result;
+    int good = 1, kept = 0, known, i;
+    memset(&p, 0, sizeof p);
+    p.s = s;
+    p.begin = p.at = (unsigned char *)cnn__own(s, cnn__alloc_raw(size + 1));
+    if (!p.at) return 0;
+    memcpy(p.at, bytes, size);                             /* a copy, in which strings get their ends */
+    p.end = p.at + size;
+    for (i = legacy ? 0 : 3; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
+    good = good && (!legacy || cnn__read_storages(s, &p));
+    cnn__free(p.stack.at);
+    cnn__free(p.parts.at);
+    cnn__free(p.memo.at);
+    cnn__free(p.listed.at);
     if (!good) return 0;
-    for (i = 0; i < 4 && good; i++) good = cnn__run_pickle(&p, &result);
-    good = good && cnn__run_pickle(&p, &names) && cnn__read_storages(s, &p, names.n) && cnn__end_pickle(s, &result);
-    return cnn__free_pickle(&p, good);
+    for (i = 0; i < s->count; i++) if (s->tensors[i].key) s->tensors[kept++] = s->tensors[i];
+    s->count = kept;                                       /* those that are in a dict */
+    if (kept || result.kind == CNN__DICT) return 1;
+    known = (result.kind == CNN__NAME || result.kind == CNN__INSTANCE) && result.text[0];
+    return cnn__wrong(s, "is not a state dict but %.100s, which has no tensors by name and is not run; in Python: "
+                         "torch.save(model.state_dict(), \"net.pth\")", known ? result.text : "something else");
+}
+
+static int cnn__read_pth(cnn__state *s)
+{
+    const unsigned char *bytes;
+    size_t size;
+    if (!cnn__open_zip(s)) return 0;
+    if (cnn__find_entry(s, "constants.pkl", &bytes, &size))
+        return cnn__wrong(s, "is a TorchScript program, not a state dict; in Python: "
+                             "torch.save(torch.jit.load(\"old.pt\").state_dict(), \"new.pth\")");
+    if (cnn__find_entry(s, "byteorder", &bytes, &size) && (size != 6 || memcmp(bytes, "little", 6)))
+        return cnn__wrong(s, "was written on a big-endian machine");
+    if (!cnn__find_entry(s, "data.pkl", &bytes, &size))
+        return cnn__wrong(s, "has no data.pkl: torch.save did not write it");
+    if (size > 1 << 26) return cnn__wrong(s, "its data.pkl has %.0f bytes, more than a state dict needs", (double)size);
+    return cnn__read_pickles(s, bytes, size, 0);
 }
 
 typedef struct cnn__zip { cnn__sink *out; cnn__bytes header, directory; int entries; } cnn__zip;
@@ -13081,15 +13004,15 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
 {
     cnn__zip zip;
     cnn__bytes pickle = { NULL, 0, 0, 0 }, *p = &pickle;
+    const cnn__stored *t = s->tensors;
     char name[40];
-    size_t i, count, stride;
-    int d;
-    const cnn__stored *t = cnn__tensors(s, &count);
+    size_t stride;
+    int count = s->count, i, d;
     memset(&zip, 0, sizeof zip);
     zip.out = out;
     cnn__print(p, "\200\002ccollections\nOrderedDict\n)R(");
     for (i = 0; i < count; i++) {
-        cnn__snprintf(name, sizeof name, "%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "%d", i);
         cnn__put_string(p, t[i].key);
         cnn__print(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
         cnn__put_string(p, "storage");
@@ -13109,7 +13032,7 @@ static void cnn__write_pth(cnn__state *s, cnn__sink *out)
     cnn__add_entry(&zip, "net/data.pkl", p->at, p->count);
     cnn__add_entry(&zip, "net/byteorder", "little", 6);
     for (i = 0; i < count; i++) {
-        cnn__snprintf(name, sizeof name, "net/data/%.0f", (double)i);
+        cnn__snprintf(name, sizeof name, "net/data/%d", i);
         cnn__add_entry(&zip, name, t[i].data, t[i].bytes);
     }
     cnn__add_entry(&zip, "net/version", "3\n", 2);
@@ -13140,129 +13063,94 @@ static int cnn__close_state(cnn__state *s, int result)
 #endif
     for (i = 0; i < s->owned.count / sizeof *owned; i++) cnn__free(owned[i]);
     cnn__free(s->owned.at);
-    cnn__free(s->tensors.at);
+    cnn__free(s->tensors);
     cnn__free(s->metadata.at);
     return result;
 }
 
 static int cnn__ends_as_pth(const char *path) { return cnn__ends_in(path, ".pth .pt .pth.tar .bin .ckpt"); }
 
-/* The path's ending chooses the format to write: 1 for PyTorch's, 0 for .safetensors; a message if it cannot be. */
-static int cnn__is_pth(cnn__state *s)
+/* Whether a tensor in a file has the shape of the network's. */
+static int cnn__same_shape(const cnn__stored *stored, const cnn__tensor *t)
 {
-    int pth = cnn__ends_as_pth(s->path);
-    if (pth && s->net->metadata.count)
-        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
-                      "away: cnn_set_metadata(net, key, NULL)", (const char *)s->net->metadata.at);
-    if (!pth && !cnn__ends_in(s->path, ".safetensors"))
-        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
-    return pth;
-}
-
-/* The file's tensor for one of the network's; NULL if it is missing or has another shape. */
-static const cnn__stored *cnn__fitting(const cnn__state *s, const char *prefix, const cnn__tensor *t)
-{
-    const cnn__stored *stored = cnn__find_stored(s, prefix, t->key);
     int d;
-    if (stored && stored->ndim != t->ndim) return NULL;
-    for (d = 0; stored && d < t->ndim; d++)
-        if (stored->shape[d] != (size_t)t->shape[d]) return NULL;
-    return stored;
+    for (d = 0; d < t->ndim && d < stored->ndim; d++) if (stored->shape[d] != (size_t)t->shape[d]) return 0;
+    return stored->ndim == t->ndim;
 }
 
-/* How well the file fits the network: a point for each key it has, two where the shape fits, too. */
-static size_t cnn__fit(const cnn__state *s, const char *prefix)
+/* How well a dict with such a prefix fits the network: a point for each key it has, two where the shape fits, too. */
+static int cnn__fit(cnn__state *s, size_t dict, const char *prefix)
 {
-    size_t score = 0;
-    int i;
-    for (i = 0; i < s->net->state_count; i++)
-        if (cnn__find_stored(s, prefix, s->net->state[i]->key))
-            score += cnn__fitting(s, prefix, s->net->state[i]) ? 2u : 1u;
+    int score = 0, i;
+    s->dict = dict;
+    for (i = 0; i < s->net->state_count; i++) {
+        const cnn__stored *stored = cnn__find_stored(s, prefix, s->net->state[i]->key);
+        score += !stored ? 0 : cnn__same_shape(stored, s->net->state[i]) ? 2 : 1;
+    }
     return score;
 }
 
-/* The prefix that the file's keys have before the network's: DataParallel writes "module.", torch.compile "_orig_mod.",
-   a class around a model "model.". Each prefix before one of the network's first four keys is tried. */
-static size_t cnn__best_prefix(const cnn__state *s, char best[100])
-{
-    size_t count, k, fits = cnn__fit(s, ""), tried = 0;
-    const cnn__stored *t = cnn__tensors(s, &count);
-    int i;
-    best[0] = 0;
-    for (i = 0; i < s->net->state_count && i < 4; i++)
-        for (k = 0; k < count && tried < 100 && fits < 2 * (size_t)s->net->state_count; k++) {
-            size_t length = strlen(t[k].key), end = strlen(s->net->state[i]->key), score;
-            char prefix[100];
-            if (length <= end || length - end >= sizeof prefix || t[k].key[length - end - 1] != '.'
-                || strcmp(t[k].key + length - end, s->net->state[i]->key))
-                continue;
-            cnn__snprintf(prefix, sizeof prefix, "%.*s", (int)(length - end), t[k].key);
-            tried++;
-            score = cnn__fit(s, prefix);
-            if (score > fits) fits = score, strcpy(best, prefix);
-        }
-    return fits;
-}
-
-static int cnn__by_dict(const void *a, const void *b)
-{
-    const cnn__stored *s = (const cnn__stored *)a, *t = (const cnn__stored *)b;
-    return s->dict != t->dict ? (s->dict < t->dict ? -1 : 1) : strcmp(s->key, t->key);
-}
-
-/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights). The one that fits the
-   network best is kept; of equals the one called state_dict, model_state_dict or model, else the first. If none fits,
-   it is the largest, so that the message can name its tensors. */
+/* A checkpoint may have several dicts with tensors (an optimizer's, an average of the weights), and all keys may have a
+   prefix: DataParallel writes "module.", torch.compile "_orig_mod.", a class around a model "model.". Each dict is
+   tried without a prefix, and with each that stands before one of the network's first four keys. What fits best is
+   kept; of equals the dict called state_dict, model_state_dict or model, else the first, and the first key's prefix. */
 static int cnn__choose_dict(cnn__state *s)
 {
-    size_t i, count, end, chosen = 0, chosen_count = 0, most = 0;
-    char prefix[100] = "", its[100];
-    cnn__stored *t = cnn__tensors(s, &count);
-    if (s->tensors.failed) return cnn__wrong(s, "out of memory");
-    if (count) qsort(t, count, sizeof *t, cnn__by_dict);
-    for (i = 0; i < count; i = end) {
-        cnn__state one = *s;
-        size_t fits;
-        for (end = i; end < count && t[end].dict == t[i].dict; ) end++;
-        one.tensors.at = (unsigned char *)(void *)(t + i);
-        one.tensors.count = (end - i) * sizeof *t;
-        fits = cnn__best_prefix(&one, its);
-        if (fits > most || (fits == most && (fits ? t[i].dict == s->preferred : end - i > chosen_count))) {
-            most = fits;
-            chosen = i;
-            chosen_count = end - i;
-            strcpy(prefix, its);
-        }
+    cnn__stored *t = s->tensors;
+    char prefix[100], best[100] = "";
+    size_t chosen = 0;
+    int most = 0, first = -1, tried = 0, kept = 0, score, length, i, k;
+    if (s->count) {
+        qsort(t, (size_t)s->count, sizeof *t, cnn__by_dict);
+        chosen = t[0].dict;
     }
+    for (k = 0; k < s->count; k++)
+        for (i = -1; i < 4 && i < s->net->state_count; i++) {
+            const char *key = i < 0 ? t[k].key : s->net->state[i]->key;
+            length = (int)strlen(t[k].key) - (int)strlen(key);
+            if (i < 0 ? k && t[k].dict == t[k - 1].dict    /* no prefix: once for each dict */
+                      : length < 1 || length >= 100 || t[k].key[length - 1] != '.' || strcmp(t[k].key + length, key)
+                        || tried++ > 1000)
+                continue;
+            cnn__snprintf(prefix, sizeof prefix, "%.*s", length, t[k].key);
+            score = cnn__fit(s, t[k].dict, prefix);
+            if (score == most ? t[k].dict == chosen ? i >= first : t[k].dict != s->preferred : score < most) continue;
+            most = score;
+            first = i;
+            chosen = t[k].dict;
+            strcpy(best, prefix);
+        }
     if (!most && s->model)
         return cnn__wrong(s, "is a whole model (class %.60s), not its weights; in Python, where that class is known: "
                              "torch.save(torch.load(\"old.pth\", weights_only=False).state_dict(), \"new.pth\")",
                           s->model);
-    if (chosen) memmove(t, t + chosen, chosen_count * sizeof *t);
-    s->tensors.count = chosen_count * sizeof *t;
-    for (i = 0; i < chosen_count; i++)
-        if (!strncmp(t[i].key, prefix, strlen(prefix))) t[i].key += strlen(prefix);
-    return cnn__sort(s, &s->tensors, sizeof *t);
+    for (k = 0; k < s->count; k++) {
+        if (t[k].dict != chosen) continue;
+        t[kept] = t[k];
+        if (!strncmp(t[kept].key, best, strlen(best))) t[kept].key += strlen(best);
+        kept++;
+    }
+    s->count = kept;
+    s->dict = chosen;
+    return cnn__sort(s, t, (size_t)s->count, sizeof *t);
 }
 
 /* The contents tell the format; where they do not, the path's ending does. */
 static int cnn__parse_file(cnn__state *s)
 {
     if (cnn__is_other_file(s->path, s->bytes, s->size, CNN__WEIGHTS, "a state dict", s->error)) return 0;
-    if (cnn__is_legacy(s)) return cnn__read_legacy(s);
+    if (cnn__is_legacy(s)) return cnn__read_pickles(s, s->bytes, s->size, 1);
     if (s->size >= 4 && !memcmp(s->bytes, "PK", 2)) return cnn__read_pth(s);
     if (cnn__ends_as_pth(s->path) && !(s->size > 8 && s->bytes[8] == '{')) return cnn__read_pth(s);
     return cnn__read_safetensors(s);
 }
-
-static int cnn__parse_state(cnn__state *s) { return cnn__parse_file(s) && cnn__choose_dict(s); }
 
 /* A large file is mapped, which saves copying it. That is safe while this library saves to the same path: it never
    changes a file in place. */
 static int cnn__read_contents(cnn__state *s)
 {
 #if !defined(_WIN32) && !defined(CNN_NO_FILES)
-    FILE *file = cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
+    FILE *file = s->bytes || cnn__failed(s) ? NULL : cnn__open_to_read(s->path, &s->size, NULL);
     void *map = file && s->size >= 1 << 20 ? mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fileno(file), 0) : MAP_FAILED;
     if (map != MAP_FAILED) s->bytes = (const unsigned char *)(s->mapped = map);
     if (file) fclose(file);
@@ -13272,25 +13160,25 @@ static int cnn__read_contents(cnn__state *s)
     return s->bytes != NULL;
 }
 
-static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_state(s); }
+static int cnn__read_state(cnn__state *s) { return cnn__read_contents(s) && cnn__parse_file(s) && cnn__choose_dict(s); }
 
 /* To a file or to memory, or (with neither) to count the bytes. */
-static int cnn__write_to(cnn__sink *out, cnn__state *s, int pth)
+static int cnn__write_to(cnn__sink *out, cnn__state *s)
 {
-    if (s->tensors.failed || s->metadata.failed) cnn__wrong(s, "out of memory");
+    if (s->metadata.failed) cnn__wrong(s, "out of memory");
     if (cnn__failed(s)) return 0;
-    if (pth) cnn__write_pth(s, out);
+    if (s->pth) cnn__write_pth(s, out);
     else cnn__write_safetensors(s, out);
     return !cnn__failed(s);
 }
 
-static int cnn__write_state(cnn__state *s, int pth)
+static int cnn__write_state(cnn__state *s)
 {
     cnn__sink out = { NULL, NULL, 0, 0 };
     cnn__writer w;
     if (cnn__failed(s) || !cnn__begin_file(&w, s->path, s->error)) return 0;
     out.file = w.file;
-    if (cnn__write_to(&out, s, pth)) return cnn__end_file(&w, s->error);
+    if (cnn__write_to(&out, s)) return cnn__end_file(&w, s->error);
     cnn__abandon_file(&w);
     return 0;
 }
@@ -13300,9 +13188,10 @@ static int cnn__write_state(cnn__state *s, int pth)
 enum { CNN__PARAMETERS, CNN__MOMENT1, CNN__MOMENT2, CNN__BEST, CNN__BLOCKS };
 static const char *const cnn__prefix[CNN__BLOCKS] = { "", "cnn.h/moment1/", "cnn.h/moment2/", "cnn.h/best/" };
 
-static float **cnn__block(cnn_net *net, int block)         /* of the first three, which are on the backend */
+static float **cnn__block(cnn_net *net, int block)         /* on the backend; the best weights: on the host */
 {
-    return block == CNN__PARAMETERS ? &net->parameters : block == CNN__MOMENT1 ? &net->moment1 : &net->moment2;
+    if (block == CNN__PARAMETERS) return &net->parameters;
+    return block == CNN__MOMENT1 ? &net->moment1 : block == CNN__MOMENT2 ? &net->moment2 : &net->best;
 }
 
 static size_t cnn__block_size(const cnn_net *net, int block)
@@ -13310,43 +13199,34 @@ static size_t cnn__block_size(const cnn_net *net, int block)
     return block == CNN__PARAMETERS || block == CNN__BEST ? net->state_size : net->parameter_count;
 }
 
-/* Tensor i of the state dict, or NULL: it is not in this block */
-static const cnn__tensor *cnn__in_block(const cnn_net *net, int block, int i)
+/* Adds a block to what will be written: itself where it is in the host's memory, else a copy. */
+static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
 {
-    return net->state[i]->offset < cnn__block_size(net, block) ? net->state[i] : NULL;
-}
-
-/* Adds a block in host memory to what will be written, which refers to it. */
-static void cnn__add_values(const cnn_net *net, cnn__state *s, int block, const float *values)
-{
+    const float *values = *cnn__block(net, block);
+    size_t size = cnn__block_size(net, block);
     int i, d;
+    if (values && block != CNN__BEST && net->backend.download != cnn__host_copy)
+        values = (float *)cnn__own(s, cnn__download(net, values, size));
     for (i = 0; values && i < net->state_count; i++) {
-        const cnn__tensor *t = cnn__in_block(net, block, i);
-        cnn__stored stored;
-        if (!t) continue;
-        stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
+        const cnn__tensor *t = net->state[i];
+        cnn__stored stored = cnn__stored_of(t->key, &cnn__dtypes[t->integer ? CNN__I64 : CNN__F32]);
+        if (t->offset >= size) continue;
         stored.prefix = cnn__prefix[block];
         stored.data = (const unsigned char *)(values + t->offset);
         for (d = 0; d < t->ndim; d++) cnn__add_dimension(&stored, (size_t)t->shape[d]);
         if (!cnn__utf8((const unsigned char *)t->key, strlen(t->key)))
             cnn__wrong(s, "the name \"%.100s\" is not UTF-8", t->key);
-        cnn__add_stored(s, &stored);
+        cnn__add_values(s, &stored);
     }
 }
 
-/* Adds a block on the backend: itself where the backend uses host memory, else a copy. */
-static void cnn__add_block(cnn_net *net, cnn__state *s, int block)
-{
-    const float *from = *cnn__block(net, block);
-    if (from && net->backend.download != cnn__host_copy)
-        from = (float *)cnn__own(s, cnn__download(net, from, cnn__block_size(net, block)));
-    cnn__add_values(net, s, block, from);
-}
-
-static void cnn__add_parameters(cnn_net *net, cnn__state *s)
+/* Lists what cnn_save writes. The path's ending chooses the format. */
+static int cnn__begin_save(cnn_net *net, const char *path, cnn__state *s)
 {
     const char *pair[2] = { "format", "pt" };
     size_t at = 0;
+    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
+    *s = cnn__state_of(net, path, &net->error);
     cnn__put(&s->metadata, pair, sizeof pair);
     while (at < net->metadata.count) {
         pair[0] = (const char *)net->metadata.at + at;
@@ -13355,30 +13235,31 @@ static void cnn__add_parameters(cnn_net *net, cnn__state *s)
         at += strlen(pair[0]) + strlen(pair[1]) + 2;
     }
     cnn__add_block(net, s, CNN__PARAMETERS);
+    s->pth = cnn__ends_as_pth(s->path);
+    if (s->pth && at)
+        cnn__wrong(s, "PyTorch's format has no place for metadata (\"%.80s\"); save it as .safetensors, or take it "
+                      "away: cnn_set_metadata(net, key, NULL)", (const char *)net->metadata.at);
+    if (!s->pth && !cnn__ends_in(s->path, ".safetensors"))
+        cnn__wrong(s, "the ending chooses the format: .safetensors, or .pth, .pt, .pth.tar, .bin, .ckpt for PyTorch's");
+    return 1;
 }
 
 int cnn_save(cnn_net *net, const char *path)
 {
     cnn__state s;
-    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, path, &net->error);
-    cnn__add_parameters(net, &s);
-    return cnn__close_state(&s, cnn__write_state(&s, cnn__is_pth(&s)));
+    return cnn__begin_save(net, path, &s) && cnn__close_state(&s, cnn__write_state(&s));
 }
 
 size_t cnn_save_memory(cnn_net *net, const char *ending, void *bytes, size_t room)
 {
     cnn__state s;
-    cnn__sink counted = { NULL, NULL, 0, 0 }, out = counted;
-    int pth, good;
-    if (!cnn__ready(net) || !cnn__sync(net)) return 0;
-    s = cnn__state_of(net, ending, &net->error);
-    cnn__add_parameters(net, &s);
-    pth = cnn__is_pth(&s);
-    good = cnn__write_to(&counted, &s, pth);
+    cnn__sink counted = { NULL, NULL, 0, 0 }, out = { NULL, NULL, 0, 0 };
+    int good;
+    if (!cnn__begin_save(net, ending, &s)) return 0;
+    good = cnn__write_to(&counted, &s);
     out.to = (char *)bytes;
     out.room = room;
-    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s, pth);
+    if (good && bytes && counted.count <= room) good = cnn__write_to(&out, &s);
     return cnn__close_state(&s, good) ? counted.count : 0;
 }
 
@@ -13392,23 +13273,6 @@ static void cnn__add_name(cnn__list *list, const char *name)
     else if (used < 3 || strcmp(list->names + used - 3, "...")) cnn__snprintf(list->names + used, room, ", ...");
 }
 
-/* Names the layer that the file has and the network lacks: "features.1 is a BatchNorm". */
-static void cnn__name_lacking(const char *key, cnn__text *what)
-{
-    static const char *const kinds[][2] = {
-        { ".running_mean", "a BatchNorm" },
-        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
-        { ".in_proj_weight", "a MultiheadAttention" },
-    };
-    size_t i;
-    for (i = 0; i < sizeof kinds / sizeof *kinds && !what->s[0]; i++)
-        if (cnn__ends_in(key, kinds[i][0])) {
-            size_t length = strlen(key) - strlen(kinds[i][0]);
-            cnn__snprintf(what->s, sizeof what->s, "; %.*s is %s, which the network lacks",
-                          (int)(length < 60 ? length : 60), key, kinds[i][1]);
-        }
-}
-
 /* How the shapes of a tensor in the file and in the network differ. */
 static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, cnn__text *text)
 {
@@ -13420,32 +13284,43 @@ static void cnn__compare_shapes(const cnn__stored *found, const cnn__tensor *t, 
     for (d = 0; d < t->ndim; d++) end += cnn__snprintf(end, 36, "%s%d", d ? " x " : " instead of ", t->shape[d]);
 }
 
-/* Lists what does not fit; "" if all does. Old files count no batches: as with PyTorch, that is no misfit. */
+/* Finds the block's tensors in the file, and lists what does not fit; "" if all does. Old files count no batches: as
+   with PyTorch, that is no misfit. */
 static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
-    const char *prefix = cnn__prefix[block];
     static const char *const what[3] = { "missing", "unexpected", "mis-shaped" };
+    static const char *const layers[3][2] = {
+        { ".running_mean", "a BatchNorm" },
+        { ".weight_ih_l0", "a recurrent layer (LSTM, GRU or RNN)" },
+        { ".in_proj_weight", "a MultiheadAttention" },
+    };
     cnn__list lists[3];
     cnn__text shapes, lacking = { "" };
-    size_t k, count;
-    const cnn__stored *stored = cnn__tensors(s, &count), *found;
-    int i;
+    cnn__stored *found;
+    int i, k;
     memset(lists, 0, sizeof lists);
     for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *t = cnn__in_block(net, block, i);
-        if (!t) continue;
-        found = cnn__find_stored(s, prefix, t->key);
-        if (!found && !t->integer) cnn__add_name(&lists[0], t->key);
-        else if (found && !cnn__fitting(s, prefix, t)) {
-            cnn__compare_shapes(found, t, &shapes);
-            cnn__add_name(&lists[2], shapes.s);
-        }
+        const cnn__tensor *of = net->state[i];
+        if (of->offset >= cnn__block_size(net, block)) continue;
+        found = cnn__find_stored(s, cnn__prefix[block], of->key);
+        if (!found && !of->integer) cnn__add_name(&lists[0], of->key);
+        if (!found) continue;
+        found->of = of;
+        found->block = cnn__same_shape(found, of) ? block : -1;
+        if (found->block == block) continue;
+        cnn__compare_shapes(found, of, &shapes);
+        cnn__add_name(&lists[2], shapes.s);
     }
-    for (k = 0; k < count && !prefix[0]; k++) {
-        for (i = 0; i < net->state_count && strcmp(net->state[i]->key, stored[k].key); i++) { }
-        if (i < net->state_count || !strncmp(stored[k].key, "cnn.h/", 6)) continue;
-        cnn__add_name(&lists[1], stored[k].key);
-        cnn__name_lacking(stored[k].key, &lacking);
+    for (k = 0; k < s->count && block == CNN__PARAMETERS; k++) {
+        const char *key = s->tensors[k].key;
+        if (s->tensors[k].of || !strncmp(key, "cnn.h/", 6)) continue;
+        cnn__add_name(&lists[1], key);
+        for (i = 0; i < 3 && !lacking.s[0]; i++) {         /* "features.1 is a BatchNorm" */
+            int length = (int)(strlen(key) - strlen(layers[i][0]));
+            if (!cnn__ends_in(key, layers[i][0])) continue;
+            cnn__snprintf(lacking.s, sizeof lacking.s, "; %.*s is %s, which the network lacks",
+                          length < 60 ? length : 60, key, layers[i][1]);
+        }
     }
     misfits->s[0] = 0;
     for (i = 0; i < 3; i++)
@@ -13455,68 +13330,62 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
     cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds the bytes of a tensor and checks that they are enough. last: the tensor of a .pth found before, or NULL; the
-   storage that consecutive tensors share is found, and its CRC computed, once. */
-static int cnn__locate(cnn__state *s, const cnn__tensor *of, cnn__stored *t, const cnn__stored *last)
+/* Finds the bytes of a tensor and checks that they are enough. */
+static int cnn__locate(cnn__state *s, cnn__stored *t)
 {
     char name[100];
-    size_t size = last ? last->bytes : 0;
-    int found = last && t->entry && !strcmp(t->entry, last->entry);
-    if (of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
+    size_t size = 0, most, last = t->first, step;
+    int d;
+    if (t->of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
         return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
-                          of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
+                          t->of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
     if (t->entry) {
         cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
-        if (found) t->data = last->data;
-        else found = cnn__find_entry(s, name, &t->data, &size);
-        if (!found || size != t->bytes)
+        if (!cnn__find_entry(s, name, &t->data, &size) || size != t->bytes)
             return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
-                              (double)t->bytes, name, found ? (double)size : 0.0);
+                              (double)t->bytes, name, (double)size);
     }
-    if (!cnn__is_plain(t) && t->count > s->needed) s->needed = t->count;
-    return cnn__within_storage(s, t);
+    most = t->bytes / (t->dtype->bits / 8);
+    for (d = 0; d < t->ndim && t->count; d++)
+        if (!cnn__mul(&step, t->shape[d] - 1, t->stride[d]) || step > most || (last += step) > most) last = most;
+    if (t->count && last >= most)
+        return cnn__wrong(s, "\"%.100s\" reaches beyond its storage of %.0f values", t->key, (double)most);
+    return 1;
 }
 
-/* Locates all tensors of a block that fit; how many are parameters, or -1 and a message. Nothing changes yet. */
-static int cnn__locate_block(cnn_net *net, cnn__state *s, int block)
+/* Finds and checks a block; how many parameters fit, or -1 and a message. misfits: gets those that do not; NULL: they
+   are an error. Nothing changes yet. */
+static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
-    const cnn__stored *last = NULL;
-    int i, count = 0;
-    for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *of = cnn__in_block(net, block, i);
-        cnn__stored *t = of ? (cnn__stored *)(void *)cnn__fitting(s, cnn__prefix[block], of) : NULL;
-        if (!t) continue;
-        if (!cnn__locate(s, of, t, last)) return -1;
-        if (t->entry) last = t;
-        count += of->offset < net->parameter_count;
+    cnn__text list;
+    int fitting = 0, i;
+    cnn__compare(net, s, block, &list);
+    if (misfits) *misfits = list;
+    else if (list.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], list.s);
+    for (i = 0; i < s->count && !cnn__failed(s); i++) {
+        cnn__stored *t = &s->tensors[i];
+        if (t->of && t->block == block && cnn__locate(s, t)) fitting += t->of->offset < net->parameter_count;
     }
-    return count;
+    return cnn__failed(s) ? -1 : fitting;
 }
 
-static int cnn__make_room(cnn__state *s)                   /* after the last block was located */
+/* Copies a block's tensors into the network. Values that are not the machine's floats in order are converted. */
+static void cnn__take_block(cnn_net *net, cnn__state *s, int block)
 {
-    s->room = (float *)cnn__own(s, cnn__alloc(s->needed + 1, sizeof *s->room));
-    return s->room != NULL;
-}
-
-/* to: the backend's memory with its `upload`, the host's with cnn__host_copy */
-static void cnn__take_block(cnn_net *net, cnn__state *s, int block, float *to,
-                            void (*upload)(void *context, void *to, const void *host, size_t bytes))
-{
+    void (*upload)(void *context, void *to, const void *host, size_t bytes) = net->backend.upload;
     int i;
+    if (block == CNN__BEST) upload = cnn__host_copy;
     cnn__weights_changed(net);
-    for (i = 0; i < net->state_count; i++) {
-        const cnn__tensor *of = cnn__in_block(net, block, i);
-        const cnn__stored *t = of ? cnn__fitting(s, cnn__prefix[block], of) : NULL;
-        const void *values = s->room;
-        int64_t number;
-        if (!t) continue;
-        if (of->integer) {
-            number = (int64_t)cnn__little(t->data + t->first * sizeof number, sizeof number);
-            values = &number;
-        } else if (cnn__is_plain(t)) values = t->data + t->first * sizeof(float);
-        else cnn__read_values(t, s->room);
-        upload(net->backend.context, to + of->offset, values, of->integer ? sizeof number : t->count * sizeof(float));
+    for (i = 0; i < s->count; i++) {
+        const cnn__stored *t = &s->tensors[i];
+        float *to = t->of ? *cnn__block(net, block) + t->of->offset : NULL;
+        if (!to || t->block != block) continue;
+        if (t->of->integer) {
+            int64_t number = (int64_t)cnn__little(t->data + 8 * t->first, 8);
+            upload(net->backend.context, to, &number, sizeof number);
+        } else if (cnn__is_plain(t))
+            upload(net->backend.context, to, t->data + t->first * sizeof(float), t->count * sizeof(float));
+        else cnn__take_values(t, to, upload, net->backend.context);
     }
 }
 
@@ -13526,24 +13395,20 @@ static int cnn__load(cnn_net *net, const char *path, const void *bytes, size_t s
 {
     cnn__state s;
     cnn__text misfits = { "" };
-    int count = -1, good;
+    int count = -1;
     if (report && room) report[0] = 0;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path, &net->error);
     s.bytes = (const unsigned char *)bytes;
     s.size = size;
-    if (bytes ? cnn__parse_state(&s) : cnn__read_state(&s)) {
-        cnn__compare(net, &s, CNN__PARAMETERS, &misfits);
-        if (misfits.s[0] && !partly) cnn__wrong(&s, "does not fit the network: %s", misfits.s);
-        else count = cnn__locate_block(net, &s, CNN__PARAMETERS);
-        if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
-    }
-    good = !cnn__failed(&s) && cnn__make_room(&s);
-    if (good) cnn__take_block(net, &s, CNN__PARAMETERS, net->parameters, net->backend.upload);
-    if (good && report && room)
+    if (cnn__read_state(&s)) count = cnn__match_block(net, &s, CNN__PARAMETERS, partly ? &misfits : NULL);
+    if (!count && misfits.s[0]) cnn__wrong(&s, "nothing in it fits the network: %s", misfits.s);
+    if (cnn__failed(&s)) return cnn__close_state(&s, 0);
+    cnn__take_block(net, &s, CNN__PARAMETERS);
+    if (report && room)
         cnn__snprintf(report, room, "%d of %d parameters loaded%s%s", count, net->tensor_count,
                       misfits.s[0] ? "; skipped: " : "", misfits.s);
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, 1);
 }
 
 int cnn_load(cnn_net *net, const char *path) { return cnn__load(net, path, NULL, 0, 0, NULL, 0); }
@@ -13562,8 +13427,8 @@ int cnn_load_memory(cnn_net *net, const void *bytes, size_t size)
 
 int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
 {
-    cnn__bytes *m = net ? &net->metadata : NULL;
-    size_t at, end, before;
+    cnn__bytes kept = { NULL, 0, 0, 0 };
+    size_t at, length;
     if (cnn__stopped(net)) return 0;
     if (!key || !*key || !strcmp(key, "format"))
         return cnn__fail(net, "cnn_set_metadata: the key \"%s\" cannot be set; give a name, and not the file's own, "
@@ -13572,26 +13437,28 @@ int cnn_set_metadata(cnn_net *net, const char *key, const char *value)
         return cnn__fail(net, "cnn_set_metadata: the key \"%.80s\" is not UTF-8", key);
     if (value && !cnn__utf8((const unsigned char *)value, strlen(value)))
         return cnn__fail(net, "cnn_set_metadata: the value of \"%.80s\" is not UTF-8: \"%.80s\"", key, value);
-    before = m->count;
+    for (at = 0; at < net->metadata.count; at += length) { /* a copy without the key's old value */
+        const char *pair = (const char *)net->metadata.at + at;
+        length = strlen(pair) + 1;
+        length += strlen(pair + length) + 1;
+        if (strcmp(pair, key)) cnn__put(&kept, pair, length);
+    }
     if (value) {
-        cnn__put(m, key, strlen(key) + 1);
-        cnn__put(m, value, strlen(value) + 1);
+        cnn__put(&kept, key, strlen(key) + 1);
+        cnn__put(&kept, value, strlen(value) + 1);
     }
-    if (m->failed) {
-        m->failed = 0;
-        m->count = before;
-        return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
-    }
-    for (at = 0; at < before; at = end) {                  /* the old value goes */
-        const char *old = (const char *)m->at + at;
-        end = at + strlen(old) + 1;
-        end += strlen((const char *)m->at + end) + 1;
-        if (strcmp(old, key)) continue;
-        memmove(m->at + at, m->at + end, m->count - end);
-        m->count -= end - at;
-        break;
-    }
+    cnn__free(kept.failed ? kept.at : net->metadata.at);
+    if (kept.failed) return cnn__fail(net, "cnn_set_metadata: out of memory for the value of \"%.80s\"", key);
+    net->metadata = kept;
     return 1;
+}
+
+static const char *cnn__find_metadata(const cnn__state *s, const char *key)        /* NULL: there is none */
+{
+    const char *const *pair = (const char *const *)(void *)s->metadata.at;
+    size_t k;
+    for (k = 0; k < s->metadata.count / sizeof *pair; k += 2) if (!strcmp(pair[k], key)) return pair[k + 1];
+    return NULL;
 }
 
 int cnn_read_metadata(const char *path, const char *key, char *value, size_t room)
@@ -13599,19 +13466,15 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
     cnn__text error = { "" };
     cnn__list keys = { 0, "" };
     cnn__state s = cnn__state_of(NULL, path, &error);
-    const char *const *pair, *found = NULL;
-    size_t k, count;
+    const char *const *pair, *found;
+    size_t k;
+    if (!key) key = "";
     if (cnn__read_contents(&s) && cnn__parse_file(&s) && !s.text)
         cnn__wrong(&s, "has no metadata: it is of PyTorch's format; only .safetensors files have a place for it");
     pair = (const char *const *)(void *)s.metadata.at;
-    count = s.metadata.count / sizeof *pair;
-    for (k = 0; k < count; k += 2) {
-        if (key && !strcmp(pair[k], key)) found = pair[k + 1];
-        cnn__add_name(&keys, pair[k]);
-    }
-    if (!found)
-        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key ? key : "", count ? "it has " : "it has none",
-                   keys.names);
+    for (k = 0; k < s.metadata.count / sizeof *pair; k += 2) cnn__add_name(&keys, pair[k]);
+    if (!(found = cnn__find_metadata(&s, key)))
+        cnn__wrong(&s, "has no metadata \"%.80s\"; %s%s", key, k ? "it has " : "it has none", keys.names);
     else if (!value || strlen(found) >= room)
         cnn__wrong(&s, "its \"%.80s\" takes %.0f bytes, but there is room for %.0f", key, (double)strlen(found) + 1,
                    (double)room);
@@ -13632,17 +13495,28 @@ int cnn_read_metadata(const char *path, const char *key, char *value, size_t roo
 
    "__metadata__" has what must be the same in the program that continues the training.                      */
 
-enum {                                                     /* numbers in cnn.h/training and in a row of cnn.h/history */
-    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS,
-    CNN__COLUMNS = 9
+enum {                                      /* the numbers in cnn.h/training */
+    CNN__SEED_HIGH, CNN__SEED_LOW, CNN__PASS, CNN__STEP, CNN__SCHEDULE_STEPS, CNN__LR, CNN__INITIAL_LR, CNN__NUMBERS
 };
+enum { CNN__TRAINING, CNN__SCALE, CNN__HISTORY, CNN__STEPS, CNN__BEST_EPOCH, CNN__ARRAYS, CNN__COLUMNS = 9 };
 
-typedef struct cnn__numbers {               /* of a loaded checkpoint; steps, best_epoch, scale NULL: it has none */
-    double *training, *history, *steps, *best_epoch, *scale;
-    size_t rows;                            /* of the history                                            */
-    cnn_epoch *epochs; cnn_span *spans;     /* memory for what the network gets of history and steps     */
-    int blocks;                             /* how many of parameters, moment1, moment2 there are        */
-} cnn__numbers;
+/* kinds: what may stand in each column. u: a whole number up to 2^32 - 1; i: up to INT_MAX; f: from 0 to FLT_MAX;
+   *: anything, in all columns. at NULL: the file has no such array. */
+typedef struct cnn__array { const char *key, *kinds; size_t rows, columns; double *at; } cnn__array;
+
+typedef struct cnn__checkpoint { cnn__array arrays[CNN__ARRAYS]; int has[CNN__BLOCKS]; } cnn__checkpoint;
+
+static void cnn__list_arrays(const cnn_net *net, cnn__array arrays[CNN__ARRAYS])
+{
+    const cnn__array list[CNN__ARRAYS] = {
+        { "cnn.h/training", "uuuuiff", 1, CNN__NUMBERS, NULL },
+        { "cnn.h/scale", "*", 2, (size_t)net->input.channels, NULL },
+        { "cnn.h/history", "i****i**i", (size_t)net->history_count, CNN__COLUMNS, NULL },
+        { "cnn.h/steps", "u", (size_t)net->tensor_count, 1, NULL },
+        { "cnn.h/best_epoch", "i", 1, 1, NULL }
+    };
+    memcpy(arrays, list, sizeof list);
+}
 
 static void cnn__epoch_to_row(double h[CNN__COLUMNS], const cnn_epoch *e)
 {
@@ -13671,53 +13545,45 @@ static void cnn__checkpoint_facts(const cnn_net *net, const char *facts[8])     
 static cnn_span *cnn__read_spans(cnn_net *net)              /* a host copy, freed by cnn__free; NULL without memory */
 {
     cnn_span *spans = (cnn_span *)cnn__alloc((size_t)net->tensor_count + 1, sizeof *spans);
-    if (spans)
-        cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
+    if (spans) cnn__fetch(net, spans, net->spans, sizeof *spans * (size_t)net->tensor_count);
     return spans;
-}
-
-static double *cnn__own_numbers(cnn__state *s, size_t count)
-{
-    return (double *)cnn__own(s, cnn__alloc(count, sizeof(double)));
-}
-
-static void cnn__add_numbers(cnn__state *s, const char *key, const double *numbers, size_t rows, size_t columns)
-{
-    cnn__stored t = cnn__stored_of(key, &cnn__dtypes[CNN__F64]);
-    t.data = (const unsigned char *)numbers;
-    cnn__add_dimension(&t, rows);
-    cnn__add_dimension(&t, columns);
-    cnn__add_stored(s, &t);
 }
 
 static void cnn__add_training(cnn_net *net, cnn__state *s)
 {
     cnn_counters c = cnn__read_counters(net);
     cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
-    size_t rows = (size_t)net->history_count, tensors = (size_t)net->tensor_count, k;
-    size_t channels = (size_t)net->input.channels;
-    double *training = cnn__own_numbers(s, CNN__NUMBERS), *history = cnn__own_numbers(s, rows * CNN__COLUMNS);
-    double *steps = cnn__own_numbers(s, tensors), *best_epoch = cnn__own_numbers(s, 1);
-    double *scale = cnn__own_numbers(s, 2 * channels);
+    cnn__array a[CNN__ARRAYS];
+    cnn__stored t;
+    double *n;
+    int i;
+    cnn__list_arrays(net, a);
+    for (i = 0; i < CNN__ARRAYS; i++)
+        a[i].at = (double *)cnn__own(s, cnn__alloc(a[i].rows * a[i].columns, sizeof(double)));
     if (cnn__failed(s)) return;
-    training[CNN__SEED_HIGH] = (double)(net->seed >> 32);
-    training[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
-    training[CNN__PASS] = (double)c.pass;
-    training[CNN__STEP] = (double)c.step;
-    training[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
-    training[CNN__LR] = c.lr;
-    training[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
-    cnn__add_numbers(s, "cnn.h/training", training, 1, CNN__NUMBERS);
-    for (k = 0; net->trained_scale && k < 2 * channels; k++) scale[k] = (double)net->trained_scale[k];
-    if (net->trained_scale) cnn__add_numbers(s, "cnn.h/scale", scale, 2, channels);
-    for (k = 0; k < rows; k++) cnn__epoch_to_row(history + k * CNN__COLUMNS, &net->history[k]);
-    cnn__add_numbers(s, "cnn.h/history", history, rows, CNN__COLUMNS);
-    for (k = 0; k < tensors; k++) steps[k] = (double)spans[k].step;
-    cnn__add_numbers(s, "cnn.h/steps", steps, tensors, 1);
-    best_epoch[0] = net->best_epoch;
-    if (!net->best_epoch) return;
-    cnn__add_values(net, s, CNN__BEST, net->best);
-    cnn__add_numbers(s, "cnn.h/best_epoch", best_epoch, 1, 1);
+    n = a[CNN__TRAINING].at;
+    n[CNN__SEED_HIGH] = (double)(net->seed >> 32);
+    n[CNN__SEED_LOW] = (double)(uint32_t)net->seed;
+    n[CNN__PASS] = (double)c.pass;
+    n[CNN__STEP] = (double)c.step;
+    n[CNN__SCHEDULE_STEPS] = (double)net->schedule_steps;
+    n[CNN__LR] = c.lr;
+    n[CNN__INITIAL_LR] = net->initial_lr < 0 ? net->lr : net->initial_lr;
+    for (i = 0; net->trained_scale && i < 2 * net->input.channels; i++)
+        a[CNN__SCALE].at[i] = (double)net->trained_scale[i];
+    for (i = 0; i < net->history_count; i++)
+        cnn__epoch_to_row(a[CNN__HISTORY].at + i * CNN__COLUMNS, &net->history[i]);
+    for (i = 0; i < net->tensor_count; i++) a[CNN__STEPS].at[i] = (double)spans[i].step;
+    a[CNN__BEST_EPOCH].at[0] = net->best_epoch;
+    for (i = 0; i < CNN__ARRAYS; i++) {
+        if ((i == CNN__SCALE && !net->trained_scale) || (i == CNN__BEST_EPOCH && !net->best_epoch)) continue;
+        if (i == CNN__BEST_EPOCH) cnn__add_block(net, s, CNN__BEST);
+        t = cnn__stored_of(a[i].key, &cnn__dtypes[CNN__F64]);
+        t.data = (const unsigned char *)a[i].at;
+        cnn__add_dimension(&t, a[i].rows);
+        cnn__add_dimension(&t, a[i].columns);
+        cnn__add_values(s, &t);
+    }
 }
 
 int cnn_checkpoint_save(cnn_net *net, const char *path)
@@ -13731,39 +13597,17 @@ int cnn_checkpoint_save(cnn_net *net, const char *path)
     cnn__put(&s.metadata, facts, sizeof facts);
     for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) cnn__add_block(net, &s, block);
     cnn__add_training(net, &s);
-    return cnn__close_state(&s, cnn__write_state(&s, 0));
+    return cnn__close_state(&s, cnn__write_state(&s));
 }
 
-/* A copy of rows of numbers; NULL and a message if they are not as they should be. Bit i of `whole`: the numbers in
-   column i must be whole, from 0 to `most`. */
-static double *cnn__find_numbers(cnn__state *s, const char *key, int optional, size_t columns, unsigned whole,
-                                 double most, size_t *rows)
+static int cnn__check_facts(const cnn_net *net, cnn__state *s)
 {
-    const cnn__stored *t = cnn__find_stored(s, "", key);
-    double *numbers = NULL, n;
-    size_t i;
-    if (!t && optional) return NULL;
-    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[1] != columns || t->shape[0] > INT_MAX - 1)
-        cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", key);
-    else numbers = cnn__own_numbers(s, t->count);
-    for (i = 0; numbers && i < t->count; i++) {
-        n = numbers[i] = cnn__value(t->dtype, t->data + 8 * i);
-        if (whole && whole >> i % columns & 1 && !(n >= 0 && n <= most && n == floor(n)))
-            cnn__wrong(s, "%s has the impossible number %g", key, n);
-    }
-    if (numbers) *rows = t->shape[0];
-    return numbers;
-}
-
-static int cnn__check_facts(cnn_net *net, cnn__state *s)
-{
-    const char *facts[8], *const *pair = (const char *const *)(void *)s->metadata.at, *fact;
-    size_t k;
+    const char *facts[8], *fact;
     int i;
     cnn__checkpoint_facts(net, facts);
     for (i = 0; i < 8; i += 2) {
-        for (fact = "none", k = 0; k < s->metadata.count / sizeof *pair; k += 2)
-            if (!strcmp(pair[k], facts[i])) fact = pair[k + 1];
+        fact = cnn__find_metadata(s, facts[i]);
+        if (!fact) fact = "none";
         if (strcmp(fact, facts[i + 1]) && !(i == 6 && !strcmp(fact, "1")))         /* version 1 is read, too */
             return cnn__wrong(s, "does not fit this program: its %s is %.40s, the program's is %s", facts[i], fact,
                               facts[i + 1]);
@@ -13771,111 +13615,98 @@ static int cnn__check_facts(cnn_net *net, cnn__state *s)
     return 1;
 }
 
-static int cnn__check_training(cnn_net *net, cnn__state *s, cnn__numbers *n)       /* and the history and the scale */
+static int cnn__read_array(cnn__state *s, cnn__array *a, int i)
 {
-    const unsigned counts = 1u << 0 | 1u << 5 | 1u << 8;
-    size_t rows = 0;
-    int i, good;
-    n->training = cnn__find_numbers(s, "cnn.h/training", 0, CNN__NUMBERS, (1u << CNN__LR) - 1, 4294967295.0, &rows);
-    n->history = cnn__find_numbers(s, "cnn.h/history", 0, CNN__COLUMNS, counts, INT_MAX, &n->rows);
-    if (cnn__failed(s)) return 0;
-    good = rows == 1 && n->training[CNN__SCHEDULE_STEPS] <= INT_MAX;
-    for (i = CNN__LR; good && i <= CNN__INITIAL_LR; i++)
-        good = n->training[i] >= 0 && n->training[i] <= (double)FLT_MAX;
-    if (!good) return cnn__wrong(s, "cnn.h/training has an impossible number");
-    n->scale = cnn__find_numbers(s, "cnn.h/scale", 1, (size_t)net->input.channels, 0, 0, &rows);
-    if (n->scale && rows != 2) cnn__wrong(s, "its cnn.h/scale is broken");
-    return !cnn__failed(s);
-}
-
-static int cnn__check_block(cnn_net *net, cnn__state *s, int block)
-{
-    cnn__text misfits;
-    cnn__compare(net, s, block, &misfits);
-    if (misfits.s[0]) return cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], misfits.s);
-    return cnn__locate_block(net, s, block) >= 0;
+    const cnn__stored *t = cnn__find_stored(s, "", a->key);
+    size_t k;
+    if (!t && i != CNN__TRAINING && i != CNN__HISTORY) return 1;
+    if (t && i == CNN__HISTORY) a->rows = t->shape[0];
+    if (!t || t->dtype != &cnn__dtypes[CNN__F64] || t->ndim != 2 || t->shape[0] != a->rows || t->shape[1] != a->columns
+        || a->rows > INT_MAX - 1)
+        return cnn__wrong(s, "its %s is missing or broken: it is not a whole checkpoint", a->key);
+    a->at = (double *)cnn__own(s, cnn__alloc(t->count, sizeof(double)));
+    for (k = 0; a->at && k < t->count; k++) {
+        char kind = a->kinds[k % strlen(a->kinds)];
+        double most = kind == 'u' ? 4294967295.0 : kind == 'i' ? INT_MAX : (double)FLT_MAX;
+        double n = a->at[k] = cnn__value(t->dtype, t->data + 8 * k);
+        if (kind != '*' && !(n >= 0 && n <= most && (kind == 'f' || n == floor(n))))
+            return cnn__wrong(s, "%s has the impossible number %g", a->key, n);
+    }
+    return a->at != NULL;
 }
 
 /* Reads and checks all that is in the file. */
-static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__numbers *n)
+static int cnn__read_checkpoint(cnn_net *net, cnn__state *s, cnn__checkpoint *c)
 {
-    size_t rows = 0;
-    if (!cnn__read_state(s) || !cnn__check_facts(net, s) || !cnn__check_training(net, s, n)) return 0;
-    for (n->blocks = 0; n->blocks <= CNN__MOMENT2; n->blocks++) {
-        int needed = n->blocks == CNN__PARAMETERS || (net->optimizer >= CNN__ADAM && n->training[CNN__STEP] > 0);
-        if (!needed && net->tensor_count && !cnn__find_stored(s, cnn__prefix[n->blocks], net->tensors[0].key)) break;
-        if (!cnn__check_block(net, s, n->blocks)) return 0;
+    const cnn__array *a = c->arrays;
+    const double *best;
+    int i, block, stepped;
+    if (!cnn__read_state(s) || !cnn__check_facts(net, s)) return 0;
+    if (cnn__match_block(net, s, CNN__PARAMETERS, NULL) < 0) return 0;
+    cnn__list_arrays(net, c->arrays);
+    for (i = 0; i < CNN__ARRAYS; i++) if (!cnn__read_array(s, &c->arrays[i], i)) return 0;
+    best = a[CNN__BEST_EPOCH].at;
+    if (best && (*best < 1 || *best > (double)a[CNN__HISTORY].rows))
+        return cnn__wrong(s, "cnn.h/best_epoch has the impossible number %g", *best);
+    stepped = net->optimizer >= CNN__ADAM && a[CNN__TRAINING].at[CNN__STEP] > 0;
+    for (block = 0; block < CNN__BLOCKS; block++) {
+        c->has[block] = block == CNN__PARAMETERS || (block == CNN__BEST ? best != NULL : stepped
+                        || (net->tensor_count && cnn__find_stored(s, cnn__prefix[block], net->tensors[0].key)));
+        if (block && c->has[block] && cnn__match_block(net, s, block, NULL) < 0) return 0;
     }
-    n->steps = cnn__find_numbers(s, "cnn.h/steps", 1, 1, 1, 4294967295.0, &rows);
-    if (n->steps && rows != (size_t)net->tensor_count)
-        cnn__wrong(s, "cnn.h/steps counts for %.0f parameters, but the network has %d", (double)rows,
-                   net->tensor_count);
-    n->best_epoch = cnn__find_numbers(s, "cnn.h/best_epoch", 1, 1, 1, (double)n->rows, &rows);
-    if (n->best_epoch && (rows != 1 || n->best_epoch[0] < 1)) cnn__wrong(s, "cnn.h/best_epoch is impossible");
-    if (n->best_epoch) cnn__check_block(net, s, CNN__BEST);
-    return !cnn__failed(s) && cnn__make_room(s);
+    return 1;
 }
 
-/* All memory that cnn__resume needs, so that it cannot fail half-way. */
-static int cnn__reserve_for_resume(cnn_net *net, cnn__state *s, cnn__numbers *n)
+/* Sets the network to what was read. All memory is there before the first change, so that it cannot fail half-way. */
+static int cnn__resume(cnn_net *net, cnn__state *s, const cnn__checkpoint *c)
 {
-    int block;
-    n->spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    const double *n = c->arrays[CNN__TRAINING].at, *history = c->arrays[CNN__HISTORY].at;
+    const double *steps = c->arrays[CNN__STEPS].at, *scale = c->arrays[CNN__SCALE].at;
+    int rows = (int)c->arrays[CNN__HISTORY].rows, scales = 2 * net->input.channels, i, block;
+    cnn_counters counters = cnn__read_counters(net);
+    cnn_span *spans = (cnn_span *)cnn__own(s, cnn__read_spans(net));
+    cnn_epoch *epochs = (cnn_epoch *)cnn__alloc((size_t)rows + 1, sizeof *epochs);
+    float *trained = scale ? (float *)cnn__alloc((size_t)scales, sizeof *trained) : NULL;
     if (!net->best) net->best = (float *)cnn__alloc(net->state_size + 1, sizeof *net->best);
-    if (n->scale && !net->trained_scale)
-        net->trained_scale = (float *)cnn__alloc(2 * (size_t)net->input.channels, sizeof(float));
-    if (!net->best || (n->scale && !net->trained_scale)) cnn__wrong(s, "out of memory");
-    for (block = CNN__MOMENT1; block < n->blocks && !cnn__failed(s); block++)
-        cnn__need_moment(net, cnn__block(net, block));
-    if (cnn__failed(s)) return 0;
-    n->epochs = (cnn_epoch *)cnn__alloc(n->rows + 1, sizeof *n->epochs);
-    return n->epochs || cnn__wrong(s, "out of memory");
-}
-
-/* Sets the network to what was read. */
-static void cnn__resume(cnn_net *net, cnn__state *s, const cnn__numbers *n)
-{
-    const double *training = n->training;
-    cnn_counters c = cnn__read_counters(net);
-    cnn_span *spans = n->spans;
-    size_t k;
-    int i, block;
-    for (block = CNN__PARAMETERS; block <= CNN__MOMENT2; block++) {
-        float **to = cnn__block(net, block);
-        if (block < n->blocks) cnn__take_block(net, s, block, *to, net->backend.upload);
-        else cnn__backend_free(net, to);
+    if (!epochs || !net->best || (scale && !trained)) cnn__wrong(s, "out of memory");
+    for (block = CNN__MOMENT1; block <= CNN__MOMENT2; block++)
+        if (c->has[block] && !cnn__failed(s)) cnn__need_moment(net, cnn__block(net, block));
+    if (cnn__failed(s)) {
+        cnn__free(epochs);
+        cnn__free(trained);
+        return 0;
     }
-    net->seed = c.seed = (uint64_t)training[CNN__SEED_HIGH] << 32 | (uint64_t)training[CNN__SEED_LOW];
-    c.pass = (uint64_t)training[CNN__PASS];
-    c.step = (uint64_t)training[CNN__STEP];
-    c.lr = net->lr = training[CNN__LR];
-    cnn__write_counters(net, &c);
-    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(n->steps ? n->steps[i] : training[CNN__STEP]);
+    for (block = 0; block < CNN__BLOCKS; block++)
+        if (c->has[block]) cnn__take_block(net, s, block);
+        else if (block != CNN__BEST) cnn__backend_free(net, cnn__block(net, block));
+    net->seed = counters.seed = (uint64_t)n[CNN__SEED_HIGH] << 32 | (uint64_t)n[CNN__SEED_LOW];
+    counters.pass = (uint64_t)n[CNN__PASS];
+    counters.step = (uint64_t)n[CNN__STEP];
+    counters.lr = net->lr = n[CNN__LR];
+    cnn__write_counters(net, &counters);
+    for (i = 0; i < net->tensor_count; i++) spans[i].step = (uint64_t)(steps ? steps[i] : n[CNN__STEP]);
     cnn__upload(net, net->spans, spans, sizeof *spans * (size_t)net->tensor_count);
-    net->schedule_steps = (long)training[CNN__SCHEDULE_STEPS];
-    net->initial_lr = net->schedule ? training[CNN__INITIAL_LR] : -1;
-    net->best_epoch = n->best_epoch ? (int)n->best_epoch[0] : 0;
-    if (net->best_epoch) cnn__take_block(net, s, CNN__BEST, net->best, cnn__host_copy);
-    for (i = 0; n->scale && i < 2 * net->input.channels; i++) net->trained_scale[i] = (float)n->scale[i];
-    if (!n->scale) cnn__free(net->trained_scale), net->trained_scale = NULL;
+    net->schedule_steps = (long)n[CNN__SCHEDULE_STEPS];
+    net->initial_lr = net->schedule ? n[CNN__INITIAL_LR] : -1;
+    net->best_epoch = c->has[CNN__BEST] ? (int)c->arrays[CNN__BEST_EPOCH].at[0] : 0;
+    for (i = 0; scale && i < scales; i++) trained[i] = (float)scale[i];
+    cnn__free(net->trained_scale);
+    net->trained_scale = trained;
+    for (i = 0; i < rows; i++) cnn__epoch_from_row(&epochs[i], history + i * CNN__COLUMNS);
     cnn__free(net->history);
-    net->history = n->epochs;
-    for (k = 0; k < n->rows; k++) cnn__epoch_from_row(&net->history[k], n->history + k * CNN__COLUMNS);
-    net->history_count = (int)n->rows;
-    net->history_room = (int)n->rows + 1;
+    net->history = epochs;
+    net->history_count = rows;
+    net->history_room = rows + 1;
+    return 1;
 }
 
 int cnn_checkpoint_load(cnn_net *net, const char *path)
 {
     cnn__state s;
-    cnn__numbers n;
-    int good;
+    cnn__checkpoint c;
     if (!cnn__ready(net)) return 0;
     s = cnn__state_of(net, path, &net->error);
-    memset(&n, 0, sizeof n);
-    good = cnn__read_checkpoint(net, &s, &n) && cnn__reserve_for_resume(net, &s, &n);
-    if (good) cnn__resume(net, &s, &n);
-    return cnn__close_state(&s, good);
+    return cnn__close_state(&s, cnn__read_checkpoint(net, &s, &c) && cnn__resume(net, &s, &c));
 }
 
 /* ---- the network as one C file ----
@@ -13883,19 +13714,12 @@ int cnn_checkpoint_load(cnn_net *net, const char *path)
    A layer's kind writes the body of its function. Here is the rest: what the file is, the function that calls the
    layers in order, and the numbers, last. Outputs share buffers: one is free again after its last reader. */
 
-typedef struct cnn__spot {                  /* where a layer's output lies */
-    int writer;                             /* the layer whose function writes it: itself or an earlier one; -1: x */
-    int last_reader, buffer;                /* buffer -1: y */
-} cnn__spot;
-
-typedef struct cnn__buffer { size_t size; int last_reader; } cnn__buffer;  /* size: floats */
-
 typedef struct cnn__export {
     cnn_net *net;
     FILE *file;
     char name[64];
-    cnn__spot *spots;                       /* (layer_count) */
-    cnn__buffer *buffers; int buffer_count; /* room for layer_count */
+    int *buffer, *last_reader;              /* (layer_count): where a layer's output lies, -1: y; who needs it last */
+    int buffer_count;
     float *parameters;                      /* and buffers, on the host */
 } cnn__export;
 
@@ -13903,51 +13727,63 @@ static const char *cnn__thousands(double n, cnn__text *text);      /* >>look */
 
 static int cnn__has_code(const cnn__layer *l) { return l->kind->forward && !l->training_only; }
 
-static int cnn__writer_of(const cnn__export *e, int layer) { return layer < 0 ? -1 : e->spots[layer].writer; }
+/* The layer whose function writes the output of `layer`: itself or an earlier one; -1: it is x. */
+static int cnn__writer_of(const cnn__export *e, int layer)
+{
+    while (layer >= 0 && !cnn__has_code(&e->net->layers[layer])) layer = e->net->layers[layer].inputs[0];
+    return layer;
+}
+
+static size_t cnn__buffer_size(const cnn__export *e, int buffer)           /* floats: the largest output in it */
+{
+    size_t most = 0, size;
+    int i;
+    for (i = 0; i < e->net->layer_count; i++) {
+        size = cnn__size(e->net->layers[i].out);
+        if (e->buffer[i] == buffer && size > most) most = size;
+    }
+    return most;
+}
 
 /* For the output of layer i: the buffer of its input, if it may lie there, else the free one that grows least. */
-static int cnn__choose_buffer(cnn__export *e, int i)
+static int cnn__choose_buffer(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
-    int from = cnn__writer_of(e, l->inputs[0]), best = -1, b;
+    int from = cnn__writer_of(e, l->inputs[0]), best = -1, b, k;
     size_t size = cnn__size(l->out), least = 0;
-    if (l->value_by_value && from >= 0 && e->spots[from].last_reader == i) best = e->spots[from].buffer;
-    else for (b = 0; b < e->buffer_count; b++) {
-        size_t growth = size > e->buffers[b].size ? size - e->buffers[b].size : 0;
-        if (e->buffers[b].last_reader < i && (best < 0 || growth < least)) best = b, least = growth;
+    if (l->value_by_value && from >= 0 && e->last_reader[from] == i && e->buffer[from] >= 0) return e->buffer[from];
+    for (b = 0; b < e->buffer_count; b++) {
+        size_t has = cnn__buffer_size(e, b), growth = size > has ? size - has : 0;
+        for (k = 0; k < i && (e->buffer[k] != b || e->last_reader[k] < i); k++) { }
+        if (k == i && (best < 0 || growth < least)) best = b, least = growth;
     }
-    if (best < 0) best = e->buffer_count++;
-    if (size > e->buffers[best].size) e->buffers[best].size = size;
-    e->buffers[best].last_reader = e->spots[i].last_reader;
-    return best;
+    return best < 0 ? e->buffer_count : best;
 }
 
 static void cnn__choose_buffers(cnn__export *e)
 {
-    int count = e->net->layer_count, i, n, final;
+    int count = e->net->layer_count, i, n;
     for (i = 0; i < count; i++) {
         const cnn__layer *l = &e->net->layers[i];
-        int code = cnn__has_code(l);
-        e->spots[i].writer = code ? i : cnn__writer_of(e, l->inputs[0]);
-        e->spots[i].last_reader = i;
-        for (n = 0; code && n < l->input_count; n++) {
+        e->buffer[i] = -1;
+        for (n = 0; cnn__has_code(l) && n < l->input_count; n++) {
             int from = cnn__writer_of(e, l->inputs[n]);
-            if (from >= 0) e->spots[from].last_reader = i;
+            if (from >= 0) e->last_reader[from] = i;
         }
     }
-    final = cnn__writer_of(e, count - 1);
     for (i = 0; i < count; i++) {
-        e->spots[i].buffer = -1;
-        if (cnn__has_code(&e->net->layers[i]) && i != final) e->spots[i].buffer = cnn__choose_buffer(e, i);
+        if (!cnn__has_code(&e->net->layers[i]) || i == cnn__writer_of(e, count - 1)) continue;
+        e->buffer[i] = cnn__choose_buffer(e, i);
+        if (e->buffer[i] == e->buffer_count) e->buffer_count++;
     }
 }
 
 /* `x`, `y` or `buffer1`: where the output of a layer (-1: the sample) is found */
-static const char *cnn__spot_name(const cnn__export *e, int layer, cnn__text *text)
+static const char *cnn__place_name(const cnn__export *e, int layer, cnn__text *text)
 {
-    int writer = cnn__writer_of(e, layer), buffer = writer < 0 ? -1 : e->spots[writer].buffer;
-    if (buffer < 0) return writer < 0 ? "x" : "y";
-    cnn__snprintf(text->s, sizeof text->s, "buffer%d", buffer + 1);
+    int writer = cnn__writer_of(e, layer);
+    if (writer < 0 || e->buffer[writer] < 0) return writer < 0 ? "x" : "y";
+    cnn__snprintf(text->s, sizeof text->s, "buffer%d", e->buffer[writer] + 1);
     return text->s;
 }
 
@@ -13990,7 +13826,7 @@ static int cnn__name_export(cnn__export *e, const char *path, const char *name)
     return 1;
 }
 
-/* ---- what cannot be written ---- */
+/* ---- writing it ---- */
 
 /* Number i of what is written of the parameters, and behind them the buffers; NULL: it is a count, which is not. */
 static const cnn__tensor *cnn__written(const cnn__export *e, int i)
@@ -13999,40 +13835,6 @@ static const cnn__tensor *cnn__written(const cnn__export *e, int i)
     const cnn__tensor *t = i < net->tensor_count ? &net->tensors[i] : &net->buffers[i - net->tensor_count];
     return t->integer ? NULL : t;
 }
-
-static int cnn__check_values(cnn_net *net, const cnn__tensor *t, const float *values)
-{
-    size_t i;
-    for (i = 0; i < t->count; i++)
-        if (!(values[i] - values[i] == 0))
-            return cnn__fail(net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
-                             "load weights that are finite", (double)i, t->key, (double)values[i]);
-    return 1;
-}
-
-static int cnn__check_export(const cnn__export *e)
-{
-    cnn_net *net = e->net;
-    const cnn__tensor *t;
-    cnn__text label;
-    int i;
-    for (i = 0; i < net->layer_count; i++) {
-        const cnn__layer *l = &net->layers[i];
-        cnn__label(l, i + 1, &label);
-        if (cnn__has_code(l) && !l->kind->export_c)
-            return cnn__fail(net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", label.s);
-        if (l->mixes_samples && !l->buffer_count)
-            return cnn__fail(net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the "
-                             "other samples of the batch; train it with them", label.s);
-        if (strstr(l->name, "*/") || strstr(l->name, "/*"))
-            return cnn__fail(net, "cnn_export_c: %.150s: its name would begin or end a comment of C", label.s);
-    }
-    for (i = 0; i < net->state_count; i++)
-        if ((t = cnn__written(e, i)) && !cnn__check_values(net, t, e->parameters + t->offset)) return 0;
-    return 1;
-}
-
-/* ---- writing it ---- */
 
 static void cnn__export_signature(const cnn__export *e, const char *end)
 {
@@ -14047,7 +13849,7 @@ static void cnn__export_head(const cnn__export *e)
     const cnn__tensor *t;
     cnn__text text;
     int i;
-    for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)e->buffers[i].size;
+    for (i = 0; i < e->buffer_count; i++) memory += 4 * (double)cnn__buffer_size(e, i);
     for (i = 0; i < net->state_count; i++) if ((t = cnn__written(e, i))) numbers += 4 * (double)t->count;
     cnn__fprintf(e->file, "/* A trained network, written by cnn.h. This is all of it: C99 that needs math.h alone.\n\n"
                  "       ");
@@ -14074,24 +13876,28 @@ static void cnn__export_array(const cnn__export *e, const cnn__tensor *t, const 
 }
 
 /* The next values in braces, one pair for each row of each matrix ...; returns what follows them */
-static const float *cnn__export_values(FILE *file, const float *values, const int *shape, int ndim, int depth)
+static const float *cnn__export_values(const cnn__export *e, const cnn__tensor *t, const float *values, int depth)
 {
     enum { in_a_line = 7 };
+    int in_a_row = depth + 1 >= t->ndim, i;
     cnn__text text;
-    int i;
-    cnn__fprintf(file, "%*s{", 4 * depth, "");
-    for (i = 0; i < *shape; i++) {
-        if (ndim > 1) {
-            cnn__fprintf(file, "%s\n", i ? "," : "");
-            values = cnn__export_values(file, values, shape + 1, ndim - 1, depth + 1);
-        } else {
-            if (i) cnn__fprintf(file, ",");
-            if (i && i % in_a_line == 0) cnn__fprintf(file, "\n%*s", 4 * depth + 1, "");
-            cnn__fprintf(file, " %s", cnn__c_number(*values++, &text));
+    cnn__fprintf(e->file, "%*s{", 4 * depth, "");
+    for (i = 0; i < t->shape[depth]; i++) {
+        if (i) cnn__fprintf(e->file, ",");
+        if (!in_a_row) {
+            cnn__fprintf(e->file, "\n");
+            values = cnn__export_values(e, t, values, depth + 1);
+            continue;
         }
+        if (i && i % in_a_line == 0) cnn__fprintf(e->file, "\n%*s", 4 * depth + 1, "");
+        if (!(*values - *values == 0))
+            cnn__fail(e->net, "cnn_export_c: value %.0f of %.80s is %g, which C has no number for; train again, or "
+                      "load weights that are finite", (double)(values - (e->parameters + t->offset)), t->key,
+                      (double)*values);
+        cnn__fprintf(e->file, " %s", cnn__c_number(*values++, &text));
     }
-    if (ndim > 1) cnn__fprintf(file, "\n%*s}", 4 * depth, "");
-    else cnn__fprintf(file, " }");
+    if (in_a_row) cnn__fprintf(e->file, " }");
+    else cnn__fprintf(e->file, "\n%*s}", 4 * depth, "");
     return values;
 }
 
@@ -14102,13 +13908,23 @@ static const char *cnn__function_name(const cnn__layer *l, int number, cnn__text
     return text->s;
 }
 
-static void cnn__export_function(const cnn__export *e, int i)
+/* Writes the function of layer i, if it has one; 0 and a message if it cannot be written. */
+static int cnn__export_function(const cnn__export *e, int i)
 {
     const cnn__layer *l = &e->net->layers[i];
     const cnn__tensor *t;
     cnn__text name, in, out;
     int n;
-    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", cnn__label(l, i + 1, &name), cnn__dims_text(l->in, &in),
+    cnn__label(l, i + 1, &name);
+    if (cnn__has_code(l) && !l->kind->export_c)
+        return cnn__fail(e->net, "cnn_export_c: %.150s has no C code: its kind lacks the function export_c", name.s);
+    if (l->mixes_samples && !l->buffer_count)
+        return cnn__fail(e->net, "cnn_export_c: %.150s has no running statistics: what it puts out depends on the "
+                         "other samples of the batch; train it with them", name.s);
+    if (strstr(l->name, "*/") || strstr(l->name, "/*"))
+        return cnn__fail(e->net, "cnn_export_c: %.150s: its name would begin or end a comment of C", name.s);
+    if (!cnn__has_code(l)) return 1;
+    cnn__fprintf(e->file, "\n/* ---- %s: %s to %s ---- */\n\n", name.s, cnn__dims_text(l->in, &in),
                  cnn__dims_text(l->out, &out));
     for (n = 0; n < e->net->state_count; n++)
         if ((t = cnn__written(e, n)) && t->layer == i) cnn__export_array(e, t, ";\n");
@@ -14118,6 +13934,7 @@ static void cnn__export_function(const cnn__export *e, int i)
     cnn__fprintf(e->file, ")\n{\n");
     l->kind->export_c(l, i + 1, e->file);
     cnn__fprintf(e->file, "}\n");
+    return 1;
 }
 
 static void cnn__export_main(const cnn__export *e)
@@ -14128,15 +13945,15 @@ static void cnn__export_main(const cnn__export *e)
     cnn__fprintf(e->file, "\n/* ---- the network ---- */\n\n");
     cnn__export_signature(e, "\n{\n");
     for (i = 0; i < e->buffer_count; i++)
-        cnn__fprintf(e->file, "    static float buffer%d[%d];\n", i + 1, (int)e->buffers[i].size);
+        cnn__fprintf(e->file, "    static float buffer%d[%d];\n", i + 1, (int)cnn__buffer_size(e, i));
     if (e->buffer_count) cnn__fprintf(e->file, "\n");
     for (i = 0; i < count; i++) {
         const cnn__layer *l = &e->net->layers[i];
         if (!cnn__has_code(l)) continue;
         to = call.s + cnn__snprintf(call.s, sizeof call.s, "%.200s(%s", cnn__function_name(l, i + 1, &name),
-                                    cnn__spot_name(e, i, &at));
+                                    cnn__place_name(e, i, &at));
         for (n = 0; n < l->input_count; n++)
-            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__spot_name(e, l->inputs[n], &at));
+            to += cnn__snprintf(to, (size_t)(end - to), ", %s", cnn__place_name(e, l->inputs[n], &at));
         cnn__snprintf(to, (size_t)(end - to), ");");
         cnn__fprintf(e->file, "    %-48s /* %s */\n", call.s, cnn__dims_text(l->out, &dims));
     }
@@ -14155,37 +13972,36 @@ static int cnn__write_export(cnn__export *e, const char *path)
     e->file = w.file;
     cnn__choose_buffers(e);
     cnn__export_head(e);
-    for (i = 0; i < net->layer_count; i++) if (cnn__has_code(&net->layers[i])) cnn__export_function(e, i);
+    for (i = 0; i < net->layer_count && cnn__export_function(e, i); i++) { }
     cnn__export_main(e);
     if (net->state_count) cnn__fprintf(e->file, "\n/* ---- what was learned ---- */\n");
     for (i = 0; i < net->state_count; i++) {
         if (!(t = cnn__written(e, i))) continue;
         cnn__fprintf(e->file, "\n/* %s */\n", t->key);
         cnn__export_array(e, t, " =\n");
-        cnn__export_values(e->file, e->parameters + t->offset, t->shape, t->ndim, 0);
+        cnn__export_values(e, t, e->parameters + t->offset, 0);
         cnn__fprintf(e->file, ";\n");
     }
-    return cnn__end_file(&w, &net->error);
+    if (!cnn__stopped(net)) return cnn__end_file(&w, &net->error);
+    cnn__abandon_file(&w);
+    return 0;
 }
 
 int cnn_export_c(cnn_net *net, const char *path, const char *name)
 {
     cnn__export e;
-    size_t count;
     int good;
     if (!cnn__ready(net) || !cnn__sync(net)) return 0;
     memset((void *)&e, 0, sizeof e);
     e.net = net;
     if (!path) return cnn__fail(net, "cnn_export_c: there is no path");
     if (!cnn__name_export(&e, path, name)) return 0;
-    count = (size_t)net->layer_count;
-    e.spots = (cnn__spot *)cnn__alloc(count, sizeof *e.spots);
-    e.buffers = (cnn__buffer *)cnn__alloc(count, sizeof *e.buffers);
+    e.buffer = (int *)cnn__alloc(2 * (size_t)net->layer_count, sizeof *e.buffer);
+    e.last_reader = e.buffer ? e.buffer + net->layer_count : NULL;
     e.parameters = cnn__download(net, net->parameters, net->state_size);
-    if (!e.spots || !e.buffers) cnn__fail(net, "out of memory");
-    good = !cnn__stopped(net) && cnn__check_export(&e) && cnn__write_export(&e, path);
-    cnn__free(e.spots);
-    cnn__free(e.buffers);
+    if (!e.buffer) cnn__fail(net, "out of memory");
+    good = !cnn__stopped(net) && cnn__write_export(&e, path);
+    cnn__free(e.buffer);
     cnn__free(e.parameters);
     return good;
 }
