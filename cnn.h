@@ -9734,8 +9734,18 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
     cnn__new_optimizer(net, CNN__SGD, o.lr);
 }
 
-static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
+#define CNN__ADAM_FIELDS(decay) \
+    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
+    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
+    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
+static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
+static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
+
+static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, const cnn__field *fields,
+                          cnn_adam_options o)
 {
+    size_t count = sizeof cnn__adam_fields / sizeof *cnn__adam_fields;
+    if (cnn__stopped(net) || !cnn__options(&o, fields, count, call, &net->error)) return;
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0))
         cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
                   (double)o.beta1, (double)o.beta2, (double)o.eps);
@@ -9744,24 +9754,11 @@ static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimiz
     cnn__new_optimizer(net, optimizer, o.lr);
 }
 
-#define CNN__ADAM_FIELDS(decay) \
-    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
-    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
-    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
-static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
-static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
-
 void cnn_adam_with(cnn_net *net, cnn_adam_options o)
-{
-    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adam_fields, "cnn_adam", &net->error))
-        cnn__set_adam(net, "cnn_adam", CNN__ADAM, o);
-}
+{ cnn__set_adam(net, "cnn_adam", CNN__ADAM, cnn__adam_fields, o); }
 
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
-{
-    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adamw_fields, "cnn_adamw", &net->error))
-        cnn__set_adam(net, "cnn_adamw", CNN__ADAMW, o);
-}
+{ cnn__set_adam(net, "cnn_adamw", CNN__ADAMW, cnn__adamw_fields, o); }
 
 void cnn_set_lr(cnn_net *net, float lr)
 {
@@ -9797,7 +9794,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
     }
     if (!found && cnn__find_layer(net, key) >= 0)
         cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
-    else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
+    else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key);
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *tensor = &net->tensors[i];
         int trainable = !cnn__frozen(net, tensor);
@@ -9838,19 +9835,15 @@ static double cnn__next_lr(const cnn_net *net, long t)
     }
 }
 
-static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
+/* needs: the sentence if the options are not possible. 0 and an error then, or without an optimizer */
+static int cnn__set_schedule(cnn_net *net, cnn__schedule schedule, int possible, const char *needs)
 {
+    if (!net->optimizer) needs = "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it";
+    if (!net->optimizer || !possible) return cnn__fail(net, "%s", needs);
     net->schedule = schedule;
     net->schedule_steps = 0;
-    if (schedule == CNN__ONE_CYCLE_LR) cnn__put_lr(net, net->initial_lr = cnn__one_cycle_at(&net->one_cycle_lr, 0));
-    else if (net->initial_lr < 0) net->initial_lr = net->lr;
-}
-
-static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
-{
-    if (net->optimizer && possible) return 1;
-    return cnn__fail(net, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd "
-                     "before it");
+    if (net->initial_lr < 0) net->initial_lr = net->lr;
+    return 1;
 }
 
 static const cnn__field cnn__step_lr_fields[] = {
@@ -9859,12 +9852,10 @@ static const cnn__field cnn__step_lr_fields[] = {
 
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)
-        || !cnn__schedulable(net, o.step_size > 0 && o.gamma >= 0,
-                             "cnn_step_lr: needs .step_size of at least 1 and .gamma of at least 0"))
-        return;
-    net->step_lr = o;
-    cnn__set_schedule(net, CNN__STEP_LR);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)) return;
+    if (cnn__set_schedule(net, CNN__STEP_LR, o.step_size > 0 && o.gamma >= 0,
+                          "cnn_step_lr: needs .step_size of at least 1 and .gamma of at least 0"))
+        net->step_lr = o;
 }
 
 static const cnn__field cnn__cosine_lr_fields[] = {
@@ -9873,12 +9864,10 @@ static const cnn__field cnn__cosine_lr_fields[] = {
 
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)
-        || !cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0,
-                             "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
-        return;
-    net->cosine_lr = o;
-    cnn__set_schedule(net, CNN__COSINE_LR);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)) return;
+    if (cnn__set_schedule(net, CNN__COSINE_LR, o.t_max > 0 && o.eta_min >= 0,
+                          "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
+        net->cosine_lr = o;
 }
 
 static const cnn__field cnn__one_cycle_lr_fields[] = {
@@ -9889,15 +9878,13 @@ static const cnn__field cnn__one_cycle_lr_fields[] = {
 
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)
-        || !cnn__schedulable(net,
-                             o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0 && o.pct_start < 1
-                                 && o.div_factor > 0 && o.final_div_factor > 0,
-                             "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
-                             "to below 1, .div_factor and .final_div_factor above 0"))
-        return;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)) return;
+    if (!cnn__set_schedule(net, CNN__ONE_CYCLE_LR, o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0
+                           && o.pct_start < 1 && o.div_factor > 0 && o.final_div_factor > 0,
+                           "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
+                           "to below 1, .div_factor and .final_div_factor above 0")) return;
     net->one_cycle_lr = o;
-    cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
+    cnn__put_lr(net, net->initial_lr = cnn__one_cycle_at(&o, 0));
 }
 
 void cnn_scheduler_step(cnn_net *net)
@@ -10001,22 +9988,28 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
     return cnn__fail(net, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
-/* All of data in order; each batch goes to `look`, within a look that has begun. */
-static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
-                            void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
+/* A look at all of data, in order; each batch goes to `see`. Returns the score of the losses that it took. */
+static cnn_score cnn__look_through(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
+                                   void (*see)(cnn_net *, const cnn_batch *, void *), void *user)
 {
+    cnn_score score = { 0, 0, 0 };
     cnn_loader_options o;
     cnn_loader *loader;
     cnn_batch batch;
+    if (!cnn__begin_look(net)) return score;
+    cnn__reset_score(net);
     memset((void *)&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
     loader = cnn__deal(call, data, o);
     cnn__take_over(&net->error, cnn_loader_error(loader));
     while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
-        if (!cnn__stopped(net)) look(net, &batch, user);
+        if (!cnn__stopped(net)) see(net, &batch, user);
         if (net->backend.step_end) net->backend.step_end(net->backend.context);
     }
     cnn_loader_free(loader);
+    score = cnn__read_score(net);
+    cnn__end_look(net);
+    return score;
 }
 
 static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *loss)
@@ -10024,13 +10017,9 @@ static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *los
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
-    cnn_score score = { 0, 0, 0 };
-    if (!cnn__usable_loss_kind(net, "cnn_evaluate", loss) || !cnn__begin_look(net)) return score;
-    cnn__reset_score(net);
-    cnn__each_batch(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
-    score = cnn__read_score(net);
-    cnn__end_look(net);
-    return score;
+    cnn_score none = { 0, 0, 0 };
+    if (!cnn__usable_loss_kind(net, "cnn_evaluate", loss)) return none;
+    return cnn__look_through(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
 }
 
 typedef struct cnn__classified { int *classes; float *probability; int done; } cnn__classified;
@@ -10058,9 +10047,7 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     cnn__classified to = { NULL, NULL, 0 };
     to.classes = classes;
     to.probability = probability;
-    if (!cnn__begin_look(net)) return 0;
-    cnn__each_batch(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
-    cnn__end_look(net);
+    cnn__look_through(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
     return !cnn__stopped(net);
 }
 
@@ -10108,10 +10095,8 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     data.bytes = x;
     data.scale = net->trained_scale;
     data.shift = net->trained_scale + net->input.channels;
-    if (!cnn__begin_look(net)) return 0;
-    cnn__each_batch(net, "cnn_predict_bytes", &data, 256, cnn__predict_batch, &y);
-    cnn__end_look(net);
-    return !cnn__stopped(net) && cnn__sync(net);
+    cnn__look_through(net, "cnn_predict_bytes", &data, 256, cnn__predict_batch, &y);
+    return !cnn__stopped(net);
 }
 
 /* cnn_normalize's scale and shift; 0 and an error if a deviation cannot be */
@@ -10179,7 +10164,8 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
                               const char *left, const char *score)
 {
     enum { fewest = 5, most = 24 };
-    int detail, cells = 0, length = 0, i;
+    static const char arrow[] = "========================>";     /* `most` cells and the point */
+    int detail, cells = 0, done;
     char bar[most + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < fewest; detail--) {
         cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "",
@@ -10187,16 +10173,9 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > most) cells = most;
-    if (cells >= fewest) {
-        bar[length++] = '[';
-        for (i = 0; i < cells; i++)
-            bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
-        bar[length++] = ']';
-        bar[length++] = ' ';
-        bar[length] = 0;
-    }
-    cnn__snprintf(line, 400, "%s%s%s", head, bar, tail);
-    if ((int)strlen(line) > columns - 1) line[columns - 1] = 0;
+    done = (int)(cells * share);
+    if (cells >= fewest) cnn__snprintf(bar, sizeof bar, "[%-*.*s] ", cells, cells, arrow + most - done);
+    cnn__snprintf(line, (size_t)columns, "%s%s%s", head, bar, tail);
     return (int)strlen(line);
 }
 
