@@ -10481,11 +10481,12 @@ struct cnn__data_memory {
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
     void *owned[8]; int owns;               /* the arrays freed with it, these among them                 */
-    float *scale, *shift; const char **names;
+    float *scale, *shift;
     /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
     int (*read)(void *user, int sample, unsigned char *bytes); void *user;
     cnn__bytes files; cnn_image_options image;
     cnn__data_memory *from; int *order;
+    cnn__bytes folders; const char **names;                /* of pictures: the classes' folders, and their names */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -10534,6 +10535,8 @@ static void cnn__data_forget(cnn__data_memory *memory)
 {
     if (cnn__add_atomic(&memory->users, -1) != 1) return;
     cnn__free_files(&memory->files);
+    cnn__free_files(&memory->folders);
+    cnn__free(memory->names);
     cnn__free(memory->order);
     if (memory->from) cnn__data_forget(memory->from);
     cnn__free(memory);
@@ -10603,20 +10606,6 @@ static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NU
     void *array = cnn__data_own(data, cnn__alloc(count, size));
     if (!array) cnn__data_no_memory(data, count, size);
     return array;
-}
-
-/* Gives the data set a copy of the names of its classes. */
-static void cnn__copy_names(cnn_data *data, const char *const *names)
-{
-    size_t room = (size_t)data->classes * sizeof *names;
-    const char **copy;
-    char *text;
-    int c;
-    for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
-    data->class_names = data->memory->names = copy = (const char **)cnn__data_alloc(data, room, 1);
-    if (!copy) return;
-    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
-        copy[c] = strcpy(text, names[c]);
 }
 
 /* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
@@ -10922,11 +10911,6 @@ static int cnn__is_other_file(const char *path, const unsigned char *file, size_
     return k < end;
 }
 
-static int cnn__is_gzip(const unsigned char *file, size_t size)
-{
-    return size >= 2 && file[0] == 0x1f && file[1] == 0x8b;
-}
-
 #if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
 #define CNN__GUNZIP                         /* stb_image.h was included before: its zlib decoder unpacks .gz files */
 
@@ -10941,7 +10925,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     if (flags & 8) while (at < *size && file[at++]) {}                                    /* file name */
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */
-    if (*size > 18 && at + 8 < *size) {
+    if (at + 8 < *size) {
         length = (size_t)cnn__little(end - 4, 4);
         if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size)         /* deflate's limit is 1032 to 1 */
             plain = (unsigned char *)cnn__alloc(length + 1, 1);
@@ -10966,6 +10950,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
    Sizes and numbers have their highest byte first. */
 
+/* sizes: 1 between the first and the others where there are fewer: (n, 1, h, w), (n, 1, 1, values) */
 typedef struct cnn__idx { unsigned char *file; int type, bytes, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
 enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
@@ -11005,9 +10990,9 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
                         (double)size);
     for (expected = (size_t)idx->bytes, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
-        idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
-        if (idx->sizes[i] < 1)
+        if (n < 1 || n > INT_MAX)
             return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
+        idx->sizes[i ? 4 - idx->dimensions + i : 0] = (int)n;
         if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
     }
     expected += idx->begin;
@@ -11026,57 +11011,47 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
     if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     idx->file = cnn__read_file(path, &size, error);
+    if (idx->file && size >= 2 && idx->file[0] == 0x1f && idx->file[1] == 0x8b) {
 #ifdef CNN__GUNZIP
-    if (idx->file && cnn__is_gzip(idx->file, size)) idx->file = cnn__gunzip(path, idx->file, &size, error);
+        idx->file = cnn__gunzip(path, idx->file, &size, error);
+#else
+        if (cnn__ends_in(path, ".gz"))
+            cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
 #endif
-    if (!idx->file) return 0;
-    if (cnn__is_gzip(idx->file, size) && path == packed)
-        return cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
-    if (cnn__is_gzip(idx->file, size))
-        return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
-                        path, path, path);
-    return !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
+    }
+    return idx->file && !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
         && cnn__read_idx_header(idx, path, size, labels, error);
-}
-
-/* The sizes of the samples. In four dimensions the channels are second, or last (returns 1): whichever gives a small
-   number of channels, as of grey, grey and alpha, RGB, RGBA. */
-static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
-{
-    const int *s = idx->sizes;
-    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4;
-    int rows = idx->dimensions == 4 && !last ? 2 : 1;      /* which of the sizes */
-    data->count = s[0];
-    data->channels = idx->dimensions < 4 ? 1 : last ? s[3] : s[1];
-    data->height = idx->dimensions == 2 ? 1 : s[rows];
-    data->width = idx->dimensions == 2 ? s[1] : s[rows + 1];
-    return last;
 }
 
 /* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
 static void cnn__take_images(cnn_data *data, cnn__idx *idx)
 {
-    int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
-    size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
-    size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
-    void *samples;
-    float *floats = NULL;
+    /* the channels are second, or last: whichever gives a small number, as of grey, grey and alpha, RGB, RGBA */
+    const int *s = idx->sizes;
+    int last = s[1] > 4 && s[3] <= 4, is_bytes = idx->type == CNN__IDX_UINT8, c, n;
     unsigned char *bytes = NULL;
+    float *floats = NULL;
+    size_t pixels, p, to = 0;
+    data->count = s[0];
+    data->channels = last ? s[3] : s[1];
+    data->height = last ? s[1] : s[2];
+    data->width = last ? s[2] : s[3];
+    pixels = (size_t)data->height * (size_t)data->width;
     if (is_bytes && !last) {
         data->bytes = (unsigned char *)cnn__data_own(data, idx->file) + idx->begin;
         idx->file = NULL;
         return;
     }
-    if (!(samples = cnn__data_alloc(data, all, is_bytes ? 1 : sizeof *floats))) return;
-    if (is_bytes) data->bytes = bytes = (unsigned char *)samples;
-    else data->floats = floats = (float *)samples;
-    for (n = 0; n < data->count; n++)
+    /* the products cannot overflow: the file has as many numbers */
+    p = (size_t)data->count * (size_t)data->channels * pixels;
+    if (is_bytes) data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, p, 1);
+    else data->floats = floats = (float *)cnn__data_alloc(data, p, sizeof *floats);
+    for (n = 0; (bytes || floats) && n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
-                size_t within = last ? p * channels + (size_t)c : (size_t)c * pixels + p;
-                double x = cnn__idx_at(idx, (size_t)n * channels * pixels + within);
-                if (bytes) bytes[to] = (unsigned char)x;
-                else floats[to] = (float)x;
+                size_t from = last ? ((size_t)n * pixels + p) * (size_t)data->channels + (size_t)c : to;
+                if (bytes) bytes[to] = (unsigned char)cnn__idx_at(idx, from);
+                else floats[to] = (float)cnn__idx_at(idx, from);
             }
 }
 
@@ -11094,12 +11069,10 @@ static void cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pa
 static cnn_data *cnn__load_idx(const char *images, const char *labels, int classes, const char *to)
 {
     cnn_data *data = cnn__data_empty(images ? images : "");
-    cnn__idx x, y;
+    cnn__idx x = { NULL, 0, 0, 0, { 1, 1, 1, 1 }, 0 }, y = x;
     cnn__text *error;
     if (!data->memory) return data;
     error = &data->memory->error;
-    memset(&x, 0, sizeof x);
-    memset(&y, 0, sizeof y);
     data->classes = classes;
     if (classes < 1)
         cnn__say(error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
@@ -11120,33 +11093,38 @@ cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 }
 
 typedef struct cnn__mnist {
-    const char *call, *folders[2], *holds; const char *const *names;
+    const char *call, *folders[4], *holds; const char *const *names;
     double least_zeros, most_zeros;         /* the share of its pixels that are 0, by which the two are told apart: */
 } cnn__mnist;                               /* the files have the same names and sizes                              */
 
 static const cnn__mnist cnn__mnists[2] = {
-    { "cnn_load_mnist", { "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
-    { "cnn_load_fashion_mnist", { "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
+    { "cnn_load_mnist", { "", "/raw", "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
+    { "cnn_load_fashion_mnist", { "", "/raw", "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
       cnn__fashion_names, 0.45, 0.55 } };
+
+/* Whether there is such a file, and its path */
+static int cnn__has_file(char path[420], const char *directory, const char *folder, const char *file)
+{
+    cnn__snprintf(path, 420, "%.350s%s/%s", directory, folder, file);
+    return cnn__exists(path);
+}
 
 /* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
    `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
 static void cnn__find_mnist(char path[420], const char *directory, const cnn__mnist *m, int test, const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
+    char name[40];
     int packed, f, stem, dot;
     for (packed = 0; packed < 2; packed++)
         for (f = 0; f < 4; f++)
-            for (stem = test ? 1 : 0; stem < (test ? 3 : 1); stem++)
+            for (stem = test; stem <= 2 * test; stem++)
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
-                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : m->folders[f - 2];
-                    char other[424];
-                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
-                                  dot ? '.' : '-', what + 7);
-                    cnn__snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
-                    if (cnn__exists(other)) return;
+                    cnn__snprintf(name, sizeof name, "%s-%.6s%c%s%s", stems[stem], what, dot ? '.' : '-', what + 7,
+                                  packed ? ".gz" : "");
+                    if (cnn__has_file(path, directory, m->folders[f], name)) return;
                 }
-    cnn__snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
+    cnn__snprintf(path, 420, "%.350s/%s-%s", directory, stems[test], what);
 }
 
 static double cnn__share_of_zeros(const cnn_data *data)
@@ -11191,50 +11169,39 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
-    const char *call, *title;
-    const char *folders[3], *files[6];      /* the last file is the test split                           */
-    int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
-    const char *archive, *python[4];        /* files of the Python version, which is not read            */
-} cnn__cifar;
+    const char *call, *title, *folders[3];
+    int labels, train_files; const char *files[6];         /* labels: bytes of each row; behind the files of the */
+    const char *archive, *python[4];                       /* training split is the one of the test split        */
+} cnn__cifar;                                              /* python: files of that version, which is not read   */
 
 static const cnn__cifar cnn__cifar10 = {
-    "cnn_load_cifar10", "CIFAR-10",
-    { "", "/cifar-10-batches-bin", "/cifar-10" },
-    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
-      "test_batch.bin" },
-    5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
+    "cnn_load_cifar10", "CIFAR-10", { "", "/cifar-10-batches-bin", "/cifar-10" },
+    1, 5, { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
+            "test_batch.bin" },
+    "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
-    "cnn_load_cifar100", "CIFAR-100",
-    { "", "/cifar-100-binary", "/cifar-100" }, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
-    1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
+    "cnn_load_cifar100", "CIFAR-100", { "", "/cifar-100-binary", "/cifar-100" },
+    2, 1, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
+    "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
 
-/* The folder that has `file`: the given one or a usual one in it; "" and a message that says what is there instead. */
-static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const char *directory, const char *file,
-                                  cnn__text *error)
+/* The folder below `directory` that has `file`; else "", and a message if there is something else. */
+static const char *cnn__find_cifar(const cnn__cifar *c, const char *directory, const char *file, cnn__text *error)
 {
-    char path[520];
+    char path[420];
     int i;
-    for (i = 0; i < 3; i++) {
-        cnn__snprintf(folder, 420, "%.350s%s", directory, c->folders[i]);
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, file);
-        if (cnn__exists(path)) return folder;
-    }
+    for (i = 0; i < 3; i++) if (cnn__has_file(path, directory, c->folders[i], file)) return c->folders[i];
     if (cnn__exists(directory))
         cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory,
                  directory);
-    cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
-    if (cnn__exists(path))
+    if (cnn__has_file(path, directory, "", c->archive))
         cnn__say(error, "%.200s is packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
-    for (i = 0; i < 4; i++) {
-        cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
-        if (cnn__exists(path))
+    for (i = 0; i < 4; i++)
+        if (cnn__has_file(path, directory, "", c->python[i]))
             cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from "
                             "https://www.cs.toronto.edu/~kriz/cifar.html", path, c->title, c->archive);
-    }
-    cnn__snprintf(folder, 420, "%.350s", directory);
-    return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
+    return "";
 }
 
 /* Reads one file of `rows` rows into bytes and labels. which: the label byte of a row to take, 0 or 1 */
@@ -11259,25 +11226,26 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
 {
     cnn_data *data = cnn__data_empty(directory ? directory : "(no folder)");
     cnn__text *error;
-    char folder[420], path[450];
+    const char *folder = "";
+    char path[420];
     int test, first, files, rows, f, *labels;
     unsigned char *bytes;
     if (!data->memory) return data;
     error = &data->memory->error;
     test = cnn__split(c->call, split, error);
-    if (test < 0) return cnn__data_fails(data);
     first = test ? c->train_files : 0;
     files = test ? 1 : c->train_files;
-    rows = test ? c->test_rows : c->train_rows;
-    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], error)) return cnn__data_fails(data);
-    data->count = files * rows;
+    if (!error->s[0]) folder = cnn__find_cifar(c, data->name, c->files[first], error);
+    if (error->s[0]) return cnn__data_fails(data);
+    data->count = test ? 10000 : 50000;
+    rows = data->count / files;
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
     data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, (size_t)data->count, CNN__CIFAR_VALUES);
     data->labels = labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
+        cnn__snprintf(path, sizeof path, "%.350s%s/%s", data->name, folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
     }
     return cnn__data_complete(data, NULL, 0);
@@ -11321,6 +11289,7 @@ static void cnn__free_files(cnn__bytes *list)
     cnn__image_file *files = cnn__files(list, &count);
     for (i = 0; i < count; i++) cnn__free(files[i].path);
     cnn__free(list->at);
+    memset(list, 0, sizeof *list);
 }
 
 static int cnn__is_folder(const char *path)
@@ -11338,37 +11307,11 @@ static int cnn__is_folder(const char *path)
 #endif
 }
 
-static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error);
-
-/* Adds `name`, which is in `folder`, to the list, or does not: see cnn__find_files. */
-static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth,
-                          cnn__text *error)
-{
-    cnn__image_file file = { NULL, 0 };
-    size_t room = strlen(folder) + strlen(name) + 2;
-    int is_folder, kept = 0;
-    if (*name == '.' || error->s[0]) return;               /* a hidden file, this folder, the one above */
-    file.path = (char *)cnn__alloc_raw(room);
-    file.label = label;
-    if (!file.path) { list->failed = 1; return; }
-    cnn__snprintf(file.path, room, "%s/%s", folder, name);
-    is_folder = cnn__is_folder(file.path);
-    if (label >= 0 && is_folder && depth == CNN__MOST_FOLDERS)
-        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
-                 depth);
-    else if (label >= 0 && is_folder) cnn__find_files(list, file.path, label, depth + 1, error);
-    else if (label >= 0 ? cnn__ends_in(name, CNN__PICTURES) : is_folder) {
-        cnn__put(list, &file, sizeof file);
-        kept = !list->failed;
-    }
-    if (!kept) cnn__free(file.path);
-}
-
-/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
-static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+/* The names of all that is in a folder, each ended by 0. */
+static void cnn__list_folder(cnn__bytes *names, const char *folder, cnn__text *error)
 {
 #ifdef CNN_NO_FILES
-    (void)cnn__add_file; (void)label; (void)depth;
+    (void)names;
     cnn__say(error, "%.300s: cannot be opened as a folder: compiled without files (CNN_NO_FILES)", folder);
 #elif defined(_WIN32)
     wchar_t wide[CNN__PATH];
@@ -11380,7 +11323,7 @@ static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int
     if (search == -1) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
     else {
         do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
-            cnn__add_file(list, folder, name, label, depth, error);
+            cnn__put(names, name, strlen(name) + 1);
         while (!_wfindnext64(search, &entry));
         _findclose(search);
     }
@@ -11388,10 +11331,40 @@ static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int
     DIR *directory = opendir(folder);
     struct dirent *entry;
     if (!directory) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    while (directory && (entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name, label, depth, error);
+    while (directory && (entry = readdir(directory))) cnn__put(names, entry->d_name, strlen(entry->d_name) + 1);
     if (directory) closedir(directory);
 #endif
-    if (list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+}
+
+/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
+static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+{
+    cnn__bytes names = { NULL, 0, 0, 0 };
+    const char *name;
+    size_t at, room;
+    cnn__list_folder(&names, folder, error);
+    for (at = 0; at < names.count && !error->s[0] && !list->failed; at += strlen(name) + 1) {
+        cnn__image_file file = { NULL, 0 };
+        int is_folder;
+        name = (const char *)names.at + at;
+        if (*name == '.') continue;                        /* a hidden file, this folder, the one above */
+        room = strlen(folder) + strlen(name) + 2;
+        file.path = (char *)cnn__alloc_raw(room);
+        file.label = label;
+        if (!file.path) { list->failed = 1; break; }
+        cnn__snprintf(file.path, room, "%s/%s", folder, name);
+        is_folder = cnn__is_folder(file.path);
+        if (label < 0 ? is_folder : !is_folder && cnn__ends_in(name, CNN__PICTURES)) {
+            cnn__put(list, &file, sizeof file);
+            if (!list->failed) continue;                   /* it owns the path now */
+        } else if (is_folder && depth < CNN__MOST_FOLDERS) cnn__find_files(list, file.path, label, depth + 1, error);
+        else if (is_folder)
+            cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
+                     depth);
+        cnn__free(file.path);
+    }
+    if (names.failed || list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+    cnn__free(names.at);
 }
 
 /* As ImageFolder sorts: by the class, the folder, the name in it. */
@@ -11698,11 +11671,9 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
 }
 
 typedef struct cnn__images_job {
-    const cnn__image_file *files;
-    unsigned char *bytes;                   /* NULL: only look at the files */
-    signed char *result;
-    const cnn_image_options *o;
-    int first;
+    const cnn__image_file *files; const cnn_image_options *o;
+    unsigned char *bytes;                   /* of the samples, if they are kept; else the files are only looked at */
+    int *result, first;
 } cnn__images_job;
 
 static void cnn__image_piece(void *arguments, int piece, int thread)
@@ -11711,26 +11682,26 @@ static void cnn__image_piece(void *arguments, int piece, int thread)
     int i = job->first + piece;
     const char *path = job->files[i].path;
     (void)thread;
-    job->result[i] = (signed char)(!job->bytes ? cnn__looks_right(path) ? CNN__READ : CNN__BROKEN
-                     : cnn__read_image(job->bytes + (size_t)i * cnn__image_values(job->o), path, job->o, NULL));
+    if (!job->o->keep) job->result[i] = cnn__looks_right(path) ? CNN__READ : CNN__BROKEN;
+    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * cnn__image_values(job->o), path, job->o, NULL);
 }
 
 /* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
-   message: so the first broken file is named, however many threads there are. files: those used come to the front. */
-static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__image_file *files, int count, int threads)
+   message: so the first broken file is named, however many threads there are. The files used come to the front. */
+static void cnn__read_images(cnn_data *data, int threads)
 {
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
+    const cnn_image_options *o = &data->memory->image;
     size_t values = cnn__image_values(o);
-    int i, next, *labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
-    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
-    data->bytes = bytes;
-    data->labels = labels;
-    job.files = files;
-    job.bytes = o->keep ? bytes : NULL;
-    job.result = (signed char *)cnn__alloc((size_t)count, 1);
-    job.o = o;
-    if (!job.result) cnn__data_no_memory(data, (size_t)count, 1);
+    int count, i, next, *labels;
+    unsigned char *bytes;
+    cnn__image_file *files = cnn__files(&data->memory->files, &count);
+    data->labels = labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
+    job.files = files; job.o = o; job.bytes = bytes;
+    job.result = (int *)cnn__alloc((size_t)count, sizeof *job.result);
+    if (!job.result) cnn__data_no_memory(data, (size_t)count, sizeof *job.result);
     cnn__open_pool(threads);
     for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
@@ -11779,31 +11750,25 @@ static int cnn__read_from(void *memory, int sample, unsigned char *bytes)  /* cn
 static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
 {
     cnn_data *data = cnn__images_new("cnn_load_images", folder, &o);
-    cnn__bytes classes = { NULL, 0, 0, 0 }, pictures = { NULL, 0, 0, 0 };
-    cnn__image_file *class_folder, *files;
-    const char **names;
-    cnn__text *error;
-    int count, c, i;
+    cnn__data_memory *m = data->memory;
+    cnn__image_file *folders;
+    int c, i;
     if (data->error) return data;
-    error = &data->memory->error;
-    cnn__find_images(&classes, &pictures, folder, error);
-    files = cnn__files(&pictures, &count);
-    class_folder = cnn__files(&classes, &data->classes);
-    names = (const char **)cnn__data_alloc(data, (size_t)data->classes, sizeof *names);
-    for (c = 0; names && c < data->classes; c++) names[c] = strrchr(class_folder[c].path, '/') + 1;
-    if (!error->s[0]) cnn__copy_names(data, names);
-    if (!error->s[0]) cnn__read_images(data, &o, files, count, threads);
+    m->image = o;
+    cnn__find_images(&m->folders, &m->files, folder, &m->error);
+    folders = cnn__files(&m->folders, &data->classes);
+    data->class_names = m->names = (const char **)cnn__alloc((size_t)data->classes, sizeof *m->names);
+    if (!m->names) cnn__data_no_memory(data, (size_t)data->classes, sizeof *m->names);
+    for (c = 0; m->names && c < data->classes; c++) m->names[c] = strrchr(folders[c].path, '/') + 1;
+    if (!m->error.s[0]) cnn__read_images(data, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
     if (c < data->classes)
-        cnn__say(error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take it "
-                        "away", class_folder[c].path);
-    cnn__free_files(&classes);
-    if (o.keep) cnn__free_files(&pictures);
+        cnn__say(&m->error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take "
+                            "it away", folders[c].path);
+    if (o.keep) cnn__free_files(&m->files);
     else {
-        data->memory->files = pictures;
-        data->memory->image = o;
         data->bytes = NULL;
-        data->read = cnn__read_from; data->user = data->memory;
+        data->read = cnn__read_from; data->user = m;
     }
     return cnn__data_complete(data, NULL, 0);
 }
@@ -11845,18 +11810,15 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     if (!m) return data;
     data->count = count;
     data->channels = from->channels; data->height = from->height; data->width = from->width;
-    data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
-    if (from->memory->names && from->class_names == from->memory->names) {
-        data->classes = from->memory->classes;
-        cnn__copy_names(data, from->class_names);          /* they go with `from` */
-    }
+    data->outputs = from->outputs; data->class_names = from->class_names;
+    data->classes = from->class_names ? from->memory->classes : from->classes;     /* as many as there are names */
+    m->from = cnn__data_keep(from);                        /* it holds the names of pictures' classes */
     data->bytes = (unsigned char *)cnn__pick_rows(data, from->bytes, values, order, count);
     data->floats = (float *)cnn__pick_rows(data, from->floats, values * sizeof(float), order, count);
     data->labels = (int *)cnn__pick_rows(data, from->labels, sizeof(int), order, count);
     data->targets = (float *)cnn__pick_rows(data, from->targets, (size_t)from->outputs * sizeof(float), order, count);
     if (from->read) {
         data->read = cnn__read_from; data->user = m;
-        m->from = cnn__data_keep(from);
         m->order = (int *)cnn__alloc((size_t)count, sizeof *order);
         if (m->order) memcpy(m->order, order, (size_t)count * sizeof *order);
         else cnn__data_no_memory(data, (size_t)count, sizeof *order);
