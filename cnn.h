@@ -10519,6 +10519,9 @@ static size_t cnn__data_count(const cnn_data *data)
     return (size_t)(data->memory ? data->memory->count : data->count);
 }
 
+static size_t cnn__sample_values(const cnn_data *data)
+{ return (size_t)data->channels * (size_t)data->height * (size_t)data->width; }
+
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
 
 /* A network recognises a data set by the address of its memory block. The block is therefore kept until no network has
@@ -11129,8 +11132,7 @@ static void cnn__find_mnist(char path[420], const char *directory, const cnn__mn
 
 static double cnn__share_of_zeros(const cnn_data *data)
 {
-    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
-    size_t all = (size_t)data->count * pixels;
+    size_t all = (size_t)data->count * cnn__sample_values(data), i, zeros = 0;
     for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros / (double)all;
 }
@@ -11406,14 +11408,16 @@ static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const ch
 
 /* ---- a picture: its file, decoded, upright, resized ---- */
 
-typedef struct cnn__photo { unsigned char *pixels; int height, width, orientation; } cnn__photo;
+/* Pixel (y, x) begins at first + y * down + x * right. */
+typedef struct cnn__photo {
+    unsigned char *pixels; int height, width, orientation;
+    const unsigned char *first; ptrdiff_t down, right;
+} cnn__photo;
 
 /* Results of reading a picture. A broken file may be left out; that memory is missing is always an error. */
 enum { CNN__NO_MEMORY = -1, CNN__BROKEN = 0, CNN__READ = 1 };
 
 #ifdef STBI_INCLUDE_STB_IMAGE_H
-enum { CNN__HAS_STB = 1 };
-
 /* Exif's orientation, 1 to 8: tag 0x0112 of the first directory of TIFF data. */
 static int cnn__exif(const unsigned char *tiff, size_t size)
 {
@@ -11516,25 +11520,28 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
         cnn__say(error, "%.300s: stb_image cannot decode it: %s", path, size ? why : "it has 0 bytes");
     return CNN__BROKEN;
 }
-/* planes: (channels, height, width), upright; p->pixels: (height, width, 3), as the camera had it. Grey is the luma of
-   ITU-R 601-2 in 16 bits, as PIL's convert("L"). p's height and width become the upright ones. */
-static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
+
+/* (height, width, 3) becomes (height, width): the luma of ITU-R 601-2 in 16 bits, as PIL's convert("L"). */
+static void cnn__make_grey(cnn__photo *p)
 {
-    int o = p->orientation, h = p->height, w = p->width, x, y, c;
+    size_t count = (size_t)p->height * (size_t)p->width, i;
+    const unsigned char *rgb = p->pixels;
+    for (i = 0; i < count; i++, rgb += 3)
+        p->pixels[i] = (unsigned char)((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000) >> 16);
+}
+
+/* The pixels, of `bytes` each, stay as the camera had them; height, width and the way through them become the upright
+   picture's. */
+static void cnn__upright(cnn__photo *p, int bytes)
+{
+    int o = p->orientation, height = p->height;
     int from_below = o == 3 || o == 4 || o == 6 || o == 7, from_right = o == 2 || o == 3 || o == 7 || o == 8;
-    ptrdiff_t down = 3 * (ptrdiff_t)w * (from_below ? -1 : 1), right = from_right ? -3 : 3, swap = down;
-    ptrdiff_t corner = (from_below ? 3 * (ptrdiff_t)w * (h - 1) : 0) + (from_right ? 3 * (w - 1) : 0);
-    size_t plane = (size_t)h * (size_t)w;
-    if (o >= 5) {                                          /* rows become columns */
-        down = right; right = swap;
-        p->height = w; p->width = h;
-    }
-    for (y = 0; y < p->height; y++)
-        for (x = 0; x < p->width; x++, planes++) {
-            const unsigned char *rgb = p->pixels + corner + y * down + x * right;
-            unsigned grey = (rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000) >> 16;
-            for (c = 0; c < channels; c++) planes[(size_t)c * plane] = channels == 1 ? (unsigned char)grey : rgb[c];
-        }
+    ptrdiff_t row = (ptrdiff_t)bytes * p->width, down = from_below ? -row : row, right = from_right ? -bytes : bytes;
+    p->first = p->pixels + (from_below ? row * (height - 1) : 0) + (from_right ? row - bytes : 0);
+    p->down = o >= 5 ? right : down;                       /* from 5 on rows become columns */
+    p->right = o >= 5 ? down : right;
+    p->height = o >= 5 ? p->width : height;
+    p->width = o >= 5 ? height : p->width;
 }
 
 /* Weights of one axis: `size` samples become `scaled`, of which `count` from `cut` on are wanted. An output is a mean
@@ -11562,7 +11569,7 @@ static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, siz
 }
 
 /* The weighted sum of samples that lie `step` apart, in bytes again. row: of cnn__triangles */
-static unsigned char cnn__weighted(const unsigned char *from, size_t step, const int *row)
+static unsigned char cnn__weighted(const unsigned char *from, ptrdiff_t step, const int *row)
 {
     int sum = 1 << (CNN__WEIGHT_BITS - 1), k;
     for (k = 0; k < row[1]; k++, from += step) sum += *from * row[2 + k];
@@ -11572,32 +11579,32 @@ static unsigned char cnn__weighted(const unsigned char *from, size_t step, const
 /* Where a centre crop begins: int(round(more / 2)), which rounds a half to the even number. */
 static int64_t cnn__half(int64_t more) { return more / 2 + (more & more / 2 & 1); }
 
-/* to: (channels, o->height, o->width); planes: (channels, height, width). torchvision's Resize of a PIL picture to the
-   smallest size that covers the target, along rows and then along columns with bytes between, and CenterCrop. Only what
-   the crop needs is calculated. (PIL 13 begins with the columns of a picture more than twice as high as wide, which may
-   round to the next level.) */
-static int cnn__resize(unsigned char *to, const unsigned char *planes, int height, int width,
-                       const cnn_image_options *o)
+/* to: (channels, o->height, o->width). torchvision's Resize of a PIL picture to the smallest size that covers the
+   target, along rows and then along columns with bytes between, and CenterCrop. Only what the crop needs is calculated.
+   (PIL 13 begins with the columns of a picture more than twice as high as wide, which may round to the next level.) */
+static int cnn__resize(unsigned char *to, const cnn__photo *p, const cnn_image_options *o)
 {
-    int wider = (int64_t)o->width * height >= (int64_t)o->height * width;  /* the width needs the larger scale */
-    int64_t scaled_height = wider ? (int64_t)o->width * height / width : o->height;
-    int64_t scaled_width = wider ? o->width : (int64_t)o->height * width / height;
-    size_t xs, ys, x, y, rows, to_width = (size_t)o->width, to_height = (size_t)o->height;
-    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
-    int *down = cnn__triangles(height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
-    const int *last = down ? down + (to_height - 1) * ys : NULL, *row;
-    unsigned char *part = NULL;                            /* (rows, o->width) */
-    rows = down ? (size_t)(last[0] + last[1] - down[0]) : 0;
-    if (across && down) part = (unsigned char *)cnn__alloc(rows, to_width);
-    for (c = 0; part && c < o->channels; c++, planes += (size_t)height * (size_t)width) {
-        const unsigned char *from = planes + (size_t)down[0] * (size_t)width;
-        for (y = 0; y < rows; y++, from += width)
-            for (x = 0, row = across; x < to_width; x++, row += xs)
-                part[y * to_width + x] = cnn__weighted(from + row[0], 1, row);
-        for (y = 0, row = down; y < to_height; y++, row += ys)
-            for (x = 0; x < to_width; x++)
-                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * to_width + x, to_width, row);
-    }
+    int wider = (int64_t)o->width * p->height >= (int64_t)o->height * p->width;    /* it needs the larger scale */
+    int64_t scaled_height = wider ? (int64_t)o->width * p->height / p->width : o->height;
+    int64_t scaled_width = wider ? o->width : (int64_t)o->height * p->width / p->height;
+    size_t xs, ys, width = (size_t)o->width, height = (size_t)o->height, values = width * (size_t)o->channels;
+    size_t rows = 0, x, y;
+    int *across = cnn__triangles(p->width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
+    int *down = cnn__triangles(p->height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
+    const int *row = down ? down + (height - 1) * ys : NULL;
+    unsigned char *part = NULL, *next;                     /* (rows, o->width, channels) */
+    if (down) rows = (size_t)(row[0] + row[1] - down[0]);
+    if (across && down) part = next = (unsigned char *)cnn__alloc(rows, values);
+    for (y = 0; part && y < rows; y++)
+        for (x = 0, row = across; x < width; x++, row += xs)
+            for (c = 0; c < o->channels; c++)
+                *next++ = cnn__weighted(p->first + (down[0] + (ptrdiff_t)y) * p->down + row[0] * p->right + c,
+                                        p->right, row);
+    for (c = 0; part && c < o->channels; c++)
+        for (y = 0, row = down; y < height; y++, row += ys)
+            for (x = 0; x < width; x++)
+                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * values + x * (size_t)o->channels + (size_t)c,
+                                      (ptrdiff_t)values, row);
     cnn__free(across);
     cnn__free(down);
     cnn__free(part);
@@ -11607,27 +11614,24 @@ static int cnn__resize(unsigned char *to, const unsigned char *planes, int heigh
 /* to: (channels, height, width) of the options. error: NULL where only the result is asked for */
 static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
 {
-    cnn__photo p = { NULL, 0, 0, 1 };
+    cnn__photo p = { NULL, 0, 0, 1, NULL, 0, 0 };
     size_t size;
-    unsigned char *planes, *file = cnn__read_file(path, &size, error);
+    unsigned char *file = cnn__read_file(path, &size, error);
     int result;
     if (!file) return cnn__exists(path) ? CNN__NO_MEMORY : CNN__BROKEN;
     result = cnn__decode(&p, path, file, size, error);
     cnn__free(file);
     if (result != CNN__READ) return result;
-    planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
-    if (planes) cnn__upright(planes, &p, o->channels);
-    stbi_image_free(p.pixels);
-    if (!planes || !cnn__resize(to, planes, p.height, p.width, o)) {
+    if (o->channels == 1) cnn__make_grey(&p);
+    cnn__upright(&p, o->channels);
+    if (!cnn__resize(to, &p, o)) {
         cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p.height, p.width);
         result = CNN__NO_MEMORY;
     }
-    cnn__free(planes);
+    stbi_image_free(p.pixels);
     return result;
 }
 #else
-enum { CNN__HAS_STB = 0 };
-
 static int cnn__looks_right(const char *path) { (void)path; return 0; }
 
 static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
@@ -11645,11 +11649,6 @@ static const cnn__field cnn__image_fields[] = {
     CNN__INT(cnn_image_options, keep, 1)
 };
 
-static size_t cnn__image_values(const cnn_image_options *o)
-{
-    return (size_t)o->channels * (size_t)o->height * (size_t)o->width;
-}
-
 /* A data set that has no samples so far, or is in error. */
 static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_options *o)
 {
@@ -11662,9 +11661,10 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
         || (double)o->channels * o->height * o->width > INT_MAX)
         cnn__say(error, "%s: samples of %d x %d x %d are not possible; .height and .width must be at least 1, and "
                         ".channels 3 (colour) or 1 (grey)", call, o->channels, o->height, o->width);
-    if (!CNN__HAS_STB)
-        cnn__say(error, "%s: the program must include stb_image.h, which decodes pictures, before cnn.h: "
-                        "#define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h> (Debian: libstb-dev)", call);
+#ifndef STBI_INCLUDE_STB_IMAGE_H
+    cnn__say(error, "%s: the program must include stb_image.h, which decodes pictures, before cnn.h: "
+                    "#define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h> (Debian: libstb-dev)", call);
+#endif
     if (!path) cnn__say(error, "%s: there is no path, only NULL", call);
     data->channels = o->channels; data->height = o->height; data->width = o->width;
     return error->s[0] ? cnn__data_fails(data) : data;
@@ -11672,7 +11672,7 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
 
 typedef struct cnn__images_job {
     const cnn__image_file *files; const cnn_image_options *o;
-    unsigned char *bytes;                   /* of the samples, if they are kept; else the files are only looked at */
+    unsigned char *bytes; size_t values;    /* of the samples, if they are kept; else the files are only looked at */
     int *result, first;
 } cnn__images_job;
 
@@ -11683,7 +11683,7 @@ static void cnn__image_piece(void *arguments, int piece, int thread)
     const char *path = job->files[i].path;
     (void)thread;
     if (!job->o->keep) job->result[i] = cnn__looks_right(path) ? CNN__READ : CNN__BROKEN;
-    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * cnn__image_values(job->o), path, job->o, NULL);
+    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * job->values, path, job->o, NULL);
 }
 
 /* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
@@ -11693,13 +11693,13 @@ static void cnn__read_images(cnn_data *data, int threads)
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
     const cnn_image_options *o = &data->memory->image;
-    size_t values = cnn__image_values(o);
+    size_t values = cnn__sample_values(data);
     int count, i, next, *labels;
     unsigned char *bytes;
     cnn__image_file *files = cnn__files(&data->memory->files, &count);
     data->labels = labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
     data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
-    job.files = files; job.o = o; job.bytes = bytes;
+    job.files = files; job.o = o; job.bytes = bytes; job.values = values;
     job.result = (int *)cnn__alloc((size_t)count, sizeof *job.result);
     if (!job.result) cnn__data_no_memory(data, (size_t)count, sizeof *job.result);
     cnn__open_pool(threads);
@@ -11784,7 +11784,7 @@ cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
     unsigned char *bytes;
     if (data->error) return data;
     data->count = 1;
-    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__image_values(&o));
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__sample_values(data));
     if (bytes) cnn__read_image(bytes, path, &o, &data->memory->error);
     return cnn__data_complete(data, NULL, 0);
 }
@@ -11805,7 +11805,7 @@ static void *cnn__pick_rows(cnn_data *data, const void *from, size_t size, const
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
-    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
+    size_t values = cnn__sample_values(from);
     cnn__data_memory *m = data->memory;
     if (!m) return data;
     data->count = count;
