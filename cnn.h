@@ -11862,7 +11862,6 @@ struct cnn_loader {
     int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    int augments;
     cnn_data own;                           /* of its batches: in error an empty one with the message; or
                                                the data set, augmented or read                            */
     cnn__reading reading[2]; int now;       /* of the batch dealt last: [now]; of the one after it: the other */
@@ -11874,32 +11873,28 @@ static const cnn__field cnn__loader_fields[] = {
     { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
 
-static int cnn__usable_augment(const char *call, const cnn_data *data, const cnn_augment_options *o, cnn__text *error)
-{
-    int side = data->height < data->width ? data->height : data->width;
-    if (o->padding < 0 || o->padding >= side)
-        return cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d "
-                        "samples still meets the picture", call, o->padding, side - 1, data->height, data->width);
-    if (o->rotation < 0 || o->rotation > 180)
-        return cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call,
-                        (double)o->rotation);
-    if (o->scale < 0 || o->scale >= 1)
-        return cnn__say(error, "%s: .augment.scale is %g, but must be from 0 to below 1: 0.1 is 0.9 to 1.1 times as "
-                               "large", call, (double)o->scale);
-    return 1;
-}
-
 static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_loader_options *o, cnn__text *error)
 {
+    const cnn_augment_options *a = &o->augment;
+    int side;
     if (!data)
         return cnn__say(error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
     if (data->error) return cnn__take_over(error, data->error);
-    if (!cnn__usable_count(error, call, data)) return 0;
-    if (o->batch_size < 1) return cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
+    side = data->height < data->width ? data->height : data->width;
+    cnn__usable_count(error, call, data);
+    if (o->batch_size < 1) cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
     if (o->drop_last && o->batch_size > data->count)
-        return cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the "
-                               "incomplete last batch", call, data->count, o->batch_size);
-    return cnn__usable_augment(call, data, &o->augment, error);
+        cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete "
+                        "last batch", call, data->count, o->batch_size);
+    if (a->padding < 0 || a->padding >= side)
+        cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d samples "
+                        "still meets the picture", call, a->padding, side - 1, data->height, data->width);
+    if (a->rotation < 0 || a->rotation > 180)
+        cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call, (double)a->rotation);
+    if (a->scale < 0 || a->scale >= 1)
+        cnn__say(error, "%s: .augment.scale is %g, but must be from 0 to below 1: 0.1 is 0.9 to 1.1 times as large",
+                 call, (double)a->scale);
+    return !error->s[0];
 }
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
@@ -11909,19 +11904,16 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
         CNN_ON_ERROR(cnn_loader_error(NULL));
         return NULL;
     }
-    loader->data = data;
     CNN__OPTIONS(&o, cnn__loader_fields, call, &loader->error);
+    loader->data = data;
     loader->options = o;
     if (cnn__loader_fits(call, data, &o, &loader->error)) {
-        loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order);
-        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
-    }
-    if (loader->order) {
         loader->count = data->count;
-        loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
+        loader->order = (int *)cnn__alloc((size_t)loader->count + 1, sizeof *loader->order);
+        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+        else loader->order[loader->count] = -1;            /* is no sample: shows that batch.size was set too high */
     }
     loader->own.error = cnn_loader_error(loader);
-    loader->augments = cnn__augments(&loader->options.augment);
     return loader;
 }
 
@@ -11945,17 +11937,9 @@ void cnn_set_epoch(cnn_loader *loader, int epoch)
 
 int cnn_batches(const cnn_loader *loader)
 {
-    int count, size;
     if (cnn_loader_error(loader)) return 0;
-    count = loader->count;
-    size = loader->options.batch_size;
-    return count / size + (!loader->options.drop_last && count % size);
-}
-
-static void cnn__stop_reading(cnn__reading *r)
-{
-    if (r->size && !r->done) cnn__drop_job(&r->job);
-    r->size = 0;
+    return loader->count / loader->options.batch_size
+        + (!loader->options.drop_last && loader->count % loader->options.batch_size);
 }
 
 static int cnn__next_size(const cnn_loader *loader)        /* of the next batch; 0 at the end of the epoch */
@@ -11964,9 +11948,15 @@ static int cnn__next_size(const cnn_loader *loader)        /* of the next batch;
     return left >= size ? size : loader->options.drop_last ? 0 : left;
 }
 
+static void cnn__stop_reading(cnn__reading *r)
+{
+    if (r->size && !r->done) cnn__drop_job(&r->job);
+    r->size = 0;
+}
+
 int cnn_next(cnn_loader *loader, cnn_batch *batch)
 {
-    int size, i;
+    int i;
     memset(batch, 0, sizeof *batch);
     if (!loader) return 0;
     if (loader->own.error) {
@@ -11982,20 +11972,19 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         loader->at = 0;
         loader->begun = 1;
     }
-    size = cnn__next_size(loader);
-    if (!size) {
+    batch->size = cnn__next_size(loader);
+    if (!batch->size) {
         cnn_set_epoch(loader, loader->epoch < INT_MAX ? loader->epoch + 1 : 0);
         return 0;
     }
     batch->data = loader->data;
-    if (loader->augments || loader->data->read) {
+    if (cnn__augments(&loader->options.augment) || loader->data->read) {
         loader->own = *loader->data;
         loader->own.dealt_by = loader;
         batch->data = &loader->own;
     }
     batch->order = loader->order + loader->at;
-    batch->size = size;
-    loader->at += size;
+    loader->at += batch->size;
     return 1;
 }
 
@@ -12014,10 +12003,11 @@ static void cnn__read_piece(void *arguments, int n, int thread)
         r->read(r->user, r->order[n], r->bytes + (size_t)n * r->values) != 0;
 }
 
-/* The pool's workers begin; whoever needs the samples ends the job, and takes part in it. */
+/* The pool's workers begin, unless they have already; whoever needs the samples ends the job, and takes part in it. */
 static int cnn__start_reading(cnn_net *net, cnn__reading *r, const cnn_data *data, const int *order, int size)
 {
     size_t bytes;
+    if (r->size == size && r->order == order) return 1;
     cnn__stop_reading(r);
     r->values = cnn__size(net->input);
     if (!cnn__mul(&bytes, r->values + 1, (size_t)size)) bytes = (size_t)-1;
@@ -12039,15 +12029,15 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
 {
     const cnn_data *data = batch->data;
     cnn_loader *loader = data->dealt_by;
-    cnn__reading *r = &net->reading, *ahead;
-    int n, size;
+    cnn__reading *r = &net->reading;
+    int n, next;
     if (loader && batch->order + batch->size != loader->order + loader->at) loader = NULL;       /* not dealt last */
-    if (loader) {
+    if (!loader) cnn__stop_reading(r);                     /* what stands in its order may have changed */
+    else {
         if (loader->reading[loader->now].order != batch->order) loader->now = !loader->now;
         r = &loader->reading[loader->now];
     }
-    if ((!loader || r->order != batch->order || r->size != batch->size)
-        && !cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
+    if (!cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
     if (!r->done) cnn__end_job(&r->job);
     r->done = 1;
     for (n = 0; n < r->size; n++)
@@ -12056,10 +12046,9 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
             r->size = 0;
             return NULL;
         }
-    ahead = loader ? &loader->reading[!loader->now] : NULL;
-    size = loader ? cnn__next_size(loader) : 0;
-    if (size && (ahead->order != loader->order + loader->at || ahead->size != size)
-        && !cnn__start_reading(net, ahead, data, loader->order + loader->at, size)) return NULL;
+    next = loader ? cnn__next_size(loader) : 0;
+    if (next && !cnn__start_reading(net, &loader->reading[!loader->now], data, loader->order + loader->at, next))
+        return NULL;
     return r->bytes;
 }
 
