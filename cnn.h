@@ -10099,8 +10099,8 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     return !cnn__stopped(net);
 }
 
-/* cnn_normalize's scale and shift; 0 and an error if a deviation cannot be */
-static int cnn__scale_of(float *scale, float *shift, int channels, float whole, const float *mean, const float *std,
+/* cnn_normalize's scale, and behind it the shift; 0 and an error if a deviation cannot be */
+static int cnn__scale_of(float *scale, int channels, float whole, const float *mean, const float *std,
                          const char *call, cnn__text *error)
 {
     int c;
@@ -10109,7 +10109,7 @@ static int cnn__scale_of(float *scale, float *shift, int channels, float whole, 
             return cnn__say(error, "%s: the deviation of channel %d must be above 0, not %g", call, c, (double)std[c]);
     for (c = 0; c < channels; c++) {
         scale[c] = std ? whole / std[c] : whole;
-        shift[c] = std ? -mean[c] / std[c] : 0;
+        scale[channels + c] = std ? -mean[c] / std[c] : 0;
     }
     return 1;
 }
@@ -10123,7 +10123,7 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     channels = net->input.channels;
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
     if (!both) cnn__fail(net, "out of memory for the inputs' scale");
-    else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
+    else if (cnn__scale_of(both, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
         cnn__keep_scale(net, &net->trained_scale, both, both + channels);
     cnn__free(both);
 }
@@ -10475,18 +10475,22 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
             and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
 
+typedef struct cnn__file { char *path; int label; } cnn__file;
+typedef struct cnn__files { cnn__file *at; int count, room; } cnn__files;              /* pictures, or folders */
+
 struct cnn__data_memory {
+    cnn_data data;                          /* what the program has */
     cnn__text error, name;
     int count, classes;                     /* as they were at first: a program may change the public ones */
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
-    void *owned[8]; int owns;               /* the arrays freed with it, these among them                 */
-    float *scale, *shift;
+    void *owned[8]; int owns;               /* the arrays freed with it, this among them                  */
+    float *scale;                           /* of the channels, and behind it their shift                 */
     /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
     int (*read)(void *user, int sample, unsigned char *bytes); void *user;
-    cnn__bytes files; cnn_image_options image;
+    cnn__files files; cnn_image_options image;
     cnn__data_memory *from; int *order;
-    cnn__bytes folders; const char **names;                /* of pictures: the classes' folders, and their names */
+    cnn__files folders; const char **names;                /* of pictures: the classes' folders, and their names */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -10532,7 +10536,7 @@ static cnn__data_memory *cnn__data_keep(const cnn_data *data)
     return data->memory;
 }
 
-static void cnn__free_files(cnn__bytes *list);             /* at the pictures */
+static void cnn__free_files(cnn__files *list);             /* at the pictures */
 
 static void cnn__data_forget(cnn__data_memory *memory)
 {
@@ -10552,19 +10556,16 @@ static cnn_data *cnn__data_empty(const char *name)
     /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", 0, NULL, NULL };
-    cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
-    struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
-    if (!data || !memory) {
-        cnn__free(data);
-        cnn__free(memory);
+    cnn__data_memory *memory = (cnn__data_memory *)cnn__alloc(1, sizeof *memory);
+    if (!memory) {
         CNN_ON_ERROR(none.error);
         return &none;
     }
-    data->memory = memory;
     memory->constant = memory->users = 1;
     cnn__snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
-    data->name = memory->name.s;
-    return data;
+    memory->data.memory = memory;
+    memory->data.name = memory->name.s;
+    return &memory->data;
 }
 
 void cnn_data_free(cnn_data *data)
@@ -10574,7 +10575,6 @@ void cnn_data_free(cnn_data *data)
     while (data->memory->owns) cnn__free(data->memory->owned[--data->memory->owns]);
     cnn__add_atomic(&data->memory->freed, 1);
     cnn__data_forget(data->memory);
-    cnn__free(data);
 }
 
 static cnn_data *cnn__data_fails(cnn_data *data)           /* called after cnn__say(&data->memory->error, ...) */
@@ -10640,9 +10640,9 @@ static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
     m->count = data->count;
     m->classes = data->classes;
     if (m->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
-    data->scale = m->scale = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->scale);
-    data->shift = m->shift = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->shift);
-    if (m->error.s[0]) return cnn__data_fails(data);
+    data->scale = m->scale = (float *)cnn__data_alloc(data, 2 * (size_t)data->channels, sizeof *m->scale);
+    if (!m->scale) return cnn__data_fails(data);
+    data->shift = m->scale + data->channels;
     for (i = 0; i < data->channels; i++) m->scale[i] = data->floats ? 1 : 1.0f / 255;
     return data;
 }
@@ -10650,8 +10650,8 @@ static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
     if (!data || data->error) return;
-    if (!cnn__scale_of(data->memory->scale, data->memory->shift, data->channels, data->floats ? 1 : 1.0f / 255, mean,
-                       std, "cnn_normalize", &data->memory->error))
+    if (!cnn__scale_of(data->memory->scale, data->channels, data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize",
+                       &data->memory->error))
         cnn__data_fails(data);
 }
 
@@ -11277,21 +11277,11 @@ enum {
     CNN__WEIGHT_BITS = 22                                  /* of a resampling weight, a fixed-point number, as PIL's */
 };
 
-typedef struct cnn__image_file { char *path; int label; } cnn__image_file;
-
-static cnn__image_file *cnn__files(const cnn__bytes *list, int *count)
+static void cnn__free_files(cnn__files *list)
 {
-    *count = (int)(list->count / sizeof(cnn__image_file));
-    return (cnn__image_file *)(void *)list->at;
-}
-
-static void cnn__free_files(cnn__bytes *list)
-{
-    int count, i;
-    cnn__image_file *files = cnn__files(list, &count);
-    for (i = 0; i < count; i++) cnn__free(files[i].path);
+    while (list->count) cnn__free(list->at[--list->count].path);
     cnn__free(list->at);
-    memset(list, 0, sizeof *list);
+    list->at = NULL;
 }
 
 static int cnn__is_folder(const char *path)
@@ -11339,71 +11329,65 @@ static void cnn__list_folder(cnn__bytes *names, const char *folder, cnn__text *e
 }
 
 /* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
-static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+static void cnn__find_files(cnn__files *list, const char *folder, int label, int depth, cnn__text *error)
 {
     cnn__bytes names = { NULL, 0, 0, 0 };
     const char *name;
     size_t at, room;
     cnn__list_folder(&names, folder, error);
-    for (at = 0; at < names.count && !error->s[0] && !list->failed; at += strlen(name) + 1) {
-        cnn__image_file file = { NULL, 0 };
+    for (at = 0; at < names.count && !names.failed && !error->s[0]; at += strlen(name) + 1) {
+        cnn__file file = { NULL, 0 };
         int is_folder;
         name = (const char *)names.at + at;
         if (*name == '.') continue;                        /* a hidden file, this folder, the one above */
         room = strlen(folder) + strlen(name) + 2;
-        file.path = (char *)cnn__alloc_raw(room);
+        list->at = (cnn__file *)cnn__grow(list->at, list->count, &list->room, sizeof file);
+        file.path = list->count < list->room ? (char *)cnn__alloc_raw(room) : NULL;
         file.label = label;
-        if (!file.path) { list->failed = 1; break; }
+        names.failed = !file.path;
+        if (names.failed) break;
         cnn__snprintf(file.path, room, "%s/%s", folder, name);
         is_folder = cnn__is_folder(file.path);
         if (label < 0 ? is_folder : !is_folder && cnn__ends_in(name, CNN__PICTURES)) {
-            cnn__put(list, &file, sizeof file);
-            if (!list->failed) continue;                   /* it owns the path now */
-        } else if (is_folder && depth < CNN__MOST_FOLDERS) cnn__find_files(list, file.path, label, depth + 1, error);
+            list->at[list->count++] = file;
+            continue;
+        }
+        if (is_folder && depth < CNN__MOST_FOLDERS) cnn__find_files(list, file.path, label, depth + 1, error);
         else if (is_folder)
             cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
                      depth);
         cnn__free(file.path);
     }
-    if (names.failed || list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+    if (names.failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
     cnn__free(names.at);
 }
 
 /* As ImageFolder sorts: by the class, the folder, the name in it. */
 static int cnn__by_path(const void *a, const void *b)
 {
-    const cnn__image_file *s = (const cnn__image_file *)a, *t = (const cnn__image_file *)b;
+    const cnn__file *s = (const cnn__file *)a, *t = (const cnn__file *)b;
     const char *p = s->path, *q = t->path;
     size_t m = (size_t)(strrchr(p, '/') - p), n = (size_t)(strrchr(q, '/') - q);
     int order = s->label != t->label ? s->label - t->label : memcmp(p, q, m < n ? m : n);
     return order ? order : m != n ? (m < n ? -1 : 1) : strcmp(p + m, q + n);
 }
 
-static cnn__image_file *cnn__sort_files(cnn__bytes *list, int *count)
-{
-    cnn__image_file *files = cnn__files(list, count);
-    if (*count) qsort(files, (size_t)*count, sizeof *files, cnn__by_path);
-    return files;
-}
-
 /* Finds the class folders and the pictures of each, sorted; a message if there are none. */
-static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const char *folder, cnn__text *error)
+static void cnn__find_images(cnn__files *classes, cnn__files *pictures, const char *folder, cnn__text *error)
 {
-    cnn__image_file *class_folder;
-    int c, count, before = 0, now;
+    int c, before = 0;
     cnn__find_files(classes, folder, -1, 0, error);
-    class_folder = cnn__sort_files(classes, &count);
-    if (!count)
+    if (!classes->count)
         cnn__say(error, "%.300s: has no folder in it; each class needs one of its pictures, such as cat and dog",
                  folder);
-    for (c = 0; c < count && !error->s[0]; c++, before = now) {
-        cnn__find_files(pictures, class_folder[c].path, c, 1, error);
-        cnn__files(pictures, &now);
-        if (now == before)
+    else qsort(classes->at, (size_t)classes->count, sizeof *classes->at, cnn__by_path);
+    for (c = 0; c < classes->count && !error->s[0]; c++, before = pictures->count) {
+        cnn__find_files(pictures, classes->at[c].path, c, 1, error);
+        if (pictures->count == before)
             cnn__say(error, "%.300s: has no picture (" CNN__PICTURES "), and each folder is a class; put some into it, "
-                     "or take it away", class_folder[c].path);
+                     "or take it away", classes->at[c].path);
     }
-    cnn__sort_files(pictures, &now);
+    if (pictures->count) qsort(pictures->at, (size_t)pictures->count, sizeof *pictures->at, cnn__by_path);
 }
 
 /* ---- a picture: its file, decoded, upright, resized ---- */
@@ -11671,7 +11655,7 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
 }
 
 typedef struct cnn__images_job {
-    const cnn__image_file *files; const cnn_image_options *o;
+    const cnn__file *files; const cnn_image_options *o;
     unsigned char *bytes; size_t values;    /* of the samples, if they are kept; else the files are only looked at */
     int *result, first;
 } cnn__images_job;
@@ -11694,9 +11678,9 @@ static void cnn__read_images(cnn_data *data, int threads)
     cnn__text *error = &data->memory->error;
     const cnn_image_options *o = &data->memory->image;
     size_t values = cnn__sample_values(data);
-    int count, i, next, *labels;
+    int count = data->memory->files.count, i, next, *labels;
     unsigned char *bytes;
-    cnn__image_file *files = cnn__files(&data->memory->files, &count);
+    cnn__file *files = data->memory->files.at;
     data->labels = labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
     data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
     job.files = files; job.o = o; job.bytes = bytes; job.values = values;
@@ -11708,7 +11692,7 @@ static void cnn__read_images(cnn_data *data, int threads)
         cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
         for (i = job.first; i < next; i++) {
             unsigned char *sample = bytes + (o->keep ? (size_t)i * values : 0);
-            cnn__image_file file = files[i];
+            cnn__file file = files[i];
             if (job.result[i] == CNN__BROKEN && o->skip_broken) {
                 data->skipped++;
                 if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", file.path);
@@ -11733,11 +11717,8 @@ static void cnn__read_images(cnn_data *data, int threads)
    its message, and 1 if it can be read now. */
 static int cnn__read_sample(const cnn__data_memory *m, int sample, unsigned char *bytes, cnn__text *error)
 {
-    const cnn__image_file *files;
-    int count;
     for (; m->from; m = m->from) sample = m->order[sample];                /* of the data set that was split */
-    files = cnn__files(&m->files, &count);
-    if (!m->read) return cnn__read_image(bytes, files[sample].path, &m->image, error) == CNN__READ;
+    if (!m->read) return cnn__read_image(bytes, m->files.at[sample].path, &m->image, error) == CNN__READ;
     if (!error) return m->read(m->user, sample, bytes);
     return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
 }
@@ -11751,20 +11732,19 @@ static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int t
 {
     cnn_data *data = cnn__images_new("cnn_load_images", folder, &o);
     cnn__data_memory *m = data->memory;
-    cnn__image_file *folders;
     int c, i;
     if (data->error) return data;
     m->image = o;
     cnn__find_images(&m->folders, &m->files, folder, &m->error);
-    folders = cnn__files(&m->folders, &data->classes);
+    data->classes = m->folders.count;
     data->class_names = m->names = (const char **)cnn__alloc((size_t)data->classes, sizeof *m->names);
     if (!m->names) cnn__data_no_memory(data, (size_t)data->classes, sizeof *m->names);
-    for (c = 0; m->names && c < data->classes; c++) m->names[c] = strrchr(folders[c].path, '/') + 1;
+    for (c = 0; m->names && c < data->classes; c++) m->names[c] = strrchr(m->folders.at[c].path, '/') + 1;
     if (!m->error.s[0]) cnn__read_images(data, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
     if (c < data->classes)
         cnn__say(&m->error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take "
-                            "it away", folders[c].path);
+                            "it away", m->folders.at[c].path);
     if (o.keep) cnn__free_files(&m->files);
     else {
         data->bytes = NULL;
@@ -11826,7 +11806,7 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     cnn__data_complete(data, "", 1);
     if (data->error) return data;
     memcpy(m->scale, from->scale, (size_t)data->channels * sizeof *m->scale);
-    memcpy(m->shift, from->shift, (size_t)data->channels * sizeof *m->shift);
+    memcpy(m->scale + data->channels, from->shift, (size_t)data->channels * sizeof *m->scale);
     return data;
 }
 
