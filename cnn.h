@@ -9925,16 +9925,13 @@ void cnn_step(cnn_net *net)
     if (!cnn__ready(net)) return;
     b = &net->backend;
     cnn__weights_changed(net);
-    switch (net->optimizer) {
-    case CNN__NO_OPTIMIZER:
+    if (!net->optimizer)
         cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
-        break;
-    case CNN__SGD:
+    else if (net->optimizer == CNN__SGD) {
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
         b->sgd_step(b->context, net->pass.counters, &net->sgd, net->parameters, net->moment1, net->pass.gradients,
                     net->parameter_count, net->spans, net->tensor_count);
-        break;
-    default:
+    } else {
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
         b->adam_step(b->context, net->pass.counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters,
                      net->moment1, net->moment2, net->pass.gradients, net->parameter_count, net->spans,
@@ -10486,8 +10483,7 @@ struct cnn__data_memory {
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
     void *owned[8]; int owns;               /* the arrays freed with it, this among them                  */
     float *scale;                           /* of the channels, and behind it their shift                 */
-    /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
-    int (*read)(void *user, int sample, unsigned char *bytes); void *user;
+    /* samples that are read, if not by the caller's function: of picture files, or as samples `order` of another set */
     cnn__files files; cnn_image_options image;
     cnn__data_memory *from; int *order;
     cnn__files folders; const char **names;                /* of pictures: the classes' folders, and their names */
@@ -10577,21 +10573,6 @@ void cnn_data_free(cnn_data *data)
     cnn__data_forget(data->memory);
 }
 
-static cnn_data *cnn__data_fails(cnn_data *data)           /* called after cnn__say(&data->memory->error, ...) */
-{
-    data->error = data->memory->error.s;
-    data->count = 0;
-    return data;
-}
-
-static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
-{
-    cnn_data *data = cnn__data_empty(name);
-    if (!data->memory) return data;
-    cnn__take_over(&data->memory->error, message);
-    return cnn__data_fails(data);
-}
-
 static void cnn__data_no_memory(cnn_data *data, size_t count, size_t size)
 {
     cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
@@ -10613,7 +10594,7 @@ static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NU
 
 /* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
    their number. own: the caller's labels, in which a negative one may be the cross-entropy's ignore_index. */
-static int cnn__labels_fit(cnn_data *data, const char *to, int own)
+static void cnn__check_labels(cnn_data *data, const char *to, int own)
 {
     cnn__text advice;
     int i, bad = -1, smallest = 0, largest = 0;
@@ -10622,37 +10603,51 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
         if (data->labels[i] > largest) largest = data->labels[i];
         if (bad < 0 && ((data->labels[i] < 0 && !own) || data->labels[i] >= data->classes)) bad = i;
     }
-    if (bad < 0) return 1;
+    if (bad < 0) return;
     if (!to) cnn__snprintf(advice.s, sizeof advice.s, ": the file is damaged, or of another data set");
     else if (smallest < 0 || largest == INT_MAX)
         cnn__snprintf(advice.s, sizeof advice.s, "; labels go from %d to %d", smallest, largest);
     else
         cnn__snprintf(advice.s, sizeof advice.s, "; the largest is %d: give %d classes%s", largest, largest + 1, to);
-    return cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name,
-                    data->labels[bad], bad, data->classes - 1, advice.s);
+    cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name, data->labels[bad], bad,
+             data->classes - 1, advice.s);
 }
 
-/* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
+/* The last step of making a data set: checks the labels (to, own: see cnn__check_labels) and allocates the scaling. If
+   this or something before was an error, the data set has that and no samples. */
 static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
     cnn__data_memory *m = data->memory;
-    int i;
     m->count = data->count;
     m->classes = data->classes;
-    if (m->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
-    data->scale = m->scale = (float *)cnn__data_alloc(data, 2 * (size_t)data->channels, sizeof *m->scale);
-    if (!m->scale) return cnn__data_fails(data);
-    data->shift = m->scale + data->channels;
-    for (i = 0; i < data->channels; i++) m->scale[i] = data->floats ? 1 : 1.0f / 255;
+    if (!m->error.s[0]) cnn__check_labels(data, to, own);
+    if (!m->error.s[0]) {
+        data->scale = m->scale = (float *)cnn__data_alloc(data, 2 * (size_t)data->channels, sizeof *m->scale);
+        data->shift = m->scale ? m->scale + data->channels : NULL;
+    }
+    cnn_normalize(data, NULL, NULL);
     return data;
+}
+
+static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
+{
+    cnn_data *data = cnn__data_empty(name);
+    if (!data->memory) return data;
+    cnn__take_over(&data->memory->error, message);
+    return cnn__data_complete(data, NULL, 0);
 }
 
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
+    cnn__text *error;
     if (!data || data->error) return;
-    if (!cnn__scale_of(data->memory->scale, data->channels, data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize",
-                       &data->memory->error))
-        cnn__data_fails(data);
+    error = &data->memory->error;
+    if (!error->s[0])
+        cnn__scale_of(data->memory->scale, data->channels, data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize",
+                      error);
+    if (!error->s[0]) return;
+    data->error = error->s;
+    data->count = 0;
 }
 
 static const cnn__field cnn__data_fields[] = {
@@ -10671,7 +10666,7 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->classes = o.labels ? o.classes : 0;
     data->outputs = o.targets ? o.outputs : 0;
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
-    data->read = data->memory->read = o.read; data->user = data->memory->user = o.user;
+    data->read = o.read; data->user = o.user;
     data->class_names = o.class_names;
     data->memory->constant = o.constant;
     if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1
@@ -10715,28 +10710,25 @@ static double cnn__ieee(uint64_t bits, int bytes)          /* a float (4 bytes) 
     return bytes == 4 ? (double)single : number;
 }
 
-/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
+/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read eight at a time:
    table[k][b] is what byte b does to the remainder when k bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
-    uint32_t table[16][256], four, sum;
+    uint32_t table[8][256];
     int b, k, bit;
     crc = ~crc;
-    if (count > 8192) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
+    if (count > 4096) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
         for (b = 0; b < 256; b++) {
             table[0][b] = (uint32_t)b;
             for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
         }
-        for (k = 1; k < 16; k++)
+        for (k = 1; k < 8; k++)
             for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
-        for (; count >= 16; count -= 16, crc = sum)
-            for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
-                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16
-                     | (uint32_t)bytes[3] << 24;
-                if (k == 12) four ^= crc;
-                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255]
-                     ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
-            }
+        for (; count >= 8; count -= 8, bytes += 8) {
+            crc ^= (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+            crc = table[7][crc & 255] ^ table[6][crc >> 8 & 255] ^ table[5][crc >> 16 & 255] ^ table[4][crc >> 24]
+                ^ table[3][bytes[4]] ^ table[2][bytes[5]] ^ table[1][bytes[6]] ^ table[0][bytes[7]];
+        }
     }
     while (count--) {
         crc ^= *bytes++;
@@ -11156,7 +11148,7 @@ static cnn_data *cnn__load_mnist(int which, const char *directory, const char *s
     if (zeros < other->least_zeros || zeros > other->most_zeros) return data;
     cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files "
              "have the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
-    return cnn__data_fails(data);
+    return cnn__data_complete(data, NULL, 0);
 }
 
 cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist(0, directory, split); }
@@ -11238,7 +11230,7 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
     first = test ? c->train_files : 0;
     files = test ? 1 : c->train_files;
     if (!error->s[0]) folder = cnn__find_cifar(c, data->name, c->files[first], error);
-    if (error->s[0]) return cnn__data_fails(data);
+    if (error->s[0]) return cnn__data_complete(data, NULL, 0);
     data->count = test ? 10000 : 50000;
     rows = data->count / files;
     data->channels = 3; data->height = data->width = 32;
@@ -11651,23 +11643,21 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
 #endif
     if (!path) cnn__say(error, "%s: there is no path, only NULL", call);
     data->channels = o->channels; data->height = o->height; data->width = o->width;
-    return error->s[0] ? cnn__data_fails(data) : data;
+    return error->s[0] ? cnn__data_complete(data, NULL, 0) : data;
 }
 
-typedef struct cnn__images_job {
-    const cnn__file *files; const cnn_image_options *o;
-    unsigned char *bytes; size_t values;    /* of the samples, if they are kept; else the files are only looked at */
-    int *result, first;
-} cnn__images_job;
+typedef struct cnn__images_job { const cnn__data_memory *m; unsigned char *bytes; int *result, first; } cnn__images_job;
 
 static void cnn__image_piece(void *arguments, int piece, int thread)
 {
     const cnn__images_job *job = (const cnn__images_job *)arguments;
+    const cnn_image_options *o = &job->m->image;
     int i = job->first + piece;
-    const char *path = job->files[i].path;
+    const char *path = job->m->files.at[i].path;
+    size_t values = cnn__sample_values(&job->m->data);
     (void)thread;
-    if (!job->o->keep) job->result[i] = cnn__looks_right(path) ? CNN__READ : CNN__BROKEN;
-    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * job->values, path, job->o, NULL);
+    if (!o->keep) job->result[i] = cnn__looks_right(path) ? CNN__READ : CNN__BROKEN;
+    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * values, path, o, NULL);
 }
 
 /* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
@@ -11683,9 +11673,9 @@ static void cnn__read_images(cnn_data *data, int threads)
     cnn__file *files = data->memory->files.at;
     data->labels = labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
     data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
-    job.files = files; job.o = o; job.bytes = bytes; job.values = values;
-    job.result = (int *)cnn__alloc((size_t)count, sizeof *job.result);
-    if (!job.result) cnn__data_no_memory(data, (size_t)count, sizeof *job.result);
+    job.m = data->memory;
+    job.bytes = bytes;
+    job.result = labels;                    /* each is read before a label is put into its place */
     cnn__open_pool(threads);
     for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
@@ -11710,7 +11700,6 @@ static void cnn__read_images(cnn_data *data, int threads)
         }
     }
     cnn__close_pool();
-    cnn__free(job.result);
 }
 
 /* Reads a sample that is not in memory. With error, it is one that could not be read: a picture is tried once more, for
@@ -11718,8 +11707,8 @@ static void cnn__read_images(cnn_data *data, int threads)
 static int cnn__read_sample(const cnn__data_memory *m, int sample, unsigned char *bytes, cnn__text *error)
 {
     for (; m->from; m = m->from) sample = m->order[sample];                /* of the data set that was split */
-    if (!m->read) return cnn__read_image(bytes, m->files.at[sample].path, &m->image, error) == CNN__READ;
-    if (!error) return m->read(m->user, sample, bytes);
+    if (m->files.count) return cnn__read_image(bytes, m->files.at[sample].path, &m->image, error) == CNN__READ;
+    if (!error) return m->data.read(m->data.user, sample, bytes);
     return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
 }
 
@@ -11820,15 +11809,10 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
                  data->count);
     if (!wrong.s[0] && !(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
         cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
-    if (!order) {
-        *first = cnn__data_in_error(data->name, wrong.s);
-        *second = cnn__data_in_error(data->name, wrong.s);
-        return;
-    }
-    for (i = 0; i < data->count; i++) order[i] = i;
-    cnn__shuffle(order, data->count, seed, CNN__STREAM_SPLIT, 0);
-    *first = cnn__data_pick(data, order + count, data->count - count);
-    *second = cnn__data_pick(data, order, count);
+    for (i = 0; order && i < data->count; i++) order[i] = i;
+    if (order) cnn__shuffle(order, data->count, seed, CNN__STREAM_SPLIT, 0);
+    *first = order ? cnn__data_pick(data, order + count, data->count - count) : cnn__data_in_error(data->name, wrong.s);
+    *second = order ? cnn__data_pick(data, order, count) : cnn__data_in_error(data->name, wrong.s);
     cnn__free(order);
 }
 
