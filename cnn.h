@@ -10264,32 +10264,23 @@ static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
                     "clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->lr);
 }
 
-/* Are all values of y at most 0? Asked sample by sample, as most layers answer with the first one. */
-static int cnn__all_off(cnn_net *net, const float *y, size_t size)
-{
-    size_t k = size;
-    int sample;
-    for (sample = 0; sample < net->pass.batch && k == size; sample++) {
-        float *one = cnn__download(net, y + size * (size_t)sample, size);
-        for (k = 0; one && k < size && one[k] <= 0; k++) ;
-        cnn__free(one);
-    }
-    return k == size;
-}
-
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
 static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !(d->said & CNN__SAID_DEAD) && !cnn__stopped(net); i++) {
-        float *own;
+        size_t count = cnn__size(net->layers[i].out) * (size_t)net->pass.batch, k = 0;
         const float *y;
+        float *own, *values;
         if (net->layers[i].activation != CNN_RELU) continue;
         y = cnn__activation_of(net, i, &own);
-        if (y && cnn__all_off(net, y, cnn__size(net->layers[i].out)))
+        values = y ? cnn__download(net, y, count) : NULL;
+        while (values && k < count && values[k] <= 0) k++;
+        if (k == count)
             cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
                         "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
                         "leaky_relu.", i + 1, net->layers[i].name);
+        cnn__free(values);
         cnn__backend_free(net, &own);
     }
 }
@@ -10573,10 +10564,12 @@ void cnn_data_free(cnn_data *data)
     cnn__data_forget(data->memory);
 }
 
-static void cnn__data_no_memory(cnn_data *data, size_t count, size_t size)
+static void *cnn__data_need(cnn_data *data, size_t count, size_t size)     /* NULL and an error without memory */
 {
-    cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
-             (double)count * (double)size / 1e6);
+    void *array = cnn__alloc(count, size);
+    if (!array) cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
+                         (double)count * (double)size / 1e6);
+    return array;
 }
 
 static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with the data set */
@@ -10585,12 +10578,8 @@ static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with t
     return array;
 }
 
-static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NULL and an error without memory */
-{
-    void *array = cnn__data_own(data, cnn__alloc(count, size));
-    if (!array) cnn__data_no_memory(data, count, size);
-    return array;
-}
+static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)
+{ return cnn__data_own(data, cnn__data_need(data, count, size)); }
 
 /* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
    their number. own: the caller's labels, in which a negative one may be the cross-entropy's ignore_index. */
@@ -11117,7 +11106,9 @@ static void cnn__find_mnist(char path[420], const char *directory, const cnn__mn
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
                     cnn__snprintf(name, sizeof name, "%s-%.6s%c%s%s", stems[stem], what, dot ? '.' : '-', what + 7,
                                   packed ? ".gz" : "");
-                    if (cnn__has_file(path, directory, m->folders[f], name)) return;
+                    if (!cnn__has_file(path, directory, m->folders[f], name)) continue;
+                    if (packed) path[strlen(path) - 3] = 0;                /* cnn__read_idx finds it again */
+                    return;
                 }
     cnn__snprintf(path, 420, "%.350s/%s-%s", directory, stems[test], what);
 }
@@ -11445,27 +11436,24 @@ static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes,
     return 0;
 }
 
-static int cnn__read_part(void *file, char *to, int size) { return (int)fread(to, 1, (size_t)size, (FILE *)file); }
-static int cnn__ended(void *file) { return feof((FILE *)file) || ferror((FILE *)file); }
-static void cnn__skip(void *file, int count)
+/* Whether the head of the file is that of a picture that is read. Its pixels are not decoded. */
+static int cnn__look_at(const char *path)
 {
-    int next;
-    fseek((FILE *)file, count, SEEK_CUR);
-    next = fgetc((FILE *)file);                            /* finds the end, as fseek does not */
-    if (next >= 0) ungetc(next, (FILE *)file);
-}
-
-/* 1 if the head of the file is that of a picture that is read. Its pixels are not decoded. */
-static int cnn__looks_right(const char *path)
-{
-    static const stbi_io_callbacks file_calls = { cnn__read_part, cnn__skip, cnn__ended };
     size_t size;
     int height, width, channels, known;
+#ifdef STBI_NO_STDIO                        /* then stb_image reads from memory alone */
+    unsigned char *file = cnn__read_file(path, &size, NULL);
+    if (!file) return cnn__exists(path) ? CNN__NO_MEMORY : CNN__BROKEN;
+    known = stbi_info_from_memory(file, size < INT_MAX ? (int)size : INT_MAX, &width, &height, &channels);
+    cnn__free(file);
+#else
     FILE *file = cnn__open_to_read(path, &size, NULL);
-    if (!file) return 0;
-    known = stbi_info_from_callbacks(&file_calls, file, &width, &height, &channels);
+    if (!file) return CNN__BROKEN;
+    known = stbi_info_from_file(file, &width, &height, &channels);
     fclose(file);
-    return known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
+#endif
+    known = known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
+    return known ? CNN__READ : CNN__BROKEN;
 }
 
 /* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
@@ -11608,7 +11596,7 @@ static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_
     return result;
 }
 #else
-static int cnn__looks_right(const char *path) { (void)path; return 0; }
+static int cnn__look_at(const char *path) { (void)path; return CNN__BROKEN; }
 
 static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
 {
@@ -11656,7 +11644,7 @@ static void cnn__image_piece(void *arguments, int piece, int thread)
     const char *path = job->m->files.at[i].path;
     size_t values = cnn__sample_values(&job->m->data);
     (void)thread;
-    if (!o->keep) job->result[i] = cnn__looks_right(path) ? CNN__READ : CNN__BROKEN;
+    if (!o->keep) job->result[i] = cnn__look_at(path);
     else job->result[i] = cnn__read_image(job->bytes + (size_t)i * values, path, o, NULL);
 }
 
@@ -11726,8 +11714,7 @@ static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int t
     m->image = o;
     cnn__find_images(&m->folders, &m->files, folder, &m->error);
     data->classes = m->folders.count;
-    data->class_names = m->names = (const char **)cnn__alloc((size_t)data->classes, sizeof *m->names);
-    if (!m->names) cnn__data_no_memory(data, (size_t)data->classes, sizeof *m->names);
+    data->class_names = m->names = (const char **)cnn__data_need(data, (size_t)data->classes, sizeof *m->names);
     for (c = 0; m->names && c < data->classes; c++) m->names[c] = strrchr(m->folders.at[c].path, '/') + 1;
     if (!m->error.s[0]) cnn__read_images(data, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
@@ -11788,9 +11775,8 @@ static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int coun
     data->targets = (float *)cnn__pick_rows(data, from->targets, (size_t)from->outputs * sizeof(float), order, count);
     if (from->read) {
         data->read = cnn__read_from; data->user = m;
-        m->order = (int *)cnn__alloc((size_t)count, sizeof *order);
+        m->order = (int *)cnn__data_need(data, (size_t)count, sizeof *order);
         if (m->order) memcpy(m->order, order, (size_t)count * sizeof *order);
-        else cnn__data_no_memory(data, (size_t)count, sizeof *order);
     }
     cnn__data_complete(data, "", 1);
     if (data->error) return data;
