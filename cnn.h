@@ -11556,7 +11556,7 @@ static int cnn__resize(unsigned char *to, const cnn__photo *p, const cnn_image_o
     int *across = cnn__triangles(p->width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
     int *down = cnn__triangles(p->height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
     const int *row = down ? down + (height - 1) * ys : NULL;
-    unsigned char *part = NULL, *next;                     /* (rows, o->width, channels) */
+    unsigned char *part = NULL, *next = NULL;              /* (rows, o->width, channels) */
     if (down) rows = (size_t)(row[0] + row[1] - down[0]);
     if (across && down) part = next = (unsigned char *)cnn__alloc(rows, values);
     for (y = 0; part && y < rows; y++)
