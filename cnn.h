@@ -11452,7 +11452,7 @@ static int cnn__look_at(const char *path)
     known = stbi_info_from_file(file, &width, &height, &channels);
     fclose(file);
 #endif
-    known = known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
+    known = known && (int64_t)height * width > 1 && (int64_t)height * width <= CNN__MOST_PIXELS;
     return known ? CNN__READ : CNN__BROKEN;
 }
 
@@ -11463,10 +11463,10 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
     const char *why;
     int channels, length = size < INT_MAX ? (int)size : INT_MAX;
     int known = stbi_info_from_memory(file, length, &p->width, &p->height, &channels);
-    if (known && (double)p->width * p->height > CNN__MOST_PIXELS)
+    if (known && (int64_t)p->width * p->height > CNN__MOST_PIXELS)
         return cnn__say(error, "%.300s: has %d x %d pixels, and at most %d are read: make it smaller", path, p->height,
                         p->width, CNN__MOST_PIXELS);
-    if (known && (double)p->width * p->height <= 1)        /* stb_image lets a PPM have 0 rows */
+    if (known && (int64_t)p->width * p->height <= 1)       /* stb_image lets a PPM have 0 rows */
         return cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p->height,
                         p->width);
     if (known && cnn__breaks_off(file, size, (size_t)p->width * (size_t)p->height * (size_t)channels, &p->orientation))
