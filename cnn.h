@@ -11814,7 +11814,7 @@ struct cnn_loader {
     cnn__text error;
     cnn_data own;                           /* of its batches: in error an empty one with the message; or
                                                the data set, augmented or read                            */
-    cnn__reading reading[2]; int now;       /* of the batch dealt last: [now]; of the one after it: the other */
+    cnn__reading reading[2];                /* of the epoch's even batches, and of its odd ones          */
 };
 
 static const cnn__field cnn__loader_fields[] = {
@@ -11980,13 +11980,11 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
     const cnn_data *data = batch->data;
     cnn_loader *loader = data->dealt_by;
     cnn__reading *r = &net->reading;
-    int n, next;
+    int n, odd, next;
     if (loader && batch->order + batch->size != loader->order + loader->at) loader = NULL;       /* not dealt last */
-    if (!loader) cnn__stop_reading(r);                     /* what stands in its order may have changed */
-    else {
-        if (loader->reading[loader->now].order != batch->order) loader->now = !loader->now;
-        r = &loader->reading[loader->now];
-    }
+    odd = loader ? (int)(batch->order - loader->order) / loader->options.batch_size % 2 : 0;
+    if (loader) r = &loader->reading[odd];
+    else cnn__stop_reading(r);                             /* what stands in its order may have changed */
     if (!cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
     if (!r->done) cnn__end_job(&r->job);
     r->done = 1;
@@ -11997,8 +11995,7 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
             return NULL;
         }
     next = loader ? cnn__next_size(loader) : 0;
-    if (next && !cnn__start_reading(net, &loader->reading[!loader->now], data, loader->order + loader->at, next))
-        return NULL;
+    if (next && !cnn__start_reading(net, &loader->reading[!odd], data, loader->order + loader->at, next)) return NULL;
     return r->bytes;
 }
 
