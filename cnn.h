@@ -9326,8 +9326,18 @@ void cnn_sgd_with(cnn_net *net, cnn_sgd_options o)
     cnn__new_optimizer(net, CNN__SGD, o.lr);
 }
 
-static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, cnn_adam_options o)
+#define CNN__ADAM_FIELDS(decay) \
+    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
+    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
+    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
+static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
+static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
+
+static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimizer, const cnn__field *fields,
+                          cnn_adam_options o)
 {
+    size_t count = sizeof cnn__adam_fields / sizeof *cnn__adam_fields;
+    if (cnn__stopped(net) || !cnn__options(&o, fields, count, call, &net->error)) return;
     if (!(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.eps >= 0))
         cnn__fail(net, "%s: beta1 and beta2 must be in [0, 1) and eps at least 0, but are %g, %g and %g", call,
                   (double)o.beta1, (double)o.beta2, (double)o.eps);
@@ -9336,24 +9346,11 @@ static void cnn__set_adam(cnn_net *net, const char *call, cnn__optimizer optimiz
     cnn__new_optimizer(net, optimizer, o.lr);
 }
 
-#define CNN__ADAM_FIELDS(decay) \
-    CNN__FLOAT(cnn_adam_options, lr, 1e-3), CNN__FLOAT(cnn_adam_options, beta1, 0.9), \
-    CNN__FLOAT(cnn_adam_options, beta2, 0.999), CNN__FLOAT(cnn_adam_options, eps, 1e-8), \
-    CNN__FLOAT(cnn_adam_options, weight_decay, decay)
-static const cnn__field cnn__adam_fields[] = { CNN__ADAM_FIELDS(0) };
-static const cnn__field cnn__adamw_fields[] = { CNN__ADAM_FIELDS(0.01) };
-
 void cnn_adam_with(cnn_net *net, cnn_adam_options o)
-{
-    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adam_fields, "cnn_adam", &net->error))
-        cnn__set_adam(net, "cnn_adam", CNN__ADAM, o);
-}
+{ cnn__set_adam(net, "cnn_adam", CNN__ADAM, cnn__adam_fields, o); }
 
 void cnn_adamw_with(cnn_net *net, cnn_adam_options o)
-{
-    if (!cnn__stopped(net) && CNN__OPTIONS(&o, cnn__adamw_fields, "cnn_adamw", &net->error))
-        cnn__set_adam(net, "cnn_adamw", CNN__ADAMW, o);
-}
+{ cnn__set_adam(net, "cnn_adamw", CNN__ADAMW, cnn__adamw_fields, o); }
 
 void cnn_set_lr(cnn_net *net, float lr)
 {
@@ -9389,7 +9386,7 @@ void cnn_requires_grad(cnn_net *net, const char *key, int requires_grad)
     }
     if (!found && cnn__find_layer(net, key) >= 0)
         cnn__fail(net, "cnn_requires_grad: layer \"%.80s\" has no parameters", key);
-    else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key ? key : "");
+    else if (!found) cnn__no_such_key(net, "cnn_requires_grad", "parameter, layer or block", key);
     for (i = 0; net->ready && i < net->tensor_count; i++) {
         const cnn__tensor *tensor = &net->tensors[i];
         int trainable = !cnn__frozen(net, tensor);
@@ -9430,19 +9427,15 @@ static double cnn__next_lr(const cnn_net *net, long t)
     }
 }
 
-static void cnn__set_schedule(cnn_net *net, cnn__schedule schedule)
+/* needs: the sentence if the options are not possible. 0 and an error then, or without an optimizer */
+static int cnn__set_schedule(cnn_net *net, cnn__schedule schedule, int possible, const char *needs)
 {
+    if (!net->optimizer) needs = "a schedule needs an optimizer; call cnn_adam or cnn_sgd before it";
+    if (!net->optimizer || !possible) return cnn__fail(net, "%s", needs);
     net->schedule = schedule;
     net->schedule_steps = 0;
-    if (schedule == CNN__ONE_CYCLE_LR) cnn__put_lr(net, net->initial_lr = cnn__one_cycle_at(&net->one_cycle_lr, 0));
-    else if (net->initial_lr < 0) net->initial_lr = net->lr;
-}
-
-static int cnn__schedulable(cnn_net *net, int possible, const char *sentence)
-{
-    if (net->optimizer && possible) return 1;
-    return cnn__fail(net, "%s", net->optimizer ? sentence : "a schedule needs an optimizer; call cnn_adam or cnn_sgd "
-                     "before it");
+    if (net->initial_lr < 0) net->initial_lr = net->lr;
+    return 1;
 }
 
 static const cnn__field cnn__step_lr_fields[] = {
@@ -9451,12 +9444,10 @@ static const cnn__field cnn__step_lr_fields[] = {
 
 void cnn_step_lr_with(cnn_net *net, cnn_step_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)
-        || !cnn__schedulable(net, o.step_size > 0 && o.gamma >= 0,
-                             "cnn_step_lr: needs .step_size of at least 1 and .gamma of at least 0"))
-        return;
-    net->step_lr = o;
-    cnn__set_schedule(net, CNN__STEP_LR);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__step_lr_fields, "cnn_step_lr", &net->error)) return;
+    if (cnn__set_schedule(net, CNN__STEP_LR, o.step_size > 0 && o.gamma >= 0,
+                          "cnn_step_lr: needs .step_size of at least 1 and .gamma of at least 0"))
+        net->step_lr = o;
 }
 
 static const cnn__field cnn__cosine_lr_fields[] = {
@@ -9465,12 +9456,10 @@ static const cnn__field cnn__cosine_lr_fields[] = {
 
 void cnn_cosine_lr_with(cnn_net *net, cnn_cosine_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)
-        || !cnn__schedulable(net, o.t_max > 0 && o.eta_min >= 0,
-                             "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
-        return;
-    net->cosine_lr = o;
-    cnn__set_schedule(net, CNN__COSINE_LR);
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__cosine_lr_fields, "cnn_cosine_lr", &net->error)) return;
+    if (cnn__set_schedule(net, CNN__COSINE_LR, o.t_max > 0 && o.eta_min >= 0,
+                          "cnn_cosine_lr: needs .t_max of at least 1 and .eta_min of at least 0"))
+        net->cosine_lr = o;
 }
 
 static const cnn__field cnn__one_cycle_lr_fields[] = {
@@ -9481,15 +9470,13 @@ static const cnn__field cnn__one_cycle_lr_fields[] = {
 
 void cnn_one_cycle_lr_with(cnn_net *net, cnn_one_cycle_lr_options o)
 {
-    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)
-        || !cnn__schedulable(net,
-                             o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0 && o.pct_start < 1
-                                 && o.div_factor > 0 && o.final_div_factor > 0,
-                             "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
-                             "to below 1, .div_factor and .final_div_factor above 0"))
-        return;
+    if (cnn__stopped(net) || !CNN__OPTIONS(&o, cnn__one_cycle_lr_fields, "cnn_one_cycle_lr", &net->error)) return;
+    if (!cnn__set_schedule(net, CNN__ONE_CYCLE_LR, o.max_lr > 0 && o.total_steps > 1 && o.pct_start >= 0
+                           && o.pct_start < 1 && o.div_factor > 0 && o.final_div_factor > 0,
+                           "cnn_one_cycle_lr: needs .max_lr above 0, .total_steps of at least 2, .pct_start from 0 "
+                           "to below 1, .div_factor and .final_div_factor above 0")) return;
     net->one_cycle_lr = o;
-    cnn__set_schedule(net, CNN__ONE_CYCLE_LR);
+    cnn__put_lr(net, net->initial_lr = cnn__one_cycle_at(&o, 0));
 }
 
 void cnn_scheduler_step(cnn_net *net)
@@ -9530,16 +9517,13 @@ void cnn_step(cnn_net *net)
     if (!cnn__ready(net)) return;
     b = &net->backend;
     cnn__weights_changed(net);
-    switch (net->optimizer) {
-    case CNN__NO_OPTIMIZER:
+    if (!net->optimizer)
         cnn__fail(net, "cnn_step: the network has no optimizer; call cnn_adam, cnn_adamw or cnn_sgd");
-        break;
-    case CNN__SGD:
+    else if (net->optimizer == CNN__SGD) {
         if (net->sgd.momentum > 0 && !cnn__need_moment(net, &net->moment1)) return;
         b->sgd_step(b->context, net->pass.counters, &net->sgd, net->parameters, net->moment1, net->pass.gradients,
                     net->parameter_count, net->spans, net->tensor_count);
-        break;
-    default:
+    } else {
         if (!cnn__need_moment(net, &net->moment1) || !cnn__need_moment(net, &net->moment2)) return;
         b->adam_step(b->context, net->pass.counters, &net->adam, net->optimizer == CNN__ADAMW, net->parameters,
                      net->moment1, net->moment2, net->pass.gradients, net->parameter_count, net->spans,
@@ -9593,22 +9577,28 @@ static int cnn__usable_loss_kind(cnn_net *net, const char *call, cnn_loss_kind l
     return cnn__fail(net, "%s: loss %d is neither CNN_CROSS_ENTROPY nor CNN_MSE", call, (int)loss);
 }
 
-/* All of data in order; each batch goes to `look`, within a look that has begun. */
-static void cnn__each_batch(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
-                            void (*look)(cnn_net *, const cnn_batch *, void *), void *user)
+/* A look at all of data, in order; each batch goes to `see`. Returns the score of the losses that it took. */
+static cnn_score cnn__look_through(cnn_net *net, const char *call, const cnn_data *data, int batch_size,
+                                   void (*see)(cnn_net *, const cnn_batch *, void *), void *user)
 {
+    cnn_score score = { 0, 0, 0 };
     cnn_loader_options o;
     cnn_loader *loader;
     cnn_batch batch;
+    if (!cnn__begin_look(net)) return score;
+    cnn__reset_score(net);
     memset((void *)&o, 0, sizeof o);
     o.batch_size = batch_size ? batch_size : 256;
     loader = cnn__deal(call, data, o);
     cnn__take_over(&net->error, cnn_loader_error(loader));
     while (!cnn__stopped(net) && cnn__forward_next(net, loader, &batch)) {
-        if (!cnn__stopped(net)) look(net, &batch, user);
+        if (!cnn__stopped(net)) see(net, &batch, user);
         if (net->backend.step_end) net->backend.step_end(net->backend.context);
     }
     cnn_loader_free(loader);
+    score = cnn__read_score(net);
+    cnn__end_look(net);
+    return score;
 }
 
 static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *loss)
@@ -9616,13 +9606,9 @@ static void cnn__take_batch_loss(cnn_net *net, const cnn_batch *batch, void *los
 
 cnn_score cnn_evaluate(cnn_net *net, const cnn_data *data, int batch_size, cnn_loss_kind loss)
 {
-    cnn_score score = { 0, 0, 0 };
-    if (!cnn__usable_loss_kind(net, "cnn_evaluate", loss) || !cnn__begin_look(net)) return score;
-    cnn__reset_score(net);
-    cnn__each_batch(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
-    score = cnn__read_score(net);
-    cnn__end_look(net);
-    return score;
+    cnn_score none = { 0, 0, 0 };
+    if (!cnn__usable_loss_kind(net, "cnn_evaluate", loss)) return none;
+    return cnn__look_through(net, "cnn_evaluate", data, batch_size, cnn__take_batch_loss, &loss);
 }
 
 typedef struct cnn__classified { int *classes; float *probability; int done; } cnn__classified;
@@ -9650,9 +9636,7 @@ int cnn_classify(cnn_net *net, int *classes, float *probability, const cnn_data 
     cnn__classified to = { NULL, NULL, 0 };
     to.classes = classes;
     to.probability = probability;
-    if (!cnn__begin_look(net)) return 0;
-    cnn__each_batch(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
-    cnn__end_look(net);
+    cnn__look_through(net, "cnn_classify", data, batch_size, cnn__classify_batch, &to);
     return !cnn__stopped(net);
 }
 
@@ -9700,14 +9684,12 @@ int cnn_predict_bytes(cnn_net *net, float *y, const unsigned char *x, int count)
     data.bytes = x;
     data.scale = net->trained_scale;
     data.shift = net->trained_scale + net->input.channels;
-    if (!cnn__begin_look(net)) return 0;
-    cnn__each_batch(net, "cnn_predict_bytes", &data, 256, cnn__predict_batch, &y);
-    cnn__end_look(net);
-    return !cnn__stopped(net) && cnn__sync(net);
+    cnn__look_through(net, "cnn_predict_bytes", &data, 256, cnn__predict_batch, &y);
+    return !cnn__stopped(net);
 }
 
-/* cnn_normalize's scale and shift; 0 and an error if a deviation cannot be */
-static int cnn__scale_of(float *scale, float *shift, int channels, float whole, const float *mean, const float *std,
+/* cnn_normalize's scale, and behind it the shift; 0 and an error if a deviation cannot be */
+static int cnn__scale_of(float *scale, int channels, float whole, const float *mean, const float *std,
                          const char *call, cnn__text *error)
 {
     int c;
@@ -9716,7 +9698,7 @@ static int cnn__scale_of(float *scale, float *shift, int channels, float whole, 
             return cnn__say(error, "%s: the deviation of channel %d must be above 0, not %g", call, c, (double)std[c]);
     for (c = 0; c < channels; c++) {
         scale[c] = std ? whole / std[c] : whole;
-        shift[c] = std ? -mean[c] / std[c] : 0;
+        scale[channels + c] = std ? -mean[c] / std[c] : 0;
     }
     return 1;
 }
@@ -9730,7 +9712,7 @@ void cnn_set_scale(cnn_net *net, const float *mean, const float *std)
     channels = net->input.channels;
     both = (float *)cnn__alloc(2 * (size_t)channels, sizeof *both);
     if (!both) cnn__fail(net, "out of memory for the inputs' scale");
-    else if (cnn__scale_of(both, both + channels, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
+    else if (cnn__scale_of(both, channels, 1.0f / 255, mean, std, "cnn_set_scale", &net->error))
         cnn__keep_scale(net, &net->trained_scale, both, both + channels);
     cnn__free(both);
 }
@@ -9771,7 +9753,8 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
                               const char *left, const char *score)
 {
     enum { fewest = 5, most = 24 };
-    int detail, cells = 0, length = 0, i;
+    static const char arrow[] = "========================>";     /* `most` cells and the point */
+    int detail, cells = 0, done;
     char bar[most + 4] = "", tail[300] = "";
     for (detail = 2; detail >= 0 && cells < fewest; detail--) {
         cnn__snprintf(tail, sizeof tail, "%3.0f%% %s%s%s", 100 * share, detail > 1 ? rate : "", detail > 0 ? left : "",
@@ -9779,16 +9762,9 @@ static int cnn__progress_line(char line[400], int columns, const char *head, dou
         cells = columns - 1 - (int)(strlen(head) + strlen(tail) + strlen("[] "));
     }
     if (cells > most) cells = most;
-    if (cells >= fewest) {
-        bar[length++] = '[';
-        for (i = 0; i < cells; i++)
-            bar[length++] = i < (int)(cells * share) ? '=' : i == (int)(cells * share) ? '>' : ' ';
-        bar[length++] = ']';
-        bar[length++] = ' ';
-        bar[length] = 0;
-    }
-    cnn__snprintf(line, 400, "%s%s%s", head, bar, tail);
-    if ((int)strlen(line) > columns - 1) line[columns - 1] = 0;
+    done = (int)(cells * share);
+    if (cells >= fewest) cnn__snprintf(bar, sizeof bar, "[%-*.*s] ", cells, cells, arrow + most - done);
+    cnn__snprintf(line, (size_t)columns, "%s%s%s", head, bar, tail);
     return (int)strlen(line);
 }
 
@@ -9880,32 +9856,23 @@ static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
                     "clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->lr);
 }
 
-/* Are all values of y at most 0? Asked sample by sample, as most layers answer with the first one. */
-static int cnn__all_off(cnn_net *net, const float *y, size_t size)
-{
-    size_t k = size;
-    int sample;
-    for (sample = 0; sample < net->pass.batch && k == size; sample++) {
-        float *one = cnn__download(net, y + size * (size_t)sample, size);
-        for (k = 0; one && k < size && one[k] <= 0; k++) ;
-        cnn__free(one);
-    }
-    return k == size;
-}
-
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
 static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !(d->said & CNN__SAID_DEAD) && !cnn__stopped(net); i++) {
-        float *own;
+        size_t count = cnn__size(net->layers[i].out) * (size_t)net->pass.batch, k = 0;
         const float *y;
+        float *own, *values;
         if (net->layers[i].activation != CNN_RELU) continue;
         y = cnn__activation_of(net, i, &own);
-        if (y && cnn__all_off(net, y, cnn__size(net->layers[i].out)))
+        values = y ? cnn__download(net, y, count) : NULL;
+        while (values && k < count && values[k] <= 0) k++;
+        if (k == count)
             cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
                         "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
                         "leaky_relu.", i + 1, net->layers[i].name);
+        cnn__free(values);
         cnn__backend_free(net, &own);
     }
 }
@@ -10088,17 +10055,21 @@ int cnn_fit_with(cnn_net *net, const cnn_data *train, const cnn_data *test, cnn_
             and no samples, so that a program needs one check, at its end.
    ============================================================================================ */
 
+typedef struct cnn__file { char *path; int label; } cnn__file;
+typedef struct cnn__files { cnn__file *at; int count, room; } cnn__files;              /* pictures, or folders */
+
 struct cnn__data_memory {
+    cnn_data data;                          /* what the program has */
     cnn__text error, name;
     int count, classes;                     /* as they were at first: a program may change the public ones */
     int constant;                           /* the caller's arrays do not change                          */
     int users, freed;                       /* users: the data set and networks with a copy; both atomic  */
-    void *owned[8]; int owns;               /* the arrays freed with it, these among them                 */
-    float *scale, *shift; const char **names;
-    /* samples that are read: by the caller's function, of picture files, or as samples `order` of another data set */
-    int (*read)(void *user, int sample, unsigned char *bytes); void *user;
-    cnn__bytes files; cnn_image_options image;
+    void *owned[8]; int owns;               /* the arrays freed with it, this among them                  */
+    float *scale;                           /* of the channels, and behind it their shift                 */
+    /* samples that are read, if not by the caller's function: of picture files, or as samples `order` of another set */
+    cnn__files files; cnn_image_options image;
     cnn__data_memory *from; int *order;
+    cnn__files folders; const char **names;                /* of pictures: the classes' folders, and their names */
 };
 
 static const char *const cnn__digit_names[10] = { "0", "1", "2", "3", "4", "5", "6", "7", "8", "9" };
@@ -10131,6 +10102,9 @@ static size_t cnn__data_count(const cnn_data *data)
     return (size_t)(data->memory ? data->memory->count : data->count);
 }
 
+static size_t cnn__sample_values(const cnn_data *data)
+{ return (size_t)data->channels * (size_t)data->height * (size_t)data->width; }
+
 static int cnn__data_stays(const cnn_data *data) { return data->memory && data->memory->constant; }
 
 /* A network recognises a data set by the address of its memory block. The block is therefore kept until no network has
@@ -10141,12 +10115,14 @@ static cnn__data_memory *cnn__data_keep(const cnn_data *data)
     return data->memory;
 }
 
-static void cnn__free_files(cnn__bytes *list);             /* at the pictures */
+static void cnn__free_files(cnn__files *list);             /* at the pictures */
 
 static void cnn__data_forget(cnn__data_memory *memory)
 {
     if (cnn__add_atomic(&memory->users, -1) != 1) return;
     cnn__free_files(&memory->files);
+    cnn__free_files(&memory->folders);
+    cnn__free(memory->names);
     cnn__free(memory->order);
     if (memory->from) cnn__data_forget(memory->from);
     cnn__free(memory);
@@ -10159,19 +10135,16 @@ static cnn_data *cnn__data_empty(const char *name)
     /* for when there is not even memory for the message */
     static cnn_data none = { 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "",
                              "out of memory for a data set", 0, NULL, NULL };
-    cnn_data *data = (cnn_data *)cnn__alloc(1, sizeof *data);
-    struct cnn__data_memory *memory = (struct cnn__data_memory *)cnn__alloc(1, sizeof *memory);
-    if (!data || !memory) {
-        cnn__free(data);
-        cnn__free(memory);
+    cnn__data_memory *memory = (cnn__data_memory *)cnn__alloc(1, sizeof *memory);
+    if (!memory) {
         CNN_ON_ERROR(none.error);
         return &none;
     }
-    data->memory = memory;
     memory->constant = memory->users = 1;
     cnn__snprintf(memory->name.s, sizeof memory->name.s, "%.200s", name);
-    data->name = memory->name.s;
-    return data;
+    memory->data.memory = memory;
+    memory->data.name = memory->name.s;
+    return &memory->data;
 }
 
 void cnn_data_free(cnn_data *data)
@@ -10181,28 +10154,14 @@ void cnn_data_free(cnn_data *data)
     while (data->memory->owns) cnn__free(data->memory->owned[--data->memory->owns]);
     cnn__add_atomic(&data->memory->freed, 1);
     cnn__data_forget(data->memory);
-    cnn__free(data);
 }
 
-static cnn_data *cnn__data_fails(cnn_data *data)           /* called after cnn__say(&data->memory->error, ...) */
+static void *cnn__data_need(cnn_data *data, size_t count, size_t size)     /* NULL and an error without memory */
 {
-    data->error = data->memory->error.s;
-    data->count = 0;
-    return data;
-}
-
-static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
-{
-    cnn_data *data = cnn__data_empty(name);
-    if (!data->memory) return data;
-    cnn__take_over(&data->memory->error, message);
-    return cnn__data_fails(data);
-}
-
-static void cnn__data_no_memory(cnn_data *data, size_t count, size_t size)
-{
-    cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
-             (double)count * (double)size / 1e6);
+    void *array = cnn__alloc(count, size);
+    if (!array) cnn__say(&data->memory->error, "%s: out of memory: its samples need %.1f MB", data->name,
+                         (double)count * (double)size / 1e6);
+    return array;
 }
 
 static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with the data set */
@@ -10211,30 +10170,12 @@ static void *cnn__data_own(cnn_data *data, void *array)    /* to be freed with t
     return array;
 }
 
-static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)    /* NULL and an error without memory */
-{
-    void *array = cnn__data_own(data, cnn__alloc(count, size));
-    if (!array) cnn__data_no_memory(data, count, size);
-    return array;
-}
-
-/* Gives the data set a copy of the names of its classes. */
-static void cnn__copy_names(cnn_data *data, const char *const *names)
-{
-    size_t room = (size_t)data->classes * sizeof *names;
-    const char **copy;
-    char *text;
-    int c;
-    for (c = 0; c < data->classes; c++) room += strlen(names[c]) + 1;
-    data->class_names = data->memory->names = copy = (const char **)cnn__data_alloc(data, room, 1);
-    if (!copy) return;
-    for (c = 0, text = (char *)(copy + data->classes); c < data->classes; c++, text += strlen(text) + 1)
-        copy[c] = strcpy(text, names[c]);
-}
+static void *cnn__data_alloc(cnn_data *data, size_t count, size_t size)
+{ return cnn__data_own(data, cnn__data_need(data, count, size)); }
 
 /* Labels must be from 0 to classes - 1. to: the call that takes more classes, for the message; NULL: the format fixes
    their number. own: the caller's labels, in which a negative one may be the cross-entropy's ignore_index. */
-static int cnn__labels_fit(cnn_data *data, const char *to, int own)
+static void cnn__check_labels(cnn_data *data, const char *to, int own)
 {
     cnn__text advice;
     int i, bad = -1, smallest = 0, largest = 0;
@@ -10243,37 +10184,51 @@ static int cnn__labels_fit(cnn_data *data, const char *to, int own)
         if (data->labels[i] > largest) largest = data->labels[i];
         if (bad < 0 && ((data->labels[i] < 0 && !own) || data->labels[i] >= data->classes)) bad = i;
     }
-    if (bad < 0) return 1;
+    if (bad < 0) return;
     if (!to) cnn__snprintf(advice.s, sizeof advice.s, ": the file is damaged, or of another data set");
     else if (smallest < 0 || largest == INT_MAX)
         cnn__snprintf(advice.s, sizeof advice.s, "; labels go from %d to %d", smallest, largest);
     else
         cnn__snprintf(advice.s, sizeof advice.s, "; the largest is %d: give %d classes%s", largest, largest + 1, to);
-    return cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name,
-                    data->labels[bad], bad, data->classes - 1, advice.s);
+    cnn__say(&data->memory->error, "%s: label %d of sample %d is outside 0 .. %d%s", data->name, data->labels[bad], bad,
+             data->classes - 1, advice.s);
 }
 
-/* The last step of making a data set: checks the labels (to, own: see cnn__labels_fit) and allocates the scaling. */
+/* The last step of making a data set: checks the labels (to, own: see cnn__check_labels) and allocates the scaling. If
+   this or something before was an error, the data set has that and no samples. */
 static cnn_data *cnn__data_complete(cnn_data *data, const char *to, int own)
 {
     cnn__data_memory *m = data->memory;
-    int i;
     m->count = data->count;
     m->classes = data->classes;
-    if (m->error.s[0] || !cnn__labels_fit(data, to, own)) return cnn__data_fails(data);
-    data->scale = m->scale = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->scale);
-    data->shift = m->shift = (float *)cnn__data_alloc(data, (size_t)data->channels, sizeof *m->shift);
-    if (m->error.s[0]) return cnn__data_fails(data);
-    for (i = 0; i < data->channels; i++) m->scale[i] = data->floats ? 1 : 1.0f / 255;
+    if (!m->error.s[0]) cnn__check_labels(data, to, own);
+    if (!m->error.s[0]) {
+        data->scale = m->scale = (float *)cnn__data_alloc(data, 2 * (size_t)data->channels, sizeof *m->scale);
+        data->shift = m->scale ? m->scale + data->channels : NULL;
+    }
+    cnn_normalize(data, NULL, NULL);
     return data;
+}
+
+static cnn_data *cnn__data_in_error(const char *name, const char *message)         /* a new one, with that message */
+{
+    cnn_data *data = cnn__data_empty(name);
+    if (!data->memory) return data;
+    cnn__take_over(&data->memory->error, message);
+    return cnn__data_complete(data, NULL, 0);
 }
 
 void cnn_normalize(cnn_data *data, const float *mean, const float *std)
 {
+    cnn__text *error;
     if (!data || data->error) return;
-    if (!cnn__scale_of(data->memory->scale, data->memory->shift, data->channels, data->floats ? 1 : 1.0f / 255, mean,
-                       std, "cnn_normalize", &data->memory->error))
-        cnn__data_fails(data);
+    error = &data->memory->error;
+    if (!error->s[0])
+        cnn__scale_of(data->memory->scale, data->channels, data->floats ? 1 : 1.0f / 255, mean, std, "cnn_normalize",
+                      error);
+    if (!error->s[0]) return;
+    data->error = error->s;
+    data->count = 0;
 }
 
 static const cnn__field cnn__data_fields[] = {
@@ -10292,7 +10247,7 @@ cnn_data *cnn_data_new_with(cnn_data_options o)
     data->classes = o.labels ? o.classes : 0;
     data->outputs = o.targets ? o.outputs : 0;
     data->bytes = o.bytes; data->floats = o.floats; data->labels = o.labels; data->targets = o.targets;
-    data->read = data->memory->read = o.read; data->user = data->memory->user = o.user;
+    data->read = o.read; data->user = o.user;
     data->class_names = o.class_names;
     data->memory->constant = o.constant;
     if (o.count < 1 || o.channels < 1 || o.height < 1 || o.width < 1
@@ -10336,28 +10291,25 @@ static double cnn__ieee(uint64_t bits, int bytes)          /* a float (4 bytes) 
     return bytes == 4 ? (double)single : number;
 }
 
-/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read sixteen at a time:
+/* The CRC-32 of ZIP, gzip and PNG; crc is 0 or the CRC of the bytes before. Many bytes are read eight at a time:
    table[k][b] is what byte b does to the remainder when k bytes follow it (Kounavis, Berry: slicing, 2005). */
 static uint32_t cnn__crc32(uint32_t crc, const unsigned char *bytes, size_t count)
 {
-    uint32_t table[16][256], four, sum;
+    uint32_t table[8][256];
     int b, k, bit;
     crc = ~crc;
-    if (count > 8192) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
+    if (count > 4096) {                     /* fewer do not pay for the table; it is local, so threads share nothing */
         for (b = 0; b < 256; b++) {
             table[0][b] = (uint32_t)b;
             for (bit = 0; bit < 8; bit++) table[0][b] = table[0][b] >> 1 ^ (table[0][b] & 1 ? 0xEDB88320u : 0);
         }
-        for (k = 1; k < 16; k++)
+        for (k = 1; k < 8; k++)
             for (b = 0; b < 256; b++) table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
-        for (; count >= 16; count -= 16, crc = sum)
-            for (sum = 0, k = 12; k >= 0; k -= 4, bytes += 4) {
-                four = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16
-                     | (uint32_t)bytes[3] << 24;
-                if (k == 12) four ^= crc;
-                sum ^= table[k + 3][four & 255] ^ table[k + 2][four >> 8 & 255]
-                     ^ table[k + 1][four >> 16 & 255] ^ table[k][four >> 24];
-            }
+        for (; count >= 8; count -= 8, bytes += 8) {
+            crc ^= (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+            crc = table[7][crc & 255] ^ table[6][crc >> 8 & 255] ^ table[5][crc >> 16 & 255] ^ table[4][crc >> 24]
+                ^ table[3][bytes[4]] ^ table[2][bytes[5]] ^ table[1][bytes[6]] ^ table[0][bytes[7]];
+        }
     }
     while (count--) {
         crc ^= *bytes++;
@@ -10535,11 +10487,6 @@ static int cnn__is_other_file(const char *path, const unsigned char *file, size_
     return k < end;
 }
 
-static int cnn__is_gzip(const unsigned char *file, size_t size)
-{
-    return size >= 2 && file[0] == 0x1f && file[1] == 0x8b;
-}
-
 #if defined(STBI_INCLUDE_STB_IMAGE_H) && !defined(STBI_NO_ZLIB)
 #define CNN__GUNZIP                         /* stb_image.h was included before: its zlib decoder unpacks .gz files */
 
@@ -10554,7 +10501,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
     if (flags & 8) while (at < *size && file[at++]) {}                                    /* file name */
     if (flags & 16) while (at < *size && file[at++]) {}                                   /* comment */
     if (flags & 2) at += 2;                                                               /* header CRC */
-    if (*size > 18 && at + 8 < *size) {
+    if (at + 8 < *size) {
         length = (size_t)cnn__little(end - 4, 4);
         if (length < INT_MAX && *size < INT_MAX && length / 1032 <= *size)         /* deflate's limit is 1032 to 1 */
             plain = (unsigned char *)cnn__alloc(length + 1, 1);
@@ -10579,6 +10526,7 @@ static unsigned char *cnn__gunzip(const char *path, unsigned char *file, size_t 
 
    Sizes and numbers have their highest byte first. */
 
+/* sizes: 1 between the first and the others where there are fewer: (n, 1, h, w), (n, 1, 1, values) */
 typedef struct cnn__idx { unsigned char *file; int type, bytes, dimensions, sizes[4]; size_t begin; } cnn__idx;
 
 enum { CNN__IDX_UINT8 = 0x08, CNN__IDX_FLOAT = 0x0d, CNN__IDX_DOUBLE };    /* the types; between are signed ones */
@@ -10618,9 +10566,9 @@ static int cnn__read_idx_header(cnn__idx *idx, const char *path, size_t size, in
                         (double)size);
     for (expected = (size_t)idx->bytes, i = 0; i < idx->dimensions; i++) {
         uint32_t n = (uint32_t)cnn__big(file + 4 + 4 * i, 4);
-        idx->sizes[i] = n > INT_MAX ? 0 : (int)n;
-        if (idx->sizes[i] < 1)
+        if (n < 1 || n > INT_MAX)
             return cnn__say(error, "%.300s: its header claims a size of %.0f, which is not possible", path, (double)n);
+        idx->sizes[i ? 4 - idx->dimensions + i : 0] = (int)n;
         if (!cnn__mul(&expected, expected, n)) expected = (size_t)-1 / 2;
     }
     expected += idx->begin;
@@ -10639,57 +10587,47 @@ static int cnn__read_idx(cnn__idx *idx, const char *path, int labels, cnn__text 
     cnn__snprintf(packed, sizeof packed, "%.400s.gz", path ? path : "");
     if (path && !cnn__exists(path) && cnn__exists(packed)) path = packed;
     idx->file = cnn__read_file(path, &size, error);
+    if (idx->file && size >= 2 && idx->file[0] == 0x1f && idx->file[1] == 0x8b) {
 #ifdef CNN__GUNZIP
-    if (idx->file && cnn__is_gzip(idx->file, size)) idx->file = cnn__gunzip(path, idx->file, &size, error);
+        idx->file = cnn__gunzip(path, idx->file, &size, error);
+#else
+        if (cnn__ends_in(path, ".gz"))
+            cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
 #endif
-    if (!idx->file) return 0;
-    if (cnn__is_gzip(idx->file, size) && path == packed)
-        return cnn__say(error, "%.200s is packed; unpack it: gzip -dk %.200s", path, path);
-    if (cnn__is_gzip(idx->file, size))
-        return cnn__say(error, "%.200s is gzip-compressed; unpack it: mv %.80s %.80s.gz && gzip -d %.80s.gz", path,
-                        path, path, path);
-    return !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
+    }
+    return idx->file && !cnn__is_other_file(path, idx->file, size, CNN__DATA, wanted, error)
         && cnn__read_idx_header(idx, path, size, labels, error);
-}
-
-/* The sizes of the samples. In four dimensions the channels are second, or last (returns 1): whichever gives a small
-   number of channels, as of grey, grey and alpha, RGB, RGBA. */
-static int cnn__take_sizes(cnn_data *data, const cnn__idx *idx)
-{
-    const int *s = idx->sizes;
-    int last = idx->dimensions == 4 && s[1] > 4 && s[3] <= 4;
-    int rows = idx->dimensions == 4 && !last ? 2 : 1;      /* which of the sizes */
-    data->count = s[0];
-    data->channels = idx->dimensions < 4 ? 1 : last ? s[3] : s[1];
-    data->height = idx->dimensions == 2 ? 1 : s[rows];
-    data->width = idx->dimensions == 2 ? s[1] : s[rows + 1];
-    return last;
 }
 
 /* Makes the images the samples: bytes in the right order stay where the file was read, others are converted. */
 static void cnn__take_images(cnn_data *data, cnn__idx *idx)
 {
-    int last = cnn__take_sizes(data, idx), is_bytes = idx->type == CNN__IDX_UINT8, c, n;
-    size_t pixels = (size_t)data->height * (size_t)data->width, channels = (size_t)data->channels, p, to = 0;
-    size_t all = (size_t)data->count * channels * pixels;  /* cannot overflow: the file has as many numbers */
-    void *samples;
-    float *floats = NULL;
+    /* the channels are second, or last: whichever gives a small number, as of grey, grey and alpha, RGB, RGBA */
+    const int *s = idx->sizes;
+    int last = s[1] > 4 && s[3] <= 4, is_bytes = idx->type == CNN__IDX_UINT8, c, n;
     unsigned char *bytes = NULL;
+    float *floats = NULL;
+    size_t pixels, p, to = 0;
+    data->count = s[0];
+    data->channels = last ? s[3] : s[1];
+    data->height = last ? s[1] : s[2];
+    data->width = last ? s[2] : s[3];
+    pixels = (size_t)data->height * (size_t)data->width;
     if (is_bytes && !last) {
         data->bytes = (unsigned char *)cnn__data_own(data, idx->file) + idx->begin;
         idx->file = NULL;
         return;
     }
-    if (!(samples = cnn__data_alloc(data, all, is_bytes ? 1 : sizeof *floats))) return;
-    if (is_bytes) data->bytes = bytes = (unsigned char *)samples;
-    else data->floats = floats = (float *)samples;
-    for (n = 0; n < data->count; n++)
+    /* the products cannot overflow: the file has as many numbers */
+    p = (size_t)data->count * (size_t)data->channels * pixels;
+    if (is_bytes) data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, p, 1);
+    else data->floats = floats = (float *)cnn__data_alloc(data, p, sizeof *floats);
+    for (n = 0; (bytes || floats) && n < data->count; n++)
         for (c = 0; c < data->channels; c++)
             for (p = 0; p < pixels; p++, to++) {
-                size_t within = last ? p * channels + (size_t)c : (size_t)c * pixels + p;
-                double x = cnn__idx_at(idx, (size_t)n * channels * pixels + within);
-                if (bytes) bytes[to] = (unsigned char)x;
-                else floats[to] = (float)x;
+                size_t from = last ? ((size_t)n * pixels + p) * (size_t)data->channels + (size_t)c : to;
+                if (bytes) bytes[to] = (unsigned char)cnn__idx_at(idx, from);
+                else floats[to] = (float)cnn__idx_at(idx, from);
             }
 }
 
@@ -10707,12 +10645,10 @@ static void cnn__take_labels(cnn_data *data, const cnn__idx *idx, const char *pa
 static cnn_data *cnn__load_idx(const char *images, const char *labels, int classes, const char *to)
 {
     cnn_data *data = cnn__data_empty(images ? images : "");
-    cnn__idx x, y;
+    cnn__idx x = { NULL, 0, 0, 0, { 1, 1, 1, 1 }, 0 }, y = x;
     cnn__text *error;
     if (!data->memory) return data;
     error = &data->memory->error;
-    memset(&x, 0, sizeof x);
-    memset(&y, 0, sizeof y);
     data->classes = classes;
     if (classes < 1)
         cnn__say(error, "cnn_load_idx: classes must be at least 1, as labels are 0 .. classes - 1, but is %d", classes);
@@ -10733,39 +10669,45 @@ cnn_data *cnn_load_idx(const char *images, const char *labels, int classes)
 }
 
 typedef struct cnn__mnist {
-    const char *call, *folders[2], *holds; const char *const *names;
+    const char *call, *folders[4], *holds; const char *const *names;
     double least_zeros, most_zeros;         /* the share of its pixels that are 0, by which the two are told apart: */
 } cnn__mnist;                               /* the files have the same names and sizes                              */
 
 static const cnn__mnist cnn__mnists[2] = {
-    { "cnn_load_mnist", { "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
-    { "cnn_load_fashion_mnist", { "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
+    { "cnn_load_mnist", { "", "/raw", "/MNIST/raw", "/mnist" }, "MNIST's digits", cnn__digit_names, 0.7, 1 },
+    { "cnn_load_fashion_mnist", { "", "/raw", "/FashionMNIST/raw", "/fashion-mnist" }, "Fashion-MNIST's clothes",
       cnn__fashion_names, 0.45, 0.55 } };
+
+/* Whether there is such a file, and its path */
+static int cnn__has_file(char path[420], const char *directory, const char *folder, const char *file)
+{
+    cnn__snprintf(path, 420, "%.350s%s/%s", directory, folder, file);
+    return cnn__exists(path);
+}
 
 /* The path of a split's images or labels: the first that exists of the names and folders that mirrors, torchvision and
    `make mnist` use, unpacked before packed; else the usual name, and opening it fails with a message. */
 static void cnn__find_mnist(char path[420], const char *directory, const cnn__mnist *m, int test, const char *what)
 {
     static const char *const stems[3] = { "train", "t10k", "test" };
+    char name[40];
     int packed, f, stem, dot;
     for (packed = 0; packed < 2; packed++)
         for (f = 0; f < 4; f++)
-            for (stem = test ? 1 : 0; stem < (test ? 3 : 1); stem++)
+            for (stem = test; stem <= 2 * test; stem++)
                 for (dot = 0; dot < 2; dot++) {            /* train-images-idx3-ubyte, train-images.idx3-ubyte */
-                    const char *folder = f == 0 ? "" : f == 1 ? "/raw" : m->folders[f - 2];
-                    char other[424];
-                    cnn__snprintf(path, 420, "%.300s%s/%s-%.6s%c%s", directory, folder, stems[stem], what,
-                                  dot ? '.' : '-', what + 7);
-                    cnn__snprintf(other, sizeof other, "%s%s", path, packed ? ".gz" : "");
-                    if (cnn__exists(other)) return;
+                    cnn__snprintf(name, sizeof name, "%s-%.6s%c%s%s", stems[stem], what, dot ? '.' : '-', what + 7,
+                                  packed ? ".gz" : "");
+                    if (!cnn__has_file(path, directory, m->folders[f], name)) continue;
+                    if (packed) path[strlen(path) - 3] = 0;                /* cnn__read_idx finds it again */
+                    return;
                 }
-    cnn__snprintf(path, 420, "%.300s/%s-%s", directory, stems[test], what);
+    cnn__snprintf(path, 420, "%.350s/%s-%s", directory, stems[test], what);
 }
 
 static double cnn__share_of_zeros(const cnn_data *data)
 {
-    size_t pixels = (size_t)data->channels * (size_t)data->height * (size_t)data->width, i, zeros = 0;
-    size_t all = (size_t)data->count * pixels;
+    size_t all = (size_t)data->count * cnn__sample_values(data), i, zeros = 0;
     for (i = 0; i < all; i++) if (data->bytes ? !data->bytes[i] : data->floats[i] == 0) zeros++;
     return (double)zeros / (double)all;
 }
@@ -10789,7 +10731,7 @@ static cnn_data *cnn__load_mnist(int which, const char *directory, const char *s
     if (zeros < other->least_zeros || zeros > other->most_zeros) return data;
     cnn__say(&data->memory->error, "%.200s holds %s, not %s, to judge by the share of pixels that are 0; the files "
              "have the same names. Any other data set: cnn_load_idx", data->name, other->holds, m->holds);
-    return cnn__data_fails(data);
+    return cnn__data_complete(data, NULL, 0);
 }
 
 cnn_data *cnn_load_mnist(const char *directory, const char *split) { return cnn__load_mnist(0, directory, split); }
@@ -10804,50 +10746,39 @@ cnn_data *cnn_load_fashion_mnist(const char *directory, const char *split)
 enum { CNN__CIFAR_VALUES = 3 * 32 * 32 };
 
 typedef struct cnn__cifar {
-    const char *call, *title;
-    const char *folders[3], *files[6];      /* the last file is the test split                           */
-    int train_files, train_rows, test_rows, labels;        /* rows of each file, label bytes of each row */
-    const char *archive, *python[4];        /* files of the Python version, which is not read            */
-} cnn__cifar;
+    const char *call, *title, *folders[3];
+    int labels, train_files; const char *files[6];         /* labels: bytes of each row; behind the files of the */
+    const char *archive, *python[4];                       /* training split is the one of the test split        */
+} cnn__cifar;                                              /* python: files of that version, which is not read   */
 
 static const cnn__cifar cnn__cifar10 = {
-    "cnn_load_cifar10", "CIFAR-10",
-    { "", "/cifar-10-batches-bin", "/cifar-10" },
-    { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
-      "test_batch.bin" },
-    5, 10000, 10000, 1, "cifar-10-binary.tar.gz",
+    "cnn_load_cifar10", "CIFAR-10", { "", "/cifar-10-batches-bin", "/cifar-10" },
+    1, 5, { "data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin",
+            "test_batch.bin" },
+    "cifar-10-binary.tar.gz",
     { "data_batch_1", "test_batch", "cifar-10-batches-py/test_batch", "cifar-10-python.tar.gz" } };
 static const cnn__cifar cnn__cifar100 = {
-    "cnn_load_cifar100", "CIFAR-100",
-    { "", "/cifar-100-binary", "/cifar-100" }, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
-    1, 50000, 10000, 2, "cifar-100-binary.tar.gz",
+    "cnn_load_cifar100", "CIFAR-100", { "", "/cifar-100-binary", "/cifar-100" },
+    2, 1, { "train.bin", "test.bin", NULL, NULL, NULL, NULL },
+    "cifar-100-binary.tar.gz",
     { "train", "test", "cifar-100-python/test", "cifar-100-python.tar.gz" } };
 
-/* The folder that has `file`: the given one or a usual one in it; "" and a message that says what is there instead. */
-static const char *cnn__find_cifar(char folder[420], const cnn__cifar *c, const char *directory, const char *file,
-                                  cnn__text *error)
+/* The folder below `directory` that has `file`; else "", and a message if there is something else. */
+static const char *cnn__find_cifar(const cnn__cifar *c, const char *directory, const char *file, cnn__text *error)
 {
-    char path[520];
+    char path[420];
     int i;
-    for (i = 0; i < 3; i++) {
-        cnn__snprintf(folder, 420, "%.350s%s", directory, c->folders[i]);
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, file);
-        if (cnn__exists(path)) return folder;
-    }
+    for (i = 0; i < 3; i++) if (cnn__has_file(path, directory, c->folders[i], file)) return c->folders[i];
     if (cnn__exists(directory))
         cnn__say(error, "%.200s is a file; unpack it (tar xf %.200s) and give the folder that comes out", directory,
                  directory);
-    cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->archive);
-    if (cnn__exists(path))
+    if (cnn__has_file(path, directory, "", c->archive))
         cnn__say(error, "%.200s is packed; unpack it: tar xf %.200s -C %.80s", path, path, directory);
-    for (i = 0; i < 4; i++) {
-        cnn__snprintf(path, sizeof path, "%.350s/%s", directory, c->python[i]);
-        if (cnn__exists(path))
+    for (i = 0; i < 4; i++)
+        if (cnn__has_file(path, directory, "", c->python[i]))
             cnn__say(error, "%.200s is of the Python version of %s; this reads the binary version, %s, from "
                             "https://www.cs.toronto.edu/~kriz/cifar.html", path, c->title, c->archive);
-    }
-    cnn__snprintf(folder, 420, "%.350s", directory);
-    return error->s[0] ? "" : folder;                      /* the latter: opening the file fails with a message */
+    return "";
 }
 
 /* Reads one file of `rows` rows into bytes and labels. which: the label byte of a row to take, 0 or 1 */
@@ -10872,25 +10803,26 @@ static cnn_data *cnn__load_cifar(const cnn__cifar *c, const char *directory, con
 {
     cnn_data *data = cnn__data_empty(directory ? directory : "(no folder)");
     cnn__text *error;
-    char folder[420], path[450];
+    const char *folder = "";
+    char path[420];
     int test, first, files, rows, f, *labels;
     unsigned char *bytes;
     if (!data->memory) return data;
     error = &data->memory->error;
     test = cnn__split(c->call, split, error);
-    if (test < 0) return cnn__data_fails(data);
     first = test ? c->train_files : 0;
     files = test ? 1 : c->train_files;
-    rows = test ? c->test_rows : c->train_rows;
-    if (!*cnn__find_cifar(folder, c, data->name, c->files[first], error)) return cnn__data_fails(data);
-    data->count = files * rows;
+    if (!error->s[0]) folder = cnn__find_cifar(c, data->name, c->files[first], error);
+    if (error->s[0]) return cnn__data_complete(data, NULL, 0);
+    data->count = test ? 10000 : 50000;
+    rows = data->count / files;
     data->channels = 3; data->height = data->width = 32;
     data->classes = classes;
     data->class_names = class_names;
     data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, (size_t)data->count, CNN__CIFAR_VALUES);
     data->labels = labels = (int *)cnn__data_alloc(data, (size_t)data->count, sizeof *labels);
     for (f = 0; f < files && !error->s[0]; f++, bytes += (size_t)rows * CNN__CIFAR_VALUES, labels += rows) {
-        cnn__snprintf(path, sizeof path, "%s/%s", folder, c->files[first + f]);
+        cnn__snprintf(path, sizeof path, "%.350s%s/%s", data->name, folder, c->files[first + f]);
         cnn__read_batch(c, path, rows, which, bytes, labels, error);
     }
     return cnn__data_complete(data, NULL, 0);
@@ -10920,20 +10852,11 @@ enum {
     CNN__WEIGHT_BITS = 22                                  /* of a resampling weight, a fixed-point number, as PIL's */
 };
 
-typedef struct cnn__image_file { char *path; int label; } cnn__image_file;
-
-static cnn__image_file *cnn__files(const cnn__bytes *list, int *count)
+static void cnn__free_files(cnn__files *list)
 {
-    *count = (int)(list->count / sizeof(cnn__image_file));
-    return (cnn__image_file *)(void *)list->at;
-}
-
-static void cnn__free_files(cnn__bytes *list)
-{
-    int count, i;
-    cnn__image_file *files = cnn__files(list, &count);
-    for (i = 0; i < count; i++) cnn__free(files[i].path);
+    while (list->count) cnn__free(list->at[--list->count].path);
     cnn__free(list->at);
+    list->at = NULL;
 }
 
 static int cnn__is_folder(const char *path)
@@ -10951,37 +10874,11 @@ static int cnn__is_folder(const char *path)
 #endif
 }
 
-static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error);
-
-/* Adds `name`, which is in `folder`, to the list, or does not: see cnn__find_files. */
-static void cnn__add_file(cnn__bytes *list, const char *folder, const char *name, int label, int depth,
-                          cnn__text *error)
-{
-    cnn__image_file file = { NULL, 0 };
-    size_t room = strlen(folder) + strlen(name) + 2;
-    int is_folder, kept = 0;
-    if (*name == '.' || error->s[0]) return;               /* a hidden file, this folder, the one above */
-    file.path = (char *)cnn__alloc_raw(room);
-    file.label = label;
-    if (!file.path) { list->failed = 1; return; }
-    cnn__snprintf(file.path, room, "%s/%s", folder, name);
-    is_folder = cnn__is_folder(file.path);
-    if (label >= 0 && is_folder && depth == CNN__MOST_FOLDERS)
-        cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
-                 depth);
-    else if (label >= 0 && is_folder) cnn__find_files(list, file.path, label, depth + 1, error);
-    else if (label >= 0 ? cnn__ends_in(name, CNN__PICTURES) : is_folder) {
-        cnn__put(list, &file, sizeof file);
-        kept = !list->failed;
-    }
-    if (!kept) cnn__free(file.path);
-}
-
-/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
-static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int depth, cnn__text *error)
+/* The names of all that is in a folder, each ended by 0. */
+static void cnn__list_folder(cnn__bytes *names, const char *folder, cnn__text *error)
 {
 #ifdef CNN_NO_FILES
-    (void)cnn__add_file; (void)label; (void)depth;
+    (void)names;
     cnn__say(error, "%.300s: cannot be opened as a folder: compiled without files (CNN_NO_FILES)", folder);
 #elif defined(_WIN32)
     wchar_t wide[CNN__PATH];
@@ -10993,7 +10890,7 @@ static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int
     if (search == -1) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
     else {
         do if (WideCharToMultiByte(65001, 0, entry.name, -1, name, sizeof name, NULL, NULL))
-            cnn__add_file(list, folder, name, label, depth, error);
+            cnn__put(names, name, strlen(name) + 1);
         while (!_wfindnext64(search, &entry));
         _findclose(search);
     }
@@ -11001,59 +10898,85 @@ static void cnn__find_files(cnn__bytes *list, const char *folder, int label, int
     DIR *directory = opendir(folder);
     struct dirent *entry;
     if (!directory) cnn__say(error, "%.300s: cannot be opened as a folder: %s", folder, strerror(errno));
-    while (directory && (entry = readdir(directory))) cnn__add_file(list, folder, entry->d_name, label, depth, error);
+    while (directory && (entry = readdir(directory))) cnn__put(names, entry->d_name, strlen(entry->d_name) + 1);
     if (directory) closedir(directory);
 #endif
-    if (list->failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+}
+
+/* Lists the folders in `folder`, or (label >= 0) the pictures in it and in what lies below. */
+static void cnn__find_files(cnn__files *list, const char *folder, int label, int depth, cnn__text *error)
+{
+    cnn__bytes names = { NULL, 0, 0, 0 };
+    const char *name;
+    size_t at, room;
+    cnn__list_folder(&names, folder, error);
+    for (at = 0; at < names.count && !names.failed && !error->s[0]; at += strlen(name) + 1) {
+        cnn__file file = { NULL, 0 };
+        int is_folder;
+        name = (const char *)names.at + at;
+        if (*name == '.') continue;                        /* a hidden file, this folder, the one above */
+        room = strlen(folder) + strlen(name) + 2;
+        list->at = (cnn__file *)cnn__grow(list->at, list->count, &list->room, sizeof file);
+        file.path = list->count < list->room ? (char *)cnn__alloc_raw(room) : NULL;
+        file.label = label;
+        names.failed = !file.path;
+        if (names.failed) break;
+        cnn__snprintf(file.path, room, "%s/%s", folder, name);
+        is_folder = cnn__is_folder(file.path);
+        if (label < 0 ? is_folder : !is_folder && cnn__ends_in(name, CNN__PICTURES)) {
+            list->at[list->count++] = file;
+            continue;
+        }
+        if (is_folder && depth < CNN__MOST_FOLDERS) cnn__find_files(list, file.path, label, depth + 1, error);
+        else if (is_folder)
+            cnn__say(error, "%.300s: lies in more than %d folders; does a link lead back to one of them?", file.path,
+                     depth);
+        cnn__free(file.path);
+    }
+    if (names.failed) cnn__say(error, "%.300s: out of memory for the list of its files", folder);
+    cnn__free(names.at);
 }
 
 /* As ImageFolder sorts: by the class, the folder, the name in it. */
 static int cnn__by_path(const void *a, const void *b)
 {
-    const cnn__image_file *s = (const cnn__image_file *)a, *t = (const cnn__image_file *)b;
+    const cnn__file *s = (const cnn__file *)a, *t = (const cnn__file *)b;
     const char *p = s->path, *q = t->path;
     size_t m = (size_t)(strrchr(p, '/') - p), n = (size_t)(strrchr(q, '/') - q);
     int order = s->label != t->label ? s->label - t->label : memcmp(p, q, m < n ? m : n);
     return order ? order : m != n ? (m < n ? -1 : 1) : strcmp(p + m, q + n);
 }
 
-static cnn__image_file *cnn__sort_files(cnn__bytes *list, int *count)
-{
-    cnn__image_file *files = cnn__files(list, count);
-    if (*count) qsort(files, (size_t)*count, sizeof *files, cnn__by_path);
-    return files;
-}
-
 /* Finds the class folders and the pictures of each, sorted; a message if there are none. */
-static void cnn__find_images(cnn__bytes *classes, cnn__bytes *pictures, const char *folder, cnn__text *error)
+static void cnn__find_images(cnn__files *classes, cnn__files *pictures, const char *folder, cnn__text *error)
 {
-    cnn__image_file *class_folder;
-    int c, count, before = 0, now;
+    int c, before = 0;
     cnn__find_files(classes, folder, -1, 0, error);
-    class_folder = cnn__sort_files(classes, &count);
-    if (!count)
+    if (!classes->count)
         cnn__say(error, "%.300s: has no folder in it; each class needs one of its pictures, such as cat and dog",
                  folder);
-    for (c = 0; c < count && !error->s[0]; c++, before = now) {
-        cnn__find_files(pictures, class_folder[c].path, c, 1, error);
-        cnn__files(pictures, &now);
-        if (now == before)
+    else qsort(classes->at, (size_t)classes->count, sizeof *classes->at, cnn__by_path);
+    for (c = 0; c < classes->count && !error->s[0]; c++, before = pictures->count) {
+        cnn__find_files(pictures, classes->at[c].path, c, 1, error);
+        if (pictures->count == before)
             cnn__say(error, "%.300s: has no picture (" CNN__PICTURES "), and each folder is a class; put some into it, "
-                     "or take it away", class_folder[c].path);
+                     "or take it away", classes->at[c].path);
     }
-    cnn__sort_files(pictures, &now);
+    if (pictures->count) qsort(pictures->at, (size_t)pictures->count, sizeof *pictures->at, cnn__by_path);
 }
 
 /* ---- a picture: its file, decoded, upright, resized ---- */
 
-typedef struct cnn__photo { unsigned char *pixels; int height, width, orientation; } cnn__photo;
+/* Pixel (y, x) begins at first + y * down + x * right. */
+typedef struct cnn__photo {
+    unsigned char *pixels; int height, width, orientation;
+    const unsigned char *first; ptrdiff_t down, right;
+} cnn__photo;
 
 /* Results of reading a picture. A broken file may be left out; that memory is missing is always an error. */
 enum { CNN__NO_MEMORY = -1, CNN__BROKEN = 0, CNN__READ = 1 };
 
 #ifdef STBI_INCLUDE_STB_IMAGE_H
-enum { CNN__HAS_STB = 1 };
-
 /* Exif's orientation, 1 to 8: tag 0x0112 of the first directory of TIFF data. */
 static int cnn__exif(const unsigned char *tiff, size_t size)
 {
@@ -11105,27 +11028,24 @@ static int cnn__breaks_off(const unsigned char *file, size_t size, size_t bytes,
     return 0;
 }
 
-static int cnn__read_part(void *file, char *to, int size) { return (int)fread(to, 1, (size_t)size, (FILE *)file); }
-static int cnn__ended(void *file) { return feof((FILE *)file) || ferror((FILE *)file); }
-static void cnn__skip(void *file, int count)
+/* Whether the head of the file is that of a picture that is read. Its pixels are not decoded. */
+static int cnn__look_at(const char *path)
 {
-    int next;
-    fseek((FILE *)file, count, SEEK_CUR);
-    next = fgetc((FILE *)file);                            /* finds the end, as fseek does not */
-    if (next >= 0) ungetc(next, (FILE *)file);
-}
-
-/* 1 if the head of the file is that of a picture that is read. Its pixels are not decoded. */
-static int cnn__looks_right(const char *path)
-{
-    static const stbi_io_callbacks file_calls = { cnn__read_part, cnn__skip, cnn__ended };
     size_t size;
     int height, width, channels, known;
+#ifdef STBI_NO_STDIO                        /* then stb_image reads from memory alone */
+    unsigned char *file = cnn__read_file(path, &size, NULL);
+    if (!file) return cnn__exists(path) ? CNN__NO_MEMORY : CNN__BROKEN;
+    known = stbi_info_from_memory(file, size < INT_MAX ? (int)size : INT_MAX, &width, &height, &channels);
+    cnn__free(file);
+#else
     FILE *file = cnn__open_to_read(path, &size, NULL);
-    if (!file) return 0;
-    known = stbi_info_from_callbacks(&file_calls, file, &width, &height, &channels);
+    if (!file) return CNN__BROKEN;
+    known = stbi_info_from_file(file, &width, &height, &channels);
     fclose(file);
-    return known && (double)height * width > 1 && (double)height * width <= CNN__MOST_PIXELS;
+#endif
+    known = known && (int64_t)height * width > 1 && (int64_t)height * width <= CNN__MOST_PIXELS;
+    return known ? CNN__READ : CNN__BROKEN;
 }
 
 /* pixels: (height, width, 3). Alpha is dropped, as PIL's convert("RGB") does; of 16 bits the upper 8 stay; CMYK becomes
@@ -11135,10 +11055,10 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
     const char *why;
     int channels, length = size < INT_MAX ? (int)size : INT_MAX;
     int known = stbi_info_from_memory(file, length, &p->width, &p->height, &channels);
-    if (known && (double)p->width * p->height > CNN__MOST_PIXELS)
+    if (known && (int64_t)p->width * p->height > CNN__MOST_PIXELS)
         return cnn__say(error, "%.300s: has %d x %d pixels, and at most %d are read: make it smaller", path, p->height,
                         p->width, CNN__MOST_PIXELS);
-    if (known && (double)p->width * p->height <= 1)        /* stb_image lets a PPM have 0 rows */
+    if (known && (int64_t)p->width * p->height <= 1)       /* stb_image lets a PPM have 0 rows */
         return cnn__say(error, "%.300s: has %d x %d pixel, which shows nothing: take it away", path, p->height,
                         p->width);
     if (known && cnn__breaks_off(file, size, (size_t)p->width * (size_t)p->height * (size_t)channels, &p->orientation))
@@ -11156,25 +11076,28 @@ static int cnn__decode(cnn__photo *p, const char *path, const unsigned char *fil
         cnn__say(error, "%.300s: stb_image cannot decode it: %s", path, size ? why : "it has 0 bytes");
     return CNN__BROKEN;
 }
-/* planes: (channels, height, width), upright; p->pixels: (height, width, 3), as the camera had it. Grey is the luma of
-   ITU-R 601-2 in 16 bits, as PIL's convert("L"). p's height and width become the upright ones. */
-static void cnn__upright(unsigned char *planes, cnn__photo *p, int channels)
+
+/* (height, width, 3) becomes (height, width): the luma of ITU-R 601-2 in 16 bits, as PIL's convert("L"). */
+static void cnn__make_grey(cnn__photo *p)
 {
-    int o = p->orientation, h = p->height, w = p->width, x, y, c;
+    size_t count = (size_t)p->height * (size_t)p->width, i;
+    const unsigned char *rgb = p->pixels;
+    for (i = 0; i < count; i++, rgb += 3)
+        p->pixels[i] = (unsigned char)((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000) >> 16);
+}
+
+/* The pixels, of `bytes` each, stay as the camera had them; height, width and the way through them become the upright
+   picture's. */
+static void cnn__upright(cnn__photo *p, int bytes)
+{
+    int o = p->orientation, height = p->height;
     int from_below = o == 3 || o == 4 || o == 6 || o == 7, from_right = o == 2 || o == 3 || o == 7 || o == 8;
-    ptrdiff_t down = 3 * (ptrdiff_t)w * (from_below ? -1 : 1), right = from_right ? -3 : 3, swap = down;
-    ptrdiff_t corner = (from_below ? 3 * (ptrdiff_t)w * (h - 1) : 0) + (from_right ? 3 * (w - 1) : 0);
-    size_t plane = (size_t)h * (size_t)w;
-    if (o >= 5) {                                          /* rows become columns */
-        down = right; right = swap;
-        p->height = w; p->width = h;
-    }
-    for (y = 0; y < p->height; y++)
-        for (x = 0; x < p->width; x++, planes++) {
-            const unsigned char *rgb = p->pixels + corner + y * down + x * right;
-            unsigned grey = (rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000) >> 16;
-            for (c = 0; c < channels; c++) planes[(size_t)c * plane] = channels == 1 ? (unsigned char)grey : rgb[c];
-        }
+    ptrdiff_t row = (ptrdiff_t)bytes * p->width, down = from_below ? -row : row, right = from_right ? -bytes : bytes;
+    p->first = p->pixels + (from_below ? row * (height - 1) : 0) + (from_right ? row - bytes : 0);
+    p->down = o >= 5 ? right : down;                       /* from 5 on rows become columns */
+    p->right = o >= 5 ? down : right;
+    p->height = o >= 5 ? p->width : height;
+    p->width = o >= 5 ? height : p->width;
 }
 
 /* Weights of one axis: `size` samples become `scaled`, of which `count` from `cut` on are wanted. An output is a mean
@@ -11202,7 +11125,7 @@ static int *cnn__triangles(int size, int64_t scaled, int64_t cut, int count, siz
 }
 
 /* The weighted sum of samples that lie `step` apart, in bytes again. row: of cnn__triangles */
-static unsigned char cnn__weighted(const unsigned char *from, size_t step, const int *row)
+static unsigned char cnn__weighted(const unsigned char *from, ptrdiff_t step, const int *row)
 {
     int sum = 1 << (CNN__WEIGHT_BITS - 1), k;
     for (k = 0; k < row[1]; k++, from += step) sum += *from * row[2 + k];
@@ -11212,32 +11135,32 @@ static unsigned char cnn__weighted(const unsigned char *from, size_t step, const
 /* Where a centre crop begins: int(round(more / 2)), which rounds a half to the even number. */
 static int64_t cnn__half(int64_t more) { return more / 2 + (more & more / 2 & 1); }
 
-/* to: (channels, o->height, o->width); planes: (channels, height, width). torchvision's Resize of a PIL picture to the
-   smallest size that covers the target, along rows and then along columns with bytes between, and CenterCrop. Only what
-   the crop needs is calculated. (PIL 13 begins with the columns of a picture more than twice as high as wide, which may
-   round to the next level.) */
-static int cnn__resize(unsigned char *to, const unsigned char *planes, int height, int width,
-                       const cnn_image_options *o)
+/* to: (channels, o->height, o->width). torchvision's Resize of a PIL picture to the smallest size that covers the
+   target, along rows and then along columns with bytes between, and CenterCrop. Only what the crop needs is calculated.
+   (PIL 13 begins with the columns of a picture more than twice as high as wide, which may round to the next level.) */
+static int cnn__resize(unsigned char *to, const cnn__photo *p, const cnn_image_options *o)
 {
-    int wider = (int64_t)o->width * height >= (int64_t)o->height * width;  /* the width needs the larger scale */
-    int64_t scaled_height = wider ? (int64_t)o->width * height / width : o->height;
-    int64_t scaled_width = wider ? o->width : (int64_t)o->height * width / height;
-    size_t xs, ys, x, y, rows, to_width = (size_t)o->width, to_height = (size_t)o->height;
-    int *across = cnn__triangles(width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
-    int *down = cnn__triangles(height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
-    const int *last = down ? down + (to_height - 1) * ys : NULL, *row;
-    unsigned char *part = NULL;                            /* (rows, o->width) */
-    rows = down ? (size_t)(last[0] + last[1] - down[0]) : 0;
-    if (across && down) part = (unsigned char *)cnn__alloc(rows, to_width);
-    for (c = 0; part && c < o->channels; c++, planes += (size_t)height * (size_t)width) {
-        const unsigned char *from = planes + (size_t)down[0] * (size_t)width;
-        for (y = 0; y < rows; y++, from += width)
-            for (x = 0, row = across; x < to_width; x++, row += xs)
-                part[y * to_width + x] = cnn__weighted(from + row[0], 1, row);
-        for (y = 0, row = down; y < to_height; y++, row += ys)
-            for (x = 0; x < to_width; x++)
-                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * to_width + x, to_width, row);
-    }
+    int wider = (int64_t)o->width * p->height >= (int64_t)o->height * p->width;    /* it needs the larger scale */
+    int64_t scaled_height = wider ? (int64_t)o->width * p->height / p->width : o->height;
+    int64_t scaled_width = wider ? o->width : (int64_t)o->height * p->width / p->height;
+    size_t xs, ys, width = (size_t)o->width, height = (size_t)o->height, values = width * (size_t)o->channels;
+    size_t rows = 0, x, y;
+    int *across = cnn__triangles(p->width, scaled_width, cnn__half(scaled_width - o->width), o->width, &xs), c;
+    int *down = cnn__triangles(p->height, scaled_height, cnn__half(scaled_height - o->height), o->height, &ys);
+    const int *row = down ? down + (height - 1) * ys : NULL;
+    unsigned char *part = NULL, *next = NULL;              /* (rows, o->width, channels) */
+    if (down) rows = (size_t)(row[0] + row[1] - down[0]);
+    if (across && down) part = next = (unsigned char *)cnn__alloc(rows, values);
+    for (y = 0; part && y < rows; y++)
+        for (x = 0, row = across; x < width; x++, row += xs)
+            for (c = 0; c < o->channels; c++)
+                *next++ = cnn__weighted(p->first + (down[0] + (ptrdiff_t)y) * p->down + row[0] * p->right + c,
+                                        p->right, row);
+    for (c = 0; part && c < o->channels; c++)
+        for (y = 0, row = down; y < height; y++, row += ys)
+            for (x = 0; x < width; x++)
+                *to++ = cnn__weighted(part + (size_t)(row[0] - down[0]) * values + x * (size_t)o->channels + (size_t)c,
+                                      (ptrdiff_t)values, row);
     cnn__free(across);
     cnn__free(down);
     cnn__free(part);
@@ -11247,28 +11170,25 @@ static int cnn__resize(unsigned char *to, const unsigned char *planes, int heigh
 /* to: (channels, height, width) of the options. error: NULL where only the result is asked for */
 static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
 {
-    cnn__photo p = { NULL, 0, 0, 1 };
+    cnn__photo p = { NULL, 0, 0, 1, NULL, 0, 0 };
     size_t size;
-    unsigned char *planes, *file = cnn__read_file(path, &size, error);
+    unsigned char *file = cnn__read_file(path, &size, error);
     int result;
     if (!file) return cnn__exists(path) ? CNN__NO_MEMORY : CNN__BROKEN;
     result = cnn__decode(&p, path, file, size, error);
     cnn__free(file);
     if (result != CNN__READ) return result;
-    planes = (unsigned char *)cnn__alloc_raw((size_t)o->channels * (size_t)p.height * (size_t)p.width);
-    if (planes) cnn__upright(planes, &p, o->channels);
-    stbi_image_free(p.pixels);
-    if (!planes || !cnn__resize(to, planes, p.height, p.width, o)) {
+    if (o->channels == 1) cnn__make_grey(&p);
+    cnn__upright(&p, o->channels);
+    if (!cnn__resize(to, &p, o)) {
         cnn__say(error, "%.300s: out of memory for its %d x %d pixels", path, p.height, p.width);
         result = CNN__NO_MEMORY;
     }
-    cnn__free(planes);
+    stbi_image_free(p.pixels);
     return result;
 }
 #else
-enum { CNN__HAS_STB = 0 };
-
-static int cnn__looks_right(const char *path) { (void)path; return 0; }
+static int cnn__look_at(const char *path) { (void)path; return CNN__BROKEN; }
 
 static int cnn__read_image(unsigned char *to, const char *path, const cnn_image_options *o, cnn__text *error)
 {
@@ -11285,11 +11205,6 @@ static const cnn__field cnn__image_fields[] = {
     CNN__INT(cnn_image_options, keep, 1)
 };
 
-static size_t cnn__image_values(const cnn_image_options *o)
-{
-    return (size_t)o->channels * (size_t)o->height * (size_t)o->width;
-}
-
 /* A data set that has no samples so far, or is in error. */
 static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_options *o)
 {
@@ -11302,55 +11217,52 @@ static cnn_data *cnn__images_new(const char *call, const char *path, cnn_image_o
         || (double)o->channels * o->height * o->width > INT_MAX)
         cnn__say(error, "%s: samples of %d x %d x %d are not possible; .height and .width must be at least 1, and "
                         ".channels 3 (colour) or 1 (grey)", call, o->channels, o->height, o->width);
-    if (!CNN__HAS_STB)
-        cnn__say(error, "%s: the program must include stb_image.h, which decodes pictures, before cnn.h: "
-                        "#define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h> (Debian: libstb-dev)", call);
+#ifndef STBI_INCLUDE_STB_IMAGE_H
+    cnn__say(error, "%s: the program must include stb_image.h, which decodes pictures, before cnn.h: "
+                    "#define STB_IMAGE_IMPLEMENTATION, #include <stb_image.h> (Debian: libstb-dev)", call);
+#endif
     if (!path) cnn__say(error, "%s: there is no path, only NULL", call);
     data->channels = o->channels; data->height = o->height; data->width = o->width;
-    return error->s[0] ? cnn__data_fails(data) : data;
+    return error->s[0] ? cnn__data_complete(data, NULL, 0) : data;
 }
 
-typedef struct cnn__images_job {
-    const cnn__image_file *files;
-    unsigned char *bytes;                   /* NULL: only look at the files */
-    signed char *result;
-    const cnn_image_options *o;
-    int first;
-} cnn__images_job;
+typedef struct cnn__images_job { const cnn__data_memory *m; unsigned char *bytes; int *result, first; } cnn__images_job;
 
 static void cnn__image_piece(void *arguments, int piece, int thread)
 {
     const cnn__images_job *job = (const cnn__images_job *)arguments;
+    const cnn_image_options *o = &job->m->image;
     int i = job->first + piece;
-    const char *path = job->files[i].path;
+    const char *path = job->m->files.at[i].path;
+    size_t values = cnn__sample_values(&job->m->data);
     (void)thread;
-    job->result[i] = (signed char)(!job->bytes ? cnn__looks_right(path) ? CNN__READ : CNN__BROKEN
-                     : cnn__read_image(job->bytes + (size_t)i * cnn__image_values(job->o), path, job->o, NULL));
+    if (!o->keep) job->result[i] = cnn__look_at(path);
+    else job->result[i] = cnn__read_image(job->bytes + (size_t)i * values, path, o, NULL);
 }
 
 /* Reads all files, some at a time on all threads. What could not be read is left out, or read once more for its
-   message: so the first broken file is named, however many threads there are. files: those used come to the front. */
-static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__image_file *files, int count, int threads)
+   message: so the first broken file is named, however many threads there are. The files used come to the front. */
+static void cnn__read_images(cnn_data *data, int threads)
 {
     cnn__images_job job;
     cnn__text *error = &data->memory->error;
-    size_t values = cnn__image_values(o);
-    int i, next, *labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
-    unsigned char *bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
-    data->bytes = bytes;
-    data->labels = labels;
-    job.files = files;
-    job.bytes = o->keep ? bytes : NULL;
-    job.result = (signed char *)cnn__alloc((size_t)count, 1);
-    job.o = o;
-    if (!job.result) cnn__data_no_memory(data, (size_t)count, 1);
+    const cnn_image_options *o = &data->memory->image;
+    size_t values = cnn__sample_values(data);
+    int count = data->memory->files.count, i, next, *labels;
+    unsigned char *bytes;
+    cnn__file *files = data->memory->files.at;
+    data->labels = labels = (int *)cnn__data_alloc(data, (size_t)count, sizeof *labels);
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, o->keep ? (size_t)count : 1, values);
+    job.m = data->memory;
+    job.bytes = bytes;
+    job.result = labels;                    /* each is read before a label is put into its place */
     cnn__open_pool(threads);
     for (job.first = 0; job.first < count && !error->s[0]; job.first = next) {
         next = count - job.first < 16 * threads ? count : job.first + 16 * threads;
         cnn__parallel(threads, next - job.first, cnn__image_piece, &job);
         for (i = job.first; i < next; i++) {
             unsigned char *sample = bytes + (o->keep ? (size_t)i * values : 0);
-            cnn__image_file file = files[i];
+            cnn__file file = files[i];
             if (job.result[i] == CNN__BROKEN && o->skip_broken) {
                 data->skipped++;
                 if (o->progress) cnn__fprintf(o->progress, "%s: left out\n", file.path);
@@ -11368,19 +11280,15 @@ static void cnn__read_images(cnn_data *data, const cnn_image_options *o, cnn__im
         }
     }
     cnn__close_pool();
-    cnn__free(job.result);
 }
 
 /* Reads a sample that is not in memory. With error, it is one that could not be read: a picture is tried once more, for
    its message, and 1 if it can be read now. */
 static int cnn__read_sample(const cnn__data_memory *m, int sample, unsigned char *bytes, cnn__text *error)
 {
-    const cnn__image_file *files;
-    int count;
     for (; m->from; m = m->from) sample = m->order[sample];                /* of the data set that was split */
-    files = cnn__files(&m->files, &count);
-    if (!m->read) return cnn__read_image(bytes, files[sample].path, &m->image, error) == CNN__READ;
-    if (!error) return m->read(m->user, sample, bytes);
+    if (m->files.count) return cnn__read_image(bytes, m->files.at[sample].path, &m->image, error) == CNN__READ;
+    if (!error) return m->data.read(m->data.user, sample, bytes);
     return cnn__say(error, "%s: sample %d cannot be read: its .read returned 0", m->name.s, sample);
 }
 
@@ -11392,31 +11300,23 @@ static int cnn__read_from(void *memory, int sample, unsigned char *bytes)  /* cn
 static cnn_data *cnn__load_images(const char *folder, cnn_image_options o, int threads)
 {
     cnn_data *data = cnn__images_new("cnn_load_images", folder, &o);
-    cnn__bytes classes = { NULL, 0, 0, 0 }, pictures = { NULL, 0, 0, 0 };
-    cnn__image_file *class_folder, *files;
-    const char **names;
-    cnn__text *error;
-    int count, c, i;
+    cnn__data_memory *m = data->memory;
+    int c, i;
     if (data->error) return data;
-    error = &data->memory->error;
-    cnn__find_images(&classes, &pictures, folder, error);
-    files = cnn__files(&pictures, &count);
-    class_folder = cnn__files(&classes, &data->classes);
-    names = (const char **)cnn__data_alloc(data, (size_t)data->classes, sizeof *names);
-    for (c = 0; names && c < data->classes; c++) names[c] = strrchr(class_folder[c].path, '/') + 1;
-    if (!error->s[0]) cnn__copy_names(data, names);
-    if (!error->s[0]) cnn__read_images(data, &o, files, count, threads);
+    m->image = o;
+    cnn__find_images(&m->folders, &m->files, folder, &m->error);
+    data->classes = m->folders.count;
+    data->class_names = m->names = (const char **)cnn__data_need(data, (size_t)data->classes, sizeof *m->names);
+    for (c = 0; m->names && c < data->classes; c++) m->names[c] = strrchr(m->folders.at[c].path, '/') + 1;
+    if (!m->error.s[0]) cnn__read_images(data, threads);
     for (c = i = 0; i < data->count; i++) if (data->labels[i] == c) c++;
     if (c < data->classes)
-        cnn__say(error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take it "
-                        "away", class_folder[c].path);
-    cnn__free_files(&classes);
-    if (o.keep) cnn__free_files(&pictures);
+        cnn__say(&m->error, "%.300s: none of its pictures can be read, and each folder is a class; mend them, or take "
+                            "it away", m->folders.at[c].path);
+    if (o.keep) cnn__free_files(&m->files);
     else {
-        data->memory->files = pictures;
-        data->memory->image = o;
         data->bytes = NULL;
-        data->read = cnn__read_from; data->user = data->memory;
+        data->read = cnn__read_from; data->user = m;
     }
     return cnn__data_complete(data, NULL, 0);
 }
@@ -11432,7 +11332,7 @@ cnn_data *cnn_load_image_with(const char *path, cnn_image_options o)
     unsigned char *bytes;
     if (data->error) return data;
     data->count = 1;
-    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__image_values(&o));
+    data->bytes = bytes = (unsigned char *)cnn__data_alloc(data, 1, cnn__sample_values(data));
     if (bytes) cnn__read_image(bytes, path, &o, &data->memory->error);
     return cnn__data_complete(data, NULL, 0);
 }
@@ -11453,31 +11353,27 @@ static void *cnn__pick_rows(cnn_data *data, const void *from, size_t size, const
 static cnn_data *cnn__data_pick(const cnn_data *from, const int *order, int count)
 {
     cnn_data *data = cnn__data_empty(from->name);
-    size_t values = (size_t)((ptrdiff_t)from->channels * from->height * from->width);
+    size_t values = cnn__sample_values(from);
     cnn__data_memory *m = data->memory;
     if (!m) return data;
     data->count = count;
     data->channels = from->channels; data->height = from->height; data->width = from->width;
-    data->classes = from->classes; data->outputs = from->outputs; data->class_names = from->class_names;
-    if (from->memory->names && from->class_names == from->memory->names) {
-        data->classes = from->memory->classes;
-        cnn__copy_names(data, from->class_names);          /* they go with `from` */
-    }
+    data->outputs = from->outputs; data->class_names = from->class_names;
+    data->classes = from->class_names ? from->memory->classes : from->classes;     /* as many as there are names */
+    m->from = cnn__data_keep(from);                        /* it holds the names of pictures' classes */
     data->bytes = (unsigned char *)cnn__pick_rows(data, from->bytes, values, order, count);
     data->floats = (float *)cnn__pick_rows(data, from->floats, values * sizeof(float), order, count);
     data->labels = (int *)cnn__pick_rows(data, from->labels, sizeof(int), order, count);
     data->targets = (float *)cnn__pick_rows(data, from->targets, (size_t)from->outputs * sizeof(float), order, count);
     if (from->read) {
         data->read = cnn__read_from; data->user = m;
-        m->from = cnn__data_keep(from);
-        m->order = (int *)cnn__alloc((size_t)count, sizeof *order);
+        m->order = (int *)cnn__data_need(data, (size_t)count, sizeof *order);
         if (m->order) memcpy(m->order, order, (size_t)count * sizeof *order);
-        else cnn__data_no_memory(data, (size_t)count, sizeof *order);
     }
     cnn__data_complete(data, "", 1);
     if (data->error) return data;
     memcpy(m->scale, from->scale, (size_t)data->channels * sizeof *m->scale);
-    memcpy(m->shift, from->shift, (size_t)data->channels * sizeof *m->shift);
+    memcpy(m->scale + data->channels, from->shift, (size_t)data->channels * sizeof *m->scale);
     return data;
 }
 
@@ -11491,15 +11387,10 @@ void cnn_random_split(const cnn_data *data, int count, uint64_t seed, cnn_data *
                  data->count);
     if (!wrong.s[0] && !(order = (int *)cnn__alloc((size_t)data->count, sizeof *order)))
         cnn__say(&wrong, "cnn_random_split: out of memory for the order of %d samples", data->count);
-    if (!order) {
-        *first = cnn__data_in_error(data->name, wrong.s);
-        *second = cnn__data_in_error(data->name, wrong.s);
-        return;
-    }
-    for (i = 0; i < data->count; i++) order[i] = i;
-    cnn__shuffle(order, data->count, seed, CNN__STREAM_SPLIT, 0);
-    *first = cnn__data_pick(data, order + count, data->count - count);
-    *second = cnn__data_pick(data, order, count);
+    for (i = 0; order && i < data->count; i++) order[i] = i;
+    if (order) cnn__shuffle(order, data->count, seed, CNN__STREAM_SPLIT, 0);
+    *first = order ? cnn__data_pick(data, order + count, data->count - count) : cnn__data_in_error(data->name, wrong.s);
+    *second = order ? cnn__data_pick(data, order, count) : cnn__data_in_error(data->name, wrong.s);
     cnn__free(order);
 }
 
@@ -11513,10 +11404,9 @@ struct cnn_loader {
     int epoch, at;                          /* the current epoch, and its samples so far                 */
     int begun;
     cnn__text error;
-    int augments;
     cnn_data own;                           /* of its batches: in error an empty one with the message; or
                                                the data set, augmented or read                            */
-    cnn__reading reading[2]; int now;       /* of the batch dealt last: [now]; of the one after it: the other */
+    cnn__reading reading[2];                /* of the epoch's even batches, and of its odd ones          */
 };
 
 static const cnn__field cnn__loader_fields[] = {
@@ -11525,32 +11415,28 @@ static const cnn__field cnn__loader_fields[] = {
     { "seed", offsetof(cnn_loader_options, seed), 'u', 0, -1 }
 };
 
-static int cnn__usable_augment(const char *call, const cnn_data *data, const cnn_augment_options *o, cnn__text *error)
-{
-    int side = data->height < data->width ? data->height : data->width;
-    if (o->padding < 0 || o->padding >= side)
-        return cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d "
-                        "samples still meets the picture", call, o->padding, side - 1, data->height, data->width);
-    if (o->rotation < 0 || o->rotation > 180)
-        return cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call,
-                        (double)o->rotation);
-    if (o->scale < 0 || o->scale >= 1)
-        return cnn__say(error, "%s: .augment.scale is %g, but must be from 0 to below 1: 0.1 is 0.9 to 1.1 times as "
-                               "large", call, (double)o->scale);
-    return 1;
-}
-
 static int cnn__loader_fits(const char *call, const cnn_data *data, const cnn_loader_options *o, cnn__text *error)
 {
+    const cnn_augment_options *a = &o->augment;
+    int side;
     if (!data)
         return cnn__say(error, "%s: there is no data set, only NULL; load one, or make one with cnn_data_new", call);
     if (data->error) return cnn__take_over(error, data->error);
-    if (!cnn__usable_count(error, call, data)) return 0;
-    if (o->batch_size < 1) return cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
+    side = data->height < data->width ? data->height : data->width;
+    cnn__usable_count(error, call, data);
+    if (o->batch_size < 1) cnn__say(error, "%s: batch_size must be at least 1, not %d", call, o->batch_size);
     if (o->drop_last && o->batch_size > data->count)
-        return cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the "
-                               "incomplete last batch", call, data->count, o->batch_size);
-    return cnn__usable_augment(call, data, &o->augment, error);
+        cnn__say(error, "%s: %d samples do not fill one batch of %d; use a smaller batch_size, or keep the incomplete "
+                        "last batch", call, data->count, o->batch_size);
+    if (a->padding < 0 || a->padding >= side)
+        cnn__say(error, "%s: .augment.padding is %d, but must be from 0 to %d, so that a crop of the %d x %d samples "
+                        "still meets the picture", call, a->padding, side - 1, data->height, data->width);
+    if (a->rotation < 0 || a->rotation > 180)
+        cnn__say(error, "%s: .augment.rotation is %g, but must be from 0 to 180 degrees", call, (double)a->rotation);
+    if (a->scale < 0 || a->scale >= 1)
+        cnn__say(error, "%s: .augment.scale is %g, but must be from 0 to below 1: 0.1 is 0.9 to 1.1 times as large",
+                 call, (double)a->scale);
+    return !error->s[0];
 }
 
 static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_options o)
@@ -11560,19 +11446,16 @@ static cnn_loader *cnn__deal(const char *call, const cnn_data *data, cnn_loader_
         CNN_ON_ERROR(cnn_loader_error(NULL));
         return NULL;
     }
-    loader->data = data;
     CNN__OPTIONS(&o, cnn__loader_fields, call, &loader->error);
+    loader->data = data;
     loader->options = o;
     if (cnn__loader_fits(call, data, &o, &loader->error)) {
-        loader->order = (int *)cnn__alloc((size_t)data->count + 1, sizeof *loader->order);
-        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
-    }
-    if (loader->order) {
         loader->count = data->count;
-        loader->order[loader->count] = -1;                 /* is no sample: shows that batch.size was set too high */
+        loader->order = (int *)cnn__alloc((size_t)loader->count + 1, sizeof *loader->order);
+        if (!loader->order) cnn__say(&loader->error, "out of memory for the order of %d samples", data->count);
+        else loader->order[loader->count] = -1;            /* is no sample: shows that batch.size was set too high */
     }
     loader->own.error = cnn_loader_error(loader);
-    loader->augments = cnn__augments(&loader->options.augment);
     return loader;
 }
 
@@ -11596,17 +11479,9 @@ void cnn_set_epoch(cnn_loader *loader, int epoch)
 
 int cnn_batches(const cnn_loader *loader)
 {
-    int count, size;
     if (cnn_loader_error(loader)) return 0;
-    count = loader->count;
-    size = loader->options.batch_size;
-    return count / size + (!loader->options.drop_last && count % size);
-}
-
-static void cnn__stop_reading(cnn__reading *r)
-{
-    if (r->size && !r->done) cnn__drop_job(&r->job);
-    r->size = 0;
+    return loader->count / loader->options.batch_size
+        + (!loader->options.drop_last && loader->count % loader->options.batch_size);
 }
 
 static int cnn__next_size(const cnn_loader *loader)        /* of the next batch; 0 at the end of the epoch */
@@ -11615,9 +11490,15 @@ static int cnn__next_size(const cnn_loader *loader)        /* of the next batch;
     return left >= size ? size : loader->options.drop_last ? 0 : left;
 }
 
+static void cnn__stop_reading(cnn__reading *r)
+{
+    if (r->size && !r->done) cnn__drop_job(&r->job);
+    r->size = 0;
+}
+
 int cnn_next(cnn_loader *loader, cnn_batch *batch)
 {
-    int size, i;
+    int i;
     memset(batch, 0, sizeof *batch);
     if (!loader) return 0;
     if (loader->own.error) {
@@ -11633,20 +11514,19 @@ int cnn_next(cnn_loader *loader, cnn_batch *batch)
         loader->at = 0;
         loader->begun = 1;
     }
-    size = cnn__next_size(loader);
-    if (!size) {
+    batch->size = cnn__next_size(loader);
+    if (!batch->size) {
         cnn_set_epoch(loader, loader->epoch < INT_MAX ? loader->epoch + 1 : 0);
         return 0;
     }
     batch->data = loader->data;
-    if (loader->augments || loader->data->read) {
+    if (cnn__augments(&loader->options.augment) || loader->data->read) {
         loader->own = *loader->data;
         loader->own.dealt_by = loader;
         batch->data = &loader->own;
     }
     batch->order = loader->order + loader->at;
-    batch->size = size;
-    loader->at += size;
+    loader->at += batch->size;
     return 1;
 }
 
@@ -11665,10 +11545,11 @@ static void cnn__read_piece(void *arguments, int n, int thread)
         r->read(r->user, r->order[n], r->bytes + (size_t)n * r->values) != 0;
 }
 
-/* The pool's workers begin; whoever needs the samples ends the job, and takes part in it. */
+/* The pool's workers begin, unless they have already; whoever needs the samples ends the job, and takes part in it. */
 static int cnn__start_reading(cnn_net *net, cnn__reading *r, const cnn_data *data, const int *order, int size)
 {
     size_t bytes;
+    if (r->size == size && r->order == order) return 1;
     cnn__stop_reading(r);
     r->values = cnn__size(net->input);
     if (!cnn__mul(&bytes, r->values + 1, (size_t)size)) bytes = (size_t)-1;
@@ -11690,15 +11571,13 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
 {
     const cnn_data *data = batch->data;
     cnn_loader *loader = data->dealt_by;
-    cnn__reading *r = &net->reading, *ahead;
-    int n, size;
+    cnn__reading *r = &net->reading;
+    int n, odd, next;
     if (loader && batch->order + batch->size != loader->order + loader->at) loader = NULL;       /* not dealt last */
-    if (loader) {
-        if (loader->reading[loader->now].order != batch->order) loader->now = !loader->now;
-        r = &loader->reading[loader->now];
-    }
-    if ((!loader || r->order != batch->order || r->size != batch->size)
-        && !cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
+    odd = loader ? (int)(batch->order - loader->order) / loader->options.batch_size % 2 : 0;
+    if (loader) r = &loader->reading[odd];
+    else cnn__stop_reading(r);                             /* what stands in its order may have changed */
+    if (!cnn__start_reading(net, r, data, batch->order, batch->size)) return NULL;
     if (!r->done) cnn__end_job(&r->job);
     r->done = 1;
     for (n = 0; n < r->size; n++)
@@ -11707,10 +11586,8 @@ static const unsigned char *cnn__read_samples(cnn_net *net, const cnn_batch *bat
             r->size = 0;
             return NULL;
         }
-    ahead = loader ? &loader->reading[!loader->now] : NULL;
-    size = loader ? cnn__next_size(loader) : 0;
-    if (size && (ahead->order != loader->order + loader->at || ahead->size != size)
-        && !cnn__start_reading(net, ahead, data, loader->order + loader->at, size)) return NULL;
+    next = loader ? cnn__next_size(loader) : 0;
+    if (next && !cnn__start_reading(net, &loader->reading[!odd], data, loader->order + loader->at, next)) return NULL;
     return r->bytes;
 }
 

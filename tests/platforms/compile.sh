@@ -422,7 +422,7 @@ works 'strict conversions' clang++ -std=c++11 $strict $conversions -O0 -Isub who
 # Comments, characters and strings are taken out first.
 sed -n 's/^ *# *include *\(<.*>\).*/#include \1/p' sub/cnn.h | grep -v -e 'io\.h' -e 'process\.h' -e 'intrin\.h' | sort -u >headers.c
 "$cc" -dM -E headers.c 2>/dev/null | sed 's/^#define \([A-Za-z0-9_]*\).*/\1/' | sort -u >theirs
-printf '%s\n' FILE DIR L GCC STBI_INCLUDE_STB_IMAGE_H STBI_NO_ZLIB >>theirs
+printf '%s\n' FILE DIR L GCC STBI_INCLUDE_STB_IMAGE_H STBI_NO_ZLIB STBI_NO_STDIO >>theirs
 gcc -fpreprocessed -dD -E -P sub/cnn.h 2>/dev/null | sed "s/'[^'\\\\]'//g"'; s/"\([^"\\]\|\\.\)*"//g' |
     grep -o '[A-Za-z0-9_]\{1,\}' | grep '^[A-Z][A-Z0-9_]*$' | sort -u | grep -v '^CNN_' | grep -v -x -F -f theirs >said
 [ ! -s said ]
