@@ -9856,23 +9856,32 @@ static void cnn__doctor_loss(cnn__doctor *d, const cnn_net *net, double loss)
                     "clip_grad_norm = 1, and look for NaN in the inputs.", loss, net->lr);
 }
 
+/* Are all values of y at most 0? Asked sample by sample, as most layers answer with the first one. */
+static int cnn__all_off(cnn_net *net, const float *y, size_t size)
+{
+    size_t k = size;
+    int sample;
+    for (sample = 0; sample < net->pass.batch && k == size; sample++) {
+        float *one = cnn__download(net, y + size * (size_t)sample, size);
+        for (k = 0; one && k < size && one[k] <= 0; k++) ;
+        cnn__free(one);
+    }
+    return k == size;
+}
+
 /* A layer of ReLUs that gave nothing but zeros for the whole last batch learns no more. */
 static void cnn__doctor_dead(cnn__doctor *d, cnn_net *net)
 {
     int i;
     for (i = 0; i < net->layer_count && !(d->said & CNN__SAID_DEAD) && !cnn__stopped(net); i++) {
-        size_t count = cnn__size(net->layers[i].out) * (size_t)net->pass.batch, k = 0;
+        float *own;
         const float *y;
-        float *own, *values;
         if (net->layers[i].activation != CNN_RELU) continue;
         y = cnn__activation_of(net, i, &own);
-        values = y ? cnn__download(net, y, count) : NULL;
-        while (values && k < count && values[k] <= 0) k++;
-        if (k == count)
+        if (y && cnn__all_off(net, y, cnn__size(net->layers[i].out)))
             cnn__advise(d, CNN__SAID_DEAD, "all ReLUs of layer %d (\"%s\") are dead: they give 0 for every sample, and "
                         "no gradient comes through. Use a smaller learning rate, Kaiming initialisation, or "
                         "leaky_relu.", i + 1, net->layers[i].name);
-        cnn__free(values);
         cnn__backend_free(net, &own);
     }
 }
