@@ -187,7 +187,7 @@ ok "these IDX files are good" run lenet5 --data mnist --epochs 1 --quiet
 images 200 156799 >mnist/train-images-idx3-ubyte
 ok "cut-off images" refused lenet5 'train-images-idx3-ubyte: its header promises 156816 bytes, but it has 156815' --data ../mnist
 mnist; gzip -c mnist/t10k-images-idx3-ubyte >packed && mv packed mnist/t10k-images-idx3-ubyte
-ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte is gzip-compressed; unpack it: ' --data ../mnist
+ok "packed images under the plain name" refused lenet5 't10k-images-idx3-ubyte: is gzip-compressed, not an IDX file of images; unpack it: gzip -d, after' --data ../mnist
 mnist; gzip mnist/train-images-idx3-ubyte
 ok "packed images" refused lenet5 'train-images-idx3-ubyte.gz is packed; unpack it: gzip -dk ' --data ../mnist
 mnist; printf x | dd of=mnist/train-labels-idx1-ubyte bs=1 seek=3 conv=notrunc 2>/dev/null
