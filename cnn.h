@@ -4175,9 +4175,9 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
     if (p->fold || p->phases)
         p->x_size = cnn__larger(p->x_size, (ptrdiff_t)s->in_channels * s->in_height * s->in_width * p->lanes);
-    p->list_size = cnn__align(p->images * p->map + p->lanes);
+    p->list_size = cnn__align(p->images * p->map);
     p->corners_size = cnn__align(p->map) + CNN__POOL_TAPS;
-    p->sums_size = cnn__align(s->out_channels * (w->size + p->lanes));
+    p->sums_size = cnn__align(s->out_channels * (w->size + 1));
 }
 
 /* Groups are convolutions of their own, on other channels of the same images. A bundle of as many as fit into a cache
@@ -4926,20 +4926,20 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     int k_first = cnn__share_begin(p, s, share), k_end = cnn__share_begin(p, s, share + 1);
     for (i = 0; p->dense && i < p->map; i++) a->offsets[i] = a->corners[i];
     for (n = 0; n < images; n += count) {
-        float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size + (ptrdiff_t)k_first * p->lanes;
+        float *to = sums + k_first * w->size, *dbias = sums + s->out_channels * w->size;
         count = cnn__smaller(p->images, images - n);
         for (b = 0; b < count; b++)
             cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * job->x_image);
+        for (b = 0; b < count; b++)
+            for (k = k_first; k < k_end; k++) dbias[k] += isa->total(df + (n + b) * p->image + k * p->map, 0, p->map);
         for (b = 0; p->dense && b < count; b++)
             for (k = k_first; k < k_end; k = end) {
                 int group = k / conv->out_channels;
                 end = cnn__smaller(k_end, (group + 1) * conv->out_channels);
                 cnn__dense_dweight(p, a, sums, df + (n + b) * p->image, a->x + b * x_image + group * x_group, k, end);
-                for (; k < end; k++)
-                    dbias[(k - k_first) * p->lanes] += isa->total(df + (n + b) * p->image + k * p->map, 0, p->map);
             }
         if (p->dense) continue;
-        for (k = k_first; k < k_end; k++, to += w->size, dbias += p->lanes) {
+        for (k = k_first; k < k_end; k++, to += w->size) {
             const float *x = a->x + k / conv->out_channels * x_group;
             sum.count = 0;
             for (b = 0; b < count; b++) {
@@ -4953,35 +4953,32 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
                 sum.x = x + call * w->call_stride;
                 w->isa->add_windows(&sum);
             }
-            cnn__zero_floats(a->values + sum.count, p->lanes);
-            for (i = 0; i < sum.count; i += p->lanes) isa->sum_into(dbias, a->values + i, p->lanes);
         }
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c); dbias(k) += the lanes of its sum. Of some k: the
-   sums of all runs of blocks, in order. */
+/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c), and dbias(k) likewise. Of some k: the sums of all
+   runs of blocks, in order. */
 static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
     const cnn__conv_plan *p = &job->plan;
     const cnn__conv *conv = &p->forward;
     const cnn__weight_window *w = &p->window;
-    int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x, l;
+    int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x;
     int begin = cnn__begin_of(piece, pieces, all), end = cnn__begin_of(piece + 1, pieces, all);
-    float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size + (ptrdiff_t)begin * p->lanes;
+    float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size;
     float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
     (void)thread;
     for (run = 1; run < p->pieces; run++) {
         job->isa->sum_into(sums, sums + p->sums_size * run, (end - begin) * w->size);
-        job->isa->sum_into(biases, biases + p->sums_size * run, (ptrdiff_t)(end - begin) * p->lanes);
+        job->isa->sum_into(biases + begin, biases + begin + p->sums_size * run, end - begin);
     }
     for (k = begin; k < end; k++, sums += w->size)
         for (c = 0; dweight && c < conv->in_channels; c++)
             for (y = 0; y < conv->kernel_height; y++)
                 for (x = 0; x < conv->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
-    for (k = begin; job->dbias && k < end; k++)
-        for (l = 0; l < p->lanes; l++) job->dbias[k] += *biases++;
+    for (k = begin; job->dbias && k < end; k++) job->dbias[k] += biases[k];
 }
 
 /* The card's backward for some blocks, and a share of the output channels. The blocks have sums of dweight and dbias of
@@ -4999,7 +4996,7 @@ static void cnn__conv_backward_piece(void *arguments, int piece, int thread)
     ptrdiff_t in = (ptrdiff_t)s->in_channels * s->in_height * s->in_width;
     float *sums = job->sums + p->sums_size * run;
     cnn__zero_floats(sums + k * p->window.size, channels * p->window.size);
-    cnn__zero_floats(sums + s->out_channels * p->window.size + k * lanes, (ptrdiff_t)channels * lanes);
+    cnn__zero_floats(sums + s->out_channels * p->window.size + k, channels);
     cnn__conv_offsets(s, &p->forward, a.corners, a.taps);
     for (block = begin; block < end; block++) {
         int first = block * lanes, images = cnn__smaller(lanes, s->batch - first);
