@@ -3400,11 +3400,10 @@ static void CNN__FOR(cnn__from_lanes)(float *floats, unsigned char *bytes, ptrdi
 {
     CNN__VECTOR r[CNN__LANES];
     int j, i, l, p;
-    for (j = 0; j < rows; j++)
+    for (j = 0; j < rows; j++, from += columns * pixel_stride)
         for (i = 0; i < columns; i += CNN__LANES) {
-            int pixels = cnn__smaller(CNN__LANES, columns - i);            /* then the last one again */
-            for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + (p < pixels ? p : pixels - 1) * pixel_stride);
-            from += pixels * pixel_stride;
+            if (i + CNN__LANES > columns && columns > CNN__LANES) i = columns - CNN__LANES;        /* overlap */
+            for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + cnn__smaller(i + p, columns - 1) * pixel_stride);
             CNN__FOR(cnn__transpose)(r);
             for (l = 0; l < count; l++) {
                 ptrdiff_t to = parts[l].start + j * row_stride + i;
