@@ -2926,8 +2926,8 @@ static cnn_backend cnn__direct(void)
                        of the weights, and the linear layer's dx, leave these zeros out. Where no
                        ReLU and no pool follows, e.g. before BatchNorm, they are plain products.
             Threads    In which order numbers are added up does not depend on the number of threads,
-                       so the results do not either. With few blocks for the threads a piece is a
-                       share of the output channels, and what all shares read, X or V, is laid out once.
+                       so the results do not either. With few blocks, or fewer than threads, a piece
+                       is a share of the output channels; what all shares read, X or V, is laid out once.
             Kept       From prediction to prediction Winograd's kernels stay as they are, until the
                        network says that the weights have changed (cnn__transform_kernels). Large
                        ones are not kept: for one block, a piece computes those of its share.
@@ -3972,8 +3972,8 @@ enum {
     CNN__PIECES = 16,                       /* of a forward pass with shares, at least, where there are channels enough;
                                                backward: runs of blocks, each with its own sums of dweight, at most */
     CNN__CHOSEN = 32,                       /* shapes whose cut is remembered */
-    CNN__L2_FLOATS = 1 << 15,               /* of what is read again soon, at most (a bundle's X, what the rows of a
-                                               kernel see, Z): a quarter of a second-level cache of 512 KB */
+    CNN__L2_FLOATS = 1 << 15,               /* of what is read again soon, at most (a bundle's X, the columns that all
+                                               kernels read): a quarter of a second-level cache of 512 KB */
     CNN__TILES = 6,                         /* at once, at most; with many channels CNN__V_BYTES allows for fewer */
     CNN__V_BYTES = 600 * 1024,              /* of V, at most: it is read for each output channel, and stays in a
                                                second-level cache of 1 MB, beside the kernels */
@@ -4956,8 +4956,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c), and dbias(k) likewise. Of some k: the sums of all
-   runs of blocks, in order. */
+/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c), and dbias(k) likewise. Of some k: the sums of
+   all runs of blocks, in order. */
 static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
