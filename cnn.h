@@ -702,8 +702,8 @@ typedef struct cnn_conv2d_shape {
     cnn_activation activation; float slope;          /* applied to the sum */
     cnn_pool2d_shape pool;                           /* then max pooling; kernel_height 0: none */
     int allow_tf32;                                  /* conv2d_work must not depend on it */
-    uint64_t weight_version;                         /* changes when the weights do, so that a backend
-                                                        may keep what it made of them; 0: it may not */
+    uint64_t weight_version;                         /* changes when the weights do: a backend may
+                                                        keep what it made of them; 0: it may not */
 } cnn_conv2d_shape;
 
 typedef struct cnn_linear_shape {
