@@ -2096,23 +2096,29 @@ static void cnn__pool2d_forward(const cnn_pool2d_shape *s, float *y, unsigned ch
             }
 }
 
+static void cnn__pool2d_spread(const cnn_pool2d_shape *s, float *dx, float dy, cnn__window w)
+{
+    float share = dy / (float)w.count;
+    int row, column;
+    for (row = w.top; row < w.bottom; row++)
+        for (column = w.left; column < w.right; column++)
+            dx[(ptrdiff_t)row * s->in_width + column] += share;
+}
+
 static void cnn__pool2d_backward(const cnn_pool2d_shape *s, float *dx, const float *dy,
                                  const float *x, const unsigned char *index)
 {
     ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width;
     ptrdiff_t maps = (ptrdiff_t)s->batch * s->channels, m;
-    int j, i, row, column;
+    int j, i;
     memset(dx, 0, sizeof *dx * (size_t)(maps * map));
     for (m = 0; m < maps; m++, dx += map)
         for (j = 0; j < s->out_height; j++)
             for (i = 0; i < s->out_width; i++, dy++) {
                 cnn__window w = cnn__pool2d_window(s, j, i);
-                float share = *dy / (float)w.count;
-                if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
-                else if (!s->average) dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
-                for (row = w.top; s->average && row < w.bottom; row++)
-                    for (column = w.left; column < w.right; column++)
-                        dx[(ptrdiff_t)row * s->in_width + column] += share;
+                if (s->average) cnn__pool2d_spread(s, dx, *dy, w);
+                else if (index) dx[cnn__pool2d_indexed(s, *index++, j, i)] += *dy;
+                else dx[cnn__pool2d_winner(s, x + m * map, w)] += *dy;
             }
 }
 
@@ -4929,7 +4935,7 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
         count = cnn__smaller(p->images, images - n);
         for (b = 0; b < count; b++)
             cnn__pad_channels(s, conv, isa, a->x + b * x_image, job->x + (first + n + b) * job->x_image);
-        for (b = 0; b < count; b++)
+        for (b = 0; job->dbias && b < count; b++)
             for (k = k_first; k < k_end; k++) dbias[k] += isa->total(df + (n + b) * p->image + k * p->map, 0, p->map);
         for (b = 0; p->dense && b < count; b++)
             for (k = k_first; k < k_end; k = end) {
@@ -8109,7 +8115,8 @@ static void cnn__zero(cnn_net *net, void *memory, size_t bytes)
 
 static float *cnn__download(cnn_net *net, const float *from, size_t count)  /* a host copy, freed by cnn__free */
 {
-    float *copy = (float *)cnn__alloc(count, sizeof *copy);
+    size_t bytes;
+    float *copy = cnn__mul(&bytes, count, sizeof *copy) ? (float *)cnn__alloc_raw(bytes) : NULL;
     if (copy) cnn__fetch(net, copy, from, sizeof *copy * count);
     else cnn__fail(net, "out of memory");
     return copy;
@@ -11773,12 +11780,15 @@ static int cnn__flush_directory(const char *path)
 #else
     char directory[CNN__PATH];
     const char *slash = strrchr(path, '/');
-    int d, good;
+    int d, good, cause;
     cnn__snprintf(directory, sizeof directory, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
     d = cnn__open(directory, O_RDONLY, 0);
     if (d < 0) return errno == EACCES;                     /* the directory can be written to but not opened */
     good = !fsync(d) || errno == EINVAL;
-    return close(d), good;
+    cause = errno;
+    close(d);
+    errno = cause;                                         /* for the message */
+    return good;
 #endif
 }
 
@@ -13212,20 +13222,23 @@ static void cnn__compare(cnn_net *net, cnn__state *s, int block, cnn__text *misf
     cnn__snprintf(misfits->s + strlen(misfits->s), 140, "%s", lacking.s);
 }
 
-/* Finds the bytes of a tensor and checks that they are enough. */
-static int cnn__locate(cnn__state *s, cnn__stored *t)
+/* Finds the bytes of a tensor and checks that they are enough. before: the tensor of a .pth found before, or NULL; the
+   storage that consecutive tensors share is found, and its CRC computed, once. */
+static int cnn__locate(cnn__state *s, cnn__stored *t, const cnn__stored *before)
 {
     char name[100];
-    size_t size = 0, most, last = t->first, step;
-    int d;
+    size_t size = before ? before->bytes : 0, most, last = t->first, step;
+    int found = before && t->entry && !strcmp(t->entry, before->entry), d;
     if (t->of->integer ? t->dtype != &cnn__dtypes[CNN__I64] : t->dtype - cnn__dtypes > CNN__BF16)
         return cnn__wrong(s, "\"%.100s\" is of %s; %s", t->key, t->dtype->name,
                           t->of->integer ? "it must be of I64" : "F32, F64, F16 and BF16 are read");
     if (t->entry) {
         cnn__snprintf(name, sizeof name, "data/%.80s", t->entry);
-        if (!cnn__find_entry(s, name, &t->data, &size) || size != t->bytes)
+        if (found) t->data = before->data;
+        else found = cnn__find_entry(s, name, &t->data, &size);
+        if (!found || size != t->bytes)
             return cnn__wrong(s, "\"%.100s\" should have %.0f bytes in the entry %.90s, which has %.0f", t->key,
-                              (double)t->bytes, name, (double)size);
+                              (double)t->bytes, name, found ? (double)size : 0.0);
     }
     most = t->bytes / (t->dtype->bits / 8);
     for (d = 0; d < t->ndim && t->count; d++)
@@ -13239,6 +13252,7 @@ static int cnn__locate(cnn__state *s, cnn__stored *t)
    are an error. Nothing changes yet. */
 static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *misfits)
 {
+    const cnn__stored *last = NULL;
     cnn__text list;
     int fitting = 0, i;
     cnn__compare(net, s, block, &list);
@@ -13246,7 +13260,9 @@ static int cnn__match_block(cnn_net *net, cnn__state *s, int block, cnn__text *m
     else if (list.s[0]) cnn__wrong(s, "does not fit the network: %s%s", cnn__prefix[block], list.s);
     for (i = 0; i < s->count && !cnn__failed(s); i++) {
         cnn__stored *t = &s->tensors[i];
-        if (t->of && t->block == block && cnn__locate(s, t)) fitting += t->of->offset < net->parameter_count;
+        if (!t->of || t->block != block || !cnn__locate(s, t, last)) continue;
+        if (t->entry) last = t;
+        fitting += t->of->offset < net->parameter_count;
     }
     return cnn__failed(s) ? -1 : fitting;
 }
