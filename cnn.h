@@ -2008,36 +2008,44 @@ static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, co
 /* The rows top .. bottom-1 and columns left .. right-1 of x; count: m */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
+/* Its rows, or its columns: begin .. end-1; count: of those that count in m */
+typedef struct cnn__side { int begin, end, count; } cnn__side;
+
 /* size cut into n shares: where share j begins, and where it ends */
 static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * size / n); }
 static int cnn__end_of(int j, int n, int size)
 { return (int)((((int64_t)j + 1) * size + n - 1) / n); }
 
+static cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int in, int kernel,
+                                  int stride, int pad)
+{
+    cnn__side w;
+    w.begin = s->adaptive ? cnn__begin_of(j, out, in) : j * stride - pad;
+    w.end = s->adaptive ? cnn__end_of(j, out, in) : in + pad;   /* where the padding ends */
+    if (!s->adaptive && w.end - w.begin > kernel) w.end = w.begin + kernel;
+    w.count = w.end - w.begin;
+    if (w.begin < 0) w.begin = 0;                               /* cut at the input */
+    if (w.end > in) w.end = in;
+    if (s->exclude_padding) w.count = w.end - w.begin;
+    return w;
+}
+
+static cnn__side cnn__pool2d_rows(const cnn_pool2d_shape *s, int j)
+{
+    return cnn__pool2d_side(s, j, s->out_height, s->in_height, s->kernel_height, s->stride_height,
+                            s->pad_height);
+}
+
+static cnn__side cnn__pool2d_columns(const cnn_pool2d_shape *s, int i)
+{
+    return cnn__pool2d_side(s, i, s->out_width, s->in_width, s->kernel_width, s->stride_width,
+                            s->pad_width);
+}
+
 static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
-    cnn__window w;
-    if (s->adaptive) {
-        w.top = cnn__begin_of(j, s->out_height, s->in_height);
-        w.bottom = cnn__end_of(j, s->out_height, s->in_height);
-        w.left = cnn__begin_of(i, s->out_width, s->in_width);
-        w.right = cnn__end_of(i, s->out_width, s->in_width);
-        w.count = (w.bottom - w.top) * (w.right - w.left);
-        return w;
-    }
-    w.top = j * s->stride_height - s->pad_height;
-    w.left = i * s->stride_width - s->pad_width;
-    /* cut at the end of the padding, which is where m is counted */
-    w.bottom = s->in_height + s->pad_height;
-    w.right = s->in_width + s->pad_width;
-    if (w.bottom - w.top > s->kernel_height) w.bottom = w.top + s->kernel_height;
-    if (w.right - w.left > s->kernel_width) w.right = w.left + s->kernel_width;
-    w.count = (w.bottom - w.top) * (w.right - w.left);
-    /* cut at the input, where values are */
-    if (w.top < 0) w.top = 0;
-    if (w.left < 0) w.left = 0;
-    if (w.bottom > s->in_height) w.bottom = s->in_height;
-    if (w.right > s->in_width) w.right = s->in_width;
-    if (s->exclude_padding) w.count = (w.bottom - w.top) * (w.right - w.left);
+    cnn__side rows = cnn__pool2d_rows(s, j), columns = cnn__pool2d_columns(s, i);
+    cnn__window w = { rows.begin, rows.end, columns.begin, columns.end, rows.count * columns.count };
     return w;
 }
 
@@ -2969,8 +2977,9 @@ static ptrdiff_t cnn__larger(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static int cnn__divide_up(int n, int by) { return (n + by - 1) / by; }
 static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
-/* How many of the `left` go next, at most `most`, so that all shares are about equal: 7 by at most 3 are 3 + 2 + 2. */
-static int cnn__share(int left, int most) { return cnn__divide_up(left, cnn__divide_up(left, most)); }
+/* How many of the `left` go next, at most `most`, so that the last ones are about equal: 7 by at most 3 are 3 + 2 + 2.
+   Without a division, because a product takes no longer. */
+static int cnn__share(int left, int most) { return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most; }
 
 /* Whether so many images or samples, one in each lane, fill three lanes of four. If not, lanes hold something else. */
 static int cnn__fills_lanes(int samples, int lanes)
@@ -2981,6 +2990,7 @@ static int cnn__fills_lanes(int samples, int lanes)
 /* ---- the operands of the vector functions ---- */
 
 enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anywhere: rows; vectors x lanes */
+enum { CNN__POOL_WIDTH = 1024 };                           /* of a map that is pooled on its own, at most */
 
 /* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
 typedef struct cnn__product {
@@ -3051,6 +3061,8 @@ typedef struct cnn__isa {                                  /* entry NAME is CNN_
     void (*max_pool)(const cnn_pool2d_shape *s, float *y, float *index, const float *z);
     void (*max_unpool)(const cnn_pool2d_shape *s, float *d, ptrdiff_t map_stride, ptrdiff_t row_stride,
                        ptrdiff_t pixel_stride, const float *dy, const float *index);
+    void (*pool_image)(const cnn_pool2d_shape *s, float *y, const float *x);
+    void (*average_back)(const cnn_pool2d_shape *s, float *dx, const float *dy);
     void (*winograd_u)(const cnn__conv *conv, float *u, const float *weight);
     void (*winograd_v)(const cnn__conv *conv, float *v, const float *in, int channels, int first, int count);
     void (*winograd_f)(const cnn__conv *conv, float *out, const float *m, const float *bias, int relu, int channels,
@@ -3194,17 +3206,30 @@ typedef int32_t CNN__FOR(cnn__integers) __attribute__((vector_size(4 * CNN__LANE
 typedef float CNN__VECTOR, CNN__FOR(cnn__unaligned);
 #endif
 
-/* Transposes LANES x LANES values: log2(LANES) times, vector i is interleaved with vector i + LANES / 2. */
+/* Transposes LANES x LANES values. A vector is LANES / 4 blocks of 4. First the blocks of every fourth vector change
+   places, then each 4 x 4 block is transposed: both times, log2(count) times, vector i of `count` is interleaved with
+   vector i + count / 2. */
 static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 {
 #ifdef CNN__VECTORISED
     CNN__VECTOR t[CNN__LANES];
-    int i, round;
-    CNN__UNROLL for (round = CNN__LANES; round > 1; round /= 2) {
-        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
-            t[2 * i] = CNN__LOWER(r[i], r[i + CNN__LANES / 2]);
-            t[2 * i + 1] = CNN__UPPER(r[i], r[i + CNN__LANES / 2]);
-        }
+    int i, n, round;
+#if CNN__LANES > 4
+    CNN__UNROLL for (round = CNN__LANES / 4; round > 1; round /= 2) {
+        CNN__UNROLL for (n = 0; n < 4; n++)
+            CNN__UNROLL for (i = 0; i < CNN__LANES / 8; i++) {
+                t[8 * i + n] = CNN__SHUFFLE(r[4 * i + n], r[4 * i + n + CNN__LANES / 2], CNN__LOW_BLOCKS);
+                t[8 * i + 4 + n] = CNN__SHUFFLE(r[4 * i + n], r[4 * i + n + CNN__LANES / 2], CNN__HIGH_BLOCKS);
+            }
+        CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
+    }
+#endif
+    CNN__UNROLL for (round = 4; round > 1; round /= 2) {
+        CNN__UNROLL for (n = 0; n < CNN__LANES; n += 4)
+            CNN__UNROLL for (i = 0; i < 2; i++) {
+                t[n + 2 * i] = CNN__SHUFFLE(r[n + i], r[n + i + 2], CNN__LOW);
+                t[n + 2 * i + 1] = CNN__SHUFFLE(r[n + i], r[n + i + 2], CNN__HIGH);
+            }
         CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
     }
 #else
@@ -3216,31 +3241,45 @@ static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
    multiply-adds. `most` rows and `vectors` are constants wherever this is called, so that the sums are registers. */
 static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int most, int vectors)
 {
-    CNN__VECTOR sum[CNN__ROWS][CNN__VECTORS], row[CNN__VECTORS], zero = { 0 };
+    CNN__VECTOR sum[CNN__ROWS * CNN__VECTORS], row[CNN__ROWS * CNN__VECTORS], zero = { 0 };
     float *c = p->c;
     ptrdiff_t c_stride = p->c_stride;
     int rows = p->rows, accumulate = p->accumulate, relu = p->relu, t, r, v;
     CNN__UNROLL for (r = 0; r < most; r++)
-        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] = zero + p->init[r];
+        CNN__UNROLL for (v = 0; v < vectors; v++) sum[r * vectors + v] = zero + p->init[r];
     for (t = 0; t < p->depth; t++) {
         CNN__UNROLL for (v = 0; v < vectors; v++) row[v] = CNN__LOAD(p->b + p->b_offsets[t] + v * p->b_stride);
         CNN__UNROLL for (r = 0; r < most; r++) {
             float value = p->a[r][t];
-            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r][v] += row[v] * value;
+            CNN__UNROLL for (v = 0; v < vectors; v++) sum[r * vectors + v] += row[v] * value;
         }
     }
     CNN__UNROLL for (r = 0; r < most; r++)
         CNN__UNROLL for (v = 0; v < vectors; v++) {
             float *to = c + r * c_stride + v * CNN__LANES;
+            CNN__VECTOR f = sum[r * vectors + v];
             if (r >= rows) break;
-            if (accumulate) sum[r][v] += CNN__LOAD(to);
-            CNN__AT(to) = relu ? CNN__RELU(sum[r][v]) : sum[r][v];
+            if (accumulate) f += CNN__LOAD(to);
+            CNN__AT(to) = relu ? CNN__RELU(f) : f;
         }
+}
+
+/* A single row, as in a depthwise convolution, may have any number of vectors: too few sums would wait for themselves. */
+static void CNN__FOR(cnn__multiply_row)(cnn__product p)
+{
+    int left = p.vectors, n;
+    for (; left; left -= n, p.b += n * p.b_stride, p.c += n * CNN__LANES) {
+        n = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (n == 8) CNN__FOR(cnn__multiply_of)(&p, 1, 8);
+        else if (n == 4) CNN__FOR(cnn__multiply_of)(&p, 1, 4);
+        else if (n == 2) CNN__FOR(cnn__multiply_of)(&p, 1, 2);
+        else CNN__FOR(cnn__multiply_of)(&p, 1, 1);
+    }
 }
 
 static void CNN__FOR(cnn__multiply)(const cnn__product *p)
 {
-    if (p->rows == 1 && p->vectors == CNN__VECTORS) CNN__FOR(cnn__multiply_of)(p, 1, CNN__VECTORS);    /* depthwise */
+    if (p->rows == 1) CNN__FOR(cnn__multiply_row)(*p);
     else if (p->vectors == 1) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 1);
     else if (p->vectors == 2) CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, 2);
     else CNN__FOR(cnn__multiply_of)(p, CNN__ROWS, CNN__VECTORS);
@@ -3371,11 +3410,14 @@ static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t p
                 for (l = 0; l < CNN__LANES; l++) ((float *)&r[p])[l] = from[starts[l] + p];
         } else {
             if (first + CNN__LANES > count) first = count - CNN__LANES;    /* the last pixels overlap those before */
-            for (l = 0; l < CNN__LANES; l++) r[l] = CNN__LOAD(from + starts[l] + first);
+            CNN__UNROLL for (l = 0; l < CNN__LANES; l++) r[l] = CNN__LOAD(from + starts[l] + first);
             CNN__FOR(cnn__transpose)(r);
         }
         row = first / width; column = first % width;
-        for (p = 0; p < pixels; p++) {
+        if (column + CNN__LANES <= width)
+            CNN__UNROLL for (p = 0; p < CNN__LANES; p++)
+                CNN__AT(to + row * row_stride + (column + p) * pixel_stride) = r[p];
+        else for (p = 0; p < pixels; p++) {
             CNN__AT(to + row * row_stride + column * pixel_stride) = r[p];
             if (++column == width) { column = 0; row++; }
         }
@@ -3405,20 +3447,26 @@ static void CNN__FOR(cnn__from_lanes)(float *floats, unsigned char *bytes, ptrdi
                                       int rows, int columns)
 {
     CNN__VECTOR r[CNN__LANES];
-    int j, i, l, p;
+    int j, i, l, p, high = rows, wide = columns;           /* that all parts have */
+    for (l = 0; l < count; l++) high = cnn__smaller(high, parts[l].high), wide = cnn__smaller(wide, parts[l].wide);
     for (j = 0; j < rows; j++, from += columns * pixel_stride)
         for (i = 0; i < columns; i += CNN__LANES) {
             if (i + CNN__LANES > columns && columns > CNN__LANES) i = columns - CNN__LANES;        /* overlap */
-            for (p = 0; p < CNN__LANES; p++) r[p] = CNN__LOAD(from + cnn__smaller(i + p, columns - 1) * pixel_stride);
+            CNN__UNROLL for (p = 0; p < CNN__LANES; p++)
+                r[p] = CNN__LOAD(from + cnn__smaller(i + p, columns - 1) * pixel_stride);
             CNN__FOR(cnn__transpose)(r);
+            if (floats && j < high && i + CNN__LANES <= wide) {
+                CNN__UNROLL for (l = 0; l < CNN__LANES; l++)
+                    if (l < count) CNN__AT(floats + parts[l].start + j * row_stride + i) = r[l];
+                continue;
+            }
             for (l = 0; l < count; l++) {
                 ptrdiff_t to = parts[l].start + j * row_stride + i;
                 const float *part = (const float *)&r[l];
-                int width = j < parts[l].high ? parts[l].wide - i : 0;
-                if (width > CNN__LANES) width = CNN__LANES;
-                if (!floats) for (p = 0; p < width; p++) bytes[to + p] = (unsigned char)part[p];
-                else if (width == CNN__LANES) CNN__AT(floats + to) = r[l];
-                else for (p = 0; p < width; p++) floats[to + p] = part[p];
+                int width = j < parts[l].high ? cnn__smaller(CNN__LANES, parts[l].wide - i) : 0;
+                for (p = 0; p < width; p++)
+                    if (floats) floats[to + p] = part[p];
+                    else bytes[to + p] = (unsigned char)part[p];
             }
         }
 }
@@ -3727,12 +3775,71 @@ static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64
     }
 }
 
+/* The card of pooling for the maps of an image: the rows of a window are joined for the whole width of a map, then its
+   columns. Wider maps than POOL_WIDTH are left to the card. */
+static void CNN__FOR(cnn__pool_image)(const cnn_pool2d_shape *s, float *y, const float *x)
+{
+    float line[CNN__POOL_WIDTH];
+    cnn__side rows, columns[CNN__POOL_WIDTH];
+    int width = s->in_width, c, j, i, n;
+    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) { cnn__pool2d_forward(s, y, NULL, x); return; }
+    for (i = 0; i < s->out_width; i++) columns[i] = cnn__pool2d_columns(s, i);
+    for (c = 0; c < s->channels; c++, x += (ptrdiff_t)s->in_height * width)
+        for (j = 0; j < s->out_height; j++) {
+            const float *row;
+            rows = cnn__pool2d_rows(s, j);
+            row = x + (ptrdiff_t)rows.begin * width;
+            for (i = 0; i < width; i++) line[i] = row[i];
+            for (n = rows.begin + 1; n < rows.end; n++) {
+                row += width;
+                if (s->average) for (i = 0; i < width; i++) line[i] += row[i];
+                else for (i = 0; i < width; i++) line[i] = CNN__WINS(row[i], line[i]) ? row[i] : line[i];
+            }
+            for (i = 0; i < s->out_width; i++) {
+                int first = columns[i].begin, end = columns[i].end;
+                float value = line[first];
+                if (!s->average)
+                    for (n = first + 1; n < end; n++) value = CNN__WINS(line[n], value) ? line[n] : value;
+                else {
+                    if (end - first > 4 * CNN__LANES) value = CNN__FOR(cnn__total)(line + first, 0, end - first);
+                    else for (n = first + 1; n < end; n++) value += line[n];
+                    value /= (float)(rows.count * columns[i].count);
+                }
+                *y++ = value;
+            }
+        }
+}
+
+/* The way back of an average: what the windows of a row give to each column is added to all their rows. */
+static void CNN__FOR(cnn__average_back)(const cnn_pool2d_shape *s, float *dx, const float *dy)
+{
+    float line[CNN__POOL_WIDTH];
+    cnn__side rows, columns[CNN__POOL_WIDTH];
+    ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, at;
+    int width = s->in_width, c, j, i, n;
+    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) { cnn__pool2d_backward(s, dx, dy, NULL, NULL); return; }
+    for (i = 0; i < s->out_width; i++) columns[i] = cnn__pool2d_columns(s, i);
+    for (c = 0; c < s->channels; c++, dx += map) {
+        for (at = 0; at < map; at++) dx[at] = 0;
+        for (j = 0; j < s->out_height; j++) {
+            rows = cnn__pool2d_rows(s, j);
+            for (i = 0; i < width; i++) line[i] = 0;
+            for (i = 0; i < s->out_width; i++) {
+                float share = *dy++ / (float)(rows.count * columns[i].count);
+                for (n = columns[i].begin; n < columns[i].end; n++) line[n] += share;
+            }
+            for (n = rows.begin; n < rows.end; n++) CNN__FOR(cnn__sum_into)(dx + (ptrdiff_t)n * width, line, width);
+        }
+    }
+}
+
 static const cnn__isa CNN__FOR(cnn__isa) = {
     CNN__TEXT(CNN__ISA), CNN__LANES, CNN__ROWS, CNN__VECTORS,
     CNN__FOR(cnn__multiply), CNN__FOR(cnn__multiply_rows), CNN__FOR(cnn__add_windows),
     CNN__FOR(cnn__list_nonzeros),
     CNN__FOR(cnn__to_lanes), CNN__FOR(cnn__parts_to_lanes), CNN__FOR(cnn__from_lanes),
     CNN__FOR(cnn__max_pool), CNN__FOR(cnn__max_unpool),
+    CNN__FOR(cnn__pool_image), CNN__FOR(cnn__average_back),
     CNN__FOR(cnn__winograd_u), CNN__FOR(cnn__winograd_v), CNN__FOR(cnn__winograd_f),
     CNN__FOR(cnn__total), CNN__FOR(cnn__relu_forward), CNN__FOR(cnn__relu_backward), CNN__FOR(cnn__leaky_forward),
     CNN__FOR(cnn__leaky_backward), CNN__FOR(cnn__sum_into),
@@ -3742,6 +3849,8 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
 
 #undef CNN__LOW
 #undef CNN__HIGH
+#undef CNN__LOW_BLOCKS
+#undef CNN__HIGH_BLOCKS
 #undef CNN__ISA
 #undef CNN__LANES
 #undef CNN__ROWS
@@ -3800,8 +3909,10 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
 #endif
 #define CNN__ISA avx2                       /* 16 registers */
 #define CNN__LANES 8
-#define CNN__LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define CNN__HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define CNN__LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define CNN__HIGH 2, 10, 3, 11, 6, 14, 7, 15
+#define CNN__LOW_BLOCKS 0, 1, 2, 3, 8, 9, 10, 11
+#define CNN__HIGH_BLOCKS 4, 5, 6, 7, 12, 13, 14, 15
 #define CNN__ROWS 4
 #define CNN__VECTORS 3
 #define CNN__SUMS 12
@@ -3817,8 +3928,10 @@ static const cnn__isa CNN__FOR(cnn__isa) = {
 #endif
 #define CNN__ISA avx512                     /* 32 registers */
 #define CNN__LANES 16
-#define CNN__LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define CNN__HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define CNN__LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define CNN__HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define CNN__LOW_BLOCKS 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23
+#define CNN__HIGH_BLOCKS 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31
 #define CNN__ROWS 8
 #define CNN__VECTORS 3
 #define CNN__SUMS 25
@@ -3997,7 +4110,7 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
     ptrdiff_t tile = (ptrdiff_t)sizeof(float) * conv->points * conv->points * conv->in_channels * lanes;
     int tiles = cnn__tiles(conv->out_height) * cnn__tiles(conv->out_width), most = CNN__TILES;
     while (most > 2 && most * tile > CNN__V_BYTES) most--;
-    return cnn__share(tiles, most);
+    return cnn__divide_up(tiles, cnn__divide_up(tiles, most));             /* equal shares */
 }
 
 /* The arrays of one thread. X, D, Z, V and M are of one block, with an image in each lane.
@@ -4406,7 +4519,7 @@ static void cnn__convolve_direct(const cnn__isa *isa, const cnn__conv *conv, flo
             for (k = 0; k < conv->out_channels; k += isa->rows) {
                 cnn__take_rows(&p, isa, weight, p.depth, bias, k, conv->out_channels);
                 for (i = first; i < first + wide; i += p.vectors) {
-                    p.vectors = cnn__share(first + wide - i, isa->vectors);
+                    p.vectors = cnn__share(first + wide - i, p.rows > 1 ? isa->vectors : wide);
                     p.b = in + (ptrdiff_t)j * conv->stride_height * row_stride + i * p.b_stride;
                     p.c = out + k * p.c_stride + ((ptrdiff_t)j * conv->out_width + i) * lanes;
                     isa->multiply(&p);
@@ -5128,20 +5241,6 @@ typedef struct cnn__pool_job {
     float *out; unsigned char *index; const float *dy, *x; /* y, index, NULL and x; or dx, NULL, dy and x */
 } cnn__pool_job;
 
-/* Means of a sample. A window as wide as its map is one run of values, as in global pooling: vectors add it up. */
-static void cnn__average_sample(const cnn__isa *isa, const cnn_pool2d_shape *s, float *y, const float *x)
-{
-    int c, j, i;
-    for (c = 0; c < s->channels; c++, x += (ptrdiff_t)s->in_height * s->in_width)
-        for (j = 0; j < s->out_height; j++)
-            for (i = 0; i < s->out_width; i++) {
-                cnn__window w = cnn__pool2d_window(s, j, i);
-                ptrdiff_t first = (ptrdiff_t)w.top * s->in_width, end = (ptrdiff_t)w.bottom * s->in_width;
-                if (w.right - w.left < s->in_width) *y++ = (float)cnn__pool2d_at(s, x, j, i);
-                else *y++ = isa->total(x + first, 0, end - first) / (float)w.count;
-            }
-}
-
 static void cnn__pool_sample(void *arguments, int n, int thread)
 {
     const cnn__pool_job *job = (const cnn__pool_job *)arguments;
@@ -5150,9 +5249,10 @@ static void cnn__pool_sample(void *arguments, int n, int thread)
     (void)thread;
     one.batch = 1;
     out = n * (ptrdiff_t)cnn__pool2d_outputs(&one);
-    if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
-    else if (one.average) cnn__average_sample(job->isa, &one, job->out + out, job->x + in);
-    else cnn__pool2d_forward(&one, job->out + out, job->index ? job->index + out : NULL, job->x + in);
+    if (job->dy && one.average) job->isa->average_back(&one, job->out + in, job->dy + out);
+    else if (job->dy) cnn__pool2d_backward(&one, job->out + in, job->dy + out, job->x + in, NULL);
+    else if (!job->index) job->isa->pool_image(&one, job->out + out, job->x + in);
+    else cnn__pool2d_forward(&one, job->out + out, job->index + out, job->x + in);
 }
 
 /* Floats of U, of the threads' arrays and of what pieces share */
