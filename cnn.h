@@ -5086,6 +5086,7 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
     int all = job->s->out_channels, pieces = cnn__sums_pieces(p, all), run, k, c, y, x;
     int begin = cnn__begin_of(piece, pieces, all), end = cnn__begin_of(piece + 1, pieces, all);
     float *sums = job->sums + begin * w->size, *biases = job->sums + all * w->size;
+    int size = conv->kernel_height * conv->kernel_width;
     float *dweight = job->dweight ? job->dweight + begin * cnn__taps(conv) : NULL;
     (void)thread;
     for (run = 1; run < p->pieces; run++) {
@@ -5093,9 +5094,12 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
         job->isa->sum_into(biases + begin, biases + begin + p->sums_size * run, end - begin);
     }
     for (k = begin; k < end; k++, sums += w->size)
-        for (c = 0; dweight && c < conv->in_channels; c++)
-            for (y = 0; y < conv->kernel_height; y++)
-                for (x = 0; x < conv->kernel_width; x++) *dweight++ += sums[y * w->down + x * w->right + c];
+        for (y = 0; dweight && y < conv->kernel_height; y++)
+            for (x = 0; x < conv->kernel_width; x++) {
+                const float *from = sums + y * w->down + x * w->right;
+                float *to = dweight + (k - begin) * cnn__taps(conv) + y * conv->kernel_width + x;
+                for (c = 0; c < conv->in_channels; c++, to += size) *to += from[c];
+            }
     for (k = begin; job->dbias && k < end; k++) job->dbias[k] += biases[k];
 }
 
