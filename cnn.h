@@ -3180,8 +3180,6 @@ static const float cnn__BT8[8 * 8] = {
 #else
 #define CNN__SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (CNN__FOR(cnn__integers)){ __VA_ARGS__ })
 #endif
-#define CNN__LOWER(a, b) CNN__SHUFFLE(a, b, CNN__LOW)      /* a0 b0 a1 b1 ..., of the lower halves */
-#define CNN__UPPER(a, b) CNN__SHUFFLE(a, b, CNN__HIGH)     /* the same of the upper halves */
 #else
 #define CNN__SELECT(mask, a, b) ((mask) ? (a) : (b))
 #define CNN__RELU(y) ((y) <= 0 ? 0 : (y))
@@ -3194,7 +3192,8 @@ static const float cnn__BT8[8 * 8] = {
 /* ---- the vector functions: the innermost loops. For each instruction set, further down, there are defined:
    CNN__ISA                  its name
    CNN__LANES                the lanes of a vector; 1 where the compiler has no vectors
-   CNN__LOW, CNN__HIGH       the indices that interleave the lower halves of two vectors, and the upper halves
+   CNN__LOW, CNN__HIGH       the indices that interleave the lower halves of each block of 4 values of two vectors, and
+                             the upper halves; CNN__LOW_BLOCKS, CNN__HIGH_BLOCKS: likewise the blocks of two vectors
    CNN__ROWS, CNN__VECTORS   rows and vectors of a product whose sums fit in the registers
    CNN__SUMS                 sums of add_windows that fit in the registers                                 ---- */
 
@@ -3206,9 +3205,8 @@ typedef int32_t CNN__FOR(cnn__integers) __attribute__((vector_size(4 * CNN__LANE
 typedef float CNN__VECTOR, CNN__FOR(cnn__unaligned);
 #endif
 
-/* Transposes LANES x LANES values. A vector is LANES / 4 blocks of 4. First the blocks of every fourth vector change
-   places, then each 4 x 4 block is transposed: both times, log2(count) times, vector i of `count` is interleaved with
-   vector i + count / 2. */
+/* Transposes LANES x LANES values, which are blocks of 4 x 4: first the blocks change places, then the values of each.
+   Both times, log2(count) times, vector i of `count` is interleaved with vector i + count / 2. */
 static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 {
 #ifdef CNN__VECTORISED
@@ -3216,20 +3214,20 @@ static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
     int i, n, round;
 #if CNN__LANES > 4
     CNN__UNROLL for (round = CNN__LANES / 4; round > 1; round /= 2) {
-        CNN__UNROLL for (n = 0; n < 4; n++)
-            CNN__UNROLL for (i = 0; i < CNN__LANES / 8; i++) {
-                t[8 * i + n] = CNN__SHUFFLE(r[4 * i + n], r[4 * i + n + CNN__LANES / 2], CNN__LOW_BLOCKS);
-                t[8 * i + 4 + n] = CNN__SHUFFLE(r[4 * i + n], r[4 * i + n + CNN__LANES / 2], CNN__HIGH_BLOCKS);
-            }
+        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
+            n = i + i / 4 * 4;                             /* 0 to 3, 8 to 11 */
+            t[n] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__LOW_BLOCKS);
+            t[n + 4] = CNN__SHUFFLE(r[i], r[i + CNN__LANES / 2], CNN__HIGH_BLOCKS);
+        }
         CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
     }
 #endif
     CNN__UNROLL for (round = 4; round > 1; round /= 2) {
-        CNN__UNROLL for (n = 0; n < CNN__LANES; n += 4)
-            CNN__UNROLL for (i = 0; i < 2; i++) {
-                t[n + 2 * i] = CNN__SHUFFLE(r[n + i], r[n + i + 2], CNN__LOW);
-                t[n + 2 * i + 1] = CNN__SHUFFLE(r[n + i], r[n + i + 2], CNN__HIGH);
-            }
+        CNN__UNROLL for (i = 0; i < CNN__LANES / 2; i++) {
+            n = i + i / 2 * 2;                             /* 0, 1, 4, 5, ... */
+            t[2 * i] = CNN__SHUFFLE(r[n], r[n + 2], CNN__LOW);
+            t[2 * i + 1] = CNN__SHUFFLE(r[n], r[n + 2], CNN__HIGH);
+        }
         CNN__UNROLL for (i = 0; i < CNN__LANES; i++) r[i] = t[i];
     }
 #else
@@ -3264,7 +3262,7 @@ static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int mo
         }
 }
 
-/* A single row, as in a depthwise convolution, may have any number of vectors: too few sums would wait for themselves. */
+/* A single row, as in a depthwise convolution, may have any number of vectors: few sums would wait for themselves. */
 static void CNN__FOR(cnn__multiply_row)(cnn__product p)
 {
     int left = p.vectors, n;
@@ -3414,13 +3412,14 @@ static void CNN__FOR(cnn__to_lanes)(float *to, ptrdiff_t row_stride, ptrdiff_t p
             CNN__FOR(cnn__transpose)(r);
         }
         row = first / width; column = first % width;
-        if (column + CNN__LANES <= width)
+        if (column + CNN__LANES <= width) {                /* in one row: r stays in registers */
             CNN__UNROLL for (p = 0; p < CNN__LANES; p++)
                 CNN__AT(to + row * row_stride + (column + p) * pixel_stride) = r[p];
-        else for (p = 0; p < pixels; p++) {
-            CNN__AT(to + row * row_stride + column * pixel_stride) = r[p];
-            if (++column == width) { column = 0; row++; }
-        }
+        } else
+            for (p = 0; p < pixels; p++) {
+                CNN__AT(to + row * row_stride + column * pixel_stride) = r[p];
+                if (++column == width) { column = 0; row++; }
+            }
         first += pixels;
     }
 }
@@ -3455,7 +3454,7 @@ static void CNN__FOR(cnn__from_lanes)(float *floats, unsigned char *bytes, ptrdi
             CNN__UNROLL for (p = 0; p < CNN__LANES; p++)
                 r[p] = CNN__LOAD(from + cnn__smaller(i + p, columns - 1) * pixel_stride);
             CNN__FOR(cnn__transpose)(r);
-            if (floats && j < high && i + CNN__LANES <= wide) {
+            if (floats && j < high && i + CNN__LANES <= wide) {            /* r stays in registers */
                 CNN__UNROLL for (l = 0; l < CNN__LANES; l++)
                     if (l < count) CNN__AT(floats + parts[l].start + j * row_stride + i) = r[l];
                 continue;
@@ -3782,16 +3781,17 @@ static void CNN__FOR(cnn__pool_image)(const cnn_pool2d_shape *s, float *y, const
     float line[CNN__POOL_WIDTH];
     cnn__side rows, columns[CNN__POOL_WIDTH];
     int width = s->in_width, c, j, i, n;
-    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) { cnn__pool2d_forward(s, y, NULL, x); return; }
+    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) {
+        cnn__pool2d_forward(s, y, NULL, x);
+        return;
+    }
     for (i = 0; i < s->out_width; i++) columns[i] = cnn__pool2d_columns(s, i);
     for (c = 0; c < s->channels; c++, x += (ptrdiff_t)s->in_height * width)
         for (j = 0; j < s->out_height; j++) {
-            const float *row;
             rows = cnn__pool2d_rows(s, j);
-            row = x + (ptrdiff_t)rows.begin * width;
-            for (i = 0; i < width; i++) line[i] = row[i];
+            for (i = 0; i < width; i++) line[i] = x[(ptrdiff_t)rows.begin * width + i];
             for (n = rows.begin + 1; n < rows.end; n++) {
-                row += width;
+                const float *row = x + (ptrdiff_t)n * width;
                 if (s->average) for (i = 0; i < width; i++) line[i] += row[i];
                 else for (i = 0; i < width; i++) line[i] = CNN__WINS(row[i], line[i]) ? row[i] : line[i];
             }
@@ -3817,7 +3817,10 @@ static void CNN__FOR(cnn__average_back)(const cnn_pool2d_shape *s, float *dx, co
     cnn__side rows, columns[CNN__POOL_WIDTH];
     ptrdiff_t map = (ptrdiff_t)s->in_height * s->in_width, at;
     int width = s->in_width, c, j, i, n;
-    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) { cnn__pool2d_backward(s, dx, dy, NULL, NULL); return; }
+    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) {
+        cnn__pool2d_backward(s, dx, dy, NULL, NULL);
+        return;
+    }
     for (i = 0; i < s->out_width; i++) columns[i] = cnn__pool2d_columns(s, i);
     for (c = 0; c < s->channels; c++, dx += map) {
         for (at = 0; at < map; at++) dx[at] = 0;
