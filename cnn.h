@@ -2016,7 +2016,7 @@ static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * siz
 static int cnn__end_of(int j, int n, int size)
 { return (int)((((int64_t)j + 1) * size + n - 1) / n); }
 
-static cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int in, int kernel,
+static inline cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int in, int kernel,
                                   int stride, int pad)
 {
     cnn__side w;
@@ -2030,19 +2030,19 @@ static cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int
     return w;
 }
 
-static cnn__side cnn__pool2d_rows(const cnn_pool2d_shape *s, int j)
+static inline cnn__side cnn__pool2d_rows(const cnn_pool2d_shape *s, int j)
 {
     return cnn__pool2d_side(s, j, s->out_height, s->in_height, s->kernel_height, s->stride_height,
                             s->pad_height);
 }
 
-static cnn__side cnn__pool2d_columns(const cnn_pool2d_shape *s, int i)
+static inline cnn__side cnn__pool2d_columns(const cnn_pool2d_shape *s, int i)
 {
     return cnn__pool2d_side(s, i, s->out_width, s->in_width, s->kernel_width, s->stride_width,
                             s->pad_width);
 }
 
-static cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
+static inline cnn__window cnn__pool2d_window(const cnn_pool2d_shape *s, int j, int i)
 {
     cnn__side rows = cnn__pool2d_rows(s, j), columns = cnn__pool2d_columns(s, i);
     cnn__window w = { rows.begin, rows.end, columns.begin, columns.end, rows.count * columns.count };
@@ -2938,7 +2938,8 @@ static cnn_backend cnn__direct(void)
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
                        of the weights, and the linear layer's dx, leave these zeros out. Where no
-                       ReLU and no pool follows, e.g. before BatchNorm, they are plain products.
+                       ReLU and no pool follows, e.g. before BatchNorm, and where a window is
+                       small, they are plain products.
             Threads    In which order numbers are added up does not depend on the number of threads,
                        so the results do not either. With few blocks, or fewer than threads, a piece
                        is a share of the output channels; what all shares read, X or V, is laid out once.
@@ -3742,32 +3743,34 @@ static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_optio
     memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
 }
 
-/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i /
-   4; LANES of these run side by side. */
+/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i / 4; so
+   many of these run side by side that no multiplication waits for another. */
 static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
                                    uint32_t index, uint32_t limit, float grow)
 {
-    uint32_t c0[CNN__LANES], c1[CNN__LANES], c2[CNN__LANES], c3[CNN__LANES], words[4 * CNN__LANES];
+    enum { side_by_side = 4 * CNN__LANES };
+    uint32_t c0[side_by_side], c1[side_by_side], c2[side_by_side], c3[side_by_side], words[4 * side_by_side];
     ptrdiff_t at, i, left;
     int l, round;
-    for (at = 0; at < n; at += left, index += CNN__LANES) {
+    for (at = 0; at < n; at += left, index += side_by_side) {
         uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        left = n - at < 4 * CNN__LANES ? n - at : 4 * CNN__LANES;
-        for (l = 0; l < CNN__LANES; l++) {
+        left = n - at < 4 * side_by_side ? n - at : 4 * side_by_side;
+        for (l = 0; l < side_by_side; l++) {
             c0[l] = index + (uint32_t)l;
             c1[l] = stream;
             c2[l] = (uint32_t)step;
             c3[l] = (uint32_t)(step >> 32);
         }
         for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-            for (l = 0; l < CNN__LANES; l++) {
-                uint64_t p0 = (uint64_t)0xD2511F53u * c0[l], p1 = (uint64_t)0xCD9E8D57u * c2[l];
-                c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
-                c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-                c1[l] = (uint32_t)p1;
-                c3[l] = (uint32_t)p0;
+            for (l = 0; l < side_by_side; l++) {           /* upper and lower halves of products, each a vector's */
+                uint32_t high0 = (uint32_t)((uint64_t)0xD2511F53u * c0[l] >> 32), low0 = 0xD2511F53u * c0[l];
+                uint32_t high2 = (uint32_t)((uint64_t)0xCD9E8D57u * c2[l] >> 32), low2 = 0xCD9E8D57u * c2[l];
+                c0[l] = high2 ^ c1[l] ^ k0;
+                c1[l] = low2;
+                c2[l] = high0 ^ c3[l] ^ k1;
+                c3[l] = low0;
             }
-        for (l = 0; l < CNN__LANES; l++) {
+        for (l = 0; l < side_by_side; l++) {
             words[4 * l] = c0[l]; words[4 * l + 1] = c1[l]; words[4 * l + 2] = c2[l]; words[4 * l + 3] = c3[l];
         }
         for (i = 0; i < left; i++) y[at + i] = words[i] >> 8 >= limit ? x[at + i] * grow : 0;
@@ -4105,6 +4108,8 @@ enum {
     CNN__SUMMED = 1 << 15,                  /* sums that a piece adds up, about */
     CNN__MIRRORED = 8,                      /* input channels of a piece: so many kernels lie side by side in memory */
     CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
+    CNN__SMALL_WINDOW = 128,                /* floats of a window that is multiplied as fast as zeros are found, when every
+                                               second df is one */
     CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
 };
 
@@ -4157,7 +4162,7 @@ typedef struct cnn__conv_plan {
     ptrdiff_t share_size;                   /* forward: values of a share of an image of y */
     int padded_height, padded_width;        /* of a whole image, where it is cut into parts */
     cnn__weight_window window;
-    int dense;                              /* dweight is a product: few df are 0, and there are rows for it */
+    int dense;                              /* dweight is a product: few df are 0, or the windows are small */
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
     ptrdiff_t laid_size;                    /* forward, where pieces share them: of X, or with Winograd V, of a block */
@@ -4291,7 +4296,8 @@ static void cnn__plan_dweight(cnn__conv_plan *p, const cnn_conv2d_shape *s, cons
     w->right = dilated ? row : (ptrdiff_t)depth;
     w->down = dilated ? conv->kernel_width * row : row;
     w->size = w->calls * w->rows * row;
-    p->dense = s->activation != CNN_RELU && !s->pool.kernel_height && p->forward.out_channels >= w->isa->rows;
+    p->dense = !s->pool.kernel_height && p->forward.out_channels >= w->isa->rows
+            && (s->activation != CNN_RELU || w->size <= CNN__SMALL_WINDOW);
     p->images = cnn__smaller(p->lanes, (int)cnn__larger(1, CNN__X_FLOATS / image));
     p->x_size = cnn__align(p->images * image + p->lanes);  /* the last vector may reach beyond */
     if (p->fold || p->phases)

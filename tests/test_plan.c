@@ -104,6 +104,18 @@ static const plan_row table[] = {
         "1 x 1 of 16 x 16, 6 points, 32 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes, 1 images; 2029184; 16 threads: 32 x 1, 16 x 1",
         "1 x 1 of 16 x 16, 6 points, 16 x 1 pieces; 6 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes, 1 images; 3612544; 16 threads: 16 x 1, 16 x 1",
         "1 x 1 of 16 x 16, 6 points, 8 x 1 pieces; 6 points, 8 x 1 pieces, 1 x 3 x 3 of 16 lanes, 1 images; 6630784; 16 threads: 8 x 2, 8 x 2 few" } },
+    { "64, 3 x 14 x 14, 64; k3 x 3 s1 p1 d1 g1 relu", {
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 1955968; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 3661568; 16 threads: 8 x 2, 8 x 2 few",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 3 x 1 of 16 lanes dense, 5 images; 7106048; 16 threads: 4 x 4, 4 x 4 few" } },
+    { "64, 64 x 14 x 14, 256; k1 x 1 s1 p0 d1 g1 relu", {
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 16 of 4 lanes dense, 1 images; 8066048; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 8 of 8 lanes dense, 1 images; 14357504; 16 threads: 8 x 2, 8 x 2 few",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 4 of 16 lanes dense, 1 images; 27739136; 16 threads: 4 x 4, 4 x 4 few" } },
+    { "64, 256 x 14 x 14, 64; k1 x 1 s1 p0 d1 g1 relu", {
+        "1 x 1 of 14 x 14, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 1 x 64 of 4 lanes, 1 images; 4742144; 16 threads: 16 x 1, 16 x 1",
+        "1 x 1 of 14 x 14, 0 points, 8 x 1 pieces; 0 points, 8 x 1 pieces, 1 x 1 x 32 of 8 lanes, 1 images; 7427072; 16 threads: 8 x 2, 8 x 2 few",
+        "1 x 1 of 14 x 14, 0 points, 4 x 1 pieces; 0 points, 4 x 1 pieces, 1 x 1 x 16 of 16 lanes, 1 images; 13586432; 16 threads: 4 x 4, 4 x 4 few" } },
     { "128, 16 x 5 x 2, 32; k3 x 3 s1 p1 d1 g1", {
         "1 x 1 of 5 x 2, 0 points, 32 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 12 of 4 lanes dense, 4 images; 401920; 16 threads: 32 x 1, 16 x 1",
         "1 x 1 of 5 x 2, 0 points, 16 x 1 pieces; 0 points, 16 x 1 pieces, 1 x 3 x 6 of 8 lanes dense, 8 images; 481280; 16 threads: 16 x 1, 16 x 1",
