@@ -86,12 +86,12 @@ static const plan_row table[] = {
         "14 x 2 of 1 x 7, 0 points, 2 x 8 pieces; 0 points phases, 1 x 4 pieces, 1 x 3 x 12 of 16 lanes dense, 1 images; 27288960; 16 threads: 2 x 8, 1 x 16" } },
     { "64, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
         "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1171712; 16 threads: 128 x 1, 128 x 1",
-        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1118336; 16 threads: 128 x 1, 128 x 2 few",
-        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 4 lanes, 2 images; 1114496; 16 threads: 128 x 1, 128 x 4 few" } },
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 8 lanes, 1 images; 1142912; 16 threads: 128 x 1, 128 x 2 few",
+        "1 x 1 of 28 x 28, 0 points, 128 x 1 pieces; 0 points, 128 x 1 pieces, 1 x 3 x 1 of 8 lanes, 2 images; 1130880; 16 threads: 128 x 1, 128 x 4 few" } },
     { "1, 64 x 28 x 28, 64; k3 x 3 s1 p1 d1 g64", {
         "4 x 1 of 7 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 888448; 16 threads: 2 x 1, 2 x 16 few",
-        "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 906880; 16 threads: 2 x 1, 2 x 16 few",
-        "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 4 lanes, 1 images; 1132288; 16 threads: 2 x 1, 2 x 16 few" } },
+        "4 x 2 of 7 x 14, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 8 lanes, 1 images; 906880; 16 threads: 2 x 1, 2 x 16 few",
+        "14 x 1 of 2 x 28, 0 points, 2 x 1 pieces; 0 points few, 2 x 4 pieces, 1 x 3 x 1 of 8 lanes, 1 images; 1132288; 16 threads: 2 x 1, 2 x 16 few" } },
     { "16, 64 x 56 x 56, 128; k3 x 3 s2 p1 d1 g8", {
         "1 x 1 of 28 x 28, 0 points, 32 x 1 pieces; 0 points phases, 32 x 1 pieces, 1 x 3 x 6 of 4 lanes dense, 1 images; 3490432; 16 threads: 32 x 2, 32 x 4",
         "1 x 1 of 28 x 28, 0 points, 16 x 2 pieces; 0 points phases, 16 x 2 pieces, 1 x 3 x 3 of 8 lanes dense, 1 images; 14181504; 16 threads: 16 x 2, 16 x 8",
@@ -134,8 +134,8 @@ static const plan_row table[] = {
         "1 x 1 of 1 x 512, 0 points, 2 x 8 pieces; 0 points phases, 2 x 2 pieces, 1 x 1 x 18 of 16 lanes dense, 1 images; 25460224; 16 threads: 2 x 8, 2 x 8" } },
     { "5, 4 x 11 x 13, 6; k3 x 3 s1 p2 d2 g2", {
         "3 x 1 of 4 x 13, 0 points, 4 x 1 pieces; 0 points few, 2 x 2 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 100928; 16 threads: 4 x 1, 2 x 8 few",
-        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 109760; 16 threads: 2 x 1, 1 x 16 few",
-        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 4 lanes, 4 images; 125248; 16 threads: 1 x 1, 1 x 16 few" } },
+        "3 x 1 of 4 x 13, 0 points, 2 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 8 lanes, 4 images; 109760; 16 threads: 2 x 1, 1 x 16 few",
+        "3 x 1 of 4 x 13, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 3 x 3 x 1 of 8 lanes, 4 images; 125248; 16 threads: 1 x 1, 1 x 16 few" } },
     { "17, 4 x 11 x 13, 8; k3 x 3 s1 p1 d1 g1, circular", {
         "1 x 1 of 11 x 13, 6 points, 5 x 1 pieces; 6 points fold, 5 x 1 pieces, 1 x 3 x 3 of 4 lanes dense, 4 images; 439872; 16 threads: 5 x 1, 5 x 4",
         "1 x 1 of 11 x 13, 6 points, 3 x 1 pieces; 6 points fold, 3 x 2 pieces, 1 x 3 x 2 of 8 lanes dense, 5 images; 838336; 16 threads: 3 x 1, 3 x 6",
@@ -264,13 +264,13 @@ static void test_ways(void)
         }
 }
 
-/* Vectors for few floats: the shortest that hold them, and no longer ones than the network's own. */
+/* Vectors for few floats: those of 8 lanes in place of 16. Shorter ones do not multiply and add at once. */
 static void test_narrow(void)
 {
     int k, floats, best;
     for (k = 0; k < ISAS; k++)
         for (floats = 1; floats < 40; floats++) {
-            for (best = 0; best < k && isas[best]->lanes < floats; best++) ;
+            best = isas[k]->lanes == 16 && floats <= 8 ? 1 : k;
             CHECK(cnn__narrow_isa(isas[k], floats) == isas[best], "%d floats in %s: %s", floats, isas[k]->name, cnn__narrow_isa(isas[k], floats)->name);
         }
 }
