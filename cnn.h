@@ -5384,24 +5384,30 @@ static void cnn__simd_conv2d_backward(void *context, const cnn_conv2d_shape *s, 
 /* ---- the linear layer ---- */
 
 enum {
-    CNN__LINEAR_ROWS = 16,                  /* forward, few samples: of a piece; a multiple of the rows, too */
+    CNN__LINEAR_ROWS = 16,                  /* of a piece, forward with few samples and backward: outputs; a multiple of
+                                               the rows, too */
     CNN__LINEAR_OUTPUTS = 48,               /* forward: of a piece; a multiple of the rows of every product */
     CNN__LINEAR_DEPTH = 1024,               /* forward: inputs at once; those of CNN__MOST_LANES samples take 192 KB,
                                                and stay in a second-level cache */
     CNN__LINEAR_VECTORS = 4                 /* backward: of inputs in a piece, so few that `packed` stays in a cache */
 };
 
-/* A matrix without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed` the
-   row is that each is multiplied by. */
-typedef struct cnn__sparse { int rows, depth; float *values; int32_t *offsets; ptrdiff_t *counts; } cnn__sparse;
+/* The matrix `from` without its zeros: values(r, 0 .. counts(r) - 1) are those of row r; offsets says where in `packed`
+   the row is that each is multiplied by: of column i, corners(i). */
+typedef struct cnn__sparse {
+    int rows, depth;
+    float *from; ptrdiff_t stride;
+    float *values; int32_t *offsets, *corners; ptrdiff_t *counts;
+} cnn__sparse;
 
 typedef struct cnn__linear_job {
     const cnn__isa *isa;
     const cnn_linear_shape *s;
     float *y, *dx, *dweight, *scratch;
     float *x_lanes; ptrdiff_t *offsets;                    /* forward: x, a sample in each lane; where its rows begin */
-    cnn__sparse df[2];                                     /* backward: transposed, for dweight; as it is, for dx */
-    const float *x, *weight, *bias;
+    cnn__sparse df, transposed;                            /* backward: for dx; for dweight */
+    float *dbias;
+    const float *x, *weight, *bias, *dy, *result;          /* result: y, backward */
 } cnn__linear_job;
 
 static void cnn__linear_lanes_piece(void *arguments, int block, int thread)
@@ -5517,9 +5523,9 @@ static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
     int width = cnn__smaller(panel, s->in_features - first);
     float *packed = job->scratch + thread * cnn__packed_size(panel, (int)cnn__larger(s->batch, s->out_features));
     if (job->dweight)
-        cnn__multiply_sparse(isa, &job->df[0], job->dweight + first, job->x + first, s->in_features, width, 0, packed);
+        cnn__multiply_sparse(isa, &job->transposed, job->dweight + first, job->x + first, s->in_features, width, 0, packed);
     if (job->dx)
-        cnn__multiply_sparse(isa, &job->df[1], job->dx + first, job->weight + first, s->in_features, width, 1, packed);
+        cnn__multiply_sparse(isa, &job->df, job->dx + first, job->weight + first, s->in_features, width, 1, packed);
 }
 
 static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floats of `work`: whole cache lines */
@@ -5529,19 +5535,51 @@ static float *cnn__next(float **work, ptrdiff_t floats)    /* takes so many floa
     return here;
 }
 
-static void cnn__make_sparse(const cnn__isa *isa, cnn__sparse *to, const float *df, int rows, int depth, float **work)
+static cnn__sparse cnn__make_sparse(const cnn__isa *isa, int rows, int depth, int stride, float **work)
 {
-    int32_t *corners;
-    ptrdiff_t r;
-    to->rows = rows; to->depth = depth;
-    to->values = cnn__next(work, (ptrdiff_t)rows * depth);
-    to->offsets = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
-    to->counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__OFFSET_FLOATS);
-    corners = (int32_t *)(void *)cnn__next(work, depth);
-    for (r = 0; r < depth; r++) corners[r] = (int32_t)r * isa->lanes * CNN__LINEAR_VECTORS;
-    for (r = 0; r < rows; r++)
-        to->counts[r] = isa->list_nonzeros(to->values + r * depth, to->offsets + r * depth, df + r * depth, corners,
-                                           NULL, NULL, 0, depth);
+    cnn__sparse m = { rows, depth, NULL, stride, NULL, NULL, NULL, NULL };
+    ptrdiff_t i;
+    m.from = cnn__next(work, (ptrdiff_t)rows * stride);
+    m.values = cnn__next(work, (ptrdiff_t)rows * depth);
+    m.offsets = (int32_t *)(void *)cnn__next(work, (ptrdiff_t)rows * depth);
+    m.counts = (ptrdiff_t *)(void *)cnn__next(work, rows * CNN__OFFSET_FLOATS);
+    m.corners = (int32_t *)(void *)cnn__next(work, depth);
+    for (i = 0; i < depth; i++) m.corners[i] = (int32_t)i * isa->lanes * CNN__LINEAR_VECTORS;
+    return m;
+}
+
+static void cnn__list_row(const cnn__isa *isa, const cnn__sparse *m, ptrdiff_t r)
+{
+    m->counts[r] = isa->list_nonzeros(m->values + r * m->depth, m->offsets + r * m->depth, m->from + r * m->stride,
+                                      m->corners, NULL, NULL, 0, m->depth);
+}
+
+/* df of a block of samples, also transposed */
+static void cnn__linear_df_piece(void *arguments, int block, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn_linear_shape *s = job->s;
+    int first = block * job->isa->lanes, end = cnn__smaller(first + job->isa->lanes, s->batch), n;
+    ptrdiff_t out = s->out_features, at = first * out;
+    (void)thread;
+    cnn__activate_back(job->isa, s->activation, s->slope, job->df.from + at, job->dy + at, job->result + at, NULL,
+                       (end - first) * out);
+    job->isa->to_lanes(job->transposed.from + first, 0, job->transposed.stride, job->df.from + at, out, end - first, 1,
+                       (int)out);
+    for (n = first; job->dx && n < end; n++) cnn__list_row(job->isa, &job->df, n);
+}
+
+/* For some outputs dbias, and the df that are not 0 */
+static void cnn__linear_list_piece(void *arguments, int piece, int thread)
+{
+    const cnn__linear_job *job = (const cnn__linear_job *)arguments;
+    const cnn__sparse *m = &job->transposed;
+    int o = piece * CNN__LINEAR_ROWS, end = cnn__smaller(o + CNN__LINEAR_ROWS, m->rows);
+    (void)thread;
+    for (; o < end; o++) {
+        if (job->dbias) job->dbias[o] += job->isa->total(m->from + o * m->stride, 0, m->depth);
+        if (job->dweight) cnn__list_row(job->isa, m, o);
+    }
 }
 
 static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
@@ -5551,7 +5589,7 @@ static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
     ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
                       + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS
                       + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
-    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)s->batch * s->out_features)
+    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->out_features)
                        + 4 * cnn__align(s->batch + s->out_features)
                        + threads * cnn__packed_size(lanes * CNN__LINEAR_VECTORS, longest);
     return sizeof(float) * (size_t)cnn__larger(forward, backward);
@@ -5586,25 +5624,19 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
                                       const float *dy, const float *y, const float *x, const float *weight, void *work)
 {
     cnn__linear_job job;
-    float *next = (float *)work, *df = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
-    float *transposed = cnn__next(&next, (ptrdiff_t)s->batch * s->out_features);
-    const cnn__isa *isa;
-    int n, o;
+    float *next = (float *)work;
+    int threads = cnn__threads_of(context), lanes;
     memset(&job, 0, sizeof job);
     job.isa = cnn__isa_of(context);
-    isa = job.isa;
-    job.s = s; job.dx = dx; job.dweight = dweight; job.x = x; job.weight = weight;
-    cnn__activate_back(isa, s->activation, s->slope, df, dy, y, NULL, (ptrdiff_t)s->batch * s->out_features);
-    for (n = 0; n < s->batch; n++)
-        for (o = 0; o < s->out_features; o++)
-            transposed[(ptrdiff_t)o * s->batch + n] = df[(ptrdiff_t)n * s->out_features + o];
-    for (o = 0; dbias && o < s->out_features; o++)
-        dbias[o] += isa->total(transposed + (ptrdiff_t)o * s->batch, 0, s->batch);
-    if (dweight) cnn__make_sparse(isa, &job.df[0], transposed, s->out_features, s->batch, &next);
-    if (dx) cnn__make_sparse(isa, &job.df[1], df, s->batch, s->out_features, &next);
+    lanes = job.isa->lanes;
+    job.s = s; job.dx = dx; job.dweight = dweight; job.dbias = dbias; job.dy = dy; job.result = y; job.x = x;
+    job.weight = weight;
+    job.df = cnn__make_sparse(job.isa, s->batch, s->out_features, s->out_features, &next);
+    job.transposed = cnn__make_sparse(job.isa, s->out_features, s->batch, cnn__round_up(s->batch, lanes), &next);
     job.scratch = next;
-    cnn__parallel(cnn__threads_of(context), cnn__divide_up(s->in_features, isa->lanes * CNN__LINEAR_VECTORS),
-                  cnn__linear_backward_piece, &job);
+    cnn__parallel(threads, cnn__divide_up(s->batch, lanes), cnn__linear_df_piece, &job);
+    cnn__parallel(threads, cnn__divide_up(s->out_features, CNN__LINEAR_ROWS), cnn__linear_list_piece, &job);
+    cnn__parallel(threads, cnn__divide_up(s->in_features, lanes * CNN__LINEAR_VECTORS), cnn__linear_backward_piece, &job);
 }
 
 /* ---- value by value: each operation has a job, and a function for a piece of its values ---- */
