@@ -2008,7 +2008,7 @@ static void cnn__prelu_backward(const cnn_map_shape *s, float *dx, float *da, co
 /* The rows top .. bottom-1 and columns left .. right-1 of x; count: m */
 typedef struct cnn__window { int top, bottom, left, right, count; } cnn__window;
 
-/* Its rows, or its columns: begin .. end-1; count: of those that count in m */
+/* One side of a window, its rows or its columns: begin .. end-1; count: how many count in m */
 typedef struct cnn__side { int begin, end, count; } cnn__side;
 
 /* size cut into n shares: where share j begins, and where it ends */
@@ -2016,13 +2016,18 @@ static int cnn__begin_of(int j, int n, int size) { return (int)((int64_t)j * siz
 static int cnn__end_of(int j, int n, int size)
 { return (int)((((int64_t)j + 1) * size + n - 1) / n); }
 
-static inline cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int in, int kernel,
-                                  int stride, int pad)
+static inline cnn__side cnn__pool2d_side(const cnn_pool2d_shape *s, int j, int out, int in,
+                                         int kernel, int stride, int pad)
 {
     cnn__side w;
-    w.begin = s->adaptive ? cnn__begin_of(j, out, in) : j * stride - pad;
-    w.end = s->adaptive ? cnn__end_of(j, out, in) : in + pad;   /* where the padding ends */
-    if (!s->adaptive && w.end - w.begin > kernel) w.end = w.begin + kernel;
+    if (s->adaptive) {
+        w.begin = cnn__begin_of(j, out, in);
+        w.end = cnn__end_of(j, out, in);
+    } else {
+        w.begin = j * stride - pad;
+        w.end = in + pad;                                       /* where the padding ends */
+        if (w.end - w.begin > kernel) w.end = w.begin + kernel;
+    }
     w.count = w.end - w.begin;
     if (w.begin < 0) w.begin = 0;                               /* cut at the input */
     if (w.end > in) w.end = in;
@@ -2938,8 +2943,8 @@ static cnn_backend cnn__direct(void)
                        back to the input: cnn__choose_convolution says when, and why.
             Zeros      Backward, most of df is zero after ReLU, max pooling or dropout. The gradients
                        of the weights, and the linear layer's dx, leave these zeros out. Where no
-                       ReLU and no pool follows, e.g. before BatchNorm, and where a window is
-                       small, they are plain products.
+                       pool follows, and no ReLU either (e.g. before BatchNorm) or a window is
+                       small, the gradients of a convolution's weights are plain products.
             Threads    In which order numbers are added up does not depend on the number of threads,
                        so the results do not either. With few blocks, or fewer than threads, a piece
                        is a share of the output channels; what all shares read, X or V, is laid out once.
@@ -2979,7 +2984,7 @@ static int cnn__divide_up(int n, int by) { return (n + by - 1) / by; }
 static int cnn__round_up(int n, int to) { return cnn__divide_up(n, to) * to; }
 
 /* How many of the `left` go next, at most `most`, so that the last ones are about equal: 7 by at most 3 are 3 + 2 + 2.
-   Without a division, because a product takes no longer. */
+   Without a division, which would take as long as a small product. */
 static int cnn__share(int left, int most) { return left <= most ? left : left < 2 * most ? (left + 1) / 2 : most; }
 
 /* Whether so many images or samples, one in each lane, fill three lanes of four. If not, lanes hold something else. */
@@ -2990,8 +2995,8 @@ static int cnn__fills_lanes(int samples, int lanes)
 
 /* ---- the operands of the vector functions ---- */
 
-enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product, anywhere: rows; vectors x lanes */
-enum { CNN__POOL_WIDTH = 1024 };                           /* of a map that is pooled on its own, at most */
+enum { CNN__MOST_ROWS = 8, CNN__MOST_LANES = 48 };         /* of a product of several rows: rows; vectors x lanes */
+enum { CNN__POOL_WIDTH = 1024 };                           /* of a map that is pooled on its own, before and after */
 
 /* C = init + A B, a product of matrices so small that C stays in registers. In B and C an element is a vector. */
 typedef struct cnn__product {
@@ -3047,7 +3052,7 @@ typedef struct cnn__part_at { ptrdiff_t start; int high, wide; } cnn__part_at;  
 typedef struct cnn__isa {                                  /* entry NAME is CNN__FOR(cnn__NAME), explained below */
     const char *name;
     int lanes;
-    int rows, vectors;                                     /* of a product, at most */
+    int rows, vectors;                                     /* of a product, at most; a single row may have more */
     void (*multiply)(const cnn__product *p);
     void (*multiply_rows)(const cnn__product *p);
     void (*add_windows)(const cnn__window_sum *w);
@@ -3206,8 +3211,8 @@ typedef int32_t CNN__FOR(cnn__integers) __attribute__((vector_size(4 * CNN__LANE
 typedef float CNN__VECTOR, CNN__FOR(cnn__unaligned);
 #endif
 
-/* Transposes LANES x LANES values, which are blocks of 4 x 4: first the blocks change places, then the values of each.
-   Both times, log2(count) times, vector i of `count` is interleaved with vector i + count / 2. */
+/* Transposes LANES x LANES values, seen as blocks of 4 x 4: first whole blocks change places, then the values of each
+   block. Each round interleaves the first half of the rows with the second. */
 static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 {
 #ifdef CNN__VECTORISED
@@ -3236,7 +3241,7 @@ static CNN__INLINE void CNN__FOR(cnn__transpose)(CNN__VECTOR *r)
 #endif
 }
 
-/* cnn__product by outer products: each step loads a row of B and one value of each row of A, for ROWS * vectors
+/* cnn__product by outer products: each step loads a row of B and one value of each row of A, for most * vectors
    multiply-adds. `most` rows and `vectors` are constants wherever this is called, so that the sums are registers. */
 static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int most, int vectors)
 {
@@ -3263,14 +3268,16 @@ static CNN__INLINE void CNN__FOR(cnn__multiply_of)(const cnn__product *p, int mo
         }
 }
 
-/* A single row, as in a depthwise convolution, may have any number of vectors: few sums would wait for themselves. */
+/* A single row, as in a depthwise convolution, may have any number of vectors: with few sums, each would wait for its
+   own last one. */
 static void CNN__FOR(cnn__multiply_row)(cnn__product p)
 {
     int left = p.vectors, n;
     for (; left; left -= n, p.b += n * p.b_stride, p.c += n * CNN__LANES) {
-        n = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        n = left >= 8 ? 8 : left >= 4 ? 4 : left;
         if (n == 8) CNN__FOR(cnn__multiply_of)(&p, 1, 8);
         else if (n == 4) CNN__FOR(cnn__multiply_of)(&p, 1, 4);
+        else if (n == 3) CNN__FOR(cnn__multiply_of)(&p, 1, 3);
         else if (n == 2) CNN__FOR(cnn__multiply_of)(&p, 1, 2);
         else CNN__FOR(cnn__multiply_of)(&p, 1, 1);
     }
@@ -3743,8 +3750,8 @@ static void CNN__FOR(cnn__adam)(const cnn__adam_factors *f, const cnn_adam_optio
     memcpy(w + i, rest[0], bytes); memcpy(m + i, rest[1], bytes); memcpy(v + i, rest[2], bytes);
 }
 
-/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i / 4; so
-   many of these run side by side that no multiplication waits for another. */
+/* y = grow x where a random word is at least `limit`, else 0. Value i takes word i % 4 of cnn_random's index + i / 4.
+   So many words stand side by side that no multiplication waits for another. */
 static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64_t seed, uint32_t stream, uint64_t step,
                                    uint32_t index, uint32_t limit, float grow)
 {
@@ -3762,7 +3769,7 @@ static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64
             c3[l] = (uint32_t)(step >> 32);
         }
         for (round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-            for (l = 0; l < side_by_side; l++) {           /* upper and lower halves of products, each a vector's */
+            for (l = 0; l < side_by_side; l++) {           /* the halves of a product apart: each fits a lane */
                 uint32_t high0 = (uint32_t)((uint64_t)0xD2511F53u * c0[l] >> 32), low0 = 0xD2511F53u * c0[l];
                 uint32_t high2 = (uint32_t)((uint64_t)0xCD9E8D57u * c2[l] >> 32), low2 = 0xCD9E8D57u * c2[l];
                 c0[l] = high2 ^ c1[l] ^ k0;
@@ -3777,38 +3784,42 @@ static void CNN__FOR(cnn__dropout)(float *y, const float *x, ptrdiff_t n, uint64
     }
 }
 
-/* The card of pooling for the maps of an image: the rows of a window are joined for the whole width of a map, then its
-   columns. Wider maps than POOL_WIDTH are left to the card. */
+/* The card of pooling for the maps of an image. It is separable: the rows of a window are joined for the whole width of
+   a map, then its columns. A window as wide as its map, as in global pooling, is one run of values. Maps wider than
+   POOL_WIDTH, before or after, are left to the card. */
 static void CNN__FOR(cnn__pool_image)(const cnn_pool2d_shape *s, float *y, const float *x)
 {
     float line[CNN__POOL_WIDTH];
     cnn__side rows, columns[CNN__POOL_WIDTH];
+    int all = s->average && s->out_width == 1 && cnn__pool2d_columns(s, 0).end == s->in_width;
     int width = s->in_width, c, j, i, n;
-    if (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH) {
+    if (!all && (width > CNN__POOL_WIDTH || s->out_width > CNN__POOL_WIDTH)) {
         cnn__pool2d_forward(s, y, NULL, x);
         return;
     }
     for (i = 0; i < s->out_width; i++) columns[i] = cnn__pool2d_columns(s, i);
     for (c = 0; c < s->channels; c++, x += (ptrdiff_t)s->in_height * width)
         for (j = 0; j < s->out_height; j++) {
+            const float *top;
             rows = cnn__pool2d_rows(s, j);
-            for (i = 0; i < width; i++) line[i] = x[(ptrdiff_t)rows.begin * width + i];
+            top = x + (ptrdiff_t)rows.begin * width;
+            if (all) {
+                float sum = CNN__FOR(cnn__total)(top, 0, (ptrdiff_t)(rows.end - rows.begin) * width);
+                *y++ = sum / (float)(rows.count * columns[0].count);
+                continue;
+            }
+            memcpy(line, top, sizeof *line * (size_t)width);
             for (n = rows.begin + 1; n < rows.end; n++) {
                 const float *row = x + (ptrdiff_t)n * width;
                 if (s->average) for (i = 0; i < width; i++) line[i] += row[i];
                 else for (i = 0; i < width; i++) line[i] = CNN__WINS(row[i], line[i]) ? row[i] : line[i];
             }
             for (i = 0; i < s->out_width; i++) {
-                int first = columns[i].begin, end = columns[i].end;
-                float value = line[first];
-                if (!s->average)
-                    for (n = first + 1; n < end; n++) value = CNN__WINS(line[n], value) ? line[n] : value;
-                else {
-                    if (end - first > 4 * CNN__LANES) value = CNN__FOR(cnn__total)(line + first, 0, end - first);
-                    else for (n = first + 1; n < end; n++) value += line[n];
-                    value /= (float)(rows.count * columns[i].count);
-                }
-                *y++ = value;
+                float value = line[columns[i].begin];
+                for (n = columns[i].begin + 1; n < columns[i].end; n++)
+                    if (s->average) value += line[n];
+                    else if (CNN__WINS(line[n], value)) value = line[n];
+                *y++ = s->average ? value / (float)(rows.count * columns[i].count) : value;
             }
         }
 }
@@ -3980,7 +3991,8 @@ static const cnn__isa *cnn__choose_isa(char *sentence, size_t room)
     return NULL;
 }
 
-/* For windows of few floats: shorter vectors than isa's, if those can multiply and add at once, too */
+/* For windows of so few floats that AVX2's vectors hold them: AVX2 in place of AVX-512. The baseline's are shorter, but
+   do not multiply and add at once. */
 static const cnn__isa *cnn__narrow_isa(const cnn__isa *isa, int floats)
 {
 #ifdef CNN__X86
@@ -4108,8 +4120,8 @@ enum {
     CNN__SUMMED = 1 << 15,                  /* sums that a piece adds up, about */
     CNN__MIRRORED = 8,                      /* input channels of a piece: so many kernels lie side by side in memory */
     CNN__X_FLOATS = 4096,                   /* of X for dweight: half a first-level cache of 32 KB */
-    CNN__SMALL_WINDOW = 128,                /* floats of a window that is multiplied as fast as zeros are found, when every
-                                               second df is one */
+    CNN__SMALL_WINDOW = 128,                /* floats of a window, at most, for which a product with all df is no slower
+                                               than one without the zeros, if half of them are 0 */
     CNN__POOL_TAPS = 256                    /* of a fused pool, at most: its index is a byte */
 };
 
@@ -4128,8 +4140,8 @@ static int cnn__tiles_at_once(const cnn__conv *conv, int lanes)
        V  (point, c, tile)             Winograd's transformed input
        M  (point, k, tile)             Winograd's products
    dweight is the sum of the windows of x, each times its df. Many df may be zero, in each image at other pixels, so it
-   is summed up image by image, without the zeros. For dweight, X is (image, group, height, width, c): the taps of a
-   kernel row are contiguous, and fill vectors.                                                                     */
+   is summed up image by image, without the zeros, unless it is `dense`. For dweight, X is (image, group, height, width,
+   c): the taps of a kernel row are contiguous, and fill vectors.                                                   */
 typedef struct cnn__conv_arrays {
     float *x, *d, *z, *v, *m;
     const float *v_laid;                    /* V of all tiles of the block, where several pieces share it */
@@ -4141,10 +4153,10 @@ typedef struct cnn__conv_arrays {
     int32_t *corners, *taps;                /* offsets: of df's windows in an image; of the taps of a pool */
 } cnn__conv_arrays;
 
-/* How add_windows is called for dweight: once, with a kernel row in each row of the window; but with a dilation of
-   the width once for each kernel row, with a tap in each row of the window. */
+/* How add_windows, or a dense product, goes over a window for dweight: once, with a kernel row in each row of the
+   window; but with a dilation of the width once for each kernel row, with a tap in each row of the window. */
 typedef struct cnn__weight_window {
-    const cnn__isa *isa;                    /* with vectors no longer than a row of the window */
+    const cnn__isa *isa;                    /* cnn__narrow_isa's */
     int calls, rows, vectors;
     ptrdiff_t row_stride, call_stride;      /* in X */
     ptrdiff_t down, right, size;            /* of the sums: strides from tap to tap, and floats of a channel of df */
@@ -4162,7 +4174,8 @@ typedef struct cnn__conv_plan {
     ptrdiff_t share_size;                   /* forward: values of a share of an image of y */
     int padded_height, padded_width;        /* of a whole image, where it is cut into parts */
     cnn__weight_window window;
-    int dense;                              /* dweight is a product: few df are 0, or the windows are small */
+    int dense;                              /* dweight is a product: nothing is pooled, and few df are 0 or the
+                                               windows are small */
     int images;                             /* in X at once, for dweight */
     ptrdiff_t u_size, sums_size;            /* floats: of U; of a piece's sums of dweight and dbias */
     ptrdiff_t laid_size;                    /* forward, where pieces share them: of X, or with Winograd V, of a block */
@@ -4715,7 +4728,7 @@ static cnn__cut cnn__choose_cut(const cnn_conv2d_shape *s, const cnn__isa *isa)
                 cnn__cut_into(s, down, right, later, &tried);
                 cost = cnn__cost_of(&tried, isa);
                 more = tried.part.batch > cut.part.batch && later == cut.pool_later;
-                if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* by the card, value by value */
+                if (later) cost += 2.0 * (double)cnn__conv2d_outputs(s);      /* an index is found value by value */
                 if (cost >= (more ? 1.1 * least : best)) continue;
                 if (cost < least) least = cost;
                 best = cost;
@@ -5038,7 +5051,7 @@ static void cnn__dense_dweight(const cnn__conv_plan *p, const cnn__conv_arrays *
 }
 
 /* sums(k, tap) += sum over images and pixels of df(k) x(tap), for the images of a block, and the output channels of a
-   share. If many df are 0, only the others are listed. */
+   share. Unless it is dense, only the df that are not 0 are listed. */
 static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *a, int share, float *sums,
                               const float *df, int first, int images)
 {
@@ -5084,8 +5097,8 @@ static void cnn__conv_dweight(const cnn__conv_job *job, const cnn__conv_arrays *
     }
 }
 
-/* dweight(k, c, y, x) += what add_windows has summed up, (k, y, x, c), and dbias(k) likewise. Of some k: the sums of
-   all runs of blocks, in order. */
+/* dweight(k, c, y, x) += what cnn__conv_dweight has summed up, (k, y, x, c), and dbias(k) likewise. Of some k: the sums
+   of all runs of blocks, in order. */
 static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
 {
     const cnn__conv_job of_bundle = cnn__job_of(arguments, &piece), *job = &of_bundle;
@@ -5102,13 +5115,11 @@ static void cnn__conv_sums_piece(void *arguments, int piece, int thread)
         job->isa->sum_into(sums, sums + p->sums_size * run, (end - begin) * w->size);
         job->isa->sum_into(biases + begin, biases + begin + p->sums_size * run, end - begin);
     }
-    for (k = begin; k < end; k++, sums += w->size)
-        for (y = 0; dweight && y < conv->kernel_height; y++)
-            for (x = 0; x < conv->kernel_width; x++) {
-                const float *from = sums + y * w->down + x * w->right;
-                float *to = dweight + (k - begin) * cnn__taps(conv) + y * conv->kernel_width + x;
-                for (c = 0; c < conv->in_channels; c++, to += size) *to += from[c];
-            }
+    for (k = begin; dweight && k < end; k++, sums += w->size, dweight += cnn__taps(conv))
+        for (y = 0; y < conv->kernel_height; y++)
+            for (x = 0; x < conv->kernel_width; x++)
+                for (c = 0; c < conv->in_channels; c++)
+                    dweight[c * size + y * conv->kernel_width + x] += sums[y * w->down + x * w->right + c];
     for (k = begin; job->dbias && k < end; k++) job->dbias[k] += biases[k];
 }
 
@@ -5523,7 +5534,8 @@ static void cnn__linear_backward_piece(void *arguments, int piece, int thread)
     int width = cnn__smaller(panel, s->in_features - first);
     float *packed = job->scratch + thread * cnn__packed_size(panel, (int)cnn__larger(s->batch, s->out_features));
     if (job->dweight)
-        cnn__multiply_sparse(isa, &job->transposed, job->dweight + first, job->x + first, s->in_features, width, 0, packed);
+        cnn__multiply_sparse(isa, &job->transposed, job->dweight + first, job->x + first, s->in_features, width, 0,
+                             packed);
     if (job->dx)
         cnn__multiply_sparse(isa, &job->df, job->dx + first, job->weight + first, s->in_features, width, 1, packed);
 }
@@ -5636,7 +5648,8 @@ static void cnn__simd_linear_backward(void *context, const cnn_linear_shape *s, 
     job.scratch = next;
     cnn__parallel(threads, cnn__divide_up(s->batch, lanes), cnn__linear_df_piece, &job);
     cnn__parallel(threads, cnn__divide_up(s->out_features, CNN__LINEAR_ROWS), cnn__linear_list_piece, &job);
-    cnn__parallel(threads, cnn__divide_up(s->in_features, lanes * CNN__LINEAR_VECTORS), cnn__linear_backward_piece, &job);
+    cnn__parallel(threads, cnn__divide_up(s->in_features, lanes * CNN__LINEAR_VECTORS), cnn__linear_backward_piece,
+                  &job);
 }
 
 /* ---- value by value: each operation has a job, and a function for a piece of its values ---- */
