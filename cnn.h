@@ -5601,7 +5601,8 @@ static size_t cnn__simd_linear_work(void *context, const cnn_linear_shape *s)
     ptrdiff_t forward = cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->in_features)
                       + CNN__LINEAR_DEPTH * (int)CNN__OFFSET_FLOATS
                       + (ptrdiff_t)threads * CNN__LINEAR_OUTPUTS * CNN__MOST_LANES;
-    ptrdiff_t backward = 6 * cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->out_features)
+    ptrdiff_t backward = 5 * cnn__align((ptrdiff_t)s->batch * s->out_features)
+                       + cnn__align((ptrdiff_t)cnn__round_up(s->batch, lanes) * s->out_features)
                        + 4 * cnn__align(s->batch + s->out_features)
                        + threads * cnn__packed_size(lanes * CNN__LINEAR_VECTORS, longest);
     return sizeof(float) * (size_t)cnn__larger(forward, backward);

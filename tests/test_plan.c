@@ -149,9 +149,9 @@ static const plan_row table[] = {
         "4 x 2 of 1 x 2, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 8 images; 10048; 16 threads: 1 x 1, 1 x 16 few",
         "4 x 4 of 1 x 1, 0 points, 1 x 1 pieces; 0 points few, 1 x 4 pieces, 1 x 3 x 1 of 8 lanes, 16 images; 16704; 16 threads: 1 x 1, 1 x 16 few" } },
     { "linear 1, 784, 512", {
-        "inputs 123264",
-        "inputs 238080",
-        "inputs 467712" } },
+        "inputs 92544",
+        "inputs 166400",
+        "inputs 314112" } },
     { "linear 5, 784, 10", {
         "inputs 51712",
         "inputs 51712",
