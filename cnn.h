@@ -3471,9 +3471,9 @@ static void CNN__FOR(cnn__from_lanes)(float *floats, unsigned char *bytes, ptrdi
                 ptrdiff_t to = parts[l].start + j * row_stride + i;
                 const float *part = (const float *)&r[l];
                 int width = j < parts[l].high ? cnn__smaller(CNN__LANES, parts[l].wide - i) : 0;
-                for (p = 0; p < width; p++)
-                    if (floats) floats[to + p] = part[p];
-                    else bytes[to + p] = (unsigned char)part[p];
+                if (!floats) for (p = 0; p < width; p++) bytes[to + p] = (unsigned char)part[p];
+                else if (width == CNN__LANES) CNN__AT(floats + to) = r[l];
+                else for (p = 0; p < width; p++) floats[to + p] = part[p];
             }
         }
 }
